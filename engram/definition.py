@@ -1,0 +1,60 @@
+"""What a model is, fixed on the day it is created."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A validated value that never changes and knows no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputShape(Frozen):
+    """The images a model sees; others are resized to this height and width."""
+
+    channels: Literal[1, 3]
+    """1 for grey, 3 for colour."""
+    height: int = Field(ge=8, le=1024)
+    """Pixels."""
+    width: int = Field(ge=8, le=1024)
+    """Pixels."""
+    convert: bool = False
+    """Whether images of the other number of channels are converted instead of refused."""
+
+
+class CommonsDefinition(Frozen):
+    """Block 0: the fixed features that the task recogniser builds on."""
+
+    features: int = Field(default=3072, ge=64, le=16384)
+    """How many features. The sums over them take `features ** 2 * 4` bytes in storage (float64, packed)."""
+    patch: int = Field(default=6, ge=2, le=16)
+    """Side of the square filters, in pixels."""
+
+
+class Definition(Frozen):
+    """What a model is: backbone, input, method, and how much room it has.
+
+    Everything the weights depend on is in here, `seed` included: the same definition, data and options give the same
+    model on the same machine.
+    """
+
+    backbone: Literal["mlp", "cnn", "resnet18", "resnet50"] = "cnn"
+    """The layout that every engram follows."""
+    input: InputShape
+    method: Literal["eidetic"] = "eidetic"
+    """How tasks are kept apart."""
+    retention: Literal["none"] = "none"
+    """What is kept of the training images: nothing but sums."""
+    width: float = Field(default=1.0, gt=0, le=16)
+    """Multiplies the units that a new task may try in each layer."""
+    depth: int | None = Field(default=None, ge=1, le=8)
+    """Hidden layers of `mlp` (default 2) or stages of `cnn` (default 3); the residual networks have theirs by name."""
+    budget: float | dict[str, int] = 8.0
+    """Units per layer for all tasks together: a multiple of one task's units, or a number for each named layer."""
+    commons: CommonsDefinition = CommonsDefinition()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seeds the commons and, with the task's number, every engram's first weights."""

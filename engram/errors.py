@@ -1,0 +1,174 @@
+"""Everything the learner can refuse, as one tree.
+
+    EngramError
+      InvalidDefinition             a model cannot be made like this
+      InvalidOptions                a task cannot be learned like this
+      InputError                    what was handed in cannot be used
+        ImageError
+          EmptyImage                zero bytes
+          NotAnImage                bytes that no allowed image format claims
+          TruncatedImage            an image that ends early or is damaged inside
+          ImageTooLarge             more pixels than allowed, judged by its header
+          WrongChannels             colour for a grey model, or the reverse
+        ArchiveError
+          NotAnArchive              neither zip nor tar
+          UnsafePath                an absolute path, a drive, or `..`
+          ArchiveLink               a symbolic or hard link, a device, a pipe
+          TooManyEntries            more entries than allowed
+          SuspiciousRatio           unpacks to implausibly many bytes
+          ArchiveTooLarge           unpacks to more bytes than allowed
+          BadLayout                 not `<class>/<image>`, optionally under `train/` and `val/`
+        ExamplesError
+          TooFewClasses             fewer than two classes
+          TooFewImages              a class with fewer than two images to learn from
+          TooManyUnreadable         more unreadable images than allowed
+    TaskExists                      the name is taken
+    UnknownTask, UnknownLabel, UnknownComposite
+    NothingLearned                  the model has no task yet
+    CapacityExhausted               no unit is left in some layer
+    Cancelled                       the caller asked to stop
+    RetentionViolated               an old answer would change; nothing is published
+    SnapshotError
+      DamagedSnapshot               bytes that do not hold what they must
+      UnsupportedFormat             written by a version this one cannot read
+
+Each has a stable `code`, which the HTTP interface repeats.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EngramError(Exception):
+    """Base of all errors of the learner."""
+
+    code: ClassVar[str] = "engram_error"
+
+
+class InvalidDefinition(EngramError):
+    code = "invalid_definition"
+
+
+class InvalidOptions(EngramError):
+    code = "invalid_options"
+
+
+class InputError(EngramError):
+    code = "invalid_input"
+
+
+class ImageError(InputError):
+    code = "invalid_image"
+
+
+class EmptyImage(ImageError):
+    code = "empty_image"
+
+
+class NotAnImage(ImageError):
+    code = "not_an_image"
+
+
+class TruncatedImage(ImageError):
+    code = "truncated_image"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
+
+
+class WrongChannels(ImageError):
+    code = "wrong_channels"
+
+
+class ArchiveError(InputError):
+    code = "invalid_archive"
+
+
+class NotAnArchive(ArchiveError):
+    code = "not_an_archive"
+
+
+class UnsafePath(ArchiveError):
+    code = "archive_unsafe_path"
+
+
+class ArchiveLink(ArchiveError):
+    code = "archive_link"
+
+
+class TooManyEntries(ArchiveError):
+    code = "archive_too_many_entries"
+
+
+class SuspiciousRatio(ArchiveError):
+    code = "archive_suspicious_ratio"
+
+
+class ArchiveTooLarge(ArchiveError):
+    code = "archive_too_large"
+
+
+class BadLayout(ArchiveError):
+    code = "archive_bad_layout"
+
+
+class ExamplesError(InputError):
+    code = "invalid_examples"
+
+
+class TooFewClasses(ExamplesError):
+    code = "too_few_classes"
+
+
+class TooFewImages(ExamplesError):
+    code = "too_few_images"
+
+
+class TooManyUnreadable(ExamplesError):
+    code = "too_many_unreadable_images"
+
+
+class TaskExists(EngramError):
+    code = "task_exists"
+
+
+class UnknownTask(EngramError):
+    code = "unknown_task"
+
+
+class UnknownLabel(EngramError):
+    code = "unknown_label"
+
+
+class UnknownComposite(EngramError):
+    code = "unknown_composite"
+
+
+class NothingLearned(EngramError):
+    code = "nothing_learned"
+
+
+class CapacityExhausted(EngramError):
+    code = "capacity_exhausted"
+
+
+class Cancelled(EngramError):
+    code = "cancelled"
+
+
+class RetentionViolated(EngramError):
+    code = "retention_violated"
+
+
+class SnapshotError(EngramError):
+    code = "invalid_snapshot"
+
+
+class DamagedSnapshot(SnapshotError):
+    code = "damaged_snapshot"
+
+
+class UnsupportedFormat(SnapshotError):
+    code = "unsupported_format"
