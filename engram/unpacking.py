@@ -1,0 +1,188 @@
+"""A packed stream, unpacked with an eye on how much comes out for how little."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from engram.errors import ArchiveError, ArchiveTooLarge, SuspiciousRatio
+
+CHUNK = 16 * 1024
+"""Packed bytes read at once; the ratio is judged at this grain."""
+
+MAX_READ = 2**20
+"""The most that is handed out at once. Only a header that pretends to be huge asks for more."""
+
+XZ_MEMORY = 256 * 2**20
+"""Memory that unpacking xz may take: twice what its strongest preset asks for."""
+
+
+class Decompressor(Protocol):
+    """What `bz2` and `lzma` offer and `Gzip` makes of `zlib`."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+class Gzip:
+    """`zlib`'s gzip reader behind the interface of the other two."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+        self._full = False
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self._full = len(out) == max_length
+        return out
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._full and not self._zlib.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+
+DECOMPRESSORS: dict[str, Callable[[], Decompressor]] = {
+    "gz": Gzip,
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=XZ_MEMORY),
+}
+
+
+class Unpacker(io.RawIOBase):
+    """A file that can only be read forwards, unpacked on the way.
+
+    Parameters
+    ----------
+    file
+        The packed file.
+    kind
+        `gz`, `bz2`, `xz`, or empty for a file that is not packed.
+    max_ratio, free
+        Refused when more than `free + max_ratio * packed` bytes come out.
+
+    Raises
+    ------
+    SuspiciousRatio, ArchiveTooLarge
+        While reading, after at most a few chunks too many.
+    ArchiveError
+        More than `MAX_READ` bytes are asked for at once.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str, max_ratio: float, free: int) -> None:
+        super().__init__()
+        self.limit = 2**63
+        """Bytes that may come out."""
+        self.consumed = 0
+        """Packed bytes read."""
+        self.last = b""
+        """What was handed out last."""
+        self._file = file
+        self._make = DECOMPRESSORS.get(kind)
+        self._decompressor = self._make() if self._make else None
+        self._max_ratio = max_ratio
+        self._free = free
+        self._position = 0
+        self._spare = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position if self._decompressor else self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go forwards to `offset`; backwards is beyond a stream."""
+        assert whence == io.SEEK_SET, "a packed stream only knows how far it is from its start"
+        if self._decompressor is None:
+            return self._file.seek(offset)
+        if offset < self._position:
+            raise ArchiveError("the archive asks to be read backwards")
+        while self._position < offset and self.read(min(offset - self._position, 8 * CHUNK)):
+            pass
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """`size` unpacked bytes, or fewer at the end."""
+        if not 0 <= size <= MAX_READ:
+            raise ArchiveError("a header inside the archive is too large")
+        if self._decompressor is None:
+            self.last = self._file.read(size)
+            return self.last
+        parts: list[bytes] = []
+        wanted = size
+        while wanted:
+            piece = self._piece(wanted)
+            if not piece:
+                break
+            parts.append(piece)
+            wanted -= len(piece)
+        self.last = b"".join(parts)
+        return self.last
+
+    def read_all(self, size: int) -> bytes:
+        """Exactly `size` bytes, however many.
+
+        Raises
+        ------
+        EOFError
+            The file ends before them.
+        """
+        parts: list[bytes] = []
+        while size:
+            part = self.read(min(size, 8 * CHUNK))
+            if not part:
+                raise EOFError("the archive ends inside an entry")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _piece(self, most: int) -> bytes:
+        """Some bytes, at least one unless the stream is over."""
+        assert self._decompressor is not None, "a plain file is read directly"
+        assert self._make is not None, "a decompressor has a maker"
+        while True:
+            if self._decompressor.eof:
+                # Several packed streams one after the other count as one.
+                rest = (self._decompressor.unused_data or self._feed()).lstrip(b"\0")
+                if not rest:
+                    return b""
+                self._decompressor, self._spare = self._make(), rest
+            data = self._spare
+            if not data and self._decompressor.needs_input:
+                data = self._feed()
+                if not data:
+                    raise EOFError("the packed stream is cut off")
+            self._spare = b""
+            piece = self._decompressor.decompress(data, most)
+            if piece:
+                self._position += len(piece)
+                self._check()
+                return piece
+
+    def _feed(self) -> bytes:
+        data = self._file.read(CHUNK)
+        self.consumed += len(data)
+        return data
+
+    def _check(self) -> None:
+        if self._position > self.limit:
+            raise ArchiveTooLarge(f"the archive unpacks to more than {self.limit} bytes")
+        if self._position > self._free + self._max_ratio * self.consumed:
+            raise SuspiciousRatio(f"the archive unpacks from {self.consumed} to more than {self._position} bytes")
