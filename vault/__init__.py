@@ -1,0 +1,1 @@
+"""Versioned state: write-once objects, the commit log, job records, leases and events."""

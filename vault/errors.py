@@ -1,0 +1,148 @@
+"""Everything the vault can refuse, as one tree.
+
+    VaultError
+      StoreUnavailable              the object storage cannot be reached, or answers nonsense
+      RedisUnavailable              Redis cannot be reached
+      InvalidPath                   an object cannot be called so
+      InvalidName                   a model cannot be called so
+      InvalidCursor                 not a cursor that a page was given with
+      NotFound                      no object of that path
+        UnknownModel                no model of that name
+        UnknownVersion              the model's log has no such number
+        UnknownJob                  no job of that id
+      AlreadyExists                 an object of that path is there, and objects are written once
+        ModelExists                 the name is taken by another definition
+        JobExists                   the id is taken by another request
+        Conflict                    another writer published that version first
+      Damaged                       stored bytes are not what was written; the message names the object
+      JobOver                       the job has a result already
+      LeaseLost                     another owner holds the lease, or a later attempt has begun
+
+Each has a stable `code`, which the HTTP interface repeats.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VaultError(Exception):
+    """Base of all errors of the vault."""
+
+    code: ClassVar[str] = "vault_error"
+
+
+class StoreUnavailable(VaultError):
+    code = "store_unavailable"
+
+
+class RedisUnavailable(VaultError):
+    code = "redis_unavailable"
+
+
+class InvalidPath(VaultError):
+    code = "invalid_path"
+
+
+class InvalidName(VaultError):
+    code = "invalid_name"
+
+
+class InvalidCursor(VaultError):
+    code = "invalid_cursor"
+
+
+class NotFound(VaultError):
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """There is no model of that name."""
+
+    code = "unknown_model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"There is no model called {model[:120]!r}.")
+        self.model = model
+
+
+class UnknownVersion(NotFound):
+    """The model has no version of that number."""
+
+    code = "unknown_version"
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(f"The model {model} has no version {version}.")
+        self.model = model
+        self.version = version
+
+
+class UnknownJob(NotFound):
+    """There is no job of that id."""
+
+    code = "unknown_job"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"There is no job {job[:120]!r}.")
+        self.job = job
+
+
+class AlreadyExists(VaultError):
+    code = "already_exists"
+
+
+class ModelExists(AlreadyExists):
+    """The name is taken by a model of another definition."""
+
+    code = "model_exists"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"There is a model called {model} already, and its definition is another.")
+        self.model = model
+
+
+class JobExists(AlreadyExists):
+    """The id is taken by a job that asks for something else."""
+
+    code = "job_exists"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"There is a job {job} already, and it asks for something else.")
+        self.job = job
+
+
+class Conflict(AlreadyExists):
+    """Another writer published that version first."""
+
+    code = "conflict"
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(f"Version {version} of the model {model} was published by another writer.")
+        self.model = model
+        self.version = version
+
+
+class Damaged(VaultError):
+    """Stored bytes are not what was written."""
+
+    code = "damaged"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"The object {path} is damaged: {reason}.")
+        self.path = path
+
+
+class JobOver(VaultError):
+    """The job has a result; nothing more is to be done for it."""
+
+    code = "job_over"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"The job {job} is over.")
+        self.job = job
+
+
+class LeaseLost(VaultError):
+    """Somebody else is entitled now."""
+
+    code = "lease_lost"

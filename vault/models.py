@@ -1,0 +1,145 @@
+"""Models: their names and what they were made as."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from builtins import list as List
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel
+from vault.moment import now
+from vault.objects import Objects
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model was made as; never changes."""
+
+    name: str
+    definition: dict[str, Any]
+    """Opaque here."""
+    format_version: int
+    """Of the definition and of all that is stored for the model."""
+    lineage: str
+    """Random; tells a model from one of the same name that was deleted before it was made."""
+    created_at: str
+    """RFC 3339, UTC."""
+
+
+class Models:
+    """The models in the store.
+
+    `models/{name}/model.json` is the model: it exists as long as that does. Its commit log lies below
+    `models/{name}/log/{lineage}/`, so nothing of a deleted model, and no writer late to learn of its end, can get into
+    one of the same name that is made later.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def create(self, name: str, definition: Mapping[str, Any], format_version: int = 1) -> Model:
+        """Make a model; it has no commit yet, and its maker is to append version 0.
+
+        Making it again with the same definition answers with the one that is there, so a maker that died in between
+        can start over.
+
+        Raises
+        ------
+        InvalidName
+        ModelExists
+            It is there with another definition.
+        """
+        if not is_model_name(name):
+            raise InvalidName(
+                f"A model cannot be called {name[:120]!r}: 1 to 63 lower-case letters, digits, `_` and `-`,"
+                " the first a letter or digit."
+            )
+        model = Model(name, dict(definition), format_version, uuid.uuid4().hex, now())
+        try:
+            self._objects.create_json(_path(name), asdict(model))
+        except AlreadyExists:
+            there = self.get(name)
+            if (there.definition, there.format_version) != (model.definition, format_version):
+                raise ModelExists(name) from None
+            return there
+        return model
+
+    def get(self, name: str) -> Model:
+        """A model by name; raises UnknownModel, also for what cannot be a name."""
+        if not is_model_name(name):
+            raise UnknownModel(name)
+        try:
+            document = self._objects.get_json(_path(name))
+        except NotFound:
+            raise UnknownModel(name) from None
+        try:
+            return Model(
+                name, document["definition"], document["format_version"], document["lineage"], document["created_at"]
+            )
+        except KeyError as error:
+            raise Damaged(_path(name), f"it lacks {error}") from error
+
+    def list(self, after: str | None = None, limit: int | None = None) -> List[Model]:
+        """Models by name, ascending; those after the name `after`, `limit` at most."""
+        names = [name for name in self._objects.list_folders("models", after) if is_model_name(name)]
+        found: List[Model] = []
+        with ThreadPoolExecutor(8, thread_name_prefix="models") as pool:
+            while names and (limit is None or len(found) < limit):
+                # Some of the folders may be those of deleted models.
+                size = len(names) if limit is None else limit - len(found)
+                found.extend(model for model in pool.map(self._find, names[:size]) if model is not None)
+                names = names[size:]
+        return found
+
+    def delete(self, name: str) -> None:
+        """Remove a model and its commit log; its blobs are left to a sweep.
+
+        The model is gone with the first object removed. What a crash leaves of the log no later model can see, and
+        `remove_remains` removes it.
+
+        Raises
+        ------
+        UnknownModel
+        """
+        model = self.get(name)
+        self._objects.delete(_path(name))
+        self._remove_log(name, model.lineage)
+
+    def remove_remains(self) -> int:
+        """Remove logs of deleted models that a crash left behind; how many there were."""
+        count = 0
+        for name in self._objects.list_folders("models"):
+            # In this order: a lineage that exists before the model is read, and is not the model's, is dead.
+            lineages = self._objects.list_folders(f"models/{name}/log")
+            model = self._find(name)
+            for lineage in lineages:
+                if model is None or lineage != model.lineage:
+                    count += bool(self._remove_log(name, lineage))
+        return count
+
+    def _remove_log(self, name: str, lineage: str) -> int:
+        paths = self._objects.list(f"models/{name}/log/{lineage}")
+        for path in paths:
+            self._objects.delete(path)
+        return len(paths)
+
+    def _find(self, name: str) -> Model | None:
+        try:
+            return self.get(name)
+        except UnknownModel:
+            return None
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a model can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _path(name: str) -> str:
+    return f"models/{name}/model.json"

@@ -1,0 +1,65 @@
+"""The vault: all of the state under one roof."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from vault import connection
+from vault.events import Events
+from vault.jobs import Jobs
+from vault.leases import Leases
+from vault.log import CommitLog
+from vault.models import Models
+from vault.objects import Objects
+from vault.settings import VaultSettings
+
+
+class Vault:
+    """Versioned state in object storage, and in Redis what moves. One for a process; safe to use from any thread."""
+
+    def __init__(self, settings: VaultSettings, objects: Objects, client: redis.Redis) -> None:
+        self.settings = settings
+        self.objects = objects
+        self.redis = client
+        """For keys of one's own; they begin with `vault.connection.PREFIX`."""
+        self.models = Models(objects)
+        self.log = CommitLog(objects, self.models)
+        self.leases = Leases(client, settings.lease_seconds)
+        self.events = Events(client, settings.redis_url, settings.event_ttl_seconds, settings.event_count)
+        self.jobs = Jobs(objects, client, self.leases, self.events, settings.event_ttl_seconds)
+
+    @classmethod
+    def connect(cls, settings: VaultSettings) -> Vault:
+        """Open the store and prepare the connection to Redis, which is made when first needed.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        return cls(settings, Objects.connect(settings), connection.connect(settings.redis_url))
+
+    def ping(self) -> None:
+        """Ask both stores for something.
+
+        Raises
+        ------
+        StoreUnavailable, RedisUnavailable
+        """
+        self.objects.ping()
+        with connection.redis_errors():
+            self.redis.ping()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
