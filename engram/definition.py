@@ -29,9 +29,9 @@ class InputShape(Frozen):
 class CommonsDefinition(Frozen):
     """Block 0: the fixed features that the task recogniser builds on."""
 
-    features: int = Field(default=3072, ge=64, le=16384)
-    """How many features. The sums over them take `features ** 2 * 4` bytes in storage (float64, packed)."""
-    patch: int = Field(default=6, ge=2, le=16)
+    features: int = Field(default=2048, ge=64, le=16384, multiple_of=32)
+    """How many features. The sums over them take `features ** 2 * 4` bytes in storage: float64, packed."""
+    patch: int = Field(default=8, ge=2, le=16)
     """Side of the square filters, in pixels."""
 
 

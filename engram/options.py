@@ -17,7 +17,7 @@ class LearnOptions(Frozen):
     patience: int = Field(default=3, ge=1, le=1000)
     """Epochs without a better held-out loss after which the plateau is reached."""
     batch_size: int = Field(default=128, ge=2, le=4096)
-    """Images per step."""
+    """Images per step; small tasks take fewer, so that an epoch has about twenty steps."""
     optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0, le=10)
     """Peak of the schedule: warmed up, then annealed by a cosine."""

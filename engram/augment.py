@@ -1,0 +1,33 @@
+"""Random changes to training images that leave their class alone."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its size (edges repeat), and mirror half of them where asked.
+
+    Parameters
+    ----------
+    images
+        (B, C, H, W) float32.
+    kind
+        "none", "shift" or "shift+flip".
+    """
+    if kind == "none":
+        return images
+    count, _, height, width = images.shape
+    rows, columns = max(1, height // 8), max(1, width // 8)
+    padded = F.pad(images, (columns, columns, rows, rows), mode="replicate")  # (B, C, H + 2r, W + 2c)
+    top = torch.randint(0, 2 * rows + 1, (count, 1), generator=generator) + torch.arange(height)  # (B, H)
+    left = torch.randint(0, 2 * columns + 1, (count, 1), generator=generator) + torch.arange(width)  # (B, W)
+    top, left = top.to(images.device), left.to(images.device)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    shifted = padded[each, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)  # (B, C, H, W)
+    if kind == "shift+flip":
+        mirrored = torch.rand(count, generator=generator).to(images.device) < 0.5
+        shifted = torch.where(mirrored[:, None, None, None], shifted.flip(3), shifted)
+    return shifted.contiguous()

@@ -1,0 +1,84 @@
+"""Capacity: a budget of units for each layer, what is owned of it, and what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from engram.errors import CapacityExhausted, InvalidDefinition
+from engram.layout import Layout
+from engram.network import Engram
+
+LEAST_SHARE = 0.05
+"""A new task needs at least this share of a layer's usual candidate units, or it is refused."""
+
+
+@dataclass(frozen=True)
+class LayerCapacity:
+    """One layer: its budget of units, how many each task owns, how many are free."""
+
+    layer: str
+    units: int
+    owned: dict[str, int]
+    free: int
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def budget_of(layout: Layout, budget: float | Mapping[str, int]) -> dict[str, int]:
+    """Units per layer for all tasks together.
+
+    Raises
+    ------
+    InvalidDefinition
+        for a layer that the backbone does not have, or a budget that no task fits in.
+    """
+    if isinstance(budget, Mapping):
+        unknown = sorted(set(budget) - set(layout.layers))
+        if unknown:
+            raise InvalidDefinition(f"no such layer: {', '.join(unknown)}; there are {', '.join(layout.layers)}")
+        whole = {layer: budget.get(layer, 8 * width) for layer, width in layout.widths.items()}
+    else:
+        if not math.isfinite(budget):
+            raise InvalidDefinition("the budget must be a finite number")
+        whole = {layer: math.ceil(width * budget) for layer, width in layout.widths.items()}
+    for layer, units in whole.items():
+        if units < least(layout.widths[layer]):
+            raise InvalidDefinition(f"a budget of {units} units in {layer} leaves no room for a single task")
+    return whole
+
+
+def least(width: int) -> int:
+    """The fewest free units of a layer with which a task is still worth trying."""
+    return max(1, math.ceil(LEAST_SHARE * width))
+
+
+def capacity(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram]) -> list[LayerCapacity]:
+    """The capacity of every layer, in the order of the layout."""
+    layers = []
+    for layer in layout.layers:
+        owned = {engram.task: engram.units[layer] for engram in stack}
+        layers.append(LayerCapacity(layer, budget[layer], owned, budget[layer] - sum(owned.values())))
+    return layers
+
+
+def candidate_units(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram]) -> dict[str, int]:
+    """Units that the next task may try in each layer: its usual width, or what is left.
+
+    Raises
+    ------
+    CapacityExhausted
+        when some layer has too little left.
+    """
+    units = {}
+    for layer in capacity(layout, budget, stack):
+        width = layout.widths[layer.layer]
+        if layer.free < least(width):
+            raise CapacityExhausted(
+                f"layer {layer.layer} has {layer.free} of {layer.units} units left and a task needs at least "
+                f"{least(width)}; raise the budget"
+            )
+        units[layer.layer] = min(width, layer.free)
+    return units

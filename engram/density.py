@@ -1,0 +1,89 @@
+"""How usual an image looks to one task: a density over the task's own prefix features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+RANK = 128
+"""Principal directions kept; what lies outside them counts as one isotropic residual."""
+
+GRADES = 1024
+"""Held-out distances kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
+
+
+@dataclass(frozen=True)
+class Density:
+    """Gaussians around the class means with one shared covariance, principal directions and an isotropic rest.
+
+    The squared distance of an image is the smallest over the classes: Mahalanobis' within the principal directions,
+    plus the residual outside them over its own variance, as in probabilistic PCA (Tipping and Bishop 1999) and ViM
+    (Wang et al. 2022). Distances are compared over tasks only after `standardised`.
+    """
+
+    means: Tensor
+    """(classes, F)."""
+    directions: Tensor
+    """(F, rank), orthonormal."""
+    variances: Tensor
+    """(rank,)."""
+    rest: Tensor
+    """(): variance of the residual, per dimension."""
+    centre: Tensor
+    """(): mean of the log distance on held-out images."""
+    scale: Tensor
+    """(): its standard deviation."""
+    grades: Tensor
+    """(<= GRADES,): ascending quantiles of the held-out distances."""
+
+    @classmethod
+    def fit(cls, features: Tensor, labels: Tensor, classes: int, held_out: Tensor) -> Density:
+        """Fit on features (N, F) with labels (N,), then set the scale by held-out features (M, F) of the same task."""
+        features = features.double()
+        means = torch.stack([features[labels == label].mean(0) for label in range(classes)])  # (classes, F)
+        centred = features - means[labels]  # (N, F)
+        covariance = centred.T @ centred / max(1, len(features) - classes)
+        size = len(covariance)
+        shrunk = 0.99 * covariance + 0.01 * covariance.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(shrunk)  # ascending
+        rank = min(RANK, size)
+        floor = float(values.mean()) * 1e-6 + 1e-12
+        rest = values[: size - rank].mean() if size > rank else values[0]
+        bare = cls(
+            means.float(),
+            vectors[:, size - rank :].float().contiguous(),
+            values[size - rank :].clamp_min(floor).float(),
+            rest.clamp_min(floor).float(),
+            torch.tensor(0.0),
+            torch.tensor(1.0),
+            torch.zeros(0),
+        )
+        distances = bare.distance(held_out)
+        logs = distances.clamp_min(1e-12).log()
+        steps = torch.linspace(0, 1, min(GRADES, len(distances)), dtype=torch.float64)
+        return replace(
+            bare,
+            centre=logs.mean(),
+            scale=logs.std(unbiased=False).clamp_min(1e-3),
+            grades=torch.quantile(distances.double(), steps).float(),
+        )
+
+    def distance(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B,): squared distance to the nearest class."""
+        offsets = features[:, None] - self.means[None]  # (B, classes, F)
+        along = offsets @ self.directions  # (B, classes, rank)
+        within = (along.square() / self.variances).sum(2)  # (B, classes)
+        outside = (offsets.square().sum(2) - along.square().sum(2)).clamp_min(0) / self.rest
+        return (within + outside).amin(1)
+
+    def standardised(self, distances: Tensor) -> Tensor:
+        """Log distances in standard deviations from what the task's own held-out images show."""
+        return (distances.clamp_min(1e-12).log() - self.centre) / self.scale
+
+    def p_value(self, distances: Tensor) -> Tensor:
+        """The conformal p-value (B,): the share of held-out images at least as far away, never quite zero."""
+        count = len(self.grades)
+        nearer = torch.searchsorted(self.grades, distances.contiguous())  # (B,)
+        return (count - nearer + 1) / (count + 1)

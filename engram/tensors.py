@@ -1,0 +1,57 @@
+"""Named tensors and a little JSON, as safetensors bytes that are the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from engram.errors import DamagedSnapshot, UnsupportedFormat
+
+FORMAT = 1
+"""Version of everything written. A reader refuses what is newer."""
+
+_KEY = "engram"
+
+
+def content_hash(data: bytes) -> str:
+    """The name of bytes: their SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(kind: str, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> bytes:
+    """Safetensors bytes with a header that says what they are.
+
+    All of the header is one JSON string: safetensors keeps several metadata keys in no certain order, which would give
+    the same content another hash each time.
+    """
+    header = json.dumps({"format": FORMAT, "kind": kind, **about}, sort_keys=True, separators=(",", ":"))
+    given = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(given, {_KEY: header})
+
+
+def unpack(kind: str, data: bytes) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """The inverse of `pack`.
+
+    Tensors are copied out of the buffer: it has any alignment, and kernels may round differently on unaligned memory.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    try:
+        tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+        found, version = header.pop("kind"), header.pop("format")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedSnapshot(f"these bytes are no {kind} file: {error}") from error
+    if version != FORMAT:
+        raise UnsupportedFormat(f"this {kind} was written in format {version}; this version reads format {FORMAT}")
+    if found != kind:
+        raise DamagedSnapshot(f"expected a {kind} file and found a {found} file")
+    return header, tensors

@@ -1,0 +1,162 @@
+"""The training loop: one new engram on a fixed prefix, to a plateau."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from engram.augment import augmented
+from engram.data import Examples
+from engram.network import Engram, Network, pixels
+from engram.options import LearnOptions
+from engram.progress import Reporter
+
+OptimiserFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
+"""Makes the optimiser of one run from the new engram's parameters, which are all it is ever handed."""
+
+EVALUATION_BATCH = 512
+
+STEPS_PER_EPOCH = 20
+"""Small tasks take smaller batches until an epoch has about so many steps."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Loss (mean cross-entropy) and accuracy (fraction) on some examples."""
+
+    loss: float
+    accuracy: float
+
+
+def optimiser_of(options: LearnOptions, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+    """The optimiser that the options name."""
+    match options.optimiser:
+        case "sgd":
+            return SGD(parameters, options.learning_rate, options.momentum, weight_decay=options.weight_decay)
+        case "adam":
+            return Adam(parameters, options.learning_rate, weight_decay=options.weight_decay)
+        case "adamw":
+            return AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
+
+
+def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """Index vectors of at most `size`, shuffled if a generator is given. A last batch of one joins the one before."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    parts = list(torch.split(order, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    yield from parts
+
+
+@torch.no_grad()
+def measure(network: Network, engram: Engram, examples: Examples, device: torch.device | None = None) -> Measured:
+    """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`."""
+    was_training = engram.training
+    engram.eval()
+    loss = correct = 0.0
+    try:
+        for chosen in batches(len(examples), EVALUATION_BATCH):
+            images = pixels(examples.images[chosen].to(device))
+            labels = examples.labels[chosen].to(device)
+            logits = engram.logits(engram(images, network.prefix(images)))  # (B, classes)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            correct += float((logits.argmax(1) == labels).sum())
+    finally:
+        engram.train(was_training)
+    return Measured(loss / len(examples), correct / len(examples))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of training: how long, how fast, and what to report it as."""
+
+    phase: str
+    share: tuple[float, float]
+    """Which part of the phase this run is, from and to."""
+    epochs: int
+    peak: float
+    """The highest learning rate: reached after a short warm-up, then annealed by a cosine."""
+    patience: int
+
+    def rate(self, step: int, per_epoch: int) -> float:
+        """The learning rate of a step."""
+        total = self.epochs * per_epoch
+        warm = max(1, min(per_epoch, total // 10))
+        return self.peak * min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / total)) + 1e-3)
+
+    def within(self, fraction: float) -> float:
+        """How much of the phase is done when so much of the run is."""
+        return self.share[0] + (self.share[1] - self.share[0]) * fraction
+
+
+@dataclass
+class Trainer:
+    """Trains one engram on top of a network that cannot change.
+
+    Earlier owners run in eval mode without autograd, and the optimiser is handed the new engram's parameters alone:
+    neither momentum, nor weight decay, nor normalisation statistics can reach an owned unit.
+    """
+
+    network: Network
+    train: Examples
+    held_out: Examples
+    options: LearnOptions
+    reporter: Reporter
+    device: torch.device
+    generator: torch.Generator
+    optimiser: OptimiserFactory | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step: as the options say, or fewer for small tasks, which would otherwise see too few steps."""
+        return min(self.options.batch_size, max(8, len(self.train) // STEPS_PER_EPOCH))
+
+    def fit(self, engram: Engram, run: Run) -> Measured:
+        """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
+        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+        optimiser = make(list(engram.parameters()))
+        size = self.batch_size
+        per_epoch = math.ceil(len(self.train) / size)
+        step, waited, running = 0, 0, 0.0
+        best = measure(self.network, engram, self.held_out, self.device)
+        best_state = copy.deepcopy(engram.state_dict())
+        units = sum(engram.units.values())
+        for epoch in range(1, run.epochs + 1):
+            engram.train()
+            for chosen in batches(len(self.train), size, self.generator):
+                for group in optimiser.param_groups:
+                    group["lr"] = run.rate(step, per_epoch)
+                loss = self._step(engram, optimiser, chosen)
+                running = loss if step == 0 else 0.9 * running + 0.1 * loss
+                step += 1
+                within = run.within(step / (per_epoch * run.epochs))
+                self.reporter.report(run.phase, within, epoch=epoch, loss=running, accuracy=best.accuracy, units=units)
+            now = measure(self.network, engram, self.held_out, self.device)
+            if now.loss < best.loss:
+                best, best_state, waited = now, copy.deepcopy(engram.state_dict()), 0
+            else:
+                waited += 1
+                if waited >= run.patience:
+                    break
+        engram.load_state_dict(best_state)
+        engram.eval()
+        return best
+
+    def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor) -> float:
+        images = augmented(pixels(self.train.images[chosen].to(self.device)), self.options.augment, self.generator)
+        labels = self.train.labels[chosen].to(self.device)
+        with torch.no_grad():
+            joined = self.network.prefix(images)
+        logits = engram.logits(engram(images, joined))  # (B, classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimiser.step()
+        return float(loss.detach())
