@@ -1,0 +1,123 @@
+"""The program `engram`.
+
+Every command imports what it needs by itself, so that `engram --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="engram",
+    help="Image models that keep learning in production and never forget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TUNING = {
+    # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    # The most that glibc accepts.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    # Several small requests at once are served better by one thread each than each by all threads.
+    "OMP_NUM_THREADS": "1",
+}
+"""What PyTorch's processes want from their environment; what is set already stays."""
+
+
+def _tune() -> None:
+    """Begin again with the environment that only counts from a process's first moment."""
+    missing = {name: value for name, value in TUNING.items() if name not in os.environ}
+    if missing:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"engram {version('engram')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Image models that keep learning in production and never forget."""
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="Folder for everything lasting; made if it is not there.")] = Path(
+        "engram-data"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Run everything on this machine: the service, a worker and a Redis of its own."""
+    _tune()
+    from service.embedded import serve as run
+
+    raise typer.Exit(run(data, host, port))
+
+
+@app.command()
+def service(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    _tune()
+    from service.app import create_app
+    from service.server import Server, listen, url
+    from service.settings import ServiceSettings
+    from service.stopping import Stopped, stop_on_signals
+
+    stop_on_signals()
+    try:
+        listening = listen(host, port)
+    except OSError as error:
+        typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
+        raise typer.Exit(1) from error
+    with listening:
+        address = url(listening)
+        server = Server(
+            create_app(ServiceSettings()),
+            on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
+        )
+        with contextlib.suppress(Stopped):
+            server.run(sockets=[listening])
+    raise typer.Exit(0 if server.started else 1)
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the heatmaps.")] = Path("demo-output"),
+) -> None:
+    """Learn handwritten digits as five tasks and show that nothing is forgotten."""
+    from service.demo import run
+
+    raise typer.Exit(run(output))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
