@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
+from torch import Tensor
 
-from engram.containers import ArchiveLimits, Entry, recognise, walk
+from engram.containers import ArchiveLimits, Entry, Read, recognise, walk
 from engram.data import Examples
 from engram.definition import InputShape
 from engram.errors import (
@@ -146,14 +147,10 @@ def read(
     }  # (N, C, H, W) each
     labels = {part: torch.full((plan.sizes[part],), -1, dtype=torch.int64) for part in SPLITS}  # (N,) each
     unreadable: list[Unreadable] = []
-    done = 0
-    for entry, unpack in walk(path, limits):
-        place = plan.places.get(entry.path)
-        if place is None or entry.folder:
-            continue
+    for done, (entry, unpack) in enumerate(_images(plan, path, limits), 1):
         if cancel is not None and cancel():
             raise Cancelled("stopped while the images were read")
-        part, label, index = place
+        part, label, index = plan.places[entry.path]
         try:
             images[part][index] = decode(unpack(), shape, image_limits)
             labels[part][index] = label
@@ -161,16 +158,24 @@ def read(
             unreadable.append(Unreadable("/".join(entry.path), error.code, str(error)))
             if len(unreadable) > max_unreadable * count:
                 raise TooManyUnreadable(_complaint(unreadable, count, max_unreadable)) from error
-        done += 1
         if progress is not None and done * 100 // count > (done - 1) * 100 // count:
             progress(done / count)
+    return ReadArchive(_examples(plan, images, labels), tuple(sorted(unreadable, key=lambda one: one.name)))
+
+
+def _images(plan: _Plan, path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
+    """The entries that have a place, in the archive's own order."""
+    return ((entry, unpack) for entry, unpack in walk(path, limits) if not entry.folder and entry.path in plan.places)
+
+
+def _examples(plan: _Plan, images: dict[str, Tensor], labels: dict[str, Tensor]) -> Examples:
     train, held_out = (Examples(*_readable(images[part], labels[part]), plan.classes) for part in SPLITS)
     examples = Examples(train.images, train.labels, plan.classes, held_out if plan.sizes["val"] else None)
     examples.check()
-    return ReadArchive(examples, tuple(sorted(unreadable, key=lambda one: one.name)))
+    return examples
 
 
-def _readable(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _readable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Images (N, C, H, W) and labels (N,) without those whose label was never set; moved up in place."""
     kept = (labels >= 0).nonzero().flatten().tolist()
     if len(kept) < len(labels):
