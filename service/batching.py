@@ -1,0 +1,198 @@
+"""Requests gathered into batches for one model, run one batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engram.answers import Answer, Observation
+from engram.memory import Memory
+from service.errors import Overloaded
+from service.metrics import Metrics
+
+
+class Served(Protocol):
+    """What a batch runs on: a version and its memory, which belong together."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def memory(self) -> Memory: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request's images (B, C, H, W) uint8, and what it wants to know of them."""
+
+    images: Tensor
+    task: str | None = None
+    top_k: int = 1
+    logits: bool = False
+    """Also the logits of `task`; such a query runs by itself, since the last bits depend on the batch's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to one query, all from `version`."""
+
+    version: int
+    answers: list[Answer]
+    logits: list[list[float]] | None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    query: Query
+    future: asyncio.Future[Reply]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """A bounded queue in front of one model.
+
+    A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
+    to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
+    another directly, and has room left, fill up. A query of more than `size` images is answered in several passes on
+    one version.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], Served],
+        pool: ThreadPoolExecutor,
+        metrics: Metrics,
+        *,
+        size: int,
+        wait: float,
+        bound: int,
+        retry_after: int,
+    ) -> None:
+        self._current = current
+        self._pool = pool
+        self._metrics = metrics
+        self._size = size
+        self._wait = wait
+        self._bound = bound
+        self._retry_after = retry_after
+        self._queue: deque[_Waiting] = deque()
+        self._images = 0
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, query: Query) -> Reply:
+        """Answers to `query`.
+
+        Raises
+        ------
+        Overloaded
+            At once, when `bound` images wait already.
+        """
+        count = len(query.images)
+        if self._queue and self._images + count > self._bound:
+            self._metrics.refused.labels("predict").inc()
+            raise Overloaded(f"{self._images} images wait already.", self._retry_after)
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._count(count)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return await waiting.future
+
+    def _count(self, images: int) -> None:
+        self._images += images
+        self._metrics.waiting.inc(images)
+
+    async def _run(self) -> None:
+        try:
+            followed = False
+            while self._queue:
+                if followed and self._wait:
+                    await self._fill()
+                batch = self._take()
+                if batch:
+                    await self._answer(batch)
+                followed = True
+        finally:
+            self._runner = None
+
+    async def _fill(self) -> None:
+        until = self._queue[0].since + self._wait
+        while self._images < self._size and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.001))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: at least one query, no more than `size` images, one that wants logits by itself."""
+        batch: list[_Waiting] = []
+        images = 0
+        while self._queue:
+            head = self._queue[0]
+            count = len(head.query.images)
+            alone = head.query.logits
+            if batch and (alone or images + count > self._size):
+                break
+            self._queue.popleft()
+            self._count(-count)
+            if head.future.done():  # its client has gone
+                continue
+            batch.append(head)
+            images += count
+            if alone:
+                break
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        queries = [waiting.query for waiting in batch]
+        self._metrics.batches.observe(sum(len(q.images) for q in queries))
+        began = time.perf_counter()
+        outcomes: list[Reply | Exception]
+        try:
+            loop = asyncio.get_running_loop()
+            outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
+        except Exception as error:  # the whole batch: each of its clients is told, nobody else
+            outcomes = [error] * len(batch)
+        self._metrics.inference.observe(time.perf_counter() - began)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+
+
+def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> list[Reply | Exception]:
+    """Every query's reply, or the error that is its own."""
+    served = current()
+    if len(queries) == 1 and (queries[0].logits or len(queries[0].images) <= size):
+        return [_reply(served, queries[0], served.memory.observe(queries[0].images))]
+    if len(queries) == 1:
+        chunks = torch.split(queries[0].images, size)
+        replies = [_reply(served, queries[0], served.memory.observe(chunk)) for chunk in chunks]
+        return [Reply(served.version, [a for reply in replies for a in reply.answers], None)]
+    seen = served.memory.observe(torch.cat([query.images for query in queries]))
+    outcomes: list[Reply | Exception] = []
+    start = 0
+    for query in queries:
+        stop = start + len(query.images)
+        try:
+            outcomes.append(_reply(served, query, seen[start:stop]))
+        except Exception as error:  # an unknown task, say, concerns this query alone
+            outcomes.append(error)
+        start = stop
+    return outcomes
+
+
+def _reply(served: Served, query: Query, seen: Observation) -> Reply:
+    logits = None
+    if query.logits:
+        assert query.task is not None, "the route asks for a task with logits"
+        logits = [[float(value) for value in row] for row in seen.logits(query.task).tolist()]
+    return Reply(served.version, seen.answers(task=query.task, top_k=query.top_k), logits)

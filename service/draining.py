@@ -1,0 +1,53 @@
+"""Tells the load balancer first, stops afterwards."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Draining:
+    """Whether this process is about to stop, and the delay between saying so and doing so.
+
+    The server's own signal handlers close the listening socket within a tenth of a second, before any probe could see
+    `/readyz` change; so they are called `seconds` later. A second signal is passed on at once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.begun = False
+        self._seconds = seconds
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def install(self) -> None:
+        """Go in front of the handlers that are there; signals reach the main thread only, elsewhere nothing is done."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not signal.default_int_handler:
+                self._before[number] = handler
+                signal.signal(number, self._on_signal)
+
+    def uninstall(self) -> None:
+        """Put the handlers back that were there."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
+        self._before.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        handler = self._before[number]
+        if self.begun:
+            handler(number, frame)
+            return
+        self.begun = True
+        timer = threading.Timer(self._seconds, handler, (number, None))
+        timer.daemon = True
+        timer.start()

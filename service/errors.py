@@ -1,0 +1,259 @@
+"""Every failure the interface can answer with: one table from error to status, one shape of answer (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+import engram.errors as learner
+import vault.errors as store
+
+log = logging.getLogger("engram.service")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """Base of what only the HTTP interface can refuse."""
+
+    code: ClassVar[str] = "service_error"
+
+
+class InvalidJson(ServiceError):
+    code = "invalid_json"
+
+
+class InvalidRequest(ServiceError):
+    """A request whose fields do not fit; `errors` names each."""
+
+    code = "invalid_request"
+
+    def __init__(self, detail: str, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.errors = errors or []
+
+
+class InvalidBase64(ServiceError):
+    code = "invalid_base64"
+
+
+class InvalidMultipart(ServiceError):
+    code = "invalid_multipart"
+
+
+class UnsupportedMediaType(ServiceError):
+    code = "unsupported_media_type"
+
+
+class RequestTooLarge(ServiceError):
+    code = "request_too_large"
+
+
+class UploadTooLarge(ServiceError):
+    code = "upload_too_large"
+
+
+class TooManyImages(ServiceError):
+    code = "too_many_images"
+
+
+class DataUriNotAllowed(ServiceError):
+    code = "data_uri_not_allowed"
+
+
+class DataNotFound(ServiceError):
+    code = "data_not_found"
+
+
+class CertificateMissing(ServiceError):
+    code = "certificate_missing"
+
+
+class Overloaded(ServiceError):
+    """No room to wait; `retry_after` is in seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ModelUnavailable(ServiceError):
+    """A model that is there but could not be loaded."""
+
+    code = "model_unavailable"
+
+
+STATUS: Mapping[type[Exception], int] = {
+    InvalidJson: 400,
+    InvalidMultipart: 400,
+    InvalidRequest: 422,
+    InvalidBase64: 422,
+    UnsupportedMediaType: 415,
+    RequestTooLarge: 413,
+    UploadTooLarge: 413,
+    TooManyImages: 413,
+    DataUriNotAllowed: 403,
+    DataNotFound: 422,
+    CertificateMissing: 404,
+    Overloaded: 503,
+    ModelUnavailable: 503,
+    learner.InvalidDefinition: 422,
+    learner.InvalidOptions: 422,
+    learner.InputError: 422,
+    learner.ImageError: 422,
+    learner.EmptyImage: 422,
+    learner.NotAnImage: 422,
+    learner.TruncatedImage: 422,
+    learner.ImageTooLarge: 413,
+    learner.WrongChannels: 422,
+    learner.ArchiveError: 422,
+    learner.NotAnArchive: 422,
+    learner.UnsafePath: 422,
+    learner.ArchiveLink: 422,
+    learner.TooManyEntries: 413,
+    learner.SuspiciousRatio: 413,
+    learner.ArchiveTooLarge: 413,
+    learner.BadLayout: 422,
+    learner.ExamplesError: 422,
+    learner.TooFewClasses: 422,
+    learner.TooFewImages: 422,
+    learner.TooManyUnreadable: 422,
+    learner.TaskExists: 409,
+    learner.UnknownTask: 404,
+    learner.UnknownLabel: 404,
+    learner.UnknownComposite: 404,
+    learner.NothingLearned: 409,
+    learner.CapacityExhausted: 409,
+    learner.Cancelled: 409,
+    learner.RetentionViolated: 500,
+    learner.SnapshotError: 500,
+    learner.DamagedSnapshot: 500,
+    learner.UnsupportedFormat: 500,
+    store.StoreUnavailable: 503,
+    store.RedisUnavailable: 503,
+    store.InvalidPath: 500,
+    store.InvalidName: 422,
+    store.InvalidCursor: 422,
+    store.NotFound: 500,
+    store.UnknownModel: 404,
+    store.UnknownVersion: 404,
+    store.UnknownJob: 404,
+    store.AlreadyExists: 500,
+    store.ModelExists: 409,
+    store.JobExists: 409,
+    store.Conflict: 409,
+    store.Damaged: 500,
+    store.JobOver: 409,
+    store.LeaseLost: 409,
+}
+"""Each error that may reach the interface. A class that is not here is answered 500 and logged."""
+
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of `error` by the nearest class of its line in the table; None for what nobody foresaw."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return None
+
+
+def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    """The members of a problem document."""
+    return {
+        "type": f"urn:engram:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """The problem document of a foreseen error, of one that was not when it is in no table."""
+    status = status_of(error)
+    if status is None:
+        return problem(500, "internal_error", "Something went wrong here; it has been logged.")
+    code = getattr(error, "code", "internal_error")
+    if status == 500:
+        # What is damaged is for the log: paths and hashes mean nothing to the client.
+        return problem(500, code, "Something stored is damaged or inconsistent; it has been logged.")
+    extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
+    return problem(status, code, str(error) or code.replace("_", " "), **extra)
+
+
+def validation_errors(errors: Any) -> list[dict[str, Any]]:
+    """pydantic's findings without the values that caused them."""
+    return [{"loc": [str(part) for part in e["loc"]], "message": e["msg"], "type": e["type"]} for e in errors]
+
+
+def invalid(error: ValidationError, what: str) -> InvalidRequest:
+    """A pydantic error as ours; `what` names the thing that does not fit."""
+    findings = validation_errors(error.errors(include_url=False, include_input=False, include_context=False))
+    first = findings[0]
+    return InvalidRequest(f"{what}: {'.'.join(first['loc'])}: {first['message']}", findings)
+
+
+def answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A problem document as a response."""
+    return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+async def _on_known(request: Request, error: Exception) -> JSONResponse:
+    body = describe(error)
+    if body["status"] >= 500 and not isinstance(error, Overloaded):
+        log.error("%s %s: %s", request.method, request.url.path, body["code"], exc_info=error)
+    retry = getattr(error, "retry_after", 5 if body["status"] == 503 else None)
+    return answer(body, {"Retry-After": str(retry)} if retry is not None else None)
+
+
+async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError), "registered for this class alone"
+    findings = error.errors()
+    if any(e["type"] == "json_invalid" for e in findings):
+        return answer(describe(InvalidJson("The body is not JSON.")))
+    where = validation_errors(findings)
+    first = where[0]
+    return answer(describe(InvalidRequest(f"{'.'.join(first['loc'])}: {first['message']}", where)))
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException), "registered for this class alone"
+    # The framework wraps what a body's reading raised into a 400 of its own.
+    if isinstance(error.__cause__, ServiceError):
+        return await _on_known(request, error.__cause__)
+    code = _CODES.get(error.status_code, "http_error")
+    return answer(problem(error.status_code, code, str(error.detail)), error.headers)
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(describe(error))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of `app` with a problem document."""
+    for root in (ServiceError, learner.EngramError, store.VaultError):
+        app.add_exception_handler(root, _on_known)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unforeseen)

@@ -1,0 +1,123 @@
+"""What the service itself writes into a model's history; learning is the workers' part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engram import snapshot
+from engram.definition import Definition
+from engram.memory import Memory
+from service.errors import CertificateMissing
+from vault.errors import Conflict, UnknownModel
+from vault.log import Commit
+from vault.vault import Vault
+
+_TRIES = 20
+
+
+def create(vault: Vault, name: str, definition: Definition) -> None:
+    """Make a model and its version 0; one that is there with the same definition is left as it is.
+
+    Raises
+    ------
+    InvalidDefinition, ModelExists
+    """
+    memory = Memory.create(definition)
+    model = vault.models.create(name, definition.model_dump(mode="json"))
+    if vault.log.head(name) is not None:
+        return
+    parts = snapshot.dump(memory)
+    put = vault.objects.put_blob
+    first = Commit.first(
+        model,
+        engrams=tuple(put(data) for data in parts.engrams),
+        recogniser=put(parts.recogniser),
+        sums=put(parts.sums),
+        budget=parts.budget,
+    )
+    try:
+        vault.log.append(name, first)
+    except Conflict:
+        return  # another replica was asked the same
+    vault.events.publish_version(name, 0)
+
+
+def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> Commit:
+    """Give the next tasks more room; the new version answers as the one before.
+
+    Raises
+    ------
+    InvalidDefinition, UnknownModel
+    """
+    memory = Memory.create(Definition.model_validate(vault.models.get(name).definition))
+
+    def widened(head: Commit) -> Commit:
+        memory.budget = dict(head.budget)
+        memory.raise_budget(budget)
+        return head.following("budget", budget=dict(memory.budget))
+
+    return _append(vault, name, widened)
+
+
+def activate(vault: Vault, name: str, version: int) -> Commit:
+    """Serve again what version `version` was; raises UnknownModel, UnknownVersion."""
+    target = vault.log.read(name, version)
+    content = {field: getattr(target, field) for field in ("engrams", "recogniser", "sums", "certificate", "tasks")}
+
+    def repeated(head: Commit) -> Commit:
+        # Room given since then stays given.
+        return head.following("activate", target=version, **content)
+
+    return _append(vault, name, repeated)
+
+
+def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
+    """The version that brought `task` as `head` has it; None when `head` does not have it."""
+    if not any(one["name"] == task for one in head.tasks):
+        return None
+    after: int | None = None
+    while page := vault.log.list(name, after, 100, newest_first=True):
+        for commit in page:
+            if commit.kind == "learn" and commit.task == task and head.engrams[: len(commit.engrams)] == commit.engrams:
+                return commit
+        after = page[-1].version
+    return None
+
+
+def report(vault: Vault, commit: Commit) -> dict[str, Any] | None:
+    """The learning report of the task that `commit` brought."""
+    return None if commit.report is None else _read(vault, commit.report)
+
+
+def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
+    """The retention certificate of a version; raises CertificateMissing for one without tasks."""
+    commit = vault.log.read(name, version)
+    if commit.certificate is None:
+        raise CertificateMissing(f"Version {version} has learned nothing, so there is nothing to certify.")
+    return _read(vault, commit.certificate)
+
+
+def _read(vault: Vault, sha: str) -> dict[str, Any]:
+    document = json.loads(vault.objects.get_blob(sha))
+    assert isinstance(document, dict), "reports and certificates are JSON objects"
+    return document
+
+
+def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> Commit:
+    """Append what `following` makes of the head, of the next one when another writer was faster."""
+    for attempt in range(_TRIES):
+        head = vault.log.head(name)
+        if head is None:
+            raise UnknownModel(name)
+        commit = following(head)
+        try:
+            vault.log.append(name, commit)
+        except Conflict:
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        vault.events.publish_version(name, commit.version)
+        return commit
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,104 @@
+"""The images of a request: taken out of whichever body they came in, and decoded in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from torch import Tensor
+
+from engram.definition import InputShape
+from engram.errors import ImageError
+from engram.images import ImageLimits, decode
+from service.bodies import read_json
+from service.errors import InvalidBase64, InvalidRequest, ServiceError, TooManyImages, UnsupportedMediaType
+from service.metrics import Metrics
+
+Source = bytes | ServiceError
+"""An image's bytes, or why there are none."""
+
+
+async def read(request: Request, most: int) -> list[Source]:
+    """The images of `request`, in order, undecoded.
+
+    Raises
+    ------
+    UnsupportedMediaType, InvalidRequest, InvalidJson, TooManyImages
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        sources = await _from_multipart(request, most)
+    elif media == "application/json":
+        sources = _from_json(await read_json(request), most)
+    elif media.startswith("image/") or media == "application/octet-stream":
+        sources = [await request.body()]
+    else:
+        raise UnsupportedMediaType(
+            f"{media or 'No content type'}: send image/*, application/octet-stream, multipart/form-data with image "
+            "parts, or application/json with instances."
+        )
+    return sources
+
+
+async def _from_multipart(request: Request, most: int) -> list[Source]:
+    async with request.form(max_files=float("inf"), max_fields=16) as form:
+        parts = form.getlist("image")
+        _bound(len(parts), most)
+        if not parts:
+            raise InvalidRequest("The form has no part called image.")
+        return [await part.read() if isinstance(part, UploadFile) else part.encode() for part in parts]
+
+
+def _from_json(body: Any, most: int) -> list[Source]:
+    instances = body.get("instances") if isinstance(body, dict) else None
+    if not isinstance(instances, list) or not instances:
+        raise InvalidRequest('The body is not {"instances": [{"b64": "..."}, ...]} with at least one instance.')
+    _bound(len(instances), most)
+    return [_from_instance(instance) for instance in instances]
+
+
+def _from_instance(instance: Any) -> Source:
+    text = instance.get("b64") if isinstance(instance, dict) else None
+    if not isinstance(text, str):
+        return InvalidBase64("The instance has no b64 text.")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return InvalidBase64("b64 is not base64.")
+
+
+def _bound(count: int, most: int) -> None:
+    if count > most:
+        raise TooManyImages(f"{count} images in one request; at most {most} are taken.")
+
+
+class Decoder:
+    """Decodes images in threads, so that neither the event loop nor inference waits for it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, limits: ImageLimits, metrics: Metrics) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._metrics = metrics
+
+    async def decode(self, sources: Sequence[Source], shape: InputShape) -> list[Tensor | Exception]:
+        """For each source its image (C, H, W) uint8, or the error that is its own."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(self._pool, self._one, source, shape) for source in sources))
+
+    def _one(self, source: Source, shape: InputShape) -> Tensor | Exception:
+        if isinstance(source, ServiceError):
+            self._metrics.images.labels("refused").inc()
+            return source
+        try:
+            image = decode(source, shape, self._limits)
+        except ImageError as error:
+            self._metrics.images.labels("refused").inc()
+            return error
+        self._metrics.images.labels("decoded").inc()
+        return image

@@ -1,0 +1,243 @@
+"""The models that answer: for each one pair of version and memory, replaced whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from engram import snapshot
+from engram.definition import Definition
+from engram.memory import Memory
+from service.errors import ModelUnavailable
+from service.metrics import Metrics
+from service.settings import ServiceSettings
+from vault.errors import UnknownModel, VaultError
+from vault.log import Commit
+from vault.models import Model
+from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
+
+_RETRY_SECONDS = 5.0
+_LIST_SECONDS = 5.0
+"""Between two listings of all models; new ones are told of by a notice, or met when a request names them."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version and its memory; neither changes."""
+
+    model: Model
+    commit: Commit
+    memory: Memory
+    blobs: Mapping[str, bytes] = field(repr=False)
+    """The stored bytes by hash, so that the next version fetches only what is new."""
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def version(self) -> int:
+        return self.commit.version
+
+
+def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = None) -> Loaded:
+    """Fetch, check, build and warm up the version of `commit`; what `beside` holds already is shared.
+
+    Raises
+    ------
+    VaultError, SnapshotError
+        The version cannot be had.
+    """
+    assert commit.recogniser is not None, "every commit names its recogniser"
+    known = beside.blobs if beside else {}
+    hashes = (*commit.engrams, commit.recogniser)
+    blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
+    memory = snapshot.restore(
+        Definition.model_validate(model.definition),
+        [blobs[name] for name in commit.engrams],
+        blobs[commit.recogniser],
+        None,
+        dict(commit.budget),
+        reuse=beside.memory if beside else None,
+    )
+    if memory.tasks:
+        shape = memory.definition.input
+        memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8))
+    return Loaded(model, commit, memory, blobs)
+
+
+class LiveModels:
+    """Keeps the newest version of every model in service.
+
+    A notice wakes it, and it looks at the logs every `poll_seconds` in case a notice was lost. A version is built in a
+    thread of its own beside the one that answers; then one reference is replaced. A version that cannot be built is
+    logged, and the one before goes on answering.
+    """
+
+    def __init__(self, vault: Vault, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._vault = vault
+        self._settings = settings
+        self._metrics = metrics
+        self._live: dict[str, Loaded] = {}
+        self._older: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+        self._failed: dict[str, tuple[Commit, float]] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
+        self._tasks: list[asyncio.Task[None]] = []
+        self.swept = False
+        """Whether every stored model has been looked at once."""
+
+    def start(self) -> None:
+        """Begin to watch; to be called inside the event loop."""
+        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._listen())]
+
+    async def close(self) -> None:
+        """Stop watching and let the threads end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pool in (self._loader, self._older_loader):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def current(self, name: str) -> Loaded:
+        """The pair that answers now; raises UnknownModel when there is none."""
+        try:
+            return self._live[name]
+        except KeyError:
+            raise UnknownModel(name) from None
+
+    def models(self) -> list[Loaded]:
+        """All pairs that answer now."""
+        return list(self._live.values())
+
+    @property
+    def failing(self) -> bool:
+        """Whether some model is there and cannot be loaded at all."""
+        return any(name not in self._live for name in list(self._failed))
+
+    async def get(self, name: str) -> Loaded:
+        """The live pair, loaded now if this process has not met the model yet.
+
+        Raises
+        ------
+        UnknownModel
+        ModelUnavailable
+            It is stored, but cannot be loaded.
+        """
+        if name not in self._live:
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        loaded = self._live.get(name)
+        if loaded is None:
+            raise ModelUnavailable(f"The model {name} cannot be loaded at present.")
+        return loaded
+
+    async def get_version(self, name: str, version: int) -> Loaded:
+        """The pair of a given version, kept for a while.
+
+        Raises
+        ------
+        UnknownModel, UnknownVersion, ModelUnavailable
+        """
+        live = await self.get(name)
+        if version == live.version:
+            return live
+        key = (live.model.lineage, version)
+        if (older := self._older.get(key)) is not None:
+            self._older.move_to_end(key)
+            return older
+        loop = asyncio.get_running_loop()
+        commit = await loop.run_in_executor(self._older_loader, self._vault.log.read, name, version)
+        older = await loop.run_in_executor(self._older_loader, load, self._vault, live.model, commit, live)
+        older = self._older.setdefault(key, older)
+        while len(self._older) > self._settings.older_versions:
+            self._older.popitem(last=False)
+        return older
+
+    async def refresh(self, name: str) -> None:
+        """Look at one model's log now."""
+        with contextlib.suppress(VaultError):
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        listed = -_LIST_SECONDS
+        while True:
+            whole = time.monotonic() - listed >= _LIST_SECONDS
+            try:
+                await loop.run_in_executor(self._loader, self._sweep, whole)
+                if whole:
+                    self.swept, listed = True, time.monotonic()
+            except Exception:
+                log.exception("the models cannot be listed; those in service go on answering")
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for notice in self._vault.events.versions():
+                    await self.refresh(notice.model)
+            except Exception:
+                log.warning("no notices of new versions; the poll goes on", exc_info=True)
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    def _sweep(self, whole: bool) -> None:
+        """Bring the models that are known up to date, when `whole` all that are stored."""
+        names = {model.name for model in self._vault.models.list()} if whole else set(self._live) | set(self._failed)
+        for name in names | self._live.keys() | self._failed.keys():
+            try:
+                self._refresh(name)
+            except UnknownModel:
+                continue
+            except Exception:
+                log.exception("model %s: its log cannot be read", name)
+
+    def _drop(self, name: str) -> None:
+        self._failed.pop(name, None)
+        if self._live.pop(name, None) is not None:
+            log.info("model %s is gone", name)
+            with contextlib.suppress(KeyError):
+                self._metrics.version.remove(name)
+        self._metrics.live.set(len(self._live))
+
+    def _refresh(self, name: str) -> None:
+        """Bring one model up to its head, in the loader's thread only; raises VaultError."""
+        live = self._live.get(name)
+        try:
+            head = self._vault.log.head(name)
+            if head is None or (live is not None and head == live.commit):
+                return
+            failed, when = self._failed.get(name, (None, 0.0))
+            if failed == head and time.monotonic() - when < _RETRY_SECONDS:
+                return
+            model = self._vault.models.get(name)
+        except UnknownModel:
+            self._drop(name)
+            raise
+        self._swap(model, head, live if live and live.model == model else None)
+
+    def _swap(self, model: Model, head: Commit, live: Loaded | None) -> None:
+        began = time.perf_counter()
+        try:
+            loaded = load(self._vault, model, head, live)
+        except Exception:
+            log.exception("model %s: version %d cannot be loaded; the one before goes on", model.name, head.version)
+            self._failed[model.name] = (head, time.monotonic())
+            self._metrics.swaps.labels("failed").inc()
+            return
+        self._live[model.name] = loaded
+        self._failed.pop(model.name, None)
+        self._metrics.swaps.labels("done").inc()
+        self._metrics.swap_seconds.observe(time.perf_counter() - began)
+        self._metrics.live.set(len(self._live))
+        self._metrics.version.labels(model.name).set(head.version)
+        log.info("model %s answers with version %d", model.name, head.version)

@@ -1,0 +1,64 @@
+"""Versions: the history, the way back and forth in it, and the proof."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from service import history
+from service.errors import InvalidRequest
+from service.runtime import Paging, Parts
+from service.schemas import VersionAnswer, VersionPage
+from vault.log import Commit
+
+router = APIRouter(tags=["versions"])
+
+
+def answer(commit: Commit) -> dict[str, Any]:
+    """One version as JSON."""
+    return {
+        "version": commit.version,
+        "parent": commit.parent,
+        "kind": commit.kind,
+        "task": commit.task,
+        "tasks": [{"name": task["name"], "classes": task["classes"]} for task in commit.tasks],
+        "target": commit.target,
+        "job": commit.job,
+        "engrams": list(commit.engrams),
+        "created_at": commit.created_at,
+    }
+
+
+@router.get("/v1/models/{model}/versions", response_model=VersionPage)
+def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
+    """A model's history, the newest first."""
+    if page.position is not None and not page.position.isdecimal():
+        raise InvalidRequest("after is not a cursor of this list.")
+    after = None if page.position is None else int(page.position)
+    commits = parts.vault.log.list(model, after, page.fetch, newest_first=True)
+    found, following = page.cut(commits, lambda commit: str(commit.version))
+    return JSONResponse({"versions": [answer(commit) for commit in found], "next": following})
+
+
+@router.get("/v1/models/{model}/versions/{version}", response_model=VersionAnswer)
+def show(model: str, version: int, parts: Parts) -> JSONResponse:
+    """One version."""
+    return JSONResponse(answer(parts.vault.log.read(model, version)))
+
+
+@router.post("/v1/models/{model}/versions/{version}/activate", status_code=201, response_model=VersionAnswer)
+async def activate(model: str, version: int, parts: Parts) -> JSONResponse:
+    """Serve again what that version was, as a new version, which the answer names."""
+    commit = await to_thread.run_sync(history.activate, parts.vault, model, version)
+    await parts.live.refresh(model)
+    where = f"/v1/models/{model}/versions/{commit.version}"
+    return JSONResponse(answer(commit), 201, headers={"Location": where})
+
+
+@router.get("/v1/models/{model}/versions/{version}/certificate")
+def certificate(model: str, version: int, parts: Parts) -> dict[str, Any]:
+    """The retention certificate: a digest of every task's answers to the probes, and where they were computed."""
+    return history.certificate(parts.vault, model, version)

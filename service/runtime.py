@@ -1,0 +1,73 @@
+"""The parts that the routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+
+from service.draining import Draining
+from service.images import Decoder
+from service.inference import Inference
+from service.live import LiveModels
+from service.metrics import Metrics
+from service.settings import ServiceSettings
+from service.submission import Submissions
+from vault.paging import decode_cursor, encode_cursor
+from vault.vault import Vault
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Made by the app when it starts, closed when it stops."""
+
+    settings: ServiceSettings
+    vault: Vault
+    metrics: Metrics
+    live: LiveModels
+    inference: Inference
+    decoder: Decoder
+    submissions: Submissions
+    draining: Draining
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime = request.app.state.runtime
+    assert isinstance(runtime, Runtime), "the app has not started: run its lifespan"
+    return runtime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list is asked for: at most `limit` entries behind the one at `position`."""
+
+    limit: int
+    position: str | None
+
+    @property
+    def fetch(self) -> int:
+        """How many entries to look for: one more tells whether there is a next page."""
+        return self.limit + 1
+
+    def cut(self, found: list[Item], key: Callable[[Item], str]) -> tuple[list[Item], str | None]:
+        """This page's entries, and the cursor of the next page or None."""
+        if len(found) <= self.limit:
+            return found, None
+        kept = found[: self.limit]
+        return kept, encode_cursor(key(kept[-1]))
+
+
+def _page(
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(max_length=1024)] = None,
+) -> Page:
+    return Page(limit, None if after is None else decode_cursor(after))
+
+
+Parts = Annotated[Runtime, Depends(_runtime)]
+Paging = Annotated[Page, Depends(_page)]

@@ -1,0 +1,208 @@
+"""What goes in and out as JSON."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engram.definition import Definition
+
+MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_SEPARATORS = re.compile(r"[/\\]")
+
+
+def check_task_name(name: str) -> str:
+    """`name` if it can stand in an address and be read: 1-100 printable characters, no slash, not `.` or `..`."""
+    printable = all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in name)
+    if not 1 <= len(name) <= 100 or not printable or _SEPARATORS.search(name) or not name.strip(" ."):
+        raise ValueError("a task's name has 1-100 printable characters and no slash")
+    return name
+
+
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+
+
+class ModelRequest(Definition):
+    """A model to create: a definition and a name."""
+
+    name: ModelName
+
+    def definition(self) -> Definition:
+        """The definition without the name."""
+        return Definition.model_validate(self.model_dump(exclude={"name"}))
+
+
+class BudgetRequest(BaseModel):
+    """More room: a multiple of one task's units, or units by layer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: float | dict[str, int]
+
+
+class DataSource(BaseModel):
+    """Training data that lies where the workers can read it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(min_length=1, max_length=2048)
+
+
+class TaskRequest(BaseModel):
+    """A task to learn from data that is not uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    data: DataSource
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskSummary(BaseModel):
+    name: str
+    classes: list[str]
+
+
+class Capacity(BaseModel):
+    """One layer: all its units, those each task owns, those still free."""
+
+    layer: str
+    units: int
+    owned: dict[str, int]
+    free: int
+
+
+class ModelSummary(BaseModel):
+    """A model in a list."""
+
+    name: str
+    version: int
+    tasks: int
+    """How many it has learned."""
+    created_at: str
+
+
+class ModelAnswer(BaseModel):
+    """One model: its definition's fields beside what it has become."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    tasks: list[TaskSummary]
+    capacity: list[Capacity]
+    created_at: str
+
+
+class TaskAnswer(TaskSummary):
+    """One task, with the version that brought it and how it was learned."""
+
+    model: str
+    version: int
+    report: dict[str, Any] | None
+
+
+class JobError(BaseModel):
+    code: str
+    detail: str
+
+
+class JobAnswer(BaseModel):
+    """One job, from its request to its result."""
+
+    id: str
+    model: str
+    task: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    phase: str | None
+    progress: dict[str, Any] | None
+    """Of a running job: `fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any."""
+    attempts: int
+    created_at: str
+    error: JobError | None
+    result: dict[str, Any] | None
+
+
+class Accepted(BaseModel):
+    job: JobAnswer
+
+
+class VersionAnswer(BaseModel):
+    """One entry of a model's history."""
+
+    version: int
+    parent: int | None
+    kind: str
+    task: str | None
+    tasks: list[TaskSummary]
+    target: int | None
+    job: str | None
+    engrams: list[str]
+    created_at: str
+
+
+class CandidateAnswer(BaseModel):
+    task: str
+    label: str
+    probability: float
+
+
+class Prediction(BaseModel):
+    """The answer for one image."""
+
+    task: str
+    task_probability: float
+    label: str
+    probability: float
+    top: list[CandidateAnswer]
+    known: bool
+    novelty: float
+    logits: list[float] | None = None
+
+
+class FailedPrediction(BaseModel):
+    """What stands at the place of an image that could not be read."""
+
+    error: dict[str, Any]
+
+
+class PredictAnswer(BaseModel):
+    model: str
+    version: int
+    predictions: list[Prediction | FailedPrediction]
+
+
+class HeatmapAnswer(BaseModel):
+    """A heatmap in numbers: relevance (C, H, W), its sum, and the logit it explains."""
+
+    model: str
+    version: int
+    task: str
+    label: str
+    composite: str
+    relevance: list[list[list[float]]]
+    total: float
+    logit: float
+
+
+class ModelPage(BaseModel):
+    models: list[ModelSummary]
+    next: str | None
+
+
+class TaskPage(BaseModel):
+    tasks: list[TaskSummary]
+    next: str | None
+
+
+class JobPage(BaseModel):
+    jobs: list[JobAnswer]
+    next: str | None
+
+
+class VersionPage(BaseModel):
+    versions: list[VersionAnswer]
+    next: str | None

@@ -1,0 +1,128 @@
+"""A task on its way in: everything that can be refused is refused before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from anyio import to_thread
+from pydantic import ValidationError
+
+from engram.archives import inspect
+from engram.containers import ArchiveLimits
+from engram.errors import TaskExists
+from engram.options import LearnOptions
+from service.errors import DataNotFound, DataUriNotAllowed, InvalidRequest, invalid
+from service.live import LiveModels
+from service.schemas import check_task_name
+from service.wake import Waker
+from vault.errors import InvalidName
+from vault.jobs import Job
+from vault.vault import Vault
+
+
+def task_name(name: str) -> str:
+    """`name` when a task may be called so; raises InvalidName."""
+    try:
+        return check_task_name(name)
+    except ValueError as error:
+        raise InvalidName(f"{name[:120]!r}: {error}.") from error
+
+
+def learn_options(options: Any) -> LearnOptions:
+    """How to learn, from a JSON object; raises InvalidRequest."""
+    if not isinstance(options, Mapping):
+        raise InvalidRequest("options is not a JSON object.")
+    try:
+        return LearnOptions.model_validate(options)
+    except ValidationError as error:
+        raise invalid(error, "options") from error
+
+
+def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
+    """`uri` in its plainest form, when one of `prefixes` covers it.
+
+    Raises
+    ------
+    DataUriNotAllowed
+        No prefix covers it, or it is neither `s3://bucket/key` nor `file:///path`.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        # Resolved, so that neither `..` nor a link leads out of the prefix.
+        plain = "file://" + os.path.realpath(unquote(parts.path))
+    elif parts.scheme == "s3" and parts.netloc and not parts.query and ".." not in parts.path.split("/"):
+        plain = uri
+    else:
+        raise DataUriNotAllowed("data.uri is neither s3://bucket/key nor file:///path.")
+    if not any(plain.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
+        raise DataUriNotAllowed(f"{uri} is not under any of the places that data may be taken from.")
+    return plain
+
+
+class Submissions:
+    """Takes tasks in, one at a time for each model."""
+
+    def __init__(self, vault: Vault, live: LiveModels, waker: Waker, limits: ArchiveLimits) -> None:
+        self._vault = vault
+        self._live = live
+        self._waker = waker
+        self._limits = limits
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def from_file(self, model: str, name: str, path: Path, options: LearnOptions) -> Job:
+        """A job to learn the task `name` from the archive at `path`, which is stored.
+
+        Raises
+        ------
+        ArchiveError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        """
+        await to_thread.run_sync(inspect, path, self._limits)
+        async with self._lock(model):
+            lineage = await self._admit(model, name)
+            data = await to_thread.run_sync(self._vault.objects.put_file, path)
+            try:
+                return await self._submit(model, name, data, options, lineage)
+            except BaseException:
+                await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
+                raise
+
+    async def from_uri(self, model: str, name: str, uri: str, options: LearnOptions) -> Job:
+        """A job to learn the task `name` from the archive at `uri`, which is left where it is.
+
+        Raises
+        ------
+        DataNotFound
+            No file is there; what lies in a bucket is looked at by the worker.
+        ArchiveError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        """
+        if uri.startswith("file://"):
+            path = Path(uri.removeprefix("file://"))
+            if not path.is_file():
+                raise DataNotFound(f"There is no file at {uri}.")
+            await to_thread.run_sync(inspect, path, self._limits)
+        async with self._lock(model):
+            lineage = await self._admit(model, name)
+            return await self._submit(model, name, uri, options, lineage)
+
+    def _lock(self, model: str) -> asyncio.Lock:
+        return self._locks.setdefault(model, asyncio.Lock())
+
+    async def _admit(self, model: str, name: str) -> str:
+        """The lineage of the model, when it can learn a task called so."""
+        await self._live.refresh(model)
+        loaded = await self._live.get(model)
+        loaded.memory.admit(name)
+        if any(job.task == name for job in await to_thread.run_sync(self._vault.jobs.open_jobs, model)):
+            raise TaskExists(f"A job that learns {name!r} is open already.")
+        return loaded.model.lineage
+
+    async def _submit(self, model: str, name: str, data: str, options: LearnOptions, lineage: str) -> Job:
+        chosen = options.model_dump(mode="json")
+        job = await to_thread.run_sync(lambda: self._vault.jobs.submit(model, name, data, chosen, lineage=lineage))
+        await to_thread.run_sync(self._waker.wake, model)
+        return job

@@ -1,0 +1,41 @@
+"""Tells the workers that a model has a job."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from vault.settings import broker_url
+
+log = logging.getLogger("engram.service")
+
+
+class Waker:
+    """Sends the one message that workers know. It may get lost: they look for open jobs themselves, too."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = Celery("engram", broker=broker_url(redis_url), set_as_current=False)
+        self._app.conf.update(
+            task_serializer="json",
+            accept_content=["json"],
+            task_ignore_result=True,
+            broker_transport_options={
+                "socket_timeout": 2.0,
+                "socket_connect_timeout": 2.0,
+                "retry_policy": {"max_retries": 0},
+            },
+        )
+
+    def wake(self, model: str) -> None:
+        """Send it; a broker that cannot be reached is logged, since the job is stored already."""
+        try:
+            self._app.send_task("engram.wake", args=[model], queue="engram", ignore_result=True, retry=False)
+        except (OperationalError, RedisError, OSError):
+            log.warning("no worker could be told of model %s; they will look by themselves", model, exc_info=True)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._app.close()
