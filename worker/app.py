@@ -1,0 +1,67 @@
+"""The Celery side of a worker: one slot, JSON only, messages that are mere wake-ups."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from vault.settings import broker_url
+from worker.tasks import WAKE, register
+from worker.workshop import Reconciler, Workshop
+
+log = logging.getLogger("engram.worker")
+
+QUEUE = "engram"
+
+
+def create_app(redis_url: str) -> Celery:
+    """Celery on the given Redis.
+
+    Messages are acknowledged before they are worked on: a job's record and lease decide who works on it, and Redis
+    would deliver the message of a long job a second time.
+    """
+    app = Celery("engram", broker=broker_url(redis_url), set_as_current=True)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        task_acks_late=False,
+        worker_pool="threads",
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+    )
+    return app
+
+
+def send_wake(app: Celery, model: str) -> None:
+    """Tell whichever worker is free; a broker that cannot be reached is logged, for it will be tried again."""
+    try:
+        app.send_task(WAKE, args=[model], queue=QUEUE, ignore_result=True, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("no worker could be told of %s: %s", model, error)
+
+
+def bind(app: Celery, workshop: Workshop, reconciler: Reconciler) -> None:
+    """Have messages worked on in `workshop`, and both end when the worker is told to stop."""
+    register(app, workshop)
+
+    def begin(**_: Any) -> None:
+        reconciler.start()
+
+    def stop(**_: Any) -> None:
+        workshop.stopping.set()
+
+    # Strong references: the functions would be gone when this one returns.
+    signals.worker_ready.connect(begin, weak=False)
+    signals.worker_shutting_down.connect(stop, weak=False)

@@ -1,0 +1,61 @@
+"""Tells the world how far a job is, at least once a second."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from engram.progress import Progress
+
+
+class Reporter:
+    """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
+
+    The learner may call it at each step: all it does there is to keep what was said last.
+    """
+
+    def __init__(self, publish: Callable[[dict[str, Any]], None], seconds: float) -> None:
+        self._publish = publish
+        self._seconds = seconds
+        self._latest: dict[str, Any] = {}
+        self._changed = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._changed.set()
+        self._thread.join()
+
+    def __call__(self, progress: Progress) -> None:
+        """Keep what the learner says."""
+        self.report(
+            progress.phase,
+            progress.fraction,
+            epoch=progress.epoch,
+            loss=progress.loss,
+            accuracy=progress.accuracy,
+            units=progress.units,
+        )
+
+    def report(self, phase: str, fraction: float, **figures: Any) -> None:
+        """Keep a phase of ours with its share done, 0 to 1."""
+        new_phase = phase != self._latest.get("phase")
+        self._latest = {"phase": phase, "fraction": fraction, **figures}
+        if new_phase:
+            self._changed.set()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._changed.wait(self._seconds)
+            self._changed.clear()
+            if self._latest and not self._over.is_set():
+                self._publish(self._latest)

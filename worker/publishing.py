@@ -1,0 +1,137 @@
+"""A learned task becomes the next version: blobs first, then the one commit that names them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engram import snapshot
+from engram.definition import Definition
+from engram.memory import Memory
+from vault.errors import Conflict, UnknownModel
+from vault.jobs import Job
+from vault.log import Commit
+from vault.models import Model
+from vault.vault import Vault
+
+log = logging.getLogger("engram.worker")
+
+_TRIES = 20
+_PAGE = 50
+
+
+class Moved(Exception):
+    """Meanwhile the model got other engrams; what was learned does not fit on top of them any more."""
+
+
+def restore(vault: Vault, model: Model, head: Commit) -> Memory:
+    """The memory of a version with all that learning needs.
+
+    Raises
+    ------
+    SnapshotError, Damaged, NotFound
+    """
+    assert head.recogniser is not None, "every commit names its recogniser"
+    assert head.sums is not None, "every commit names its sums"
+    get = vault.objects.get_blob
+    return snapshot.restore(
+        Definition.model_validate(model.definition),
+        [get(name) for name in head.engrams],
+        get(head.recogniser),
+        get(head.sums),
+        head.budget,
+    )
+
+
+def find(vault: Vault, job: Job) -> Commit | None:
+    """The version that `job` made, when an earlier attempt got as far as that."""
+    after: int | None = None
+    while page := vault.log.list(job.model, after, _PAGE, newest_first=True):
+        for commit in page:
+            if commit.job == job.id:
+                return commit
+            if commit.created_at < job.created_at:
+                return None
+        after = page[-1].version
+    return None
+
+
+def result(vault: Vault, commit: Commit) -> dict[str, Any]:
+    """What a job's record says of the version it made."""
+    report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None
+    return {"version": commit.version, "task": commit.task, "report": report}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What one attempt wants to publish on top of `head`."""
+
+    job: Job
+    token: int
+    head: Commit
+    parts: snapshot.Parts
+    classes: tuple[str, ...]
+    """Those of the new task."""
+    certificate: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    def publish(self, vault: Vault) -> Commit:
+        """Append the commit and tell of it.
+
+        Raises
+        ------
+        LeaseLost, JobOver
+            A later attempt at the job has begun, or the job has a result.
+        Moved
+            The head has other engrams than those that were learned on.
+        UnknownModel
+            The model was deleted.
+        """
+        blobs = self._store(vault)
+        head = self.head
+        for _ in range(_TRIES):
+            vault.jobs.check_token(self.job.id, self.token)
+            commit = head.following("learn", **blobs)
+            try:
+                vault.log.append(self.job.model, commit)
+            except Conflict:
+                if (done := find(vault, self.job)) is not None:
+                    return done
+                head = self._moved(vault)
+                log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
+            else:
+                vault.events.publish_version(self.job.model, commit.version)
+                return commit
+        raise Moved(f"the log of {self.job.model} moved {_TRIES} times")
+
+    def _store(self, vault: Vault) -> dict[str, Any]:
+        """The commit's content, its blobs stored; what the head names already is not stored again."""
+        put = vault.objects.put_blob
+        known = len(self.head.engrams)
+        return {
+            "engrams": (*self.head.engrams, *(put(data) for data in self.parts.engrams[known:])),
+            "recogniser": put(self.parts.recogniser),
+            "sums": put(self.parts.sums),
+            "certificate": put(_json(self.certificate)),
+            "report": put(_json(self.report)),
+            "task": self.job.task,
+            "tasks": (*self.head.tasks, {"name": self.job.task, "classes": list(self.classes)}),
+            "job": self.job.id,
+            "token": self.token,
+        }
+
+    def _moved(self, vault: Vault) -> Commit:
+        """The head as it is now, when what was learned still fits on top: only its budget or its target changed."""
+        newer = vault.log.head(self.job.model)
+        if newer is None:
+            raise UnknownModel(self.job.model)
+        if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
+            raise Moved(f"version {newer.version} of {self.job.model} has other engrams")
+        return newer
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()

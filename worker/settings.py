@@ -1,0 +1,35 @@
+"""Everything about a worker that can be set, as `ENGRAM_*` environment variables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vault.settings import VaultSettings
+
+
+class WorkerSettings(VaultSettings):
+    """Settings of one worker process; the environment name of `max_attempts` is `ENGRAM_MAX_ATTEMPTS`."""
+
+    worker_threads: int = Field(default=1, ge=1, le=256)
+    """Threads of PyTorch. A certificate names the number, since answers are compared as bytes only at the same."""
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts that may break off before a job fails; those a worker gave up when it was told to stop do not count."""
+    reconcile_seconds: float = Field(default=5.0, gt=0, le=3600)
+    """How often open jobs that nobody works on are looked for."""
+    progress_seconds: float = Field(default=0.5, gt=0, le=1)
+    """Between two reports of progress."""
+    cancel_seconds: float = Field(default=0.5, gt=0, le=60)
+    """Between two looks at whether a job's cancelling was asked for."""
+
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Pixels of one image, judged by its header."""
+    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of one encoded image."""
+    max_archive_entries: int = Field(default=100_000, ge=1)
+    """Entries of an archive."""
+    max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Bytes that an archive may unpack to."""
+    max_archive_ratio: float = Field(default=200.0, gt=1)
+    """Unpacked bytes for each packed byte of an archive."""
+    max_decoded_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Bytes of all images of an archive, decoded and resized, since a worker holds them in memory."""

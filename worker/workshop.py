@@ -1,0 +1,153 @@
+"""Who works on which job: leases, attempts, and the hunt for jobs that nobody works on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
+from vault.jobs import Job
+from vault.leases import Lease
+from vault.vault import Vault
+from worker import learning
+from worker.interruption import Interrupted
+from worker.settings import WorkerSettings
+
+log = logging.getLogger("engram.worker")
+
+_PAUSES = (1.0, 5.0, 15.0)
+"""Seconds before another attempt at a job that broke off."""
+
+
+class Workshop:
+    """Works on the jobs of one model at a time, the oldest first.
+
+    Whoever holds a model's lease works on all of its open jobs. A wake-up that finds the lease taken is done with: the
+    holder looks once more after it has given the lease back.
+    """
+
+    def __init__(self, vault: Vault, settings: WorkerSettings) -> None:
+        self._vault = vault
+        self._settings = settings
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._turn = threading.Lock()
+        self.stopping = threading.Event()
+        """Set to stop at the next step; open jobs are left to other workers."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work under way."""
+        return self._turn.locked()
+
+    def work(self, model: str) -> None:
+        """Work on the model's open jobs until there is none left, or another worker has its lease. Never raises."""
+        with self._turn:
+            try:
+                while not self.stopping.is_set() and self._vault.jobs.open_jobs(model):
+                    lease = self._vault.leases.acquire(model, self._owner)
+                    if lease is None:
+                        return
+                    with lease:
+                        self._work_through(model, lease)
+            except Interrupted:
+                log.info("the work for %s is left to others", model)
+            except LeaseLost as error:
+                log.warning("model %s: %s", model, error)
+            except VaultError as error:
+                log.warning("model %s: %s; it will be looked for again", model, error)
+
+    def _work_through(self, model: str, lease: Lease) -> None:
+        while jobs := self._vault.jobs.open_jobs(model):
+            if self.stopping.is_set() or lease.lost.is_set():
+                raise Interrupted(model)
+            self._attempt(jobs[0], lease)
+            _assign(lease, None)
+
+    def _attempt(self, job: Job, lease: Lease) -> None:
+        """One attempt at a job, or its end when there were too many."""
+        jobs = self._vault.jobs
+        broken_off = sum(not attempt.released for attempt in jobs.attempts(job.id))
+        if broken_off >= self._settings.max_attempts:
+            detail = f"{broken_off} attempts broke off; the workers' logs tell why."
+            learning.fail(self._vault, job, "too_many_attempts", detail)
+            return
+        try:
+            token = jobs.start_attempt(job.id, self._owner)
+        except JobOver:
+            return
+        _assign(lease, job.id)
+        log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
+        try:
+            done = learning.run(self._vault, job, token, lambda: self._must_stop(lease), self._settings)
+            log.info("job %s has %s", job.id, done.state)
+        except Interrupted:
+            if not lease.lost.is_set():
+                jobs.release_attempt(job.id, token)
+            raise
+        except JobOver:
+            log.info("job %s was ended by somebody else", job.id)
+        except LeaseLost:
+            raise
+        except StoreUnavailable:
+            # Nothing is wrong with the job; the attempt shall not count against it.
+            with suppress(VaultError):
+                jobs.release_attempt(job.id, token)
+            raise
+        except Exception:
+            log.exception("job %s: attempt %d broke off", job.id, token)
+            self.stopping.wait(_PAUSES[min(broken_off, len(_PAUSES) - 1)])
+
+    def _must_stop(self, lease: Lease) -> bool:
+        return self.stopping.is_set() or lease.lost.is_set()
+
+
+def _assign(lease: Lease, job: str | None) -> None:
+    """Name the job under work; without Redis nobody can take the lease, so that the work goes on."""
+    try:
+        lease.assign(job)
+    except RedisUnavailable as error:
+        log.warning("nobody can be told who works for %s: %s", lease.model, error)
+
+
+class Reconciler:
+    """Looks for models with open jobs that nobody works on, so that no lost message keeps a job from being done."""
+
+    def __init__(self, vault: Vault, workshop: Workshop, wake: Callable[[str], None], seconds: float) -> None:
+        self._vault = vault
+        self._workshop = workshop
+        self._wake = wake
+        self._seconds = seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Look now and then every so many seconds, in a thread."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            # A busy worker leaves it to the others; its messages would only pile up.
+            if not self._workshop.busy:
+                self._look()
+            self._over.wait(self._seconds)
+
+    def _look(self) -> None:
+        try:
+            models = self._vault.jobs.open_models()
+            holders = self._vault.leases.holders(models)
+            for model in models:
+                if holders[model] is None:
+                    self._wake(model)
+        except VaultError as error:
+            log.warning("open jobs cannot be looked for: %s", error)
