@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Events:
         job_id: str,
         last_id: str | None = None,
         over: Callable[[], Mapping[str, Any] | None] | None = None,
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """The events of a job after the id `last_id`, as (id, event), until one has a final `state`.
 
         A Redis restart is waited for. Use `contextlib.aclosing` around it when the loop may be left early.
@@ -119,8 +119,11 @@ class Events:
         finally:
             await client.aclose()
 
-    async def versions(self) -> AsyncIterator[Notice]:
-        """Notices from now on, without end. Those sent while Redis or the connection is down are lost."""
+    async def versions(self) -> AsyncGenerator[Notice, None]:
+        """Notices from now on, without end. Those sent while Redis or the connection is down are lost.
+
+        Use `contextlib.aclosing` around it when the loop may be left early.
+        """
         failures = 0
         while True:
             client = connect_async(self._url)

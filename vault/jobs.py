@@ -181,7 +181,7 @@ class Jobs:
     def list(self, model: str | None = None, *, before: str | None = None, limit: int = 100) -> List[Job]:
         """Jobs, newest first; those older than the job `before` (an id: the last of the page before), `limit` at most.
 
-        Fewer than `limit` are returned at the end only.
+        Fewer than `limit` are returned at the end only. Damaged records are passed over.
         """
         if before is not None and not is_job_id(before):
             raise UnknownJob(before)
@@ -190,17 +190,19 @@ class Jobs:
             ids = self._index.recent(model, before, limit - len(found))
             if not ids:
                 break
-            found.extend(job for job in self._get_all(ids) if job is not None)
+            found.extend(job for job in self._get_all(ids) if isinstance(job, Job))
             before = ids[-1]
         return found
 
     def open_jobs(self, model: str | None = None) -> List[Job]:
-        """The jobs that have no result, oldest first."""
+        """The jobs that have no result, oldest first; one whose record is damaged is passed over."""
         pairs = self._index.open(model)
         found: List[Job] = []
         for (name, job_id), job in zip(pairs, self._get_all([job_id for _, job_id in pairs]), strict=True):
-            if job is None:
+            if isinstance(job, UnknownJob):
                 self._index.close_abandoned(name, job_id)
+            elif isinstance(job, Damaged):
+                continue
             elif job.over:
                 # Whoever wrote the result died before it could do this.
                 self._index.close(name, job_id)
@@ -343,12 +345,17 @@ class Jobs:
         job = self.get(job_id)
         return _last_event(job) if job.over else None
 
-    def _get_all(self, ids: List[str]) -> List[Job | None]:
-        def find(job_id: str) -> Job | None:
+    def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Damaged]:
+        """The jobs, or why one cannot be had: a damaged one must not keep the others from being worked on."""
+
+        def find(job_id: str) -> Job | UnknownJob | Damaged:
             try:
                 return self.get(job_id)
-            except UnknownJob:
-                return None
+            except UnknownJob as error:
+                return error
+            except Damaged as error:
+                log.error("job %s is passed over: %s", job_id, error)
+                return error
 
         if len(ids) < 2:
             return [find(job_id) for job_id in ids]

@@ -20,18 +20,19 @@ from vault.moment import now
 
 log = logging.getLogger("engram.vault")
 
-# KEYS: lease. ARGV: the value held, the value to hold, milliseconds. A lease that is nobody's is taken again, since
-# Redis may have lost it.
+# KEYS: lease. ARGV: the holder's secret, the value to hold, milliseconds. A lease that is nobody's is taken again,
+# since Redis may have lost it.
 _RENEW = """
 local held = redis.call('GET', KEYS[1])
-if held == ARGV[1] or held == ARGV[2] or not held then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  return 1
+if held and cjson.decode(held).secret ~= ARGV[1] then
+  return 0
 end
-return 0
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
 """
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+local held = redis.call('GET', KEYS[1])
+if held and cjson.decode(held).secret == ARGV[1] then
   return redis.call('DEL', KEYS[1])
 end
 return 0
@@ -97,7 +98,7 @@ class Lease:
         with self._lock:
             try:
                 with redis_errors():
-                    self._redis.eval(_RELEASE, 1, self._key, self._value(self._holder))
+                    self._redis.eval(_RELEASE, 1, self._key, self._secret)
             except RedisUnavailable as error:
                 log.warning("the lease of %s could not be given back and will expire: %s", self.model, error)
 
@@ -135,16 +136,14 @@ class Lease:
 
     def _write(self, holder: Holder) -> None:
         with redis_errors():
-            held = self._redis.eval(
-                _RENEW, 1, self._key, self._value(self._holder), self._value(holder), str(self._milliseconds)
-            )
+            held = self._redis.eval(_RENEW, 1, self._key, self._secret, self._value(holder), str(self._milliseconds))
         if not held:
             raise LeaseLost(f"Another worker has the lease of the model {self.model}.")
         self._holder = holder
 
     def _value(self, holder: Holder) -> str:
         document = {"owner": holder.owner, "job": holder.job, "since": holder.since, "secret": self._secret}
-        return json.dumps(document, sort_keys=True)
+        return json.dumps(document)
 
     def _beat(self, over: threading.Event) -> None:
         interval = self._milliseconds / 3000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from builtins import list as List
@@ -13,6 +14,8 @@ from typing import Any
 from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel
 from vault.moment import now
 from vault.objects import Objects
+
+log = logging.getLogger("engram.vault")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -86,7 +89,7 @@ class Models:
             raise Damaged(_path(name), f"it lacks {error}") from error
 
     def list(self, after: str | None = None, limit: int | None = None) -> List[Model]:
-        """Models by name, ascending; those after the name `after`, `limit` at most."""
+        """Models by name, ascending; those after the name `after`, `limit` at most. Damaged records are passed over."""
         names = [name for name in self._objects.list_folders("models", after) if is_model_name(name)]
         found: List[Model] = []
         with ThreadPoolExecutor(8, thread_name_prefix="models") as pool:
@@ -117,9 +120,12 @@ class Models:
         for name in self._objects.list_folders("models"):
             # In this order: a lineage that exists before the model is read, and is not the model's, is dead.
             lineages = self._objects.list_folders(f"models/{name}/log")
-            model = self._find(name)
+            try:
+                living = self.get(name).lineage
+            except UnknownModel:
+                living = None
             for lineage in lineages:
-                if model is None or lineage != model.lineage:
+                if lineage != living:
                     count += bool(self._remove_log(name, lineage))
         return count
 
@@ -133,6 +139,10 @@ class Models:
         try:
             return self.get(name)
         except UnknownModel:
+            return None
+        except Damaged as error:
+            # It must not keep the others from being served.
+            log.error("model %s is passed over: %s", name, error)
             return None
 
 

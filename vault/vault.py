@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from vault.log import CommitLog
 from vault.models import Models
 from vault.objects import Objects
 from vault.settings import VaultSettings
+from vault.sweep import GRACE, sweep
 
 
 class Vault:
@@ -51,6 +53,25 @@ class Vault:
         self.objects.ping()
         with connection.redis_errors():
             self.redis.ping()
+
+    def delete_model(self, name: str) -> None:
+        """Remove a model, end its open jobs as cancelled with the code `model_deleted`, and tell every service.
+
+        A worker at one of these jobs is refused when it publishes. Blobs are left to `sweep`.
+
+        Raises
+        ------
+        UnknownModel
+        """
+        self.models.delete(name)
+        error = {"code": "model_deleted", "detail": f"The model {name} was deleted."}
+        for job in self.jobs.open_jobs(name):
+            self.jobs.finish(job.id, "cancelled", error=error, delete_upload=True)
+        self.events.publish_deleted(name)
+
+    def sweep(self, grace: timedelta = GRACE) -> list[str]:
+        """Remove blobs that no model's commit names and that are older than `grace`; their paths."""
+        return sweep(self.objects, self.models, self.log, grace)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -1,0 +1,22 @@
+"""Many threads that do the same at the same moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def race(count: int, run: Callable[[int], T]) -> list[T]:
+    """What `run` returned to each of `count` threads, which all started from one barrier."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> T:
+        barrier.wait()
+        return run(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(start, range(count)))

@@ -1,0 +1,21 @@
+"""Cursors give back what went in, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.errors import InvalidCursor
+from vault.paging import decode_cursor, encode_cursor
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=100))
+def test_a_cursor_gives_back_its_position(position: str) -> None:
+    assert decode_cursor(encode_cursor(position)) == position
+
+
+@pytest.mark.parametrize("cursor", ["", "a", "====", "not a cursor", "x" * 2000, "_w", encode_cursor("a") + "=", "Cg"])
+def test_anything_else_is_refused(cursor: str) -> None:
+    with pytest.raises(InvalidCursor):
+        decode_cursor(cursor)
