@@ -68,7 +68,12 @@ def serve(
     _tune()
     from service.embedded import serve as run
 
-    raise typer.Exit(run(data, host, port))
+    status = run(data, host, port)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is stopped and closed by now. Python would spend seconds on taking torch apart, which whoever restarts the
+    # stack would wait for.
+    os._exit(status)
 
 
 @app.command()

@@ -97,7 +97,8 @@ class Child:
     def start(self) -> None:
         """Start it anew."""
         self.started = time.monotonic()
-        self.process = spawn(self.command, self.environment, self.niceness)
+        # What it prints is for the log; standard output is this program's own.
+        self.process = spawn(self.command, self.environment, self.niceness, stdout=sys.stderr.fileno())
 
 
 class Watch:

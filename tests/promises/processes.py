@@ -1,0 +1,63 @@
+"""Looking at processes from outside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def children(pid: int) -> dict[int, str]:
+    """All processes below `pid`, with their command lines."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(folder.name))
+    found: dict[int, str] = {}
+    waiting = list(parents.get(pid, []))
+    while waiting:
+        child = waiting.pop()
+        found[child] = command(child)
+        waiting.extend(parents.get(child, []))
+    return found
+
+
+def command(pid: int) -> str:
+    """The command line, empty if there is no such process any more."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those that still run; the dead whom nobody has buried yet do not count."""
+    running = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state not in "ZX":
+            running.append(pid)
+    return running
+
+
+def eventually(condition: Callable[[], object], seconds: float) -> bool:
+    """Whether it comes true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def plain_environment() -> dict[str, str]:
+    """What every process needs and nothing that is set for Engram."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ENGRAM_", "AWS_"))}
