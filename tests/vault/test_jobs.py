@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import RedisServer
 from tests.vault.races import race
+from vault.attempts import Attempts
 from vault.errors import Damaged, JobExists, JobOver, LeaseLost, UnknownJob
 from vault.jobids import inverted, new_job_id
 from vault.jobs import Job
@@ -202,6 +203,19 @@ def test_unknown_jobs(vault: Vault, job_id: str) -> None:
             call(job_id)
     with pytest.raises(UnknownJob):
         jobs.finish(job_id, "succeeded")
+
+
+def test_a_job_that_ends_while_an_attempt_begins_is_refused(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(vault)
+    start = Attempts.start
+
+    def start_late(attempts: Attempts, job_id: str, owner: str) -> int:
+        vault.jobs.request_cancel(job_id)
+        return start(attempts, job_id, owner)
+
+    monkeypatch.setattr(Attempts, "start", start_late)
+    with pytest.raises(JobOver):
+        vault.jobs.start_attempt(job.id)
 
 
 def test_a_damaged_job_is_named_and_the_others_go_on(vault: Vault) -> None:

@@ -91,6 +91,14 @@ class LogContract:
             assert head is not None
             assert head.version == 0
 
+    def test_a_namesake_made_between_two_looks_is_seen(self, vault: Vault, settings: VaultSettings) -> None:
+        publish(vault, "lines", 2)
+        with Vault.connect(settings) as other:
+            other.log.head("lines")
+            vault.models.delete("lines")
+            commits = publish(vault, "lines", 1)
+            assert other.log.head("lines") == commits[-1]
+
     def test_listed_both_ways_and_paged(self, vault: Vault) -> None:
         commits = publish(vault, "lines", 5)
         log = vault.log
