@@ -89,19 +89,19 @@ def test_it_runs_out_and_is_lost(vault: Vault) -> None:
 
 
 def test_renewing_keeps_it(vault: Vault) -> None:
-    lease = leases(vault, 0.4).acquire("lines", "a")
+    lease = leases(vault, 1.2).acquire("lines", "a")
     assert lease is not None
     for _ in range(4):
-        time.sleep(0.2)
+        time.sleep(0.4)
         lease.renew()
     assert vault.leases.acquire("lines", "b") is None
 
 
 def test_the_heartbeat_keeps_it_and_gives_it_back(vault: Vault) -> None:
-    lease = leases(vault, 0.3).acquire("lines", "a")
+    lease = leases(vault, 0.9).acquire("lines", "a")
     assert lease is not None
     with lease:
-        time.sleep(0.8)
+        time.sleep(1.5)
         assert vault.leases.acquire("lines", "b") is None
         assert not lease.lost.is_set()
     assert vault.leases.holder("lines") is None
