@@ -1,0 +1,55 @@
+"""Uploads made of scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from functools import cache
+from io import BytesIO
+from typing import Any
+from zipfile import ZipFile
+
+import numpy
+from PIL import Image
+from sklearn.datasets import load_digits
+
+SHAPE = {"channels": 1, "height": 8, "width": 8}
+"""The input of a model that takes them as they are."""
+
+FEW_FEATURES = {"features": 256, "patch": 3}
+"""Commons small enough for a test."""
+
+SMALL_MODEL: dict[str, Any] = {"backbone": "mlp", "input": SHAPE, "width": 0.25, "commons": FEW_FEATURES}
+"""A model that learns a task in about a second."""
+
+QUICK = {"epochs": 2, "batch_size": 32, "rounds": 1, "recovery_epochs": 0}
+"""Options that suit tests which do not ask for accuracy."""
+
+
+@cache
+def _images() -> tuple[Any, Any]:
+    digits = load_digits()
+    return (digits.images * 255 / 16).astype(numpy.uint8), digits.target
+
+
+def pixels(digit: int, index: int) -> Any:
+    """The array (8, 8) uint8 of the `index`-th image of `digit`; there are at least 174 of each."""
+    images, labels = _images()
+    return images[labels == digit][index]
+
+
+def png(digit: int, index: int) -> bytes:
+    """The same as a PNG."""
+    file = BytesIO()
+    Image.fromarray(pixels(digit, index)).save(file, "PNG")
+    return file.getvalue()
+
+
+def archive(digits: tuple[int, ...], count: int = 60, extra: dict[str, bytes] | None = None) -> bytes:
+    """A zip of the first `count` images of each digit, with `extra` files by path."""
+    file = BytesIO()
+    with ZipFile(file, "w") as packed:
+        for digit in digits:
+            for index in range(count):
+                packed.writestr(f"digit-{digit}/{index:03d}.png", png(digit, index))
+        for path, data in (extra or {}).items():
+            packed.writestr(path, data)
+    return file.getvalue()

@@ -1,0 +1,44 @@
+"""Models that have learned something, made without any process of their own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from engram.definition import Definition
+from service import history
+from tests.digits import QUICK, SMALL_MODEL, archive
+from vault.jobs import Job
+from vault.vault import Vault
+from worker import learning
+from worker.settings import WorkerSettings
+
+MODEL = "digits"
+TASKS = {"low": (0, 1), "mid": (2, 3)}
+
+
+def create(vault: Vault, model: str = MODEL, **changes: Any) -> None:
+    """A small model that has learned nothing."""
+    history.create(vault, model, Definition.model_validate(SMALL_MODEL | changes))
+
+
+def submit(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, **options: Any) -> Job:
+    """A job with an upload of these digits."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(archive(digits))
+        file.flush()
+        data = vault.objects.put_file(Path(file.name))
+    return vault.jobs.submit(model, task, data, QUICK | options, lineage=vault.models.get(model).lineage)
+
+
+def learn(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, **options: Any) -> Job:
+    """The job that learned the task."""
+    job = submit(vault, task, digits, model, **options)
+    token = vault.jobs.start_attempt(job.id)
+    return learning.run(vault, job, token, lambda: False, worker_settings(vault))
+
+
+def worker_settings(vault: Vault, **changes: Any) -> WorkerSettings:
+    """Those of a worker on the same vault."""
+    return WorkerSettings(**(vault.settings.model_dump() | changes))

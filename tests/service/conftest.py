@@ -1,0 +1,57 @@
+"""Services over stores with and without learned tasks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.settings import ServiceSettings
+from tests.learned import TASKS, create, learn
+from tests.service.running import Service, running
+from vault.settings import VaultSettings
+from vault.vault import Vault
+
+
+@pytest.fixture(scope="session")
+def learned_store(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Path:
+    """A store with a model that has learned two tasks; to be copied."""
+    folder = tmp_path_factory.mktemp("learned") / "store"
+    with Vault.connect(VaultSettings(store_url=str(folder), redis_url=redis_url)) as vault:
+        create(vault)
+        for task, digits in TASKS.items():
+            learn(vault, task, digits)
+    # So that what a test puts there is all there is.
+    for jobs in ("jobs", "recent", "open"):
+        shutil.rmtree(folder / jobs)
+    return folder
+
+
+@pytest.fixture
+def settings(vault_settings: VaultSettings) -> ServiceSettings:
+    """Settings of a service over an empty store."""
+    return ServiceSettings(**vault_settings.model_dump(), drain_seconds=0, poll_seconds=0.2)
+
+
+@pytest.fixture
+def learned_settings(settings: ServiceSettings, learned_store: Path) -> ServiceSettings:
+    """Settings of a service over a store of its own with the two tasks."""
+    assert settings.store_folder is not None
+    shutil.copytree(learned_store, settings.store_folder)
+    return settings
+
+
+@pytest.fixture
+def empty(settings: ServiceSettings) -> Iterator[Service]:
+    """A service without models."""
+    with running(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def service(learned_settings: ServiceSettings) -> Iterator[Service]:
+    """A service with the model `digits` and its two tasks."""
+    with running(learned_settings) as service:
+        yield service

@@ -1,0 +1,57 @@
+"""A service on a port of its own, in a thread of this process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+
+from service.app import create_app
+from service.runtime import Runtime
+from service.settings import ServiceSettings
+
+
+class Service:
+    """A running app with a client for it."""
+
+    def __init__(self, client: httpx.Client, runtime: Runtime) -> None:
+        self.client = client
+        self.runtime = runtime
+        self.vault = runtime.vault
+        self.url = str(client.base_url)
+
+
+@contextmanager
+def running(settings: ServiceSettings) -> Iterator[Service]:
+    """The service, until the block ends."""
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the service did not start"
+                time.sleep(0.01)
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            with httpx.Client(base_url=address, timeout=30) as client:
+                yield Service(client, app.state.runtime)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the service did not stop"
+
+
+def wait_until(true: object, seconds: float = 10.0) -> float:
+    """Wait for `true()` to be so; the seconds it took."""
+    assert callable(true), "a question to ask again and again"
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it did not come true in time"
+        time.sleep(0.02)
+    return time.monotonic() - began

@@ -1,0 +1,145 @@
+"""Every failure has a status, a code, and the one shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+import engram.errors as learner
+import service.errors as interface
+import vault.errors as store
+from service import errors
+from service.bodies import BodyLimit
+from tests.service.running import Service
+
+
+def lowest(kind: type[Exception]) -> Iterator[type[Exception]]:
+    """The classes below `kind` that no other class is below."""
+    below = kind.__subclasses__()
+    for one in below:
+        yield from lowest(one)
+    if not below:
+        yield kind
+
+
+ROOTS = (learner.EngramError, store.VaultError, interface.ServiceError)
+LOWEST = sorted(
+    {
+        one
+        for root in ROOTS
+        for one in lowest(root)
+        if one.__module__ in ("engram.errors", "vault.errors", "service.errors")
+    },
+    key=lambda one: one.__qualname__,
+)
+
+
+@pytest.mark.parametrize("kind", LOWEST, ids=lambda kind: kind.__name__)
+def test_every_lowest_error_has_a_status_of_its_own(kind: type[Exception]) -> None:
+    assert kind in errors.STATUS
+    assert 400 <= errors.STATUS[kind] <= 599
+
+
+def test_codes_tell_errors_apart() -> None:
+    codes = [kind.code for kind in LOWEST if isinstance(kind, type) and hasattr(kind, "code")]
+    assert len(codes) == len(LOWEST)
+    assert len(set(codes)) == len(codes)
+
+
+def test_an_error_below_a_known_one_gets_its_status() -> None:
+    class Odd(learner.NotAnImage):
+        code = "odd"
+
+    assert errors.describe(Odd("an odd one")) == {
+        "type": "urn:engram:error:odd",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "an odd one",
+        "code": "odd",
+    }
+
+
+def app_that_raises(error: Exception) -> FastAPI:
+    app = FastAPI()
+    errors.install(app)
+    app.add_middleware(BodyLimit, requests=10, uploads=10)
+
+    @app.get("/")
+    def fail() -> None:
+        raise error
+
+    @app.post("/")
+    def take(body: dict[str, str]) -> dict[str, str]:
+        return body
+
+    return app
+
+
+def ask(app: FastAPI, method: str = "GET", path: str = "/", **options: object) -> httpx.Response:
+    async def once() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)  # type: ignore[arg-type]  # passed on as they are
+
+    return asyncio.run(once())
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("secret"), learner.DamagedSnapshot("secret"), store.Damaged("secret", "x")]
+)
+def test_what_is_not_the_clients_business_is_not_told(error: Exception) -> None:
+    response = ask(app_that_raises(error))
+    assert response.status_code == 500
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert "secret" not in response.text
+    assert response.json()["code"] == getattr(error, "code", "internal_error")
+
+
+def test_when_to_try_again_is_told() -> None:
+    response = ask(app_that_raises(interface.Overloaded("full", 7)))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+    response = ask(app_that_raises(store.StoreUnavailable("away")))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+
+
+def test_a_body_that_is_too_large_is_told_so_where_the_framework_reads_it() -> None:
+    response = ask(app_that_raises(ValueError()), "POST", json={"a": "long enough to be refused"})
+    assert (response.status_code, response.json()["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("PUT", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/models/none", 404, "unknown_model"),
+        ("GET", "/v1/models/NONE", 404, "unknown_model"),
+        ("GET", "/v1/models/%2e%2e", 404, "unknown_model"),
+        ("DELETE", "/v1/models/none", 404, "unknown_model"),
+        ("GET", "/v1/models/none/tasks", 404, "unknown_model"),
+        ("GET", "/v1/models/none/tasks/x", 404, "unknown_model"),
+        ("POST", "/v1/models/none/tasks", 404, "unknown_model"),
+        ("POST", "/v1/models/none/predict", 404, "unknown_model"),
+        ("POST", "/v1/models/none/explain", 404, "unknown_model"),
+        ("GET", "/v1/models/none/versions", 404, "unknown_model"),
+        ("GET", "/v1/models/none/versions/1", 404, "unknown_model"),
+        ("GET", "/v1/models/none/versions/one", 422, "invalid_request"),
+        ("POST", "/v1/models/none/versions/1/activate", 404, "unknown_model"),
+        ("GET", "/v1/models/none/versions/1/certificate", 404, "unknown_model"),
+        ("GET", "/v1/jobs/none", 404, "unknown_job"),
+        ("GET", "/v1/jobs/none/events", 404, "unknown_job"),
+        ("POST", "/v1/jobs/none/cancel", 404, "unknown_job"),
+        ("GET", "/v1/jobs?after=***", 422, "invalid_cursor"),
+        ("GET", "/v1/models?limit=0", 422, "invalid_request"),
+    ],
+)
+def test_what_is_not_there(empty: Service, method: str, path: str, status: int, code: str) -> None:
+    response = empty.client.request(method, path)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code)
+    assert set(body) >= {"type", "title", "status", "detail", "code"}

@@ -1,0 +1,83 @@
+"""Models over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.digits import SMALL_MODEL
+from tests.learned import submit
+from tests.service.running import Service
+
+
+def test_a_model_is_created_once(empty: Service) -> None:
+    made = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL})
+    assert made.status_code == 201
+    assert made.headers["Location"] == "/v1/models/m"
+    model = made.json()
+    assert (model["name"], model["version"], model["tasks"], model["backbone"]) == ("m", 0, [], "mlp")
+    assert model["input"] == {"channels": 1, "height": 8, "width": 8, "convert": False}
+    assert all(layer["free"] == layer["units"] > 0 for layer in model["capacity"])
+    again = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL})
+    assert (again.status_code, again.json()) == (201, model)
+    other = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL, "width": 0.5})
+    assert (other.status_code, other.json()["code"]) == (409, "model_exists")
+    assert empty.client.get("/v1/models/m").json() == model
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"name": "Big"}, "invalid_request"),
+        ({"name": ""}, "invalid_request"),
+        ({"name": "a/b"}, "invalid_request"),
+        ({"backbone": "vgg"}, "invalid_request"),
+        ({"input": {"channels": 2, "height": 8, "width": 8}}, "invalid_request"),
+        ({"colour": "red"}, "invalid_request"),
+        ({"budget": {"dense9": 5}}, "invalid_definition"),
+    ],
+)
+def test_definitions_that_do_not_fit(empty: Service, change: dict[str, object], code: str) -> None:
+    response = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL, **change})
+    assert (response.status_code, response.json()["code"]) == (422, code)
+    if code == "invalid_request":
+        assert response.json()["errors"][0]["loc"][0] == "body"
+    assert empty.vault.objects.list("models") == []
+
+
+def test_a_body_that_is_no_json(empty: Service) -> None:
+    response = empty.client.post("/v1/models", content=b"{nope", headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_json")
+
+
+def test_models_are_listed_by_pages(empty: Service) -> None:
+    for name in ("c", "a", "b"):
+        empty.client.post("/v1/models", json={"name": name, **SMALL_MODEL}).raise_for_status()
+    first = empty.client.get("/v1/models", params={"limit": 2}).json()
+    assert [model["name"] for model in first["models"]] == ["a", "b"]
+    second = empty.client.get("/v1/models", params={"limit": 2, "after": first["next"]}).json()
+    assert [model["name"] for model in second["models"]] == ["c"]
+    assert second["next"] is None
+
+
+def test_more_room_makes_a_version(service: Service) -> None:
+    before = service.client.get("/v1/models/digits").json()
+    wider = service.client.patch("/v1/models/digits", json={"budget": {"dense1": 4096}})
+    assert wider.status_code == 200
+    assert wider.json()["version"] == before["version"] + 1
+    rooms = {layer["layer"]: layer for layer in wider.json()["capacity"]}
+    assert rooms["dense1"]["units"] == 4096
+    assert rooms["dense1"]["owned"] == before["capacity"][0]["owned"]
+    less = service.client.patch("/v1/models/digits", json={"budget": {"dense1": 1}})
+    assert (less.status_code, less.json()["code"]) == (422, "invalid_definition")
+
+
+def test_a_deleted_model_is_gone_with_its_jobs(service: Service) -> None:
+    job = submit(service.vault, "high", (8, 9))
+    assert service.client.delete("/v1/models/digits").status_code == 204
+    assert service.client.get("/v1/models/digits").status_code == 404
+    assert service.client.get("/v1/models").json() == {"models": [], "next": None}
+    assert service.client.get(f"/v1/jobs/{job.id}").json()["state"] == "cancelled"
+    assert service.vault.objects.list("data") == []
+    assert service.client.get("/readyz").status_code == 503
+    made = service.client.post("/v1/models", json={"name": "digits", **SMALL_MODEL, "seed": 5})
+    assert (made.json()["version"], made.json()["tasks"]) == (0, [])
