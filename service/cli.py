@@ -6,6 +6,7 @@ Every command imports what it needs by itself, so that `engram --help` does not 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -41,6 +42,12 @@ def _tune() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
+def _log() -> None:
+    """Write the log to standard error as the worker does; `ENGRAM_LOG_LEVEL` says how much."""
+    level = os.environ.get("ENGRAM_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"engram {version('engram')}")
@@ -66,6 +73,7 @@ def serve(
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
     _tune()
+    _log()
     from service.embedded import serve as run
 
     status = run(data, host, port)
@@ -83,6 +91,7 @@ def service(
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
     _tune()
+    _log()
     from service.app import create_app
     from service.server import Server, listen, url
     from service.settings import ServiceSettings

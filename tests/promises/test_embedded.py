@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from service.processes import spawn
+from tests.digits import SMALL_MODEL, archive
 from tests.promises.processes import alive, children, eventually, plain_environment
 
 
@@ -82,6 +83,27 @@ def test_sigterm_ends_everything_in_order(tmp_path: Path, temporary: Path) -> No
         assert time.monotonic() - started < 10
         assert alive(family) == []
         assert left(temporary) == []
+
+
+def test_a_job_under_way_is_given_up_quickly_and_resumed_by_the_next_serve(tmp_path: Path) -> None:
+    options = {"epochs": 300, "patience": 300, "prune": False}
+    with serving(tmp_path / "data") as server:
+        httpx.post(f"{server.url}/v1/models", json={"name": "digits", **SMALL_MODEL}).raise_for_status()
+        accepted = httpx.post(
+            f"{server.url}/v1/models/digits/tasks",
+            data={"name": "zero-one", "options": json.dumps(options)},
+            files={"data": ("digits.zip", archive((0, 1)), "application/zip")},
+        )
+        location = accepted.raise_for_status().headers["Location"]
+        assert eventually(lambda: httpx.get(f"{server.url}{location}").json()["phase"] == "training", 30)
+        family = server.family
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        assert alive(family) == []
+    with serving(tmp_path / "data") as server:
+        assert eventually(lambda: httpx.get(f"{server.url}{location}").json()["state"] == "succeeded", 60)
+        job = httpx.get(f"{server.url}{location}").json()
+        assert job["attempts"] == 2
 
 
 def test_ctrl_c_while_starting_ends_everything_too(tmp_path: Path, temporary: Path) -> None:
