@@ -6,9 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from engram.data import Examples
 from engram.definition import Definition
 from service import history
-from tests.digits import QUICK, SMALL_MODEL, archive
+from tests.digits import QUICK, SMALL_MODEL, archive, pixels
 from vault.jobs import Job
 from vault.vault import Vault
 from worker import learning
@@ -42,3 +45,10 @@ def learn(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, 
 def worker_settings(vault: Vault, **changes: Any) -> WorkerSettings:
     """Those of a worker on the same vault."""
     return WorkerSettings(**(vault.settings.model_dump() | changes))
+
+
+def examples(digits: tuple[int, ...], count: int = 60) -> Examples:
+    """The same images as an upload of these digits has."""
+    images = [torch.from_numpy(pixels(digit, index))[None] for digit in digits for index in range(count)]
+    labels = torch.arange(len(digits)).repeat_interleave(count)
+    return Examples(torch.stack(images), labels, tuple(f"digit-{digit}" for digit in digits))

@@ -97,7 +97,7 @@ def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
 
 def test_no_room_is_told_at_submission(service: Service) -> None:
     create(service.vault, "narrow", budget=0.06)
-    data = [("name", (None, "x")), ("data", ("x", archive((8, 9), 4)))]
+    data: list[tuple[str, Any]] = [("name", (None, "x")), ("data", ("x", archive((8, 9), 4)))]
     assert service.client.post("/v1/models/narrow/tasks", files=data).status_code == 202
     create(service.vault, "full", budget={"dense1": 4, "dense2": 4})
     assert learn(service.vault, "first", (0, 1), "full", prune=False).state == "succeeded"

@@ -1,0 +1,15 @@
+"""A vault with a model to learn for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.learned import create
+from vault.vault import Vault
+
+
+@pytest.fixture
+def ready(vault: Vault) -> Vault:
+    """A vault with the model `digits`, which has learned nothing."""
+    create(vault)
+    return vault

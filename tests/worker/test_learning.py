@@ -1,0 +1,263 @@
+"""One attempt at one job, without Celery."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram.certificate import Certificate, certify, compare
+from engram.errors import RetentionViolated
+from engram.options import LearnOptions
+from engram.snapshot import dump
+from service import history
+from tests.digits import QUICK, archive
+from tests.learned import MODEL, create, examples, learn, submit, worker_settings
+from vault.errors import JobOver, LeaseLost, StoreUnavailable
+from vault.jobs import Job
+from vault.log import Commit
+from vault.vault import Vault
+from worker import learning, publishing
+from worker.interruption import Interrupted, Interruption
+from worker.progress import Reporter
+from worker.publishing import Moved
+
+
+def run(vault: Vault, job: Job, token: int | None = None, stop: Any = lambda: False, **changes: Any) -> Job:
+    token = token or vault.jobs.start_attempt(job.id)
+    return learning.run(vault, job, token, stop, worker_settings(vault, **changes))
+
+
+def head(vault: Vault) -> Commit:
+    found = vault.log.head(MODEL)
+    assert found is not None
+    return found
+
+
+def test_a_job_becomes_a_version(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    done = run(ready, job)
+    assert (done.state, done.error) == ("succeeded", None)
+    assert done.result is not None
+    assert (done.result["version"], done.result["task"]) == (1, "low")
+    commit = head(ready)
+    assert (commit.kind, commit.task, commit.job, commit.token) == ("learn", "low", job.id, 1)
+    assert commit.tasks == ({"name": "low", "classes": ["digit-0", "digit-1"]},)
+    assert len(commit.engrams) == 2
+    assert commit.report is not None
+    report = json.loads(ready.objects.get_blob(commit.report))
+    assert report == done.result["report"]
+    assert (report["task"], report["unreadable"]) == ("low", [])
+    assert ready.objects.list("data") == []
+    assert ready.jobs.open_jobs() == []
+
+
+def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault) -> None:
+    for task, digits in (("low", (0, 1)), ("mid", (2, 3))):
+        learn(ready, task, digits)
+    model = ready.models.get(MODEL)
+    first, second = ready.log.read(MODEL, 1), ready.log.read(MODEL, 2)
+    assert second.engrams[:2] == first.engrams
+    assert first.certificate is not None
+    assert second.certificate is not None
+    old = Certificate.from_dict(json.loads(ready.objects.get_blob(first.certificate)))
+    new = Certificate.from_dict(json.loads(ready.objects.get_blob(second.certificate)))
+    assert compare(old, new) == []
+    assert list(new.tasks) == ["low", "mid"]
+    assert certify(publishing.restore(ready, model, second)).tasks == new.tasks
+
+
+def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1), epochs=60, patience=60)
+    told: list[tuple[float, str, float]] = []
+
+    async def follow() -> None:
+        async for _, event in ready.events.follow(job.id):
+            if "phase" in event:
+                told.append((time.monotonic(), event["phase"], event["fraction"]))
+
+    follower = threading.Thread(target=asyncio.run, args=(follow(),))
+    follower.start()
+    run(ready, job)
+    follower.join()
+    phases = list(dict.fromkeys(phase for _, phase, _ in told))
+    assert phases[:2] == ["loading", "training"]
+    assert phases[-2:] == ["verifying", "publishing"]
+    fractions = [fraction for _, _, fraction in told]
+    assert fractions == sorted(fractions)
+    moments = [moment for moment, _, _ in told]
+    assert max(later - earlier for earlier, later in itertools.pairwise(moments)) < 1.5
+
+
+def test_some_unreadable_images_are_left_out_and_listed(ready: Vault) -> None:
+    bad = {"digit-0/zz.png": b"", "digit-1/zz.png": b"no image"}
+    with_bad = archive((0, 1), 60, bad)
+    done = run(ready, _job(ready, with_bad))
+    assert done.state == "succeeded"
+    assert done.result is not None
+    left_out = done.result["report"]["unreadable"]
+    assert [(one["name"], one["code"]) for one in left_out] == [
+        ("digit-0/zz.png", "empty_image"),
+        ("digit-1/zz.png", "not_an_image"),
+    ]
+    refused = run(ready, _job(ready, with_bad, "strict", max_unreadable=0.001))
+    assert (refused.state, refused.error and refused.error["code"]) == ("failed", "too_many_unreadable_images")
+    assert head(ready).version == 1
+    assert ready.objects.list("data") == []
+
+
+def _job(vault: Vault, data: bytes, task: str = "low", **options: Any) -> Job:
+    path = Path(str(vault.settings.store_folder)).parent / "upload.zip"
+    path.write_bytes(data)
+    name = vault.objects.put_file(path)
+    return vault.jobs.submit(MODEL, task, name, QUICK | options, lineage=vault.models.get(MODEL).lineage)
+
+
+def test_a_task_learned_meanwhile_fails_the_job(ready: Vault) -> None:
+    learn(ready, "low", (0, 1))
+    done = run(ready, submit(ready, "low", (2, 3)))
+    assert (done.state, done.error and done.error["code"]) == ("failed", "task_exists")
+
+
+def test_a_job_for_a_model_that_is_gone_fails(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    ready.models.delete(MODEL)
+    create(ready, MODEL, seed=7)
+    done = run(ready, job)
+    assert (done.state, done.error and done.error["code"]) == ("failed", "unknown_model")
+
+
+def test_damaged_engrams_fail_the_job_and_publish_nothing(ready: Vault) -> None:
+    learn(ready, "low", (0, 1))
+    folder = ready.settings.store_folder
+    assert folder is not None
+    (folder / "blobs" / head(ready).engrams[1]).write_bytes(b"damaged")
+    done = run(ready, submit(ready, "mid", (2, 3)))
+    assert (done.state, done.error and done.error["code"]) == ("failed", "damaged")
+    assert head(ready).version == 1
+
+
+def test_cancelling_ends_a_running_job(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1), epochs=1000, patience=1000)
+    timer = threading.Timer(0.5, ready.jobs.request_cancel, (job.id,))
+    timer.start()
+    began = time.monotonic()
+    done = run(ready, job)
+    assert time.monotonic() - began < 4
+    assert (done.state, done.error and done.error["code"]) == ("cancelled", "cancelled")
+    assert head(ready).version == 0
+    assert ready.objects.list("data") == []
+
+
+def test_stopping_leaves_a_running_job_open(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1), epochs=1000, patience=1000)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(Interrupted):
+        run(ready, job, stop=stop.is_set)
+    assert not ready.jobs.get(job.id).over
+    assert len(ready.objects.list("data")) == 1
+    assert run(ready, replace(job, options=QUICK)).state == "succeeded"
+
+
+def test_an_attempt_that_was_overtaken_publishes_nothing(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    old = ready.jobs.start_attempt(job.id)
+    new = ready.jobs.start_attempt(job.id)
+    with pytest.raises(LeaseLost):
+        run(ready, job, old)
+    assert head(ready).version == 0
+    assert run(ready, job, new).state == "succeeded"
+    with pytest.raises((JobOver, LeaseLost)):
+        run(ready, job, old)
+    assert head(ready).version == 1
+
+
+def test_a_version_whose_job_died_before_saying_so_is_found(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    token = ready.jobs.start_attempt(job.id)
+    publication = _publication(ready, job, token)
+    assert publication.publish(ready).version == 1
+    done = run(ready, job)
+    assert done.result is not None
+    assert (done.state, done.result["version"]) == ("succeeded", 1)
+    assert head(ready).version == 1
+
+
+def _publication(vault: Vault, job: Job, token: int) -> publishing.Publication:
+    """What an attempt at `job` has in its hands before it publishes."""
+    found = head(vault)
+    memory = publishing.restore(vault, vault.models.get(MODEL), found)
+    report = memory.learn(job.task, examples((0, 1)), LearnOptions.model_validate(QUICK))
+    return publishing.Publication(
+        job, token, found, dump(memory), ("digit-0", "digit-1"), certify(memory).to_dict(), report.to_dict()
+    )
+
+
+def test_a_head_moved_by_budget_alone_is_built_upon(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    publication = _publication(ready, job, ready.jobs.start_attempt(job.id))
+    history.raise_budget(ready, MODEL, 30.0)
+    history.activate(ready, MODEL, 0)
+    commit = publication.publish(ready)
+    assert (commit.version, commit.parent) == (3, 2)
+    assert commit.budget == ready.log.read(MODEL, 1).budget
+    assert publishing.restore(ready, ready.models.get(MODEL), commit).tasks[0].name == "low"
+
+
+def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    publication = _publication(ready, job, ready.jobs.start_attempt(job.id))
+    learn(ready, "mid", (2, 3))
+    with pytest.raises(Moved):
+        publication.publish(ready)
+    assert head(ready).version == 1
+    assert run(ready, job).state == "succeeded"
+    assert [task["name"] for task in head(ready).tasks] == ["mid", "low"]
+
+
+def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) -> None:
+    learn(ready, "low", (0, 1))
+    memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
+    before = certify(memory)
+    job = submit(ready, "mid", (2, 3))
+    with Reporter(lambda figures: None, 1.0) as reporter:
+        interruption = Interruption(lambda: False, lambda: False, 1.0)
+        attempt = learning._Attempt(ready, job, 1, interruption, reporter, worker_settings(ready))
+        assert attempt._verify(dump(memory), before, {}).tasks == before.tasks
+        head_of_low = memory.network.stack[0].head
+        head_of_low.bias.data[0] += 1e-6
+        with pytest.raises(RetentionViolated, match="low"):
+            attempt._verify(dump(memory), before, {})
+
+
+def test_data_at_an_address(ready: Vault, tmp_path: Path) -> None:
+    path = tmp_path / "given.zip"
+    path.write_bytes(archive((0, 1)))
+    job = ready.jobs.submit(MODEL, "low", f"file://{path}", QUICK)
+    assert run(ready, job).state == "succeeded"
+    assert path.exists()
+    gone = run(ready, ready.jobs.submit(MODEL, "mid", f"file://{path}.none", QUICK))
+    assert (gone.state, gone.error and gone.error["code"]) == ("failed", "data_unavailable")
+
+
+def test_a_store_that_is_away_leaves_the_job_open(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    token = ready.jobs.start_attempt(job.id)
+    folder = ready.settings.store_folder
+    assert folder is not None
+    blobs = folder / "blobs"
+    blobs.rename(folder / "away")
+    blobs.write_bytes(b"a file where a folder should be")
+    with pytest.raises(StoreUnavailable):
+        run(ready, job, token)
+    blobs.unlink()
+    (folder / "away").rename(blobs)
+    assert run(ready, job).state == "succeeded"

@@ -1,0 +1,99 @@
+"""Worker processes as they are run: started, stopped, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.wake import Waker
+from tests.learned import MODEL, create, submit
+from vault.settings import VaultSettings
+from vault.vault import Vault
+
+
+class Worker:
+    """`python -m worker`, until it is ended."""
+
+    def __init__(self, settings: VaultSettings, log: Path) -> None:
+        environment = {
+            **os.environ,
+            "ENGRAM_STORE_URL": settings.store_url,
+            "ENGRAM_REDIS_URL": settings.redis_url,
+            "ENGRAM_LEASE_SECONDS": "1",
+            "ENGRAM_RECONCILE_SECONDS": "0.3",
+            "OMP_NUM_THREADS": "1",
+        }
+        self._log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen([sys.executable, "-P", "-m", "worker"], env=environment, stderr=file)
+
+    def end(self, number: signal.Signals) -> float:
+        """Send the signal; the seconds until the process had ended."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(15)
+        return time.monotonic() - began
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@pytest.fixture
+def start(ready: Vault, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
+    workers: list[Worker] = []
+
+    def start() -> Worker:
+        workers.append(Worker(ready.settings, tmp_path / "worker.log"))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def wait_for(vault: Vault, job: str, state: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while vault.jobs.get(job).state != state:
+        assert time.monotonic() < deadline, vault.jobs.get(job)
+        time.sleep(0.05)
+
+
+def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable[[], Worker]) -> None:
+    """One story, since a worker takes seconds to start: stopped, killed, resumed, and jobs without any message."""
+    job = submit(ready, "a", (0, 1), epochs=400, patience=400)
+    first, second = start(), start()
+    wait_for(ready, job.id, "running")
+    holder = ready.leases.holder(MODEL)
+    assert holder is not None
+    at_work, idle = (first, second) if f":{first.process.pid}" in holder.owner else (second, first)
+    assert at_work.end(signal.SIGTERM) < 5
+    assert at_work.process.returncode == 0
+    wait_for(ready, job.id, "running")
+    attempts = ready.jobs.attempts(job.id)
+    assert [attempt.released for attempt in attempts] == [True, False]
+    idle.end(signal.SIGKILL)
+    third = start()
+    wait_for(ready, job.id, "succeeded", 40)
+    assert ready.jobs.get(job.id).attempts == 3
+    assert ready.objects.list("data") == []
+
+    create(ready, "other")
+    waker = Waker(ready.settings.redis_url)
+    by_message = submit(ready, "b", (2, 3), "other")
+    waker.wake("other")
+    wait_for(ready, by_message.id, "succeeded")
+    waker.close()
+    ready.redis.flushall()
+    unheard = submit(ready, "c", (4, 5), "other")
+    wait_for(ready, unheard.id, "succeeded")
+    assert third.end(signal.SIGINT) < 5
+    assert "Traceback" not in third.log
