@@ -64,7 +64,8 @@ def run(output: Path) -> int:
         console.print("Stopped.")
         return 130
     except (DemoError, httpx.HTTPError) as error:
-        console.print(f"[bold red]The demo failed:[/] {error}")
+        console.print("[bold red]The demo failed:[/]")
+        console.print(str(error), markup=False)
         return 1
     console.print(f"\nDone in {time.monotonic() - started:.0f} s; everything has been shut down.")
     return 0 if retained else 1
@@ -73,7 +74,7 @@ def run(output: Path) -> int:
 @contextlib.contextmanager
 def _stack(data: Path) -> Iterator[str]:
     """`engram serve` on a free port, until the block ends; yields its address."""
-    with (data / "serve.log").open("w+b") as log:
+    with (data / "serve.log").open("wb") as log:
         process = spawn(
             [sys.executable, "-P", "-m", "service", "serve", "--data", str(data / "engram"), "--port", "0"],
             os.environ,
@@ -84,9 +85,16 @@ def _stack(data: Path) -> Iterator[str]:
             assert process.stdout is not None, "its output was asked for"
             line = process.stdout.readline().decode()
             if "listening on " not in line:
-                log.seek(0)
-                raise DemoError(f"the stack did not start:\n{log.read().decode()[-2000:]}")
-            yield line.split()[-1]
+                raise DemoError(f"the stack did not start:\n{_tail(data)}")
+            try:
+                yield line.split()[-1]
+            except (DemoError, httpx.HTTPError) as error:
+                # The folder and the log in it are gone when anybody reads this.
+                raise DemoError(f"{error}\n\nThe end of the log:\n{_tail(data)}") from error
+
+
+def _tail(data: Path) -> str:
+    return (data / "serve.log").read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
 @contextlib.contextmanager
