@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,8 @@ class Learner:
         if self.options.prune:
             engram = self._prune(engram, trainer, report)
         self.reporter.report("freezing", 1.0, units=sum(engram.units.values()))
-        engram.freeze()
+        # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
+        engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
         report.accuracy["kept"] = measure(self.network, engram, held_out, self.device).accuracy
         with _timed(report, "recognising"):

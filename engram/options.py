@@ -12,9 +12,9 @@ from engram.definition import Frozen
 class LearnOptions(Frozen):
     """How one task is learned; the defaults suit small images on a laptop."""
 
-    epochs: int = Field(default=12, ge=1, le=1000)
+    epochs: int = Field(default=6, ge=1, le=1000)
     """At most so many passes over the images before pruning."""
-    patience: int = Field(default=3, ge=1, le=1000)
+    patience: int = Field(default=2, ge=1, le=1000)
     """Epochs without a better held-out loss after which the plateau is reached."""
     batch_size: int = Field(default=128, ge=2, le=4096)
     """Images per step; small tasks take fewer, so that an epoch has about twenty steps."""
@@ -38,7 +38,7 @@ class LearnOptions(Frozen):
     """Held-out accuracy that pruning may cost, as a fraction."""
     rounds: int = Field(default=2, ge=1, le=20)
     """Searches for the smallest set, each followed by a recovery."""
-    recovery_epochs: int = Field(default=2, ge=0, le=1000)
+    recovery_epochs: int = Field(default=1, ge=0, le=1000)
     """Passes of fine-tuning after each search."""
     floor: float = Field(default=0.05, gt=0, le=1)
     """Share of each layer's units that is kept whatever their score."""

@@ -1,23 +1,41 @@
-"""How torch computes in this process: threads and determinism, set once and on purpose."""
+"""How torch computes in this process: threads, determinism and memory, set once and on purpose."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import platform
+import sys
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**30
+_LARGEST_MMAP_THRESHOLD = 2**25
+
 
 def configure(threads: int) -> None:
-    """Fix the thread count and ask for deterministic algorithms.
+    """Fix the thread count, ask for deterministic algorithms, and keep freed memory.
 
-    Bits depend on both: an answer is the same again only for the same number of threads. Two processes with as many
-    threads as there are cores slow each other down tenfold, so services and workers choose theirs apart.
+    Bits depend on both of the first: an answer is the same again only for the same number of threads. Two processes
+    with as many threads as there are cores slow each other down tenfold, so services and workers choose theirs apart.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand memory back after each convolution: asking again costs more than the arithmetic."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library, which has its own ways
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def environment() -> dict[str, object]:

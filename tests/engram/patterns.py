@@ -1,0 +1,42 @@
+"""Small images that can be learned in a second: a bright bar per class, and noise."""
+
+from __future__ import annotations
+
+import torch
+
+from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
+
+SIZE = 12
+WIDTHS = {"mlp": 0.1, "cnn": 0.5, "resnet18": 0.07, "resnet50": 0.07}
+QUICK = LearnOptions(epochs=1, rounds=1, recovery_epochs=1, tolerance=0.1, augment="none", batch_size=16)
+
+
+def definition(backbone: str = "cnn", channels: int = 1, **changes: object) -> Definition:
+    """A model small enough for a unit test."""
+    fields: dict[str, object] = {
+        "backbone": backbone,
+        "input": InputShape(channels=1 if channels == 1 else 3, height=SIZE, width=SIZE),
+        "width": WIDTHS[backbone],
+        "commons": CommonsDefinition(features=128, patch=5),
+    }
+    return Definition.model_validate({**fields, **changes})
+
+
+def bars(task: int, count: int = 48, classes: int = 2, channels: int = 1) -> Examples:
+    """`count` images per class; the class decides where the bar lies, the task which way it runs and how bright."""
+    generator = torch.Generator().manual_seed(task)
+    images = torch.randint(0, 60, (count * classes, channels, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count * classes) % classes
+    for image, label in zip(images, labels.tolist(), strict=True):
+        place = 2 + 4 * label + task % 2
+        lines = image[:, place : place + 2, :] if task % 3 else image[:, :, place : place + 2]
+        lines += 120 + 15 * (task % 4)
+    return Examples(images, labels, tuple(f"task {task} class {label}" for label in range(classes)))
+
+
+def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK, **changes: object) -> Memory:
+    """A model of that many tasks."""
+    memory = Memory.create(definition(backbone, 1, **changes))
+    for task in range(tasks):
+        memory.learn(f"task {task}", bars(task), options)
+    return memory

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from engram.backbones import layout_of
+from engram.certificate import probe_batch
+from engram.definition import Definition, InputShape
+from engram.errors import InvalidDefinition
+from engram.network import Engram, Network, pixels
+from tests.engram.patterns import bars, definition, learned
+from tests.engram.reference import reference_logits
+
+BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blocks_compute_what_the_plain_reference_computes(backbone: str, channels: int) -> None:
+    network = _random_network(backbone, channels, owners=3, width=0.03 if "resnet" in backbone else 0.2)
+    images = pixels(probe_batch(definition(backbone, channels).input)[[3, 20]])
+    single = network(images)
+    double = copy.deepcopy(network).double()(images.double())
+    for row, image in enumerate(images):
+        expected = reference_logits(network, image.numpy().astype(np.float64))
+        for owner, logits in enumerate(expected):
+            np.testing.assert_allclose(double[owner][1][row].numpy(), logits, rtol=1e-9, atol=1e-9)
+            scale = max(1.0, float(np.abs(logits).max()))
+            np.testing.assert_allclose(single[owner][1][row].numpy() / scale, logits / scale, atol=1e-6)
+
+
+@torch.no_grad()
+def _random_network(backbone: str, channels: int, owners: int, width: float = 0.1) -> Network:
+    """Owners of different widths with random weights, normalisation statistics included."""
+    torch.manual_seed(5)
+    layout = layout_of(definition(backbone, channels, width=width))
+    network = Network(layout)
+    for owner in range(owners):
+        units = {layer: max(1, width - owner) for layer, width in layout.widths.items()}
+        engram = Engram(layout, f"task {owner}", ("a", "b", "c")[: 2 + owner % 2], network.owned, units)
+        for name, value in engram.state_dict().items():
+            if "running_mean" in name or "norm.bias" in name:
+                value.normal_(0, 0.2)
+            elif "running_var" in name or "norm.weight" in name:
+                value.uniform_(0.5, 1.5)
+        network = network.appended(engram.freeze())
+    return network
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_cutting_units_is_silencing_them(backbone: str) -> None:
+    """A narrowed engram computes what the wide one does with the dropped units at zero."""
+    network = _random_network(backbone, 1, owners=2)
+    engram = network.stack[-1]
+    below = Network(network.layout, network.stack[:-1])
+    keep = {layer: torch.arange(0, units, 2) for layer, units in engram.units.items()}
+    images = pixels(probe_batch(definition(backbone).input)[:4])
+    with torch.no_grad():
+        narrow = engram.narrowed(keep)
+        silenced = copy.deepcopy(engram)
+        for node in engram.layout.nodes:
+            mask = torch.zeros(engram.units[node.layer])
+            mask[keep[node.layer]] = 1
+            if node.per_unit > 1:
+                mask = mask.repeat_interleave(node.per_unit)
+            silenced.block(node).register_forward_hook(
+                lambda module, given, output, mask=mask: output * mask.reshape(1, -1, *[1] * (output.ndim - 2))
+            )
+        joined = below.prefix(images)
+        expected = silenced.logits(silenced(images, joined))
+        actual = narrow.logits(narrow(images, joined))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert narrow.units == {layer: len(kept) for layer, kept in keep.items()}
+
+
+def test_the_served_network_is_as_narrow_as_what_was_kept() -> None:
+    memory = learned("cnn", tasks=2)
+    for engram in memory.network.stack:
+        for node in engram.layout.nodes:
+            if node.operation == "conv":
+                weight = engram.state_dict()[f"blocks.{node.name}.conv.weight"]
+                assert weight.shape[0] == engram.units[node.layer]
+    assert sum(memory.tasks[1].units.values()) < sum(memory.network.layout.widths.values())
+
+
+def test_small_images_keep_their_resolution_in_the_stem() -> None:
+    def stem(side: int) -> tuple[int, int] | None:
+        shape = InputShape(channels=3, height=side, width=side)
+        return layout_of(Definition(backbone="resnet18", input=shape)).node("stem").size
+
+    assert stem(32) == (32, 32)
+    assert stem(224) == (112, 112)
+
+
+@pytest.mark.parametrize(("backbone", "layers"), [("resnet18", 12), ("resnet50", 37)])
+def test_layers_whose_outputs_are_added_share_their_units(backbone: str, layers: int) -> None:
+    layout = layout_of(definition(backbone))
+    for node in layout.nodes:
+        if node.operation == "add":
+            assert {layout.node(source).layer for source in node.sources} == {node.layer}
+    assert len(layout.layers) == layers
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(InvalidDefinition, match="depth by name"):
+        layout_of(definition("resnet18", depth=3))
+    with pytest.raises(InvalidDefinition, match="halves"):
+        layout_of(definition("cnn", depth=5))
+
+
+def test_depth_and_width_are_choices() -> None:
+    assert layout_of(definition("mlp", depth=3, width=0.5)).widths == {"dense1": 128, "dense2": 128, "dense3": 128}
+    assert list(layout_of(definition("cnn", depth=2)).layers) == ["conv1", "conv2", "dense"]
+
+
+def test_examples_of_the_wrong_size_are_a_programmers_error() -> None:
+    memory = learned("mlp", tasks=0)
+    with pytest.raises(AssertionError, match=r"engram\.images\.decode"):
+        memory.learn("task", bars(0, channels=3))
