@@ -231,6 +231,8 @@ async def _on_validation(_: Request, error: Exception) -> JSONResponse:
     findings = error.errors()
     if any(e["type"] == "json_invalid" for e in findings):
         return answer(describe(InvalidJson("The body is not JSON.")))
+    if any(e["type"] == "missing" and e["loc"] == ("body",) for e in findings):
+        return answer(describe(InvalidJson("There is no body.")))
     where = validation_errors(findings)
     first = where[0]
     return answer(describe(InvalidRequest(f"{'.'.join(first['loc'])}: {first['message']}", where)))

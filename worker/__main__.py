@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
+import warnings
 from functools import partial
 
 from vault.vault import Vault
@@ -17,17 +17,20 @@ from worker.workshop import Reconciler, Workshop
 def main() -> int:
     """Run a worker with the settings of the environment; returns the exit status."""
     settings = WorkerSettings()
-    level = os.environ.get("ENGRAM_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    # It warns of unpickling as root; messages are JSON, and nothing unpickles.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     prepare(settings.worker_threads)
     with Vault.connect(settings) as vault:
         workshop = Workshop(vault, settings)
         app = create_app(settings.redis_url)
         reconciler = Reconciler(vault, workshop, partial(send_wake, app), settings.reconcile_seconds)
         bind(app, workshop, reconciler)
-        arguments = ["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", level]
+        quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
         try:
-            app.worker_main(arguments)
+            app.worker_main(["--quiet", "worker", *quietly])
         finally:
             workshop.stopping.set()
             reconciler.stop()

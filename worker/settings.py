@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from vault.settings import VaultSettings
@@ -20,6 +22,9 @@ class WorkerSettings(VaultSettings):
     """Between two reports of progress."""
     cancel_seconds: float = Field(default=0.5, gt=0, le=60)
     """Between two looks at whether a job's cancelling was asked for."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What is written to standard error, and all that is graver."""
 
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Pixels of one image, judged by its header."""

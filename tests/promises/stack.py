@@ -1,0 +1,92 @@
+"""Two service replicas and a worker as processes of their own, over one store and one Redis."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.processes import spawn, stop
+from tests.conftest import RedisServer
+from tests.digits import QUICK, SMALL_MODEL, archive
+from tests.promises.processes import plain_environment
+
+
+class Stack:
+    """What a test may ask of the running whole."""
+
+    def __init__(self, store: Path, redis_url: str, replicas: list[str], client: httpx.Client) -> None:
+        self.store = store
+        self.redis_url = redis_url
+        self.replicas = replicas
+        """The address of each service."""
+        self.client = client
+        """Asks the first of them."""
+
+    def create(self, model: str, **changes: Any) -> None:
+        """Make a small model."""
+        self.client.post("/v1/models", json={"name": model, **SMALL_MODEL, **changes}).raise_for_status()
+
+    def submit(self, model: str, task: str, data: bytes, options: dict[str, Any] | None = None) -> httpx.Response:
+        """Upload a task."""
+        form = {"name": task, "options": json.dumps(QUICK | (options or {}))}
+        return self.client.post(f"/v1/models/{model}/tasks", data=form, files={"data": ("data.zip", data)})
+
+    def finish(self, response: httpx.Response, seconds: float = 60) -> dict[str, Any]:
+        """The job that an upload became, once it is over."""
+        assert response.status_code == 202, response.text
+        deadline = time.monotonic() + seconds
+        while True:
+            job: dict[str, Any] = self.client.get(response.headers["Location"]).json()
+            if job["state"] in ("succeeded", "failed", "cancelled"):
+                return job
+            assert time.monotonic() < deadline, f"the job takes too long: {job}"
+            time.sleep(0.05)
+
+    def learn(self, model: str, task: str, digits: tuple[int, ...], **options: Any) -> dict[str, Any]:
+        """Have digits learned; the job's result."""
+        job = self.finish(self.submit(model, task, archive(digits), options))
+        assert job["state"] == "succeeded", job
+        result: dict[str, Any] = job["result"]
+        return result
+
+    def objects(self) -> set[str]:
+        """Every file in the store, but for the model's own."""
+        return {str(path.relative_to(self.store)) for path in self.store.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]:
+    """All of it, until the block ends; `settings` are further environment variables."""
+    with ExitStack() as parts:
+        redis = RedisServer()
+        parts.callback(redis.remove)
+        store = folder / "store"
+        environment = plain_environment() | {
+            "ENGRAM_STORE_URL": str(store),
+            "ENGRAM_REDIS_URL": redis.url,
+            "ENGRAM_RECONCILE_SECONDS": "1",
+            "ENGRAM_DRAIN_SECONDS": "0",
+            "OMP_NUM_THREADS": "1",
+            **settings,
+        }
+        log = parts.enter_context((folder / "worker.log").open("wb"))
+        worker = spawn([sys.executable, "-P", "-m", "worker"], environment, niceness=5, stderr=log.fileno())
+        parts.callback(stop, worker, 10)
+        command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
+        services = [spawn(command, environment, stdout=subprocess.PIPE) for _ in range(replicas)]
+        addresses = []
+        for service in services:
+            assert service.stdout is not None, "its output was asked for"
+            parts.callback(service.stdout.close)
+            parts.callback(stop, service, 10)
+            addresses.append(service.stdout.readline().decode().split()[-1])
+        client = parts.enter_context(httpx.Client(base_url=addresses[0], timeout=60))
+        yield Stack(store, redis.url, addresses, client)
