@@ -54,7 +54,9 @@ class Sums:
         count = len(features)
         phi = torch.cat([features.double(), torch.ones(count, 1, dtype=torch.float64)], 1)  # (N, F + 1)
         hot = torch.nn.functional.one_hot(labels, self.moments.shape[1]).double()  # (N, classes)
-        return Sums(self.gram + phi.T @ phi, self.moments + phi.T @ hot, self.counts + hot.sum(0))
+        product = phi.T @ phi
+        product = (product + product.T) / 2  # symmetric to the last bit, so that storing one half loses nothing
+        return Sums(self.gram + product, self.moments + phi.T @ hot, self.counts + hot.sum(0))
 
     def solve(self) -> Tensor:
         """Ridge regression onto one-hot labels: weights (F + 1, classes) float32.

@@ -29,7 +29,8 @@ def test_blocks_compute_what_the_plain_reference_computes(backbone: str, channel
         for owner, logits in enumerate(expected):
             np.testing.assert_allclose(double[owner][1][row].numpy(), logits, rtol=1e-9, atol=1e-9)
             scale = max(1.0, float(np.abs(logits).max()))
-            np.testing.assert_allclose(single[owner][1][row].numpy() / scale, logits / scale, atol=1e-6)
+            rounding = 1e-5 if backbone == "resnet50" else 1e-6  # float32 through fifty random layers
+            np.testing.assert_allclose(single[owner][1][row].numpy() / scale, logits / scale, rtol=0, atol=rounding)
 
 
 @torch.no_grad()

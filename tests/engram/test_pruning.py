@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engram.network import Engram, Network
+from engram.progress import Reporter
+from engram.pruning import choose, smallest
+from engram.scores import score_units
+from engram.training import measure
+from tests.engram.patterns import QUICK, bars, learned
+
+
+def test_the_best_units_of_the_whole_network_stay_and_every_layer_keeps_its_floor() -> None:
+    scores = {"first": torch.tensor([9.0, 0.1, 8.0, 7.0]), "last": torch.tensor([0.3, 0.2, 0.01, 0.02])}
+    keep = choose(scores, fraction=3 / 8, floor=0.5)
+    assert keep["first"].tolist() == [0, 2, 3]
+    assert keep["last"].tolist() == [0, 1]
+
+
+def test_wide_layers_keep_multiples_of_eight() -> None:
+    scores = {"wide": torch.arange(64.0), "narrow": torch.arange(10.0)}
+    keep = choose(scores, fraction=0.3, floor=0.05)
+    assert len(keep["wide"]) % 8 == 0
+    assert 0 < len(keep["wide"]) < 64
+
+
+def _trained() -> tuple[Network, Engram]:
+    memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False}))
+    *below, last = memory.network.stack
+    return Network(memory.network.layout, below), last
+
+
+@pytest.mark.parametrize("needed", [0.0, 0.3, 0.55, 0.9])
+def test_bisection_finds_the_narrowest_engram_that_holds(needed: float) -> None:
+    """Against a judge whose answer depends on the size alone, compared with trying every size."""
+    _, engram = _trained()
+    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    whole = sum(engram.units.values())
+
+    def accuracy_of(candidate: Engram) -> float:
+        return 1.0 if sum(candidate.units.values()) >= needed * whole else 0.0
+
+    found = smallest(engram, scores, 0.05, 1.0, accuracy_of, steps=12)
+    sizes = [sum(len(kept) for kept in choose(scores, count / whole, 0.05).values()) for count in range(1, whole + 1)]
+    narrower = [size for size in sizes if needed * whole <= size < whole]
+    if not narrower:
+        assert found is None
+    else:
+        assert found is not None
+        assert sum(found.engram.units.values()) == min(narrower)
+
+
+def test_nothing_is_found_when_nothing_narrower_holds() -> None:
+    _, engram = _trained()
+    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    assert smallest(engram, scores, 0.05, 1.0, lambda candidate: 0.0) is None
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "taylor", "lrp", "random"])
+def test_scores_have_one_positive_mean_number_per_unit(kind: str) -> None:
+    network, engram = _trained()
+    before = {name: value.clone() for name, value in engram.state_dict().items()}
+    for parameter in engram.parameters():
+        parameter.requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    scores = score_units(kind, network, engram, bars(1), generator, Reporter(), torch.device("cpu"))
+    for layer, units in engram.units.items():
+        assert scores[layer].shape == (units,)
+        assert (scores[layer] >= 0).all()
+        assert float(scores[layer].mean()) == pytest.approx(1.0, abs=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in engram.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["taylor", "lrp"])
+def test_a_unit_that_says_nothing_scores_nothing(kind: str) -> None:
+    network, engram = _trained()
+    with torch.no_grad():
+        norm = engram.get_submodule("blocks.conv1.norm")
+        assert isinstance(norm.weight, torch.Tensor)
+        assert isinstance(norm.bias, torch.Tensor)
+        norm.weight[0], norm.bias[0] = 0.0, -1.0
+    for parameter in engram.parameters():
+        parameter.requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    scores = score_units(kind, network, engram, bars(1), generator, Reporter(), torch.device("cpu"))
+    assert float(scores["conv1"][0]) < 1e-6
+    assert float(scores["conv1"].max()) > 0.5
+
+
+def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
+    network, engram = _trained()
+    examples = bars(1)
+    trained = measure(network, engram, examples)
+    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    found = smallest(
+        engram, scores, 0.05, trained.accuracy - 0.05, lambda candidate: measure(network, candidate, examples).accuracy
+    )
+    if found is not None:
+        assert measure(network, found.engram, examples).accuracy == found.accuracy >= trained.accuracy - 0.05

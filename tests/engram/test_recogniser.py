@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from engram.density import Density
+from engram.errors import UnknownTask
+from engram.recogniser import fitted_temperature
+from engram.sums import RIDGE, Sums
+from tests.engram.patterns import bars, learned
+
+
+def _features(count: int, size: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_sums_solve_what_ridge_regression_solves() -> None:
+    features, labels = _features(200, 12, 0), torch.arange(200) % 3
+    sums = Sums.empty(12).widened(3).plus(features, labels)
+    weights = sums.solve().numpy()
+    phi = np.concatenate([features.double().numpy(), np.ones((200, 1))], 1)
+    ridge = RIDGE * float((phi.T @ phi).diagonal().mean())
+    expected = Ridge(alpha=ridge, fit_intercept=False).fit(phi, np.eye(3)[labels.numpy()]).coef_.T
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+
+
+def test_sums_do_not_depend_on_the_order_of_tasks() -> None:
+    parts = [(_features(50, 8, seed), torch.full((50,), seed)) for seed in range(3)]
+    forward, backward = Sums.empty(8).widened(3), Sums.empty(8).widened(3)
+    for features, labels in parts:
+        forward = forward.plus(features, labels)
+    for features, labels in reversed(parts):
+        backward = backward.plus(features, labels)
+    torch.testing.assert_close(forward.gram, backward.gram, rtol=1e-13, atol=1e-12)
+    torch.testing.assert_close(forward.solve(), backward.solve(), rtol=1e-5, atol=1e-6)
+
+
+def test_packing_sums_loses_nothing() -> None:
+    sums = Sums.empty(8).widened(2).plus(_features(30, 8, 0), torch.arange(30) % 2)
+    again = Sums.unpacked(sums.packed(), sums.moments, sums.counts)
+    assert torch.equal(again.gram, sums.gram)
+    assert len(sums.packed()) == 9 * 10 // 2
+
+
+def test_distance_is_mahalanobis_while_all_directions_are_kept() -> None:
+    features, labels = _features(300, 6, 1) * torch.arange(1, 7), torch.arange(300) % 2
+    features[labels == 1] += 5
+    density = Density.fit(features, labels, 2, features[:50])
+    centred = torch.cat([features[labels == c] - features[labels == c].mean(0) for c in range(2)]).double().numpy()
+    covariance = centred.T @ centred / 298
+    covariance = 0.99 * covariance + 0.01 * covariance.diagonal().mean() * np.eye(6)
+    for row, distance in zip(features[:20].double().numpy(), density.distance(features[:20]).tolist(), strict=True):
+        offsets = [row - features[labels == c].double().numpy().mean(0) for c in range(2)]
+        expected = min(float(offset @ np.linalg.solve(covariance, offset)) for offset in offsets)
+        assert distance == pytest.approx(expected, rel=1e-3)
+
+
+def test_p_values_are_small_for_the_unusual_and_uniform_for_the_usual() -> None:
+    features, labels = _features(600, 10, 2), torch.zeros(600, dtype=torch.int64)
+    density = Density.fit(features[:400], labels[:400], 1, features[400:])
+    usual = density.p_value(density.distance(_features(2000, 10, 3)))
+    assert 0.4 < float(usual.mean()) < 0.6
+    assert 0.02 < float((usual < 0.05).double().mean()) < 0.11
+    unusual = density.p_value(density.distance(_features(50, 10, 4) + 6))
+    assert float(unusual.max()) <= 1 / 200
+
+
+def test_the_temperature_is_the_one_that_scaled_the_logits() -> None:
+    logits = _features(4000, 3, 5) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(6))[:, 0]
+    assert float(fitted_temperature(logits * 4, labels)) == pytest.approx(4.0, rel=0.15)
+
+
+def test_tasks_are_recognised_and_probabilities_add_up() -> None:
+    memory = learned("cnn", tasks=3)
+    right = total = 0
+    for task in range(3):
+        examples = bars(task, count=20)
+        answers = memory.predict(examples.images, top_k=6)
+        for answer in answers:
+            assert sum(candidate.probability for candidate in answer.top) == pytest.approx(1.0, abs=1e-4)
+            assert answer.top[0].label == answer.label
+            assert answer.probability <= answer.task_probability + 1e-6
+            assert 0.0 <= answer.novelty <= 1.0
+        right += sum(answer.task == f"task {task}" for answer in answers)
+        total += len(answers)
+    assert right / total > 0.9
+
+
+def test_a_given_task_skips_recognition() -> None:
+    memory = learned("cnn", tasks=2)
+    for answer in memory.predict(bars(0).images[:8], task="task 1", top_k=5):
+        assert answer.task == "task 1"
+        assert answer.task_probability == 1.0
+        assert {candidate.label for candidate in answer.top} == {"task 1 class 0", "task 1 class 1"}
+    with pytest.raises(UnknownTask):
+        memory.predict(bars(0).images[:1], task="nothing")
+
+
+def test_noise_is_not_known() -> None:
+    memory = learned("cnn", tasks=2)
+    noise = torch.randint(0, 256, (32, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
+    known = memory.predict(bars(0).images[:32])
+    strange = memory.predict(noise)
+    assert np.mean([answer.novelty for answer in strange]) > np.mean([answer.novelty for answer in known])
+
+
+def test_slices_of_an_observation_answer_alike() -> None:
+    memory = learned("cnn", tasks=2)
+    observation = memory.observe(bars(0).images[:6])
+    assert observation[2:4].answers() == observation.answers()[2:4]
+    assert torch.equal(observation[2:4].logits("task 1"), observation.logits("task 1")[2:4])
