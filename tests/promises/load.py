@@ -39,6 +39,10 @@ class Load:
         self._over.set()
         self._thread.join()
 
+    def serves(self, version: int) -> bool:
+        """Whether every replica has answered with this version."""
+        return all((replica, version) in self.first_seen for replica in self.replicas)
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as clients:
             for number in range(self.connections):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from tests.digits import png
 from tests.promises.load import Load
@@ -20,7 +21,7 @@ def test_no_request_fails_and_new_versions_serve_soon_on_both_replicas(stack: St
     with Load(stack.replicas, MODEL, png(0, 100)) as load:
         for number, (task, digits) in enumerate((("second", (2, 3)), ("third", (4, 5))), 2):
             assert stack.learn(MODEL, task, digits, epochs=30, patience=30)["version"] == number
-            assert eventually(lambda n=number: all((r, n) in load.first_seen for r in stack.replicas), 10)  # type: ignore[misc]  # a default binds the number
+            assert eventually(partial(load.serves, number), 10)
     assert load.failures == []
     assert load.versions == {1, 2, 3}
     assert load.answers > 100
