@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from torch import Tensor
 
@@ -17,7 +18,14 @@ from engram.definition import InputShape
 from engram.errors import ImageError
 from engram.images import ImageLimits, decode
 from service.bodies import read_json
-from service.errors import InvalidBase64, InvalidRequest, ServiceError, TooManyImages, UnsupportedMediaType
+from service.errors import (
+    InvalidBase64,
+    InvalidMultipart,
+    InvalidRequest,
+    ServiceError,
+    TooManyImages,
+    UnsupportedMediaType,
+)
 from service.metrics import Metrics
 
 Source = bytes | ServiceError
@@ -29,7 +37,7 @@ async def read(request: Request, most: int) -> list[Source]:
 
     Raises
     ------
-    UnsupportedMediaType, InvalidRequest, InvalidJson, TooManyImages
+    UnsupportedMediaType, InvalidRequest, InvalidJson, InvalidMultipart, TooManyImages
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data":
@@ -47,12 +55,18 @@ async def read(request: Request, most: int) -> list[Source]:
 
 
 async def _from_multipart(request: Request, most: int) -> list[Source]:
-    async with request.form(max_files=float("inf"), max_fields=16) as form:
-        parts = form.getlist("image")
+    try:
+        form = await request.form(max_files=float("inf"), max_fields=16)
+    except HTTPException as error:
+        raise InvalidMultipart(error.detail) from error
+    parts = form.getlist("image")
+    try:
         _bound(len(parts), most)
         if not parts:
             raise InvalidRequest("The form has no part called image.")
         return [await part.read() if isinstance(part, UploadFile) else part.encode() for part in parts]
+    finally:
+        await form.close()
 
 
 def _from_json(body: Any, most: int) -> list[Source]:

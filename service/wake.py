@@ -25,7 +25,9 @@ class Waker:
             broker_transport_options={
                 "socket_timeout": 2.0,
                 "socket_connect_timeout": 2.0,
-                "retry_policy": {"max_retries": 0},
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0,
             },
         )
 

@@ -142,4 +142,4 @@ def test_a_form_without_an_image(service: Service) -> None:
     answer = service.client.post(PREDICT, files=[("picture", ("x", b"", "image/png"))])
     assert problem(answer) == (422, "invalid_request")
     broken = service.client.post(PREDICT, content=b"x", headers={"Content-Type": "multipart/form-data"})
-    assert broken.status_code == 400
+    assert problem(broken) == (400, "invalid_multipart")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from service.settings import ServiceSettings
+from tests.conftest import RedisServer
 from tests.digits import QUICK, archive
 from tests.learned import create, learn
 from tests.service.running import Service, running
@@ -93,6 +95,18 @@ def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
     assert len(service.vault.objects.list("data")) == 1
     service.client.post(f"/v1/jobs/{first.json()['job']['id']}/cancel").raise_for_status()
     assert upload(service, "grün & blau", archive((6, 7), 4)).status_code == 202
+
+
+def test_a_task_is_taken_in_while_redis_is_away(learned_settings: ServiceSettings, own_redis: RedisServer) -> None:
+    with running(learned_settings.model_copy(update={"redis_url": own_redis.url})) as service:
+        own_redis.stop()
+        began = time.monotonic()
+        response = upload(service, "high", archive((8, 9), 4))
+        assert response.status_code == 202
+        assert time.monotonic() - began < 5
+        job = response.json()["job"]["id"]
+        assert [job.id for job in service.vault.jobs.open_jobs("digits")] == [job]
+        assert service.client.get(f"/v1/jobs/{job}").json()["state"] == "queued"
 
 
 def test_no_room_is_told_at_submission(service: Service) -> None:
