@@ -29,6 +29,15 @@ def learned_store(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> P
     return folder
 
 
+@pytest.fixture(scope="session")
+def reader(learned_store: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with the model `digits` and its two tasks, for tests that change nothing."""
+    store = tmp_path_factory.mktemp("reader") / "store"
+    shutil.copytree(learned_store, store)
+    with running(ServiceSettings(store_url=str(store), redis_url=redis_url, drain_seconds=0)) as service:
+        yield service
+
+
 @pytest.fixture
 def settings(vault_settings: VaultSettings) -> ServiceSettings:
     """Settings of a service over an empty store."""

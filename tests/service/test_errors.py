@@ -137,8 +137,8 @@ def test_a_body_that_is_too_large_is_told_so_where_the_framework_reads_it() -> N
         ("GET", "/v1/models?limit=0", 422, "invalid_request"),
     ],
 )
-def test_what_is_not_there(empty: Service, method: str, path: str, status: int, code: str) -> None:
-    response = empty.client.request(method, path)
+def test_what_is_not_there(reader: Service, method: str, path: str, status: int, code: str) -> None:
+    response = reader.client.request(method, path)
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
     assert (response.status_code, body["status"], body["code"]) == (status, status, code)

@@ -15,8 +15,8 @@ PNG = {"Content-Type": "image/png"}
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap"])
-def test_a_picture(service: Service, style: str) -> None:
-    response = service.client.post(EXPLAIN, params={"format": style}, content=png(2, 100), headers=PNG)
+def test_a_picture(reader: Service, style: str) -> None:
+    response = reader.client.post(EXPLAIN, params={"format": style}, content=png(2, 100), headers=PNG)
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "image/png"
     assert response.headers["X-Engram-Task"] == "mid"
@@ -27,9 +27,9 @@ def test_a_picture(service: Service, style: str) -> None:
         assert min(picture.size) >= 8
 
 
-def test_numbers_that_add_up(service: Service) -> None:
+def test_numbers_that_add_up(reader: Service) -> None:
     params = {"format": "json", "target": "digit-1", "task": "low"}
-    answer = service.client.post(EXPLAIN, params=params, content=png(1, 100), headers=PNG).json()
+    answer = reader.client.post(EXPLAIN, params=params, content=png(1, 100), headers=PNG).json()
     assert (answer["task"], answer["label"], answer["version"]) == ("low", "digit-1", 2)
     values = [value for channel in answer["relevance"] for row in channel for value in row]
     assert len(values) == 64
@@ -46,13 +46,13 @@ def test_numbers_that_add_up(service: Service) -> None:
         ({"format": "gif"}, 422, "invalid_request"),
     ],
 )
-def test_what_is_not_there(service: Service, params: dict[str, str], status: int, code: str) -> None:
-    response = service.client.post(EXPLAIN, params=params, content=png(1, 100), headers=PNG)
+def test_what_is_not_there(reader: Service, params: dict[str, str], status: int, code: str) -> None:
+    response = reader.client.post(EXPLAIN, params=params, content=png(1, 100), headers=PNG)
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_one_image_at_a_time(service: Service) -> None:
+def test_one_image_at_a_time(reader: Service) -> None:
     two = [("image", ("x", png(1, 1), "image/png"))] * 2
-    assert service.client.post(EXPLAIN, files=two).json()["code"] == "too_many_images"
-    bad = service.client.post(EXPLAIN, content=b"", headers=PNG)
+    assert reader.client.post(EXPLAIN, files=two).json()["code"] == "too_many_images"
+    bad = reader.client.post(EXPLAIN, content=b"", headers=PNG)
     assert (bad.status_code, bad.json()["code"]) == (422, "empty_image")

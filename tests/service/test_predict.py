@@ -21,8 +21,8 @@ def images(*data: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
     return [("image", ("x", one, "image/png")) for one in data]
 
 
-def test_one_image_as_the_body(service: Service) -> None:
-    response = service.client.post(PREDICT, params={"top_k": 3}, content=png(2, 100), headers=PNG)
+def test_one_image_as_the_body(reader: Service) -> None:
+    response = reader.client.post(PREDICT, params={"top_k": 3}, content=png(2, 100), headers=PNG)
     assert response.status_code == 200
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("digits", 2)
@@ -35,19 +35,19 @@ def test_one_image_as_the_body(service: Service) -> None:
     assert first == {key: prediction[key] for key in ("task", "label", "probability")}
 
 
-def test_every_kind_of_body_gives_the_same_answer(service: Service) -> None:
+def test_every_kind_of_body_gives_the_same_answer(reader: Service) -> None:
     data = [png(0, 100), png(1, 101)]
     instances = [{"b64": base64.b64encode(one).decode()} for one in data]
-    parts = service.client.post(PREDICT, files=images(*data)).json()
-    as_json = service.client.post(PREDICT, json={"instances": instances}).json()
+    parts = reader.client.post(PREDICT, files=images(*data)).json()
+    as_json = reader.client.post(PREDICT, json={"instances": instances}).json()
     assert parts == as_json
     assert len(parts["predictions"]) == 2
-    single = service.client.post(PREDICT, content=data[0], headers={"Content-Type": "application/octet-stream"}).json()
+    single = reader.client.post(PREDICT, content=data[0], headers={"Content-Type": "application/octet-stream"}).json()
     assert single["predictions"][0]["label"] == parts["predictions"][0]["label"]
 
 
-def test_a_bad_image_among_others_fails_alone(service: Service) -> None:
-    answer = service.client.post(PREDICT, files=images(png(0, 100), b"", b"no image", png(1, 100)))
+def test_a_bad_image_among_others_fails_alone(reader: Service) -> None:
+    answer = reader.client.post(PREDICT, files=images(png(0, 100), b"", b"no image", png(1, 100)))
     assert answer.status_code == 200
     first, empty, none, last = answer.json()["predictions"]
     assert first["task"] == last["task"] == "low"
@@ -60,21 +60,21 @@ def test_a_bad_image_among_others_fails_alone(service: Service) -> None:
         "code": "not_an_image",
     }
     b64 = {"instances": [{"b64": "***"}, {}, {"b64": base64.b64encode(png(0, 100)).decode()}]}
-    bad, missing, good = service.client.post(PREDICT, json=b64).json()["predictions"]
+    bad, missing, good = reader.client.post(PREDICT, json=b64).json()["predictions"]
     assert bad["error"]["code"] == missing["error"]["code"] == "invalid_base64"
     assert good["task"] == "low"
 
 
-def test_when_all_images_are_bad_the_request_fails(service: Service) -> None:
-    answer = service.client.post(PREDICT, files=images(b"", b"no image"))
+def test_when_all_images_are_bad_the_request_fails(reader: Service) -> None:
+    answer = reader.client.post(PREDICT, files=images(b"", b"no image"))
     assert (answer.status_code, answer.json()["code"]) == (422, "empty_image")
 
 
-def test_logits_are_the_bytes_that_the_memory_gives(service: Service) -> None:
+def test_logits_are_the_bytes_that_the_memory_gives(reader: Service) -> None:
     data = [png(0, 100), png(3, 100), png(1, 100)]
-    answer = service.client.post(PREDICT, params={"task": "low", "logits": True}, files=images(*data)).json()
+    answer = reader.client.post(PREDICT, params={"task": "low", "logits": True}, files=images(*data)).json()
     batch = torch.stack([torch.from_numpy(pixels(d, 100))[None] for d in (0, 3, 1)])
-    expected = service.runtime.live.current("digits").memory.observe(batch).logits("low")
+    expected = reader.runtime.live.current("digits").memory.observe(batch).logits("low")
     sent = b"".join(struct.pack("<2f", *one["logits"]) for one in answer["predictions"])
     assert sent == expected.numpy().tobytes()
     assert all(one["task"] == "low" for one in answer["predictions"])
@@ -91,22 +91,22 @@ def test_logits_are_the_bytes_that_the_memory_gives(service: Service) -> None:
         ({"logits": True}, 422, "invalid_request"),
     ],
 )
-def test_questions_that_cannot_be_answered(service: Service, params: dict[str, str], status: int, code: str) -> None:
-    answer = service.client.post(PREDICT, params=params, content=png(0, 100), headers=PNG)
+def test_questions_that_cannot_be_answered(reader: Service, params: dict[str, str], status: int, code: str) -> None:
+    answer = reader.client.post(PREDICT, params=params, content=png(0, 100), headers=PNG)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_an_older_version_answers_when_asked(service: Service) -> None:
+def test_an_older_version_answers_when_asked(reader: Service) -> None:
     image = png(2, 100)
-    old = service.client.post(PREDICT, params={"version": 1}, content=image, headers=PNG).json()
+    old = reader.client.post(PREDICT, params={"version": 1}, content=image, headers=PNG).json()
     assert (old["version"], old["predictions"][0]["task"]) == (1, "low")
-    new = service.client.post(PREDICT, params={"version": 2}, content=image, headers=PNG).json()
+    new = reader.client.post(PREDICT, params={"version": 2}, content=image, headers=PNG).json()
     assert (new["version"], new["predictions"][0]["task"]) == (2, "mid")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "", "application/xml"])
-def test_other_media_types_are_refused(service: Service, kind: str) -> None:
-    answer = service.client.post(PREDICT, content=png(0, 100), headers={"Content-Type": kind})
+def test_other_media_types_are_refused(reader: Service, kind: str) -> None:
+    answer = reader.client.post(PREDICT, content=png(0, 100), headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
@@ -132,14 +132,14 @@ def test_what_a_request_may_hold_is_bounded(learned_settings: ServiceSettings) -
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"instances": []}', b'{"instances": {}}', b"[" * 100_000])
-def test_json_that_is_none_or_says_nothing(service: Service, body: bytes) -> None:
-    answer = service.client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
+def test_json_that_is_none_or_says_nothing(reader: Service, body: bytes) -> None:
+    answer = reader.client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
     expected = (400, "invalid_json") if body in (b"{", b"[" * 100_000) else (422, "invalid_request")
     assert problem(answer) == expected
 
 
-def test_a_form_without_an_image(service: Service) -> None:
-    answer = service.client.post(PREDICT, files=[("picture", ("x", b"", "image/png"))])
+def test_a_form_without_an_image(reader: Service) -> None:
+    answer = reader.client.post(PREDICT, files=[("picture", ("x", b"", "image/png"))])
     assert problem(answer) == (422, "invalid_request")
-    broken = service.client.post(PREDICT, content=b"x", headers={"Content-Type": "multipart/form-data"})
+    broken = reader.client.post(PREDICT, content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert problem(broken) == (400, "invalid_multipart")

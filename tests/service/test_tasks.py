@@ -78,13 +78,13 @@ def test_an_upload_becomes_a_job(service: Service) -> None:
     ],
 )
 def test_what_is_refused_leaves_no_trace(
-    service: Service, name: str | None, data: bytes | None, options: str | None, status: int, code: str
+    reader: Service, name: str | None, data: bytes | None, options: str | None, status: int, code: str
 ) -> None:
-    response = upload(service, name, data, options)
+    response = upload(reader, name, data, options)
     assert response.headers["Content-Type"] == "application/problem+json"
     assert (response.status_code, response.json()["code"]) == (status, code)
-    assert stored(service) == []
-    assert service.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+    assert stored(reader) == []
+    assert reader.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
 
 
 def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
@@ -153,18 +153,18 @@ def test_an_upload_that_is_too_large(bounded: Service) -> None:
     assert upload(bounded, "new", archive((8, 9), 20)).status_code == 202
 
 
-def test_forms_that_are_none(service: Service) -> None:
+def test_forms_that_are_none(reader: Service) -> None:
     for content in (b"", b"nonsense", b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\nno end'):
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        response = service.client.post(TASKS, content=content, headers=headers)
+        response = reader.client.post(TASKS, content=content, headers=headers)
         assert (response.status_code, response.json()["code"]) == (400, "invalid_multipart")
-    unbound = service.client.post(TASKS, content=b"x", headers={"Content-Type": "multipart/form-data"})
+    unbound = reader.client.post(TASKS, content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert (unbound.status_code, unbound.json()["code"]) == (400, "invalid_multipart")
-    twice = service.client.post(TASKS, files=[("data", ("x", b"x")), ("data", ("x", b"x"))])
+    twice = reader.client.post(TASKS, files=[("data", ("x", b"x")), ("data", ("x", b"x"))])
     assert (twice.status_code, twice.json()["code"]) == (400, "invalid_multipart")
-    many = service.client.post(TASKS, files=[("note", (None, "x"))] * 20)
+    many = reader.client.post(TASKS, files=[("note", (None, "x"))] * 20)
     assert (many.status_code, many.json()["code"]) == (400, "invalid_multipart")
-    other = service.client.post(TASKS, content=b"x", headers={"Content-Type": "application/zip"})
+    other = reader.client.post(TASKS, content=b"x", headers={"Content-Type": "application/zip"})
     assert (other.status_code, other.json()["code"]) == (415, "unsupported_media_type")
 
 
