@@ -22,7 +22,7 @@ def main() -> int:
     )
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
-    prepare(settings.worker_threads)
+    prepare(settings.worker_threads, settings.device)
     with Vault.connect(settings) as vault:
         workshop = Workshop(vault, settings)
         app = create_app(settings.redis_url)

@@ -18,7 +18,7 @@ from engram.progress import Progress
 from vault.errors import Damaged, NotFound, UnknownModel
 from vault.jobs import Job
 from vault.vault import Vault
-from worker import publishing, source
+from worker import device, publishing, source
 from worker.interruption import Interrupted, Interruption
 from worker.progress import Reporter
 from worker.settings import WorkerSettings
@@ -109,9 +109,11 @@ class _Attempt:
         options = LearnOptions.model_validate(self._job.options)
         archive = self._read(memory.definition, options)
         before = certificate.certify(memory)
+        memory.to(device.chosen(self._settings.device))
         report = memory.learn(
             self._job.task, archive.examples, options, progress=self._learning, cancel=self._interruption
         )
+        memory.to("cpu")
         self._enter("verifying", _LEARNING[1])
         parts = snapshot.dump(memory)
         proof = self._verify(parts, before, {self._job.task: {"recognised": report.recognised}})

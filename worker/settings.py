@@ -14,6 +14,9 @@ class WorkerSettings(VaultSettings):
 
     worker_threads: int = Field(default=1, ge=1, le=256)
     """Threads of PyTorch. A certificate names the number, since answers are compared as bytes only at the same."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What tasks are learned on; `auto` is a GPU where there is one. What is published is verified on the processor,
+    which is what services answer with."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Attempts that may break off before a job fails; those a worker gave up when it was told to stop do not count."""
     reconcile_seconds: float = Field(default=5.0, gt=0, le=3600)

@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.runtime import Parts
+from service.schemas import HeatmapAnswer
 
 router = APIRouter(tags=["explain"])
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"image/png": {}, "application/json": {}},
+        "content": {"image/png": {}, "application/json": {"schema": HeatmapAnswer.model_json_schema()}},
         "headers": {
             name: {"schema": {"type": "string"}} for name in ("X-Engram-Task", "X-Engram-Label", "X-Engram-Version")
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -12,6 +14,7 @@ from service import history
 from service.live import Loaded
 from service.runtime import Paging, Parts
 from service.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
+from vault.errors import UnknownModel
 from vault.models import Model
 from vault.vault import Vault
 
@@ -45,11 +48,15 @@ async def create(body: ModelRequest, parts: Parts) -> JSONResponse:
 def index(page: Paging, parts: Parts) -> ModelPage:
     """All models by name."""
     found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
-    return ModelPage(models=[_summary(parts.vault, model) for model in found], next=following)
+    with ThreadPoolExecutor(8) as pool:  # a log each, and a bucket may be far away
+        return ModelPage(models=[*pool.map(partial(_summary, parts.vault), found)], next=following)
 
 
 def _summary(vault: Vault, model: Model) -> ModelSummary:
-    head = vault.log.head(model.name)
+    try:
+        head = vault.log.head(model.name)
+    except UnknownModel:  # deleted since it was listed
+        head = None
     return ModelSummary(
         name=model.name,
         version=head.version if head else 0,

@@ -23,6 +23,7 @@ from tests.learned import MODEL, create, examples, learn, submit, worker_setting
 from vault.errors import JobOver, LeaseLost, StoreUnavailable
 from vault.jobs import Job
 from vault.log import Commit
+from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker import learning, publishing
 from worker.interruption import Interrupted, Interruption
@@ -261,3 +262,17 @@ def test_a_store_that_is_away_leaves_the_job_open(ready: Vault) -> None:
     blobs.unlink()
     (folder / "away").rename(blobs)
     assert run(ready, job).state == "succeeded"
+
+
+def test_all_of_it_over_s3_with_data_in_a_bucket(s3_settings: VaultSettings) -> None:
+    with Vault.connect(s3_settings) as vault:
+        create(vault)
+        bucket, _, prefix = s3_settings.store_url.removeprefix("s3://").partition("/")
+        vault.objects.put("given/digits.zip", archive((0, 1)))
+        uri = f"s3://{bucket}/{prefix}/given/digits.zip"
+        done = run(vault, vault.jobs.submit(MODEL, "low", uri, QUICK))
+        assert (done.state, done.error) == ("succeeded", None)
+        assert run(vault, submit(vault, "mid", (2, 3))).state == "succeeded"
+        gone = run(vault, vault.jobs.submit(MODEL, "high", f"{uri}.none", QUICK))
+        assert (gone.state, gone.error and gone.error["code"]) == ("failed", "data_unavailable")
+        assert vault.objects.exists("given/digits.zip")
