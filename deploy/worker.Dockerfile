@@ -1,14 +1,15 @@
 # docker build -f deploy/worker.Dockerfile -t engram-worker .
-# For NVIDIA GPUs: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126
+# PyPI's wheels of torch bring CUDA along. For a small image on processors alone, or for another CUDA, name
+# PyTorch's own package index for that build: --build-arg TORCH_INDEX=...
 FROM python:3.11-slim-bookworm AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/engram
 WORKDIR /src
 COPY constraints.txt ./
-RUN /opt/engram/bin/pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple \
+RUN /opt/engram/bin/pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
     -c constraints.txt "$(grep '^torch==' constraints.txt)"
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY engram engram
 COPY vault vault
 COPY service service

@@ -12,7 +12,7 @@ from engram.definition import Frozen
 class LearnOptions(Frozen):
     """How one task is learned; the defaults suit small images on a laptop."""
 
-    epochs: int = Field(default=6, ge=1, le=1000)
+    epochs: int = Field(default=5, ge=1, le=1000)
     """At most so many passes over the images before pruning."""
     patience: int = Field(default=2, ge=1, le=1000)
     """Epochs without a better held-out loss after which the plateau is reached."""

@@ -132,6 +132,17 @@ def demo(
     raise typer.Exit(run(output))
 
 
+@app.command()
+def digits(
+    output: Annotated[Path, typer.Option(help="Folder for the archives and images.")] = Path("digits"),
+) -> None:
+    """Write the demo's handwritten digits: five archives to learn from, and images kept apart to try them on."""
+    from service.digits import write
+
+    write(output)
+    typer.echo(f"Wrote five archives to {output}/ and held-out images to {output}/held-out/.")
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()

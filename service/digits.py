@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 from PIL import Image
@@ -45,6 +46,15 @@ def tasks(seed: int = 0) -> list[DigitsTask]:
         )
         for first in range(0, 10, 2)
     ]
+
+
+def write(output: Path, seed: int = 0) -> None:
+    """Write the archives as `<task>.zip`, and what was kept apart as `held-out/<digit>-<number>.png`."""
+    (output / "held-out").mkdir(parents=True, exist_ok=True)
+    for task in tasks(seed):
+        (output / f"{task.name}.zip").write_bytes(task.archive)
+        for number, (png, label) in enumerate(task.held_out):
+            (output / "held-out" / f"{label}-{number:03}.png").write_bytes(png)
 
 
 def _png(pixels: numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]) -> bytes:

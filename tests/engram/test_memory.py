@@ -184,7 +184,7 @@ def test_certificates_survive_json_and_notice_a_change() -> None:
     certificate = certify(memory)
     assert Certificate.from_dict(certificate.to_dict()) == certificate
     with torch.no_grad():
-        memory.network.stack[0].head.bias += 1e-7
+        memory.network.stack[0].head.bias.add_(1e-7)
     assert compare(certificate, certify(memory)) == ["task 0"]
 
 
