@@ -84,7 +84,7 @@ def certify(memory: Memory, routing: Mapping[str, dict[str, float]] | None = Non
     if memory.tasks:
         observation = memory.observe(probe_batch(memory.definition.input))
         tasks = {info.name: digest(observation.logits(info.name)) for info in memory.tasks}
-    return Certificate(tasks, environment(), dict(routing or {}))
+    return Certificate(tasks, environment(memory.device), dict(routing or {}))
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:

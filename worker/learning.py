@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from engram import certificate, snapshot
+from engram import snapshot
 from engram.archives import ReadArchive, read
 from engram.containers import ArchiveLimits
 from engram.definition import Definition
-from engram.errors import Cancelled, EngramError, RetentionViolated
+from engram.errors import Cancelled, EngramError
 from engram.images import ImageLimits
 from engram.options import LearnOptions
 from engram.progress import Progress
@@ -22,6 +22,7 @@ from worker import device, publishing, source
 from worker.interruption import Interrupted, Interruption
 from worker.progress import Reporter
 from worker.settings import WorkerSettings
+from worker.verification import before_learning, verify
 
 log = logging.getLogger("engram.worker")
 
@@ -108,7 +109,7 @@ class _Attempt:
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
         archive = self._read(memory.definition, options)
-        before = certificate.certify(memory)
+        before = before_learning(self._vault, head, memory)
         memory.to(device.chosen(self._settings.device))
         report = memory.learn(
             self._job.task, archive.examples, options, progress=self._learning, cancel=self._interruption
@@ -116,7 +117,7 @@ class _Attempt:
         memory.to("cpu")
         self._enter("verifying", _LEARNING[1])
         parts = snapshot.dump(memory)
-        proof = self._verify(parts, before, {self._job.task: {"recognised": report.recognised}})
+        proof = verify(parts, before, self._job.task, report.recognised)
         self._enter("publishing", 0.98)
         left_out = {"unreadable": [asdict(one) for one in archive.unreadable]}
         publication = publishing.Publication(
@@ -157,19 +158,3 @@ class _Attempt:
     def _learning(self, progress: Progress) -> None:
         begin, end = _LEARNING
         self._reporter(replace(progress, fraction=begin + progress.fraction * (end - begin)))
-
-    def _verify(
-        self, parts: snapshot.Parts, before: certificate.Certificate, routing: dict[str, dict[str, float]]
-    ) -> certificate.Certificate:
-        """The new version's certificate, made from its bytes as any service will read them.
-
-        Raises
-        ------
-        RetentionViolated
-            Some task answers the probes with other bytes than before learning.
-        """
-        rebuilt = snapshot.restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
-        proof = certificate.certify(rebuilt, routing)
-        if changed := certificate.compare(before, proof):
-            raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
-        return proof

@@ -26,9 +26,9 @@ from vault.log import Commit
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker import learning, publishing
-from worker.interruption import Interrupted, Interruption
-from worker.progress import Reporter
+from worker.interruption import Interrupted
 from worker.publishing import Moved
+from worker.verification import before_learning, verify
 
 
 def run(vault: Vault, job: Job, token: int | None = None, stop: Any = lambda: False, **changes: Any) -> Job:
@@ -227,16 +227,21 @@ def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
 def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) -> None:
     learn(ready, "low", (0, 1))
     memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
-    before = certify(memory)
-    job = submit(ready, "mid", (2, 3))
-    with Reporter(lambda figures: None, 1.0) as reporter:
-        interruption = Interruption(lambda: False, lambda: False, 1.0)
-        attempt = learning._Attempt(ready, job, 1, interruption, reporter, worker_settings(ready))
-        assert attempt._verify(dump(memory), before, {}).tasks == before.tasks
-        head_of_low = memory.network.stack[0].head
-        head_of_low.bias.data[0] += 1e-6
-        with pytest.raises(RetentionViolated, match="low"):
-            attempt._verify(dump(memory), before, {})
+    before = before_learning(ready, head(ready), memory)
+    proof = verify(dump(memory), before, "low", 1.0)
+    assert proof.tasks == before.tasks
+    assert set(proof.routing) == {"low"}
+    memory.network.stack[0].head.bias.data[0] += 1e-6
+    with pytest.raises(RetentionViolated, match="low"):
+        verify(dump(memory), before, "low", 1.0)
+
+
+def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(ready: Vault) -> None:
+    learn(ready, "low", (0, 1))
+    memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
+    memory.network.stack[0].head.bias.data[0] += 1e-6
+    with pytest.raises(RetentionViolated, match="as certified for version 1"):
+        before_learning(ready, head(ready), memory)
 
 
 def test_data_at_an_address(ready: Vault, tmp_path: Path) -> None:

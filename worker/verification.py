@@ -1,0 +1,50 @@
+"""Proof that learning changed no answer, made before anything is published."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from engram import snapshot
+from engram.certificate import Certificate, certify, compare
+from engram.errors import RetentionViolated
+from engram.memory import Memory
+from vault.log import Commit
+from vault.vault import Vault
+
+
+def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
+    """What the model answers to the probes today, which has to be what the version's own certificate says.
+
+    Raises
+    ------
+    RetentionViolated
+        In the environment that it was certified in, the version no longer answers with the certified bytes.
+    """
+    now = certify(memory)
+    if head.certificate is None:
+        return now
+    stored = Certificate.from_dict(json.loads(vault.objects.get_blob(head.certificate)))
+    if stored.environment == now.environment and (changed := compare(stored, now)):
+        raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
+    return replace(now, routing=stored.routing)
+
+
+def verify(parts: snapshot.Parts, before: Certificate, task: str, recognised: float) -> Certificate:
+    """The new version's certificate, made from its bytes as any service will read them.
+
+    Parameters
+    ----------
+    task, recognised
+        The new task, and the share of its held-out images that the recogniser gives to it.
+
+    Raises
+    ------
+    RetentionViolated
+        Some task answers the probes with other bytes than before learning.
+    """
+    rebuilt = snapshot.restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
+    proof = certify(rebuilt, {**before.routing, task: {"recognised_when_learned": recognised}})
+    if changed := compare(before, proof):
+        raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
+    return proof
