@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from engram import Examples
+from service.processes import spawn
 
 IMAGES_PER_REQUEST = 32
 CONNECTIONS = 4
@@ -45,9 +47,9 @@ class HttpMemory:
     def __init__(self, backbone: str, seed: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="engram-benchmark-")
         command = [sys.executable, "-m", "service", "serve", "--data", self._folder.name, "--port", "0"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = spawn(command, os.environ, stdout=subprocess.PIPE)  # ends when this process does
         assert self._process.stdout is not None
-        address = next(line.split()[-1] for line in self._process.stdout if "listening on" in line)
+        address = next(line.decode().split()[-1] for line in self._process.stdout if b"listening on" in line)
         self._client = httpx.Client(base_url=address, timeout=120)
         shape = {"channels": 1, "height": 28, "width": 28}
         self._ask("POST", "/v1/models", json={"name": "digits", "backbone": backbone, "input": shape, "seed": seed})

@@ -202,16 +202,21 @@ def _plan(path: Path, limits: ArchiveLimits) -> _Plan:
     if not paths:
         raise BadLayout("the archive holds no images; they belong into one folder for each class")
     top = _common_top(paths)
-    folders = {found[:-1]: _folder(found, top, parted=_is_parted(paths, top)) for found in paths}
+    parted = _is_parted(paths, top)
+    folders: dict[tuple[str, ...], tuple[str, str]] = {}
+    for found in paths:
+        if found[:-1] not in folders:
+            folders[found[:-1]] = _folder(found, top, parted=parted)
     for folder in _empty_folders(entries, depth=len(paths[0]) - 1):
-        folders.setdefault(folder, _folder((*folder, ""), top, parted=_is_parted(paths, top)))
+        folders.setdefault(folder, _folder((*folder, ""), top, parted=parted))
     members = sorted((entry for entry in files if entry.path[:-1] in folders), key=lambda entry: entry.path)
     classes = _classes(set(folders.values()), Counter(folders[entry.path[:-1]] for entry in members))
+    labels = {name: label for label, name in enumerate(classes)}
     places: dict[tuple[str, ...], tuple[str, int, int]] = {}
     sizes: Counter[str] = Counter()
     for entry in members:
         part, name = folders[entry.path[:-1]]
-        places[entry.path] = part, classes.index(name), sizes[part]
+        places[entry.path] = part, labels[name], sizes[part]
         sizes[part] += 1
     return _Plan(classes, places, sizes, sum(entry.size for entry in members))
 

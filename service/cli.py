@@ -30,6 +30,9 @@ TUNING = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     # Several small requests at once are served better by one thread each than each by all threads.
     "OMP_NUM_THREADS": "1",
+    # Threads that wait for each other by spinning take processors from those they wait for: beside a busy service, a
+    # worker with as many threads as there are processors then learns ten times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 """What PyTorch's processes want from their environment; what is set already stays."""
 

@@ -34,9 +34,8 @@ class EmbeddedError(Exception):
 
 
 def worker_threads() -> int:
-    """All processors this process may use but one, which is for the service."""
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, usable - 1)
+    """All processors this process may use: the worker is niced, and gives way to the service."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def redis_binary() -> str:
