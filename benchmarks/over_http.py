@@ -17,6 +17,7 @@ import httpx
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.measuring import Prediction
 from engram import Examples
 from service.processes import spawn
 
@@ -74,14 +75,14 @@ class HttpMemory:
         report: dict[str, object] = self._ask("GET", f"/v1/models/digits/tasks/{task}")["report"]
         return report
 
-    def predict(self, examples: Examples, task: str | None) -> list[tuple[str, str]]:
-        """(task, label) for every image."""
+    def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
+        """The answer for every image."""
         params = {} if task is None else {"task": task}
 
-        def ask(images: list[Tensor]) -> list[tuple[str, str]]:
+        def ask(images: list[Tensor]) -> list[Prediction]:
             parts = [("image", (f"{number}.png", png(image), "image/png")) for number, image in enumerate(images)]
             answered = self._ask("POST", "/v1/models/digits/predict", params=params, files=parts)
-            return [(row["task"], row["label"]) for row in answered["predictions"]]
+            return [Prediction(row["task"], row["label"], row["probability"]) for row in answered["predictions"]]
 
         def chunks() -> Iterator[list[Tensor]]:
             images = list(examples.images)

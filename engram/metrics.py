@@ -1,0 +1,48 @@
+"""The field's measures of a life of learning, from the matrix of accuracies, and of honest probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BINS = 15
+
+Matrix = Sequence[Sequence[float]]
+"""`matrix[i][j]`: accuracy on task j, measured after task i was learned; row i has i + 1 entries."""
+
+
+def average_accuracy(matrix: Matrix) -> float:
+    """Mean accuracy over all tasks after the last one was learned (Lopez-Paz and Ranzato 2017, ACC)."""
+    return sum(matrix[-1]) / len(matrix[-1])
+
+
+def forgetting(matrix: Matrix) -> float:
+    """How far each task but the last has fallen from its best, on average (Chaudhry et al. 2018); 0 for one task."""
+    last = len(matrix) - 1
+    falls = [max(matrix[i][task] for i in range(task, last)) - matrix[last][task] for task in range(last)]
+    return sum(falls) / len(falls) if falls else 0.0
+
+
+def backward_transfer(matrix: Matrix) -> float:
+    """How each task but the last has changed since it was learned, on average (Lopez-Paz and Ranzato 2017, BWT)."""
+    last = len(matrix) - 1
+    changes = [matrix[last][task] - matrix[task][task] for task in range(last)]
+    return sum(changes) / len(changes) if changes else 0.0
+
+
+def calibration_error(probabilities: Tensor, right: Tensor, bins: int = BINS) -> float:
+    """The expected calibration error (Guo et al. 2017): the gap between confidence and accuracy, over equal bins.
+
+    Parameters
+    ----------
+    probabilities
+        (N,) of the answers that were given.
+    right
+        (N,) whether they were right.
+    """
+    probabilities, right = probabilities.double(), right.double()
+    which = (probabilities * bins).long().clamp(0, bins - 1)  # (N,)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, which, probabilities - right)
+    return float(gaps.abs().sum() / len(probabilities))
