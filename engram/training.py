@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram.augment import augmented
@@ -25,6 +25,11 @@ EVALUATION_BATCH = 512
 
 STEPS_PER_EPOCH = 20
 """Small tasks take smaller batches until an epoch has about so many steps."""
+
+
+NORM_MOMENTUM = 0.1
+"""How much the newest batch counts in running statistics; the first batches count equally, so that nothing remains of
+the values that statistics start from, which a short run would otherwise be judged with."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ def batches(count: int, size: int, generator: torch.Generator | None = None) -> 
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
+
+
+def norms(engram: Engram) -> list[nn.BatchNorm2d]:
+    """The engram's normalisations."""
+    return [module for module in engram.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @torch.no_grad()
@@ -133,7 +143,7 @@ class Trainer:
             for chosen in batches(len(self.train), size, self.generator):
                 for group in optimiser.param_groups:
                     group["lr"] = run.rate(step, per_epoch)
-                loss = self._step(engram, optimiser, chosen)
+                loss = self._step(engram, optimiser, chosen, step)
                 running = loss if step == 0 else 0.9 * running + 0.1 * loss
                 step += 1
                 within = run.within(step / (per_epoch * run.epochs))
@@ -149,7 +159,9 @@ class Trainer:
         engram.eval()
         return best
 
-    def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor) -> float:
+    def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
+        for norm in norms(engram):
+            norm.momentum = max(NORM_MOMENTUM, 1 / (step + 1))
         images = augmented(pixels(self.train.images[chosen].to(self.device)), self.options.augment, self.generator)
         labels = self.train.labels[chosen].to(self.device)
         with torch.no_grad():

@@ -15,7 +15,7 @@ ALLOWED = {
     "vault": {"vault"},
     "service": {"service", "engram", "vault"},
     "worker": {"worker", "engram", "vault"},
-    "benchmarks": {"benchmarks", "engram", "vault", "service", "worker"},
+    "benchmarks": set(PACKAGES),
     "tests": set(PACKAGES),
 }
 """Which of our packages each may import."""

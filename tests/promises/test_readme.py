@@ -27,7 +27,7 @@ def test_the_session_works_when_pasted(tmp_path: Path) -> None:
     assert "curl" in lines
     with serving(tmp_path / "data") as server:
         script = lines.replace("http://localhost:8000", server.url)
-        script = script.replace(".venv/bin/engram", f"{sys.executable} -P -m service").replace("-sS", "-sS --fail")
+        script = script.replace(".venv/bin/engram", f"{sys.executable} -P -m service").replace("curl ", "curl --fail ")
         environment = {**plain_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
