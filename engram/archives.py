@@ -30,6 +30,9 @@ IMAGE_LIMITS = ImageLimits()
 SPLITS = ("train", "val")
 LONGEST_CLASS = 255
 
+PROBED = 32
+"""About how many images are tried before an upload is accepted, if none of them can be used."""
+
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN"})
 """What file managers leave behind, besides everything that begins with a dot."""
 
@@ -161,6 +164,34 @@ def read(
         if progress is not None and done * 100 // count > (done - 1) * 100 // count:
             progress(done / count)
     return ReadArchive(_examples(plan, images, labels), tuple(sorted(unreadable, key=lambda one: one.name)))
+
+
+def probe(
+    path: Path, shape: InputShape, limits: ArchiveLimits = LIMITS, image_limits: ImageLimits = IMAGE_LIMITS
+) -> None:
+    """Try images from all over an archive that `inspect` has passed, until one can be used.
+
+    An upload that is of the wrong kind throughout is so refused when it arrives, not when it is learned from.
+
+    Raises
+    ------
+    ImageError
+        What is wrong with the first image, when none of `PROBED` can be used.
+    """
+    plan = _plan(path, limits)
+    step = max(1, plan.sizes.total() // PROBED)
+    first: ImageError | None = None
+    for number, (_, unpack) in enumerate(_images(plan, path, limits)):
+        if number % step:
+            continue
+        try:
+            decode(unpack(), shape, image_limits)
+        except ImageError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _images(plan: _Plan, path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,7 +53,7 @@ class Definition(Frozen):
     """Multiplies the units that a new task may try in each layer."""
     depth: int | None = Field(default=None, ge=1, le=8)
     """Hidden layers of `mlp` (default 2) or stages of `cnn` (default 3); the residual networks have theirs by name."""
-    budget: float | dict[str, int] = 8.0
+    budget: Annotated[float, Field(gt=0, le=1024)] | dict[str, Annotated[int, Field(ge=1, le=2**20)]] = 8.0
     """Units per layer for all tasks together: a multiple of one task's units, or a number for each named layer."""
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)

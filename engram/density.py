@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -72,10 +73,10 @@ class Density:
 
     def distance(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,): squared distance to the nearest class."""
-        offsets = features[:, None] - self.means[None]  # (B, classes, F)
-        along = offsets @ self.directions  # (B, classes, rank)
-        within = (along.square() / self.variances).sum(2)  # (B, classes)
-        outside = (offsets.square().sum(2) - along.square().sum(2)).clamp_min(0) / self.rest
+        turned, centres = features @ self.directions, self.means @ self.directions  # (B, rank), (classes, rank)
+        scale = self.variances.sqrt()
+        within = _squared(turned / scale, centres / scale)  # (B, classes)
+        outside = (_squared(features, self.means) - _squared(turned, centres)).clamp_min(0) / self.rest
         return (within + outside).amin(1)
 
     def standardised(self, distances: Tensor) -> Tensor:
@@ -83,7 +84,24 @@ class Density:
         return (distances.clamp_min(1e-12).log() - self.centre) / self.scale
 
     def p_value(self, distances: Tensor) -> Tensor:
-        """The conformal p-value (B,): the share of held-out images at least as far away, never quite zero."""
+        """The conformal p-value (B,): the share of held-out images at least as far away.
+
+        Beyond the farthest of them, where counting ends at 1 / (n + 1) however far away an image is, it goes on falling
+        as the tail of a Gaussian over log distances does. A task with few held-out images can say no as well.
+        """
         count = len(self.grades)
         nearer = torch.searchsorted(self.grades, distances.contiguous())  # (B,)
-        return (count - nearer + 1) / (count + 1)
+        counted = (count - nearer + 1) / (count + 1)
+        farthest = self.standardised(self.grades[-1])
+        beyond = (_log_tail(self.standardised(distances)) - _log_tail(farthest)).clamp_max(0).exp()
+        return torch.where(distances > self.grades[-1], counted * beyond, counted)
+
+
+def _squared(points: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances (B, classes), by differences: the product form cancels where images are close."""
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _log_tail(values: Tensor) -> Tensor:
+    """The log of the share of a standard Gaussian above each value."""
+    return cast(Tensor, torch.special.log_ndtr(-values))

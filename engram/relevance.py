@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engram.blocks import AddBlock, ConvBlock
 from engram.errors import UnknownComposite
-from engram.layout import IMAGE
+from engram.layout import IMAGE, Node
 from engram.network import Engram, Joined, pixels
 from engram.pictures import picture
 
@@ -33,7 +33,10 @@ COMPOSITES = (
 GRADIENTS = ("guided_backprop", "gradient_times_input")
 """Composites that carry a gradient back, not relevance: nothing is conserved, and no relevance has to be shared."""
 
-CONSERVING = tuple(name for name in COMPOSITES if name not in GRADIENTS)
+CONSERVING = ("epsilon_plus", "epsilon_plus_flat", "excitation_backprop")
+"""Composites whose relevance sums to the explained logit, but for what a bias alone drives: a unit whose inputs are all
+zero has nothing to give its relevance to. The signed rules of the others conserve it only where no unit lacks positive
+or negative contributions, which deep networks do not promise."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class Heatmap:
     task: str
     label: str
     logit: float
-    """What is explained. For conserving composites the relevance sums to it, less what stabilisers and dead inputs
-    absorb."""
+    """What is explained; the relevance of composites in `CONSERVING` sums to it, less what biases alone drive."""
     composite: str
 
     @property
@@ -107,15 +109,20 @@ def private_copy(engram: Engram, *, share: bool) -> Engram:
     return private
 
 
-def composite_of(name: str, first: Sequence[str]) -> Any | None:
+def composite_of(name: str, first: Sequence[str], branches: Sequence[str]) -> Any | None:
     """The zennit composite of a name, or None for the plain gradient.
 
-    Rules for dense layers and convolutions leave biases out of the denominators, so that biases absorb no relevance.
+    Rules for dense layers and convolutions leave biases out of the denominators, so that biases absorb no relevance;
+    but for the gamma rule in residual networks, whose signed denominators would then vanish for units that are active
+    by their bias alone.
 
     Parameters
     ----------
     first
         Names of the modules that read the image: every owner has one of its own.
+    branches
+        Names of the convolutions whose outputs go unrectified into residual sums. Their values have both signs, with
+        which signed rules explode: they propagate by z+ whatever the composite.
 
     Raises
     ------
@@ -134,12 +141,12 @@ def composite_of(name: str, first: Sequence[str]) -> Any | None:
     convolution, dense, entry = {
         "epsilon_plus": (rules.ZPlus(**nobias), epsilon, None),
         "epsilon_plus_flat": (rules.ZPlus(**nobias), epsilon, flat),
-        "epsilon_gamma_box": (rules.Gamma(gamma=0.25, **nobias), epsilon, box),
+        "epsilon_gamma_box": (rules.Gamma(gamma=0.25, **({} if branches else nobias)), epsilon, box),
         "epsilon_alpha2_beta1": (rules.AlphaBeta(alpha=2, beta=1, **nobias), epsilon, None),
         "excitation_backprop": (rules.ZPlus(**nobias), rules.ZPlus(**nobias), None),
     }[name]
     layers = [*composites.layer_map_base(), ((nn.Conv2d,), convolution), ((nn.Linear,), dense)]
-    names = [] if entry is None else [(tuple(first), entry)]
+    names = [(tuple(branches), rules.ZPlus(**nobias)), *([] if entry is None else [(tuple(first), entry)])]
     return composites.NameLayerMapComposite(name_map=names, layer_map=layers)
 
 
@@ -147,10 +154,18 @@ def composite_of(name: str, first: Sequence[str]) -> Any | None:
 def relevance_rules(engram: Engram) -> Iterator[Engram]:
     """A private copy of one engram under the rules of `epsilon_plus`: its backward pass carries relevance."""
     private = private_copy(engram, share=True)
-    composite = composite_of("epsilon_plus", ())
+    composite = composite_of("epsilon_plus", (), ())
     assert composite is not None, "epsilon_plus is a zennit composite"
     with composite.context(private):
         yield private
+
+
+def _reads_image(node: Node) -> bool:
+    return node.sources == (IMAGE,)
+
+
+def _feeds_sum(node: Node) -> bool:
+    return not node.rectify
 
 
 class Explainer:
@@ -179,7 +194,7 @@ class Explainer:
         share = composite not in GRADIENTS
         with self._lock:
             reach = self._reach(owner, share)
-            rules = composite_of(composite, self._first(reach))
+            rules = composite_of(composite, self._names(reach, _reads_image), self._names(reach, _feeds_sum))
             engram = self._stack[owner]
             given = pixels(image[None]).to(next(engram.parameters()).device).requires_grad_(True)  # (1, C, H, W)
             if rules is None:
@@ -198,13 +213,14 @@ class Explainer:
         return copies[: owner + 1]
 
     @staticmethod
-    def _first(reach: nn.ModuleList) -> list[str]:
+    def _names(reach: nn.ModuleList, meant: Callable[[Node], bool]) -> list[str]:
+        """Names of every owner's linear modules at the nodes that are meant."""
         layout = cast(Engram, reach[0]).layout
         return [
             f"{number}.blocks.{node.name}.{'conv' if node.operation == 'conv' else 'linear'}"
             for number in range(len(reach))
             for node in layout.nodes
-            if node.mixing and node.sources == (IMAGE,)
+            if node.mixing and meant(node)
         ]
 
     @staticmethod

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import platform
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -26,6 +27,17 @@ def configure(threads: int) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

@@ -15,6 +15,7 @@ from engram.errors import Cancelled, EngramError
 from engram.images import ImageLimits
 from engram.options import LearnOptions
 from engram.progress import Progress
+from engram.runtime import threads
 from vault.errors import Damaged, NotFound, UnknownModel
 from vault.jobs import Job
 from vault.vault import Vault
@@ -109,7 +110,8 @@ class _Attempt:
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
         archive = self._read(memory.definition, options)
-        before = before_learning(self._vault, head, memory)
+        with threads(self._settings.torch_threads):
+            before = before_learning(self._vault, head, memory)
         memory.to(device.chosen(self._settings.device))
         report = memory.learn(
             self._job.task, archive.examples, options, progress=self._learning, cancel=self._interruption
@@ -117,7 +119,8 @@ class _Attempt:
         memory.to("cpu")
         self._enter("verifying", _LEARNING[1])
         parts = snapshot.dump(memory)
-        proof = verify(parts, before, self._job.task, report.recognised)
+        with threads(self._settings.torch_threads):
+            proof = verify(parts, before, self._job.task, report.recognised)
         self._enter("publishing", 0.98)
         left_out = {"unreadable": [asdict(one) for one in archive.unreadable]}
         publication = publishing.Publication(

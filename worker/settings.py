@@ -13,7 +13,9 @@ class WorkerSettings(VaultSettings):
     """Settings of one worker process; the environment name of `max_attempts` is `ENGRAM_MAX_ATTEMPTS`."""
 
     worker_threads: int = Field(default=1, ge=1, le=256)
-    """Threads of PyTorch. A certificate names the number, since answers are compared as bytes only at the same."""
+    """Threads of PyTorch while learning."""
+    torch_threads: int = Field(default=1, ge=1, le=256)
+    """Threads of one inference in the services: certificates are made with as many, since bits depend on the number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What tasks are learned on; `auto` is a GPU where there is one. What is published is verified on the processor,
     which is what services answer with."""

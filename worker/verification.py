@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 
 from engram import snapshot
@@ -11,6 +12,8 @@ from engram.errors import RetentionViolated
 from engram.memory import Memory
 from vault.log import Commit
 from vault.vault import Vault
+
+log = logging.getLogger("engram.worker")
 
 
 def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
@@ -25,7 +28,9 @@ def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
     if head.certificate is None:
         return now
     stored = Certificate.from_dict(json.loads(vault.objects.get_blob(head.certificate)))
-    if stored.environment == now.environment and (changed := compare(stored, now)):
+    if stored.environment != now.environment:
+        log.info("version %d was certified in another environment; its digests are made again here", head.version)
+    elif changed := compare(stored, now):
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
     return replace(now, routing=stored.routing)
 

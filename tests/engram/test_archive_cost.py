@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 from pathlib import Path
 
-from engram.archives import inspect
+import pytest
+from PIL import Image
+
+from engram.archives import inspect, probe
 from engram.containers import ArchiveLimits
+from engram.definition import InputShape
+from engram.errors import NotAnImage, WrongChannels
 
 
 def test_the_time_of_an_inspection_grows_with_the_archive_and_not_with_its_square(tmp_path: Path) -> None:
@@ -30,3 +36,24 @@ def test_the_time_of_an_inspection_grows_with_the_archive_and_not_with_its_squar
         return counted
 
     assert calls(4000) < 5 * calls(1000)
+
+
+def test_an_upload_of_the_wrong_kind_throughout_is_noticed_by_a_few_images(tmp_path: Path) -> None:
+    def archive(images: list[bytes]) -> Path:
+        path = tmp_path / "images.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            for number, data in enumerate(images):
+                file.writestr(f"{number % 2}/{number:03}.png", data)
+        return path
+
+    def png(mode: str) -> bytes:
+        out = io.BytesIO()
+        Image.new(mode, (8, 8), 50).save(out, "PNG")
+        return out.getvalue()
+
+    grey = InputShape(channels=1, height=8, width=8)
+    with pytest.raises(WrongChannels):
+        probe(archive([png("RGB")] * 100), grey)
+    with pytest.raises(NotAnImage):
+        probe(archive([b"text"] * 4), grey)
+    probe(archive([b"text"] * 40 + [png("L")] * 60), grey)

@@ -67,6 +67,16 @@ def test_p_values_are_small_for_the_unusual_and_uniform_for_the_usual() -> None:
     assert float(unusual.max()) <= 1 / 200
 
 
+def test_a_task_of_few_images_can_say_no_as_well() -> None:
+    features, labels = _features(60, 10, 2), torch.zeros(60, dtype=torch.int64)
+    density = Density.fit(features[:50], labels[:50], 1, features[50:])
+    distances = density.distance(torch.cat([_features(20, 10, 3), _features(20, 10, 4) + 8]))
+    p_values = density.p_value(distances)
+    assert float(p_values[20:].max()) < 0.01 < float(p_values[:20].median())
+    order = distances.argsort()
+    assert (p_values[order].diff() <= 1e-6).all(), "the farther away, the smaller"
+
+
 def test_the_temperature_is_the_one_that_scaled_the_logits() -> None:
     logits = _features(4000, 3, 5) * 2
     labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(6))[:, 0]

@@ -10,12 +10,12 @@ from PIL import Image
 from engram import Memory
 from engram.errors import UnknownComposite, UnknownLabel, UnknownTask
 from engram.relevance import COMPOSITES, CONSERVING
-from tests.engram.patterns import SIZE, bars, learned
+from tests.engram.patterns import QUICK, SIZE, bars, learned
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18", "resnet50"])
 def memory(request: pytest.FixtureRequest) -> Memory:
-    return learned(request.param, tasks=2)
+    return learned(request.param, tasks=2, options=QUICK.model_copy(update={"epochs": 6}))
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
@@ -30,14 +30,20 @@ def test_every_composite_explains_and_changes_nothing(memory: Memory, composite:
     assert torch.equal(memory.explain(image, task="task 0", composite=composite).relevance, heatmap.relevance)
 
 
-@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_plus_flat"])
+@pytest.mark.parametrize("composite", CONSERVING)
 def test_relevance_sums_to_the_explained_logit(memory: Memory, composite: str) -> None:
     for image in bars(1).images[:4]:
         heatmap = memory.explain(image, task="task 1", composite=composite)
-        assert composite in CONSERVING
-        # Units that a bias alone drives have no input to give relevance to: deep networks lose a little there.
-        lost = 0.1 if memory.definition.backbone == "resnet18" else 0.02
-        assert heatmap.total == pytest.approx(heatmap.logit, rel=lost)
+        # Units that a bias alone drives have no input to give relevance to: deep narrow networks lose some there.
+        lost = {"resnet18": 0.25, "resnet50": 0.6}.get(memory.definition.backbone, 0.01)
+        assert abs(heatmap.total - heatmap.logit) <= lost * abs(heatmap.logit)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_gamma_box", "epsilon_alpha2_beta1"])
+def test_signed_rules_do_not_explode_where_branches_cancel(memory: Memory, composite: str) -> None:
+    for image in torch.cat([bars(0).images[:4], bars(1).images[:4]]):
+        heatmap = memory.explain(image, composite=composite)
+        assert abs(heatmap.total) <= 3 * abs(heatmap.logit) + 0.5
 
 
 def test_the_first_layer_epsilon_rule_against_plain_arithmetic() -> None:
