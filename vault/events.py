@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,9 @@ log = logging.getLogger("engram.vault")
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 """States that a job does not leave; an event with such a `state` is a job's last."""
+
+LAST_ID = "end"
+"""Id of a job's last event, whether Redis told it or the job's record: so that it is known again once Redis forgot."""
 
 _CHANNEL = f"{PREFIX}versions"
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?")
@@ -84,14 +86,15 @@ class Events:
         last_id: str | None = None,
         over: Callable[[], Mapping[str, Any] | None] | None = None,
     ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        """The events of a job after the id `last_id`, as (id, event), until one has a final `state`.
+        """The events of a job after the id `last_id`, as (id, event), until one has a final `state`: it has `LAST_ID`.
 
         A Redis restart is waited for. Use `contextlib.aclosing` around it when the loop may be left early.
 
         Parameters
         ----------
         last_id
-            From the beginning when None; so too when it is no id of an event.
+            From the beginning when None; so too when it is no id of an event in Redis. Nothing comes after `LAST_ID`,
+            which is the caller's to see.
         over
             Asked, in a thread, when two seconds brought nothing: the last event when the job's record says that it is
             over, else None. It ends the iteration where the stream that had the last event got lost
@@ -110,11 +113,12 @@ class Events:
                     failures += 1
                     answer = []
                 for position, event in _entries(answer):
-                    yield position, event
                     if event.get("state") in FINAL:
+                        yield LAST_ID, event
                         return
+                    yield position, event
                 if not answer and over is not None and (last := await _ask(over)) is not None:
-                    yield _after(position), dict(last)
+                    yield LAST_ID, dict(last)
                     return
         finally:
             await client.aclose()
@@ -171,13 +175,6 @@ def _stream(job_id: str) -> str:
 
 def _pause(failures: int) -> float:
     return _PAUSES[min(failures, len(_PAUSES) - 1)]
-
-
-def _after(position: str) -> str:
-    """An id of this moment, in any case after `position`."""
-    milliseconds, _, sequence = position.partition("-")
-    moment = time.time_ns() // 1_000_000
-    return f"{moment}-0" if moment > int(milliseconds) else f"{milliseconds}-{int(sequence or 0) + 1}"
 
 
 def _entries(answer: Any) -> list[tuple[str, dict[str, Any]]]:

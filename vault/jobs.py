@@ -68,9 +68,9 @@ class Job:
     """Attempts begun."""
     cancel_requested: bool = False
     phase: str | None = None
-    """Of a running job."""
+    """Of a running job; of one that failed or was cancelled the last one, as long as Redis knows."""
     progress: dict[str, Any] = field(default_factory=dict)
-    """Of a running job: the figures last reported, such as `fraction`, `epoch`, `loss`; may be empty."""
+    """Figures reported with it: `fraction`, `epoch` and such; may be empty. Of a success only a `fraction` of 1."""
     error: dict[str, Any] | None = None
     """`code` and `detail` of a job that failed or was cancelled."""
     result: dict[str, Any] | None = None
@@ -335,7 +335,6 @@ class Jobs:
         job = self.get(job_id)
         if delete_upload and job.uploaded:
             self._objects.delete(f"data/{job.data}")
-        self._board.clear(job_id)
         if first:
             self._events.publish(job_id, _last_event(job))
         return job
@@ -370,7 +369,16 @@ class Jobs:
         except KeyError as error:
             raise Damaged(f"jobs/{job_id}/request.json", f"it lacks {error}") from error
         known.update(lineage=request.get("lineage"), extra=request.get("extra") or {})
-        return Job(**known, **(result if result is not None else self._open(job_id, known["model"])))
+        if result is None:
+            return Job(**known, **self._open(job_id, known["model"]))
+        return Job(**known, **result, **self._reached(job_id, result["state"]))
+
+    def _reached(self, job_id: str, state: Outcome) -> dict[str, Any]:
+        """How far a job that is over got."""
+        if state == "succeeded":
+            return {"progress": {"fraction": 1.0}}
+        figures = self._board.read(job_id)
+        return {"phase": figures.pop("phase", None), "progress": figures}
 
     def _open(self, job_id: str, model: str) -> dict[str, Any]:
         try:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from service.runtime import Paging, Parts, Runtime
 from service.schemas import JobAnswer, JobPage
 from vault.errors import JobOver
+from vault.events import LAST_ID
 from vault.jobs import Job
 
 router = APIRouter(tags=["jobs"])
@@ -62,12 +63,21 @@ def cancel(job: str, parts: Parts) -> JSONResponse:
     return JSONResponse(answer(found), 200 if found.over else 202)
 
 
-@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse)
+@router.get(
+    "/v1/jobs/{job}/events",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The last event was seen; there is nothing to come back for."}},
+)
 async def events(
     job: str, parts: Parts, last_event_id: Annotated[str | None, Header(max_length=64)] = None
 ) -> Response:
-    """A job's events as they come, from the beginning or after `Last-Event-ID`, until its last one."""
-    await to_thread.run_sync(parts.vault.jobs.get, job)
+    """A job's events as they come, from the beginning or after `Last-Event-ID`, until its last one.
+
+    204 tells who has that one already, such as a browser that connects again by itself, to stop asking.
+    """
+    found = await to_thread.run_sync(parts.vault.jobs.get, job)
+    if last_event_id == LAST_ID and found.over:
+        return Response(status_code=204)
     return EventSourceResponse(_follow(parts, job, last_event_id), ping=parts.settings.ping_seconds)
 
 

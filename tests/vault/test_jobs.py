@@ -14,7 +14,7 @@ from tests.vault.races import race
 from vault.attempts import Attempts
 from vault.errors import Damaged, JobExists, JobOver, LeaseLost, UnknownJob
 from vault.jobids import inverted, new_job_id
-from vault.jobs import Job
+from vault.jobs import Job, Outcome
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -55,10 +55,26 @@ class JobsContract:
         assert ended.over
         assert ended.finished_at is not None
         assert ended.finished_at > ended.created_at
-        assert (ended.phase, ended.progress) == (None, {})
+        assert (ended.phase, ended.progress) == (None, {"fraction": 1.0})
         assert vault.jobs.get(job.id) == ended
         assert vault.jobs.open_jobs() == []
         assert vault.jobs.last_event(job.id) == {"state": "succeeded", "error": None, "result": {"version": 1}}
+
+    @pytest.mark.parametrize("state", ["failed", "cancelled"])
+    def test_how_far_an_ended_job_got_is_told_while_redis_knows(
+        self, vault: Vault, settings: VaultSettings, state: Outcome
+    ) -> None:
+        job = submit(vault)
+        token = vault.jobs.start_attempt(job.id)
+        vault.jobs.report(job.id, {"phase": "training", "fraction": 0.25})
+        ended = vault.jobs.finish(job.id, state, token=token)
+        assert (ended.phase, ended.progress) == ("training", {"fraction": 0.25})
+        with Vault.connect(settings) as other:
+            assert other.jobs.get(job.id) == ended
+        vault.redis.flushall()
+        with Vault.connect(settings) as other:
+            found = other.jobs.get(job.id)
+            assert (found.state, found.phase, found.progress) == (state, None, {})
 
     def test_losing_all_of_redis_loses_no_job(self, vault: Vault, settings: VaultSettings) -> None:
         running, waiting, ended = (submit(vault, task=task) for task in "abc")
