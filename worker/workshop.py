@@ -15,12 +15,16 @@ from vault.leases import Lease
 from vault.vault import Vault
 from worker import learning
 from worker.interruption import Interrupted
+from worker.publishing import Moved
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
 
 _PAUSES = (1.0, 5.0, 15.0)
 """Seconds before another attempt at a job that broke off."""
+
+MOVES = 10
+"""How often a job is learned anew because its model got other engrams meanwhile, before it fails."""
 
 
 class Workshop:
@@ -75,12 +79,26 @@ class Workshop:
             detail = f"{broken_off} attempts broke off; the workers' logs tell why."
             learning.fail(self._vault, job, "too_many_attempts", detail)
             return
-        try:
-            token = jobs.start_attempt(job.id, self._owner)
-        except JobOver:
-            return
-        _assign(lease, job.id)
-        log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
+        with suppress(JobOver):
+            for moves in range(MOVES + 1):
+                token = jobs.start_attempt(job.id, self._owner)
+                _assign(lease, job.id)
+                log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
+                try:
+                    self._learn(job, token, lease, broken_off)
+                    return
+                except Moved as error:
+                    log.info("job %s: %s", job.id, error)
+                    if moves == MOVES:
+                        detail = f"The model changed each of {moves + 1} times the task was learned; at last {error}."
+                        learning.fail(self._vault, job, "model_moved", detail, token)
+                        return
+                    # Nothing is wrong with the job; the attempt shall not count against it.
+                    jobs.release_attempt(job.id, token)
+
+    def _learn(self, job: Job, token: int, lease: Lease, broken_off: int) -> None:
+        """The attempt `token` at a job, after others that broke off; raises Moved and what ends the work."""
+        jobs = self._vault.jobs
         try:
             done = learning.run(self._vault, job, token, lambda: self._must_stop(lease), self._settings)
             log.info("job %s has %s", job.id, done.state)
@@ -90,7 +108,7 @@ class Workshop:
             raise
         except JobOver:
             log.info("job %s was ended by somebody else", job.id)
-        except LeaseLost:
+        except (LeaseLost, Moved):
             raise
         except StoreUnavailable:
             # Nothing is wrong with the job; the attempt shall not count against it.

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from service import history
 from tests.conftest import RedisServer
-from tests.learned import MODEL, create, submit, worker_settings
+from tests.learned import MODEL, create, learn, submit, worker_settings
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker.workshop import Reconciler, Workshop
@@ -91,6 +92,47 @@ def test_attempts_that_broke_off_are_counted(ready: Vault) -> None:
     done = ready.jobs.get(job.id)
     assert (done.state, done.error and done.error["code"]) == ("failed", "too_many_attempts")
     assert ready.jobs.get(next_one.id).state == "succeeded"
+    assert ready.objects.list("data") == []
+
+
+def keep_moving(vault: Vault, job: str, times: int) -> None:
+    """Serve the versions 0 and 1 by turns, `times` times, each time while the job is learned."""
+    for number in range(times):
+        deadline = time.monotonic() + 10
+        while vault.jobs.get(job).phase != "training":
+            assert time.monotonic() < deadline, vault.jobs.get(job)
+            time.sleep(0.005)
+        history.activate(vault, MODEL, number % 2)
+        while (now := vault.jobs.get(job)).phase == "training" and not now.over:
+            assert time.monotonic() < deadline, vault.jobs.get(job)
+            time.sleep(0.005)
+
+
+def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault) -> None:
+    learn(ready, "low", (0, 1))
+    job = submit(ready, "mid", (2, 3), epochs=30, patience=30)
+    began = time.monotonic()
+    with working(workshop(ready, max_attempts=1)):
+        keep_moving(ready, job.id, 2)
+        wait_for(ready, job.id, "succeeded", "failed")
+    assert time.monotonic() - began < 10
+    done = ready.jobs.get(job.id)
+    assert (done.state, done.attempts, done.error) == ("succeeded", 3, None)
+    assert [attempt.released for attempt in ready.jobs.attempts(job.id)] == [True, True, False]
+    head = ready.log.head(MODEL)
+    assert head is not None
+    assert [task["name"] for task in head.tasks] == ["low", "mid"]
+
+
+def test_a_model_that_never_rests_ends_the_job(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.workshop.MOVES", 1)
+    learn(ready, "low", (0, 1))
+    job = submit(ready, "mid", (2, 3), epochs=30, patience=30)
+    with working(workshop(ready)):
+        keep_moving(ready, job.id, 2)
+        wait_for(ready, job.id, "succeeded", "failed")
+    done = ready.jobs.get(job.id)
+    assert (done.state, done.attempts, done.error and done.error["code"]) == ("failed", 2, "model_moved")
     assert ready.objects.list("data") == []
 
 
