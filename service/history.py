@@ -44,8 +44,8 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
     vault.events.publish_version(name, 0)
 
 
-def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> Commit:
-    """Give the next tasks more room; the new version answers as the one before.
+def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> tuple[Commit, bool]:
+    """Give the next tasks more room; the version that has it, which answers as the one before, and whether it is new.
 
     Raises
     ------
@@ -56,19 +56,25 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     def widened(head: Commit) -> Commit:
         memory.budget = dict(head.budget)
         memory.raise_budget(budget)
-        return head.following("budget", budget=dict(memory.budget))
+        return head if memory.budget == head.budget else head.following("budget", budget=dict(memory.budget))
 
     return _append(vault, name, widened)
 
 
-def activate(vault: Vault, name: str, version: int) -> Commit:
-    """Serve again what version `version` was; raises UnknownModel, UnknownVersion."""
+def activate(vault: Vault, name: str, version: int) -> tuple[Commit, bool]:
+    """Serve again what version `version` was; the version that does, and whether it is new: the head may do so already.
+
+    Raises
+    ------
+    UnknownModel, UnknownVersion
+    """
     target = vault.log.read(name, version)
     content = {field: getattr(target, field) for field in ("engrams", "recogniser", "sums", "certificate", "tasks")}
 
     def repeated(head: Commit) -> Commit:
         # Room given since then stays given.
-        return head.following("activate", target=version, **content)
+        served = {field: getattr(head, field) for field in content}
+        return head if served == content else head.following("activate", target=version, **content)
 
     return _append(vault, name, repeated)
 
@@ -105,13 +111,18 @@ def _read(vault: Vault, sha: str) -> dict[str, Any]:
     return document
 
 
-def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> Commit:
-    """Append what `following` makes of the head, of the next one when another writer was faster."""
+def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> tuple[Commit, bool]:
+    """Append what `following` makes of the head, of the next one when another writer was faster.
+
+    Returns that and True, or the head and False when `following` leaves it as it is.
+    """
     for attempt in range(_TRIES):
         head = vault.log.head(name)
         if head is None:
             raise UnknownModel(name)
         commit = following(head)
+        if commit is head:
+            return head, False
         try:
             vault.log.append(name, commit)
         except Conflict:
@@ -119,5 +130,5 @@ def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> C
                 raise
             continue
         vault.events.publish_version(name, commit.version)
-        return commit
+        return commit, True
     raise AssertionError("the last try returns or raises")

@@ -49,13 +49,18 @@ def show(model: str, version: int, parts: Parts) -> JSONResponse:
     return JSONResponse(answer(parts.vault.log.read(model, version)))
 
 
-@router.post("/v1/models/{model}/versions/{version}/activate", status_code=201, response_model=VersionAnswer)
+@router.post(
+    "/v1/models/{model}/versions/{version}/activate",
+    status_code=201,
+    response_model=VersionAnswer,
+    responses={200: {"model": VersionAnswer, "description": "The current version serves that already."}},
+)
 async def activate(model: str, version: int, parts: Parts) -> JSONResponse:
-    """Serve again what that version was, as a new version, which the answer names."""
-    commit = await to_thread.run_sync(history.activate, parts.vault, model, version)
+    """Serve again what that version was, as a new version unless the current one does so; the answer names it."""
+    commit, new = await to_thread.run_sync(history.activate, parts.vault, model, version)
     await parts.live.refresh(model)
     where = f"/v1/models/{model}/versions/{commit.version}"
-    return JSONResponse(answer(commit), 201, headers={"Location": where})
+    return JSONResponse(answer(commit), 201 if new else 200, headers={"Location": where})
 
 
 @router.get("/v1/models/{model}/versions/{version}/certificate")

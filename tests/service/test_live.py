@@ -120,7 +120,7 @@ def test_no_request_fails_and_versions_only_rise_while_versions_change(service: 
     for client in clients:
         client.start()
     for number in range(3, 9):
-        history.activate(service.vault, MODEL, number % 2 + 1)
+        history.activate(service.vault, MODEL, 2 - number % 2)
         time.sleep(0.05)
     wait_until(lambda: service.runtime.live.current(MODEL).version == 8, 3)
     time.sleep(0.1)

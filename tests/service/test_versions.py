@@ -46,6 +46,16 @@ def test_back_and_forth(service: Service) -> None:
     assert (shown["version"], shown["report"]["task"]) == (2, "mid")
 
 
+def test_what_is_served_already_is_not_activated_again(service: Service) -> None:
+    current = service.client.post(f"{VERSIONS}/2/activate")
+    assert (current.status_code, current.json()["version"], current.json()["kind"]) == (200, 2, "learn")
+    assert service.client.post(f"{VERSIONS}/1/activate").status_code == 201
+    again = service.client.post(f"{VERSIONS}/1/activate")
+    assert (again.status_code, again.headers["Location"]) == (200, f"{VERSIONS}/3")
+    assert (again.json()["version"], again.json()["target"]) == (3, 1)
+    assert [one["version"] for one in service.client.get(VERSIONS).json()["versions"]] == [3, 2, 1, 0]
+
+
 def test_the_certificate_repeats_old_digests(service: Service) -> None:
     one, two = (service.client.get(f"{VERSIONS}/{number}/certificate").json() for number in (1, 2))
     assert [task["task"] for task in two["tasks"]] == ["low", "mid"]

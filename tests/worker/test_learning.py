@@ -206,10 +206,10 @@ def test_a_head_moved_by_budget_alone_is_built_upon(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1))
     publication = _publication(ready, job, ready.jobs.start_attempt(job.id))
     history.raise_budget(ready, MODEL, 30.0)
-    history.activate(ready, MODEL, 0)
+    history.raise_budget(ready, MODEL, 40.0)
     commit = publication.publish(ready)
     assert (commit.version, commit.parent) == (3, 2)
-    assert commit.budget == ready.log.read(MODEL, 1).budget
+    assert commit.budget == ready.log.read(MODEL, 2).budget
     assert publishing.restore(ready, ready.models.get(MODEL), commit).tasks[0].name == "low"
 
 
