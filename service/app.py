@@ -73,7 +73,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         live=live,
         inference=inference,
         decoder=Decoder(decoding, image_limits(settings), metrics),
-        submissions=Submissions(vault, live, waker, archive_limits(settings)),
+        submissions=Submissions(vault, live, waker, archive_limits(settings), image_limits(settings)),
         draining=Draining(settings.drain_seconds),
     )
     runtime.draining.install()

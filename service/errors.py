@@ -226,9 +226,16 @@ async def _on_known(request: Request, error: Exception) -> JSONResponse:
     return answer(body, {"Retry-After": str(retry)} if retry is not None else None)
 
 
-async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+def _is_json(media: str) -> bool:
+    return media.startswith("application/") and media.removeprefix("application/").rpartition("+")[2] == "json"
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for this class alone"
     findings = error.errors()
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if any(e["loc"][0] == "body" for e in findings) and not _is_json(media):
+        return answer(describe(UnsupportedMediaType(f"{media or 'No content type'}: send application/json.")))
     if any(e["type"] == "json_invalid" for e in findings):
         return answer(describe(InvalidJson("The body is not JSON.")))
     if any(e["type"] == "missing" and e["loc"] == ("body",) for e in findings):
@@ -243,6 +250,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     # The framework wraps what a body's reading raised into a 400 of its own.
     if isinstance(error.__cause__, ServiceError):
         return await _on_known(request, error.__cause__)
+    if error.status_code == 400 and isinstance(error.__cause__, (RecursionError, ValueError)):
+        return answer(describe(InvalidJson("The body is not JSON.")))
     code = _CODES.get(error.status_code, "http_error")
     return answer(problem(error.status_code, code, str(error.detail)), error.headers)
 

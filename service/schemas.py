@@ -119,7 +119,9 @@ class JobAnswer(BaseModel):
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     phase: str | None
     progress: dict[str, Any] | None
-    """Of a running job: `fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any."""
+    """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any: of a running job now, of
+    one that failed or was cancelled at its last report, unless that is forgotten; a `fraction` of 1 of one that
+    succeeded."""
     attempts: int
     created_at: str
     error: JobError | None
@@ -184,7 +186,7 @@ class HeatmapAnswer(BaseModel):
     label: str
     composite: str
     relevance: list[list[list[float]]]
-    total: float
+    sum: float
     logit: float
 
 

@@ -12,9 +12,11 @@ from urllib.parse import unquote, urlsplit
 from anyio import to_thread
 from pydantic import ValidationError
 
-from engram.archives import inspect
+from engram.archives import inspect, probe
 from engram.containers import ArchiveLimits
+from engram.definition import InputShape
 from engram.errors import TaskExists
+from engram.images import ImageLimits
 from engram.options import LearnOptions
 from service.errors import DataNotFound, DataUriNotAllowed, InvalidRequest, invalid
 from service.live import LiveModels
@@ -67,11 +69,14 @@ def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
 class Submissions:
     """Takes tasks in, one at a time for each model."""
 
-    def __init__(self, vault: Vault, live: LiveModels, waker: Waker, limits: ArchiveLimits) -> None:
+    def __init__(
+        self, vault: Vault, live: LiveModels, waker: Waker, limits: ArchiveLimits, image_limits: ImageLimits
+    ) -> None:
         self._vault = vault
         self._live = live
         self._waker = waker
         self._limits = limits
+        self._image_limits = image_limits
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def from_file(self, model: str, name: str, path: Path, options: LearnOptions) -> Job:
@@ -79,9 +84,9 @@ class Submissions:
 
         Raises
         ------
-        ArchiveError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
-        await to_thread.run_sync(inspect, path, self._limits)
+        await self._look_through(model, path)
         async with self._lock(model):
             lineage = await self._admit(model, name)
             data = await to_thread.run_sync(self._vault.objects.put_file, path)
@@ -98,16 +103,25 @@ class Submissions:
         ------
         DataNotFound
             No file is there; what lies in a bucket is looked at by the worker.
-        ArchiveError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
         if uri.startswith("file://"):
             path = Path(uri.removeprefix("file://"))
             if not path.is_file():
                 raise DataNotFound(f"There is no file at {uri}.")
-            await to_thread.run_sync(inspect, path, self._limits)
+            await self._look_through(model, path)
         async with self._lock(model):
             lineage = await self._admit(model, name)
             return await self._submit(model, name, uri, options, lineage)
+
+    async def _look_through(self, model: str, path: Path) -> None:
+        """Look at an archive's entries and try its first images."""
+        loaded = await self._live.get(model)
+        await to_thread.run_sync(self._try, path, loaded.memory.definition.input)
+
+    def _try(self, path: Path, shape: InputShape) -> None:
+        inspect(path, self._limits)
+        probe(path, shape, self._limits, self._image_limits)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())

@@ -13,12 +13,13 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import InvalidMultipart
+from service.errors import InvalidMultipart, InvalidRequest
 
 _FIELD_BYTES = 2**20
 _HEADERS = 32
 _PARTS = 16
 _WRITE_BYTES = 2**20
+_ONCE = frozenset({"name", "options"})
 
 
 class Upload:
@@ -72,6 +73,8 @@ class _Collector:
             if self.upload.has_data:
                 raise InvalidMultipart("More than one part is called data.")
             self.upload.has_data = True
+        elif self._part_name in _ONCE and self._part_name in self.upload.fields:
+            raise InvalidRequest(f"More than one part is called {self._part_name}.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part_name == "data":
@@ -98,6 +101,8 @@ async def receive(request: Request) -> AsyncIterator[Upload]:
     ------
     InvalidMultipart
         The body is not what its content type says, ends early, or has parts without bound.
+    InvalidRequest
+        There are two names, or two parts with options.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")

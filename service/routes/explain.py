@@ -56,7 +56,7 @@ async def explain(
             "label": heatmap.label,
             "composite": heatmap.composite,
             "relevance": heatmap.relevance.tolist(),
-            "total": heatmap.total,
+            "sum": heatmap.total,
             "logit": heatmap.logit,
         }
         return JSONResponse(body, headers=headers)

@@ -115,6 +115,17 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+def only(data: bytes) -> bytes:
+    """An archive whose images are all the same bytes."""
+    return archive((), extra={f"{name}/{number}.png": data for name in ("left", "right") for number in range(40)})
+
+
+UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "colour images for a grey model": (lambda: only(colour_png()), "wrong_channels"),
+    "letters that are called images": (lambda: only(b"This is a letter to the editor."), "not_an_image"),
+}
+
+
 class Refusal:
     """A request that is to be refused, with the store before and after."""
 
@@ -164,6 +175,15 @@ def test_archives(learned: Stack, what: str) -> None:
     data = make()
     refusal = Refusal(learned)
     refusal.check(learned.submit(MODEL, "new", data), code)
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_archives_of_nothing_that_can_be_used(learned: Stack, what: str) -> None:
+    make, code = UNUSABLE[what]
+    refusal = Refusal(learned)
+    response = learned.submit(MODEL, "new", make())
+    assert response.status_code == 422
+    refusal.check(response, code)
 
 
 def test_a_task_name_that_is_taken(learned: Stack) -> None:

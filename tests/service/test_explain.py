@@ -33,7 +33,8 @@ def test_numbers_that_add_up(reader: Service) -> None:
     assert (answer["task"], answer["label"], answer["version"]) == ("low", "digit-1", 2)
     values = [value for channel in answer["relevance"] for row in channel for value in row]
     assert len(values) == 64
-    assert sum(values) == pytest.approx(answer["total"], abs=1e-4)
+    assert sum(values) == pytest.approx(answer["sum"], abs=1e-4)
+    assert set(answer) == {"model", "version", "task", "label", "composite", "relevance", "sum", "logit"}
     assert any(values)
 
 

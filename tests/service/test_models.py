@@ -49,6 +49,21 @@ def test_a_body_that_is_no_json(empty: Service) -> None:
     assert (response.status_code, response.json()["code"]) == (400, "invalid_json")
 
 
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", None])
+@pytest.mark.parametrize("content", [b'{"name": "m"}', b""])
+def test_a_body_that_does_not_say_it_is_json(empty: Service, media: str | None, content: bytes) -> None:
+    headers = {"Content-Type": media} if media else {}
+    for method, path in (("POST", "/v1/models"), ("PATCH", "/v1/models/m")):
+        response = empty.client.request(method, path, content=content, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"name":' * 100_000, b'{"name": "\xff"}', b"1" * 10_000])
+def test_json_that_cannot_be_parsed(empty: Service, content: bytes) -> None:
+    response = empty.client.post("/v1/models", content=content, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_json")
+
+
 def test_models_are_listed_by_pages(empty: Service) -> None:
     for name in ("c", "a", "b"):
         empty.client.post("/v1/models", json={"name": name, **SMALL_MODEL}).raise_for_status()
@@ -69,6 +84,14 @@ def test_more_room_makes_a_version(service: Service) -> None:
     assert rooms["dense1"]["owned"] == before["capacity"][0]["owned"]
     less = service.client.patch("/v1/models/digits", json={"budget": {"dense1": 1}})
     assert (less.status_code, less.json()["code"]) == (422, "invalid_definition")
+
+
+def test_room_that_is_there_already_makes_no_version(service: Service) -> None:
+    before = service.client.get("/v1/models/digits").json()
+    for budget in (before["budget"], {"dense1": before["budget"]["dense1"]}):
+        same = service.client.patch("/v1/models/digits", json={"budget": budget})
+        assert (same.status_code, same.json()) == (200, before)
+    assert len(service.client.get("/v1/models/digits/versions").json()["versions"]) == before["version"] + 1
 
 
 def test_a_deleted_model_is_gone_with_its_jobs(service: Service) -> None:

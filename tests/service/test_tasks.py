@@ -162,6 +162,11 @@ def test_forms_that_are_none(reader: Service) -> None:
     assert (unbound.status_code, unbound.json()["code"]) == (400, "invalid_multipart")
     twice = reader.client.post(TASKS, files=[("data", ("x", b"x")), ("data", ("x", b"x"))])
     assert (twice.status_code, twice.json()["code"]) == (400, "invalid_multipart")
+    for name, value in (("name", "new"), ("options", "{}")):
+        both: list[tuple[str, Any]] = [(name, (None, value))] * 2
+        form: list[tuple[str, Any]] = [*both, ("name", (None, "new")), ("data", ("x", archive((8, 9), 4)))]
+        double = reader.client.post(TASKS, files=form)
+        assert (double.status_code, double.json()["code"]) == (422, "invalid_request")
     many = reader.client.post(TASKS, files=[("note", (None, "x"))] * 20)
     assert (many.status_code, many.json()["code"]) == (400, "invalid_multipart")
     other = reader.client.post(TASKS, content=b"x", headers={"Content-Type": "application/zip"})
