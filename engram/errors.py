@@ -26,6 +26,9 @@
     UnknownTask, UnknownLabel, UnknownComposite
     NothingLearned                  the model has no task yet
     CapacityExhausted               no unit is left in some layer
+    LearningFailed                  a task was learned, but not well enough for what was asked
+      AccuracyTooLow                under `least_accuracy` on held-out images
+      RecognitionTooLow             under `least_recognised` of them
     Cancelled                       the caller asked to stop
     RetentionViolated               an old answer would change; nothing is published
     SnapshotError
@@ -152,6 +155,18 @@ class NothingLearned(EngramError):
 
 class CapacityExhausted(EngramError):
     code = "capacity_exhausted"
+
+
+class LearningFailed(EngramError):
+    code = "learning_failed"
+
+
+class AccuracyTooLow(LearningFailed):
+    code = "accuracy_too_low"
+
+
+class RecognitionTooLow(LearningFailed):
+    code = "recognition_too_low"
 
 
 class Cancelled(EngramError):

@@ -15,6 +15,7 @@ from engram.capacity import candidate_units
 from engram.commons import Commons
 from engram.data import Examples, split
 from engram.density import Density
+from engram.errors import AccuracyTooLow, RecognitionTooLow
 from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
 from engram.progress import Reporter
@@ -109,8 +110,18 @@ class Learner:
         engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
         report.accuracy["kept"] = measure(self.network, engram, held_out, self.device).accuracy
+        if report.accuracy["kept"] < self.options.least_accuracy:
+            raise AccuracyTooLow(
+                f"{report.accuracy['kept']:.1%} of the held-out images are answered right, under the "
+                f"{self.options.least_accuracy:.1%} that were asked for"
+            )
         with _timed(report, "recognising"):
             recogniser, sums = self._recognise(engram, train, held_out, report)
+        if report.recognised < self.options.least_recognised:
+            raise RecognitionTooLow(
+                f"{report.recognised:.1%} of the held-out images are given to this task, under the "
+                f"{self.options.least_recognised:.1%} that were asked for"
+            )
         return Learned(engram.cpu(), recogniser, sums, report)
 
     def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
@@ -130,32 +141,33 @@ class Learner:
 
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
-        least = report.accuracy["trained"] - self.options.tolerance
+        judged = trainer.judged
+        least = self._accuracy(engram, judged) - self.options.tolerance
         rounds, epochs = self.options.rounds, self.options.recovery_epochs
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
             with _timed(report, "pruning"):
-                narrow = self._search(engram, trainer, least)
+                narrow = self._search(engram, trainer, judged, least)
             if narrow is None:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with _timed(report, "recovering"):
                 run = Run("recovering", share, epochs, self.options.learning_rate / 4, epochs)
-                recovered = trainer.fit(narrow, run)
-            if recovered.accuracy < least:
+                trainer.fit(narrow, run)
+            if self._accuracy(narrow, judged) < least:
                 break
             engram = narrow
         return engram
 
-    def _search(self, engram: Engram, trainer: Trainer, least: float) -> Engram | None:
-        def accuracy_of(candidate: Engram) -> float:
-            self.reporter.check()
-            return measure(self.network, candidate.to(self.device), trainer.held_out, self.device).accuracy
+    def _accuracy(self, engram: Engram, examples: Examples) -> float:
+        self.reporter.check()
+        return measure(self.network, engram.to(self.device), examples, self.device).accuracy
 
+    def _search(self, engram: Engram, trainer: Trainer, judged: Examples, least: float) -> Engram | None:
         scores = score_units(
             self.options.score, self.network, engram, trainer.train, trainer.generator, self.reporter, self.device
         )
-        found = smallest(engram, scores, self.options.floor, least, accuracy_of)
+        found = smallest(engram, scores, self.options.floor, least, lambda candidate: self._accuracy(candidate, judged))
         return None if found is None else found.engram
 
     def _recognise(

@@ -42,6 +42,10 @@ class LearnOptions(Frozen):
     """Passes of fine-tuning after each search."""
     floor: float = Field(default=0.05, gt=0, le=1)
     """Share of each layer's units that is kept whatever their score."""
+    least_accuracy: float = Field(default=0.0, ge=0, le=1)
+    """Held-out accuracy, the task given, under which learning fails and nothing is published."""
+    least_recognised: float = Field(default=0.0, ge=0, le=1)
+    """Share of the held-out images given to this task, among all tasks so far, under which learning fails."""
     max_unreadable: float = Field(default=0.05, ge=0, lt=1)
     """Share of an upload's images that may be unreadable before the task fails."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -27,6 +27,9 @@ STEPS_PER_EPOCH = 20
 """Small tasks take smaller batches until an epoch has about so many steps."""
 
 
+LEAST_JUDGED = 256
+"""Images that pruning is judged by at least, where a task has so many."""
+
 NORM_MOMENTUM = 0.1
 """How much the newest batch counts in running statistics; the first batches count equally, so that nothing remains of
 the values that statistics start from, which a short run would otherwise be judged with."""
@@ -127,6 +130,19 @@ class Trainer:
     def batch_size(self) -> int:
         """Images per step: as the options say, or fewer for small tasks, which would otherwise see too few steps."""
         return min(self.options.batch_size, max(8, len(self.train) // STEPS_PER_EPOCH))
+
+    @property
+    def judged(self) -> Examples:
+        """What pruning is judged by: the held-out images, and for small tasks some that were learned from.
+
+        A handful of held-out images would call almost any remnant as good as the whole.
+        """
+        missing = LEAST_JUDGED - len(self.held_out)
+        if missing <= 0:
+            return self.held_out
+        some = self.train.subset(torch.linspace(0, len(self.train) - 1, min(missing, len(self.train))).long())
+        images = torch.cat([self.held_out.images, some.images])
+        return Examples(images, torch.cat([self.held_out.labels, some.labels]), self.train.classes)
 
     def fit(self, engram: Engram, run: Run) -> Measured:
         """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""

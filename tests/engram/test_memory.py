@@ -9,12 +9,14 @@ import torch
 from engram import Memory
 from engram.certificate import Certificate, certify, compare
 from engram.errors import (
+    AccuracyTooLow,
     Cancelled,
     CapacityExhausted,
     DamagedSnapshot,
     EngramError,
     InvalidDefinition,
     NothingLearned,
+    RecognitionTooLow,
     TaskExists,
     UnsupportedFormat,
 )
@@ -194,3 +196,16 @@ def test_every_error_has_a_code_of_its_own() -> None:
 
     kinds = below(EngramError)
     assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("gate", "error"), [("least_accuracy", AccuracyTooLow), ("least_recognised", RecognitionTooLow)]
+)
+def test_a_task_that_is_learned_too_badly_is_not_kept(gate: str, error: type[EngramError]) -> None:
+    memory = learned("cnn", tasks=2)
+    before = dump(memory)
+    mixed = bars(0)
+    mixed.labels[:] = mixed.labels[torch.randperm(len(mixed), generator=torch.Generator().manual_seed(0))]
+    with pytest.raises(error, match="asked for"):
+        memory.learn("the first once more, its labels shuffled", mixed, QUICK.model_copy(update={gate: 0.95}))
+    assert dump(memory) == before
