@@ -70,6 +70,11 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Ask with SIGTERM, insist with SIGKILL after `seconds`."""
     if process.poll() is None:
         process.terminate()
+    wait(process, seconds)
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Give a process that was asked to stop `seconds`, then insist with SIGKILL."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ import redis
 import yaml
 
 from service.embedded import redis_binary
-from service.processes import spawn, stop
+from service.processes import spawn, wait
 from tests.promises.processes import plain_environment
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +89,8 @@ class Compose:
                 running = [process for process, _ in self.processes.get(name, [])]
                 for process in running:
                     process.terminate()
-                for process in running:
-                    stop(process, 12)
+                for process in running:  # one signal is all they get, as from any orchestrator
+                    wait(process, 12)
 
     def _start(self, name: str) -> None:
         service = self.services[name]
