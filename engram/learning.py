@@ -92,7 +92,7 @@ class Learner:
 
         Raises
         ------
-        ExamplesError, CapacityExhausted, Cancelled
+        ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         train, held_out = split(examples, self.options.held_out, self.seed)
         counts = dict(zip(train.classes, train.counts(), strict=True))

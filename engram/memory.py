@@ -127,7 +127,7 @@ class Memory:
 
         Raises
         ------
-        TaskExists, CapacityExhausted, ExamplesError, Cancelled
+        TaskExists, CapacityExhausted, ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         self.admit(task)
         examples.check()

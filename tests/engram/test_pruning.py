@@ -89,12 +89,15 @@ def test_a_unit_that_says_nothing_scores_nothing(kind: str) -> None:
 
 
 def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
-    network, engram = _trained()
+    memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False, "epochs": 8, "patience": 8}))
+    network, engram = Network(memory.network.layout, memory.network.stack[:1]), memory.network.stack[1]
     examples = bars(1)
     trained = measure(network, engram, examples)
-    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    assert trained.accuracy > 0.9, "an engram at chance would hold its accuracy without any unit"
+    scores = score_units("l2", network, engram, examples, torch.Generator(), Reporter(), torch.device("cpu"))
     found = smallest(
         engram, scores, 0.05, trained.accuracy - 0.05, lambda candidate: measure(network, candidate, examples).accuracy
     )
-    if found is not None:
-        assert measure(network, found.engram, examples).accuracy == found.accuracy >= trained.accuracy - 0.05
+    assert found is not None
+    assert sum(found.engram.units.values()) < sum(engram.units.values())
+    assert measure(network, found.engram, examples).accuracy == found.accuracy >= trained.accuracy - 0.05

@@ -115,6 +115,8 @@ def test_noise_is_not_known() -> None:
     known = memory.predict(bars(0).images[:32])
     strange = memory.predict(noise)
     assert np.mean([answer.novelty for answer in strange]) > np.mean([answer.novelty for answer in known])
+    assert np.mean([answer.known for answer in known]) > 0.9
+    assert np.mean([answer.known for answer in strange]) < 0.5
 
 
 def test_slices_of_an_observation_answer_alike() -> None:
