@@ -14,6 +14,7 @@ from vault.jobs import Jobs
 from vault.leases import Leases
 from vault.log import CommitLog
 from vault.models import Models
+from vault.novelty import NoveltyBoard
 from vault.objects import Objects
 from vault.settings import VaultSettings
 from vault.sweep import GRACE, sweep
@@ -32,6 +33,7 @@ class Vault:
         self.leases = Leases(client, settings.lease_seconds)
         self.events = Events(client, settings.redis_url, settings.event_ttl_seconds, settings.event_count)
         self.jobs = Jobs(objects, client, self.leases, self.events, settings.event_ttl_seconds)
+        self.novelty = NoveltyBoard(client)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:
