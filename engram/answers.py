@@ -45,6 +45,8 @@ class Answer:
     """Whether any task in question accepts the image as one of its own kind."""
     novelty: float
     """0 to 1: the share of held-out images that looked less unusual to the task that accepts this one best."""
+    passes: int = 1
+    """How often the image went through a network for this answer."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Observation:
     """(B, T)."""
     p_values: Tensor
     """(B, T)."""
+    passes: int = 1
+    """How often the images went through a network."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -67,7 +71,7 @@ class Observation:
     def __getitem__(self, rows: slice) -> Observation:
         """The same, for some of the images."""
         heads = tuple(head[rows] for head in self.heads)
-        return Observation(self.tasks, heads, self.temperatures, self.log_tasks[rows], self.p_values[rows])
+        return Observation(self.tasks, heads, self.temperatures, self.log_tasks[rows], self.p_values[rows], self.passes)
 
     def index(self, task: str) -> int:
         """The position of a task.
@@ -101,12 +105,12 @@ class Observation:
         accepted = self.p_values[:, list(chosen)].amax(1)  # (B,)
         owners = [i for i, t in enumerate(chosen) for _ in self.tasks[t].classes]
         return [
-            self._answer(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], float(accepted[row]))
-            for row in range(len(self))
+            self._answer(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
+            for row, seen in enumerate(accepted.tolist())
         ]
 
-    @staticmethod
     def _answer(
+        self,
         names: Sequence[tuple[str, str]],
         owners: Sequence[int],
         of_tasks: Tensor,
@@ -120,6 +124,5 @@ class Observation:
         )
         first = top[0]
         certainty = float(of_tasks[owners[int(indices[0])]])
-        return Answer(
-            first.task, certainty, first.label, first.probability, top, accepted > ALPHA, max(0.0, 1.0 - accepted)
-        )
+        known, novelty = accepted > ALPHA, max(0.0, 1.0 - accepted)
+        return Answer(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)

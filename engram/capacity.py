@@ -82,3 +82,19 @@ def candidate_units(layout: Layout, budget: Mapping[str, int], stack: Sequence[E
             )
         units[layer.layer] = min(width, layer.free)
     return units
+
+
+def raised(layout: Layout, budget: Mapping[str, int], wanted: float | Mapping[str, int]) -> dict[str, int]:
+    """A larger budget, from a multiple of one task's units, or from numbers for named layers (the others keep theirs).
+
+    Raises
+    ------
+    InvalidDefinition
+        for an unknown layer, or less than the budget there is.
+    """
+    named = {**budget, **wanted} if isinstance(wanted, Mapping) else wanted
+    larger = budget_of(layout, named)
+    for layer, units in larger.items():
+        if units < budget[layer]:
+            raise InvalidDefinition(f"layer {layer} has a budget of {budget[layer]}; it can only be raised")
+    return larger

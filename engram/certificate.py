@@ -58,6 +58,11 @@ class Certificate:
     environment: dict[str, object]
     routing: dict[str, dict[str, float]] = field(default_factory=dict)
     exact: bool = True
+    """Whether the method promises that no digest ever changes."""
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    """Where nothing exact is promised: which class each task gave to each probe on the day it was learned."""
+    agreement: dict[str, float] = field(default_factory=dict)
+    """And the share of these that it still gives: the forgetting that can be measured with no image kept."""
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -67,6 +72,7 @@ class Certificate:
             "tasks": [{"task": task, "logits_sha256": value} for task, value in self.tasks.items()],
             "environment": self.environment,
             "routing": self.routing,
+            **({} if self.exact else {"answers_when_learned": self.answers, "agreement": self.agreement}),
         }
 
     @classmethod
@@ -75,16 +81,39 @@ class Certificate:
         assert isinstance(tasks, list), "a certificate lists its tasks"
         assert isinstance(routing, dict), "a certificate has routing figures"
         assert isinstance(where, dict), "a certificate names its environment"
-        return cls({row["task"]: row["logits_sha256"] for row in tasks}, where, routing, bool(data["exact"]))
+        answers, agreement = data.get("answers_when_learned", {}), data.get("agreement", {})
+        assert isinstance(answers, dict), "a certificate has the answers when learned by task"
+        assert isinstance(agreement, dict), "a certificate has the agreement by task"
+        digests = {row["task"]: row["logits_sha256"] for row in tasks}
+        return cls(digests, where, routing, bool(data["exact"]), answers, agreement)
 
 
-def certify(memory: Memory, routing: Mapping[str, dict[str, float]] | None = None) -> Certificate:
-    """Run the probe batch through every task, here and now."""
-    tasks = {}
+def certify(
+    memory: Memory,
+    routing: Mapping[str, dict[str, float]] | None = None,
+    learned: Mapping[str, list[int]] | None = None,
+) -> Certificate:
+    """Run the probe batch through every task, here and now.
+
+    Parameters
+    ----------
+    routing
+        What the recogniser did when each task was learned.
+    learned
+        For methods that promise nothing exact, the `answers` of earlier certificates; today's count for other tasks.
+    """
+    tasks, answers, agreement = {}, {}, {}
     if memory.tasks:
         observation = memory.observe(probe_batch(memory.definition.input))
-        tasks = {info.name: digest(observation.logits(info.name)) for info in memory.tasks}
-    return Certificate(tasks, environment(memory.device), dict(routing or {}))
+        for info in memory.tasks:
+            logits = observation.logits(info.name)
+            tasks[info.name] = digest(logits)
+            if not memory.exact:
+                now: list[int] = logits.argmax(1).tolist()
+                answers[info.name] = then = (learned or {}).get(info.name, now)
+                agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
+    where = environment(memory.device)
+    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement)
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationInfo, field_validator
 
-
-class Frozen(BaseModel):
-    """A validated value that never changes and knows no unknown field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from engram.frozen import Frozen
+from engram.settings import SETTINGS
 
 
 class InputShape(Frozen):
@@ -47,6 +44,8 @@ class Definition(Frozen):
     input: InputShape
     method: Literal["eidetic"] = "eidetic"
     """How tasks are kept apart."""
+    settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
+    """The method's own settings, perhaps with the name of a `preset`; whole, with every default, once validated."""
     retention: Literal["none"] = "none"
     """What is kept of the training images: nothing but sums."""
     width: float = Field(default=1.0, gt=0, le=16)
@@ -58,3 +57,10 @@ class Definition(Frozen):
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seeds the commons and, with the task's number, every engram's first weights."""
+
+    @field_validator("settings")
+    @classmethod
+    def _settle(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "method" not in info.data:
+            return given  # the method's own error is told already
+        return SETTINGS[info.data["method"]].settled(given).model_dump(mode="json")

@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 
 from engram.answers import Answer, Observation, TaskInfo
-from engram.backbones import layout_of
-from engram.capacity import LayerCapacity, budget_of, candidate_units, capacity
-from engram.commons import Commons
+from engram.capacity import LayerCapacity
 from engram.data import Examples
 from engram.definition import Definition
-from engram.errors import InvalidDefinition, NothingLearned, TaskExists, UnknownLabel
-from engram.learning import Learner, LearningReport
-from engram.network import Network, pixels
+from engram.errors import NothingLearned, UnknownLabel
+from engram.methods import Method, method_of
 from engram.options import LearnOptions
 from engram.progress import Progress, Reporter
-from engram.recogniser import Recogniser
-from engram.relevance import Explainer, Heatmap
-from engram.sums import Sums
+from engram.relevance import Heatmap
+from engram.report import LearningReport
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -31,29 +27,14 @@ DEFAULT_COMPOSITE = "epsilon_plus_flat"
 
 
 class Memory:
-    """A stack of engrams with a recogniser over them.
+    """A model that learns by the method its definition names.
 
-    Learning appends one engram; nothing is ever edited, so every earlier answer stays the same, bit for bit (same
-    device, batch shape and thread count). Everything but `learn` and `raise_budget` only reads, and may be called from
-    many threads at once.
+    With an exact method, every earlier answer stays the same, bit for bit (same device, batch shape and thread count).
+    Everything but `learn` and `raise_budget` only reads, and may be called from many threads at once.
     """
 
-    def __init__(
-        self,
-        definition: Definition,
-        network: Network,
-        commons: Commons,
-        recogniser: Recogniser,
-        sums: Sums | None,
-        budget: Mapping[str, int],
-    ) -> None:
-        self.definition = definition
-        self.network = network.eval()
-        self.commons = commons.eval()
-        self.recogniser = recogniser
-        self.sums = sums
-        self.budget = dict(budget)
-        self._explainer = Explainer(network.stack)
+    def __init__(self, method: Method) -> None:
+        self.method = method
 
     @classmethod
     def create(cls, definition: Definition) -> Memory:
@@ -63,31 +44,34 @@ class Memory:
         ------
         InvalidDefinition
         """
-        layout = layout_of(definition)
-        commons = Commons(definition)
-        return cls(
-            definition,
-            Network(layout),
-            commons,
-            Recogniser.empty(commons.features),
-            Sums.empty(commons.features),
-            budget_of(layout, definition.budget),
-        )
+        return cls(method_of(definition.method).create(definition))
+
+    @property
+    def definition(self) -> Definition:
+        return self.method.definition
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """Units per layer for all tasks together."""
+        return self.method.budget
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
         """The learned tasks, oldest first."""
-        return tuple(TaskInfo(engram.task, engram.classes, dict(engram.units)) for engram in self.network.stack)
+        return self.method.tasks
+
+    @property
+    def exact(self) -> bool:
+        """Whether what a task answers, when it is given, can never change again."""
+        return self.method.exact
 
     @property
     def device(self) -> torch.device:
-        return self.commons.filters.weight.device
+        return self.method.device
 
     def to(self, device: torch.device | str) -> Memory:
         """Move everything to a device, in place."""
-        self.network.to(device)
-        self.commons.to(device)
-        self._explainer = Explainer(self.network.stack)
+        self.method.to(device)
         return self
 
     def admit(self, task: str) -> None:
@@ -100,9 +84,7 @@ class Memory:
         CapacityExhausted
             when some layer has too few units left.
         """
-        if any(info.name == task for info in self.tasks):
-            raise TaskExists(f"the model already has a task {task!r}")
-        candidate_units(self.network.layout, self.budget, self.network.stack)
+        self.method.admit(task)
 
     def learn(
         self,
@@ -114,16 +96,17 @@ class Memory:
         cancel: Callable[[], bool] | None = None,
         optimiser: OptimiserFactory | None = None,
     ) -> LearningReport:
-        """Learn one task and append its engram. On any error the model is as it was.
+        """Learn one task. On any error the model is as it was.
 
         Parameters
         ----------
         examples
-            uint8 images of the model's size, with labels; kept only while learning.
+            uint8 images of the model's size, with labels; kept only while learning, unless the model's retention says
+            otherwise.
         progress, cancel
             Called, and asked, at every step.
         optimiser
-            Makes the optimiser from the new engram's parameters; by default as `options` say.
+            Makes the optimiser from the parameters that are trained; by default as `options` say.
 
         Raises
         ------
@@ -136,50 +119,21 @@ class Memory:
             f"images are {tuple(examples.images.shape[1:])}, the model takes "
             f"{(shape.channels, shape.height, shape.width)}; decode them with engram.images.decode"
         )
-        assert self.sums is not None, "this model was restored without its sums, which learning needs"
         options = options or LearnOptions()
-        learner = Learner(
-            self.network,
-            self.commons,
-            self.recogniser,
-            self.sums,
-            self.budget,
-            _task_seed(self.definition.seed, len(self.tasks), options.seed),
-            options,
-            Reporter(progress, cancel),
-            self.device,
-            optimiser,
-        )
-        learned = learner.learn(task, examples)
-        engram = learned.engram.to(self.device)
-        self.network = self.network.appended(engram).eval()
-        self.recogniser, self.sums = learned.recogniser, learned.sums
-        self._explainer = Explainer(self.network.stack)
-        return learned.report
+        seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
+        return self.method.learn(task, examples, options, seed, Reporter(progress, cancel), optimiser)
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
-        """One pass over (B, C, H, W) uint8 images: every task's logits, and which task each image belongs to.
+        """See (B, C, H, W) uint8 images: every task's logits, and which task each image belongs to.
 
         Raises
         ------
         NothingLearned
         """
-        tasks = self.tasks
-        if not tasks:
+        if not self.tasks:
             raise NothingLearned("the model has learned no task yet")
-        given = pixels(images.to(self.device))  # (B, C, H, W)
-        outputs = self.network(given)
-        prefixes = [features.cpu() for features, _ in outputs]  # (B, F_t) each
-        scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
-        distances = self.recogniser.distances(prefixes)  # (B, T)
-        return Observation(
-            tasks,
-            tuple(logits.cpu() for _, logits in outputs),
-            torch.stack([reading.temperature for reading in self.recogniser.readings]),
-            self.recogniser.log_probabilities(scores, distances),
-            self.recogniser.p_values(distances),
-        )
+        return self.method.observe(images)
 
     def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Answer]:
         """Answers for (B, C, H, W) uint8 images, recognising the task unless it is given.
@@ -208,7 +162,7 @@ class Memory:
         """
         observation = self.observe(image[None])
         owner, label = self._target(observation, target, task)
-        return self._explainer.explain(image, owner, label, composite)
+        return self.method.explain(image, owner, label, composite)
 
     def _target(self, observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
         if target is None:
@@ -228,7 +182,7 @@ class Memory:
 
     def capacity(self) -> list[LayerCapacity]:
         """Budget, owned and free units of each layer."""
-        return capacity(self.network.layout, self.budget, self.network.stack)
+        return self.method.capacity()
 
     def raise_budget(self, budget: float | Mapping[str, int]) -> None:
         """Widen the network for tasks to come; nothing that exists is touched.
@@ -243,15 +197,10 @@ class Memory:
         InvalidDefinition
             for an unknown layer, or less than the budget there is.
         """
-        named = {**self.budget, **budget} if isinstance(budget, Mapping) else budget
-        raised = budget_of(self.network.layout, named)
-        for layer, units in raised.items():
-            if units < self.budget[layer]:
-                raise InvalidDefinition(f"layer {layer} has a budget of {self.budget[layer]}; it can only be raised")
-        self.budget = raised
+        self.method.raise_budget(budget)
 
     def save(self, folder: Path | str) -> None:
-        """Write the model into a folder: one safetensors file per engram, recogniser, sums, and a manifest."""
+        """Write the model into a folder: safetensors files, and a manifest that names them."""
         from engram.snapshot import save  # snapshot builds memories, so it imports this module
 
         save(self, Path(folder))

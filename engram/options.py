@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from engram.definition import Frozen
+from engram.frozen import Frozen
 
 
 class LearnOptions(Frozen):

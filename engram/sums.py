@@ -1,7 +1,8 @@
-"""Exact sums over the commons: all that is kept of the training images."""
+"""Exact sums over fixed features, task by task: all that is kept of the training images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,9 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Sums:
-    """Sufficient statistics of ridge regression from features to classes, in float64.
+    """Sufficient statistics of ridge regression from features to the classes of one task, in float64.
 
-    Sums do not depend on the order of images or tasks, and adding to them is exact arithmetic, not learning.
+    Sums do not depend on the order of images, and adding to them is exact arithmetic, not learning.
 
     Parameters
     ----------
@@ -32,25 +33,16 @@ class Sums:
     counts: Tensor
 
     @classmethod
-    def empty(cls, features: int) -> Sums:
+    def empty(cls, features: int, classes: int) -> Sums:
         size = features + 1
         return cls(
             torch.zeros(size, size, dtype=torch.float64),
-            torch.zeros(size, 0, dtype=torch.float64),
-            torch.zeros(0, dtype=torch.float64),
-        )
-
-    def widened(self, classes: int) -> Sums:
-        """The same sums with room for so many further classes."""
-        rows = self.moments.shape[0]
-        return Sums(
-            self.gram,
-            torch.cat([self.moments, torch.zeros(rows, classes, dtype=torch.float64)], 1),
-            torch.cat([self.counts, torch.zeros(classes, dtype=torch.float64)]),
+            torch.zeros(size, classes, dtype=torch.float64),
+            torch.zeros(classes, dtype=torch.float64),
         )
 
     def plus(self, features: Tensor, labels: Tensor) -> Sums:
-        """The sums with more images: features (N, F), labels (N,) as indices into all classes."""
+        """The sums with more images: features (N, F), labels (N,)."""
         count = len(features)
         phi = torch.cat([features.double(), torch.ones(count, 1, dtype=torch.float64)], 1)  # (N, F + 1)
         hot = torch.nn.functional.one_hot(labels, self.moments.shape[1]).double()  # (N, classes)
@@ -58,27 +50,56 @@ class Sums:
         product = (product + product.T) / 2  # symmetric to the last bit, so that storing one half loses nothing
         return Sums(self.gram + product, self.moments + phi.T @ hot, self.counts + hot.sum(0))
 
-    def solve(self) -> Tensor:
-        """Ridge regression onto one-hot labels: weights (F + 1, classes) float32.
-
-        A constant ridge on the diagonal, scaled by its mean, keeps the system positive definite whatever the data.
-        """
-        ridge = RIDGE * float(self.gram.diagonal().mean())
-        regular = self.gram + ridge * torch.eye(len(self.gram), dtype=torch.float64)
-        factor = torch.linalg.cholesky(regular)
-        return torch.cholesky_solve(self.moments, factor).float()
-
-    def packed(self) -> Tensor:
-        """The upper triangle of the Gram matrix, row by row: it is symmetric, so half of it is enough."""
+    def packed(self) -> PackedSums:
+        """The same in half the room."""
         rows, columns = torch.triu_indices(*self.gram.shape)
-        return self.gram[rows, columns].contiguous()
+        return PackedSums(self.gram[rows, columns].contiguous(), self.moments, self.counts)
 
-    @classmethod
-    def unpacked(cls, triangle: Tensor, moments: Tensor, counts: Tensor) -> Sums:
-        """The inverse of `packed`."""
-        size = len(moments)
+
+@dataclass(frozen=True)
+class PackedSums:
+    """Sums at rest.
+
+    Parameters
+    ----------
+    triangle
+        ((F + 1)(F + 2) / 2,): the upper triangle of the Gram matrix, row by row; it is symmetric, so half is enough.
+    moments, counts
+        As in `Sums`.
+    """
+
+    triangle: Tensor
+    moments: Tensor
+    counts: Tensor
+
+    def gram(self) -> Tensor:
+        """The whole matrix (F + 1, F + 1)."""
+        size = len(self.moments)
         rows, columns = torch.triu_indices(size, size)
         gram = torch.zeros(size, size, dtype=torch.float64)
-        gram[rows, columns] = triangle
-        gram[columns, rows] = triangle
-        return cls(gram, moments, counts)
+        gram[rows, columns] = self.triangle
+        gram[columns, rows] = self.triangle
+        return gram
+
+
+def solve(pieces: Sequence[PackedSums], *, balanced: bool = True) -> Tensor:
+    """Ridge regression onto one-hot labels over the tasks whose sums are given: weights (F + 1, classes) float32.
+
+    Leaving a task's sums out is forgetting it exactly: the weights are those of a model that never saw it. A constant
+    ridge on the diagonal, scaled by its mean, keeps the system positive definite whatever the data.
+
+    Parameters
+    ----------
+    balanced
+        Whether tasks count by their classes instead of by their images, so that a large one does not draw the images
+        of small ones to itself.
+    """
+    images, classes = sum(float(piece.counts.sum()) for piece in pieces), sum(len(piece.counts) for piece in pieces)
+    size = len(pieces[0].moments)
+    gram, moments = torch.zeros(size, size, dtype=torch.float64), []
+    for piece in pieces:
+        weight = images / classes * len(piece.counts) / float(piece.counts.sum()) if balanced else 1.0
+        gram += weight * piece.gram()
+        moments.append(weight * piece.moments)
+    gram += RIDGE * float(gram.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
+    return torch.cholesky_solve(torch.cat(moments, 1), torch.linalg.cholesky(gram)).float()

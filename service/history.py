@@ -34,7 +34,7 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
         model,
         engrams=tuple(put(data) for data in parts.engrams),
         recogniser=put(parts.recogniser),
-        sums=put(parts.sums),
+        kept=tuple(put(data) for data in parts.kept),
         budget=parts.budget,
     )
     try:
@@ -54,7 +54,7 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     memory = Memory.create(Definition.model_validate(vault.models.get(name).definition))
 
     def widened(head: Commit) -> Commit:
-        memory.budget = dict(head.budget)
+        memory.method.budget = dict(head.budget)
         memory.raise_budget(budget)
         return head if memory.budget == head.budget else head.following("budget", budget=dict(memory.budget))
 
@@ -69,7 +69,7 @@ def activate(vault: Vault, name: str, version: int) -> tuple[Commit, bool]:
     UnknownModel, UnknownVersion
     """
     target = vault.log.read(name, version)
-    content = {field: getattr(target, field) for field in ("engrams", "recogniser", "sums", "certificate", "tasks")}
+    content = {field: getattr(target, field) for field in ("engrams", "recogniser", "kept", "certificate", "tasks")}
 
     def repeated(head: Commit) -> Commit:
         # Room given since then stays given.
@@ -81,12 +81,13 @@ def activate(vault: Vault, name: str, version: int) -> tuple[Commit, bool]:
 
 def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
     """The version that brought `task` as `head` has it; None when `head` does not have it."""
-    if not any(one["name"] == task for one in head.tasks):
+    entry = next((one for one in head.tasks if one["name"] == task), None)
+    if entry is None:
         return None
     after: int | None = None
     while page := vault.log.list(name, after, 100, newest_first=True):
         for commit in page:
-            if commit.kind == "learn" and commit.task == task and head.engrams[: len(commit.engrams)] == commit.engrams:
+            if commit.kind == "learn" and commit.task == task and commit.tasks[-1] == entry:
                 return commit
         after = page[-1].version
     return None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engram.definition import Definition
+from engram.novelty import State
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _SEPARATORS = re.compile(r"[/\\]")
@@ -162,6 +163,8 @@ class Prediction(BaseModel):
     top: list[CandidateAnswer]
     known: bool
     novelty: float
+    passes: int
+    """How often the image went through a network; 1 for the default method."""
     logits: list[float] | None = None
 
 
@@ -188,6 +191,58 @@ class HeatmapAnswer(BaseModel):
     relevance: list[list[list[float]]]
     sum: float
     logit: float
+
+
+class WelchAnswer(BaseModel):
+    """The latest Welch test: whether the newest window's novelty lies above the reference's."""
+
+    reference_samples: int
+    """Images of the reference so far; tests begin when it is complete."""
+    reference_mean: float
+    window_mean: float | None
+    p_value: float | None
+    drift: bool
+    """Whether the last two tests that agreed said so."""
+
+
+class CusumAnswer(BaseModel):
+    """The cumulative sum over unknown images."""
+
+    value: float
+    threshold: float
+    usual: float
+    """The share of unknown images that is taken for usual."""
+    raised: bool
+    """From the moment it reaches the threshold until it is back at 0."""
+
+
+class ReplicaNovelty(BaseModel):
+    """What one replica makes of its share of the images."""
+
+    replica: str
+    state: State
+    samples: int
+    unknown: int
+    unknown_share: float
+    since: str
+
+
+class NoveltyAnswer(BaseModel):
+    """The worst state of all replicas on the live version, since when some are in it, and counts over all of them."""
+
+    model: str
+    version: int
+    state: State
+    samples: int
+    """Images answered by this version without being told their task."""
+    unknown: int
+    """Those of them that no task accepts."""
+    unknown_share: float
+    since: str
+    welch: WelchAnswer
+    """Of the replica with the worst state, as is `cusum`."""
+    cusum: CusumAnswer
+    replicas: list[ReplicaNovelty]
 
 
 class ModelPage(BaseModel):

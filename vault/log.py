@@ -33,8 +33,8 @@ class Commit:
     """SHA-256 of each engram, the commons first."""
     recogniser: str | None = None
     """SHA-256 of the recogniser."""
-    sums: str | None = None
-    """SHA-256 of the statistics that only learning needs."""
+    kept: tuple[str, ...] = ()
+    """SHA-256 of each part that only learning needs."""
     certificate: str | None = None
     """SHA-256 of the retention certificate (JSON)."""
     report: str | None = None
@@ -84,7 +84,10 @@ class Commit:
         """From a JSON object; fields that later releases may add are passed over. Raises KeyError, TypeError."""
         known = {one.name for one in fields(cls)}
         content = {key: value for key, value in document.items() if key in known}
-        return cls(**{**content, "engrams": tuple(document["engrams"]), "tasks": tuple(document["tasks"])})
+        if document.get("sums"):  # before tasks had sums of their own, one blob held those of all
+            content["kept"] = [document["sums"]]
+        lists = {"engrams": document["engrams"], "kept": content.get("kept", ()), "tasks": document["tasks"]}
+        return cls(**content | {name: tuple(values) for name, values in lists.items()})
 
 
 class CommitLog:

@@ -51,4 +51,5 @@ def _commits(log: CommitLog, model: str) -> list[Commit]:
 
 def _hashes(commit: Commit) -> Iterator[str]:
     yield from commit.engrams
-    yield from filter(None, (commit.recogniser, commit.sums, commit.certificate, commit.report))
+    yield from commit.kept
+    yield from filter(None, (commit.recogniser, commit.certificate, commit.report))

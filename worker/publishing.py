@@ -11,6 +11,7 @@ from typing import Any
 from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
+from engram.tensors import content_hash
 from vault.errors import Conflict, UnknownModel
 from vault.jobs import Job
 from vault.log import Commit
@@ -35,13 +36,12 @@ def restore(vault: Vault, model: Model, head: Commit) -> Memory:
     SnapshotError, Damaged, NotFound
     """
     assert head.recogniser is not None, "every commit names its recogniser"
-    assert head.sums is not None, "every commit names its sums"
     get = vault.objects.get_blob
     return snapshot.restore(
         Definition.model_validate(model.definition),
         [get(name) for name in head.engrams],
         get(head.recogniser),
-        get(head.sums),
+        [get(name) for name in head.kept],
         head.budget,
     )
 
@@ -109,16 +109,22 @@ class Publication:
 
     def _store(self, vault: Vault) -> dict[str, Any]:
         """The commit's content, its blobs stored; what the head names already is not stored again."""
-        put = vault.objects.put_blob
-        known = len(self.head.engrams)
+        known = {*self.head.engrams, *self.head.kept}
+
+        def put(data: bytes) -> str:
+            name = content_hash(data)
+            return name if name in known else vault.objects.put_blob(data)
+
+        # The job tells apart tasks of one name that were learned on both sides of a rollback.
+        entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
         return {
-            "engrams": (*self.head.engrams, *(put(data) for data in self.parts.engrams[known:])),
+            "engrams": tuple(put(data) for data in self.parts.engrams),
             "recogniser": put(self.parts.recogniser),
-            "sums": put(self.parts.sums),
+            "kept": tuple(put(data) for data in self.parts.kept),
             "certificate": put(_json(self.certificate)),
             "report": put(_json(self.report)),
             "task": self.job.task,
-            "tasks": (*self.head.tasks, {"name": self.job.task, "classes": list(self.classes)}),
+            "tasks": (*self.head.tasks, entry),
             "job": self.job.id,
             "token": self.token,
         }

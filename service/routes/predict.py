@@ -90,4 +90,5 @@ def _prediction(answer: Answer) -> dict[str, Any]:
         "top": [asdict(candidate) for candidate in answer.top],
         "known": answer.known,
         "novelty": answer.novelty,
+        "passes": answer.passes,
     }

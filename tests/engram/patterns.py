@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
+from engram.methods.eidetic import Eidetic
+from engram.network import Network
 
 SIZE = 12
 WIDTHS = {"mlp": 0.1, "cnn": 0.5, "resnet18": 0.07, "resnet50": 0.07}
@@ -40,3 +42,9 @@ def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK
     for task in range(tasks):
         memory.learn(f"task {task}", bars(task), options)
     return memory
+
+
+def network_of(memory: Memory) -> Network:
+    """The blocks of a model of the default method."""
+    assert isinstance(memory.method, Eidetic), "only eidetic models are made of blocks"
+    return memory.method.network

@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram import Memory
 from engram.certificate import probe_batch
-from tests.engram.patterns import QUICK, bars, definition
+from tests.engram.patterns import QUICK, bars, definition, network_of
 
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
 
@@ -163,7 +163,7 @@ def test_old_answers_stay_whatever_is_learned_and_saved(
 
 
 def test_nothing_of_a_later_task_is_read(life: Life) -> None:
-    stack = life.memory.network.stack
+    stack = network_of(life.memory).stack
     for owner, engram in enumerate(stack[:-1]):
         poisoned = [
             block.register_forward_hook(lambda module, given, output: torch.full_like(output, torch.nan))
@@ -181,7 +181,7 @@ def test_nothing_of_a_later_task_is_read(life: Life) -> None:
 
 
 def test_frozen_units_are_ordinary_modules_without_gradients(life: Life) -> None:
-    modules = list(life.memory.network.modules())
+    modules = list(network_of(life.memory).modules())
     assert any(isinstance(module, nn.Linear) for module in modules)
-    assert not any(parameter.requires_grad for parameter in life.memory.network.parameters())
+    assert not any(parameter.requires_grad for parameter in network_of(life.memory).parameters())
     assert not any(module.training for module in modules)

@@ -23,7 +23,7 @@ from engram.errors import (
 from engram.progress import Progress
 from engram.snapshot import dump, restore
 from engram.tensors import content_hash, pack, unpack
-from tests.engram.patterns import QUICK, bars, definition, learned
+from tests.engram.patterns import QUICK, bars, definition, learned, network_of
 
 
 def test_the_same_seeds_give_the_same_bytes() -> None:
@@ -124,13 +124,13 @@ def test_restoring_shares_equal_engrams_and_needs_no_sums() -> None:
     memory.learn("task 1", bars(1), QUICK)
     definition_, engrams, recogniser, _, budget = _arguments(memory)
     newer = restore(definition_, engrams, recogniser, None, budget, reuse=older)
-    assert newer.network.stack[0] is older.network.stack[0]
+    assert network_of(newer).stack[0] is network_of(older).stack[0]
     assert compare(certify(memory), certify(newer)) == []
 
 
 def _arguments(memory: Memory):  # type: ignore[no-untyped-def]  # the five arguments of restore, in order
     parts = dump(memory)
-    return parts.definition, parts.engrams, parts.recogniser, parts.sums, parts.budget
+    return parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget
 
 
 def test_a_saved_model_goes_on_learning_as_if_it_had_never_been_saved(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_saved_model_goes_on_learning_as_if_it_had_never_been_saved(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "commons.safetensors", "engram-0001.safetensors", "sums.safetensors"]
+    "name", ["manifest.json", "engram-0000.safetensors", "engram-0001.safetensors", "kept-0001.safetensors"]
 )
 @pytest.mark.parametrize("harm", ["missing", "flipped", "cut"])
 def test_damaged_files_are_named(name: str, harm: str, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_certificates_survive_json_and_notice_a_change() -> None:
     certificate = certify(memory)
     assert Certificate.from_dict(certificate.to_dict()) == certificate
     with torch.no_grad():
-        memory.network.stack[0].head.bias.add_(1e-7)
+        network_of(memory).stack[0].head.bias.add_(1e-7)
     assert compare(certificate, certify(memory)) == ["task 0"]
 
 

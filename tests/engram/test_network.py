@@ -11,7 +11,7 @@ from engram.certificate import probe_batch
 from engram.definition import Definition, InputShape
 from engram.errors import InvalidDefinition
 from engram.network import Engram, Network, pixels
-from tests.engram.patterns import bars, definition, learned
+from tests.engram.patterns import bars, definition, learned, network_of
 from tests.engram.reference import reference_logits
 
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
@@ -79,12 +79,12 @@ def test_cutting_units_is_silencing_them(backbone: str) -> None:
 
 def test_the_served_network_is_as_narrow_as_what_was_kept() -> None:
     memory = learned("cnn", tasks=2)
-    for engram in memory.network.stack:
+    for engram in network_of(memory).stack:
         for node in engram.layout.nodes:
             if node.operation == "conv":
                 weight = engram.state_dict()[f"blocks.{node.name}.conv.weight"]
                 assert weight.shape[0] == engram.units[node.layer]
-    assert sum(memory.tasks[1].units.values()) < sum(memory.network.layout.widths.values())
+    assert sum(memory.tasks[1].units.values()) < sum(network_of(memory).layout.widths.values())
 
 
 def test_small_images_keep_their_resolution_in_the_stem() -> None:

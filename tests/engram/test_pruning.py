@@ -8,7 +8,7 @@ from engram.progress import Reporter
 from engram.pruning import choose, smallest
 from engram.scores import score_units
 from engram.training import measure
-from tests.engram.patterns import QUICK, bars, learned
+from tests.engram.patterns import QUICK, bars, learned, network_of
 
 
 def test_the_best_units_of_the_whole_network_stay_and_every_layer_keeps_its_floor() -> None:
@@ -27,8 +27,8 @@ def test_wide_layers_keep_multiples_of_eight() -> None:
 
 def _trained() -> tuple[Network, Engram]:
     memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False}))
-    *below, last = memory.network.stack
-    return Network(memory.network.layout, below), last
+    *below, last = network_of(memory).stack
+    return Network(network_of(memory).layout, below), last
 
 
 @pytest.mark.parametrize("needed", [0.0, 0.3, 0.55, 0.9])
@@ -90,7 +90,7 @@ def test_a_unit_that_says_nothing_scores_nothing(kind: str) -> None:
 
 def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
     memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False, "epochs": 8, "patience": 8}))
-    network, engram = Network(memory.network.layout, memory.network.stack[:1]), memory.network.stack[1]
+    network, engram = Network(network_of(memory).layout, network_of(memory).stack[:1]), network_of(memory).stack[1]
     examples = bars(1)
     trained = measure(network, engram, examples)
     assert trained.accuracy > 0.9, "an engram at chance would hold its accuracy without any unit"

@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge
 from engram.density import Density
 from engram.errors import UnknownTask
 from engram.recogniser import fitted_temperature
-from engram.sums import RIDGE, Sums
+from engram.sums import RIDGE, Sums, solve
+from engram.training import batches
 from tests.engram.patterns import bars, learned
 
 
@@ -16,32 +17,54 @@ def _features(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
+def _ridge(phi: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> np.ndarray:
+    """What scikit-learn's own ridge regression finds, each image counting by its weight."""
+    rows = np.concatenate([phi.double().numpy(), np.ones((len(phi), 1))], 1)
+    scaled = rows * weights.double().sqrt().numpy()[:, None]
+    targets = np.eye(int(labels.max()) + 1)[labels.numpy()] * weights.double().sqrt().numpy()[:, None]
+    alpha = RIDGE * float((scaled.T @ scaled).diagonal().mean())
+    return np.asarray(Ridge(alpha=alpha, fit_intercept=False).fit(scaled, targets).coef_.T)
+
+
 def test_sums_solve_what_ridge_regression_solves() -> None:
     features, labels = _features(200, 12, 0), torch.arange(200) % 3
-    sums = Sums.empty(12).widened(3).plus(features, labels)
-    weights = sums.solve().numpy()
-    phi = np.concatenate([features.double().numpy(), np.ones((200, 1))], 1)
-    ridge = RIDGE * float((phi.T @ phi).diagonal().mean())
-    expected = Ridge(alpha=ridge, fit_intercept=False).fit(phi, np.eye(3)[labels.numpy()]).coef_.T
-    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    sums = Sums.empty(12, 3).plus(features[:90], labels[:90]).plus(features[90:], labels[90:])
+    np.testing.assert_allclose(solve([sums.packed()]).numpy(), _ridge(features, labels, torch.ones(200)), atol=1e-5)
 
 
-def test_sums_do_not_depend_on_the_order_of_tasks() -> None:
-    parts = [(_features(50, 8, seed), torch.full((50,), seed)) for seed in range(3)]
-    forward, backward = Sums.empty(8).widened(3), Sums.empty(8).widened(3)
-    for features, labels in parts:
-        forward = forward.plus(features, labels)
-    for features, labels in reversed(parts):
-        backward = backward.plus(features, labels)
+@pytest.mark.parametrize("balanced", [True, False])
+def test_tasks_count_by_their_classes_when_balanced(balanced: bool) -> None:
+    large, small = (_features(300, 8, 0), torch.arange(300) % 2), (_features(30, 8, 1) + 0.5, torch.arange(30) % 3)
+    pieces = [Sums.empty(8, 2).plus(*large).packed(), Sums.empty(8, 3).plus(*small).packed()]
+    weights = torch.cat([torch.full((300,), 330 / 5 * 2 / 300), torch.full((30,), 330 / 5 * 3 / 30)])
+    expected = _ridge(
+        torch.cat([large[0], small[0]]), torch.cat([large[1], small[1] + 2]), weights if balanced else torch.ones(330)
+    )
+    np.testing.assert_allclose(solve(pieces, balanced=balanced).numpy(), expected, atol=1e-5)
+
+
+def test_a_task_left_out_is_forgotten_exactly() -> None:
+    pieces = [Sums.empty(8, 2).plus(_features(50, 8, seed), torch.arange(50) % 2).packed() for seed in range(3)]
+    never = [pieces[0], pieces[2]]
+    assert torch.equal(solve([piece for piece in pieces if piece is not pieces[1]]), solve(never))
+
+
+def test_sums_do_not_depend_on_the_order_of_images() -> None:
+    features, labels = _features(150, 8, 0), torch.arange(150) % 3
+    forward, backward = Sums.empty(8, 3), Sums.empty(8, 3)
+    for chosen in batches(150, 40):
+        forward = forward.plus(features[chosen], labels[chosen])
+    for chosen in reversed(list(batches(150, 60))):
+        backward = backward.plus(features[chosen], labels[chosen])
     torch.testing.assert_close(forward.gram, backward.gram, rtol=1e-13, atol=1e-12)
-    torch.testing.assert_close(forward.solve(), backward.solve(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(solve([forward.packed()]), solve([backward.packed()]), rtol=1e-5, atol=1e-6)
 
 
 def test_packing_sums_loses_nothing() -> None:
-    sums = Sums.empty(8).widened(2).plus(_features(30, 8, 0), torch.arange(30) % 2)
-    again = Sums.unpacked(sums.packed(), sums.moments, sums.counts)
-    assert torch.equal(again.gram, sums.gram)
-    assert len(sums.packed()) == 9 * 10 // 2
+    sums = Sums.empty(8, 2).plus(_features(30, 8, 0), torch.arange(30) % 2)
+    packed = sums.packed()
+    assert torch.equal(packed.gram(), sums.gram)
+    assert len(packed.triangle) == 9 * 10 // 2
 
 
 def test_distance_is_mahalanobis_while_all_directions_are_kept() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from engram import Memory
 from engram.errors import UnknownComposite, UnknownLabel, UnknownTask
 from engram.relevance import COMPOSITES, CONSERVING
-from tests.engram.patterns import QUICK, SIZE, bars, learned
+from tests.engram.patterns import QUICK, SIZE, bars, learned, network_of
 
 
 @pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18", "resnet50"])
@@ -50,7 +50,7 @@ def test_the_first_layer_epsilon_rule_against_plain_arithmetic() -> None:
     """One dense layer and a head, propagated by hand."""
     memory = learned("mlp", tasks=1, depth=1)
     image = bars(0).images[0]
-    engram = memory.network.stack[0]
+    engram = network_of(memory).stack[0]
     state = {name: value.double() for name, value in engram.state_dict().items()}
     pixels = image.flatten().double() / 255
     w1, b1 = state["blocks.dense1.linear.weight"], state["blocks.dense1.linear.bias"]

@@ -12,6 +12,7 @@ from service import history
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import SMALL_MODEL, png
+from tests.engram.patterns import network_of
 from tests.learned import MODEL, create, learn
 from tests.service.running import Service, running, wait_until
 from vault.settings import VaultSettings
@@ -55,7 +56,7 @@ def test_what_is_unchanged_is_shared_with_the_new_version(service: Service) -> N
     wait_until(lambda: service.runtime.live.current(MODEL).version == 3, 2)
     after = service.runtime.live.current(MODEL)
     assert after.memory is not before.memory
-    assert after.memory.network.stack[0] is before.memory.network.stack[0]
+    assert network_of(after.memory).stack[0] is network_of(before.memory).stack[0]
     assert all(after.blobs[name] is before.blobs[name] for name in before.blobs)
 
 

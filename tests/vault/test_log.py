@@ -175,3 +175,10 @@ def test_what_follows_repeats_the_content_and_tells_of_itself_only() -> None:
     assert (third.version, third.parent, third.kind, third.target) == (2, 1, "activate", 0)
     assert (third.engrams, third.budget, third.recogniser, third.lineage) == (("e",), {"l": 1}, "r", "lineage")
     assert (third.task, third.job, third.token, third.report) == (None, None, None, None)
+
+
+def test_commits_from_before_tasks_had_sums_of_their_own_are_read() -> None:
+    document = Commit(0, "create", "lineage", engrams=("e",), kept=("s",)).to_dict()
+    del document["kept"]
+    assert Commit.from_dict({**document, "sums": "s"}).kept == ("s",)
+    assert Commit.from_dict({**document, "sums": None}).kept == ()

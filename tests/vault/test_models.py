@@ -132,7 +132,7 @@ def test_deleting_a_model_ends_its_jobs(vault: Vault) -> None:
 def test_a_sweep_removes_what_no_commit_names(vault: Vault) -> None:
     names = [vault.objects.put_blob(str(number).encode()) for number in range(7)]
     kept = vault.models.create("kept", {})
-    first = Commit.first(kept, engrams=(names[0],), recogniser=names[1], sums=names[2])
+    first = Commit.first(kept, engrams=(names[0],), recogniser=names[1], kept=(names[2],))
     vault.log.append("kept", first)
     vault.log.append("kept", first.following("learn", engrams=(names[0], names[3]), report=names[4]))
     gone = vault.models.create("gone", {})

@@ -19,6 +19,7 @@ from engram.options import LearnOptions
 from engram.snapshot import dump
 from service import history
 from tests.digits import QUICK, archive
+from tests.engram.patterns import network_of
 from tests.learned import MODEL, create, examples, learn, submit, worker_settings
 from vault.errors import JobOver, LeaseLost, StoreUnavailable
 from vault.jobs import Job
@@ -50,7 +51,7 @@ def test_a_job_becomes_a_version(ready: Vault) -> None:
     assert (done.result["version"], done.result["task"]) == (1, "low")
     commit = head(ready)
     assert (commit.kind, commit.task, commit.job, commit.token) == ("learn", "low", job.id, 1)
-    assert commit.tasks == ({"name": "low", "classes": ["digit-0", "digit-1"]},)
+    assert commit.tasks == ({"name": "low", "classes": ["digit-0", "digit-1"], "job": job.id},)
     assert len(commit.engrams) == 2
     assert commit.report is not None
     report = json.loads(ready.objects.get_blob(commit.report))
@@ -231,7 +232,7 @@ def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) 
     proof = verify(dump(memory), before, "low", 1.0)
     assert proof.tasks == before.tasks
     assert set(proof.routing) == {"low"}
-    memory.network.stack[0].head.bias.data[0] += 1e-6
+    network_of(memory).stack[0].head.bias.data[0] += 1e-6
     with pytest.raises(RetentionViolated, match="low"):
         verify(dump(memory), before, "low", 1.0)
 
@@ -239,7 +240,7 @@ def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) 
 def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(ready: Vault) -> None:
     learn(ready, "low", (0, 1))
     memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
-    memory.network.stack[0].head.bias.data[0] += 1e-6
+    network_of(memory).stack[0].head.bias.data[0] += 1e-6
     with pytest.raises(RetentionViolated, match="as certified for version 1"):
         before_learning(ready, head(ready), memory)
 

@@ -1,0 +1,156 @@
+"""The parts of models on blocks as safetensors bytes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+
+from engram.commons import Commons
+from engram.definition import Definition
+from engram.density import Density
+from engram.errors import DamagedSnapshot
+from engram.layout import Layout
+from engram.network import Engram
+from engram.recogniser import Reading, Recogniser
+from engram.sums import PackedSums
+from engram.tensors import content_hash, pack, unpack
+
+_DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "grades")
+
+
+def load_stack(
+    definition: Definition, layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()
+) -> tuple[Commons, list[Engram]]:
+    """The commons, which come first, and the engrams on top of them.
+
+    Parameters
+    ----------
+    known
+        Engrams that are taken instead of building equal ones again.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    if not engrams:
+        raise DamagedSnapshot("a model has at least its commons")
+    by_hash = {engram.content_hash: engram for engram in known}
+    stack = [by_hash.get(content_hash(data)) or load_engram(layout, data) for data in engrams[1:]]
+    _check_stack(layout, stack)
+    return load_commons(definition, engrams[0]), stack
+
+
+def check_readings(recogniser: Recogniser, tasks: Sequence[str]) -> None:
+    """Refuse a recogniser of other tasks than these; raises DamagedSnapshot."""
+    if [reading.task for reading in recogniser.readings] != list(tasks):
+        raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
+
+
+def dump_engram(engram: Engram) -> bytes:
+    """One engram as bytes."""
+    about = {
+        "task": engram.task,
+        "classes": list(engram.classes),
+        "earlier": engram.earlier,
+        "units": engram.units,
+    }
+    data = pack("engram", about, engram.state_dict())
+    engram.content_hash = content_hash(data)
+    return data
+
+
+def load_engram(layout: Layout, data: bytes) -> Engram:
+    """One frozen engram from its bytes.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    about, tensors = unpack("engram", data)
+    try:
+        task, classes = str(about["task"]), cast(list[str], about["classes"])
+        earlier, units = cast(dict[str, int], about["earlier"]), cast(dict[str, int], about["units"])
+        with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
+            engram = Engram(layout, task, classes, earlier, units)
+        engram.load_state_dict(tensors, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedSnapshot(f"this engram does not fit the model's layout: {error}") from error
+    engram.content_hash = content_hash(data)
+    return engram.freeze()
+
+
+def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
+    owned = dict.fromkeys(layout.layers, 0)
+    for engram in stack:
+        if engram.earlier != owned:
+            raise DamagedSnapshot(f"the engram of task {engram.task!r} was learned on another stack")
+        owned = engram.reach
+
+
+def dump_commons(commons: Commons) -> bytes:
+    """The commons as bytes."""
+    return pack("commons", {"features": commons.features, "patch": commons.patch}, commons.state_dict())
+
+
+def load_commons(definition: Definition, data: bytes) -> Commons:
+    """The commons; raises DamagedSnapshot, UnsupportedFormat."""
+    about, tensors = unpack("commons", data)
+    commons = Commons(definition)
+    if (about["features"], about["patch"]) != (commons.features, commons.patch):
+        raise DamagedSnapshot("the commons are not those of the model's definition")
+    try:
+        commons.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
+    return commons
+
+
+def dump_recogniser(recogniser: Recogniser) -> bytes:
+    """What is served of a recogniser, as bytes."""
+    tensors = {
+        "weights": recogniser.weights,
+        "sharpness": recogniser.sharpness,
+        "caution": recogniser.caution,
+        "evidence": recogniser.evidence,
+    }
+    for number, reading in enumerate(recogniser.readings):
+        tensors[f"{number}.temperature"] = reading.temperature
+        tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
+    about = {"readings": [{"task": reading.task, "classes": reading.classes} for reading in recogniser.readings]}
+    return pack("recogniser", about, tensors)
+
+
+def load_recogniser(data: bytes) -> Recogniser:
+    """A recogniser; raises DamagedSnapshot, UnsupportedFormat."""
+    about, tensors = unpack("recogniser", data)
+
+    def reading(number: int, row: Mapping[str, object]) -> Reading:
+        density = Density(*(tensors[f"{number}.{name}"] for name in _DENSITY))
+        return Reading(str(row["task"]), cast(int, row["classes"]), density, tensors[f"{number}.temperature"])
+
+    try:
+        rows = cast(list[dict[str, object]], about["readings"])
+        readings = tuple(reading(number, row) for number, row in enumerate(rows))
+        return Recogniser(tensors["weights"], readings, tensors["sharpness"], tensors["caution"], tensors["evidence"])
+    except (KeyError, TypeError) as error:
+        raise DamagedSnapshot(f"the recogniser lacks {error}") from error
+
+
+def dump_sums(sums: PackedSums) -> bytes:
+    """One task's sums as bytes."""
+    return pack("sums", {}, {"gram": sums.triangle, "moments": sums.moments, "counts": sums.counts})
+
+
+def load_sums(data: bytes) -> PackedSums:
+    """One task's sums; raises DamagedSnapshot, UnsupportedFormat."""
+    _, tensors = unpack("sums", data)
+    try:
+        sums = PackedSums(tensors["gram"], tensors["moments"], tensors["counts"])
+    except KeyError as error:
+        raise DamagedSnapshot(f"the sums lack {error}") from error
+    size = len(sums.moments)
+    if len(sums.triangle) != size * (size + 1) // 2 or sums.moments.shape[1] != len(sums.counts):
+        raise DamagedSnapshot("the parts of the sums do not fit each other")
+    return sums

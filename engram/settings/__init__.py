@@ -1,0 +1,11 @@
+"""The settings of every method, validated, with documented defaults and the papers' values as named presets."""
+
+from engram.settings.base import MethodSettings
+from engram.settings.eidetic import EideticSettings
+
+__all__ = ["SETTINGS", "MethodSettings"]
+
+SETTINGS: dict[str, type[MethodSettings]] = {
+    "eidetic": EideticSettings,
+}
+"""For each method that a model can name, what it can be told."""
