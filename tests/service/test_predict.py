@@ -27,7 +27,8 @@ def test_one_image_as_the_body(reader: Service) -> None:
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("digits", 2)
     (prediction,) = answer["predictions"]
-    assert set(prediction) == {"task", "task_probability", "label", "probability", "top", "known", "novelty"}
+    assert set(prediction) == {"task", "task_probability", "label", "probability", "top", "known", "novelty", "passes"}
+    assert prediction["passes"] == 1
     assert prediction["task"] == "mid"
     assert prediction["label"] in ("digit-2", "digit-3")
     assert len(prediction["top"]) == 3
