@@ -37,8 +37,8 @@ NEWCOMERS = 0.2
 """Share of the stream, beyond the usual, whose being unknown the CUSUM is tuned to find soonest."""
 
 HEIGHT = 12.0
-"""Of the CUSUM's alarm. By Wald's and Lorden's inequalities an alarm comes after exp(12) = 162,755 images or more on
-the average while no more of them are unknown than is usual, whatever else is true of them."""
+"""Of the CUSUM's alarm. A false one comes after exp(12) = 162,755 images or more on the average (Lorden 1971), as long
+as images are independent and each is unknown with the usual probability or less; their novelty may follow any law."""
 
 CAUTION = 3.0
 """Standard errors added to the share of unknown images in the reference before it is taken for the usual one."""

@@ -19,7 +19,8 @@ from service.images import Decoder
 from service.inference import Inference
 from service.live import LiveModels
 from service.metrics import Metrics, RequestMetrics
-from service.routes import explain, health, jobs, models, predict, tasks, versions
+from service.novelty import Novelty
+from service.routes import explain, health, jobs, models, novelty, predict, tasks, versions
 from service.runtime import Runtime
 from service.settings import ServiceSettings
 from service.submission import Submissions
@@ -51,7 +52,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     errors.install(app)
-    for module in (models, tasks, jobs, predict, explain, versions, health):
+    for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, requests=settings.max_request_bytes, uploads=settings.max_upload_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
@@ -65,24 +66,28 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
     waker = Waker(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
-    inference = Inference(live, settings, metrics)
+    watching = Novelty(live, vault.novelty, metrics)
+    inference = Inference(live, settings, metrics, watching)
     runtime = Runtime(
         settings=settings,
         vault=vault,
         metrics=metrics,
         live=live,
         inference=inference,
+        novelty=watching,
         decoder=Decoder(decoding, image_limits(settings), metrics),
         submissions=Submissions(vault, live, waker, archive_limits(settings), image_limits(settings)),
         draining=Draining(settings.drain_seconds),
     )
     runtime.draining.install()
     live.start()
+    watching.start()
     try:
         yield runtime
     finally:
         runtime.draining.begun = True
         runtime.draining.uninstall()
+        await watching.close()
         await live.close()
         inference.close()
         decoding.shutdown(wait=True, cancel_futures=True)

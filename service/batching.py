@@ -49,6 +49,10 @@ class Reply:
     logits: list[list[float]] | None
 
 
+Heard = Callable[[Served, list[Answer]], None]
+"""Told what answered, and the answers that were given without being told the task."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     query: Query
@@ -62,7 +66,7 @@ class Batcher:
     A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
     to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
     another directly, and has room left, fill up. A query of more than `size` images is answered in several passes on
-    one version.
+    one version. `heard` is told of every batch in the event loop, after its clients.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Batcher:
         current: Callable[[], Served],
         pool: ThreadPoolExecutor,
         metrics: Metrics,
+        heard: Heard | None = None,
         *,
         size: int,
         wait: float,
@@ -79,6 +84,7 @@ class Batcher:
         self._current = current
         self._pool = pool
         self._metrics = metrics
+        self._heard = heard
         self._size = size
         self._wait = wait
         self._bound = bound
@@ -152,13 +158,15 @@ class Batcher:
         queries = [waiting.query for waiting in batch]
         self._metrics.batches.observe(sum(len(q.images) for q in queries))
         began = time.perf_counter()
+        served: Served | None = None
         outcomes: list[Reply | Exception]
         try:
             loop = asyncio.get_running_loop()
-            outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
+            served, outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
         except Exception as error:  # the whole batch: each of its clients is told, nobody else
             outcomes = [error] * len(batch)
         self._metrics.inference.observe(time.perf_counter() - began)
+        answers: list[Answer] = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if waiting.future.done():
                 continue
@@ -166,11 +174,18 @@ class Batcher:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
+                answers += outcome.answers if waiting.query.task is None else []
+        if self._heard is not None and served is not None and answers:
+            self._heard(served, answers)
 
 
-def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> list[Reply | Exception]:
-    """Every query's reply, or the error that is its own."""
+def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> tuple[Served, list[Reply | Exception]]:
+    """What is current, and every query's reply from it, or the error that is its own."""
     served = current()
+    return served, _replies(served, queries, size)
+
+
+def _replies(served: Served, queries: list[Query], size: int) -> list[Reply | Exception]:
     if len(queries) == 1 and (queries[0].logits or len(queries[0].images) <= size):
         return [_reply(served, queries[0], served.memory.observe(queries[0].images))]
     if len(queries) == 1:

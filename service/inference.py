@@ -6,22 +6,25 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from torch import Tensor
 
 from engram.relevance import Heatmap
-from service.batching import Batcher, Query, Reply
+from service.batching import Batcher, Heard, Query, Reply
 from service.errors import Overloaded
 from service.live import LiveModels, Loaded
 from service.metrics import Metrics
+from service.novelty import Novelty
 from service.settings import ServiceSettings
 
 
 class Inference:
     """A batcher for each live model and each older version that is asked for; heatmaps on private copies."""
 
-    def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics) -> None:
+    def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics, novelty: Novelty) -> None:
         self._live = live
+        self._novelty = novelty
         self._settings = settings
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -47,7 +50,8 @@ class Inference:
             for gone in self._batchers.keys() - {model.name for model in self._live.models()} - {name}:
                 del self._batchers[gone]
             if name not in self._batchers:
-                self._batchers[name] = self._batcher(lambda: self._live.current(name))
+                hear = partial(self._novelty.hear, name)
+                self._batchers[name] = self._batcher(lambda: self._live.current(name), hear)
             return await self._batchers[name].submit(query)
         return await self._older_batcher(loaded).submit(query)
 
@@ -59,12 +63,13 @@ class Inference:
             self._older[key] = (loaded, self._batcher(lambda: loaded))
         return self._older[key][1]
 
-    def _batcher(self, current: Callable[[], Loaded]) -> Batcher:
+    def _batcher(self, current: Callable[[], Loaded], heard: Heard | None = None) -> Batcher:
         settings = self._settings
         return Batcher(
             current,
             self._pool,
             self._metrics,
+            heard,
             size=settings.batch_images,
             wait=settings.batch_wait_ms / 1000,
             bound=settings.queue_images,

@@ -51,6 +51,18 @@ class Metrics:
             registry=self.registry,
             buckets=_SECONDS,
         )
+        self.novelty = Gauge(
+            "engram_novelty_state",
+            "What a model's images are to this replica: 0 known, 1 drift, 2 new task suspected",
+            ("model",),
+            registry=self.registry,
+        )
+        self.unknown = Counter(
+            "engram_unknown_images",
+            "Images that no task of the live version accepts, of those whose task was not told",
+            ("model",),
+            registry=self.registry,
+        )
         self.ready = Gauge("engram_ready", "Whether /readyz says 200", registry=self.registry)
 
     def text(self) -> bytes:

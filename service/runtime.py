@@ -14,6 +14,7 @@ from service.images import Decoder
 from service.inference import Inference
 from service.live import LiveModels
 from service.metrics import Metrics
+from service.novelty import Novelty
 from service.settings import ServiceSettings
 from service.submission import Submissions
 from vault.paging import decode_cursor, encode_cursor
@@ -31,6 +32,7 @@ class Runtime:
     metrics: Metrics
     live: LiveModels
     inference: Inference
+    novelty: Novelty
     decoder: Decoder
     submissions: Submissions
     draining: Draining

@@ -125,6 +125,7 @@ def test_a_body_that_is_too_large_is_told_so_where_the_framework_reads_it() -> N
         ("POST", "/v1/models/none/tasks", 404, "unknown_model"),
         ("POST", "/v1/models/none/predict", 404, "unknown_model"),
         ("POST", "/v1/models/none/explain", 404, "unknown_model"),
+        ("GET", "/v1/models/none/novelty", 404, "unknown_model"),
         ("GET", "/v1/models/none/versions", 404, "unknown_model"),
         ("GET", "/v1/models/none/versions/1", 404, "unknown_model"),
         ("GET", "/v1/models/none/versions/one", 422, "invalid_request"),
