@@ -46,8 +46,8 @@ class Definition(Frozen):
     """How tasks are kept apart."""
     settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """The method's own settings, perhaps with the name of a `preset`; whole, with every default, once validated."""
-    retention: Literal["none"] = "none"
-    """What is kept of the training images: nothing but sums."""
+    retention: Literal["none", "features", "data"] = "none"
+    """What is kept of the training images: nothing but sums, some of their features, or the images themselves."""
     width: float = Field(default=1.0, gt=0, le=16)
     """Multiplies the units that a new task may try in each layer."""
     depth: int | None = Field(default=None, ge=1, le=8)
