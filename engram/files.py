@@ -36,10 +36,15 @@ def load_stack(
     """
     if not engrams:
         raise DamagedSnapshot("a model has at least its commons")
+    return load_commons(definition, engrams[0]), load_engrams(layout, engrams[1:], known)
+
+
+def load_engrams(layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()) -> list[Engram]:
+    """Engrams, each learned on those before it; raises DamagedSnapshot, UnsupportedFormat."""
     by_hash = {engram.content_hash: engram for engram in known}
-    stack = [by_hash.get(content_hash(data)) or load_engram(layout, data) for data in engrams[1:]]
+    stack = [by_hash.get(content_hash(data)) or load_engram(layout, data) for data in engrams]
     _check_stack(layout, stack)
-    return load_commons(definition, engrams[0]), stack
+    return stack
 
 
 def check_readings(recogniser: Recogniser, tasks: Sequence[str]) -> None:
@@ -115,16 +120,31 @@ def dump_recogniser(recogniser: Recogniser) -> bytes:
         "caution": recogniser.caution,
         "evidence": recogniser.evidence,
     }
-    for number, reading in enumerate(recogniser.readings):
-        tensors[f"{number}.temperature"] = reading.temperature
-        tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
-    about = {"readings": [{"task": reading.task, "classes": reading.classes} for reading in recogniser.readings]}
-    return pack("recogniser", about, tensors)
+    about, of_readings = readings_told(recogniser.readings)
+    return pack("recogniser", about, {**tensors, **of_readings})
 
 
 def load_recogniser(data: bytes) -> Recogniser:
     """A recogniser; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("recogniser", data)
+    readings = read_readings(about, tensors)
+    try:
+        return Recogniser(tensors["weights"], readings, tensors["sharpness"], tensors["caution"], tensors["evidence"])
+    except KeyError as error:
+        raise DamagedSnapshot(f"the recogniser lacks {error}") from error
+
+
+def readings_told(readings: Sequence[Reading]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+    """The header and the tensors that `read_readings` takes."""
+    tensors = {}
+    for number, reading in enumerate(readings):
+        tensors[f"{number}.temperature"] = reading.temperature
+        tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
+    return {"readings": [{"task": reading.task, "classes": reading.classes} for reading in readings]}, tensors
+
+
+def read_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> tuple[Reading, ...]:
+    """What a recogniser knows of each task; raises DamagedSnapshot."""
 
     def reading(number: int, row: Mapping[str, object]) -> Reading:
         density = Density(*(tensors[f"{number}.{name}"] for name in _DENSITY))
@@ -132,8 +152,7 @@ def load_recogniser(data: bytes) -> Recogniser:
 
     try:
         rows = cast(list[dict[str, object]], about["readings"])
-        readings = tuple(reading(number, row) for number, row in enumerate(rows))
-        return Recogniser(tensors["weights"], readings, tensors["sharpness"], tensors["caution"], tensors["evidence"])
+        return tuple(reading(number, row) for number, row in enumerate(rows))
     except (KeyError, TypeError) as error:
         raise DamagedSnapshot(f"the recogniser lacks {error}") from error
 
