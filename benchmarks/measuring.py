@@ -5,31 +5,56 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 
+from benchmarks.datasets import Tasks
+from benchmarks.novelty import noticed
+from benchmarks.predictions import Prediction
 from engram import Examples
 from engram.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
+from engram.progress import Progress
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a memory answers for one image."""
-
-    task: str
-    label: str
-    probability: float
+Watcher = Callable[[int, Progress | None], None]
+"""Told where a life stands: the number of the task, and how far learning it has come (None: it is being judged)."""
 
 
 class Learns(Protocol):
-    """What is measured: the learner itself, or one behind HTTP."""
+    """What is measured: the learner itself, one behind HTTP, or a baseline."""
 
-    def learn(self, task: str, examples: Examples) -> dict[str, object]: ...
+    @property
+    def incremental(self) -> bool:
+        """Whether it can be asked after every task; what trains on all tasks at once answers after the last."""
+
+    def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]: ...
 
     def predict(self, examples: Examples, task: str | None) -> list[Prediction]: ...
+
+    def free(self) -> float | None:
+        """Share of the units that no task owns; None where units have no owners."""
+
+    def stored(self) -> dict[str, int] | None:
+        """Bytes kept from one task to the next, by what they hold; None where that cannot be told."""
+
+
+@dataclass
+class Course:
+    """How a life went so far; the fields are JSON, so that an interrupted one can go on."""
+
+    seconds: list[float] = field(default_factory=list)
+    """To learn each task."""
+    matrix: list[list[float]] = field(default_factory=list)
+    """Accuracy on every task so far, after each task but the last, the id given."""
+    matrix_without_id: list[list[float]] = field(default_factory=list)
+    free: list[float | None] = field(default_factory=list)
+    units: list[object] = field(default_factory=list)
+    """Of each task, in each layer."""
+    novelty: list[dict[str, float] | None] = field(default_factory=list)
+    """How images of each task but the first looked before it was learned."""
 
 
 @dataclass(frozen=True)
@@ -37,64 +62,119 @@ class Judged:
     """One task's test images, with its id and without."""
 
     with_id: float
-    recognised: float
+    recognised: float | None
+    """None where an answer names no task."""
     without_id: float
     images: int
     probabilities: list[float]
     right: list[bool]
+    given_to: list[int] | None
+    """How many images each task was recognised in."""
+    passes: float
+    """Forward passes an answer took, on average."""
 
 
 def name_of(task: int) -> str:
     return f"task {task}"
 
 
-def accuracy_with_id(memory: Learns, task: int, examples: Examples) -> float:
-    """Accuracy on one task's images when the task is given."""
-    answers = memory.predict(examples, name_of(task))
+def accuracy(answers: Sequence[Prediction], examples: Examples) -> float:
+    """Share of the answers with the right label."""
     labels: list[int] = examples.labels.tolist()
     return sum(a.label == examples.classes[label] for a, label in zip(answers, labels, strict=True)) / len(labels)
 
 
-def judge(memory: Learns, task: int, examples: Examples) -> Judged:
-    """Everything about one task's images."""
+def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> Judged:
+    """Everything about one task's images, among so many tasks.
+
+    Without an id an answer is right if its label is: where tasks share their labels, another task may have given it.
+    """
     answers, labels = memory.predict(examples, None), examples.labels.tolist()
-    found = [answer.task == name_of(task) for answer in answers]
-    right = [
-        hit and answer.label == examples.classes[label]
-        for hit, answer, label in zip(found, answers, labels, strict=True)
-    ]
-    count = len(labels)
-    probabilities = [answer.probability for answer in answers]
+    given_to = None
+    if all(answer.task is not None for answer in answers):
+        named = [answer.task for answer in answers]
+        given_to = [named.count(name_of(other)) for other in range(tasks)]
     return Judged(
-        accuracy_with_id(memory, task, examples), sum(found) / count, sum(right) / count, count, probabilities, right
+        accuracy(memory.predict(examples, name_of(task)), examples),
+        None if given_to is None else given_to[task] / len(labels),
+        accuracy(answers, examples),
+        len(labels),
+        [answer.probability for answer in answers],
+        [answer.label == examples.classes[label] for answer, label in zip(answers, labels, strict=True)],
+        given_to,
+        sum(answer.passes for answer in answers) / len(answers),
     )
 
 
-def measure(memory: Learns, train: Sequence[Examples], test: Sequence[Examples]) -> dict[str, object]:
-    """Learn all tasks in order; the figures, in per cent and points."""
-    seconds: list[float] = []
-    matrix: list[list[float]] = []
-    for task, examples in enumerate(train):
+def measure(
+    memory: Learns,
+    tasks: Tasks,
+    course: Course | None = None,
+    watch: Watcher = lambda number, progress: None,
+    keep: Callable[[Course], None] = lambda course: None,
+) -> dict[str, object]:
+    """Learn all tasks in order; the figures, in per cent and points.
+
+    Parameters
+    ----------
+    course
+        How it went so far, of a memory that has learned some tasks already.
+    keep
+        Called after every task with how it went so far.
+    """
+    course = Course() if course is None else course
+    last = len(tasks.train) - 1
+    for number in range(len(course.seconds), last + 1):
+        if number and memory.incremental:
+            course.novelty.append(noticed(memory.predict, tasks.test, number))
         started = time.monotonic()
-        report = memory.learn(name_of(task), examples)
-        seconds.append(round(time.monotonic() - started, 1))
-        matrix.append([accuracy_with_id(memory, earlier, test[earlier]) for earlier in range(task + 1)])
-        print(f"{name_of(task)}: {seconds[-1]} s, units {report['units']}, with id {matrix[-1][-1]:.2%}", flush=True)
-    rows = [judge(memory, task, examples) for task, examples in enumerate(test)]
+        report = memory.learn(name_of(number), tasks.train[number], partial(watch, number))
+        course.seconds.append(round(time.monotonic() - started, 1))
+        watch(number, None)
+        course.units.append(report.get("units"))
+        course.free.append(memory.free())
+        if number < last and memory.incremental:
+            seen = [(name_of(earlier), tasks.test[earlier]) for earlier in range(number + 1)]
+            course.matrix.append([accuracy(memory.predict(test, name), test) for name, test in seen])
+            course.matrix_without_id.append([accuracy(memory.predict(test, None), test) for _, test in seen])
+        keep(course)
+    rows = [judge(memory, task, examples, last + 1) for task, examples in enumerate(tasks.test)]
+    return figures(memory, course, rows)
+
+
+def figures(memory: Learns, course: Course, rows: Sequence[Judged]) -> dict[str, object]:
+    """All that was measured, as JSON."""
     whole = sum(row.images for row in rows)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        if any(value is None for value in values):
+            return None
+        return round(100 * sum((v or 0.0) * row.images for v, row in zip(values, rows, strict=True)) / whole, 2)
+
     probabilities = torch.tensor([value for row in rows for value in row.probabilities])
     right = torch.tensor([value for row in rows for value in row.right])
+    matrix = [*course.matrix, [row.with_id for row in rows]]
+    without = [*course.matrix_without_id, [row.without_id for row in rows]]
+    whole_life = len(matrix) == len(rows)
     return {
-        "with_id": round(100 * sum(row.with_id * row.images for row in rows) / whole, 2),
-        "recognised": round(100 * sum(row.recognised * row.images for row in rows) / whole, 2),
-        "without_id": round(100 * sum(row.without_id * row.images for row in rows) / whole, 2),
+        "with_id": mean([row.with_id for row in rows]),
+        "recognised": mean([row.recognised for row in rows]),
+        "without_id": mean([row.without_id for row in rows]),
         "average_accuracy": round(100 * average_accuracy(matrix), 2),
-        "forgetting": round(100 * forgetting(matrix), 4),
-        "backward_transfer": round(100 * backward_transfer(matrix), 4),
+        "forgetting": round(100 * forgetting(matrix), 4) if whole_life else None,
+        "forgetting_without_id": round(100 * forgetting(without), 4) if whole_life else None,
+        "backward_transfer": round(100 * backward_transfer(matrix), 4) if whole_life else None,
         "calibration_error": round(100 * calibration_error(probabilities, right), 2),
-        "seconds": round(sum(seconds), 1),
-        "seconds_per_task": seconds,
-        "matrix_with_id": [[round(100 * value, 2) for value in row] for row in matrix],
+        "passes": round(sum(row.passes * row.images for row in rows) / whole, 2),
+        "seconds": round(sum(course.seconds), 1),
+        "seconds_per_task": course.seconds,
+        "units_per_task": course.units,
+        "free": [None if share is None else round(100 * share, 2) for share in course.free],
+        "bytes": memory.stored(),
+        "novelty": course.novelty,
+        "matrix_with_id": _in_per_cent(matrix),
+        "matrix_without_id": _in_per_cent(without),
+        "routing": None if any(row.given_to is None for row in rows) else [row.given_to for row in rows],
         "tasks": [
             {"with_id": row.with_id, "recognised": row.recognised, "without_id": row.without_id, "images": row.images}
             for row in rows
@@ -102,19 +182,8 @@ def measure(memory: Learns, train: Sequence[Examples], test: Sequence[Examples])
     }
 
 
-def table(figures: dict[str, object]) -> str:
-    """The figures for people."""
-    lines = [f"{'':8}{'with id':>10}{'recognised':>12}{'without id':>12}"]
-    tasks = figures["tasks"]
-    assert isinstance(tasks, list), "measure lists the tasks"
-    for number, row in enumerate(tasks):
-        lines.append(f"{name_of(number):8}{row['with_id']:>10.2%}{row['recognised']:>12.2%}{row['without_id']:>12.2%}")
-    lines.append(
-        f"{'all':8}{figures['with_id']:>9}%{figures['recognised']:>11}%{figures['without_id']:>11}%   forgetting "
-        f"{figures['forgetting']} points, calibration error {figures['calibration_error']} points, "
-        f"{figures['seconds']} s to learn"
-    )
-    return "\n".join(lines)
+def _in_per_cent(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[round(100 * value, 2) for value in row] for row in matrix]
 
 
 def provenance(threads: int) -> dict[str, str]:

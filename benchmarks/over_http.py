@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,12 +17,14 @@ import httpx
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.measuring import Prediction
-from engram import Examples
+from benchmarks.predictions import Prediction
+from engram import Definition, Examples, LearnOptions
+from engram.progress import Progress
 from service.processes import spawn
 
 IMAGES_PER_REQUEST = 32
 CONNECTIONS = 4
+MODEL = "benchmark"
 
 
 def png(image: Tensor) -> bytes:
@@ -45,15 +47,17 @@ def archive(examples: Examples) -> bytes:
 class HttpMemory:
     """Starts `engram serve` on a free port, and learns and predicts over HTTP."""
 
-    def __init__(self, backbone: str, seed: int) -> None:
+    incremental = True
+
+    def __init__(self, definition: Definition, options: LearnOptions) -> None:
+        self._options = options.model_dump_json(exclude_unset=True)
         self._folder = tempfile.TemporaryDirectory(prefix="engram-benchmark-")
         command = [sys.executable, "-m", "service", "serve", "--data", self._folder.name, "--port", "0"]
         self._process = spawn(command, os.environ, stdout=subprocess.PIPE)  # ends when this process does
         assert self._process.stdout is not None
         address = next(line.decode().split()[-1] for line in self._process.stdout if b"listening on" in line)
         self._client = httpx.Client(base_url=address, timeout=120)
-        shape = {"channels": 1, "height": 28, "width": 28}
-        self._ask("POST", "/v1/models", json={"name": "digits", "backbone": backbone, "input": shape, "seed": seed})
+        self._ask("POST", "/v1/models", json={"name": MODEL, **definition.model_dump(mode="json", exclude_unset=True)})
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         response = self._client.request(method, path, **options)
@@ -61,18 +65,21 @@ class HttpMemory:
             raise RuntimeError(f"{method} {path}: {response.status_code} {response.text}")
         return response.json()
 
-    def learn(self, task: str, examples: Examples) -> dict[str, object]:
+    def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:
         """Upload, wait for the job and for its version to serve; the learning report."""
         upload = {"data": ("task.zip", archive(examples), "application/zip")}
-        job = self._ask("POST", "/v1/models/digits/tasks", data={"name": task}, files=upload)["job"]
+        form = {"name": task, "options": self._options}
+        job = self._ask("POST", f"/v1/models/{MODEL}/tasks", data=form, files=upload)["job"]
         while job["state"] in ("queued", "running"):
             time.sleep(0.1)
             job = self._ask("GET", f"/v1/jobs/{job['id']}")
+            if job["progress"]:
+                progress(Progress(job["phase"] or job["state"], job["progress"].get("fraction") or 0.0))
         if job["state"] != "succeeded":
             raise RuntimeError(f"learning {task} ended as {job}")
-        while self._ask("GET", "/v1/models/digits")["version"] < job["result"]["version"]:
+        while self._ask("GET", f"/v1/models/{MODEL}")["version"] < job["result"]["version"]:
             time.sleep(0.05)
-        report: dict[str, object] = self._ask("GET", f"/v1/models/digits/tasks/{task}")["report"]
+        report: dict[str, object] = self._ask("GET", f"/v1/models/{MODEL}/tasks/{task}")["report"]
         return report
 
     def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
@@ -81,8 +88,11 @@ class HttpMemory:
 
         def ask(images: list[Tensor]) -> list[Prediction]:
             parts = [("image", (f"{number}.png", png(image), "image/png")) for number, image in enumerate(images)]
-            answered = self._ask("POST", "/v1/models/digits/predict", params=params, files=parts)
-            return [Prediction(row["task"], row["label"], row["probability"]) for row in answered["predictions"]]
+            answered = self._ask("POST", f"/v1/models/{MODEL}/predict", params=params, files=parts)
+            return [
+                Prediction(row["task"], row["label"], row["probability"], row["novelty"], row["known"], row["passes"])
+                for row in answered["predictions"]
+            ]
 
         def chunks() -> Iterator[list[Tensor]]:
             images = list(examples.images)
@@ -91,6 +101,13 @@ class HttpMemory:
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return [row for rows in pool.map(ask, chunks()) for row in rows]
+
+    def free(self) -> float:
+        layers = self._ask("GET", f"/v1/models/{MODEL}")["capacity"]
+        return float(sum(layer["free"] for layer in layers) / sum(layer["units"] for layer in layers))
+
+    def stored(self) -> None:
+        """The service does not tell; the same model used directly does."""
 
     def close(self) -> None:
         self._client.close()

@@ -1,0 +1,147 @@
+"""The command that all benchmarks share: seed after seed, and a table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from benchmarks.bars import Bars
+from benchmarks.baselines import BASELINES
+from benchmarks.baselines.unsuited import Unsuited
+from benchmarks.datasets import SEQUENCES, MissingData, Tasks
+from benchmarks.keeping import Workplace, append, rows_of
+from benchmarks.learners import PythonMemory
+from benchmarks.measuring import Course, Learns, measure, provenance
+from benchmarks.over_http import HttpMemory
+from benchmarks.plan import BadOverride, Plan, planned
+from benchmarks.presets import METHODS
+from benchmarks.tables import grouped, shown
+from engram.errors import EngramError
+from engram.runtime import configure
+
+
+def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
+    """What every benchmark can be told."""
+    found = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
+    found.add_argument("--data", type=Path, required=True, help="folder with mnist.npz, cifar10.tar.xz, ...")
+    found.add_argument("--method", default="eidetic", choices=[*METHODS, *BASELINES])
+    found.add_argument("--scale", default="small", choices=["small", "paper"])
+    found.add_argument("--seeds", type=int, default=1, help="how many, from 0")
+    found.add_argument("--device", default="cpu")
+    found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--http", action="store_true", help="through the service instead of the Python interface")
+    found.add_argument("--out", type=Path, help="append one JSON line per seed; runs that it has are skipped")
+    found.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides", help="override")
+    return found
+
+
+def main(benchmark: str, description: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a benchmark as the command line says."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    told = parser(benchmark, description).parse_args(given)
+    if told.http and (told.method in BASELINES or told.device != "cpu"):
+        sys.exit("--http runs the service on this machine's processor, which serves the product's methods only")
+    configure(told.threads)
+    interface = "http" if told.http else "python"
+    try:
+        plans = [
+            planned(benchmark, told.method, told.scale, interface, told.device, seed, told.overrides)
+            for seed in range(told.seeds)
+        ]
+        for plan in plans:
+            plan.learning()  # what is wrong with the options is better said before the data is read
+        rows = run_all(
+            plans, told.data, told.out, told.threads, f"python -m benchmarks.{benchmark} {shlex.join(given)}"
+        )
+    except (MissingData, BadOverride, Unsuited, EngramError) as error:
+        sys.exit(str(error))
+    except ValidationError as error:
+        sys.exit("\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()))
+    Console(width=None if sys.stdout.isatty() else 140).print(shown(grouped(rows)))
+
+
+def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, command: str) -> list[dict[str, Any]]:
+    """The rows of some runs of one benchmark: those that `out` has as they are, the others run now."""
+    rows: list[dict[str, Any]] = []
+    tasks: Tasks | None = None
+    for plan in plans:
+        done = [row for row in rows_of(out) if row.get("key") == plan.key] if out else []
+        if done:
+            print(f"{plan.method}, seed {plan.seed}: already in {out}", flush=True)
+            rows.append(done[-1])
+            continue
+        if tasks is None:
+            tasks = SEQUENCES[plan.benchmark](data, plan.sizes)
+        figures = run(plan, tasks, Workplace(out, plan.key) if out else None)
+        row = {**about(plan, tasks), **provenance(threads), "command": command, **figures}
+        rows.append(row)
+        if out:
+            append(out, row)
+            Workplace(out, plan.key).clear()
+    return rows
+
+
+def about(plan: Plan, tasks: Tasks) -> dict[str, object]:
+    """What a line of results says about its run."""
+    definition = plan.model(tasks.shape)
+    settings = plan.definition.get("settings", {}) if plan.method in BASELINES else getattr(definition, "settings", {})
+    return {
+        "benchmark": plan.benchmark,
+        "method": plan.method,
+        "scale": plan.scale,
+        "interface": plan.interface,
+        "seed": plan.seed,
+        "key": plan.key,
+        "backbone": definition.backbone,
+        "overrides": list(plan.overrides),
+        "definition": definition.model_dump(mode="json"),
+        "settings": settings,
+        "options": plan.learning().model_dump(mode="json"),
+        "images": {
+            "train": [len(examples) for examples in tasks.train],
+            "test": [len(examples) for examples in tasks.test],
+        },
+        "device": plan.device,
+    }
+
+
+def run(plan: Plan, tasks: Tasks, workplace: Workplace | None) -> dict[str, object]:
+    """One life, from where it was interrupted if its memory was kept."""
+    course = workplace.course() if workplace else None
+    if course is not None:
+        print(f"{plan.method}, seed {plan.seed}: going on after {len(course.seconds)} tasks", flush=True)
+    folder = workplace.memory(course) if workplace and course else None
+    with closing(learner(plan, tasks, folder)) as memory, Bars(plan, len(tasks.train)) as bars:
+
+        def keep(course: Course) -> None:
+            if workplace is not None and isinstance(memory, PythonMemory):
+                memory.save(workplace.memory(course))
+                workplace.keep(course)
+
+        return measure(memory, tasks, course, bars.watch, keep)
+
+
+class Closes(Learns, Protocol):
+    """What is measured, and then closed."""
+
+    def close(self) -> None: ...
+
+
+def learner(plan: Plan, tasks: Tasks, folder: Path | None) -> Closes:
+    """What is measured."""
+    definition, options = plan.model(tasks.shape), plan.learning()
+    if plan.method in BASELINES:
+        from benchmarks.baselines.learner import Baseline  # needs the extra `benchmarks`, which the others do not
+
+        return Baseline(plan.method, definition, options, tasks, plan.definition.get("settings", {}), plan.device)
+    if plan.interface == "http":
+        return HttpMemory(definition, options)
+    return PythonMemory(definition, options, plan.device, folder)

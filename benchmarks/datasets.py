@@ -1,0 +1,258 @@
+"""The sequences of tasks: what is learned, in which order, and what it is judged by.
+
+MNIST is read from `mnist.npz` (arrays x_train, y_train, x_test and y_test), the CIFAR sets from `cifar10.tar.xz` and
+`cifar100.tar.xz` (`train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`). Nothing is written anywhere: an
+archive is unpacked and decoded in memory, in about fifteen seconds for the 60,000 images of CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engram import Examples, InputShape
+
+DATA_SEED = 0
+"""Draws subsets, permutations and random class orders: the same data for every seed of a model."""
+
+CIFAR10_ORDER = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+DECODED_AT_ONCE = 2048
+"""Compressed images held while they are decoded."""
+
+
+class MissingData(Exception):
+    """The folder lacks a data set; the text is for the person who named the folder."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Images of each class that are taken; None for all of them."""
+
+    train: int | None = None
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A sequence of tasks.
+
+    Parameters
+    ----------
+    shape
+        Of all images.
+    train, test
+        For each task in order: the images to learn from and the images to judge by, of the same classes.
+    """
+
+    shape: InputShape
+    train: tuple[Examples, ...]
+    test: tuple[Examples, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The distinct class names, in the order in which they are met."""
+        return tuple(dict.fromkeys(name for examples in self.train for name in examples.classes))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A data set of `classes`, for each part: images (N, C, H, W) uint8 and labels (N,) int64."""
+
+    classes: tuple[str, ...]
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    def task(self, names: Sequence[str]) -> tuple[Examples, Examples]:
+        """The images of some classes, to learn from and to judge by."""
+        numbers = [self.classes.index(name) for name in names]
+        train, test = (_chosen(images, labels, numbers, names) for images, labels in (self.train, self.test))
+        return train, test
+
+    @property
+    def shape(self) -> InputShape:
+        channels, height, width = self.train[0].shape[1:]
+        return InputShape.model_validate({"channels": channels, "height": height, "width": width})
+
+
+def split_mnist(folder: Path, sizes: Sizes) -> Tasks:
+    """Five tasks of two digits, in order: 0 and 1 first."""
+    return _split(mnist(folder, sizes), _pairs([str(digit) for digit in range(10)]))
+
+
+def permuted_mnist(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
+    """All ten digits in every task, the pixels of each task in another fixed order; the first task's as they are.
+
+    The classes are called "0" to "9" in every task: what an image shows does not depend on the task.
+    """
+    pictures = mnist(folder, sizes)
+    generator = torch.Generator().manual_seed(DATA_SEED)
+    train, test = pictures.task(pictures.classes)
+    size = train.images[0].numel()
+    orders = [torch.arange(size), *(torch.randperm(size, generator=generator) for _ in range(count - 1))]
+    return Tasks(
+        pictures.shape,
+        tuple(_permuted(train, order) for order in orders),
+        tuple(_permuted(test, order) for order in orders),
+    )
+
+
+def split_cifar10(folder: Path, sizes: Sizes) -> Tasks:
+    """Five tasks of two classes in the data set's own order: airplane and automobile first."""
+    return _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), _pairs(CIFAR10_ORDER))
+
+
+def split_cifar100(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
+    """Ten tasks of ten classes each, drawn at random (once, for all seeds): RNF, section 4.3."""
+    pictures = archive(folder / "cifar100.tar.xz", sizes)
+    return _split(pictures, _drawn(pictures.classes, 10, count))
+
+
+def rnf_cifar(folder: Path, sizes: Sizes) -> Tasks:
+    """The whole of CIFAR-10 as the first task, then five of ten random classes of CIFAR-100: RNF, section 4.3."""
+    first = _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), [CIFAR10_ORDER])
+    rest = split_cifar100(folder, sizes, count=5)
+    return Tasks(first.shape, first.train + rest.train, first.test + rest.test)
+
+
+SEQUENCES: Mapping[str, Callable[[Path, Sizes], Tasks]] = {
+    "split_mnist": split_mnist,
+    "permuted_mnist": permuted_mnist,
+    "split_cifar10": split_cifar10,
+    "split_cifar100": split_cifar100,
+    "rnf_cifar": rnf_cifar,
+}
+"""Each benchmark by its name."""
+
+
+def mnist(folder: Path, sizes: Sizes) -> Pictures:
+    """The ten digits.
+
+    Raises
+    ------
+    MissingData
+    """
+    path = folder / "mnist.npz"
+    if not path.exists():
+        raise MissingData(f"{path} is missing: it should hold MNIST as x_train, y_train, x_test and y_test")
+    parts = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for part, count in (("train", sizes.train), ("test", sizes.test)):
+            images = torch.from_numpy(arrays[f"x_{part}"])[:, None]  # (N, 1, H, W)
+            labels = torch.from_numpy(arrays[f"y_{part}"]).long()
+            parts.append(_some(images, labels, count))
+    return Pictures(tuple(str(digit) for digit in range(10)), parts[0], parts[1])
+
+
+def archive(path: Path, sizes: Sizes, order: Sequence[str] | None = None) -> Pictures:
+    """Pictures from a tar archive of `train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`.
+
+    Parameters
+    ----------
+    order
+        The classes; by default those that are there, by name.
+
+    Raises
+    ------
+    MissingData
+        for a missing file, or a class without images.
+    """
+    if not path.exists():
+        raise MissingData(f"{path} is missing: it should hold train/<class>/<number>.jpg and test/<class>/<number>.jpg")
+    found: dict[str, list[tuple[str, Tensor]]] = {"train": [], "test": []}
+    with tarfile.open(path) as file, ThreadPoolExecutor(2) as pool:
+        members = _members(file)
+        while several := list(islice(members, DECODED_AT_ONCE)):
+            for member, image in zip(several, pool.map(_decode, several), strict=True):
+                found[member.part].append((member.name, image))
+    classes = tuple(order or sorted({name for name, _ in found["train"]}))
+    return Pictures(
+        classes,
+        _gathered(path, found["train"], classes, sizes.train),
+        _gathered(path, found["test"], classes, sizes.test),
+    )
+
+
+def _gathered(
+    path: Path, rows: Sequence[tuple[str, Tensor]], classes: Sequence[str], count: int | None
+) -> tuple[Tensor, Tensor]:
+    missing = set(classes) - {name for name, _ in rows}
+    if missing or not classes:
+        raise MissingData(f"{path} lacks images of {', '.join(sorted(missing)) or 'any class'}")
+    number = {name: index for index, name in enumerate(classes)}
+    wanted = [(image, number[name]) for name, image in rows if name in number]
+    images = torch.stack([image for image, _ in wanted])  # (N, C, H, W)
+    return _some(images, torch.tensor([label for _, label in wanted]), count)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One compressed image: its part (`train` or `test`), the name of its class, its bytes."""
+
+    part: str
+    name: str
+    data: bytes
+
+
+def _members(file: tarfile.TarFile) -> Iterator[_Member]:
+    """The images one after another: going back in a compressed archive means starting over."""
+    for member in file:
+        stream = file.extractfile(member) if member.isfile() else None
+        if stream is not None:
+            part, name = Path(member.name).parts[-3:-1]
+            yield _Member(part, name, stream.read())
+
+
+def _decode(member: _Member) -> Tensor:
+    """(3, H, W) uint8."""
+    with Image.open(io.BytesIO(member.data)) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+
+
+def _some(images: Tensor, labels: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """At most `count` images of each class, drawn by `DATA_SEED`."""
+    if count is None:
+        return images, labels
+    generator = torch.Generator().manual_seed(DATA_SEED)
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    rows = torch.cat(chosen).sort().values
+    return images[rows], labels[rows]
+
+
+def _chosen(images: Tensor, labels: Tensor, numbers: Sequence[int], names: Sequence[str]) -> Examples:
+    place = torch.full((int(labels.max()) + 1,), -1)
+    place[list(numbers)] = torch.arange(len(numbers))
+    mapped = place[labels]
+    return Examples(images[mapped >= 0].contiguous(), mapped[mapped >= 0], tuple(names))
+
+
+def _split(pictures: Pictures, groups: Sequence[Sequence[str]]) -> Tasks:
+    parts = [pictures.task(names) for names in groups]
+    return Tasks(pictures.shape, tuple(train for train, _ in parts), tuple(test for _, test in parts))
+
+
+def _pairs(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + 2] for start in range(0, len(names), 2)]
+
+
+def _drawn(names: Sequence[str], size: int, count: int) -> list[Sequence[str]]:
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(DATA_SEED)).tolist()
+    return [[names[index] for index in order[start : start + size]] for start in range(0, size * count, size)]
+
+
+def _permuted(examples: Examples, order: Tensor) -> Examples:
+    images = examples.images.flatten(1)[:, order].reshape(examples.images.shape)
+    return Examples(images, examples.labels, examples.classes)

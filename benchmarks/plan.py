@@ -1,0 +1,109 @@
+"""One run: what is learned, by which method, with what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.baselines import BASELINES
+from benchmarks.datasets import Sizes
+from benchmarks.presets import Scale, preset, sizes
+from engram import Definition, InputShape, LearnOptions
+
+
+class BadOverride(Exception):
+    """A `--set` that says nothing; the text is for the person who wrote it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's figures but the code and the machine."""
+
+    benchmark: str
+    method: str
+    scale: Scale
+    interface: str
+    device: str
+    seed: int
+    sizes: Sizes
+    definition: dict[str, Any]
+    """Fields of `Definition`, without input, method and seed."""
+    options: dict[str, Any]
+    """Fields of `LearnOptions`."""
+    overrides: tuple[str, ...] = ()
+    """What was said beside the preset."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same run; what was overridden counts by its value."""
+        told = {name: value for name, value in asdict(self).items() if name != "overrides"}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+    def model(self, shape: InputShape) -> Definition:
+        """The model's definition; a baseline's has only its network from it, and none of its settings.
+
+        Raises
+        ------
+        ValidationError
+            for a method, field or value that the definition does not know.
+        """
+        fields = dict(self.definition)
+        if self.method in BASELINES:
+            fields.pop("settings", None)
+        else:
+            fields["method"] = self.method
+        return Definition.model_validate({**fields, "input": shape, "seed": self.seed})
+
+    def learning(self) -> LearnOptions:
+        """How every task is learned.
+
+        Raises
+        ------
+        ValidationError
+        """
+        return LearnOptions.model_validate(self.options)
+
+
+def planned(
+    benchmark: str, method: str, scale: Scale, interface: str, device: str, seed: int, overrides: Sequence[str]
+) -> Plan:
+    """The preset with what is overridden.
+
+    Parameters
+    ----------
+    overrides
+        `name=value`: a field of `LearnOptions` or of `Definition`, `settings.name` for one of the method's own, or
+        `commons.name`; the value is JSON, or else text.
+
+    Raises
+    ------
+    BadOverride
+    """
+    found = preset(benchmark, scale, method)
+    definition: dict[str, Any] = json.loads(json.dumps(found.definition))  # a deep copy, as plain JSON
+    options = dict(found.options)
+    for override in overrides:
+        name, sign, text = override.partition("=")
+        outer, dot, inner = name.partition(".")
+        if not sign or name in ("seed", "method", "input"):
+            raise BadOverride(f"--set {override}: it takes name=value; method and seeds have options of their own")
+        if dot and outer in Definition.model_fields:
+            definition[outer] = {**definition.get(outer, {}), inner: _value(text)}
+        elif name in LearnOptions.model_fields:
+            options[name] = _value(text)
+        elif name in Definition.model_fields:
+            definition[name] = _value(text)
+        else:
+            raise BadOverride(f"--set {override}: neither LearnOptions nor Definition has a field {name}")
+    taken = sizes(benchmark, scale)
+    return Plan(benchmark, method, scale, interface, device, seed, taken, definition, options, tuple(overrides))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

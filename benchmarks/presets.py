@@ -1,0 +1,122 @@
+"""What each method is run with: the one place where sizes, widths and epochs are chosen.
+
+`small` is what two processor cores do in minutes, `paper` is the whole data at the sizes of the method's own paper. A
+preset is what all methods of a benchmark have in common, overlaid by what one method has of its own. Fields that are
+not named keep the defaults of `Definition` and `LearnOptions`. Baselines take what `eidetic` takes: the same network
+(as many units in each layer as one task may try), the same optimiser and epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from benchmarks.baselines import BASELINES
+from benchmarks.datasets import Sizes
+
+Scale = Literal["small", "paper"]
+
+METHODS = ("eidetic", "rnf", "rerelrp", "rmn", "sharc")
+"""Those of the product."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Fields of `Definition` (without input, method and seed) and of `LearnOptions`."""
+
+    definition: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def over(self, below: Preset) -> Preset:
+        """This preset on top of another; settings are joined."""
+        settings = {**below.definition.get("settings", {}), **self.definition.get("settings", {})}
+        definition = {**below.definition, **self.definition} | ({"settings": settings} if settings else {})
+        return Preset(definition, {**below.options, **self.options})
+
+
+SIZES: dict[tuple[str, Scale], Sizes] = {
+    ("permuted_mnist", "small"): Sizes(train=2000, test=200),
+    ("split_cifar10", "small"): Sizes(train=2500, test=500),
+    ("split_cifar100", "small"): Sizes(train=200, test=50),
+    ("rnf_cifar", "small"): Sizes(train=200, test=50),
+}
+"""Images of each class; all of them where nothing is said."""
+
+_MLP_400 = {"backbone": "mlp", "depth": 2, "width": 400 / 256}
+_MLP_1000 = {"backbone": "mlp", "depth": 2, "width": 1000 / 256}
+_MLP_2000 = {"backbone": "mlp", "depth": 2, "width": 2000 / 256}
+_MLP_100 = {"backbone": "mlp", "depth": 3, "width": 100 / 256}
+
+_PLAIN = {"augment": "none", "label_smoothing": 0.0, "weight_decay": 0.0, "optimiser": "adam"}
+"""As the papers train on digits."""
+
+COMMON: dict[tuple[str, Scale], Preset] = {
+    ("split_mnist", "small"): Preset({"backbone": "cnn"}),
+    ("split_mnist", "paper"): Preset({"backbone": "cnn"}, {"epochs": 20, "patience": 5}),
+    # A shifted image of permuted pixels is no image of that task, so nothing is augmented.
+    ("permuted_mnist", "small"): Preset({"backbone": "mlp"}, {"augment": "none"}),
+    ("permuted_mnist", "paper"): Preset(_MLP_2000, {**_PLAIN, "batch_size": 256, "epochs": 30, "patience": 10}),
+    ("split_cifar10", "small"): Preset({"backbone": "cnn", "width": 2.0}, {"epochs": 15, "augment": "shift+flip"}),
+    ("split_cifar10", "paper"): Preset(
+        {"backbone": "resnet18"}, {"epochs": 100, "patience": 20, "augment": "shift+flip"}
+    ),
+    ("split_cifar100", "small"): Preset(
+        {"backbone": "cnn", "width": 2.0, "budget": 16.0}, {"epochs": 15, "augment": "shift+flip"}
+    ),
+    ("split_cifar100", "paper"): Preset(
+        {"backbone": "resnet18", "budget": 16.0}, {"epochs": 100, "patience": 20, "augment": "shift+flip"}
+    ),
+    ("rnf_cifar", "small"): Preset({"backbone": "cnn", "width": 2.0}, {"epochs": 15, "augment": "shift+flip"}),
+    ("rnf_cifar", "paper"): Preset({"backbone": "resnet18"}, {"epochs": 60, "patience": 20, "augment": "shift+flip"}),
+}
+"""For every method of the benchmark."""
+
+OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
+    # EideticNet, section 4: two layers of 2,000 for all ten tasks together, Taylor scores, 0.1 % tolerance.
+    ("permuted_mnist", "paper", "eidetic"): Preset(
+        {"budget": 1.0}, {"learning_rate": 2e-3, "score": "taylor", "tolerance": 0.001, "recovery_epochs": 5}
+    ),
+    # RNF, appendix A: two layers of 400 (1,000 where permuted), 4 (10) epochs of Adam, 2 % of accuracy for pruning.
+    ("split_mnist", "small", "rnf"): Preset(_MLP_400, {**_PLAIN, "epochs": 4, "learning_rate": 1e-3}),
+    ("split_mnist", "paper", "rnf"): Preset(
+        {**_MLP_400, "budget": 1.0}, {**_PLAIN, "epochs": 4, "learning_rate": 1e-3}
+    ),
+    ("permuted_mnist", "paper", "rnf"): Preset(
+        {**_MLP_1000, "budget": 1.0}, {**_PLAIN, "batch_size": 128, "epochs": 10, "learning_rate": 1e-4}
+    ),
+    # RMN, supplement 3.2: three layers of 100, 250 epochs of Adam at 2e-3.
+    ("split_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "learning_rate": 2e-3}),
+    ("split_mnist", "paper", "rmn"): Preset(
+        _MLP_100, {**_PLAIN, "epochs": 250, "patience": 250, "learning_rate": 2e-3}
+    ),
+    ("permuted_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "learning_rate": 2e-3}),
+    ("permuted_mnist", "paper", "rmn"): Preset(
+        _MLP_100, {**_PLAIN, "batch_size": 128, "epochs": 250, "patience": 250, "learning_rate": 2e-3}
+    ),
+}
+"""On top of what is common."""
+
+BASELINE_SETTINGS: dict[str, dict[str, float]] = {
+    "ewc": {"strength": 100.0},
+    "lwf": {"alpha": 1.0, "temperature": 2.0},
+    "icarl": {"images": 2000},
+    "replay": {"images": 500},
+}
+"""Strength of the penalties, and images kept; the same on all benchmarks."""
+
+
+def preset(benchmark: str, scale: Scale, method: str) -> Preset:
+    """What one method is run with; a baseline with what `eidetic` is, and settings of its own."""
+    common = COMMON[benchmark, scale]
+    of = "eidetic" if method in BASELINES else method
+    found = OF_METHOD.get((benchmark, scale, of), Preset()).over(common)
+    if method in BASELINES:
+        settings = BASELINE_SETTINGS.get(method, {})
+        found = Preset({name: value for name, value in found.definition.items() if name != "settings"}, found.options)
+        found = Preset({"settings": dict(settings)} if settings else {}).over(found)
+    return found
+
+
+def sizes(benchmark: str, scale: Scale) -> Sizes:
+    """Images of each class."""
+    return SIZES.get((benchmark, scale), Sizes())

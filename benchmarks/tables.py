@@ -1,0 +1,159 @@
+"""The table of results, made of the JSON lines and of what papers report; never written by hand.
+
+    python -m benchmarks.tables [FILE.jsonl ...] [--write README.md]
+
+Without files it reads `benchmarks/results/`. `--write` puts the table between the two marks in a file; otherwise it is
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.baselines import BASELINES
+from benchmarks.datasets import SEQUENCES
+from benchmarks.keeping import rows_of
+from benchmarks.presets import METHODS
+from benchmarks.published import PUBLISHED
+
+BEGIN, END = "<!-- results: python -m benchmarks.tables --write -->", "<!-- end of results -->"
+RESULTS = Path(__file__).parent / "results"
+
+COLUMNS = ("with id", "recognised", "without id", "forgetting", "seconds", "passes", "free", "MB", "seeds")
+_ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed; of several runs of one seed, the last."""
+
+    benchmark: str
+    scale: str
+    method: str
+    interface: str
+    overrides: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def title(self) -> str:
+        """The method, and what is unusual about the runs."""
+        unusual = [*(["over HTTP"] if self.interface == "http" else []), *self.overrides]
+        return self.method + (f" ({', '.join(unusual)})" if unusual else "")
+
+    def cells(self) -> tuple[str, ...]:
+        """One for each of `COLUMNS`."""
+        return (
+            self._mean("with_id"),
+            self._mean("recognised"),
+            self._mean("without_id"),
+            self._mean("forgetting"),
+            self._mean("seconds", digits=0),
+            self._mean("passes", digits=1),
+            self._spread([row["free"][-1] if row.get("free") else None for row in self.rows], 0),
+            self._spread([row["bytes"]["all"] / 1e6 if row.get("bytes") else None for row in self.rows], 1),
+            str(len(self.rows)),
+        )
+
+    def _mean(self, name: str, digits: int = 2) -> str:
+        return self._spread([row.get(name) for row in self.rows], digits)
+
+    @staticmethod
+    def _spread(values: Sequence[float | None], digits: int) -> str:
+        """Mean and, where several differ, the standard deviation; a dash where a value is missing."""
+        numbers = [value for value in values if value is not None]
+        if len(numbers) < len(values):
+            return _ABSENT
+        mean = f"{statistics.fmean(numbers):.{digits}f}"
+        return f"{mean} ± {statistics.stdev(numbers):.{digits}f}" if len(set(numbers)) > 1 else mean
+
+
+def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
+    """The runs by what they have in common, in the order of benchmarks and methods."""
+    found: dict[tuple[str, str, str, str, tuple[str, ...]], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        if row["benchmark"] not in SEQUENCES:
+            continue
+        overrides = tuple(sorted(row.get("overrides", ())))
+        key = (row["benchmark"], row.get("scale", "small"), row.get("method", "eidetic"), row["interface"], overrides)
+        found.setdefault(key, {})[row["seed"]] = row
+    groups = [Group(*key, tuple(seeds[seed] for seed in sorted(seeds))) for key, seeds in found.items()]
+    benchmarks, methods = list(SEQUENCES), [*METHODS, *BASELINES]
+
+    def place(group: Group) -> tuple[object, ...]:
+        where = benchmarks.index(group.benchmark), group.scale != "small", methods.index(group.method)
+        return (*where, group.interface != "python", group.overrides)
+
+    return sorted(groups, key=place)
+
+
+def shown(groups: Sequence[Group]) -> Table:
+    """For a terminal; the groups are of one benchmark and scale."""
+    table = Table("method", *COLUMNS, title=", ".join(dict.fromkeys(f"{g.benchmark}, {g.scale}" for g in groups)))
+    for group in groups:
+        table.add_row(group.title, *group.cells())
+    return table
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """One table for each benchmark: what was measured, then what papers report."""
+    parts = []
+    for benchmark in SEQUENCES:
+        lines = [
+            f"| {group.title}, {group.scale} | " + " | ".join(group.cells()) + " |"
+            for group in groups
+            if group.benchmark == benchmark
+        ]
+        for paper in PUBLISHED:
+            if lines and paper.benchmark == benchmark:
+                known = {"with id": paper.with_id, "without id": paper.without_id, "forgetting": paper.forgetting}
+                cells = " | ".join(known.get(column) or "" for column in COLUMNS)
+                source = paper.source + (f"; {paper.note}" if paper.note else "")
+                lines.append(f"| *{paper.method}, published: {source}* | {cells} |")
+        if lines:
+            head = ["method", *COLUMNS]
+            rule = "|" + "---|" * len(head)
+            parts.append("\n".join([f"#### {benchmark}", "", "| " + " | ".join(head) + " |", rule, *lines]))
+    return "\n\n".join(parts)
+
+
+def written(text: str, table: str) -> str:
+    """`text` with `table` between its marks.
+
+    Raises
+    ------
+    ValueError
+        for a text without them.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the file has no marks: it needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="The table of results")
+    parser.add_argument("files", type=Path, nargs="*", help="files of results; by default all in benchmarks/results")
+    parser.add_argument("--write", type=Path, help="file to put the table in, between its marks")
+    told = parser.parse_args(arguments)
+    files = told.files or sorted(RESULTS.glob("*.jsonl"))
+    table = markdown(grouped(row for path in files for row in rows_of(path)))
+    if told.write is None:
+        print(table)
+        return
+    try:
+        told.write.write_text(written(told.write.read_text(encoding="utf-8"), table), encoding="utf-8")
+    except ValueError as error:
+        sys.exit(f"{told.write}: {error}")
+
+
+if __name__ == "__main__":
+    main()
