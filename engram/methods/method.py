@@ -14,7 +14,7 @@ from engram.answers import Observation, TaskInfo
 from engram.capacity import LayerCapacity
 from engram.data import Examples
 from engram.definition import Definition
-from engram.errors import InvalidDefinition, RecognitionTooLow, TaskExists
+from engram.errors import AccuracyTooLow, InvalidDefinition, RecognitionTooLow, TaskExists
 from engram.options import LearnOptions
 from engram.progress import Reporter
 from engram.relevance import Heatmap
@@ -216,4 +216,18 @@ def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
         raise RecognitionTooLow(
             f"{report.recognised:.1%} of the held-out images are given to this task, under the "
             f"{options.least_recognised:.1%} that were asked for"
+        )
+
+
+def expect_accurate(report: LearningReport, options: LearnOptions) -> None:
+    """Refuse a task that is not answered right as often as was asked for.
+
+    Raises
+    ------
+    AccuracyTooLow
+    """
+    if report.accuracy["kept"] < options.least_accuracy:
+        raise AccuracyTooLow(
+            f"{report.accuracy['kept']:.1%} of the held-out images are answered right, under the "
+            f"{options.least_accuracy:.1%} that were asked for"
         )

@@ -2,10 +2,12 @@
 
 from engram.settings.base import MethodSettings
 from engram.settings.eidetic import EideticSettings
+from engram.settings.rnf import RnfSettings
 
 __all__ = ["SETTINGS", "MethodSettings"]
 
 SETTINGS: dict[str, type[MethodSettings]] = {
     "eidetic": EideticSettings,
+    "rnf": RnfSettings,
 }
 """For each method that a model can name, what it can be told."""

@@ -1,0 +1,60 @@
+"""Which units of a shared network a task needs: the most relevant ones, as few as hold its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from engram.data import Examples
+from engram.network import Engram
+from engram.plain import Kept, relevances, silenced
+from engram.progress import Reporter
+from engram.pruning import choose
+from engram.scores import Scores
+
+
+def importance(engram: Engram, reference: Examples, reporter: Reporter, device: torch.device) -> Scores:
+    """Mean absolute relevance of each unit for the true label's logit, over a reference set; the mean of a layer is 1.
+
+    Layers are made comparable because relevance is conserved: a wide layer has no more of it than a narrow one.
+    """
+    totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+    for found in relevances(engram, reference, reporter, device):
+        for layer, relevance in found.items():
+            totals[layer] += relevance.abs().sum(0)  # (units,)
+    return {layer: total / total.mean().clamp_min(1e-30) for layer, total in totals.items()}
+
+
+def relevant(
+    engram: Engram,
+    scores: Scores,
+    always: Kept,
+    floor: float,
+    least_accuracy: float,
+    accuracy_of: Callable[[Engram], float],
+    steps: int = 8,
+) -> Kept:
+    """Bisect on the share of units kept, for the fewest with which the accuracy is at least `least_accuracy`.
+
+    Parameters
+    ----------
+    always
+        Units that are kept whatever their score.
+    floor
+        Share of each layer that is kept whatever the scores.
+    accuracy_of
+        Judges the engram with all other units silenced, on held-out examples; called `steps` times.
+    """
+    found: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in engram.units.items()}
+    low, high = 0.0, 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        kept = {layer: known.clone() for layer, known in always.items()}
+        for layer, indices in choose(scores, middle, floor).items():
+            kept[layer][indices] = True
+        if accuracy_of(silenced(engram, kept)) >= least_accuracy:
+            found, high = kept, middle
+        else:
+            low = middle
+    return found

@@ -1,0 +1,236 @@
+"""Relevance-based Neural Freezing: one network, in which what is relevant to a task is held still from then on.
+
+After "Explain to Not Forget" (arXiv 2205.01929): train, order all units by their relevance to the task, remove the
+least relevant until accuracy has fallen by a tolerance, put them back, and lower the elasticity of the others. As
+published it forgets a little, because held units go on reading free ones; with `resistance` they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from engram import files
+from engram.answers import Observation, TaskInfo
+from engram.backbones import layout_of
+from engram.capacity import LayerCapacity, budget_of
+from engram.commons import Commons
+from engram.data import Examples, split
+from engram.definition import Definition
+from engram.elastic import Elastic, hold
+from engram.errors import DamagedSnapshot, InvalidDefinition
+from engram.importance import importance, relevant
+from engram.methods.method import Method, Stored, expect_accurate, expect_recognised
+from engram.network import Engram, Network, pixels
+from engram.options import LearnOptions
+from engram.plain import Kept, PlainNetwork, blocked_by, claimed, resist
+from engram.plain_files import dump_plain, load_plain
+from engram.progress import Reporter
+from engram.recogniser import Recogniser
+from engram.recognition import Seen, teach
+from engram.relevance import Heatmap
+from engram.report import LearningReport
+from engram.settings.rnf import RnfSettings
+from engram.sums import PackedSums
+from engram.training import Run, Trainer, measure, optimiser_of
+
+if TYPE_CHECKING:
+    from engram.training import OptimiserFactory
+
+
+class Rnf(Method):
+    """A shared network whose units have owners and elasticities, with the recogniser of models on blocks."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        network: PlainNetwork,
+        commons: Commons,
+        recogniser: Recogniser,
+        sums: tuple[PackedSums, ...] | None,
+    ) -> None:
+        super().__init__(definition, network.units)
+        self.settings = RnfSettings.model_validate(definition.settings)
+        self.network = network
+        self.commons = commons.eval()
+        self.recogniser = recogniser
+        self.sums = sums
+
+    @classmethod
+    def create(cls, definition: Definition) -> Self:
+        cls.check(definition)
+        layout = layout_of(definition)
+        network = PlainNetwork.create(layout, budget_of(layout, definition.budget), definition.seed)
+        commons = Commons(definition)
+        return cls(definition, network, commons, Recogniser.empty(commons.features), ())
+
+    @classmethod
+    def restore(
+        cls,
+        definition: Definition,
+        engrams: Sequence[bytes],
+        recogniser: bytes,
+        kept: Sequence[bytes] | None,
+        budget: Mapping[str, int],
+        reuse: Self | None = None,
+    ) -> Self:
+        if not engrams:
+            raise DamagedSnapshot("a model has at least its commons")
+        commons = files.load_commons(definition, engrams[0])
+        network = load_plain(layout_of(definition), engrams[1:])
+        if network.units != dict(budget):
+            raise DamagedSnapshot("the network is not as wide as the model's budget")
+        known = files.load_recogniser(recogniser)
+        files.check_readings(known, [head.task for head in network.stack])
+        sums = None if kept is None else tuple(files.load_sums(piece) for piece in kept)
+        return cls(definition, network, commons, known, sums)
+
+    def dump(self) -> Stored:
+        assert self.sums is not None, "a model restored without its sums cannot be written again"
+        engrams = (files.dump_commons(self.commons), *dump_plain(self.network))
+        return Stored(engrams, files.dump_recogniser(self.recogniser), tuple(map(files.dump_sums, self.sums)))
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        return self.network.tasks()
+
+    @property
+    def exact(self) -> bool:
+        return self.settings.elasticity == 0 and self.settings.resistance
+
+    @property
+    def device(self) -> torch.device:
+        return self.commons.filters.weight.device
+
+    def to(self, device: torch.device | str) -> None:
+        self.network.to(device)
+        self.commons.to(device)
+
+    def learn(
+        self,
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None = None,
+    ) -> LearningReport:
+        assert self.sums is not None, "this model was restored without its sums, which learning needs"
+        train, held_out = split(examples, options.held_out, seed)
+        counts = dict(zip(train.classes, train.counts(), strict=True))
+        report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
+        trainer = self._trainer(train, held_out, options, seed, reporter)
+        candidate = self._trained(task, trainer, seed, report, optimiser)
+        network = self._frozen(candidate, trainer, report)
+        expect_accurate(report, options)
+        with report.timed("recognising"):
+            taught = teach(
+                self.commons,
+                self.recogniser,
+                self.sums,
+                lambda images: _see(network, images),
+                task,
+                train,
+                held_out,
+                reporter,
+                self.device,
+            )
+        report.recognised, report.answered = taught.recognised, taught.answered
+        expect_recognised(report, options)
+        self.network = network
+        self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
+        return report
+
+    def _trainer(
+        self, train: Examples, held_out: Examples, options: LearnOptions, seed: int, reporter: Reporter
+    ) -> Trainer:
+        nothing_before = Network(self.network.layout)
+        generator = torch.Generator().manual_seed(seed)
+        return Trainer(nothing_before, train, held_out, options, reporter, self.device, generator)
+
+    def _trained(
+        self, task: str, trainer: Trainer, seed: int, report: LearningReport, optimiser: OptimiserFactory | None
+    ) -> Engram:
+        """The whole network trained on the task, each unit by its elasticity."""
+        options, network = trainer.options, self.network
+        report.candidate = dict(network.units)
+        trainer.reporter.report("training", 0.0, units=sum(network.units.values()))
+        candidate = network.candidate(task, trainer.train.classes, seed)
+        rates = network.rates(self.settings.elasticity)
+        blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
+        hold(candidate, rates)
+        make = optimiser or (lambda given: optimiser_of(options, given))
+        trainer.optimiser = Elastic(make, candidate, rates, blocked)
+        with report.timed("training"):
+            run = Run("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
+        return candidate
+
+    def _frozen(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> PlainNetwork:
+        """The network in which the task owns what is relevant to it and was free."""
+        with report.timed("pruning"):
+            kept = self._kept(candidate, trainer)
+        number = len(self.network.stack) + 1
+        owners = claimed(self.network.owners, kept, number)
+        if self.settings.resistance:
+            resist(candidate, owners)
+        network = self.network.accepted(candidate, owners)
+        report.units = dict(network.tasks()[-1].units)
+        trainer.reporter.report("freezing", 1.0, units=sum(report.units.values()))
+        report.details["relevant"] = {layer: int(units.sum()) for layer, units in kept.items()}
+        report.accuracy["kept"] = measure(
+            trainer.network, network.engram(number - 1), trainer.held_out, self.device
+        ).accuracy
+        return network
+
+    def _kept(self, candidate: Engram, trainer: Trainer) -> Kept:
+        options, reporter, judged = trainer.options, trainer.reporter, trainer.judged
+        whole = {layer: torch.ones_like(owner, dtype=torch.bool) for layer, owner in self.network.owners.items()}
+        if not options.prune:
+            return whole
+        reporter.report("pruning", 0.0, units=sum(candidate.units.values()))
+        tolerance = options.tolerance if self.settings.tolerance is None else self.settings.tolerance
+        some = torch.randperm(len(judged), generator=trainer.generator)[: self.settings.reference]
+        scores = importance(candidate, judged.subset(some), reporter, self.device)
+
+        def accuracy(engram: Engram) -> float:
+            reporter.check()
+            return measure(trainer.network, engram, judged, self.device).accuracy
+
+        # With resistance nothing of an earlier task is taken away, because its weights cannot be touched.
+        owned = {layer: (owner > 0) & self.settings.resistance for layer, owner in self.network.owners.items()}
+        return relevant(candidate, scores, owned, options.floor, accuracy(candidate) - tolerance, accuracy)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Observation:
+        given = pixels(images.to(self.device))  # (B, C, H, W)
+        seen = _see(self.network, given)
+        scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
+        distances = self.recogniser.distances(seen.features)  # (B, T)
+        return Observation(
+            self.tasks,
+            tuple(seen.heads),
+            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            self.recogniser.log_probabilities(scores, distances),
+            self.recogniser.p_values(distances),
+        )
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        return self.network.explain(image, owner, target, composite)
+
+    def capacity(self) -> list[LayerCapacity]:
+        return self.network.capacity()
+
+    def raise_budget(self, budget: float | Mapping[str, int]) -> None:
+        raise InvalidDefinition("the network of a model of method rnf is as wide as the budget it was created with")
+
+
+@torch.no_grad()
+def _see(network: PlainNetwork, images: Tensor) -> Seen:
+    features, heads = network(images)
+    features = features.cpu()
+    own = [features[:, network.columns(number)] for number in range(len(heads))]
+    return Seen(own, [logits.cpu() for logits in heads])

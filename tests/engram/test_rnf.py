@@ -1,0 +1,186 @@
+"""Relevance-based Neural Freezing: what is chosen, what is held, and how little is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from engram import LearnOptions, Memory
+from engram.certificate import certify, compare, probe_batch
+from engram.elastic import weight_of
+from engram.errors import DamagedSnapshot, InvalidDefinition
+from engram.importance import importance, relevant
+from engram.methods.rnf import Rnf
+from engram.network import Engram, Network
+from engram.plain import PlainNetwork, silenced
+from engram.progress import Reporter
+from engram.pruning import choose
+from engram.scores import Scores
+from engram.snapshot import dump, restore
+from engram.training import measure
+from tests.engram.patterns import QUICK, bars, definition
+
+LONGER = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})
+CPU = torch.device("cpu")
+
+
+def made(backbone: str = "mlp", tasks: int = 1, options: LearnOptions = LONGER, **settings: object) -> Memory:
+    memory = Memory.create(definition(backbone, budget=3.0, method="rnf", settings=settings))
+    for task in range(tasks):
+        memory.learn(f"task {task}", bars(task), options)
+    return memory
+
+
+def rnf(memory: Memory) -> Rnf:
+    assert isinstance(memory.method, Rnf)
+    return memory.method
+
+
+def network_of(memory: Memory) -> PlainNetwork:
+    return rnf(memory).network
+
+
+def logits(memory: Memory, task: str) -> Tensor:
+    return memory.observe(probe_batch(memory.definition.input)).logits(task)
+
+
+def test_the_fewest_units_that_hold_are_those_that_trying_every_number_finds() -> None:
+    engram = network_of(made(preset="paper")).engram(0)
+    generator = torch.Generator().manual_seed(0)
+    scores: Scores = {layer: torch.rand(units, generator=generator) for layer, units in engram.units.items()}
+    never = {layer: torch.zeros(units, dtype=torch.bool) for layer, units in engram.units.items()}
+
+    def heard(candidate: Engram) -> float:
+        """Some measure that falls as units are taken away: the share of units that the head still reads."""
+        return float((candidate.head.weight != 0).any(0).float().mean())
+
+    for least in (0.1, 0.4, 0.8):
+        kept = relevant(engram, scores, never, 0.05, least, heard)
+        slow = None
+        for number in range(1, 256):
+            chosen = choose(scores, number / 256, 0.05)
+            masks = {
+                layer: torch.isin(torch.arange(units), chosen[layer]) for layer, units in sorted(engram.units.items())
+            }
+            if heard(silenced(engram, masks)) >= least:
+                slow = masks
+                break
+        assert slow is not None
+        assert all(torch.equal(kept[layer], slow[layer]) for layer in slow)
+
+
+def test_units_that_must_stay_stay_and_an_impossible_demand_keeps_all() -> None:
+    engram = network_of(made()).engram(0)
+    scores: Scores = {layer: torch.ones(units) for layer, units in engram.units.items()}
+    always = {layer: torch.arange(units) % 7 == 0 for layer, units in engram.units.items()}
+    kept = relevant(engram, scores, always, 0.05, 0.0, lambda _: 1.0)
+    assert all(bool(kept[layer][always[layer]].all()) for layer in kept)
+    kept = relevant(engram, scores, always, 0.05, 2.0, lambda _: 1.0)
+    assert all(bool(kept[layer].all()) for layer in kept)
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "cnn"])
+def test_a_task_misses_what_is_relevant_to_it_and_nothing_else(backbone: str) -> None:
+    memory = made(backbone, options=LONGER, preset="paper")
+    engram, examples = network_of(memory).engram(0), bars(0)
+    scores = importance(engram, examples, Reporter(), CPU)
+    assert all(float(score.mean()) == pytest.approx(1.0, rel=1e-4) for score in scores.values())
+
+    def without(order: bool) -> float:
+        masks = {}
+        for layer, score in scores.items():
+            ranks = score.argsort(descending=order)
+            masks[layer] = torch.ones_like(score, dtype=torch.bool)
+            masks[layer][ranks[: len(score) // 2]] = False
+        return measure(Network(engram.layout), silenced(engram, masks), examples).accuracy
+
+    assert without(order=False) > 0.9
+    assert without(order=True) < 0.75
+
+
+def test_the_tolerance_is_the_tasks_unless_the_settings_have_one() -> None:
+    careful = made(options=LONGER.model_copy(update={"tolerance": 0.0}))
+    careless = made(options=LONGER.model_copy(update={"tolerance": 1.0}))
+    settled = made(options=LONGER.model_copy(update={"tolerance": 0.0}), tolerance=1.0)
+    units = [sum(memory.tasks[0].units.values()) for memory in (careful, careless, settled)]
+    assert units[0] > units[1]
+    assert units[1] == units[2]
+
+
+def test_published_freezing_puts_back_what_was_taken_and_resistance_does_not() -> None:
+    for resistance in (False, True):
+        plain = network_of(made(resistance=resistance))
+        block = plain.blocks["dense2"]
+        weight = weight_of(block)  # type: ignore[arg-type]
+        reader, read = plain.owners["dense2"] > 0, plain.owners["dense1"] == 0
+        assert bool(reader.any())
+        assert bool(read.any())
+        assert bool(weight[reader][:, read].any()) != resistance
+        assert bool(plain.stack[0].weight[:, ~reader].any()) != resistance
+
+
+def owned_weights(memory: Memory) -> list[Tensor]:
+    """The first layer of what task 0 owns."""
+    plain = network_of(memory)
+    return [weight_of(plain.blocks["dense1"])[plain.owners["dense1"] == 1]]  # type: ignore[arg-type]
+
+
+def test_elasticity_decides_how_far_units_move_and_how_much_is_forgotten() -> None:
+    moved, drifted = [], []
+    for elasticity, resistance in ((0.0, True), (0.0, False), (0.1, False), (1.0, False)):
+        memory = made(elasticity=elasticity, resistance=resistance)
+        before, answered = owned_weights(memory), logits(memory, "task 0")
+        memory.learn("task 1", bars(1), LONGER)
+        after = owned_weights(memory)
+        moved.append(sum(float((a - b).abs().sum()) for a, b in zip(after, before, strict=True)))
+        drifted.append(float((logits(memory, "task 0") - answered).abs().mean()))
+    assert moved[0] == moved[1] == 0
+    assert 0 < moved[2] < moved[3]
+    assert drifted[0] == 0
+    assert 0 < drifted[1] < drifted[3]
+    assert drifted[2] < drifted[3]
+
+
+def test_only_hard_freezing_with_resistance_is_exact() -> None:
+    assert made(tasks=0).exact
+    assert not made(tasks=0, preset="paper").exact
+    assert not made(tasks=0, elasticity=0.1).exact
+    memory = made("cnn", tasks=1)
+    before = certify(memory)
+    heatmap = memory.explain(bars(0).images[0], task="task 0").relevance
+    for task in (1, 2):
+        memory.learn(f"task {task}", bars(task), LONGER)
+    assert compare(before, certify(memory)) == []
+    assert torch.equal(memory.explain(bars(0).images[0], task="task 0").relevance, heatmap)
+
+
+def test_a_network_without_free_units_goes_on_with_what_it_has() -> None:
+    memory = made(options=LONGER.model_copy(update={"prune": False}))
+    assert all(layer.free == 0 for layer in memory.capacity())
+    blocks = {name: value.clone() for name, value in network_of(memory).blocks.state_dict().items()}
+    report = memory.learn("task 1", bars(1), LONGER)
+    assert report.accuracy["kept"] > 0.8
+    assert set(report.units.values()) == {0}
+    assert all(torch.equal(value, blocks[name]) for name, value in network_of(memory).blocks.state_dict().items())
+
+
+def test_what_is_stored_once_is_stored_once() -> None:
+    memory = made()
+    first = dump(memory)
+    memory.learn("task 1", bars(1), LONGER)
+    second = dump(memory)
+    assert second.engrams[0] == first.engrams[0], "the commons"
+    assert second.engrams[2] == first.engrams[2], "the head of task 0"
+    assert second.kept[0] == first.kept[0]
+    assert memory.observe(bars(0).images[:3]).passes == 1
+
+
+def test_a_network_of_another_width_and_a_wider_budget_are_refused() -> None:
+    memory = made()
+    parts = dump(memory)
+    wider = {layer: units + 1 for layer, units in parts.budget.items()}
+    with pytest.raises(DamagedSnapshot, match="wide"):
+        restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, wider)
+    with pytest.raises(InvalidDefinition, match="rnf"):
+        memory.raise_budget(9.0)
