@@ -1,0 +1,73 @@
+"""What recognises tasks by relevance: for each task what is known of it, and the chain that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engram import files
+from engram.chain import Chain, Signatures
+from engram.errors import DamagedSnapshot
+from engram.recogniser import Reading
+from engram.tensors import pack, unpack
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A recogniser that judges by relevance signatures.
+
+    Parameters
+    ----------
+    readings
+        For each task its classes, its density and the temperature of its head.
+    columns
+        For each task (features,) int64: the units of its sub-network, in the order of relevance vectors, whose
+        relevance makes a signature.
+    chain
+        Detectors for all tasks but the newest.
+    """
+
+    readings: tuple[Reading, ...] = ()
+    columns: tuple[Tensor, ...] = ()
+    chain: Chain = field(default_factory=Chain)
+
+    def log_probabilities(self, signatures: Sequence[Tensor], count: int) -> Tensor:
+        """(B, T): log of the calibrated probability of each task, as `Chain.log_probabilities`."""
+        return self.chain.log_probabilities(signatures, count)
+
+    def p_values(self, features: Sequence[Tensor]) -> Tensor:
+        """(B, T): each task's conformal p-value, from its own features (B, F_t)."""
+        densities = [reading.density for reading in self.readings]
+        pairs = zip(densities, features, strict=True)
+        return torch.stack([density.p_value(density.distance(own)) for density, own in pairs], 1)
+
+    def check(self, signatures: Sequence[Signatures]) -> None:
+        """Refuse signatures that are not those of this witness's tasks; raises DamagedSnapshot."""
+        features = [len(chosen) for chosen in self.columns]
+        for number, piece in enumerate(signatures, 1):
+            for rows in (piece.learned, piece.judged):
+                if [part.shape[1:] for part in rows] != [(count,) for count in features[:number]]:
+                    raise DamagedSnapshot(f"the signatures of task {number} do not fit the recogniser")
+        if len(signatures) != len(features):
+            raise DamagedSnapshot("there are not as many signatures as tasks")
+
+    def dump(self) -> bytes:
+        """The witness as bytes."""
+        about, tensors = files.readings_told(self.readings)
+        columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
+        return pack("witness", about, {**tensors, **columns, **self.chain.tensors()})
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
+        about, tensors = unpack("witness", data)
+        readings = files.read_readings(about, tensors)
+        try:
+            columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
+        except KeyError as error:
+            raise DamagedSnapshot(f"the witness lacks {error}") from error
+        return cls(readings, columns, Chain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]))
