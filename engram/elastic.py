@@ -24,7 +24,10 @@ Rates = Mapping[str, Tensor]
 """The elasticity of each unit: for each layer (units,) float32 between 0 and 1."""
 
 Blocked = Mapping[str, Tensor]
-"""The weights that must stay zero: for each mixing node (own units, values read), True where blocked."""
+"""The weights that must stay zero: for each mixing node (own units, values read), True where blocked; and perhaps under
+`HEAD` (1, values read), for all classes alike."""
+
+HEAD = "head"
 
 
 class ElasticNorm(nn.BatchNorm2d):
@@ -94,7 +97,7 @@ class Elastic:
     def __init__(self, make: OptimiserFactory, engram: Engram, rates: Rates, blocked: Blocked | None = None) -> None:
         self._make = make
         self._slow: list[tuple[nn.Parameter, Tensor]] = []
-        self._zero: list[tuple[nn.Parameter, Tensor]] = []
+        self._zero: list[tuple[Tensor, Tensor]] = []
         for node in engram.layout.nodes:
             block, rate = engram.block(node), rates[node.layer]
             if not isinstance(block, DenseBlock | ConvBlock):
@@ -106,6 +109,8 @@ class Elastic:
                     self._slow.append((parameter, rate.to(parameter.device).reshape(shape)))  # (own units, 1, ...)
             if blocked is not None and bool(blocked[node.name].any()):
                 self._zero.append((weight, spread(blocked[node.name], weight)))
+        if blocked is not None and HEAD in blocked:
+            self._zero.append((engram.head.weight, blocked[HEAD].to(engram.head.weight.device)))
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         optimiser = self._make(parameters)
@@ -119,8 +124,8 @@ class Elastic:
             for (parameter, rate), old in zip(self._slow, before, strict=True):
                 follow(old, parameter, rate)
                 parameter.copy_(old)
-            for parameter, blocked in self._zero:
-                parameter.masked_fill_(blocked, 0.0)
+            for weight, blocked in self._zero:
+                weight.masked_fill_(blocked, 0.0)
 
         if self._slow or self._zero:
             optimiser.register_step_pre_hook(remember)
@@ -128,8 +133,9 @@ class Elastic:
         return optimiser
 
 
-def weight_of(block: DenseBlock | ConvBlock) -> nn.Parameter:
+def weight_of(block: nn.Module) -> nn.Parameter:
     """The weights of a mixing block: (own units, values read) or (own units, channels read, k, k)."""
+    assert isinstance(block, DenseBlock | ConvBlock), "only mixing nodes have weights"
     return cast(nn.Parameter, (block.linear if isinstance(block, DenseBlock) else block.conv).weight)
 
 

@@ -16,7 +16,7 @@ from engram.answers import TaskInfo
 from engram.blocks import ConvBlock, DenseBlock, build_block
 from engram.capacity import LayerCapacity
 from engram.data import Examples
-from engram.elastic import Blocked, ElasticNorm, spread, weight_of
+from engram.elastic import HEAD, Blocked, ElasticNorm, spread, weight_of
 from engram.layout import IMAGE, Layout, Node
 from engram.network import Engram, pixels
 from engram.progress import Reporter
@@ -196,9 +196,15 @@ def values_of(origin: Node, units: Mapping[str, Tensor]) -> Tensor:
     return units[origin.layer].repeat_interleave(origin.per_unit)
 
 
-def blocked_by(layout: Layout, owners: Owners) -> Blocked:
-    """The weights by which a later-owned or free unit could act on an earlier-owned one."""
-    blocked = {}
+def blocked_by(layout: Layout, owners: Owners, *, head: bool = False) -> Blocked:
+    """The weights by which a later-owned or free unit could act on an earlier-owned one.
+
+    Parameters
+    ----------
+    head
+        Whether free units may not act on the newest head either: it belongs to a task that has its units already.
+    """
+    blocked = {HEAD: (values_of(layout.features, owners) == 0)[None]} if head else {}  # (1, F)
     for node in layout.nodes:
         if node.mixing:
             reader, read = owners[node.layer], read_by(layout, node, owners)
@@ -214,13 +220,9 @@ def blocked_by(layout: Layout, owners: Owners) -> Blocked:
 def resist(engram: Engram, owners: Owners) -> None:
     """Zero, in place, every weight from a later-owned or free unit to an earlier-owned one, and from free units to
     the head. As long as they stay zero, and owned units stay as they are, nothing can change what the head answers."""
-    for name, blocked in blocked_by(engram.layout, owners).items():
-        block = engram.blocks[name]
-        assert isinstance(block, DenseBlock | ConvBlock), "only mixing nodes have weights"
-        weight = weight_of(block)
+    for name, blocked in blocked_by(engram.layout, owners, head=True).items():
+        weight = engram.head.weight if name == HEAD else weight_of(engram.blocks[name])
         weight.masked_fill_(spread(blocked, weight), 0.0)
-    free = values_of(engram.layout.features, owners) == 0  # (F,)
-    engram.head.weight.masked_fill_(free.to(engram.head.weight.device), 0.0)
 
 
 @torch.no_grad()

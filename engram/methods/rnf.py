@@ -20,13 +20,13 @@ from engram.capacity import LayerCapacity, budget_of
 from engram.commons import Commons
 from engram.data import Examples, split
 from engram.definition import Definition
-from engram.elastic import Elastic, hold
+from engram.elastic import Blocked, Elastic, Rates, hold
 from engram.errors import DamagedSnapshot, InvalidDefinition
 from engram.importance import importance, relevant
 from engram.methods.method import Method, Stored, expect_accurate, expect_recognised
 from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
-from engram.plain import Kept, PlainNetwork, blocked_by, claimed, resist
+from engram.plain import Kept, Owners, PlainNetwork, blocked_by, claimed, resist
 from engram.plain_files import dump_plain, load_plain
 from engram.progress import Reporter
 from engram.recogniser import Recogniser
@@ -124,7 +124,7 @@ class Rnf(Method):
         report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
         trainer = self._trainer(train, held_out, options, seed, reporter)
         candidate = self._trained(task, trainer, seed, report, optimiser)
-        network = self._frozen(candidate, trainer, report)
+        network = self._frozen(candidate, trainer, report, optimiser)
         expect_accurate(report, options)
         with report.timed("recognising"):
             taught = teach(
@@ -161,15 +161,43 @@ class Rnf(Method):
         candidate = network.candidate(task, trainer.train.classes, seed)
         rates = network.rates(self.settings.elasticity)
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
-        hold(candidate, rates)
-        make = optimiser or (lambda given: optimiser_of(options, given))
-        trainer.optimiser = Elastic(make, candidate, rates, blocked)
+        self._restrain(candidate, trainer, rates, blocked, optimiser)
         with report.timed("training"):
             run = Run("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         return candidate
 
-    def _frozen(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> PlainNetwork:
+    def _restrain(
+        self,
+        candidate: Engram,
+        trainer: Trainer,
+        rates: Rates,
+        blocked: Blocked | None,
+        optimiser: OptimiserFactory | None,
+    ) -> None:
+        """Let the trainer move units by their elasticity only."""
+        options = trainer.options
+        hold(candidate, rates)
+        trainer.optimiser = Elastic(
+            optimiser or (lambda given: optimiser_of(options, given)), candidate, rates, blocked
+        )
+
+    def _recover(
+        self, candidate: Engram, owners: Owners, number: int, trainer: Trainer, optimiser: OptimiserFactory | None
+    ) -> None:
+        """Train the task's own units and its head, now that nothing free is heard any more."""
+        epochs = trainer.options.recovery_epochs
+        elasticity = self.settings.elasticity
+        rates = {
+            layer: torch.where(owner == number, 1.0, torch.where(owner == 0, 0.0, elasticity))
+            for layer, owner in owners.items()
+        }
+        self._restrain(candidate, trainer, rates, blocked_by(self.network.layout, owners, head=True), optimiser)
+        trainer.fit(candidate, Run("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs))
+
+    def _frozen(
+        self, candidate: Engram, trainer: Trainer, report: LearningReport, optimiser: OptimiserFactory | None
+    ) -> PlainNetwork:
         """The network in which the task owns what is relevant to it and was free."""
         with report.timed("pruning"):
             kept = self._kept(candidate, trainer)
@@ -177,6 +205,8 @@ class Rnf(Method):
         owners = claimed(self.network.owners, kept, number)
         if self.settings.resistance:
             resist(candidate, owners)
+            with report.timed("recovering"):
+                self._recover(candidate, owners, number, trainer, optimiser)
         network = self.network.accepted(candidate, owners)
         report.units = dict(network.tasks()[-1].units)
         trainer.reporter.report("freezing", 1.0, units=sum(report.units.values()))

@@ -14,7 +14,8 @@ class RnfSettings(MethodSettings):
     """RNF (arXiv 2205.01929): one network, in which the units that are relevant to a task may hardly move any more.
 
     The network has the model's whole budget as its width from the first day. What orders its units is always relevance,
-    whatever the option `score` of a task says; there is no recovery, and so neither are there rounds.
+    whatever the option `score` of a task says. There is one search, whatever the option `rounds`, and recovery only
+    with resistance: without it, what was taken away is put back.
     """
 
     elasticity: float = Field(default=0.0, ge=0, le=1)

@@ -248,7 +248,7 @@ def test_relevance_of_a_plain_dense_network_is_the_epsilon_rule_by_hand() -> Non
     plain = after_one("mlp", resistance=False)
     engram, examples = plain.engram(0), bars(1, count=3)
     (found,) = relevances(engram, examples, Reporter(), torch.device("cpu"))
-    first, second = (weight_of(engram.blocks[name]) for name in ("dense1", "dense2"))  # type: ignore[arg-type]
+    first, second = (weight_of(engram.blocks[name]) for name in ("dense1", "dense2"))
     for number in range(len(examples)):
         watch: dict[str, Tensor] = {}
         with torch.no_grad():

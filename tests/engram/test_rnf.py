@@ -112,7 +112,7 @@ def test_published_freezing_puts_back_what_was_taken_and_resistance_does_not() -
     for resistance in (False, True):
         plain = network_of(made(resistance=resistance))
         block = plain.blocks["dense2"]
-        weight = weight_of(block)  # type: ignore[arg-type]
+        weight = weight_of(block)
         reader, read = plain.owners["dense2"] > 0, plain.owners["dense1"] == 0
         assert bool(reader.any())
         assert bool(read.any())
@@ -123,7 +123,7 @@ def test_published_freezing_puts_back_what_was_taken_and_resistance_does_not() -
 def owned_weights(memory: Memory) -> list[Tensor]:
     """The first layer of what task 0 owns."""
     plain = network_of(memory)
-    return [weight_of(plain.blocks["dense1"])[plain.owners["dense1"] == 1]]  # type: ignore[arg-type]
+    return [weight_of(plain.blocks["dense1"])[plain.owners["dense1"] == 1]]
 
 
 def test_elasticity_decides_how_far_units_move_and_how_much_is_forgotten() -> None:
@@ -163,6 +163,22 @@ def test_a_network_without_free_units_goes_on_with_what_it_has() -> None:
     assert report.accuracy["kept"] > 0.8
     assert set(report.units.values()) == {0}
     assert all(torch.equal(value, blocks[name]) for name, value in network_of(memory).blocks.state_dict().items())
+
+
+def test_what_resistance_takes_away_is_recovered_by_the_tasks_own_units() -> None:
+    options = LONGER.model_copy(update={"tolerance": 0.3, "learning_rate": 5e-3})
+    losses = []
+    for epochs in (0, 6):
+        memory = made(tasks=1, options=options)
+        first = logits(memory, "task 0")
+        memory.learn("task 1", bars(1, count=200), options.model_copy(update={"recovery_epochs": epochs}))
+        plain = network_of(memory)
+        free = plain.owners["dense2"] == 0
+        assert bool(free.any())
+        assert not plain.stack[1].weight[:, free].any()
+        assert torch.equal(logits(memory, "task 0"), first)
+        losses.append(measure(Network(plain.layout), plain.engram(1), bars(1)).loss)
+    assert losses[1] < losses[0]
 
 
 def test_what_is_stored_once_is_stored_once() -> None:
