@@ -10,6 +10,7 @@ from engram.methods.method import Method
 _CLASSES = {
     "eidetic": ("engram.methods.eidetic", "Eidetic"),
     "rnf": ("engram.methods.rnf", "Rnf"),
+    "rerelrp": ("engram.methods.rerelrp", "Rerelrp"),
 }
 
 

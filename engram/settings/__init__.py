@@ -2,6 +2,7 @@
 
 from engram.settings.base import MethodSettings
 from engram.settings.eidetic import EideticSettings
+from engram.settings.rerelrp import RerelrpSettings
 from engram.settings.rnf import RnfSettings
 
 __all__ = ["SETTINGS", "MethodSettings"]
@@ -9,5 +10,6 @@ __all__ = ["SETTINGS", "MethodSettings"]
 SETTINGS: dict[str, type[MethodSettings]] = {
     "eidetic": EideticSettings,
     "rnf": RnfSettings,
+    "rerelrp": RerelrpSettings,
 }
 """For each method that a model can name, what it can be told."""
