@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.blocks import ConvBlock, DenseBlock
 from engram.data import Examples, split
-from engram.elastic import Elastic, hold, spread, weight_of
+from engram.elastic import HEAD, Blocked, Elastic, Rates, hold, spread, weight_of
+from engram.layout import Layout
 from engram.network import Engram, Network
 from engram.options import LearnOptions
-from engram.plain import Kept, Owners, PlainNetwork, claimed, read_by, relevances, renewed
+from engram.plain import Kept, Owners, PlainNetwork, claimed, read_by, relevances, renewed, silenced, values_of
 from engram.progress import Reporter
 from engram.pruning import choose
 from engram.report import LearningReport
@@ -66,8 +66,7 @@ class Freezer:
         with report.timed("training"):
             run = Run("training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
-        with report.timed("pruning"):
-            kept = self._pruned(candidate, trainer)
+        candidate, kept = self._pruned(candidate, trainer, report)
         self.reporter.report("freezing", 1.0)
         owners = claimed(self.shared.owners, kept, number)
         engram = copy.deepcopy(candidate.narrowed(_indices(kept))).to(self.device).freeze()
@@ -80,56 +79,118 @@ class Freezer:
         """The network as it is trained: free units move, frozen ones do not."""
         candidate = self.shared.candidate(task, train.classes, self.seed).to(self.device)
         candidate.requires_grad_(True)
-        rates = self.shared.rates(0.0)
-        hold(candidate, rates)
-        make = Elastic(self.optimiser or (lambda given: optimiser_of(self.options, given)), candidate, rates)
         generator = torch.Generator().manual_seed(self.seed)
         empty = Network(self.shared.layout)
-        return candidate, Trainer(empty, train, held_out, self.options, self.reporter, self.device, generator, make)
+        trainer = Trainer(empty, train, held_out, self.options, self.reporter, self.device, generator)
+        self._restrain(candidate, trainer, self.shared.rates(0.0), None)
+        return candidate, trainer
 
-    def _pruned(self, candidate: Engram, trainer: Trainer) -> Kept:
-        """What is left when the least relevant units have gone, step by step, as long as accuracy holds."""
-        whole = {layer: torch.ones(units, dtype=torch.bool) for layer, units in candidate.units.items()}
+    def _restrain(self, candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> None:
+        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+        hold(candidate, rates)
+        trainer.optimiser = Elastic(make, candidate, rates, blocked)
+
+    def _pruned(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> tuple[Engram, Kept]:
+        """What is left when the least relevant units have gone, and the candidate that was trained for it."""
+        kept: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in candidate.units.items()}
         if not self.options.prune:
-            return whole
-        scores, judged = self._scores(candidate, trainer), trainer.judged
+            return candidate, kept
+        judged, rounds = trainer.judged, self.options.rounds
         least = self._accuracy(candidate, judged) - self.options.tolerance
-        kept, share = whole, 1.0
-        while (share := share - self.step) > 0:
-            self.reporter.report("pruning", 1 - share, units=sum(int(units.sum()) for units in kept.values()))
-            chosen = choose(scores, share, self.options.floor)
-            if self._accuracy(candidate.narrowed(chosen), judged) < least:
+        for number in range(rounds):
+            self.reporter.report("pruning", number / rounds, units=_count(kept))
+            with report.timed("pruning"):
+                fewer = self._stepped(candidate, kept, trainer, least)
+            if _count(fewer) == _count(kept):
                 break
-            kept = {layer: _mask(chosen[layer], units) for layer, units in candidate.units.items()}
+            with report.timed("recovering"):
+                recovered = self._recovered(candidate, fewer, trainer, number)
+            if self._accuracy(recovered.narrowed(_indices(fewer)), judged) < least:
+                break
+            candidate, kept = recovered, fewer
+        return candidate, kept
+
+    def _stepped(self, candidate: Engram, kept: Kept, trainer: Trainer, least: float) -> Kept:
+        """Take the least relevant of the kept units away, step by step, as long as accuracy holds."""
+        scores, judged = self._scores(candidate, kept, trainer), trainer.judged
+        share = _count(kept) / sum(candidate.units.values())
+        while (share := share - self.step) > 0:
+            chosen = choose(scores, share, self.options.floor)
+            fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
+            if self._accuracy(candidate.narrowed(_indices(fewer)), judged) < least:
+                break
+            kept = fewer
         return kept
+
+    def _recovered(self, candidate: Engram, kept: Kept, trainer: Trainer, number: int) -> Engram:
+        """The candidate after more training of the kept units that are not frozen, in the absence of all others."""
+        rounds, epochs = self.options.rounds, self.options.recovery_epochs
+        if not epochs:
+            return candidate
+        pruned = silenced(candidate, kept)
+        free = {layer: owner == 0 for layer, owner in self.shared.owners.items()}
+        rates = {layer: (free[layer] & units).float() for layer, units in kept.items()}
+        self._restrain(pruned, trainer, rates, _unheard(candidate.layout, kept))
+        share = (number / rounds, (number + 1) / rounds)
+        trainer.fit(pruned, Run("recovering", share, epochs, self.options.learning_rate / 4, epochs))
+        recovered = copy.deepcopy(candidate)
+        with torch.no_grad():
+            for node in recovered.layout.nodes:
+                if node.mixing:
+                    rows, found = free[node.layer].to(self.device), pruned.block(node).state_dict()
+                    for name, value in recovered.block(node).state_dict().items():
+                        if value.ndim:
+                            value[rows] = found[name][rows]
+            recovered.head.load_state_dict(pruned.head.state_dict())
+        return recovered
 
     def _accuracy(self, engram: Engram, examples: Examples) -> float:
         self.reporter.check()
         return measure(Network(engram.layout), engram.to(self.device), examples, self.device).accuracy
 
-    def _scores(self, candidate: Engram, trainer: Trainer) -> Scores:
-        """The relevance of each unit: normalised for each image and layer, summed over images, of mean 1 in a layer."""
+    def _scores(self, candidate: Engram, kept: Kept, trainer: Trainer) -> Scores:
+        """The relevance of each unit: normalised for each image and layer, summed over images, of mean 1 in a layer.
+
+        Units that are not kept come last.
+        """
         chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[:SCORED_IMAGES]
         totals = {layer: torch.zeros(units) for layer, units in candidate.units.items()}
-        for found in relevances(candidate, trainer.train.subset(chosen), self.reporter, self.device):
+        examples = trainer.train.subset(chosen)
+        for found in relevances(silenced(candidate, kept), examples, self.reporter, self.device):
             for layer, relevance in found.items():
                 totals[layer] += normalised(relevance).sum(0)
-        return {layer: total / total.abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
+        means = {layer: total[kept[layer]].abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
+        return {layer: (total / means[layer]).masked_fill(~kept[layer], -torch.inf) for layer, total in totals.items()}
 
     @torch.no_grad()
     def _frozen(self, candidate: Engram, owners: Owners, kept: Kept, number: int) -> PlainNetwork:
         """The shared network after the task: what it pruned is drawn anew, and acts on none of what it froze."""
         learned = copy.deepcopy(candidate).eval()
         for node in learned.layout.nodes:
-            block, read = learned.block(node), read_by(learned.layout, node, kept) if node.mixing else None
-            if read is not None and isinstance(block, DenseBlock | ConvBlock):
-                weight, new = weight_of(block), owners[node.layer] == number
+            read = read_by(learned.layout, node, kept) if node.mixing else None
+            if read is not None:
+                weight, new = weight_of(learned.block(node)), owners[node.layer] == number
                 weight.masked_fill_(spread(new[:, None] & ~read[None, :], weight), 0.0)
         renewed(learned, {layer: owner == 0 for layer, owner in owners.items()}, self.seed)
         for parameter in learned.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
         return PlainNetwork(self.shared.layout, self.shared.units, learned.blocks, owners, ())
+
+
+def _unheard(layout: Layout, kept: Kept) -> Blocked:
+    """All weights by which units that are not kept could act."""
+    blocked = {HEAD: ~values_of(layout.features, kept)[None]}  # (1, F)
+    for node in layout.nodes:
+        if node.mixing:
+            read = read_by(layout, node, kept)
+            deaf = torch.zeros(1, dtype=torch.bool) if read is None else ~read  # the image is always heard
+            blocked[node.name] = deaf.expand(len(kept[node.layer]), -1)  # (units, values read)
+    return blocked
+
+
+def _count(kept: Kept) -> int:
+    return sum(int(units.sum()) for units in kept.values())
 
 
 def _mask(indices: Tensor, units: int) -> Tensor:
