@@ -60,7 +60,12 @@ class PlainSubnetworks(Subnetworks):
         self.owners = owners
         self.engrams = tuple(engrams)
         self._device = device
+        self._ready()
+
+    def _ready(self) -> None:
+        """Forget all copies of the engrams; they are made again where the engrams now are."""
         self._relevance = [UnitRelevance(engram) for engram in self.engrams]
+        self._explainers = [Explainer([engram]) for engram in self.engrams]
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -119,7 +124,7 @@ class PlainSubnetworks(Subnetworks):
             self.shared.to(device)
         for engram in self.engrams:
             engram.to(device)
-        self._relevance = [UnitRelevance(engram) for engram in self.engrams]
+        self._ready()
 
     def passes(self, explained: int) -> int:
         return len(self.engrams) + explained
@@ -136,7 +141,7 @@ class PlainSubnetworks(Subnetworks):
         return _seen(self.engrams[-1], images)
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
-        return Explainer(self.engrams[owner : owner + 1]).explain(image, 0, target, composite)
+        return self._explainers[owner].explain(image, 0, target, composite)
 
     def capacity(self, budget: Mapping[str, int]) -> list[LayerCapacity]:
         tasks = self.tasks

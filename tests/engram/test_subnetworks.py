@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from engram import Definition, Memory
 from engram.blocks import DenseBlock
-from engram.errors import CapacityExhausted, InvalidDefinition
+from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.methods.rerelrp import Rerelrp
 from engram.network import Engram, pixels
 from engram.plain_subnetworks import PlainSubnetworks
 from engram.snapshot import Parts, dump, restore
+from engram.tensors import pack
 from engram.unit_relevance import AT_ONCE, UnitRelevance
 from tests.engram.patterns import QUICK, bars, definition
 
@@ -146,3 +147,57 @@ def test_a_full_network_takes_no_more_tasks_and_cannot_be_widened() -> None:
         memory.learn("task 1", bars(1), OPTIONS)
     with pytest.raises(InvalidDefinition):
         memory.raise_budget(3.0)
+
+
+def test_the_further_accuracy_may_fall_the_fewer_units_are_kept() -> None:
+    kept = []
+    for tolerance, prune in ((0.0, False), (0.05, True), (1.0, True)):
+        memory = Memory.create(_definition("mlp"))
+        changes = {"tolerance": tolerance, "prune": prune, "floor": 0.1}
+        report = memory.learn("task 0", bars(0), OPTIONS.model_copy(update=changes))
+        kept.append(sum(report.units.values()))
+        if tolerance < 1:
+            assert report.accuracy["kept"] > 0.9
+    free = sum(layer.units for layer in memory.capacity())
+    assert kept[0] == free
+    assert kept[0] > kept[1] >= kept[2]
+    assert kept[2] <= 0.2 * free, "all but each layer's floor, rounded up to eights"
+
+
+def test_recovery_moves_what_is_kept_and_not_what_was_frozen_before() -> None:
+    models = [_memory("mlp"), _memory("mlp")]
+    before, owners = _shared(models[0]), dict(_subnetworks(models[0]).owners)
+    for memory, epochs in zip(models, (0, 2), strict=True):
+        memory.learn("task 2", bars(2), OPTIONS.model_copy(update={"recovery_epochs": epochs, "rounds": 1}))
+    plain, recovered = (_subnetworks(memory) for memory in models)
+    assert all(torch.equal(plain.owners[layer], recovered.owners[layer]) for layer in owners), "the same steps"
+    new = plain.owners["dense2"] == 3
+    frozen = owners["dense2"] > 0
+    weight = "dense2.linear.weight"
+    assert new.any()
+    assert not torch.equal(_shared(models[0])[weight][new], _shared(models[1])[weight][new])
+    for memory in models:
+        assert torch.equal(_shared(memory)[weight][frozen], before[weight][frozen])
+
+
+def test_two_versions_share_the_sub_networks_that_they_have_in_common() -> None:
+    older, parts = _memory("mlp"), _parts("mlp")
+    newer = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget, older)
+    pairs = zip(_subnetworks(older).engrams, _subnetworks(newer).engrams, strict=True)
+    assert all(one is other for one, other in pairs)
+    images = bars(0).images[:4]
+    assert torch.equal(older.observe(images).log_tasks, newer.observe(images).log_tasks)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    parts = _parts("mlp")
+    other = pack("owners", {}, {"dense1": torch.zeros(3, dtype=torch.int64)})
+    for engrams, kept in (
+        ((other, *parts.engrams[1:]), parts.kept),
+        (parts.engrams[:-1], parts.kept),
+        (parts.engrams, parts.kept[:-1]),
+        (parts.engrams, (parts.kept[1], parts.kept[0], *parts.kept[2:])),
+        (parts.engrams, (*parts.kept[:-1], pack("shared network", {}, {}))),
+    ):
+        with pytest.raises(DamagedSnapshot):
+            restore(parts.definition, engrams, parts.recogniser, kept, parts.budget)
