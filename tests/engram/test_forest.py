@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from torch import Tensor
 from engram.errors import Cancelled, DamagedSnapshot
 from engram.forest import LEAF, Forest, Growth
 from engram.progress import Reporter
+from engram.tensors import pack
 
 GROWTH = Growth(trees=30, depth=12, leaf=3)
 
@@ -96,3 +101,20 @@ def test_a_forest_without_one_of_its_tensors_is_refused() -> None:
     del tensors["right"]
     with pytest.raises(DamagedSnapshot):
         Forest.from_tensors(tensors, features=6)
+
+
+def test_a_forest_is_asked_without_scikit_learn(tmp_path: Path) -> None:
+    forest, asked = Forest.grow(*_rows(200, 2), GROWTH, 5, Reporter()), _rows(20, 3)[0]
+    (tmp_path / "forest").write_bytes(pack("forest", {}, {**forest.tensors(), "asked": asked}))
+    reader = """
+import sys
+from pathlib import Path
+from engram.forest import Forest
+from engram.tensors import unpack
+_, tensors = unpack("forest", Path(sys.argv[1]).read_bytes())
+print(Forest.from_tensors(tensors, 6).probability(tensors["asked"]).tolist())
+assert "sklearn" not in sys.modules
+"""
+    command = [sys.executable, "-c", reader, str(tmp_path / "forest")]
+    answered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert json.loads(answered) == forest.probability(asked).tolist()
