@@ -15,15 +15,16 @@ from engram.scores import Scores
 
 
 def importance(engram: Engram, reference: Examples, reporter: Reporter, device: torch.device) -> Scores:
-    """Mean absolute relevance of each unit for the true label's logit, over a reference set; the mean of a layer is 1.
+    """Mean absolute relevance of each unit for the true label's logit, over a reference set.
 
-    Layers are made comparable because relevance is conserved: a wide layer has no more of it than a narrow one.
+    Units compete over the whole network by it as it is. Every layer has the logit to share, so that units of narrow
+    layers count for more; making the layers' means equal was measured to freeze the wrong ones, and to forget more.
     """
     totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
     for found in relevances(engram, reference, reporter, device):
         for layer, relevance in found.items():
             totals[layer] += relevance.abs().sum(0)  # (units,)
-    return {layer: total / total.mean().clamp_min(1e-30) for layer, total in totals.items()}
+    return {layer: total / len(reference) for layer, total in totals.items()}
 
 
 def relevant(

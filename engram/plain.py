@@ -6,6 +6,7 @@ This is what methods freeze parts of, where `engram.network` grows by blocks ins
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, cast
 
@@ -259,9 +260,11 @@ def relevances(
 ) -> Iterator[dict[str, Tensor]]:
     """Relevance of each unit for the true label's logit, batch by batch: for each layer (B, units), on the CPU.
 
-    By the epsilon rule in dense layers and z+ in convolutions; the mean over space, summed over the nodes of a layer.
+    By the epsilon rule in dense layers and z+ in convolutions; the sum over space, averaged over the nodes of a layer:
+    what the units of a layer have together is the logit, as far as the rules conserve it.
     """
     scored = [node for node in engram.layout.nodes if node.rectify]
+    nodes = Counter(node.layer for node in scored)
     with relevance_rules(engram) as observed:
         for indices in batches(len(examples), size):
             reporter.check()
@@ -273,6 +276,6 @@ def relevances(
             carried = torch.autograd.grad(true, [watch[node.name] for node in scored], true.detach())
             totals = {layer: torch.zeros(len(indices), units) for layer, units in engram.units.items()}
             for node, relevance in zip(scored, carried, strict=True):
-                each = relevance.flatten(2).mean(2) if relevance.ndim > 2 else relevance  # (B, units)
-                totals[node.layer] += each.detach().cpu()
+                each = relevance.flatten(2).sum(2) if relevance.ndim > 2 else relevance  # (B, units)
+                totals[node.layer] += each.detach().cpu() / nodes[node.layer]
             yield totals

@@ -267,6 +267,17 @@ def test_relevance_of_a_plain_dense_network_is_the_epsilon_rule_by_hand() -> Non
     assert first.shape[0] == found["dense1"].shape[1]
 
 
+@pytest.mark.parametrize("backbone", ["mlp", "cnn"])
+def test_the_last_layer_shares_out_the_logit(backbone: str) -> None:
+    plain = after_one(backbone, resistance=False)
+    engram, examples = plain.engram(0), bars(1, count=3)
+    (found,) = relevances(engram, examples, Reporter(), torch.device("cpu"))
+    with torch.no_grad():
+        true = engram.logits(engram(pixels(examples.images), {})).gather(1, examples.labels[:, None])[:, 0]
+    together = found[plain.layout.features.layer].sum(1)
+    torch.testing.assert_close(together, true, rtol=1e-3, atol=1e-3)
+
+
 def test_units_that_are_freed_start_anew_and_others_stay() -> None:
     plain = after_one("cnn", resistance=False)
     candidate = plain.candidate("b", ("x", "y"), 1)

