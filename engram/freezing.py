@@ -1,4 +1,9 @@
-"""One task in a shared network, as ReReLRP learns it: train, prune what is least relevant, freeze the rest."""
+"""One task in a shared network, as ReReLRP learns it: train, prune what is least relevant, freeze the rest.
+
+What the paper leaves open is decided so: all units compete over the whole network, frozen ones too, so that a task's
+sub-network may do without units of earlier tasks; what was pruned acts on nothing that was frozen with the task, and is
+drawn anew for the next; and pruning may be followed by recovery, as the task's options say (the paper has none).
+"""
 
 from __future__ import annotations
 

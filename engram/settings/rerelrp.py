@@ -13,8 +13,8 @@ from engram.settings.base import MethodSettings
 class RerelrpSettings(MethodSettings):
     """ReReLRP (arXiv 2502.10789): relevance decides what is frozen, and signatures of relevance recognise the task.
 
-    How far pruning may go is `tolerance` in the options of each task; the paper takes 0.01. What orders the units is
-    always relevance, whatever the option `score` says.
+    How far pruning may go is `tolerance` in the options of each task; the paper takes 0.01, and recovers nothing
+    (`rounds` 1, `recovery_epochs` 0). What orders the units is always relevance, whatever the option `score` says.
     """
 
     form: Literal["blocks", "published"] = "blocks"
