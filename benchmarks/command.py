@@ -65,7 +65,7 @@ def main(benchmark: str, description: str, arguments: Sequence[str] | None = Non
         sys.exit(str(error))
     except ValidationError as error:
         sys.exit("\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()))
-    Console(width=None if sys.stdout.isatty() else 140).print(shown(grouped(rows)))
+    Console().print(shown(grouped(rows)))
 
 
 def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, command: str) -> list[dict[str, Any]]:

@@ -95,10 +95,11 @@ def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
 
 
 def shown(groups: Sequence[Group]) -> Table:
-    """For a terminal; the groups are of one benchmark and scale."""
-    table = Table("method", *COLUMNS, title=", ".join(dict.fromkeys(f"{g.benchmark}, {g.scale}" for g in groups)))
-    for group in groups:
-        table.add_row(group.title, *group.cells())
+    """For a terminal, a column for each group; they are of one benchmark."""
+    heads = [f"{group.title}, {group.scale}" for group in groups]
+    table = Table("", *heads, title=", ".join(dict.fromkeys(group.benchmark for group in groups)))
+    for column, *cells in zip(COLUMNS, *(group.cells() for group in groups), strict=True):
+        table.add_row(column, *cells)
     return table
 
 
