@@ -1,8 +1,9 @@
 """One task in a shared network, as ReReLRP learns it: train, prune what is least relevant, freeze the rest.
 
 What the paper leaves open is decided so: all units compete over the whole network, frozen ones too, so that a task's
-sub-network may do without units of earlier tasks; what was pruned acts on nothing that was frozen with the task, and is
-drawn anew for the next; and pruning may be followed by recovery, as the task's options say (the paper has none).
+sub-network may do without units of earlier tasks; of the steps of pruning, the last that holds counts; what was pruned
+acts on nothing that was frozen with the task, and is drawn anew for the next; and pruning may be followed by recovery,
+as the task's options say (the paper has none).
 """
 
 from __future__ import annotations
@@ -116,16 +117,18 @@ class Freezer:
         return candidate, kept
 
     def _stepped(self, candidate: Engram, kept: Kept, trainer: Trainer, least: float) -> Kept:
-        """Take the least relevant of the kept units away, step by step, as long as accuracy holds."""
-        scores, judged = self._scores(candidate, kept, trainer), trainer.judged
+        """Take the least relevant of the kept units away, step by step, down to the last step at which accuracy holds.
+
+        One step that fails by chance, on a few hundred images, must not leave the task with the whole network.
+        """
+        scores, judged, found = self._scores(candidate, kept, trainer), trainer.judged, kept
         share = _count(kept) / sum(candidate.units.values())
         while (share := share - self.step) > 0:
             chosen = choose(scores, share, self.options.floor)
             fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
-            if self._accuracy(candidate.narrowed(_indices(fewer)), judged) < least:
-                break
-            kept = fewer
-        return kept
+            if self._accuracy(candidate.narrowed(_indices(fewer)), judged) >= least:
+                found = fewer
+        return found
 
     def _recovered(self, candidate: Engram, kept: Kept, trainer: Trainer, number: int) -> Engram:
         """The candidate after more training of the kept units that are not frozen, in the absence of all others."""
