@@ -42,7 +42,7 @@ class Definition(Frozen):
     backbone: Literal["mlp", "cnn", "resnet18", "resnet50"] = "cnn"
     """The layout that every engram follows."""
     input: InputShape
-    method: Literal["eidetic", "rnf", "rerelrp"] = "eidetic"
+    method: Literal["eidetic", "rnf", "rerelrp", "rmn"] = "eidetic"
     """How tasks are kept apart."""
     settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """The method's own settings, perhaps with the name of a `preset`; whole, with every default, once validated."""

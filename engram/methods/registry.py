@@ -11,6 +11,7 @@ _CLASSES = {
     "eidetic": ("engram.methods.eidetic", "Eidetic"),
     "rnf": ("engram.methods.rnf", "Rnf"),
     "rerelrp": ("engram.methods.rerelrp", "Rerelrp"),
+    "rmn": ("engram.methods.rmn", "Rmn"),
 }
 
 

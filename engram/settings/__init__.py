@@ -3,6 +3,7 @@
 from engram.settings.base import MethodSettings
 from engram.settings.eidetic import EideticSettings
 from engram.settings.rerelrp import RerelrpSettings
+from engram.settings.rmn import RmnSettings
 from engram.settings.rnf import RnfSettings
 
 __all__ = ["SETTINGS", "MethodSettings"]
@@ -11,5 +12,6 @@ SETTINGS: dict[str, type[MethodSettings]] = {
     "eidetic": EideticSettings,
     "rnf": RnfSettings,
     "rerelrp": RerelrpSettings,
+    "rmn": RmnSettings,
 }
 """For each method that a model can name, what it can be told."""

@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
 VARIANTS: dict[str, dict[str, object]] = {
     "rnf as published": {"method": "rnf", "settings": {"preset": "paper"}},
     "rnf, soft": {"method": "rnf", "settings": {"elasticity": 0.2}},
+    "rmn as published": {"method": "rmn", "settings": {"preset": "paper"}},
     "rerelrp as published": {"method": "rerelrp", "settings": {"preset": "paper", "trees": 8, "exemplars": 24}},
 }
 """Settings that make a method another one, for laws about what it promises."""

@@ -1,0 +1,353 @@
+"""Relevance mapping networks: one network, and for each task a learned map of the weights it uses.
+
+After Kaushik et al. 2021 ("Understanding Catastrophic Forgetting and Remembering in Continual Learning with Optimal
+Relevance Mapping"). Every weight that a finished task's rounded map uses is fixed, so that its answers are exact for
+ever; later tasks may use it, and learn which, but not move it. As published (`fixed: settled`) only relevance that has
+settled at 1 fixes a weight, and old answers drift.
+
+An answer takes one pass for each task. Convolutions have a normalisation of each task's own, dense layers none, and
+there are no biases. Through HTTP tasks are learned with their names; a stream whose tasks nobody announces is learned
+through Python, by `engram.streams`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from engram.answers import Observation, TaskInfo
+from engram.backbones import layout_of
+from engram.capacity import LayerCapacity, budget_of, raised
+from engram.commons import Commons
+from engram.data import Examples, split
+from engram.definition import Definition
+from engram.errors import DamagedSnapshot
+from engram.map_pruning import logits_of, prune
+from engram.mapping import Candidate, Pull
+from engram.maps import RelevanceMap, SharedNetwork, unpacked
+from engram.methods.method import Method, Stored, expect_accurate, expect_recognised
+from engram.network import Engram, Network, pixels
+from engram.options import LearnOptions
+from engram.progress import Reporter
+from engram.recogniser import Recogniser
+from engram.recognition import Seen, teach
+from engram.relevance import Explainer, Heatmap
+from engram.report import LearningReport
+from engram.settings.rmn import RmnSettings
+from engram.sums import PackedSums
+from engram.training import Run, Trainer, measure
+
+if TYPE_CHECKING:
+    from engram.training import OptimiserFactory
+
+
+class Rmn(Method):
+    """A network whose weights tasks share by choosing among them."""
+
+    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn"})
+
+    def __init__(
+        self,
+        definition: Definition,
+        budget: Mapping[str, int],
+        shared: SharedNetwork,
+        passes: Sequence[Engram],
+        commons: Commons,
+        recogniser: Recogniser,
+        sums: tuple[PackedSums, ...] | None,
+    ) -> None:
+        super().__init__(definition, budget)
+        self.settings = RmnSettings.model_validate(definition.settings)
+        self.shared = shared
+        self.passes = tuple(passes)
+        self.commons = commons.eval()
+        self.recogniser = recogniser
+        self.sums = sums
+        self._explainers = tuple(Explainer([one]) for one in self.passes)
+
+    @classmethod
+    def create(cls, definition: Definition) -> Self:
+        cls.check(definition)
+        layout = layout_of(definition)
+        commons = Commons(definition)
+        budget = budget_of(layout, definition.budget)
+        shared = SharedNetwork(layout, _units(definition, budget))
+        return cls(definition, budget, shared, (), commons, Recogniser.empty(commons.features), ())
+
+    @classmethod
+    def restore(
+        cls,
+        definition: Definition,
+        engrams: Sequence[bytes],
+        recogniser: bytes,
+        kept: Sequence[bytes] | None,
+        budget: Mapping[str, int],
+        reuse: Self | None = None,
+    ) -> Self:
+        from engram import files, map_files
+
+        layout = layout_of(definition)
+        if len(engrams) < 2:
+            raise DamagedSnapshot("a model has at least its commons and its loose weights")
+        commons = files.load_commons(definition, engrams[0])
+        maps = [map_files.load_map(layout, data) for data in engrams[2:]]
+        loose = map_files.load_loose(engrams[1])
+        shared = SharedNetwork(layout, _units(definition, budget), maps, loose)
+        passes = _passes(shared, reuse)
+        known = files.load_recogniser(recogniser)
+        files.check_readings(known, [one.task for one in maps])
+        sums = None if kept is None else tuple(files.load_sums(piece) for piece in kept)
+        return cls(definition, budget, shared, passes, commons, known, sums)
+
+    def dump(self) -> Stored:
+        from engram import files, map_files
+
+        assert self.sums is not None, "a model restored without its sums cannot be written again"
+        engrams = (
+            files.dump_commons(self.commons),
+            map_files.dump_loose(self.shared.loose()),
+            *(map_files.dump_map(one) for one in self.shared.maps),
+        )
+        return Stored(engrams, files.dump_recogniser(self.recogniser), tuple(map(files.dump_sums, self.sums)))
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        owned = self._owned()
+        return tuple(
+            TaskInfo(one.task, one.classes, {layer: counts[number] for layer, counts in owned.items()})
+            for number, one in enumerate(self.shared.maps)
+        )
+
+    @property
+    def exact(self) -> bool:
+        return self.settings.fixed == "rounded"
+
+    @property
+    def device(self) -> torch.device:
+        return self.commons.filters.weight.device
+
+    def to(self, device: torch.device | str) -> None:
+        self.commons.to(device)
+        for one in self.passes:
+            one.to(device)
+        self._explainers = tuple(Explainer([one]) for one in self.passes)
+
+    def learn(
+        self,
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None = None,
+    ) -> LearningReport:
+        assert self.sums is not None, "this model was restored without its sums, which learning needs"
+        train, held_out = split(examples, options.held_out, seed)
+        counts = dict(zip(train.classes, train.counts(), strict=True))
+        report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
+        trainer = self._trainer(train, held_out, options, seed, reporter)
+        candidate = self._train(task, trainer, report, seed, optimiser)
+        if options.prune:
+            prune(candidate, trainer, report, lambda run: self._fit(candidate, trainer, run, optimiser))
+        reporter.report("freezing", 1.0, units=sum(candidate.units.values()))
+        report.accuracy["kept"] = self._accuracy(candidate, trainer, held_out)
+        expect_accurate(report, options)
+        kept, whole = candidate.finished(self.settings, _peak(candidate, held_out, self.device))
+        shared = _with(self.shared, kept, whole)
+        passes = (*_moved(shared, self), shared.engram(kept).to(self.device))
+        with report.timed("recognising"):
+            taught = teach(
+                self.commons,
+                self.recogniser,
+                self.sums,
+                lambda images: _see(passes, images),
+                task,
+                train,
+                held_out,
+                reporter,
+                self.device,
+            )
+        report.recognised, report.answered = taught.recognised, taught.answered
+        expect_recognised(report, options)
+        self.shared, self.passes = shared, passes
+        self.commons = taught.commons
+        self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
+        self._explainers = tuple(Explainer([one]) for one in passes)
+        report.units = dict(self.tasks[-1].units)
+        report.details = self._details(kept)
+        return report
+
+    def _trainer(
+        self, train: Examples, held_out: Examples, options: LearnOptions, seed: int, reporter: Reporter
+    ) -> Trainer:
+        network, generator = Network(self.shared.layout), torch.Generator().manual_seed(seed)
+        return Trainer(network, train, held_out, options, reporter, self.device, generator)
+
+    def _train(
+        self,
+        task: str,
+        trainer: Trainer,
+        report: LearningReport,
+        seed: int,
+        optimiser: OptimiserFactory | None,
+    ) -> Candidate:
+        options = trainer.options
+        report.candidate = dict(self.shared.units)
+        trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
+        candidate = Candidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
+        with report.timed("training"):
+            run = Run("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            best = self._fit(candidate, trainer, run, optimiser)
+        candidate.settle()
+        report.accuracy["trained"] = best
+        return candidate
+
+    def _fit(self, candidate: Candidate, trainer: Trainer, run: Run, optimiser: OptimiserFactory | None) -> float:
+        size, shape = trainer.batch_size, self.definition.input
+        steps = run.epochs * math.ceil(len(trainer.train) / size)
+        sides = (shape.channels, shape.height, shape.width)
+        pull = Pull(candidate, self.settings, trainer.options, size, steps, trainer.generator, sides, given=optimiser)
+        with pull.factory() as factory:
+            return replace(trainer, optimiser=factory).fit(candidate, run).accuracy
+
+    def _accuracy(self, candidate: Candidate, trainer: Trainer, examples: Examples) -> float:
+        trainer.reporter.check()
+        return measure(trainer.network, candidate, examples, self.device).accuracy
+
+    @torch.no_grad()
+    def see(self, images: Tensor) -> Seen:
+        """What every task's pass sees in images (B, C, H, W) float32 on the model's device."""
+        return _see(self.passes, images)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Observation:
+        given = pixels(images.to(self.device))  # (B, C, H, W)
+        seen = self.see(given)
+        distances = self.recogniser.distances(seen.features)  # (B, T)
+        temperatures = torch.stack([reading.temperature for reading in self.recogniser.readings])
+        if self.settings.recognition == "recogniser":
+            scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
+            log_tasks = self.recogniser.log_probabilities(scores, distances)
+        else:
+            peaks = torch.stack([logits.logsumexp(1) for logits in seen.heads], 1)  # (B, T)
+            if self.settings.recognition == "calibrated":
+                usual = torch.stack([one.peak for one in self.shared.maps])  # (T, 2)
+                peaks = (peaks - usual[:, 0]) / usual[:, 1]
+            else:
+                temperatures = torch.ones_like(temperatures)  # the largest logit of all is to win
+            log_tasks = torch.log_softmax(peaks, 1)
+        p_values = self.recogniser.p_values(distances)
+        return Observation(self.tasks, tuple(seen.heads), temperatures, log_tasks, p_values, passes=len(self.passes))
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        return self._explainers[owner].explain(image, 0, target, composite)
+
+    def capacity(self) -> list[LayerCapacity]:
+        """Budget, owned and free of each layer, in units' worth of weights: what a task was first to fix is its own."""
+        owned = self._owned()
+        names = [one.task for one in self.shared.maps]
+        return [
+            LayerCapacity(
+                layer, self.budget[layer], dict(zip(names, counts, strict=True)), self.budget[layer] - sum(counts)
+            )
+            for layer, counts in owned.items()
+        ]
+
+    def _owned(self) -> dict[str, list[int]]:
+        """For each layer the units' worth of weights of every task: sums are rounded, so that nothing is lost."""
+        found = {}
+        for layer, counts in self.shared.owned.items():
+            whole, budget = self.shared.weights[layer], self.budget[layer]
+            sums = [0, *(round(budget * count / whole) for count in accumulate(counts))]
+            found[layer] = [after - before for before, after in pairwise(sums)]
+        return found
+
+    def raise_budget(self, budget: float | Mapping[str, int]) -> None:
+        larger = raised(self.shared.layout, self.budget, budget)
+        self.shared = self.shared.grown(_units(self.definition, larger))
+        self.budget = larger
+
+    def _details(self, one: RelevanceMap) -> dict[str, object]:
+        """How many weights each layer has, how many the newest task uses, and how many of those were there before."""
+        layers: dict[str, object] = {}
+        for name, sheet in self.shared.sheets.items():
+            place = self.shared.place(one, name)
+            used = unpacked(one.used[name], sheet.weight[place].shape)
+            first = sheet.first[place]
+            layers[name] = {
+                "weights": sheet.weight.numel(),
+                "used": int(used.sum()),
+                "fixed_now": int((first == len(self.shared.maps) - 1).sum()),
+                "fixed": int(sheet.fixed.sum()),
+            }
+        return {
+            "weights": layers,
+            "labels": list(self.shared.labels),
+        }
+
+
+def _units(definition: Definition, budget: Mapping[str, int]) -> dict[str, int]:
+    room = RmnSettings.model_validate(definition.settings).room
+    return {layer: max(1, math.ceil(room * units)) for layer, units in budget.items()}
+
+
+def _with(shared: SharedNetwork, kept: RelevanceMap, whole: Mapping[str, Tensor]) -> SharedNetwork:
+    """The network with a map more, and with loose weights as the task has left them."""
+    bare = SharedNetwork(shared.layout, shared.units, (*shared.maps, kept))
+    loose = {}
+    for name, sheet in bare.sheets.items():
+        weights = sheet.weight.clone()
+        before = shared.sheets[name]
+        weights[tuple(slice(0, side) for side in before.weight.shape)] = before.weight
+        weights[bare.place(kept, name)] = whole[name]
+        loose[name] = weights[sheet.used & ~sheet.fixed]
+    return shared.appended(kept, loose)
+
+
+def _passes(shared: SharedNetwork, reuse: Rmn | None) -> list[Engram]:
+    """Every task's pass, taken from another version of the model as long as both have the same past."""
+    known = [] if reuse is None or not reuse.exact else list(zip(reuse.shared.maps, reuse.passes, strict=True))
+    passes: list[Engram] = []
+    for number, one in enumerate(shared.maps):
+        same = number < len(known) and len(passes) == number and same_map(one, known[number][0])
+        if not same:
+            known = known[:number]
+        passes.append(known[number][1] if same else shared.engram(one))
+    return passes
+
+
+def same_map(one: RelevanceMap, other: RelevanceMap) -> bool:
+    """Whether two maps are the same to the last bit."""
+    if (one.task, one.classes, one.units) != (other.task, other.classes, other.units):
+        return False
+    groups = ((one.used, other.used), (one.values, other.values), (one.norms, other.norms))
+    return all(a.keys() == b.keys() and all(torch.equal(part, b[name]) for name, part in a.items()) for a, b in groups)
+
+
+def _moved(shared: SharedNetwork, method: Rmn) -> tuple[Engram, ...]:
+    """The passes of the tasks so far: as they are if nothing can have moved, or else built again."""
+    if method.exact:
+        return method.passes
+    return tuple(shared.engram(one).to(method.device) for one in shared.maps[:-1])
+
+
+@torch.no_grad()
+def _see(passes: Sequence[Engram], images: Tensor) -> Seen:
+    features, heads = [], []
+    for one in passes:
+        joined = one(images, {})
+        features.append(joined[one.layout.features.name].cpu())
+        heads.append(one.logits(joined).cpu())
+    return Seen(features, heads)
+
+
+def _peak(engram: Engram, held_out: Examples, device: torch.device) -> Tensor:
+    """(2,): mean and standard deviation of the soft maximum over held-out images."""
+    peaks = logits_of(engram, held_out, device).logsumexp(1)
+    return torch.stack([peaks.mean(), peaks.std(unbiased=False).clamp_min(1e-3)])
