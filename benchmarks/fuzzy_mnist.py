@@ -1,0 +1,163 @@
+"""Fuzzy Split-MNIST: ten digits as five tasks that fade into each other, and nobody says which task an image is of.
+
+    python -m benchmarks.fuzzy_mnist --data DIR [--seeds N] [--scale small|paper] [--threads 2] [--out FILE.jsonl]
+
+DIR holds `mnist.npz`. Every training image comes once, with its label, in batches of 32. Between two tasks lies a phase
+in which the share of the later one rises linearly from 0 to 1, half as long as a task (after Lee et al. 2020). The
+method is `rmn`; it has to notice the tasks, open them, and answer without any name of a task.
+
+Figures are over the test images of all ten digits. `without_id` is the one to compare: the digit is right, and no task
+was named in training or testing. `with_id` names the task that was found to hold the image's digit, and `recognised`
+is how often that task is the one recognised. The paper reports 99.1 for learning without any information on tasks "in
+training and inference", and does not say more; CN-DPM reports 93.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.datasets import MissingData, Sizes, Tasks, split_mnist
+from benchmarks.keeping import append
+from benchmarks.measuring import provenance
+from engram import Definition, Examples, LearnOptions, Memory
+from engram.runtime import configure
+from engram.streams import Batch, Stream, StreamOptions
+from engram.training import batches
+
+BATCH = 32
+"""Images that come at a time."""
+
+FADING = 0.5
+"""Length of a transition, as a share of a task."""
+
+DEFINITION: dict[str, Any] = {"method": "rmn", "backbone": "mlp", "depth": 3, "width": 100 / 256}
+"""Three dense layers, as in the paper; the shared network has the units of two such tasks."""
+
+_PLAIN = {"augment": "none", "label_smoothing": 0.0, "weight_decay": 0.0, "optimiser": "adam", "patience": 10}
+
+SCALES: dict[str, tuple[Sizes, dict[str, Any]]] = {
+    "small": (Sizes(train=3000), {**_PLAIN, "epochs": 10}),
+    "paper": (Sizes(), {**_PLAIN, "epochs": 20}),
+}
+"""Images of each class, and what differs from the default options."""
+
+
+def fading(tasks: Tasks, seed: int) -> Iterator[Batch]:
+    """All training images once, in an order in which each task fades into the next."""
+    generator = torch.Generator().manual_seed(seed)
+    times: list[Tensor] = []
+    images: list[Tensor] = []
+    labels: list[str] = []
+    for number, examples in enumerate(tasks.train):
+        last = number == len(tasks.train) - 1
+        times.append(number + _moments(len(examples), number == 0, last, generator))
+        images.append(examples.images)
+        labels.extend(examples.classes[label] for label in examples.labels.tolist())
+    order, stream = torch.cat(times).argsort(), torch.cat(images)
+    for places in batches(len(order), BATCH):
+        rows = order[places]
+        yield stream[rows], [labels[row] for row in rows.tolist()]
+
+
+def _moments(count: int, first: bool, last: bool, generator: torch.Generator) -> Tensor:
+    """When the images of one task come: uniform from 0 to 1, but for linear flanks half before, half after each end."""
+    times = torch.rand(count, generator=generator, dtype=torch.float64)
+    spread = (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * FADING
+    moved = times + spread  # the sum of two uniform times has linear flanks
+    return torch.where((moved < 0) & first | (moved > 1) & last, times, moved)
+
+
+def judged(memory: Memory, tasks: Tasks) -> dict[str, float]:
+    """Accuracy on all test images, without a task and with the one that holds the digit."""
+    right = named = recognised = count = 0
+    for examples in tasks.test:
+        for rows in batches(len(examples), 512):
+            part = examples.subset(rows)
+            observation, labels = memory.observe(part.images), _labels(part)
+            answers = observation.answers()
+            for info in memory.tasks:
+                of_it = [label in info.classes for label in labels]
+                found = observation.answers(info.name)
+                pairs = zip(of_it, answers, found, labels, strict=True)
+                for _, answer, given, label in (row for row in pairs if row[0]):
+                    named += given.label == label
+                    recognised += answer.task == info.name
+            right += sum(answer.label == label for answer, label in zip(answers, labels, strict=True))
+            count += len(part)
+    return {"without_id": right / count, "with_id": named / count, "recognised": recognised / count}
+
+
+def _labels(examples: Examples) -> list[str]:
+    return [examples.classes[label] for label in examples.labels.tolist()]
+
+
+def run(tasks: Tasks, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """One life on a fading stream."""
+    definition = Definition.model_validate({**DEFINITION, "input": tasks.shape, "seed": seed})
+    learning = LearnOptions.model_validate(options)
+    memory, started = Memory.create(definition), time.monotonic()
+    stream, seen = Stream(memory, learning, StreamOptions()), 0
+    at: list[int] = []
+    for images, labels in fading(tasks, seed):
+        seen += len(labels)
+        at.extend(seen for _ in stream.see(images, labels))
+    at.extend(seen for _ in stream.finish())
+    seconds = time.monotonic() - started
+    return {
+        **judged(memory, tasks),
+        "tasks": [
+            {"classes": list(info.classes), "closed_at": when} for info, when in zip(memory.tasks, at, strict=True)
+        ],
+        "images": seen,
+        "recognised_in_stream": stream.passed,
+        "left_out": stream.left_out,
+        "seconds": round(seconds, 1),
+        "definition": definition.model_dump(mode="json"),
+        "options": learning.model_dump(mode="json"),
+        "stream": stream.stream.model_dump(mode="json"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzzy_mnist", description="Fuzzy Split-MNIST")
+    parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
+    parser.add_argument("--scale", default="small", choices=sorted(SCALES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="append one JSON line per seed")
+    told = parser.parse_args()
+    configure(told.threads)
+    sizes, options = SCALES[told.scale]
+    try:
+        tasks = split_mnist(told.data, sizes)
+    except MissingData as error:
+        sys.exit(str(error))
+    for seed in range(told.seeds):
+        figures = run(tasks, seed, options)
+        row = {
+            "benchmark": "fuzzy_mnist",
+            "method": "rmn",
+            "scale": told.scale,
+            "seed": seed,
+            **provenance(told.threads),
+        }
+        if told.out:
+            append(told.out, {**row, **figures})
+        found = "  ".join("".join(task["classes"]) for task in figures["tasks"])
+        print(
+            f"seed {seed}: {figures['without_id']:.2%} without id, {figures['with_id']:.2%} with it, "
+            f"{figures['recognised']:.2%} of the tasks; found {found}; {figures['seconds']} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
