@@ -23,13 +23,32 @@ class InputShape(Frozen):
     """Whether images of the other number of channels are converted instead of refused."""
 
 
+class Resolved(Frozen):
+    """The commons as they are made, nothing left open."""
+
+    kind: Literal["smooth", "learned"]
+    features: int
+    patch: int
+    grid: int
+
+
 class CommonsDefinition(Frozen):
     """Block 0: the fixed features that the task recogniser builds on."""
 
+    kind: Literal["smooth", "learned"] | None = None
+    """`smooth` filters are drawn when the model is created. `learned` ones are directions in which whitened patches of
+    the first task's images cluster: better for photographs. By default learned for colour and smooth for grey images.
+    """
     features: int = Field(default=2048, ge=64, le=16384, multiple_of=32)
-    """How many features. The sums over them take `features ** 2 * 4` bytes in storage: float64, packed."""
-    patch: int = Field(default=8, ge=2, le=16)
-    """Side of the square filters, in pixels."""
+    """How many features. The sums over them take `features ** 2 * 4` bytes of storage per task: float64, packed."""
+    patch: int | None = Field(default=None, ge=2, le=16)
+    """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters."""
+
+    def resolved(self, shape: InputShape) -> Resolved:
+        """With the defaults for images of this shape; responses are averaged over a grid of `grid` cells a side."""
+        kind = self.kind or ("learned" if shape.channels == 3 else "smooth")
+        patch, grid = (8, 4) if kind == "smooth" else (6, 2)
+        return Resolved(kind=kind, features=self.features, patch=self.patch or patch, grid=grid)
 
 
 class Definition(Frozen):
@@ -42,7 +61,7 @@ class Definition(Frozen):
     backbone: Literal["mlp", "cnn", "resnet18", "resnet50"] = "cnn"
     """The layout that every engram follows."""
     input: InputShape
-    method: Literal["eidetic", "rnf", "rerelrp", "rmn"] = "eidetic"
+    method: Literal["eidetic", "rnf", "rerelrp", "rmn", "sharc"] = "eidetic"
     """How tasks are kept apart."""
     settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """The method's own settings, perhaps with the name of a `preset`; whole, with every default, once validated."""

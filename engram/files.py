@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+from torch import nn
 
 from engram.commons import Commons
 from engram.definition import Definition
@@ -79,6 +80,8 @@ def load_engram(layout: Layout, data: bytes) -> Engram:
         earlier, units = cast(dict[str, int], about["earlier"]), cast(dict[str, int], about["units"])
         with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
             engram = Engram(layout, task, classes, earlier, units)
+            if "common.weight" in tensors:
+                engram.common = nn.Linear(tensors["common.weight"].shape[1], len(classes))
         engram.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedSnapshot(f"this engram does not fit the model's layout: {error}") from error
@@ -96,14 +99,15 @@ def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
 
 def dump_commons(commons: Commons) -> bytes:
     """The commons as bytes."""
-    return pack("commons", {"features": commons.features, "patch": commons.patch}, commons.state_dict())
+    about = {"filters": commons.kind, "features": commons.features, "patch": commons.patch}
+    return pack("commons", about, commons.state_dict())
 
 
 def load_commons(definition: Definition, data: bytes) -> Commons:
     """The commons; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("commons", data)
     commons = Commons(definition)
-    if (about["features"], about["patch"]) != (commons.features, commons.patch):
+    if about != {"filters": commons.kind, "features": commons.features, "patch": commons.patch}:
         raise DamagedSnapshot("the commons are not those of the model's definition")
     try:
         commons.load_state_dict(tensors)

@@ -50,6 +50,8 @@ class Engram(nn.Module):
             }
         )
         self.head = nn.Linear(self.reach[layout.features.layer] * layout.features.per_unit, len(self.classes))
+        self.common: nn.Linear | None = None
+        """Reads the features of the commons; what it gives is added to the head's logits."""
 
     @property
     def reach(self) -> dict[str, int]:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engram.blocks import AddBlock, ConvBlock
+from engram.commons import Commons
+from engram.commons_relevance import conserved, gradient
 from engram.errors import UnknownComposite
 from engram.layout import IMAGE, Node
 from engram.network import Engram, Joined, pixels
@@ -174,8 +176,9 @@ class Explainer:
     Rules change a module while they run, so all of it happens on copies that nothing else sees, one heatmap at a time.
     """
 
-    def __init__(self, stack: Sequence[Engram]) -> None:
+    def __init__(self, stack: Sequence[Engram], commons: Commons | None = None) -> None:
         self._stack = tuple(stack)
+        self._commons = commons
         self._lock = threading.Lock()
         self._copies: dict[bool, nn.ModuleList] = {}
 
@@ -203,8 +206,21 @@ class Explainer:
             else:
                 with rules.context(reach):
                     logit, relevance = self._backward(reach, given, target, seeded=share)
-        relevance = relevance[0].cpu()  # (C, H, W)
-        return Heatmap(image.cpu(), relevance, engram.task, engram.classes[target], logit, composite)
+            more, read = self._read(engram, given.detach(), target, composite)
+        relevance = (relevance[0] + more).cpu()  # (C, H, W)
+        return Heatmap(image.cpu(), relevance, engram.task, engram.classes[target], logit + read, composite)
+
+    def _read(self, engram: Engram, given: Tensor, target: int, composite: str) -> tuple[Tensor | float, float]:
+        """Relevance (C, H, W) and logit of what a head reads of the commons."""
+        if engram.common is None:
+            return 0.0, 0.0
+        assert self._commons is not None, "a head that reads the commons is explained with them"
+        weight, bias = engram.common.weight[target].detach(), engram.common.bias[target].detach()
+        logit = float(self._commons(given)[0] @ weight + bias)
+        if composite in GRADIENTS:
+            carried = gradient(self._commons, given, weight)
+            return (carried * given[0] if composite == "gradient_times_input" else carried), logit
+        return conserved(self._commons, given, weight, bias, flat=composite == "epsilon_plus_flat"), logit
 
     def _reach(self, owner: int, share: bool) -> nn.ModuleList:
         copies = self._copies.setdefault(share, nn.ModuleList())

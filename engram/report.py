@@ -22,7 +22,8 @@ class LearningReport:
     units: dict[str, int] = field(default_factory=dict)
     """Units kept in each layer."""
     accuracy: dict[str, float] = field(default_factory=dict)
-    """Held-out accuracy with the task given: `trained`, before pruning, and `kept`, of what remains."""
+    """Held-out accuracy with the task given: `trained`, before pruning, and `kept`, of all that remains; with `eidetic`
+    also `network`, what remains before the head reads the commons."""
     recognised: float = 1.0
     """Share of the held-out images that the recogniser gives to this task, among all tasks so far."""
     answered: float = 0.0

@@ -6,7 +6,7 @@ of masks: what a task owns is computed by kernels of its own, from its predecess
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -16,18 +16,21 @@ from engram.answers import Observation, TaskInfo
 from engram.backbones import layout_of
 from engram.capacity import LayerCapacity, budget_of, candidate_units, capacity, raised
 from engram.commons import Commons
+from engram.commons_head import fitted
 from engram.data import Examples
 from engram.definition import Definition
 from engram.learning import Learner
-from engram.methods.method import Method, Stored, expect_recognised
-from engram.network import Network, pixels
+from engram.methods.method import Method, Stored, expect_accurate, expect_recognised
+from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
 from engram.progress import Reporter
 from engram.recogniser import Recogniser
-from engram.recognition import Seen, teach
+from engram.recognition import Gathered, Seen, gather, teach
 from engram.relevance import Explainer, Heatmap
 from engram.report import LearningReport
+from engram.settings.eidetic import EideticSettings
 from engram.sums import PackedSums
+from engram.training import EVALUATION_BATCH, batches
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -46,11 +49,12 @@ class Eidetic(Method):
         sums: tuple[PackedSums, ...] | None,
     ) -> None:
         super().__init__(definition, budget)
+        self.settings = EideticSettings.model_validate(definition.settings)
         self.network = network.eval()
         self.commons = commons.eval()
         self.recogniser = recogniser
         self.sums = sums
-        self._explainer = Explainer(network.stack)
+        self._explainer = Explainer(network.stack, self.commons)
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -101,7 +105,7 @@ class Eidetic(Method):
     def to(self, device: torch.device | str) -> None:
         self.network.to(device)
         self.commons.to(device)
-        self._explainer = Explainer(self.network.stack)
+        self._explainer = Explainer(self.network.stack, self.commons)
 
     def admit(self, task: str) -> None:
         super().admit(task)
@@ -119,31 +123,50 @@ class Eidetic(Method):
         assert self.sums is not None, "this model was restored without its sums, which learning needs"
         learner = Learner(self.network, self.budget, seed, options, reporter, self.device, optimiser)
         engram, report, train, held_out = learner.learn(task, examples)
-        network = self.network.appended(engram.to(self.device)).eval()
         with report.timed("recognising"):
+            commons = self.commons.fitted(train.images).eval()
+            gathered = gather(commons, train, held_out, reporter, self.device)
+            engram = engram.to(self.device)
+            if self.settings.read_commons:
+                engram = self._reading(engram, gathered, held_out)
+            network = self.network.appended(engram).eval()
             taught = teach(
-                self.commons,
+                commons,
                 self.recogniser,
                 self.sums,
-                lambda images: _see(network, images),
+                lambda images: _see(network, images, commons(images)),
                 task,
                 train,
                 held_out,
                 reporter,
                 self.device,
+                gathered,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
+        report.accuracy["kept"] = taught.accuracy
+        expect_accurate(report, options)
         expect_recognised(report, options)
-        self.network = network
+        self.network, self.commons = network, commons
         self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
-        self._explainer = Explainer(network.stack)
+        self._explainer = Explainer(network.stack, self.commons)
         return report
+
+    @torch.no_grad()
+    def _reading(self, engram: Engram, gathered: Gathered, held_out: Examples) -> Engram:
+        """The engram with a head that reads the commons too."""
+        alone = self.network.appended(engram).eval()
+        logits = torch.cat([seen.heads[-1] for seen in _seen(alone, held_out, self.device)])  # (M, classes)
+        factor, engram.common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
+        engram.head.weight.mul_(factor)
+        engram.head.bias.mul_(factor)
+        return engram.to(self.device).freeze()
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
         given = pixels(images.to(self.device))  # (B, C, H, W)
-        seen = _see(self.network, given)
-        scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
+        common = self.commons(given)  # (B, F)
+        seen = _see(self.network, given, common)
+        scores = self.recogniser.class_scores(common.cpu())  # (B, classes of all tasks)
         distances = self.recogniser.distances(seen.features)  # (B, T)
         return Observation(
             self.tasks,
@@ -164,6 +187,16 @@ class Eidetic(Method):
 
 
 @torch.no_grad()
-def _see(network: Network, images: Tensor) -> Seen:
+def _see(network: Network, images: Tensor, common: Tensor | None = None) -> Seen:
+    """One pass; heads read the commons (B, F) if they are given."""
     outputs = network(images)
-    return Seen([features.cpu() for features, _ in outputs], [logits.cpu() for _, logits in outputs])
+    heads = [logits for _, logits in outputs]
+    if common is not None:
+        pairs = zip(heads, network.stack, strict=True)
+        heads = [logits if engram.common is None else logits + engram.common(common) for logits, engram in pairs]
+    return Seen([features.cpu() for features, _ in outputs], [logits.cpu() for logits in heads])
+
+
+def _seen(network: Network, examples: Examples, device: torch.device) -> Iterator[Seen]:
+    for chosen in batches(len(examples), EVALUATION_BATCH):
+        yield _see(network, pixels(examples.images[chosen].to(device)))

@@ -140,7 +140,7 @@ class Rnf(Method):
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         expect_recognised(report, options)
-        self.network = network
+        self.network, self.commons = network, taught.commons
         self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
         return report
 

@@ -6,4 +6,10 @@ from engram.settings.base import MethodSettings
 
 
 class EideticSettings(MethodSettings):
-    """EideticNet on blocks: what can be chosen about learning is chosen for each task, in its options."""
+    """EideticNet on blocks: how heads and recogniser work. How long to train, and what to prune, a task's options say.
+
+    The parts can be left out one by one, so that what each is worth can be measured.
+    """
+
+    read_commons: bool = True
+    """Whether a head also reads the commons, by a regression over the task's own images."""

@@ -48,7 +48,7 @@ def test_signed_rules_do_not_explode_where_branches_cancel(memory: Memory, compo
 
 def test_the_first_layer_epsilon_rule_against_plain_arithmetic() -> None:
     """One dense layer and a head, propagated by hand."""
-    memory = learned("mlp", tasks=1, depth=1)
+    memory = learned("mlp", tasks=1, depth=1, settings={"read_commons": False})
     image = bars(0).images[0]
     engram = network_of(memory).stack[0]
     state = {name: value.double() for name, value in engram.state_dict().items()}
