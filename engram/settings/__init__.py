@@ -5,6 +5,7 @@ from engram.settings.eidetic import EideticSettings
 from engram.settings.rerelrp import RerelrpSettings
 from engram.settings.rmn import RmnSettings
 from engram.settings.rnf import RnfSettings
+from engram.settings.sharc import SharcSettings
 
 __all__ = ["SETTINGS", "MethodSettings"]
 
@@ -13,5 +14,6 @@ SETTINGS: dict[str, type[MethodSettings]] = {
     "rnf": RnfSettings,
     "rerelrp": RerelrpSettings,
     "rmn": RmnSettings,
+    "sharc": SharcSettings,
 }
 """For each method that a model can name, what it can be told."""
