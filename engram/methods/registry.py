@@ -12,6 +12,7 @@ _CLASSES = {
     "rnf": ("engram.methods.rnf", "Rnf"),
     "rerelrp": ("engram.methods.rerelrp", "Rerelrp"),
     "rmn": ("engram.methods.rmn", "Rmn"),
+    "sharc": ("engram.methods.sharc", "Sharc"),
 }
 
 

@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "rnf, soft": {"method": "rnf", "settings": {"elasticity": 0.2}},
     "rmn as published": {"method": "rmn", "settings": {"preset": "paper"}},
     "rerelrp as published": {"method": "rerelrp", "settings": {"preset": "paper", "trees": 8, "exemplars": 24}},
+    "sharc, own heads": {"method": "sharc", "settings": {"heads": "own", "recognise": "head", "recall": "hopfield"}},
 }
 """Settings that make a method another one, for laws about what it promises."""
 
