@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -122,18 +123,32 @@ def dump_recogniser(recogniser: Recogniser) -> bytes:
         "weights": recogniser.weights,
         "sharpness": recogniser.sharpness,
         "caution": recogniser.caution,
+        "trust": recogniser.trust,
         "evidence": recogniser.evidence,
     }
     about, of_readings = readings_told(recogniser.readings)
-    return pack("recogniser", about, {**tensors, **of_readings})
+    detectors = enumerate(reading.detector for reading in recogniser.readings)
+    tensors |= {f"{number}.detector": detector for number, detector in detectors if detector is not None}
+    return pack("recogniser", {**about, "parts": list(recogniser.parts)}, {**tensors, **of_readings})
 
 
 def load_recogniser(data: bytes) -> Recogniser:
     """A recogniser; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("recogniser", data)
-    readings = read_readings(about, tensors)
+    readings = tuple(
+        replace(reading, detector=tensors.get(f"{number}.detector"))
+        for number, reading in enumerate(read_readings(about, tensors))
+    )
     try:
-        return Recogniser(tensors["weights"], readings, tensors["sharpness"], tensors["caution"], tensors["evidence"])
+        return Recogniser(
+            tensors["weights"],
+            readings,
+            tensors["sharpness"],
+            tensors["caution"],
+            tensors["trust"],
+            tensors["evidence"],
+            tuple(cast(list[str], about["parts"])),
+        )
     except KeyError as error:
         raise DamagedSnapshot(f"the recogniser lacks {error}") from error
 
@@ -163,14 +178,26 @@ def read_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tenso
 
 def dump_sums(sums: PackedSums) -> bytes:
     """One task's sums as bytes."""
-    return pack("sums", {}, {"gram": sums.triangle, "moments": sums.moments, "counts": sums.counts})
+    tensors = _named_sums(sums, "")
+    for number, prefix in enumerate(sums.prefixes):
+        tensors |= _named_sums(prefix, f"{number}.")
+    return pack("sums", {"prefixes": len(sums.prefixes)}, tensors)
+
+
+def _named_sums(sums: PackedSums, before: str) -> dict[str, torch.Tensor]:
+    return {f"{before}gram": sums.triangle, f"{before}moments": sums.moments, f"{before}counts": sums.counts}
 
 
 def load_sums(data: bytes) -> PackedSums:
     """One task's sums; raises DamagedSnapshot, UnsupportedFormat."""
-    _, tensors = unpack("sums", data)
+    about, tensors = unpack("sums", data)
+    prefixes = tuple(_read_sums(tensors, f"{number}.") for number in range(cast(int, about.get("prefixes", 0))))
+    return replace(_read_sums(tensors, ""), prefixes=prefixes)
+
+
+def _read_sums(tensors: Mapping[str, torch.Tensor], before: str) -> PackedSums:
     try:
-        sums = PackedSums(tensors["gram"], tensors["moments"], tensors["counts"])
+        sums = PackedSums(tensors[f"{before}gram"], tensors[f"{before}moments"], tensors[f"{before}counts"])
     except KeyError as error:
         raise DamagedSnapshot(f"the sums lack {error}") from error
     size = len(sums.moments)

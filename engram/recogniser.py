@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.density import Density
 
@@ -16,8 +17,14 @@ SHARPNESS = 10.0
 CAUTION = 0.1
 """Where the weight of the densities starts from."""
 
+TRUST = 3.0
+"""Where the sharpness of the detectors' scores starts from."""
+
 ALPHA = 0.01
 """An image is unknown to a task when fewer than this share of the task's held-out images look as unusual."""
+
+PARTS = ("ridge", "densities", "chain")
+"""What tasks are recognised by."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,22 @@ class Reading:
     density: Density
     temperature: Tensor
     """(): divides the head's logits so that their softmax is calibrated on held-out images."""
+    detector: Tensor | None = None
+    """(F_t + 1, classes of this task and all later ones): ridge regression over the task's own prefix and a constant.
+    Later tasks' images are real negatives: the prefix they are seen through never changes."""
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Ridge scores over the commons, fused with each task's density over its own prefix, as calibrated probabilities.
+    """Three kinds of evidence, fused into calibrated probabilities.
 
-    The log-odds of task t are logsumexp over its classes of sharpness x score, less caution x the standardised log
-    distance. Both weights are shared by all tasks, and are the mean over the tasks learned so far of what fitted their
-    held-out images best, weighted by how many there were.
+    - ridge: class scores over the commons; for task t the logsumexp over its classes of sharpness x score,
+    - densities: less caution x the standardised log distance of the image in the task's own prefix,
+    - chain: each task's detector tells it from all later ones, p_t, over the task's own prefix; task t has the log of
+      p_t and of all earlier 1 - p_j.
+
+    The weights are shared by all tasks, and are the mean over the tasks learned so far of what fitted their held-out
+    images best, weighted by how many there were.
     """
 
     weights: Tensor
@@ -47,12 +61,17 @@ class Recogniser:
     """()."""
     caution: Tensor
     """()."""
+    trust: Tensor
+    """(): the sharpness of the detectors' scores."""
     evidence: Tensor
-    """(): held-out images that the two were fitted on."""
+    """(): held-out images that the three were fitted on."""
+    parts: tuple[str, ...] = PARTS
+    """Which of `PARTS` count."""
 
     @classmethod
-    def empty(cls, features: int) -> Recogniser:
-        return cls(torch.zeros(features + 1, 0), (), torch.tensor(SHARPNESS), torch.tensor(CAUTION), torch.tensor(0.0))
+    def empty(cls, features: int, parts: Sequence[str] = PARTS) -> Recogniser:
+        sharpness, caution, trust = torch.tensor(SHARPNESS), torch.tensor(CAUTION), torch.tensor(TRUST)
+        return cls(torch.zeros(features + 1, 0), (), sharpness, caution, trust, torch.tensor(0.0), tuple(parts))
 
     def class_scores(self, commons: Tensor) -> Tensor:
         """Ridge scores (B, classes of all tasks) from features of the commons (B, F)."""
@@ -63,25 +82,52 @@ class Recogniser:
         pairs = zip(self.readings, prefixes, strict=True)
         return torch.stack([reading.density.distance(features) for reading, features in pairs], 1)
 
-    def log_probabilities(self, scores: Tensor, distances: Tensor) -> Tensor:
-        """(B, T): log of the calibrated probability of each task, from class scores and distances."""
-        evidence, unusual = self._summaries(scores, distances, self.sharpness)
-        return torch.log_softmax(evidence - self.caution * unusual, 1)
+    def detections(self, prefixes: Sequence[Tensor]) -> list[Tensor]:
+        """For each task but the last that has a detector, its scores (B, classes of this task and all later ones)."""
+        pairs = zip(self.readings[:-1], prefixes, strict=False)
+        return [
+            features @ reading.detector[:-1] + reading.detector[-1]
+            for reading, features in pairs
+            if reading.detector is not None
+        ]
+
+    def log_probabilities(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Tensor:
+        """(B, T): log of the calibrated probability of each task."""
+        fused = self._fused(scores, distances, detections, torch.stack([self.sharpness, self.caution, self.trust]))
+        return torch.log_softmax(fused, 1)
 
     def p_values(self, distances: Tensor) -> Tensor:
         """(B, T): each task's conformal p-value."""
         columns = zip(self.readings, distances.unbind(1), strict=True)
         return torch.stack([reading.density.p_value(column) for reading, column in columns], 1)
 
-    def _summaries(self, scores: Tensor, distances: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        parts = torch.split(sharpness * scores, [reading.classes for reading in self.readings], 1)
-        evidence = torch.stack([part.logsumexp(1) for part in parts], 1)  # (B, T)
-        columns = zip(self.readings, distances.unbind(1), strict=True)
-        unusual = torch.stack([reading.density.standardised(column) for reading, column in columns], 1)  # (B, T)
-        return evidence, unusual.clamp(-8.0, 8.0)
+    def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
+        sharpness, caution, trust = weights
+        fused = torch.zeros_like(distances)  # (B, T)
+        if "ridge" in self.parts:
+            parts = torch.split(sharpness * scores, [reading.classes for reading in self.readings], 1)
+            fused = fused + torch.stack([part.logsumexp(1) for part in parts], 1)
+        if "densities" in self.parts:
+            columns = zip(self.readings, distances.unbind(1), strict=True)
+            unusual = torch.stack([reading.density.standardised(column) for reading, column in columns], 1)
+            fused = fused - caution * unusual.clamp(-8.0, 8.0)
+        if "chain" in self.parts and detections:
+            fused = fused + self._chain(detections, trust)
+        return fused
 
-    def calibrated(self, scores: Tensor, distances: Tensor) -> Recogniser:
-        """The recogniser with its two weights fitted to held-out images (M of them) of its newest task.
+    def _chain(self, detections: Sequence[Tensor], trust: Tensor) -> Tensor:
+        """(B, T): the log of each task's probability, detector after detector."""
+        passed = torch.zeros(len(detections[0]), dtype=detections[0].dtype, device=detections[0].device)
+        columns = []
+        for reading, scores in zip(self.readings, detections, strict=False):
+            sharp = trust * scores
+            odds = sharp[:, : reading.classes].logsumexp(1) - sharp[:, reading.classes :].logsumexp(1)  # (B,)
+            columns.append(passed + logsigmoid(odds))
+            passed = passed + logsigmoid(-odds)
+        return torch.stack([*columns, passed], 1)
+
+    def calibrated(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Recogniser:
+        """The recogniser with its weights fitted to held-out images (M of them) of its newest task.
 
         Maximum likelihood of the right task, started from, and averaged with, what earlier tasks gave.
         """
@@ -89,15 +135,14 @@ class Recogniser:
         if len(self.readings) < 2:
             return self
         right = torch.full((count,), len(self.readings) - 1)
-        free = torch.stack([self.sharpness.log(), self.caution.log()]).double().requires_grad_(True)
+        free = torch.stack([self.sharpness, self.caution, self.trust]).double().log().requires_grad_(True)
         start = free.detach().clone()
         solver = torch.optim.LBFGS([free], max_iter=60, line_search_fn="strong_wolfe")
+        found = [one.double() for one in detections]
 
         def closure() -> Tensor:
             solver.zero_grad()
-            sharpness, caution = free.exp()
-            evidence, unusual = self._summaries(scores.double(), distances.double(), sharpness)
-            loss = torch.nn.functional.cross_entropy(evidence - caution * unusual, right)
+            loss = cross_entropy(self._fused(scores.double(), distances.double(), found, free.exp()), right)
             loss = loss + (free - start).square().sum() * (5.0 / count)  # a weak pull: easy tasks have no optimum
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             return loss
@@ -105,12 +150,12 @@ class Recogniser:
         solver.step(closure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         fitted = free.detach().float()
         total = self.evidence + count
-        mixed = (start.float() * self.evidence + fitted * count) / total
-        return replace(self, sharpness=mixed[0].exp(), caution=mixed[1].exp(), evidence=total)
+        sharpness, caution, trust = ((start.float() * self.evidence + fitted * count) / total).exp()
+        return replace(self, sharpness=sharpness, caution=caution, trust=trust, evidence=total)
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> Tensor:
     """The temperature that minimises the cross-entropy of logits (M, classes) on labels (M,)."""
     grid = torch.logspace(-1, 1, 41)
-    losses = torch.stack([torch.nn.functional.cross_entropy(logits / value, labels) for value in grid])
+    losses = torch.stack([cross_entropy(logits / value, labels) for value in grid])
     return grid[losses.argmin()]

@@ -54,6 +54,8 @@ class Gathered:
     """Over the images that were learned from."""
     common: Tensor
     """(M, F): features of the held-out images."""
+    head: Tensor | None = None
+    """(M, classes): the task's logits for the held-out images, where `see` does not give them whole."""
 
 
 def gather(commons: Commons, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device) -> Gathered:
@@ -76,6 +78,8 @@ def teach(
     reporter: Reporter,
     device: torch.device,
     gathered: Gathered | None = None,
+    *,
+    chained: bool = False,
 ) -> Taught:
     """Teach the recogniser the task that `see` sees last.
 
@@ -85,6 +89,8 @@ def teach(
         The sums of the tasks the recogniser knows; none of what is given is changed.
     gathered
         What `gather` gave for the same images, if it was called already.
+    chained
+        Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never change.
 
     Raises
     ------
@@ -94,25 +100,61 @@ def teach(
     commons = commons.fitted(train.images).eval()
     gathered = gathered or gather(commons, train, held_out, reporter, device)
     sums, common = gathered.sums, gathered.common
-    own = torch.cat([seen.features[-1] for seen in _seen(see, train, reporter, device, (0.3, 0.6))])
-    judged = list(_seen(see, held_out, reporter, device, (0.6, 0.7)))
+    tasks = len(recogniser.readings) + 1
+    own, prefixes = [], _Prefixes.empty(tasks if chained else 0, classes)
+    for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6)):
+        own.append(seen.features[-1])
+        prefixes = prefixes.plus(seen.features, train.labels[chosen])
+    judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
     features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
-    head = torch.cat([seen.heads[-1] for seen in judged])  # (M, classes)
-    density = Density.fit(own, train.labels, classes, features[-1])
+    head = torch.cat([seen.heads[-1] for seen in judged]) if gathered.head is None else gathered.head  # (M, classes)
+    density = Density.fit(torch.cat(own), train.labels, classes, features[-1])
     reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels))
-    weights = solve((*earlier, sums.packed()))
-    recogniser = replace(recogniser, weights=weights, readings=(*recogniser.readings, reading))
+    recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
+    recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
     reporter.report("recognising", 0.85)
-    scores, distances = recogniser.class_scores(common), recogniser.distances(features)
-    recogniser = recogniser.calibrated(scores, distances)
-    right = recogniser.log_probabilities(scores, distances).argmax(1) == len(recogniser.readings) - 1
+    seen_by = (recogniser.class_scores(common), recogniser.distances(features), recogniser.detections(features))
+    recogniser = recogniser.calibrated(*seen_by)
+    right = recogniser.log_probabilities(*seen_by).argmax(1) == tasks - 1
     hit = head.argmax(1) == held_out.labels
     # What was held out has served its purpose, and exact sums only gain by it.
-    packed = sums.plus(common, held_out.labels).packed()
-    recogniser = replace(recogniser, weights=solve((*earlier, packed)))
+    packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
+    recogniser = _solved(recogniser, (*earlier, packed))
     reporter.report("recognising", 1.0)
     shares = [float(share.double().mean()) for share in (hit, right, right & hit)]
     return Taught(commons, recogniser, packed, *shares)
+
+
+@dataclass(frozen=True)
+class _Prefixes:
+    """Sums over the prefix features of each task so far."""
+
+    sums: tuple[Sums, ...] | None
+    tasks: int
+    classes: int
+
+    @classmethod
+    def empty(cls, tasks: int, classes: int) -> _Prefixes:
+        return cls(None, tasks, classes)
+
+    def plus(self, features: Sequence[Tensor], labels: Tensor) -> _Prefixes:
+        chosen = features[: self.tasks]
+        before = self.sums or tuple(Sums.empty(one.shape[1], self.classes) for one in chosen)
+        return replace(self, sums=tuple(old.plus(one, labels) for old, one in zip(before, chosen, strict=True)))
+
+    def packed(self, sums: Sums) -> PackedSums:
+        return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
+
+
+def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
+    """Weights and detectors anew, from the sums of all tasks in order."""
+    readings = list(recogniser.readings)
+    # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
+    for number in range(len(readings) - 1):
+        pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
+        if len(pieces) == len(readings) - number and len(sums) == len(readings):
+            readings[number] = replace(readings[number], detector=solve(pieces))
+    return replace(recogniser, weights=solve(sums), readings=tuple(readings))
 
 
 @torch.no_grad()
@@ -129,10 +171,10 @@ def _common(
 @torch.no_grad()
 def _seen(
     see: See, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float]
-) -> Iterator[Seen]:
-    """What one pass sees, batch by batch."""
+) -> Iterator[tuple[Tensor, Seen]]:
+    """Batches of indices, and what one pass sees."""
     for number, chosen in enumerate(batches(len(examples), EVALUATION_BATCH)):
-        yield see(pixels(examples.images[chosen].to(device)))
+        yield chosen, see(pixels(examples.images[chosen].to(device)))
         _report(reporter, number, len(examples), share)
 
 

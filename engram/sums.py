@@ -66,11 +66,15 @@ class PackedSums:
         ((F + 1)(F + 2) / 2,): the upper triangle of the Gram matrix, row by row; it is symmetric, so half is enough.
     moments, counts
         As in `Sums`.
+    prefixes
+        The same images over the prefix features of each task so far, where a method has prefixes that never change:
+        real negatives for all earlier tasks.
     """
 
     triangle: Tensor
     moments: Tensor
     counts: Tensor
+    prefixes: tuple[PackedSums, ...] = ()
 
     def gram(self) -> Tensor:
         """The whole matrix (F + 1, F + 1)."""

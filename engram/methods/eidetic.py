@@ -7,6 +7,7 @@ of masks: what a task owns is computed by kernels of its own, from its predecess
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -62,7 +63,8 @@ class Eidetic(Method):
         layout = layout_of(definition)
         commons = Commons(definition)
         budget = budget_of(layout, definition.budget)
-        return cls(definition, budget, Network(layout), commons, Recogniser.empty(commons.features), ())
+        parts = EideticSettings.model_validate(definition.settings).recognise_by
+        return cls(definition, budget, Network(layout), commons, Recogniser.empty(commons.features, parts), ())
 
     @classmethod
     def restore(
@@ -128,19 +130,20 @@ class Eidetic(Method):
             gathered = gather(commons, train, held_out, reporter, self.device)
             engram = engram.to(self.device)
             if self.settings.read_commons:
-                engram = self._reading(engram, gathered, held_out)
+                engram, gathered = self._reading(engram, gathered, held_out)
             network = self.network.appended(engram).eval()
             taught = teach(
                 commons,
                 self.recogniser,
                 self.sums,
-                lambda images: _see(network, images, commons(images)),
+                lambda images: _see(network, images),
                 task,
                 train,
                 held_out,
                 reporter,
                 self.device,
                 gathered,
+                chained="chain" in self.settings.recognise_by,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         report.accuracy["kept"] = taught.accuracy
@@ -152,14 +155,15 @@ class Eidetic(Method):
         return report
 
     @torch.no_grad()
-    def _reading(self, engram: Engram, gathered: Gathered, held_out: Examples) -> Engram:
-        """The engram with a head that reads the commons too."""
+    def _reading(self, engram: Engram, gathered: Gathered, held_out: Examples) -> tuple[Engram, Gathered]:
+        """The engram with a head that reads the commons too, and what that head gives for the held-out images."""
         alone = self.network.appended(engram).eval()
         logits = torch.cat([seen.heads[-1] for seen in _seen(alone, held_out, self.device)])  # (M, classes)
         factor, engram.common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
         engram.head.weight.mul_(factor)
         engram.head.bias.mul_(factor)
-        return engram.to(self.device).freeze()
+        head = factor * logits + engram.common(gathered.common)
+        return engram.to(self.device).freeze(), replace(gathered, head=head)
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
@@ -172,7 +176,7 @@ class Eidetic(Method):
             self.tasks,
             tuple(seen.heads),
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
-            self.recogniser.log_probabilities(scores, distances),
+            self.recogniser.log_probabilities(scores, distances, self.recogniser.detections(seen.features)),
             self.recogniser.p_values(distances),
         )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
+
 from engram.settings.base import MethodSettings
 
 
@@ -13,3 +17,8 @@ class EideticSettings(MethodSettings):
 
     read_commons: bool = True
     """Whether a head also reads the commons, by a regression over the task's own images."""
+    recognise_by: tuple[Literal["ridge", "densities", "chain"], ...] = Field(
+        default=("ridge", "densities", "chain"), min_length=1
+    )
+    """What tasks are told apart by: ridge regression over the commons, how usual an image looks in each task's own
+    features, and detectors that tell each task from all later ones, whose images are their negatives."""

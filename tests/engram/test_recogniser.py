@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from engram import Memory
 from engram.density import Density
 from engram.errors import UnknownTask
+from engram.methods.eidetic import Eidetic
+from engram.network import pixels
 from engram.recogniser import fitted_temperature
 from engram.sums import RIDGE, Sums, solve
 from engram.training import batches
@@ -147,3 +152,48 @@ def test_slices_of_an_observation_answer_alike() -> None:
     observation = memory.observe(bars(0).images[:6])
     assert observation[2:4].answers() == observation.answers()[2:4]
     assert torch.equal(observation[2:4].logits("task 1"), observation.logits("task 1")[2:4])
+
+
+def _eidetic(memory: Memory) -> Eidetic:
+    assert isinstance(memory.method, Eidetic)
+    return memory.method
+
+
+def test_the_chain_multiplies_what_each_detector_says() -> None:
+    recogniser = _eidetic(learned("mlp", tasks=3)).recogniser
+    scores, distances = torch.zeros(4, 6), torch.zeros(4, 3)
+    detections = [_features(4, 6, 1), _features(4, 4, 2)]
+    alone = replace(recogniser, parts=("chain",))
+    found = alone.log_probabilities(scores, distances, detections).exp().double().numpy()
+    trust = float(recogniser.trust)
+    for row in range(4):
+        left, expected = 1.0, []
+        for part in detections:
+            sharp = np.exp(trust * part[row].double().numpy())
+            own = sharp[:2].sum() / sharp.sum()
+            expected.append(left * own)
+            left *= 1 - own
+        np.testing.assert_allclose(found[row], [*expected, left], rtol=1e-4)
+
+
+def test_detectors_are_ridge_regressions_with_later_tasks_as_negatives() -> None:
+    method = _eidetic(learned("mlp", tasks=3))
+    assert method.sums is not None
+    assert [len(piece.prefixes) for piece in method.sums] == [1, 2, 3]
+    detector = method.recogniser.readings[0].detector
+    assert detector is not None
+    assert torch.equal(detector, solve([piece.prefixes[0] for piece in method.sums]))
+    assert method.recogniser.readings[2].detector is None, "nothing is later than the last"
+    seen = method.network(pixels(bars(2).images))[0][0]  # what the first task's prefix makes of the third's images
+    theirs = (seen @ detector[:-1] + detector[-1])[:, :2].mean()
+    own = (method.network(pixels(bars(0).images))[0][0] @ detector[:-1] + detector[-1])[:, :2].mean()
+    assert own > theirs + 0.2
+
+
+@pytest.mark.parametrize("part", ["ridge", "densities", "chain"])
+def test_each_part_recognises_by_itself_and_can_be_left_out(part: str) -> None:
+    memory = learned("mlp", tasks=3, settings={"recognise_by": [part]})
+    answers = [answer for task in range(3) for answer in memory.predict(bars(task, count=20).images)]
+    right = sum(answer.task == f"task {number // 40}" for number, answer in enumerate(answers))
+    assert right / len(answers) > 0.6
+    assert (_eidetic(memory).recogniser.readings[0].detector is not None) == (part == "chain")
