@@ -176,6 +176,7 @@ class Rmn(Method):
         report.recognised, report.answered = taught.recognised, taught.answered
         expect_recognised(report, options)
         self.shared, self.passes = shared, passes
+        self.commons = taught.commons
         self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
         self._explainers = tuple(Explainer([one]) for one in passes)
         report.units = dict(self.tasks[-1].units)
