@@ -81,7 +81,13 @@ def test_overrides_reach_the_field_that_they_name() -> None:
     said = ["epochs=3", "width=0.5", "augment=none", "settings.rank=40", "commons.patch=4"]
     made = planned("split_mnist", "sharc", "small", "python", "cpu", 2, said)
     assert made.options == {"epochs": 3, "augment": "none"}
-    assert made.definition == {"backbone": "cnn", "width": 0.5, "settings": {"rank": 40}, "commons": {"patch": 4}}
+    assert made.definition == {
+        "backbone": "cnn",
+        "retention": "features",
+        "width": 0.5,
+        "settings": {"rank": 40},
+        "commons": {"patch": 4},
+    }
     assert made.seed == 2
     for wrong in ("epochs", "nothing=1", "seed=1", "method=rnf", "options.epochs=1"):
         with pytest.raises(BadOverride):
