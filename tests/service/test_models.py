@@ -34,6 +34,8 @@ def test_a_model_is_created_once(empty: Service) -> None:
         ({"input": {"channels": 2, "height": 8, "width": 8}}, "invalid_request"),
         ({"colour": "red"}, "invalid_request"),
         ({"budget": {"dense9": 5}}, "invalid_definition"),
+        ({"method": "sharc"}, "invalid_definition"),
+        ({"method": "sharc", "retention": "features", "settings": {"quantile": 1}}, "invalid_request"),
     ],
 )
 def test_definitions_that_do_not_fit(empty: Service, change: dict[str, object], code: str) -> None:
