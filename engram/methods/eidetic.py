@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from engram.recogniser import Recogniser
 from engram.recognition import Gathered, Seen, gather, teach
 from engram.relevance import Explainer, Heatmap
 from engram.report import LearningReport
+from engram.router import dump_images, load_images, trained
+from engram.router import scores as routing_scores
 from engram.settings.eidetic import EideticSettings
 from engram.sums import PackedSums
 from engram.training import EVALUATION_BATCH, batches
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
 
 
 class Eidetic(Method):
-    """A stack of engrams with a recogniser over them; every answer of a given task is exact for ever."""
+    """A stack of engrams with a recogniser over them; every answer of a given task is exact for ever.
+
+    With the retention `data`, the tasks' images are kept, and the router that is trained on them recognises the task.
+    """
+
+    retentions: ClassVar[frozenset[str]] = frozenset({"none", "data"})
 
     def __init__(
         self,
@@ -48,8 +55,12 @@ class Eidetic(Method):
         commons: Commons,
         recogniser: Recogniser,
         sums: tuple[PackedSums, ...] | None,
+        router: Engram | None = None,
+        images: tuple[tuple[str, Examples], ...] = (),
     ) -> None:
         super().__init__(definition, budget)
+        self.router = router
+        self.images = images
         self.settings = EideticSettings.model_validate(definition.settings)
         self.network = network.eval()
         self.commons = commons.eval()
@@ -78,19 +89,26 @@ class Eidetic(Method):
     ) -> Self:
         from engram import files
 
-        layout = layout_of(definition)
+        layout, routed = layout_of(definition), definition.retention == "data" and len(engrams) > 2
+        router = files.load_engram(layout, engrams[-1]) if routed else None
+        engrams = engrams[:-1] if routed else engrams
         commons, stack = files.load_stack(definition, layout, engrams, () if reuse is None else reuse.network.stack)
         known = files.load_recogniser(recogniser)
         files.check_readings(known, [engram.task for engram in stack])
-        sums = None if kept is None else tuple(files.load_sums(piece) for piece in kept)
-        return cls(definition, budget, Network(layout, stack), commons, known, sums)
+        if kept is None:
+            return cls(definition, budget, Network(layout, stack), commons, known, None, router)
+        count = len(kept) // 2 if definition.retention == "data" else len(kept)
+        sums, images = tuple(map(files.load_sums, kept[:count])), tuple(map(load_images, kept[count:]))
+        return cls(definition, budget, Network(layout, stack), commons, known, sums, router, images)
 
     def dump(self) -> Stored:
         from engram import files
 
         assert self.sums is not None, "a model restored without its sums cannot be written again"
-        engrams = (files.dump_commons(self.commons), *(files.dump_engram(engram) for engram in self.network.stack))
-        return Stored(engrams, files.dump_recogniser(self.recogniser), tuple(map(files.dump_sums, self.sums)))
+        stack = self.network.stack if self.router is None else (*self.network.stack, self.router)
+        engrams = (files.dump_commons(self.commons), *(files.dump_engram(engram) for engram in stack))
+        kept = (*map(files.dump_sums, self.sums), *(dump_images(*one) for one in self.images))
+        return Stored(engrams, files.dump_recogniser(self.recogniser), kept)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -105,8 +123,9 @@ class Eidetic(Method):
         return self.commons.filters.weight.device
 
     def to(self, device: torch.device | str) -> None:
-        self.network.to(device)
-        self.commons.to(device)
+        for module in (self.network, self.commons, self.router):
+            if module is not None:
+                module.to(device)
         self._explainer = Explainer(self.network.stack, self.commons)
 
     def admit(self, task: str) -> None:
@@ -148,8 +167,16 @@ class Eidetic(Method):
         report.recognised, report.answered = taught.recognised, taught.answered
         report.accuracy["kept"] = taught.accuracy
         expect_accurate(report, options)
+        images, router = self.images, None
+        if self.definition.retention == "data":
+            images = (*images, (task, examples))
+            if len(images) > 1:  # with one task there is nothing to route
+                with report.timed("recognising"):
+                    routed = trained(network, self.budget, images, options, seed, reporter, self.device)
+                router, report.recognised = routed.engram, routed.recognised[task]
+                report.details["recognised_by_router"] = routed.recognised
         expect_recognised(report, options)
-        self.network, self.commons = network, commons
+        self.network, self.commons, self.router, self.images = network, commons, router, images
         self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
         self._explainer = Explainer(network.stack, self.commons)
         return report
@@ -172,11 +199,15 @@ class Eidetic(Method):
         seen = _see(self.network, given, common)
         scores = self.recogniser.class_scores(common.cpu())  # (B, classes of all tasks)
         distances = self.recogniser.distances(seen.features)  # (B, T)
+        if self.router is not None:
+            log_tasks = torch.log_softmax(routing_scores(self.network, self.router, images, self.device), 1)
+        else:
+            log_tasks = self.recogniser.log_probabilities(scores, distances, self.recogniser.detections(seen.features))
         return Observation(
             self.tasks,
             tuple(seen.heads),
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
-            self.recogniser.log_probabilities(scores, distances, self.recogniser.detections(seen.features)),
+            log_tasks,
             self.recogniser.p_values(distances),
         )
 
