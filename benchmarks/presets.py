@@ -35,8 +35,6 @@ class Preset:
 
 
 SIZES: dict[tuple[str, Scale], Sizes] = {
-    ("permuted_mnist", "small"): Sizes(train=2000, test=200),
-    ("split_cifar10", "small"): Sizes(train=2500, test=500),
     ("split_cifar100", "small"): Sizes(train=200, test=50),
     ("rnf_cifar", "small"): Sizes(train=200, test=50),
 }
@@ -54,9 +52,12 @@ COMMON: dict[tuple[str, Scale], Preset] = {
     ("split_mnist", "small"): Preset({"backbone": "cnn"}),
     ("split_mnist", "paper"): Preset({"backbone": "cnn"}, {"epochs": 20, "patience": 5}),
     # A shifted image of permuted pixels is no image of that task, so nothing is augmented.
-    ("permuted_mnist", "small"): Preset({"backbone": "mlp", "budget": 16.0}, {"augment": "none"}),
+    ("permuted_mnist", "small"): Preset(
+        {"backbone": "mlp", "width": 2.0, "budget": 16.0, "commons": {"features": 512}},
+        {"augment": "none", "epochs": 10, "patience": 4},
+    ),
     ("permuted_mnist", "paper"): Preset(_MLP_2000, {**_PLAIN, "batch_size": 256, "epochs": 30, "patience": 10}),
-    ("split_cifar10", "small"): Preset({"backbone": "cnn", "width": 2.0}, {"epochs": 15, "augment": "shift+flip"}),
+    ("split_cifar10", "small"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "shift+flip"}),
     ("split_cifar10", "paper"): Preset(
         {"backbone": "resnet18"}, {"epochs": 100, "patience": 20, "augment": "shift+flip"}
     ),

@@ -1,4 +1,4 @@
-"""How usual an image looks to one task: a density over the task's own prefix features."""
+"""How usual an image looks to one task: a density over features that never change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import cast
 
 import torch
 from torch import Tensor
+
+from engram.sums import Sums
 
 RANK = 128
 """Principal directions kept; what lies outside them counts as one isotropic residual."""
@@ -45,7 +47,17 @@ class Density:
         features = features.double()
         means = torch.stack([features[labels == label].mean(0) for label in range(classes)])  # (classes, F)
         centred = features - means[labels]  # (N, F)
-        covariance = centred.T @ centred / max(1, len(features) - classes)
+        return cls._of(means, centred.T @ centred / max(1, len(features) - classes), held_out)
+
+    @classmethod
+    def from_sums(cls, sums: Sums, held_out: Tensor) -> Density:
+        """The same from a task's exact sums, with no image looked at again."""
+        means = (sums.moments[:-1] / sums.counts).T  # (classes, F)
+        scatter = sums.gram[:-1, :-1] - (means.T * sums.counts) @ means
+        return cls._of(means, scatter / max(1.0, float(sums.counts.sum()) - len(means)), held_out)
+
+    @classmethod
+    def _of(cls, means: Tensor, covariance: Tensor, held_out: Tensor) -> Density:
         size = len(covariance)
         shrunk = 0.99 * covariance + 0.01 * covariance.diagonal().mean() * torch.eye(size, dtype=torch.float64)
         values, vectors = torch.linalg.eigh(shrunk)  # ascending
@@ -53,7 +65,7 @@ class Density:
         floor = float(values.mean()) * 1e-6 + 1e-12
         rest = values[: size - rank].mean() if size > rank else values[0]
         bare = cls(
-            means.float(),
+            means.float().contiguous(),
             vectors[:, size - rank :].float().contiguous(),
             values[size - rank :].clamp_min(floor).float(),
             rest.clamp_min(floor).float(),

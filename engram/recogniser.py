@@ -46,7 +46,7 @@ class Recogniser:
     """Three kinds of evidence, fused into calibrated probabilities.
 
     - ridge: class scores over the commons; for task t the logsumexp over its classes of sharpness x score,
-    - densities: less caution x the standardised log distance of the image in the task's own prefix,
+    - densities: less caution x the standardised log distance of the image from the task's own,
     - chain: each task's detector tells it from all later ones, p_t, over the task's own prefix; task t has the log of
       p_t and of all earlier 1 - p_j.
 
@@ -78,7 +78,7 @@ class Recogniser:
         return commons @ self.weights[:-1] + self.weights[-1]
 
     def distances(self, prefixes: Sequence[Tensor]) -> Tensor:
-        """(B, T): each task's squared distance, from its own prefix features."""
+        """(B, T): each task's squared distance, from the features its density is over, one tensor a task."""
         pairs = zip(self.readings, prefixes, strict=True)
         return torch.stack([reading.density.distance(features) for reading, features in pairs], 1)
 

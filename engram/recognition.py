@@ -80,6 +80,7 @@ def teach(
     gathered: Gathered | None = None,
     *,
     chained: bool = False,
+    over_commons: bool = False,
 ) -> Taught:
     """Teach the recogniser the task that `see` sees last.
 
@@ -89,6 +90,8 @@ def teach(
         The sums of the tasks the recogniser knows; none of what is given is changed.
     gathered
         What `gather` gave for the same images, if it was called already.
+    over_commons
+        Whether the density is one over the commons instead of over the task's own features.
     chained
         Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never change.
 
@@ -108,12 +111,15 @@ def teach(
     judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
     features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
     head = torch.cat([seen.heads[-1] for seen in judged]) if gathered.head is None else gathered.head  # (M, classes)
-    density = Density.fit(torch.cat(own), train.labels, classes, features[-1])
+    if over_commons:
+        density, looked_at = Density.from_sums(sums, common), [common] * tasks
+    else:
+        density, looked_at = Density.fit(torch.cat(own), train.labels, classes, features[-1]), features
     reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels))
     recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
     recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
     reporter.report("recognising", 0.85)
-    seen_by = (recogniser.class_scores(common), recogniser.distances(features), recogniser.detections(features))
+    seen_by = (recogniser.class_scores(common), recogniser.distances(looked_at), recogniser.detections(features))
     recogniser = recogniser.calibrated(*seen_by)
     right = recogniser.log_probabilities(*seen_by).argmax(1) == tasks - 1
     hit = head.argmax(1) == held_out.labels

@@ -163,6 +163,7 @@ class Eidetic(Method):
                 self.device,
                 gathered,
                 chained="chain" in self.settings.recognise_by,
+                over_commons=True,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         report.accuracy["kept"] = taught.accuracy
@@ -198,7 +199,7 @@ class Eidetic(Method):
         common = self.commons(given)  # (B, F)
         seen = _see(self.network, given, common)
         scores = self.recogniser.class_scores(common.cpu())  # (B, classes of all tasks)
-        distances = self.recogniser.distances(seen.features)  # (B, T)
+        distances = self.recogniser.distances([common.cpu()] * len(self.tasks))  # (B, T)
         if self.router is not None:
             log_tasks = torch.log_softmax(routing_scores(self.network, self.router, images, self.device), 1)
         else:

@@ -137,6 +137,7 @@ class Rnf(Method):
                 held_out,
                 reporter,
                 self.device,
+                over_commons=True,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         expect_recognised(report, options)
@@ -238,8 +239,9 @@ class Rnf(Method):
     def observe(self, images: Tensor) -> Observation:
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = _see(self.network, given)
-        scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
-        distances = self.recogniser.distances(seen.features)  # (B, T)
+        common = self.commons(given).cpu()  # (B, F)
+        scores = self.recogniser.class_scores(common)  # (B, classes of all tasks)
+        distances = self.recogniser.distances([common] * len(self.tasks))  # (B, T)
         return Observation(
             self.tasks,
             tuple(seen.heads),

@@ -20,5 +20,5 @@ class EideticSettings(MethodSettings):
     recognise_by: tuple[Literal["ridge", "densities", "chain"], ...] = Field(
         default=("ridge", "densities", "chain"), min_length=1
     )
-    """What tasks are told apart by: ridge regression over the commons, how usual an image looks in each task's own
-    features, and detectors that tell each task from all later ones, whose images are their negatives."""
+    """What tasks are told apart by: ridge regression over the commons, how usual an image looks to each task in them,
+    and detectors over each task's own features that tell it from all later tasks, whose images are their negatives."""

@@ -197,3 +197,11 @@ def test_each_part_recognises_by_itself_and_can_be_left_out(part: str) -> None:
     right = sum(answer.task == f"task {number // 40}" for number, answer in enumerate(answers))
     assert right / len(answers) > 0.6
     assert (_eidetic(memory).recogniser.readings[0].detector is not None) == (part == "chain")
+
+
+def test_a_density_from_sums_is_the_density_of_the_images() -> None:
+    features, labels = _features(200, 12, 7) * torch.arange(1, 13), torch.arange(200) % 3
+    sums = Sums.empty(12, 3).plus(features, labels)
+    by_sums, by_images = Density.from_sums(sums, features[:50]), Density.fit(features, labels, 3, features[:50])
+    torch.testing.assert_close(by_sums.distance(features), by_images.distance(features), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(by_sums.grades, by_images.grades, rtol=1e-3, atol=1e-3)
