@@ -8,8 +8,8 @@ method is `rmn`; it has to notice the tasks, open them, and answer without any n
 
 Figures are over the test images of all ten digits. `without_id` is the one to compare: the digit is right, and no task
 was named in training or testing. `with_id` names a task that was found to hold the image's digit, and `recognised` is
-how often such a task is the one recognised. `tasks` tells how many were found; five is right. The paper reports 99.1 for learning without any information on tasks "in
-training and inference", and does not say more; CN-DPM reports 93.2.
+how often such a task is the one recognised. Five tasks are right. The paper reports 99.1 for learning without any
+information on tasks "during training (and inference) time", and does not say more; CN-DPM reports 93.2.
 """
 
 from __future__ import annotations
