@@ -102,11 +102,13 @@ OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     ("split_cifar100", "paper", "rnf"): Preset(_PUBLISHED),
     ("rnf_cifar", "paper", "rnf"): Preset(_PUBLISHED),
     # RMN, supplement 3.2: three layers of 100 for all tasks together, 250 epochs of Adam at 2e-3.
-    ("split_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "learning_rate": 2e-3}),
+    ("split_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "patience": 10, "learning_rate": 2e-3}),
     ("split_mnist", "paper", "rmn"): Preset(
         {**_MLP_100, **_PUBLISHED, "budget": 1.0}, {**_PLAIN, "epochs": 250, "patience": 250, "learning_rate": 2e-3}
     ),
-    ("permuted_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "learning_rate": 2e-3}),
+    ("permuted_mnist", "small", "rmn"): Preset(
+        _MLP_100, {**_PLAIN, "epochs": 10, "patience": 10, "learning_rate": 2e-3}
+    ),
     ("permuted_mnist", "paper", "rmn"): Preset(
         {**_MLP_100, **_PUBLISHED, "budget": 1.0},
         {**_PLAIN, "batch_size": 128, "epochs": 250, "patience": 250, "learning_rate": 2e-3},
