@@ -53,8 +53,8 @@ COMMON: dict[tuple[str, Scale], Preset] = {
     ("split_mnist", "paper"): Preset({"backbone": "cnn"}, {"epochs": 20, "patience": 5}),
     # A shifted image of permuted pixels is no image of that task, so nothing is augmented.
     ("permuted_mnist", "small"): Preset(
-        {"backbone": "mlp", "width": 2.0, "budget": 16.0, "commons": {"features": 512}},
-        {"augment": "none", "epochs": 10, "patience": 4},
+        {"backbone": "mlp", "budget": 16.0, "commons": {"features": 512}},
+        {"augment": "none", "epochs": 12, "patience": 5, "tolerance": 0.0005, "rounds": 1},
     ),
     ("permuted_mnist", "paper"): Preset(_MLP_2000, {**_PLAIN, "batch_size": 256, "epochs": 30, "patience": 10}),
     ("split_cifar10", "small"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "shift+flip"}),

@@ -1,0 +1,150 @@
+"""Does a model know that it does not know? Each task of Split-MNIST left out in turn, and another data set.
+
+    python -m benchmarks.leave_one_out --data DIR [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
+
+DIR holds `mnist.npz` and `cifar10.tar.xz`. A model learns four of the five tasks. Its novelty is judged on the test
+images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams are
+drawn from these measured novelties for the monitor behind `GET /v1/models/{model}/novelty`: a million known images, to
+count false alarms, and 200 streams in which the fifth task begins after 2,000 known images, to count how many of its
+images pass before it is suspected, alone or as half of the traffic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import interpolate
+
+from benchmarks.datasets import Sizes, split_cifar10, split_mnist
+from benchmarks.keeping import append
+from benchmarks.measuring import provenance
+from engram import Definition, Examples, LearnOptions, Memory
+from engram.novelty import StreamMonitor
+from engram.recogniser import ALPHA
+from engram.runtime import configure
+
+KNOWN_IMAGES = 1_000_000
+STREAMS = 200
+BEFORE = 2000
+PATIENCE = 4096
+"""Images after which a stream is given up as unnoticed."""
+
+Values = NDArray[np.float64]
+
+
+def novelties(memory: Memory, images: torch.Tensor) -> Values:
+    """The novelty of images (N, C, H, W) uint8."""
+    answers = [answer for part in torch.split(images, 256) for answer in memory.predict(part)]
+    return np.array([answer.novelty for answer in answers])
+
+
+def auroc(known: Values, new: Values) -> float:
+    truth = np.concatenate([np.zeros(len(known)), np.ones(len(new))])
+    return float(roc_auc_score(truth, np.concatenate([known, new])))
+
+
+def false_alarms(known: Values, generator: np.random.Generator) -> dict[str, int]:
+    """How often a stream of known images leaves the state `known`, by what it is taken for."""
+    monitor, before, counts = StreamMonitor(), "known", {"drift": 0, "new task suspected": 0}
+    for value in generator.choice(known, KNOWN_IMAGES):
+        state = monitor.add(float(value))
+        if state not in ("known", before):
+            counts[state] += 1
+        before = state
+    return counts
+
+
+def delays(known: Values, new: Values, share: float, generator: np.random.Generator) -> list[int]:
+    """Images from a new task's beginning until it is suspected, for each stream."""
+    found = []
+    for _ in range(STREAMS):
+        monitor = StreamMonitor()
+        for value in generator.choice(known, BEFORE):
+            monitor.add(float(value))
+        newcomers, others = generator.choice(new, PATIENCE), generator.choice(known, PATIENCE)
+        stream = np.where(generator.random(PATIENCE) < share, newcomers, others)
+        states = (monitor.add(float(value)) for value in stream)
+        found.append(next((n for n, state in enumerate(states, 1) if state == "new task suspected"), PATIENCE))
+    return found
+
+
+def far(folder: Path) -> torch.Tensor:
+    """The test images of CIFAR-10 in grey, at MNIST's size."""
+    tasks = split_cifar10(folder, Sizes(train=2, test=200)).test
+    images = torch.cat([task.images for task in tasks]).float().mean(1, keepdim=True)
+    return interpolate(images, size=(28, 28), mode="bilinear").round().to(torch.uint8)
+
+
+def measure(
+    left: int, tasks: Sequence[tuple[Examples, Examples]], other: torch.Tensor, definition: Definition
+) -> dict[str, Any]:
+    """One task left out."""
+    memory, began = Memory.create(definition), time.monotonic()
+    for number, (train, _) in enumerate(tasks):
+        if number != left:
+            memory.learn(f"task {number}", train, LearnOptions())
+    seconds = time.monotonic() - began
+    known = np.concatenate([novelties(memory, test.images) for n, (_, test) in enumerate(tasks) if n != left])
+    near, strange = novelties(memory, tasks[left][1].images), novelties(memory, other)
+    generator = np.random.default_rng(definition.seed)
+    alone, half = (delays(known, near, share, generator) for share in (1.0, 0.5))
+    return {
+        "left_out": left,
+        "auroc_near": round(auroc(known, near), 4),
+        "auroc_far": round(auroc(known, strange), 4),
+        "unknown": {
+            name: round(float((values > 1 - ALPHA).mean()), 4)
+            for name, values in (("known", known), ("near", near), ("far", strange))
+        },
+        "false_alarms_per_100000": {
+            state: count * 100_000 / KNOWN_IMAGES for state, count in false_alarms(known, generator).items()
+        },
+        "delay_alone": {"mean": float(np.mean(alone)), "largest": max(alone)},
+        "delay_half": {"mean": float(np.mean(half)), "largest": max(half)},
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Novelty on Split-MNIST with a task left out")
+    parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz and cifar10.tar.xz")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2000, help="to learn from, of each class")
+    parser.add_argument("--backbone", default="cnn")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="append one JSON line per task left out and seed")
+    told = parser.parse_args()
+    configure(told.threads)
+    data, other = split_mnist(told.data, Sizes(train=told.images)), far(told.data)
+    tasks = list(zip(data.train, data.test, strict=True))
+    about = {
+        "benchmark": "leave_one_out",
+        **provenance(told.threads),
+        "command": (
+            f"python -m benchmarks.leave_one_out --data {told.data} --seeds {told.seeds} --images {told.images}"
+        ),
+    }
+    rows = []
+    for seed in range(told.seeds):
+        definition = Definition.model_validate({"backbone": told.backbone, "input": data.shape, "seed": seed})
+        for left in range(len(tasks)):
+            row = measure(left, tasks, other, definition)
+            rows.append(row)
+            print(f"seed {seed}: {row}", flush=True)
+            if told.out:
+                append(told.out, {**about, "seed": seed, "images": told.images, **row})
+    for name in ("auroc_near", "auroc_far"):
+        values = [row[name] for row in rows]
+        print(f"{name}: {np.mean(values):.4f} ± {np.std(values):.4f}, least {min(values):.4f}")
+
+
+if __name__ == "__main__":
+    main()
