@@ -104,17 +104,13 @@ def teach(
     gathered = gathered or gather(commons, train, held_out, reporter, device)
     sums, common = gathered.sums, gathered.common
     tasks = len(recogniser.readings) + 1
-    own, prefixes = [], _Prefixes.empty(tasks if chained else 0, classes)
-    for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6)):
-        own.append(seen.features[-1])
-        prefixes = prefixes.plus(seen.features, train.labels[chosen])
-    judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
-    features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
-    head = torch.cat([seen.heads[-1] for seen in judged]) if gathered.head is None else gathered.head  # (M, classes)
+    own, prefixes = _learned_from(see, train, tasks if chained else 0, reporter, device)
+    features, last = _judged_by(see, held_out, reporter, device)
+    head = last if gathered.head is None else gathered.head  # (M, classes)
     if over_commons:
         density, looked_at = Density.from_sums(sums, common), [common] * tasks
     else:
-        density, looked_at = Density.fit(torch.cat(own), train.labels, classes, features[-1]), features
+        density, looked_at = Density.fit(own, train.labels, classes, features[-1]), features
     reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels))
     recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
     recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
@@ -150,6 +146,24 @@ class _Prefixes:
 
     def packed(self, sums: Sums) -> PackedSums:
         return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
+
+
+def _learned_from(
+    see: See, train: Examples, tasks: int, reporter: Reporter, device: torch.device
+) -> tuple[Tensor, _Prefixes]:
+    """The new task's own features of its images (N, F_t), and sums over the prefixes of the first so many tasks."""
+    own, prefixes = [], _Prefixes.empty(tasks, len(train.classes))
+    for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6)):
+        own.append(seen.features[-1])
+        prefixes = prefixes.plus(seen.features, train.labels[chosen])
+    return torch.cat(own), prefixes
+
+
+def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Every task's features of the held-out images, (M, F_t) each, and the new task's logits (M, classes)."""
+    judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
+    features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
+    return features, torch.cat([seen.heads[-1] for seen in judged])
 
 
 def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
