@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from engram.training import OptimiserFactory
 
 DEFAULT_COMPOSITE = "epsilon_plus_flat"
+"""What explains unless something else is asked for; a dense first layer sees the whole image at once, over which the
+flat rule would give every pixel the same: there it is `epsilon_plus`."""
 
 
 class Memory:
@@ -145,7 +147,7 @@ class Memory:
         return self.observe(images).answers(task, top_k)
 
     def explain(
-        self, image: Tensor, *, target: str | None = None, task: str | None = None, composite: str = DEFAULT_COMPOSITE
+        self, image: Tensor, *, target: str | None = None, task: str | None = None, composite: str | None = None
     ) -> Heatmap:
         """The heatmap of one logit for a (C, H, W) uint8 image.
 
@@ -155,6 +157,8 @@ class Memory:
             The label to explain; by default the one that is answered.
         task
             The task whose head is explained; by default the recognised one, or the only one that has `target`.
+        composite
+            One of `engram.relevance.COMPOSITES`; by default what suits the backbone.
 
         Raises
         ------
@@ -162,7 +166,8 @@ class Memory:
         """
         observation = self.observe(image[None])
         owner, label = self._target(observation, target, task)
-        return self.method.explain(image, owner, label, composite)
+        suited = "epsilon_plus" if self.definition.backbone == "mlp" else DEFAULT_COMPOSITE
+        return self.method.explain(image, owner, label, composite or suited)
 
     def _target(self, observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
         if target is None:

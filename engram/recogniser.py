@@ -83,13 +83,15 @@ class Recogniser:
         return torch.stack([reading.density.distance(features) for reading, features in pairs], 1)
 
     def detections(self, prefixes: Sequence[Tensor]) -> list[Tensor]:
-        """For each task but the last that has a detector, its scores (B, classes of this task and all later ones)."""
-        pairs = zip(self.readings[:-1], prefixes, strict=False)
-        return [
-            features @ reading.detector[:-1] + reading.detector[-1]
-            for reading, features in pairs
-            if reading.detector is not None
-        ]
+        """For each task but the last its detector's scores, (B, classes of this task and all later ones).
+
+        Nothing where a task has no detector, its sums being older than detectors: a chain with a gap says nothing.
+        """
+        detectors = [reading.detector for reading in self.readings[:-1]]
+        pairs = list(zip(detectors, prefixes, strict=False))
+        if any(detector is None for detector in detectors):
+            return []
+        return [features @ detector[:-1] + detector[-1] for detector, features in pairs if detector is not None]
 
     def log_probabilities(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Tensor:
         """(B, T): log of the calibrated probability of each task."""

@@ -41,6 +41,8 @@ class Taught:
     commons: Commons
     recogniser: Recogniser
     sums: PackedSums
+    hits: Tensor
+    """(M,) bool: which held-out images the task's head answers right."""
     accuracy: float
     recognised: float
     answered: float
@@ -124,7 +126,7 @@ def teach(
     recogniser = _solved(recogniser, (*earlier, packed))
     reporter.report("recognising", 1.0)
     shares = [float(share.double().mean()) for share in (hit, right, right & hit)]
-    return Taught(commons, recogniser, packed, *shares)
+    return Taught(commons, recogniser, packed, hit, *shares)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engram.capacity import capacity
-from engram.data import Examples, split
+from engram.data import Examples
 from engram.errors import DamagedSnapshot
 from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
@@ -23,13 +23,16 @@ from engram.training import EVALUATION_BATCH, Run, Trainer, batches
 
 NAME = "router"
 
+MOST_TIMES = 20
+"""How often an image of a small task counts at most."""
+
 
 @dataclass(frozen=True)
 class Routed:
-    """A router, and the share of each task's held-out images that it gives to their task."""
+    """A router, and for each task which of its held-out images it gives to it, (M_t,) bool."""
 
     engram: Engram
-    recognised: dict[str, float]
+    right: tuple[Tensor, ...]
 
 
 def trained(
@@ -46,16 +49,16 @@ def trained(
     Parameters
     ----------
     kept
-        Every task's name and images, in the order of the network's.
+        Every task's name and images with their held-out part, in the order of the network's. What a task's engram was
+        judged by is what the router is judged by: it has seen none of it.
 
     Raises
     ------
     Cancelled
     """
     names = tuple(name for name, _ in kept)
-    images = torch.cat([examples.images for _, examples in kept])
-    labels = torch.cat([torch.full((len(examples),), number) for number, (_, examples) in enumerate(kept)])
-    train, held_out = split(Examples(images, labels, names), options.held_out, seed)
+    parts = [examples for _, examples in kept]
+    train, held_out = _by_task(names, parts, even=True), _by_task(names, [_judged(one) for one in parts], even=False)
     layout = network.layout
     free = {layer.layer: layer.free for layer in capacity(layout, budget, network.stack)}
     units = {layer: max(1, min(width, free[layer])) for layer, width in layout.widths.items()}
@@ -72,8 +75,27 @@ def trained(
         engram.head.weight.div_(temperature)
         engram.head.bias.div_(temperature)
     right = logits.argmax(1) == held_out.labels
-    shares = {name: float(right[held_out.labels == number].double().mean()) for number, name in enumerate(names)}
-    return Routed(engram, shares)
+    return Routed(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
+
+
+def _judged(examples: Examples) -> Examples:
+    assert examples.held_out is not None, "images are kept divided as they were learned from and judged by"
+    return examples.held_out
+
+
+def _by_task(names: tuple[str, ...], parts: Sequence[Examples], *, even: bool) -> Examples:
+    """All images with their task as the label.
+
+    Parameters
+    ----------
+    even
+        Whether images of small tasks come several times, so that tasks count about by their classes.
+    """
+    density = [len(part) / len(part.classes) for part in parts]
+    times = [min(MOST_TIMES, round(max(density) / own)) if even else 1 for own in density]
+    images = torch.cat([part.images.repeat(count, 1, 1, 1) for part, count in zip(parts, times, strict=True)])
+    sizes = torch.tensor([len(part) * count for part, count in zip(parts, times, strict=True)])
+    return Examples(images, torch.arange(len(parts)).repeat_interleave(sizes), names)
 
 
 @torch.no_grad()
@@ -89,7 +111,10 @@ def scores(network: Network, router: Engram, images: Tensor, device: torch.devic
 def dump_images(task: str, examples: Examples) -> bytes:
     """A task's images as bytes."""
     about = {"task": task, "classes": list(examples.classes)}
-    return pack("images", about, {"images": examples.images, "labels": examples.labels})
+    tensors = {"images": examples.images, "labels": examples.labels}
+    if examples.held_out is not None:
+        tensors |= {"held_out.images": examples.held_out.images, "held_out.labels": examples.held_out.labels}
+    return pack("images", about, tensors)
 
 
 def load_images(data: bytes) -> tuple[str, Examples]:
@@ -98,6 +123,9 @@ def load_images(data: bytes) -> tuple[str, Examples]:
     try:
         names = about["classes"]
         assert isinstance(names, list), "classes are listed"
-        return str(about["task"]), Examples(tensors["images"], tensors["labels"], tuple(map(str, names)))
+        classes, held_out = tuple(map(str, names)), None
+        if "held_out.images" in tensors:
+            held_out = Examples(tensors["held_out.images"], tensors["held_out.labels"], classes)
+        return str(about["task"]), Examples(tensors["images"], tensors["labels"], classes, held_out)
     except (KeyError, AssertionError) as error:
         raise DamagedSnapshot(f"the kept images lack {error}") from error

@@ -77,7 +77,7 @@ class Inference:
         )
 
     async def explain(
-        self, loaded: Loaded, image: Tensor, target: str | None, task: str | None, composite: str
+        self, loaded: Loaded, image: Tensor, target: str | None, task: str | None, composite: str | None
     ) -> Heatmap:
         """The heatmap of `image` (C, H, W) uint8 on the given pair.
 

@@ -170,12 +170,16 @@ class Eidetic(Method):
         expect_accurate(report, options)
         images, router = self.images, None
         if self.definition.retention == "data":
-            images = (*images, (task, examples))
+            images = (*images, (task, replace(train, held_out=held_out)))
             if len(images) > 1:  # with one task there is nothing to route
                 with report.timed("recognising"):
                     routed = trained(network, self.budget, images, options, seed, reporter, self.device)
-                router, report.recognised = routed.engram, routed.recognised[task]
-                report.details["recognised_by_router"] = routed.recognised
+                router = routed.engram
+                report.details["recognised_by_router"] = {
+                    name: float(right.double().mean()) for (name, _), right in zip(images, routed.right, strict=True)
+                }
+                report.recognised = float(routed.right[-1].double().mean())
+                report.answered = float((routed.right[-1] & taught.hits).double().mean())
         expect_recognised(report, options)
         self.network, self.commons, self.router, self.images = network, commons, router, images
         self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
@@ -210,6 +214,7 @@ class Eidetic(Method):
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
             log_tasks,
             self.recogniser.p_values(distances),
+            passes=1 if self.router is None else 2,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -26,9 +26,9 @@ class MethodSettings(Frozen):
         """
         fields = dict(given)
         name = fields.pop(PRESET, None)
-        if name is None:
+        if PRESET not in given:
             return cls.model_validate(fields)
-        if name not in cls.presets:
+        if not isinstance(name, str) or name not in cls.presets:
             known = ", ".join(sorted(cls.presets)) or "none"
             raise ValueError(f"no preset is called {name!r}; there are: {known}")
         return cls.model_validate({**cls.presets[name], **fields})

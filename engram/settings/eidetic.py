@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engram.settings.base import MethodSettings
 
@@ -22,3 +22,10 @@ class EideticSettings(MethodSettings):
     )
     """What tasks are told apart by: ridge regression over the commons, how usual an image looks to each task in them,
     and detectors over each task's own features that tell it from all later tasks, whose images are their negatives."""
+
+    @field_validator("recognise_by")
+    @classmethod
+    def _once(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(parts)) < len(parts):
+            raise ValueError("each part is named once")
+        return parts

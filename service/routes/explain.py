@@ -33,7 +33,7 @@ async def explain(
     parts: Parts,
     target: Annotated[str | None, Query(max_length=255)] = None,
     task: str | None = None,
-    composite: Annotated[str, Query(max_length=64)] = "epsilon_plus_flat",
+    composite: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
     format: Literal["overlay", "heatmap", "json"] = "overlay",
 ) -> Response:
     """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded."""

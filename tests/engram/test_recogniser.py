@@ -15,7 +15,7 @@ from engram.network import pixels
 from engram.recogniser import fitted_temperature
 from engram.sums import RIDGE, Sums, solve
 from engram.training import batches
-from tests.engram.patterns import bars, learned
+from tests.engram.patterns import QUICK, bars, learned
 
 
 def _features(count: int, size: int, seed: int) -> torch.Tensor:
@@ -205,3 +205,15 @@ def test_a_density_from_sums_is_the_density_of_the_images() -> None:
     by_sums, by_images = Density.from_sums(sums, features[:50]), Density.fit(features, labels, 3, features[:50])
     torch.testing.assert_close(by_sums.distance(features), by_images.distance(features), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(by_sums.grades, by_images.grades, rtol=1e-3, atol=1e-3)
+
+
+def test_a_chain_with_a_gap_says_nothing() -> None:
+    """Tasks that were learned before there were detectors lack the sums that one needs."""
+    memory = learned("mlp", tasks=1)
+    method = _eidetic(memory)
+    assert method.sums is not None
+    method.sums = tuple(replace(piece, prefixes=()) for piece in method.sums)
+    for task in (1, 2):
+        memory.learn(f"task {task}", bars(task), QUICK)
+    assert [reading.detector is not None for reading in method.recogniser.readings] == [False, True, False]
+    assert len(memory.predict(bars(0).images[:4])) == 4

@@ -94,3 +94,10 @@ def test_pictures_are_large_enough_to_see(memory: Memory, style: str) -> None:
         assert min(picture.size) >= 224
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert (pixels[..., 0] - pixels[..., 2] > 60).any(), "something speaks for the answer, in red"
+
+
+def test_a_dense_first_layer_is_explained_pixel_by_pixel() -> None:
+    memory = learned("mlp", tasks=1, settings={"read_commons": False})
+    heatmap = memory.explain(bars(0).images[0])
+    assert heatmap.composite == "epsilon_plus"
+    assert float(heatmap.relevance.std()) > 1e-3 * float(heatmap.relevance.abs().max())

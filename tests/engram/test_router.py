@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from engram import Memory
+from engram import Examples, Memory
 from engram.certificate import certify, compare
 from engram.errors import DamagedSnapshot
 from engram.methods.eidetic import Eidetic
@@ -30,8 +31,27 @@ def test_the_router_recognises_tasks_from_kept_images(memory: Memory) -> None:
     assert isinstance(memory.method, Eidetic)
     assert memory.method.router is not None
     assert memory.method.router.classes == ("task 0", "task 1", "task 2")
-    images = memory.method.images[1][1].images
-    assert torch.equal(images, bars(1).images), "images are kept as they came"
+    kept = memory.method.images[1][1]
+    assert kept.held_out is not None
+    assert len(kept) + len(kept.held_out) == len(bars(1)), "images are kept, divided as they were learned from"
+    assert {answer.passes for answer in answers} == {2}
+
+
+def test_its_figures_are_those_of_images_it_has_not_seen() -> None:
+    memory = learned("cnn", tasks=1, options=LONGER, retention="data")
+    upside = bars(1)
+    strange = Examples(bars(0).images[:20], bars(0).labels[:20], upside.classes)  # held out, and not of its kind
+    report = memory.learn("task 1", replace(upside, held_out=strange), LONGER)
+    found = [answer.task == "task 1" for answer in memory.predict(strange.images)]
+    assert report.recognised == pytest.approx(sum(found) / 20)
+    assert report.answered <= report.recognised
+
+
+def test_small_tasks_count_by_their_classes() -> None:
+    memory = learned("cnn", tasks=1, options=LONGER, retention="data")
+    memory.learn("task 1", bars(1, count=5), LONGER)
+    answers = memory.predict(bars(1, count=20).images)
+    assert sum(answer.task == "task 1" for answer in answers) / len(answers) > 0.8
 
 
 def test_the_router_owns_nothing(memory: Memory) -> None:

@@ -36,6 +36,12 @@ def test_a_model_is_created_once(empty: Service) -> None:
         ({"budget": {"dense9": 5}}, "invalid_definition"),
         ({"method": "sharc"}, "invalid_definition"),
         ({"method": "sharc", "retention": "features", "settings": {"quantile": 1}}, "invalid_request"),
+        ({"method": "rnf", "settings": {"preset": "none such"}}, "invalid_request"),
+        ({"method": "rnf", "settings": {"preset": []}}, "invalid_request"),
+        ({"method": "rnf", "settings": {"preset": None}}, "invalid_request"),
+        ({"settings": {"recognise_by": []}}, "invalid_request"),
+        ({"settings": {"recognise_by": ["ridge", "ridge"]}}, "invalid_request"),
+        ({"retention": "features"}, "invalid_definition"),
     ],
 )
 def test_definitions_that_do_not_fit(empty: Service, change: dict[str, object], code: str) -> None:
