@@ -42,9 +42,9 @@ class Answer:
     top: tuple[Candidate, ...]
     """The most probable labels of all tasks in question, best first; the first is the answer itself."""
     known: bool
-    """Whether any task in question accepts the image as one of its own kind."""
+    """Whether the task that is answered accepts the image as one of its own kind."""
     novelty: float
-    """0 to 1: the share of held-out images that looked less unusual to the task that accepts this one best."""
+    """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
     passes: int = 1
     """How often the image went through a network for this answer."""
 
@@ -102,8 +102,9 @@ class Observation:
         joint = torch.cat([log_tasks[:, [i]] + labels for i, labels in enumerate(within)], 1).exp()  # (B, all classes)
         names = [(self.tasks[t].name, label) for t in chosen for label in self.tasks[t].classes]
         best = joint.topk(min(top_k, joint.shape[1]), 1)
-        accepted = self.p_values[:, list(chosen)].amax(1)  # (B,)
         owners = [i for i, t in enumerate(chosen) for _ in self.tasks[t].classes]
+        answered = torch.tensor(owners)[best.indices[:, 0]]  # (B,)
+        accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
         return [
             self._answer(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
             for row, seen in enumerate(accepted.tolist())
