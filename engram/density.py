@@ -99,13 +99,14 @@ class Density:
         """The conformal p-value (B,): the share of held-out images at least as far away.
 
         Beyond the farthest of them, where counting ends at 1 / (n + 1) however far away an image is, it goes on falling
-        as the tail of a Gaussian over log distances does. A task with few held-out images can say no as well.
+        as the tail of Student's t does that predicts one more log distance: heavy where few images were held out, a
+        Gaussian's where many were. A task with few held-out images can say no as well, but less readily.
         """
         count = len(self.grades)
         nearer = torch.searchsorted(self.grades, distances.contiguous())  # (B,)
         counted = (count - nearer + 1) / (count + 1)
-        farthest = self.standardised(self.grades[-1])
-        beyond = (_log_tail(self.standardised(distances)) - _log_tail(farthest)).clamp_max(0).exp()
+        farthest = _log_tail(self.standardised(self.grades[-1]), count)
+        beyond = (_log_tail(self.standardised(distances), count) - farthest).clamp_max(0).exp()
         return torch.where(distances > self.grades[-1], counted * beyond, counted)
 
 
@@ -114,6 +115,12 @@ def _squared(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def _log_tail(values: Tensor) -> Tensor:
-    """The log of the share of a standard Gaussian above each value."""
-    return cast(Tensor, torch.special.log_ndtr(-values))
+def _log_tail(values: Tensor, count: int) -> Tensor:
+    """The log of the share above each value, in deviations from the mean of `count` others, of one more.
+
+    Student's t with count - 1 degrees of freedom, by the normal deviate that Wallace (1959) gives for it.
+    """
+    freedom = max(1, count - 1)
+    t = values * (freedom / (count + 1)) ** 0.5  # the deviation was taken over `count`, and the mean is an estimate too
+    bounded = (freedom * torch.log1p(t.square() / freedom)).sqrt() * ((8 * freedom + 1) / (8 * freedom + 3))
+    return cast(Tensor, torch.special.log_ndtr(-bounded.copysign(t)))

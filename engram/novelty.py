@@ -76,9 +76,9 @@ class StreamMonitor:
     """Watches the novelty of the images that one version of a model answers, in the order in which they come.
 
     It is made when a version goes live, knows nothing of other versions, and is thrown away with its version. A novelty
-    is one minus the best conformal p-value over the tasks. It need not be calibrated: the first `REFERENCE` images say
-    what is usual for this version and stream. An image takes the same short time however many there were, and what is
-    kept is a dozen numbers.
+    is one minus the conformal p-value of the task that is answered. It need not be calibrated: the first `REFERENCE`
+    images say what is usual for this version and stream. An image takes the same short time however many there were,
+    and what is kept is a dozen numbers.
 
     The state is always one of three:
 

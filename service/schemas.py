@@ -236,7 +236,7 @@ class NoveltyAnswer(BaseModel):
     samples: int
     """Images answered by this version without being told their task."""
     unknown: int
-    """Those of them that no task accepts."""
+    """Those of them that the task they are given to does not accept."""
     unknown_share: float
     since: str
     welch: WelchAnswer
