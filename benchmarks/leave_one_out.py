@@ -128,9 +128,6 @@ def main() -> None:
     about = {
         "benchmark": "leave_one_out",
         **provenance(told.threads),
-        "command": (
-            f"python -m benchmarks.leave_one_out --data {told.data} --seeds {told.seeds} --images {told.images}"
-        ),
     }
     rows = []
     for seed in range(told.seeds):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +189,12 @@ def _in_per_cent(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def provenance(threads: int) -> dict[str, str]:
-    """The commit, with a mark if the tree differed from it, and the machine."""
+    """The commit, with a mark if the tree differed from it, the machine, and the command line."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
-    return {"commit": described.stdout.strip(), "machine": machine, "torch": torch.__version__}
+    return {
+        "commit": described.stdout.strip(),
+        "machine": machine,
+        "torch": torch.__version__,
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+    }

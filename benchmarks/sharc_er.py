@@ -120,6 +120,11 @@ class Cached(Lesson):
         after = Images(maps, images, labels)
         return after, {"memory": {"maps": len(labels), "bytes": {"all": after.nbytes}}}
 
+    def remembered_once(
+        self, maps: FeatureMaps, classifier: Classifier, before: Any, known: int, generator: torch.Generator
+    ) -> tuple[Any, dict[str, object]]:
+        return self.remember(maps, classifier, before, known, generator)  # no lesson here is ever resumed
+
 
 @dataclass(frozen=True)
 class Course:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks import claims, left_out
 from benchmarks.baselines import BASELINES
 from benchmarks.datasets import SEQUENCES
 from benchmarks.keeping import rows_of
@@ -79,7 +80,7 @@ def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
     """The runs by what they have in common, in the order of benchmarks and methods."""
     found: dict[tuple[str, str, str, str, tuple[str, ...]], dict[int, dict[str, Any]]] = {}
     for row in rows:
-        if row["benchmark"] not in SEQUENCES:
+        if row.get("benchmark") not in SEQUENCES:  # drills have none
             continue
         overrides = tuple(sorted(row.get("overrides", ())))
         key = (row["benchmark"], row.get("scale", "small"), row.get("method", "eidetic"), row["interface"], overrides)
@@ -125,6 +126,12 @@ def markdown(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts)
 
 
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """All tables: the claims, then each benchmark."""
+    parts = (claims.table(rows), markdown(grouped(rows)), left_out.table(rows))
+    return "\n\n".join(part for part in parts if part)
+
+
 def written(text: str, table: str) -> str:
     """`text` with `table` between its marks.
 
@@ -146,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="file to put the table in, between its marks")
     told = parser.parse_args(arguments)
     files = told.files or sorted(RESULTS.glob("*.jsonl"))
-    table = markdown(grouped(row for path in files for row in rows_of(path)))
+    table = page([row for path in files for row in rows_of(path)])
     if told.write is None:
         print(table)
         return

@@ -10,6 +10,9 @@ from engram.errors import CapacityExhausted, InvalidDefinition
 from engram.layout import Layout
 from engram.network import Engram
 
+MOST_WEIGHTS = 2**28
+"""1 GiB of weights, ten times the largest backbone at its plain width; learning takes four times that."""
+
 LEAST_SHARE = 0.05
 """A new task needs at least this share of a layer's usual candidate units, or it is refused."""
 
@@ -48,6 +51,20 @@ def budget_of(layout: Layout, budget: float | Mapping[str, int]) -> dict[str, in
         if units < least(layout.widths[layer]):
             raise InvalidDefinition(f"a budget of {units} units in {layer} leaves no room for a single task")
     return whole
+
+
+def check_weights(layout: Layout, units: Mapping[str, int]) -> None:
+    """See that a network so wide can be held at all.
+
+    Raises
+    ------
+    InvalidDefinition
+        It has more than `MOST_WEIGHTS`; nothing of it was made.
+    """
+    mixing = (node for node in layout.nodes if node.mixing)
+    weights = sum(layout.incoming(node, units) * units[node.layer] * node.kernel**2 for node in mixing)
+    if weights > MOST_WEIGHTS:
+        raise InvalidDefinition(f"this network would have {weights} weights; at most {MOST_WEIGHTS} are taken")
 
 
 def least(width: int) -> int:

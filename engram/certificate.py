@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.definition import InputShape
+from engram.errors import UnsupportedFormat
 from engram.memory import Memory
 from engram.runtime import environment
 
@@ -17,6 +18,9 @@ PROBES = 32
 """Images of the probe batch: half seeded noise, half patterns. Never anybody's data."""
 
 SEED = 20250213
+
+FORMAT = 1
+"""Of a certificate as a JSON object."""
 
 
 def probe_batch(shape: InputShape) -> Tensor:
@@ -66,7 +70,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, object]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "exact": self.exact,
             "probes": {"images": PROBES, "seed": SEED},
             "tasks": [{"task": task, "logits_sha256": value} for task, value in self.tasks.items()],
@@ -77,6 +81,9 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Certificate:
+        """From a JSON object; raises UnsupportedFormat, KeyError."""
+        if (version := data["format"]) != FORMAT:
+            raise UnsupportedFormat(f"this certificate is of format {version}; this version reads format {FORMAT}")
         tasks, routing, where = data["tasks"], data["routing"], data["environment"]
         assert isinstance(tasks, list), "a certificate lists its tasks"
         assert isinstance(routing, dict), "a certificate has routing figures"

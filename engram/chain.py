@@ -78,8 +78,10 @@ class Detector:
         ------
         Cancelled
         """
-        rows, own, weights = _gathered([piece.learned[task] for piece in kept[task:]])
-        forest = Forest.grow(rows, own, weights, growth, seed, reporter)
+        learned = _gathered([piece.learned[task] for piece in kept[task:]])
+        features = learned[0].shape[1]
+        grown = reporter.journal.once("forest", lambda: Forest.grow(*learned, growth, seed, reporter).tensors())
+        forest = Forest.from_tensors(grown, features)
         rows, own, weights = _gathered([piece.judged[task] for piece in kept[task:]])
         slope, shift = _fitted(_odds(forest, rows), own, weights)
         return cls(forest, slope, shift)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engram.definition import Definition
 from engram.filters import learned_filters, smooth_filters
+from engram.progress import Reporter
 
 LARGEST_SIDE = 64
 """Images are averaged down until their shorter side is under twice this: the cost stays that of a small image."""
@@ -64,17 +65,32 @@ class Commons(nn.Module):
         return bool(self.filters.weight.any())
 
     @torch.no_grad()
-    def fitted(self, images: Tensor) -> Commons:
-        """Commons with filters learned from images (N, C, H, W) uint8; what is fixed already stays as it is."""
+    def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Commons:
+        """Commons with filters learned from images (N, C, H, W) uint8; what is fixed already stays as it is.
+
+        Raises
+        ------
+        Cancelled
+        """
         if self.fixed:
             return self
-        other, generator = copy.deepcopy(self), torch.Generator().manual_seed(self._seed)
-        some = images[torch.randperm(len(images), generator=generator)[:16384]].cpu()
-        shrunk = torch.cat([self.shrunk(part.to(torch.float32) / 255.0) for part in torch.split(some, 256)])
-        filters, offsets = learned_filters(shrunk, len(self.filters.weight), self.patch, self.contrast_floor, generator)
+        reporter = reporter or Reporter()
+        other = copy.deepcopy(self)
+        filters, offsets = reporter.journal.once("filters", lambda: self._learned(images, reporter))
         other.filters.weight.copy_(filters)
         cast(Tensor, other.offsets).copy_(offsets)
         return other
+
+    def _learned(self, images: Tensor, reporter: Reporter) -> tuple[Tensor, Tensor]:
+        """As `learned_filters`."""
+        generator = torch.Generator().manual_seed(self._seed)
+        some = images[torch.randperm(len(images), generator=generator)[:16384]].cpu()
+        shrunk = []
+        for part in torch.split(some, 256):
+            reporter.check()
+            shrunk.append(self.shrunk(part.to(torch.float32) / 255.0))
+        count = len(self.filters.weight)
+        return learned_filters(torch.cat(shrunk), count, self.patch, self.contrast_floor, generator, reporter)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
             seen.add(entry.path)
             yield entry, read
     except DAMAGE as error:
-        raise NotAnArchive(f"the archive is cut off or damaged: {error}") from error
+        raise NotAnArchive("the archive is cut off or damaged") from error
 
 
 def _zip(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
@@ -142,7 +142,7 @@ def _zip(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
                 try:
                     return archive.read(info)
                 except DAMAGE as error:
-                    raise TruncatedImage(f"the entry is damaged: {error}") from error
+                    raise TruncatedImage("the entry is damaged") from error
 
             yield entry, read
 
@@ -182,7 +182,7 @@ def _tar(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[Entry, 
                         packed.seek(member.offset_data)
                         return packed.read_all(member.size)
                     except DAMAGE as error:
-                        raise NotAnArchive(f"the archive is cut off or damaged: {error}") from error
+                        raise NotAnArchive("the archive is cut off or damaged") from error
 
                 size = 0 if member.isdir() else member.size
                 yield Entry(_safe(member.name), size, member.isdir()), read

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +49,14 @@ class Examples:
     def counts(self) -> tuple[int, ...]:
         """How many images each class has, in the order of `classes`."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
+
+    def digest(self) -> str:
+        """SHA-256 of images, labels and classes, those of the held-out part included."""
+        found = hashlib.sha256(json.dumps([self.classes, tuple(self.images.shape)]).encode())
+        for tensor in (self.images, self.labels):
+            for part in torch.split(tensor, 1024):
+                found.update(part.cpu().contiguous().numpy().tobytes())
+        return f"{found.hexdigest()}{'' if self.held_out is None else self.held_out.digest()}"
 
     def check(self) -> None:
         """Refuse examples that no classifier can be learned from.

@@ -9,6 +9,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from engram.frozen import Frozen
 from engram.settings import SETTINGS
 
+Multiple = Annotated[float, Field(gt=0, le=1024, strict=True)]
+Units = Annotated[int, Field(ge=1, le=2**20, strict=True)]
+Budget = Multiple | dict[str, Units]
+"""A multiple of one task's units, or a number for each named layer."""
+
 
 class InputShape(Frozen):
     """The images a model sees; others are resized to this height and width."""
@@ -71,7 +76,7 @@ class Definition(Frozen):
     """Multiplies the units that a new task may try in each layer."""
     depth: int | None = Field(default=None, ge=1, le=8)
     """Hidden layers of `mlp` (default 2) or stages of `cnn` (default 3); the residual networks have theirs by name."""
-    budget: Annotated[float, Field(gt=0, le=1024)] | dict[str, Annotated[int, Field(ge=1, le=2**20)]] = 8.0
+    budget: Budget = 8.0
     """Units per layer for all tasks together: a multiple of one task's units, or a number for each named layer."""
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)

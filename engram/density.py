@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
 
+from engram.grades import Grades
 from engram.sums import Sums
 
 RANK = 128
 """Principal directions kept; what lies outside them counts as one isotropic residual."""
-
-GRADES = 1024
-"""Held-out distances kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,8 @@ class Density:
             torch.tensor(1.0),
             torch.zeros(0),
         )
-        distances = bare.distance(held_out)
-        logs = distances.clamp_min(1e-12).log()
-        steps = torch.linspace(0, 1, min(GRADES, len(distances)), dtype=torch.float64)
-        return replace(
-            bare,
-            centre=logs.mean(),
-            scale=logs.std(unbiased=False).clamp_min(1e-3),
-            grades=torch.quantile(distances.double(), steps).float(),
-        )
+        seen = Grades.of(_log(bare.distance(held_out)))
+        return replace(bare, centre=seen.centre, scale=seen.scale, grades=seen.values.exp())
 
     def distance(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,): squared distance to the nearest class."""
@@ -93,34 +83,21 @@ class Density:
 
     def standardised(self, distances: Tensor) -> Tensor:
         """Log distances in standard deviations from what the task's own held-out images show."""
-        return (distances.clamp_min(1e-12).log() - self.centre) / self.scale
+        return self._seen().standardised(_log(distances))
 
     def p_value(self, distances: Tensor) -> Tensor:
-        """The conformal p-value (B,): the share of held-out images at least as far away.
+        """The conformal p-value (B,), as `Grades.p_value`."""
+        return self._seen().p_value(_log(distances))
 
-        Beyond the farthest of them, where counting ends at 1 / (n + 1) however far away an image is, it goes on falling
-        as the tail of Student's t does that predicts one more log distance: heavy where few images were held out, a
-        Gaussian's where many were. A task with few held-out images can say no as well, but less readily.
-        """
-        count = len(self.grades)
-        nearer = torch.searchsorted(self.grades, distances.contiguous())  # (B,)
-        counted = (count - nearer + 1) / (count + 1)
-        farthest = _log_tail(self.standardised(self.grades[-1]), count)
-        beyond = (_log_tail(self.standardised(distances), count) - farthest).clamp_max(0).exp()
-        return torch.where(distances > self.grades[-1], counted * beyond, counted)
+    def _seen(self) -> Grades:
+        """Log distances of held-out images."""
+        return Grades(self.centre, self.scale, _log(self.grades))
+
+
+def _log(distances: Tensor) -> Tensor:
+    return distances.clamp_min(1e-12).log()
 
 
 def _squared(points: Tensor, centres: Tensor) -> Tensor:
     """Squared distances (B, classes), by differences: the product form cancels where images are close."""
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-
-def _log_tail(values: Tensor, count: int) -> Tensor:
-    """The log of the share above each value, in deviations from the mean of `count` others, of one more.
-
-    Student's t with count - 1 degrees of freedom, by the normal deviate that Wallace (1959) gives for it.
-    """
-    freedom = max(1, count - 1)
-    t = values * (freedom / (count + 1)) ** 0.5  # the deviation was taken over `count`, and the mean is an estimate too
-    bounded = (freedom * torch.log1p(t.square() / freedom)).sqrt() * ((8 * freedom + 1) / (8 * freedom + 3))
-    return cast(Tensor, torch.special.log_ndtr(-bounded.copysign(t)))

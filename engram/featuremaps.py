@@ -29,6 +29,12 @@ def map_nodes(layout: Layout) -> tuple[Node, ...]:
     return layout.nodes[: spatial[-1] + 1] if spatial else layout.nodes
 
 
+def map_shape(layout: Layout) -> tuple[int, int]:
+    """Channels and places of a map."""
+    last = map_nodes(layout)[-1]
+    return layout.widths[last.layer], 1 if last.size is None else last.size[0] * last.size[1]
+
+
 def whole(layout: Layout, task: str, classes: Sequence[str]) -> Engram:
     """A conventional network on a layout: one owner of all units that a task may try, freshly initialised."""
     return Engram(layout, task, classes, dict.fromkeys(layout.layers, 0), layout.widths)
@@ -65,8 +71,7 @@ class FeatureMaps(nn.Module):
     @property
     def shape(self) -> tuple[int, int]:
         """Channels and places of a map."""
-        last = self.nodes[-1]
-        return self.layout.widths[last.layer], 1 if last.size is None else last.size[0] * last.size[1]
+        return map_shape(self.layout)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

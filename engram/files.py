@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -13,13 +13,18 @@ from engram.commons import Commons
 from engram.definition import Definition
 from engram.density import Density
 from engram.errors import DamagedSnapshot
+from engram.grades import Grades
 from engram.layout import Layout
 from engram.network import Engram
-from engram.recogniser import Reading, Recogniser
+from engram.recogniser import PARTS, TRUST, Reading, Recogniser
+from engram.scatter import Scatter
 from engram.sums import PackedSums
 from engram.tensors import content_hash, pack, unpack
+from engram.usual import Usual
 
 _DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "grades")
+_GRADES = ("centre", "scale", "values")
+_SCATTER = ("directions", "means")
 
 
 def load_stack(
@@ -107,11 +112,16 @@ def dump_commons(commons: Commons) -> bytes:
 def load_commons(definition: Definition, data: bytes) -> Commons:
     """The commons; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("commons", data)
+    kind, patch, told = about.get("filters", "smooth"), about.get("patch"), definition.commons
+    if told.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
+        # What the kind is when none is told has changed since the first models were made.
+        told = told.model_copy(update={"kind": kind, "patch": patch})
+        definition = definition.model_copy(update={"commons": told})
     commons = Commons(definition)
-    if about != {"filters": commons.kind, "features": commons.features, "patch": commons.patch}:
+    if (kind, about.get("features"), patch) != (commons.kind, commons.features, commons.patch):
         raise DamagedSnapshot("the commons are not those of the model's definition")
     try:
-        commons.load_state_dict(tensors)
+        commons.load_state_dict({"offsets": torch.zeros(len(commons.filters.weight)), **tensors})
     except RuntimeError as error:
         raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons
@@ -129,6 +139,8 @@ def dump_recogniser(recogniser: Recogniser) -> bytes:
     about, of_readings = readings_told(recogniser.readings)
     detectors = enumerate(reading.detector for reading in recogniser.readings)
     tensors |= {f"{number}.detector": detector for number, detector in detectors if detector is not None}
+    if recogniser.scatter is not None:
+        tensors |= {f"scatter.{name}": getattr(recogniser.scatter, name) for name in _SCATTER}
     return pack("recogniser", {**about, "parts": list(recogniser.parts)}, {**tensors, **of_readings})
 
 
@@ -145,9 +157,10 @@ def load_recogniser(data: bytes) -> Recogniser:
             readings,
             tensors["sharpness"],
             tensors["caution"],
-            tensors["trust"],
+            tensors.get("trust", torch.tensor(TRUST)),
             tensors["evidence"],
-            tuple(cast(list[str], about["parts"])),
+            tuple(cast(list[str], about.get("parts", PARTS))),
+            Scatter(*(tensors[f"scatter.{name}"] for name in _SCATTER)) if "scatter.means" in tensors else None,
         )
     except KeyError as error:
         raise DamagedSnapshot(f"the recogniser lacks {error}") from error
@@ -155,11 +168,15 @@ def load_recogniser(data: bytes) -> Recogniser:
 
 def readings_told(readings: Sequence[Reading]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
     """The header and the tensors that `read_readings` takes."""
+    rows = [{"task": reading.task, "classes": reading.classes, "over": reading.over} for reading in readings]
     tensors = {}
     for number, reading in enumerate(readings):
         tensors[f"{number}.temperature"] = reading.temperature
         tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
-    return {"readings": [{"task": reading.task, "classes": reading.classes} for reading in readings]}, tensors
+        if reading.usual is not None:
+            for kind, grades in (("scattered", reading.usual.scattered), ("both", reading.usual.both)):
+                tensors |= {f"{number}.{kind}.{name}": getattr(grades, name) for name in _GRADES}
+    return {"readings": rows}, tensors
 
 
 def read_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> tuple[Reading, ...]:
@@ -167,7 +184,12 @@ def read_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tenso
 
     def reading(number: int, row: Mapping[str, object]) -> Reading:
         density = Density(*(tensors[f"{number}.{name}"] for name in _DENSITY))
-        return Reading(str(row["task"]), cast(int, row["classes"]), density, tensors[f"{number}.temperature"])
+        over: Literal["commons", "features"] = "commons" if row.get("over") == "commons" else "features"
+        temperature, usual = tensors[f"{number}.temperature"], None
+        if f"{number}.scattered.values" in tensors:
+            kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _GRADES] for kind in ("scattered", "both"))
+            usual = Usual(*(Grades(*kind) for kind in kinds))
+        return Reading(str(row["task"]), cast(int, row["classes"]), density, temperature, over=over, usual=usual)
 
     try:
         rows = cast(list[dict[str, object]], about["readings"])

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.progress import Reporter
+
 PATCHES = 100_000
 """Patches that filters are learned from at most; more change them little."""
 
@@ -32,7 +34,12 @@ def smooth_filters(count: int, channels: int, patch: int, generator: torch.Gener
 
 
 def learned_filters(
-    images: Tensor, count: int, patch: int, contrast_floor: float, generator: torch.Generator
+    images: Tensor,
+    count: int,
+    patch: int,
+    contrast_floor: float,
+    generator: torch.Generator,
+    reporter: Reporter | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Directions in which whitened patches cluster (Coates, Lee and Ng 2011; spherical k-means, signs put together).
 
@@ -49,8 +56,13 @@ def learned_filters(
     -------
     Filters (count, C, patch, patch) of zero mean, to be applied to the image and divided by the contrast, and what is
     to be added to the quotient, (count,).
+
+    Raises
+    ------
+    Cancelled
     """
-    patches = _patches(images, patch, generator).double()
+    reporter = reporter or Reporter()
+    patches = _patches(images, patch, generator, reporter).double()
     centred = patches - patches.mean(1, keepdim=True)
     power = centred.square().sum(1, keepdim=True)
     seen = power[:, 0] > contrast_floor / 100
@@ -61,27 +73,28 @@ def learned_filters(
     covariance = (scaled - mean).T @ (scaled - mean) / len(scaled)
     values, vectors = torch.linalg.eigh(covariance)
     whiten = vectors @ torch.diag((values.clamp_min(0) + WHITENING).rsqrt()) @ vectors.T
-    directions = _directions(((scaled - mean) @ whiten).float(), count, generator).double()
+    directions = _directions(((scaled - mean) @ whiten).float(), count, generator, reporter).double()
     filters = directions @ whiten
     offsets = -(filters @ mean)
     filters = (filters - filters.mean(1, keepdim=True)) * patches.shape[1] ** 0.5
     return filters.float().view(count, images.shape[1], patch, patch), offsets.float()
 
 
-def _patches(images: Tensor, patch: int, generator: torch.Generator) -> Tensor:
+def _patches(images: Tensor, patch: int, generator: torch.Generator, reporter: Reporter) -> Tensor:
     """Patches (n, D) at random places, about as many from each image."""
     chosen = images[torch.randperm(len(images), generator=generator)[: PATCHES // 8]]
     places = (images.shape[2] - patch + 1) * (images.shape[3] - patch + 1)
     each = min(places, max(1, PATCHES // len(chosen)))
     taken = []
     for part in torch.split(chosen, 256):
+        reporter.check()
         columns = F.unfold(part, patch).transpose(1, 2)  # (b, places, D)
         rows = torch.stack([torch.randperm(places, generator=generator)[:each] for _ in range(len(part))])
         taken.append(columns.gather(1, rows[:, :, None].expand(-1, -1, columns.shape[2])).flatten(0, 1))
     return torch.cat(taken)
 
 
-def _directions(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _directions(points: Tensor, count: int, generator: torch.Generator, reporter: Reporter) -> Tensor:
     """Unit vectors (count, D): spherical k-means in which a point and its negative are the same."""
     start = points[torch.randint(len(points), (count,), generator=generator)]
     noise = 1e-3 * torch.randn(start.shape, generator=generator)  # no two alike, however few points there are
@@ -89,6 +102,7 @@ def _directions(points: Tensor, count: int, generator: torch.Generator) -> Tenso
     for _ in range(ROUNDS):
         total = torch.zeros_like(directions)
         for part in torch.split(points, 4096):
+            reporter.check()
             likeness = part @ directions.T  # (n, count)
             nearest = likeness.abs().argmax(1)
             signs = likeness.gather(1, nearest[:, None]).sign()

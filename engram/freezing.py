@@ -25,7 +25,7 @@ from engram.pruning import choose
 from engram.report import LearningReport
 from engram.scores import SCORED_IMAGES, Scores
 from engram.signatures import normalised
-from engram.training import OptimiserFactory, Run, Trainer, measure, optimiser_of
+from engram.training import OptimiserFactory, Run, Trainer, optimiser_of
 
 
 @dataclass
@@ -65,8 +65,7 @@ class Freezer:
         ExamplesError, Cancelled
         """
         train, held_out = split(examples, self.options.held_out, self.seed)
-        counts = dict(zip(train.classes, train.counts(), strict=True))
-        report = LearningReport(task, counts, len(held_out), self.options.model_dump(mode="json"))
+        report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)
         with report.timed("training"):
@@ -78,7 +77,7 @@ class Freezer:
         engram = copy.deepcopy(candidate.narrowed(_indices(kept))).to(self.device).freeze()
         report.units = {layer: int((owner == number).sum()) for layer, owner in owners.items()}
         report.details["subnetwork"] = dict(engram.units)
-        report.accuracy["network"] = measure(Network(self.shared.layout), engram, held_out, self.device).accuracy
+        report.accuracy["network"] = trainer.accuracy(engram, held_out)
         return self._frozen(candidate, owners, kept, number), engram, report, train, held_out
 
     def _candidate(self, task: str, train: Examples, held_out: Examples) -> tuple[Engram, Trainer]:
@@ -102,7 +101,7 @@ class Freezer:
         if not self.options.prune:
             return candidate, kept
         judged, rounds = trainer.judged, self.options.rounds
-        least = self._accuracy(candidate, judged) - self.options.tolerance
+        least = trainer.accuracy(candidate, judged) - self.options.tolerance
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=_count(kept))
             with report.timed("pruning"):
@@ -111,7 +110,7 @@ class Freezer:
                 break
             with report.timed("recovering"):
                 recovered = self._recovered(candidate, fewer, trainer, number)
-            if self._accuracy(recovered.narrowed(_indices(fewer)), judged) < least:
+            if trainer.accuracy(recovered.narrowed(_indices(fewer)), judged) < least:
                 break
             candidate, kept = recovered, fewer
         return candidate, kept
@@ -126,7 +125,7 @@ class Freezer:
         while (share := share - self.step) > 0:
             chosen = choose(scores, share, self.options.floor)
             fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
-            if self._accuracy(candidate.narrowed(_indices(fewer)), judged) >= least:
+            if trainer.accuracy(candidate.narrowed(_indices(fewer)), judged) >= least:
                 found = fewer
         return found
 
@@ -152,23 +151,23 @@ class Freezer:
             recovered.head.load_state_dict(pruned.head.state_dict())
         return recovered
 
-    def _accuracy(self, engram: Engram, examples: Examples) -> float:
-        self.reporter.check()
-        return measure(Network(engram.layout), engram.to(self.device), examples, self.device).accuracy
-
     def _scores(self, candidate: Engram, kept: Kept, trainer: Trainer) -> Scores:
         """The relevance of each unit: normalised for each image and layer, summed over images, of mean 1 in a layer.
 
         Units that are not kept come last.
         """
         chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[:SCORED_IMAGES]
-        totals = {layer: torch.zeros(units) for layer, units in candidate.units.items()}
-        examples = trainer.train.subset(chosen)
-        for found in relevances(silenced(candidate, kept), examples, self.reporter, self.device):
-            for layer, relevance in found.items():
-                totals[layer] += normalised(relevance).sum(0)
+        examples, pruned = trainer.train.subset(chosen), silenced(candidate, kept)
+        totals = self.reporter.journal.once("scores", lambda: self._relevance(pruned, examples))
         means = {layer: total[kept[layer]].abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
         return {layer: (total / means[layer]).masked_fill(~kept[layer], -torch.inf) for layer, total in totals.items()}
+
+    def _relevance(self, engram: Engram, examples: Examples) -> dict[str, Tensor]:
+        totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+        for found in relevances(engram, examples, self.reporter, self.device):
+            for layer, relevance in found.items():
+                totals[layer] += normalised(relevance).sum(0)
+        return totals
 
     @torch.no_grad()
     def _frozen(self, candidate: Engram, owners: Owners, kept: Kept, number: int) -> PlainNetwork:

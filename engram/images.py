@@ -91,7 +91,7 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) 
             _check_channels(grey, shape)
             fitted = _fit(image, grey, shape)
     except DAMAGE as error:
-        raise TruncatedImage(f"the image is cut off or damaged: {error}") from error
+        raise TruncatedImage("the image is cut off or damaged") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the image has more than {limits.max_pixels} pixels") from error
     pixels = torch.from_numpy(numpy.array(fitted)).view(shape.height, shape.width, shape.channels)  # (H, W, C)

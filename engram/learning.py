@@ -15,8 +15,8 @@ from engram.options import LearnOptions
 from engram.progress import Reporter
 from engram.pruning import smallest
 from engram.report import LearningReport
-from engram.scores import score_units
-from engram.training import OptimiserFactory, Run, Trainer, measure
+from engram.scores import Scores, score_units
+from engram.training import OptimiserFactory, Run, Trainer
 
 
 @dataclass
@@ -53,8 +53,7 @@ class Learner:
         ExamplesError, CapacityExhausted, Cancelled
         """
         train, held_out = split(examples, self.options.held_out, self.seed)
-        counts = dict(zip(train.classes, train.counts(), strict=True))
-        report = LearningReport(task, counts, len(held_out), self.options.model_dump(mode="json"))
+        report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
         generator = torch.Generator().manual_seed(self.seed)
         trainer = Trainer(
             self.network, train, held_out, self.options, self.reporter, self.device, generator, self.optimiser
@@ -67,7 +66,7 @@ class Learner:
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
         engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
-        report.accuracy["network"] = measure(self.network, engram, held_out, self.device).accuracy
+        report.accuracy["network"] = trainer.accuracy(engram, held_out)
         return engram, report, train, held_out
 
     def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
@@ -88,7 +87,7 @@ class Learner:
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
         judged = trainer.judged
-        least = self._accuracy(engram, judged) - self.options.tolerance
+        least = trainer.accuracy(engram, judged) - self.options.tolerance
         rounds, epochs = self.options.rounds, self.options.recovery_epochs
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
@@ -100,18 +99,18 @@ class Learner:
             with report.timed("recovering"):
                 run = Run("recovering", share, epochs, self.options.learning_rate / 4, epochs)
                 trainer.fit(narrow, run)
-            if self._accuracy(narrow, judged) < least:
+            if trainer.accuracy(narrow, judged) < least:
                 break
             engram = narrow
         return engram
 
-    def _accuracy(self, engram: Engram, examples: Examples) -> float:
-        self.reporter.check()
-        return measure(self.network, engram.to(self.device), examples, self.device).accuracy
-
     def _search(self, engram: Engram, trainer: Trainer, judged: Examples, least: float) -> Engram | None:
-        scores = score_units(
-            self.options.score, self.network, engram, trainer.train, trainer.generator, self.reporter, self.device
+        scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
+        found = smallest(
+            engram, scores, self.options.floor, least, lambda candidate: trainer.accuracy(candidate, judged)
         )
-        found = smallest(engram, scores, self.options.floor, least, lambda candidate: self._accuracy(candidate, judged))
         return None if found is None else found.engram
+
+    def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
+        kind, drawn = self.options.score, trainer.generator
+        return score_units(kind, self.network, engram, trainer.train, drawn, self.reporter, self.device)

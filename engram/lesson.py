@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.augment import augmented
+from engram.commons import Commons
 from engram.data import Examples
 from engram.density import Density
 from engram.episodes import order
@@ -19,6 +20,7 @@ from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
 from engram.progress import Reporter
 from engram.recogniser import Reading, Recogniser, fitted_temperature
+from engram.recognition import through
 from engram.remembered import Remembered, room
 from engram.replay import Balanced, Fresh, Maps, Recalled, logits_of, train
 from engram.saliency import mask, saliency
@@ -107,8 +109,9 @@ class Lesson:
             train(own, Fresh(images, self.train.labels), nothing, *told)
             own = own.freeze()
         wider = wider.freeze()
-        remembered, details = self.remember(maps, wider, before, known, generator)
-        hit = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :].argmax(1) == self.held_out.labels
+        remembered, details = self.remembered_once(maps, wider, before, known, generator)
+        logits = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :]  # (M, classes)
+        hit = logits.argmax(1) == self.held_out.labels
         return Outcome(maps, wider, own, remembered, recalled, float(hit.double().mean()), details)
 
     def _labels_of_backbone(self) -> list[str]:
@@ -153,7 +156,19 @@ class Lesson:
 
     def _logits(self, maps: FeatureMaps, classifier: Classifier, examples: Examples) -> Tensor:
         plain = self.maps_of(maps, examples, torch.Generator(), "none")
-        return logits_of(classifier, plain, len(examples), self.reporter)
+        return self.reporter.journal.once("logits", lambda: logits_of(classifier, plain, len(examples), self.reporter))
+
+    def remembered_once(
+        self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
+    ) -> tuple[Remembered, dict[str, object]]:
+        """What `remember` gives, which a resumed lesson takes from its journal."""
+
+        def work() -> tuple[tuple[bytes, bytes], dict[str, object]]:
+            after, details = self.remember(maps, classifier, before, known, generator)
+            return after.dump(), details
+
+        dumped, details = self.reporter.journal.once("memory", work, generator)
+        return Remembered.load(self.settings, *dumped), details
 
     def remember(
         self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
@@ -162,7 +177,7 @@ class Lesson:
         classes = known + len(self.train.classes)
         most = room(self.settings, maps.shape, classes)
         plain = self.maps_of(maps, self.train, generator, "none")
-        summaries = torch.cat([maps.summary(plain(part)).cpu() for part in self._parts(len(self.train))])
+        summaries = self._summaries(maps, self.train)
         chosen = order(summaries, self.train.labels, self.settings.keep, most, generator)
         stored, labels = self._gathered(plain, chosen), self.train.labels[chosen] + known
         sample = torch.randperm(len(self.train), generator=generator)[:SAMPLED]
@@ -182,46 +197,45 @@ class Lesson:
             parts.append(saliency(given, right, classifier).cpu())
         return torch.cat(parts)
 
-    def _parts(self, count: int) -> list[Tensor]:
-        """Batches of indices, asking whether to stop before any work is done."""
-        self.reporter.check()
-        return list(batches(count, EVALUATION_BATCH))
+    def _summaries(self, maps: FeatureMaps, examples: Examples) -> Tensor:
+        plain = self.maps_of(maps, examples, torch.Generator(), "none")
+        return torch.cat([maps.summary(plain(part)).cpu() for part in self._parts(len(examples))])
+
+    def _parts(self, count: int) -> Iterator[Tensor]:
+        """Batches of indices, asking before each whether to stop."""
+        for part in batches(count, EVALUATION_BATCH):
+            self.reporter.check()
+            yield part
 
     def _gathered(self, maps: Maps, rows: Tensor) -> Tensor:
         return torch.cat([maps(rows[part]).cpu() for part in self._parts(len(rows))])
 
-    def recognising(self, task: str, recogniser: Recogniser, outcome: Outcome) -> Told:
+    def recognising(self, task: str, recogniser: Recogniser, outcome: Outcome, commons: Commons) -> Told:
         """A recogniser whose class scores are the logits of the head over all classes.
 
         Its sharpness is fitted to held-out images of the new task and to as many recalled maps of every earlier class.
         These were trained on, so that it is a little too sure of old tasks; nothing better is left of them.
         """
         maps, known = outcome.maps, len(outcome.shared.classes) - len(self.train.classes)
-        summaries = []
-        for examples in (self.train, self.held_out):
-            plain = self.maps_of(maps, examples, torch.Generator(), "none")
-            summaries.append(torch.cat([maps.summary(plain(part)).cpu() for part in self._parts(len(examples))]))
-            self.reporter.report("recognising", 0.4 * len(summaries))
-        density = Density.fit(summaries[0], self.train.labels, len(self.train.classes), summaries[1])
+        sums, common = through(commons, self.train, self.held_out, self.reporter, self.device)
+        density = Density.from_sums(sums, common)
         fresh = self._logits(maps, outcome.shared, self.held_out)  # (M, all classes)
         right = self.held_out.labels + known
         recalled, generator = outcome.recalled, torch.Generator().manual_seed(self.seed)
         drawn = Balanced(recalled.labels, generator).draw(len(right) * recalled.classes // len(self.train.classes))
-        past = (
-            logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)
-            if len(drawn)
-            else fresh[:0]
-        )
+        past = fresh[:0]
+        if len(drawn):
+            past = logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)
         temperature = fitted_temperature(torch.cat([fresh, past]), torch.cat([right, recalled.labels[drawn]]))
         within = temperature
         if outcome.own is not None:
             within = fitted_temperature(self._logits(maps, outcome.own, self.held_out), self.held_out.labels)
-        readings = [*recogniser.readings, Reading(task, len(self.train.classes), density, within)]
+        readings = [*recogniser.readings, Reading(task, len(self.train.classes), density, within, over="commons")]
         if outcome.own is None:
             readings = [replace(reading, temperature=temperature.clone()) for reading in readings]
         found = replace(recogniser, readings=tuple(readings), sharpness=1 / temperature, caution=torch.zeros(()))
         best = fresh.argmax(1)
         self.reporter.report("recognising", 1.0)
-        scores = found.log_probabilities(fresh, found.distances([summaries[1]] * len(readings)))
+        scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(readings)))  # which have no weight here
         ours = scores.argmax(1) == len(readings) - 1
         return Told(found, float(ours.double().mean()), float((best == right).double().mean()))

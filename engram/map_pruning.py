@@ -73,19 +73,23 @@ def clear(candidate: Candidate, trainer: Trainer, examples: Examples) -> float:
 
     Without biases a class can die away to logits of 0, a tie that plain accuracy may take for right.
     """
-    trainer.reporter.check()
-    logits, labels = logits_of(candidate, examples, trainer.device), examples.labels[:, None]
+    logits, labels = logits_of(candidate, examples, trainer), examples.labels[:, None]
     others = logits.scatter(1, labels, -torch.inf).amax(1)
     margins = logits.gather(1, labels)[:, 0] - others  # (M,)
     return float((margins > _CLEAR * margins.abs().mean()).double().mean())
 
 
-@torch.no_grad()
-def logits_of(engram: Engram, examples: Examples, device: torch.device) -> Tensor:
-    """(M, classes) on the CPU, in eval mode, of an engram that stands on no other."""
+def logits_of(engram: Engram, examples: Examples, trainer: Trainer) -> Tensor:
+    """(M, classes) on the CPU, in eval mode, of an engram that stands on no other; raises Cancelled."""
     engram.eval()
+    return trainer.reporter.journal.once("logits", lambda: _logits(engram, examples, trainer))
+
+
+@torch.no_grad()
+def _logits(engram: Engram, examples: Examples, trainer: Trainer) -> Tensor:
     found = []
     for chosen in batches(len(examples), EVALUATION_BATCH):
-        images = pixels(examples.images[chosen].to(device))
+        trainer.reporter.check()
+        images = pixels(examples.images[chosen].to(trainer.device))
         found.append(engram.logits(engram(images, {})).cpu())
     return torch.cat(found)

@@ -23,7 +23,8 @@ from engram.training import OptimiserFactory, norms, optimiser_of
 NOISE_SHARE = 4
 """One noise image for so many images of a step."""
 
-_RELATIVE = "relative"
+_RELATIVE, _DONE = "relative", "done"
+"""What an optimiser's groups hold besides its own: the rate of relevance, and in the first the steps that are done."""
 
 
 class Relevance(nn.Module):
@@ -208,7 +209,6 @@ class Pull:
     generator: torch.Generator
     shape: tuple[int, int, int]
     given: OptimiserFactory | None = None
-    done: int = 0
     _handles: list[torch.utils.hooks.RemovableHandle] = field(default_factory=list)
 
     @contextmanager
@@ -230,14 +230,16 @@ class Pull:
         if moving:
             relative = self.settings.map_rate / self.options.learning_rate
             made.add_param_group({"params": moving, "weight_decay": 0.0, _RELATIVE: relative})
+        made.param_groups[0][_DONE] = 0
         self._handles.append(made.register_step_pre_hook(self._before))
         self._handles.append(made.register_step_post_hook(self._after))
-        self._sharpen()
+        self._handles.append(made.register_load_state_dict_post_hook(self._sharpen))
+        self._sharpen(made)
         return made
 
-    def _sharpen(self) -> None:
+    def _sharpen(self, optimiser: Optimizer) -> None:
         low, high = self.settings.sharpness
-        within = min(1.0, self.done / max(1, self.steps))
+        within = min(1.0, optimiser.param_groups[0][_DONE] / max(1, self.steps))
         for one in self.candidate.relevances.values():
             one.beta = low * (high / low) ** within
 
@@ -248,12 +250,12 @@ class Pull:
         if penalties:
             sum(penalties[1:], penalties[0]).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
-    def _after(self, *_: object) -> None:
-        self.done += 1
+    def _after(self, optimiser: Optimizer, *_: object) -> None:
+        optimiser.param_groups[0][_DONE] += 1
         for one in self.candidate.relevances.values():
             if not one.settled:
                 one.tighten(self.settings.prune_below)
-        self._sharpen()
+        self._sharpen(optimiser)
 
     def _noise(self) -> list[Tensor]:
         if not self.settings.noise:

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from engram.answers import Answer, Observation, TaskInfo
-from engram.capacity import LayerCapacity
+from engram.backbones import layout_of
+from engram.capacity import LayerCapacity, check_weights
+from engram.checkpoints import Checkpoints
 from engram.data import Examples
 from engram.definition import Definition
 from engram.errors import NothingLearned, UnknownLabel
+from engram.journal import Journal
 from engram.methods import Method, method_of
 from engram.options import LearnOptions
 from engram.progress import Progress, Reporter
 from engram.relevance import Heatmap
 from engram.report import LearningReport
+from engram.runtime import environment
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -46,7 +50,11 @@ class Memory:
         ------
         InvalidDefinition
         """
-        return cls(method_of(definition.method).create(definition))
+        method = method_of(definition.method)
+        method.check(definition)
+        layout = layout_of(definition)
+        check_weights(layout, layout.widths)
+        return cls(method.create(definition))
 
     @property
     def definition(self) -> Definition:
@@ -97,6 +105,7 @@ class Memory:
         progress: Callable[[Progress], None] | None = None,
         cancel: Callable[[], bool] | None = None,
         optimiser: OptimiserFactory | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> LearningReport:
         """Learn one task. On any error the model is as it was.
 
@@ -109,6 +118,10 @@ class Memory:
             Called, and asked, at every step.
         optimiser
             Makes the optimiser from the parameters that are trained; by default as `options` say.
+        checkpoints
+            Where to leave what was done from time to time, and to go on from when an earlier call was broken off: of
+            the same task from the same images, by the same code on a machine that computes alike, on an equal model
+            (which is for the caller to see to). What is learned is the same as if it had never been broken off.
 
         Raises
         ------
@@ -123,7 +136,21 @@ class Memory:
         )
         options = options or LearnOptions()
         seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
-        return self.method.learn(task, examples, options, seed, Reporter(progress, cancel), optimiser)
+        journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
+        return self.method.learn(task, examples, options, seed, Reporter(progress, cancel, journal), optimiser)
+
+    def _subject(self, task: str, examples: Examples, options: LearnOptions, seed: int) -> dict[str, object]:
+        """What a checkpoint has to be of, but for the model's own weights."""
+        return {
+            "definition": self.definition.model_dump(mode="json"),
+            "budget": self.budget,
+            "tasks": [info.name for info in self.tasks],
+            "task": task,
+            "examples": examples.digest(),
+            "options": options.model_dump(mode="json"),
+            "seed": seed,
+            "environment": environment(self.device),
+        }
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:

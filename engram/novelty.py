@@ -184,7 +184,7 @@ class StreamMonitor:
             "since": self.since,
             "welch": {
                 "reference_samples": self._reference.count * BLOCK,
-                "reference_mean": self._reference.mean,
+                "reference_mean": self._reference.mean if self._reference.count else None,
                 "window_mean": mean,
                 "p_value": chance,
                 "drift": self._drifting,

@@ -48,4 +48,6 @@ class LearnOptions(Frozen):
     """Share of the held-out images given to this task, among all tasks so far, under which learning fails."""
     max_unreadable: float = Field(default=0.05, ge=0, lt=1)
     """Share of an upload's images that may be unreadable before the task fails."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock time after which a job fails, where a worker learns the task."""
     seed: int = Field(default=0, ge=0, lt=2**63)

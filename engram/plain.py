@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from engram.answers import TaskInfo
 from engram.blocks import ConvBlock, DenseBlock, build_block
-from engram.capacity import LayerCapacity
+from engram.capacity import LayerCapacity, check_weights
 from engram.data import Examples
 from engram.elastic import HEAD, Blocked, ElasticNorm, spread, weight_of
 from engram.layout import IMAGE, Layout, Node
@@ -157,7 +157,8 @@ class PlainNetwork(nn.Module):
 
 
 def build_blocks(layout: Layout, units: Mapping[str, int]) -> nn.ModuleDict:
-    """Blocks of random weights, so wide, whose normalisations are elastic."""
+    """Blocks of random weights, so wide, whose normalisations are elastic; raises InvalidDefinition."""
+    check_weights(layout, units)
     blocks = nn.ModuleDict()
     for node in layout.nodes:
         block = build_block(node, layout.incoming(node, units) if node.mixing else 0, units[node.layer])

@@ -1,4 +1,4 @@
-"""How a learner tells what it does, and is told to stop."""
+"""How a learner tells what it does, is told to stop, and goes on where another was broken off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from engram.errors import Cancelled
+from engram.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ SHARES = {"training": 0.55, "pruning": 0.15, "recovering": 0.15, "freezing": 0.0
 
 
 class Reporter:
-    """Carries progress out and the wish to stop in.
+    """Carries progress out and the wish to stop in, and keeps the journal of what was done.
 
     Parameters
     ----------
@@ -39,14 +40,19 @@ class Reporter:
         Called with every `Progress`; may be None.
     cancel
         Asked before every step; may be None.
+    journal
+        Of a run that may be resumed; by default nothing is kept.
     """
 
     def __init__(
-        self, progress: Callable[[Progress], None] | None = None, cancel: Callable[[], bool] | None = None
+        self,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._progress = progress
         self._cancel = cancel
-        self._reached = 0.0
+        self.journal = journal or Journal()
 
     def check(self) -> None:
         """Raise `Cancelled` if the caller asked to stop."""
@@ -63,7 +69,7 @@ class Reporter:
         accuracy: float | None = None,
         units: int | None = None,
     ) -> None:
-        """Tell that so much (0 to 1) of a phase is done."""
+        """Tell that so much (0 to 1) of a phase is done; what an earlier run has told is not told again."""
         self.check()
         before = 0.0
         for name, share in SHARES.items():
@@ -71,6 +77,6 @@ class Reporter:
                 before += share * min(1.0, within)
                 break
             before += share
-        self._reached = max(self._reached, before)
-        if self._progress is not None:
-            self._progress(Progress(phase, self._reached, epoch, loss, accuracy, units))
+        self.journal.reached = reached = max(self.journal.reached, before)
+        if self._progress is not None and not self.journal.replaying:
+            self._progress(Progress(phase, reached, epoch, loss, accuracy, units))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.density import Density
+from engram.scatter import Scatter
+from engram.usual import Usual
 
 SHARPNESS = 10.0
 """Ridge scores estimate probabilities around 0 and 1; this is where their softmax starts from."""
@@ -39,6 +42,20 @@ class Reading:
     detector: Tensor | None = None
     """(F_t + 1, classes of this task and all later ones): ridge regression over the task's own prefix and a constant.
     Later tasks' images are real negatives: the prefix they are seen through never changes."""
+    over: Literal["commons", "features"] = "features"
+    """What the density is over: the commons, or the task's own features."""
+    usual: Usual | None = None
+    """What is usual by density and scatter together; None where the density alone judges."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a recogniser makes of B images."""
+
+    log_tasks: Tensor
+    """(B, T): log of the calibrated probability of each task."""
+    p_values: Tensor
+    """(B, T): each task's conformal p-value."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,8 @@ class Recogniser:
     """(): held-out images that the three were fitted on."""
     parts: tuple[str, ...] = PARTS
     """Which of `PARTS` count."""
+    scatter: Scatter | None = None
+    """Of the ridge's scores; None in models that an earlier version saved, until they learn a task more."""
 
     @classmethod
     def empty(cls, features: int, parts: Sequence[str] = PARTS) -> Recogniser:
@@ -77,10 +96,21 @@ class Recogniser:
         """Ridge scores (B, classes of all tasks) from features of the commons (B, F)."""
         return commons @ self.weights[:-1] + self.weights[-1]
 
-    def distances(self, prefixes: Sequence[Tensor]) -> Tensor:
-        """(B, T): each task's squared distance, from the features its density is over, one tensor a task."""
-        pairs = zip(self.readings, prefixes, strict=True)
-        return torch.stack([reading.density.distance(features) for reading, features in pairs], 1)
+    def distances(self, features: Sequence[Tensor], common: Tensor | None = None) -> Tensor:
+        """(B, T): each task's squared distance.
+
+        Parameters
+        ----------
+        features
+            (B, F_t) of each task.
+        common
+            (B, F) of the commons, which densities over them need.
+        """
+        columns = []
+        for reading, own in zip(self.readings, features, strict=True):
+            assert reading.over == "features" or common is not None, "a density over the commons is asked with them"
+            columns.append(reading.density.distance(own if reading.over == "features" or common is None else common))
+        return torch.stack(columns, 1)
 
     def detections(self, prefixes: Sequence[Tensor]) -> list[Tensor]:
         """For each task but the last its detector's scores, (B, classes of this task and all later ones).
@@ -98,10 +128,40 @@ class Recogniser:
         fused = self._fused(scores, distances, detections, torch.stack([self.sharpness, self.caution, self.trust]))
         return torch.log_softmax(fused, 1)
 
-    def p_values(self, distances: Tensor) -> Tensor:
-        """(B, T): each task's conformal p-value."""
-        columns = zip(self.readings, distances.unbind(1), strict=True)
-        return torch.stack([reading.density.p_value(column) for reading, column in columns], 1)
+    def judged(self, features: Sequence[Tensor], common: Tensor, chained: bool = False) -> Verdict:
+        """All of it, from each task's features (B, F_t) and the commons' (B, F); with what the detectors see in each
+        task's features only if `chained`."""
+        scores, distances = self.class_scores(common), self.distances(features, common)
+        detections = self.detections(features) if chained else []
+        return Verdict(self.log_probabilities(scores, distances, detections), self.p_values(distances, scores))
+
+    def p_values(self, distances: Tensor, scores: Tensor) -> Tensor:
+        """(B, T): each task's conformal p-value, from `distances` and `class_scores`.
+
+        By density and scatter together, where the task was learned with both, else by the density alone.
+        """
+        scattered = self.scattered(scores)
+        columns = []
+        for number, reading in enumerate(self.readings):
+            distance, alone = distances[:, number], reading.density.p_value(distances[:, number])
+            if scattered is not None and reading.usual is not None:
+                alone = reading.usual.p_value(reading.density.standardised(distance), scattered[:, number], alone)
+            columns.append(alone)
+        return torch.stack(columns, 1)
+
+    def scattered(self, scores: Tensor) -> Tensor | None:
+        """(B, T): how far class scores are from what is usual for each task; None without a scatter."""
+        if self.scatter is None:
+            return None
+        return self.scatter.unusual(scores, [reading.classes for reading in self.readings])
+
+    def graded(self, scores: Tensor, distances: Tensor) -> Recogniser:
+        """The recogniser that knows what is usual for its newest task, from held-out images (M of them) of it."""
+        scattered, newest = self.scattered(scores), self.readings[-1]
+        if scattered is None:
+            return self
+        usual = Usual.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
+        return replace(self, readings=(*self.readings[:-1], replace(newest, usual=usual)))
 
     def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
         sharpness, caution, trust = weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from engram.density import Density
 from engram.network import pixels
 from engram.progress import Reporter
 from engram.recogniser import Reading, Recogniser, fitted_temperature
-from engram.sums import PackedSums, Sums, solve
+from engram.scatter import Scatter
+from engram.sums import PackedSums, Sums, System, solve
 from engram.training import EVALUATION_BATCH, batches
+from engram.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,53 @@ class Taught:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a network sees in the M held-out images."""
+
+    features: list[Tensor]
+    """(M, F_t) of each task."""
+    head: Tensor
+    """(M, classes): the new task's logits."""
+
+
+@dataclass(frozen=True)
 class Gathered:
-    """What the commons show of a task, where a method needed to know it before the recogniser is taught."""
+    """What is known of a task's images where a method needs it before the recogniser is taught."""
 
     sums: Sums
-    """Over the images that were learned from."""
+    """Of the commons over the images that were learned from."""
     common: Tensor
-    """(M, F): features of the held-out images."""
-    head: Tensor | None = None
-    """(M, classes): the task's logits for the held-out images, where `see` does not give them whole."""
+    """(M, F): features of the commons of the held-out images."""
+    judged: Judged
 
 
-def gather(commons: Commons, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device) -> Gathered:
-    """Look at a task's images through the commons alone."""
-    sums = Sums.empty(commons.features, len(train.classes))
-    for chosen, common in _common(commons, train, reporter, device, (0.0, 0.25)):
-        sums = sums.plus(common, train.labels[chosen])
-    held = [common for _, common in _common(commons, held_out, reporter, device, (0.25, 0.3))]
-    return Gathered(sums, torch.cat(held))
+def gather(
+    commons: Commons, see: See, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
+) -> Gathered:
+    """Look at a task's images through the commons, and at the held-out ones through the network.
+
+    Raises
+    ------
+    Cancelled
+    """
+    sums, common = through(commons, train, held_out, reporter, device)
+    return Gathered(sums, common, _judged_by(see, held_out, reporter, device))
+
+
+def through(
+    commons: Commons, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
+) -> tuple[Sums, Tensor]:
+    """Sums of the commons over the images that were learned from, and the held-out images' features (M, F).
+
+    Raises
+    ------
+    Cancelled
+    """
+    sums = _summed(commons, train, reporter, device)
+    common = reporter.journal.once(
+        "held out", lambda: torch.cat([one for _, one in _common(commons, held_out, reporter, device, (0.25, 0.3))])
+    )
+    return sums, common
 
 
 def teach(
@@ -82,7 +114,6 @@ def teach(
     gathered: Gathered | None = None,
     *,
     chained: bool = False,
-    over_commons: bool = False,
 ) -> Taught:
     """Teach the recogniser the task that `see` sees last.
 
@@ -92,8 +123,6 @@ def teach(
         The sums of the tasks the recogniser knows; none of what is given is changed.
     gathered
         What `gather` gave for the same images, if it was called already.
-    over_commons
-        Whether the density is one over the commons instead of over the task's own features.
     chained
         Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never change.
 
@@ -102,23 +131,21 @@ def teach(
     Cancelled
     """
     classes = len(train.classes)
-    commons = commons.fitted(train.images).eval()
-    gathered = gathered or gather(commons, train, held_out, reporter, device)
+    commons = commons.fitted(train.images, reporter).eval()
+    gathered = gathered or gather(commons, see, train, held_out, reporter, device)
     sums, common = gathered.sums, gathered.common
+    features, head = gathered.judged.features, gathered.judged.head
     tasks = len(recogniser.readings) + 1
-    own, prefixes = _learned_from(see, train, tasks if chained else 0, reporter, device)
-    features, last = _judged_by(see, held_out, reporter, device)
-    head = last if gathered.head is None else gathered.head  # (M, classes)
-    if over_commons:
-        density, looked_at = Density.from_sums(sums, common), [common] * tasks
-    else:
-        density, looked_at = Density.fit(own, train.labels, classes, features[-1]), features
-    reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels))
+    prefixes = _Prefixes.empty(tasks if chained else 0, classes)
+    if chained:
+        prefixes = _read(prefixes, see, train, reporter, device)
+    temperature = fitted_temperature(head, held_out.labels)
+    reading = Reading(task, classes, Density.from_sums(sums, common), temperature, over="commons")
     recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
     recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
     reporter.report("recognising", 0.85)
-    seen_by = (recogniser.class_scores(common), recogniser.distances(looked_at), recogniser.detections(features))
-    recogniser = recogniser.calibrated(*seen_by)
+    seen_by = (recogniser.class_scores(common), recogniser.distances(features, common), recogniser.detections(features))
+    recogniser = recogniser.calibrated(*seen_by).graded(*seen_by[:2])
     right = recogniser.log_probabilities(*seen_by).argmax(1) == tasks - 1
     hit = head.argmax(1) == held_out.labels
     # What was held out has served its purpose, and exact sums only gain by it.
@@ -146,60 +173,100 @@ class _Prefixes:
         before = self.sums or tuple(Sums.empty(one.shape[1], self.classes) for one in chosen)
         return replace(self, sums=tuple(old.plus(one, labels) for old, one in zip(before, chosen, strict=True)))
 
+    def tensors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [one.tensors() for one in self.sums or ()]
+
+    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> _Prefixes:
+        return replace(self, sums=tuple(Sums(*one) for one in tensors) or None)
+
     def packed(self, sums: Sums) -> PackedSums:
         return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
 
 
-def _learned_from(
-    see: See, train: Examples, tasks: int, reporter: Reporter, device: torch.device
-) -> tuple[Tensor, _Prefixes]:
-    """The new task's own features of its images (N, F_t), and sums over the prefixes of the first so many tasks."""
-    own, prefixes = [], _Prefixes.empty(tasks, len(train.classes))
-    for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6)):
-        own.append(seen.features[-1])
-        prefixes = prefixes.plus(seen.features, train.labels[chosen])
-    return torch.cat(own), prefixes
+def _read(prefixes: _Prefixes, see: See, train: Examples, reporter: Reporter, device: torch.device) -> _Prefixes:
+    """With sums over the images that were learned from."""
+    stretch = reporter.journal.stretch("prefixes")
+    if stretch.outcome is None:
+        done, found = stretch.standing or (0, [])
+        prefixes = prefixes.of(found)
+        for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6), done):
+            prefixes, done = prefixes.plus(seen.features, train.labels[chosen]), done + 1
+            stretch.pause(partial(_state, done, prefixes.tensors()))
+        stretch.finish(prefixes.tensors())
+    return prefixes.of(stretch.outcome)
 
 
-def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """Every task's features of the held-out images, (M, F_t) each, and the new task's logits (M, classes)."""
-    judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
-    features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
-    return features, torch.cat([seen.heads[-1] for seen in judged])
+def _summed(commons: Commons, train: Examples, reporter: Reporter, device: torch.device) -> Sums:
+    """Sums of the commons over the images that were learned from."""
+    stretch = reporter.journal.stretch("commons")
+    if stretch.outcome is None:
+        done, sums = 0, Sums.empty(commons.features, len(train.classes))
+        if stretch.standing is not None:
+            done, sums = stretch.standing[0], Sums(*stretch.standing[1])
+        for chosen, common in _common(commons, train, reporter, device, (0.0, 0.25), done):
+            sums, done = sums.plus(common, train.labels[chosen]), done + 1
+            stretch.pause(partial(_state, done, sums.tensors()))
+        stretch.finish(sums.tensors())
+    return Sums(*stretch.outcome)
+
+
+def _state(done: int, tensors: Tree) -> Tree:
+    """How many batches are done, and what they gave."""
+    return done, tensors
+
+
+def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> Judged:
+    """Every task's features of the held-out images, and the new task's logits."""
+
+    def look() -> tuple[list[Tensor], Tensor]:
+        judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
+        features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
+        return features, torch.cat([seen.heads[-1] for seen in judged])
+
+    return Judged(*reporter.journal.once("judged", look))
 
 
 def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
-    """Weights and detectors anew, from the sums of all tasks in order."""
+    """Weights, scatter and detectors anew, from the sums of all tasks in order."""
     readings = list(recogniser.readings)
     # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
     for number in range(len(readings) - 1):
         pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
         if len(pieces) == len(readings) - number and len(sums) == len(readings):
             readings[number] = replace(readings[number], detector=solve(pieces))
-    return replace(recogniser, weights=solve(sums), readings=tuple(readings))
+    system = System.of(sums)
+    weights, scatter = system.weights().float(), Scatter.of(sums, system)
+    return replace(recogniser, weights=weights, scatter=scatter, readings=tuple(readings))
 
 
 @torch.no_grad()
 def _common(
-    commons: Commons, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float]
+    commons: Commons,
+    examples: Examples,
+    reporter: Reporter,
+    device: torch.device,
+    share: tuple[float, float],
+    done: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of indices, with features of the commons (B, F)."""
+    """Batches of indices after the first `done`, with features of the commons (B, F)."""
     commons = commons.to(device)
-    for number, chosen in enumerate(batches(len(examples), EVALUATION_BATCH)):
+    for chosen in _left(examples, done, reporter, share):
         yield chosen, commons(pixels(examples.images[chosen].to(device))).cpu()
-        _report(reporter, number, len(examples), share)
 
 
 @torch.no_grad()
 def _seen(
-    see: See, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float]
+    see: See, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float], done: int = 0
 ) -> Iterator[tuple[Tensor, Seen]]:
-    """Batches of indices, and what one pass sees."""
-    for number, chosen in enumerate(batches(len(examples), EVALUATION_BATCH)):
+    """Batches of indices after the first `done`, and what one pass sees."""
+    for chosen in _left(examples, done, reporter, share):
         yield chosen, see(pixels(examples.images[chosen].to(device)))
-        _report(reporter, number, len(examples), share)
 
 
-def _report(reporter: Reporter, number: int, count: int, share: tuple[float, float]) -> None:
-    done = min(1.0, (number + 1) * EVALUATION_BATCH / count)
-    reporter.report("recognising", share[0] + (share[1] - share[0]) * done)
+def _left(examples: Examples, done: int, reporter: Reporter, share: tuple[float, float]) -> Iterator[Tensor]:
+    """Batches of indices after the first `done`, each told of when it is worked on."""
+    for number, chosen in enumerate(batches(len(examples), EVALUATION_BATCH)):
+        if number >= done:
+            yield chosen
+            within = min(1.0, (number + 1) * EVALUATION_BATCH / len(examples))
+            reporter.report("recognising", share[0] + (share[1] - share[0]) * within)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.course import Course
 from engram.featuremaps import Classifier
+from engram.journal import Stretch
 from engram.options import LearnOptions
 from engram.progress import Reporter
 from engram.training import STEPS_PER_EPOCH, OptimiserFactory, Run, batches, optimiser_of
@@ -65,35 +68,69 @@ def train(
     numbers of classes, so that every class counts the same however many maps it has. There is no early stopping: what
     is held out is of the new task alone, and would call the forgetting of all others an improvement.
     """
-    device = classifier.head.weight.device
-    parameters = list(classifier.parameters())
-    made = optimiser(parameters) if optimiser else optimiser_of(options, parameters)
-    size = min(options.batch_size, max(8, len(fresh.labels) // STEPS_PER_EPOCH))
-    per_epoch = math.ceil(len(fresh.labels) / size)
-    share = recalled.classes / (recalled.classes + fresh.classes)
-    pool = Balanced(recalled.labels, generator)
-    classifier.train()
-    step, running = 0, 0.0
-    for epoch in range(1, run.epochs + 1):
-        for chosen in batches(len(fresh.labels), size, generator):
-            for group in made.param_groups:
-                group["lr"] = run.rate(step, per_epoch)
-            maps, labels = fresh.maps(chosen).to(device), fresh.labels[chosen].to(device)
-            old = pool.draw(len(chosen))
-            logits = classifier(torch.cat([maps, recalled.maps[old].to(device)]))  # (B + old, classes)
-            loss = (1 - share) * F.cross_entropy(logits[: len(maps)], labels, label_smoothing=options.label_smoothing)
-            if share:
-                past = recalled.labels[old].to(device)
-                loss = loss + share * F.cross_entropy(
-                    logits[len(maps) :], past, label_smoothing=options.label_smoothing
-                )
-            made.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            made.step()
-            running = float(loss.detach()) if step == 0 else 0.9 * running + 0.1 * float(loss.detach())
-            step += 1
-            reporter.report(run.phase, run.within(step / (per_epoch * run.epochs)), epoch=epoch, loss=running)
+    stretch = reporter.journal.stretch(run.phase)
+    if stretch.outcome is None:
+        parameters = list(classifier.parameters())
+        made = optimiser(parameters) if optimiser else optimiser_of(options, parameters)
+        course = Course(classifier, made, generator)
+        if stretch.standing is not None:
+            course.restore(stretch.standing)
+        _run(course, stretch, Replay(classifier, fresh, recalled, options, generator), options, run, reporter)
+        stretch.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
+    classifier.load_state_dict(stretch.outcome["classifier"])
+    generator.set_state(stretch.outcome["generator"])
     classifier.eval()
+
+
+def _run(course: Course, stretch: Stretch, replay: Replay, options: LearnOptions, run: Run, reporter: Reporter) -> None:
+    """The epochs that are left."""
+    count = len(replay.fresh.labels)
+    size = min(options.batch_size, max(8, count // STEPS_PER_EPOCH))
+    per_epoch = math.ceil(count / size)
+    course.module.train()
+    while course.epoch < run.epochs:
+        for chosen in course.batches(count, size):
+            for group in course.optimiser.param_groups:
+                group["lr"] = run.rate(course.step, per_epoch)
+            loss = replay.loss(chosen)
+            course.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            course.optimiser.step()
+            course.stepped(float(loss.detach()))
+            stretch.pause(course.state)
+            within = run.within(course.step / (per_epoch * run.epochs))
+            reporter.report(run.phase, within, epoch=course.epoch + 1, loss=course.loss)
+        course.turn()
+
+
+class Replay:
+    """The loss of fresh maps together with as many recalled ones."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        fresh: Fresh,
+        recalled: Recalled,
+        options: LearnOptions,
+        generator: torch.Generator,
+    ) -> None:
+        self.classifier, self.fresh, self.recalled = classifier, fresh, recalled
+        self._smoothing = options.label_smoothing
+        self._share = recalled.classes / (recalled.classes + fresh.classes)
+        self._pool = Balanced(recalled.labels, generator)
+
+    def loss(self, chosen: Tensor) -> Tensor:
+        """() of the fresh maps at these indices."""
+        device = self.classifier.head.weight.device
+        maps, labels = self.fresh.maps(chosen).to(device), self.fresh.labels[chosen].to(device)
+        old = self._pool.draw(len(chosen))
+        logits = self.classifier(torch.cat([maps, self.recalled.maps[old].to(device)]))  # (B + old, classes)
+        new = F.cross_entropy(logits[: len(maps)], labels, label_smoothing=self._smoothing)
+        if not self._share:
+            return new
+        past = self.recalled.labels[old].to(device)
+        known = F.cross_entropy(logits[len(maps) :], past, label_smoothing=self._smoothing)
+        return (1 - self._share) * new + self._share * known
 
 
 class Balanced:

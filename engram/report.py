@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
+
+from engram.data import Examples
+from engram.journal import Journal
+from engram.options import LearnOptions
 
 
 @dataclass
@@ -29,18 +34,29 @@ class LearningReport:
     answered: float = 0.0
     """Held-out accuracy with no task given."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of each phase."""
+    """Wall time of each phase, over all runs that this one goes on from."""
+    resumed: int = 0
+    """How many runs broke off whose work was taken over from their checkpoints."""
     details: dict[str, object] = field(default_factory=dict)
     """What only this method has to tell."""
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    """What seconds are counted by; no part of the report."""
+
+    @classmethod
+    def begun(cls, task: str, train: Examples, held_out: Examples, options: LearnOptions, journal: Journal) -> Self:
+        """The report of a task that is about to be learned from `train`, and judged by `held_out`."""
+        counts = dict(zip(train.classes, train.counts(), strict=True))
+        told = options.model_dump(mode="json")
+        return cls(task, counts, len(held_out), told, resumed=journal.resumed, clock=journal.clock)
 
     def to_dict(self) -> dict[str, object]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "clock"}
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Count the time of what is done within to a phase."""
-        started = time.monotonic()
+        started = self.clock()
         try:
             yield
         finally:
-            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.monotonic() - started, 3)
+            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + self.clock() - started, 3)

@@ -17,6 +17,8 @@ from engram.tensors import FORMAT, content_hash
 
 MANIFEST = "manifest.json"
 _RECOGNISER = "recogniser.safetensors"
+_SUMS = "sums.safetensors"
+"""What models kept before tasks had sums of their own: one file with those of all."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def load(folder: Path) -> Memory:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version, hashes = manifest["format"], manifest["sha256"]
-        names, remembered = list(manifest["engrams"]), list(manifest["kept"])
+        names, remembered = list(manifest["engrams"]), list(manifest.get("kept", [_SUMS]))
         budget = {str(layer): int(units) for layer, units in manifest["budget"].items()}
         if version != FORMAT:
             raise UnsupportedFormat(f"{MANIFEST} is of format {version}; this version reads format {FORMAT}")

@@ -204,9 +204,9 @@ class Stream:
         return seen.where(stranger.tolist())
 
     def _strange(self, seen: Held) -> Tensor:
-        found = self.method.see(pixels(seen.images.to(self.method.device)))
-        readings = self.method.recogniser
-        accepted = readings.p_values(readings.distances(found.features)) > ALPHA  # (B, T)
+        given = pixels(seen.images.to(self.method.device))
+        found = self.method.see(given)
+        accepted = self.method.judged(given, found).p_values > ALPHA  # (B, T)
         strange = torch.ones(len(seen), dtype=torch.bool)
         for number, (info, logits) in enumerate(zip(self.memory.tasks, found.heads, strict=True)):
             places = {label: place for place, label in enumerate(info.classes)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,6 +51,10 @@ class Sums:
         product = (product + product.T) / 2  # symmetric to the last bit, so that storing one half loses nothing
         return Sums(self.gram + product, self.moments + phi.T @ hot, self.counts + hot.sum(0))
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the sums are made of."""
+        return self.gram, self.moments, self.counts
+
     def packed(self) -> PackedSums:
         """The same in half the room."""
         rows, columns = torch.triu_indices(*self.gram.shape)
@@ -86,24 +91,53 @@ class PackedSums:
         return gram
 
 
-def solve(pieces: Sequence[PackedSums], *, balanced: bool = True) -> Tensor:
-    """Ridge regression onto one-hot labels over the tasks whose sums are given: weights (F + 1, classes) float32.
+@dataclass(frozen=True)
+class System:
+    """Ridge regression onto one-hot labels over the tasks whose sums are given, in float64.
 
     Leaving a task's sums out is forgetting it exactly: the weights are those of a model that never saw it. A constant
     ridge on the diagonal, scaled by its mean, keeps the system positive definite whatever the data.
 
     Parameters
     ----------
-    balanced
-        Whether tasks count by their classes instead of by their images, so that a large one does not draw the images
-        of small ones to itself.
+    factor
+        (F + 1, F + 1): the lower Cholesky factor of the regularised Gram matrix over all tasks.
+    moments
+        (F + 1, classes of all tasks).
+    shares
+        For each task, what one of its images counts.
     """
-    images, classes = sum(float(piece.counts.sum()) for piece in pieces), sum(len(piece.counts) for piece in pieces)
-    size = len(pieces[0].moments)
-    gram, moments = torch.zeros(size, size, dtype=torch.float64), []
-    for piece in pieces:
-        weight = images / classes * len(piece.counts) / float(piece.counts.sum()) if balanced else 1.0
-        gram += weight * piece.gram()
-        moments.append(weight * piece.moments)
-    gram += RIDGE * float(gram.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
-    return torch.cholesky_solve(torch.cat(moments, 1), torch.linalg.cholesky(gram)).float()
+
+    factor: Tensor
+    moments: Tensor
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pieces: Sequence[PackedSums], *, balanced: bool = True) -> Self:
+        """The system of some tasks.
+
+        Parameters
+        ----------
+        balanced
+            Whether tasks count by their classes instead of by their images, so that a large one does not draw the
+            images of small ones to itself.
+        """
+        images, classes = sum(float(piece.counts.sum()) for piece in pieces), sum(len(piece.counts) for piece in pieces)
+        size = len(pieces[0].moments)
+        gram, moments, shares = torch.zeros(size, size, dtype=torch.float64), [], []
+        for piece in pieces:
+            share = images / classes * len(piece.counts) / float(piece.counts.sum()) if balanced else 1.0
+            gram += share * piece.gram()
+            moments.append(share * piece.moments)
+            shares.append(share)
+        gram += RIDGE * float(gram.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
+        return cls(torch.linalg.cholesky(gram), torch.cat(moments, 1), tuple(shares))
+
+    def weights(self) -> Tensor:
+        """(F + 1, classes of all tasks)."""
+        return torch.cholesky_solve(self.moments, self.factor)
+
+
+def solve(pieces: Sequence[PackedSums], *, balanced: bool = True) -> Tensor:
+    """The weights (F + 1, classes) of the `System` of some tasks, as float32."""
+    return System.of(pieces, balanced=balanced).weights().float()

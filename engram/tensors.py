@@ -43,15 +43,31 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, object], dict[str, Tensor]
     ------
     DamagedSnapshot, UnsupportedFormat
     """
+    header, found, tensors = _opened(kind, data)
+    if found != kind:
+        raise DamagedSnapshot(f"expected a {kind} file and found a {found} file")
+    return header, {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def kind_of(data: bytes) -> str:
+    """What `pack` was told that these bytes are.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    return _opened("model", data)[1]
+
+
+def _opened(wanted: str, data: bytes) -> tuple[dict[str, object], str, dict[str, Tensor]]:
+    """Header, kind and tensors; `wanted` is what errors call it."""
     try:
-        tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+        tensors = safetensors.torch.load(data)
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
         found, version = header.pop("kind"), header.pop("format")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedSnapshot(f"these bytes are no {kind} file: {error}") from error
+        raise DamagedSnapshot(f"these bytes are no {wanted} file: {error}") from error
     if version != FORMAT:
-        raise UnsupportedFormat(f"this {kind} was written in format {version}; this version reads format {FORMAT}")
-    if found != kind:
-        raise DamagedSnapshot(f"expected a {kind} file and found a {found} file")
-    return header, tensors
+        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads format {FORMAT}")
+    return header, str(found), tensors

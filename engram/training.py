@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram.augment import augmented
+from engram.course import Course
+from engram.course import batches as batches
 from engram.data import Examples
+from engram.journal import Stretch
 from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
 from engram.progress import Reporter
+from engram.trees import Tree
 
 OptimiserFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
 """Makes the optimiser of one run from the new engram's parameters, which are all it is ever handed."""
@@ -54,28 +58,33 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[torch.nn.Parameter]
             return AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
 
 
-def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Index vectors of at most `size`, shuffled if a generator is given. A last batch of one joins the one before."""
-    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    parts = list(torch.split(order, size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    yield from parts
-
-
 def norms(engram: Engram) -> list[nn.BatchNorm2d]:
     """The engram's normalisations."""
     return [module for module in engram.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @torch.no_grad()
-def measure(network: Network, engram: Engram, examples: Examples, device: torch.device | None = None) -> Measured:
-    """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`."""
+def measure(
+    network: Network,
+    engram: Engram,
+    examples: Examples,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+) -> Measured:
+    """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
+
+    Raises
+    ------
+    Cancelled
+        Only with a `reporter`.
+    """
     was_training = engram.training
     engram.eval()
     loss = correct = 0.0
     try:
         for chosen in batches(len(examples), EVALUATION_BATCH):
+            if reporter is not None:
+                reporter.check()
             images = pixels(examples.images[chosen].to(device))
             labels = examples.labels[chosen].to(device)
             logits = engram.logits(engram(images, network.prefix(images)))  # (B, classes)
@@ -107,6 +116,32 @@ class Run:
     def within(self, fraction: float) -> float:
         """How much of the phase is done when so much of the run is."""
         return self.share[0] + (self.share[1] - self.share[0]) * fraction
+
+
+@dataclass
+class Judged(Course):
+    """A course that returns to its best epoch."""
+
+    best: Measured = field(default_factory=lambda: Measured(math.inf, 0.0))
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    waited: int = 0
+    """Epochs since the best one."""
+
+    def judged(self, now: Measured) -> None:
+        """What was measured at the beginning, or after an epoch."""
+        if not self.best_state or now.loss < self.best.loss:
+            self.best, self.best_state, self.waited = now, copy.deepcopy(self.module.state_dict()), 0
+        else:
+            self.waited += 1
+
+    def state(self) -> dict[str, Tree]:
+        best = (astuple(self.best), self.best_state, self.waited)
+        return {**super().state(), "best": best}
+
+    def restore(self, state: dict[str, Tree]) -> None:
+        super().restore(state)
+        measured, self.best_state, self.waited = state["best"]
+        self.best = Measured(*measured)
 
 
 @dataclass
@@ -146,34 +181,52 @@ class Trainer:
 
     def fit(self, engram: Engram, run: Run) -> Measured:
         """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
-        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
-        optimiser = make(list(engram.parameters()))
-        size = self.batch_size
-        per_epoch = math.ceil(len(self.train) / size)
-        step, waited, running = 0, 0, 0.0
-        best = measure(self.network, engram, self.held_out, self.device)
-        best_state = copy.deepcopy(engram.state_dict())
-        units = sum(engram.units.values())
-        for epoch in range(1, run.epochs + 1):
-            engram.train()
-            for chosen in batches(len(self.train), size, self.generator):
-                for group in optimiser.param_groups:
-                    group["lr"] = run.rate(step, per_epoch)
-                loss = self._step(engram, optimiser, chosen, step)
-                running = loss if step == 0 else 0.9 * running + 0.1 * loss
-                step += 1
-                within = run.within(step / (per_epoch * run.epochs))
-                self.reporter.report(run.phase, within, epoch=epoch, loss=running, accuracy=best.accuracy, units=units)
-            now = measure(self.network, engram, self.held_out, self.device)
-            if now.loss < best.loss:
-                best, best_state, waited = now, copy.deepcopy(engram.state_dict()), 0
-            else:
-                waited += 1
-                if waited >= run.patience:
-                    break
-        engram.load_state_dict(best_state)
+        stretch = self.reporter.journal.stretch(run.phase)
+        if stretch.outcome is None:
+            best, state = self._trained(engram, run, stretch)
+            stretch.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
+        engram.load_state_dict(stretch.outcome["engram"])
+        self.generator.set_state(stretch.outcome["generator"])
         engram.eval()
-        return best
+        return Measured(*stretch.outcome["best"])
+
+    def _trained(self, engram: Engram, run: Run, stretch: Stretch) -> tuple[Measured, dict[str, Tensor]]:
+        """What was measured in the best epoch, and the engram's state then."""
+        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+        course = Judged(engram, make(list(engram.parameters())), self.generator)
+        if stretch.standing is None:
+            course.judged(self._judge(engram, self.held_out))
+        else:
+            course.restore(stretch.standing)
+        while course.epoch < run.epochs and course.waited < run.patience:
+            self._epoch(engram, course, run, stretch)
+            course.judged(self._judge(engram, self.held_out))
+            course.turn()
+            stretch.pause(course.state)
+        return course.best, course.best_state
+
+    def _epoch(self, engram: Engram, course: Judged, run: Run, stretch: Stretch) -> None:
+        """What is left of an epoch."""
+        size, units = self.batch_size, sum(engram.units.values())
+        per_epoch = math.ceil(len(self.train) / size)
+        engram.train()
+        for chosen in course.batches(len(self.train), size):
+            for group in course.optimiser.param_groups:
+                group["lr"] = run.rate(course.step, per_epoch)
+            course.stepped(self._step(engram, course.optimiser, chosen, course.step))
+            stretch.pause(course.state)
+            within = run.within(course.step / (per_epoch * run.epochs))
+            self.reporter.report(
+                run.phase, within, epoch=course.epoch + 1, loss=course.loss, accuracy=course.best.accuracy, units=units
+            )
+
+    def accuracy(self, engram: Engram, examples: Examples) -> float:
+        """The share of examples that an engram, once it is moved to the trainer's device, answers right."""
+        engram.to(self.device)
+        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
+
+    def _judge(self, engram: Engram, examples: Examples) -> Measured:
+        return measure(self.network, engram, examples, self.device, self.reporter)
 
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
         for norm in norms(engram):

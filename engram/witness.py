@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -14,6 +14,9 @@ from engram.chain import Chain, Signatures
 from engram.errors import DamagedSnapshot
 from engram.recogniser import Reading
 from engram.tensors import pack, unpack
+
+COMMONS = "commons."
+"""Before the names of the commons' tensors in a file."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,27 @@ class Witness:
         relevance makes a signature.
     chain
         Detectors for all tasks but the newest.
+    commons
+        The state of the commons that densities are over; none in models that an earlier version saved, until they
+        learn a task more.
     """
 
     readings: tuple[Reading, ...] = ()
     columns: tuple[Tensor, ...] = ()
     chain: Chain = field(default_factory=Chain)
+    commons: Mapping[str, Tensor] = field(default_factory=dict)
 
     def log_probabilities(self, signatures: Sequence[Tensor], count: int) -> Tensor:
         """(B, T): log of the calibrated probability of each task, as `Chain.log_probabilities`."""
         return self.chain.log_probabilities(signatures, count)
 
-    def p_values(self, features: Sequence[Tensor]) -> Tensor:
-        """(B, T): each task's conformal p-value, from its own features (B, F_t)."""
-        densities = [reading.density for reading in self.readings]
-        pairs = zip(densities, features, strict=True)
-        return torch.stack([density.p_value(density.distance(own)) for density, own in pairs], 1)
+    def p_values(self, features: Sequence[Tensor], common: Tensor) -> Tensor:
+        """(B, T): each task's conformal p-value, from its own features (B, F_t) or those of the commons (B, F)."""
+        columns = []
+        for reading, own in zip(self.readings, features, strict=True):
+            density = reading.density
+            columns.append(density.p_value(density.distance(common if reading.over == "commons" else own)))
+        return torch.stack(columns, 1)
 
     def check(self, signatures: Sequence[Signatures]) -> None:
         """Refuse signatures that are not those of this witness's tasks; raises DamagedSnapshot."""
@@ -59,7 +68,8 @@ class Witness:
         """The witness as bytes."""
         about, tensors = files.readings_told(self.readings)
         columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
-        return pack("witness", about, {**tensors, **columns, **self.chain.tensors()})
+        commons = {COMMONS + name: tensor for name, tensor in self.commons.items()}
+        return pack("witness", about, {**tensors, **columns, **commons, **self.chain.tensors()})
 
     @classmethod
     def load(cls, data: bytes) -> Self:
@@ -70,4 +80,5 @@ class Witness:
             columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
         except KeyError as error:
             raise DamagedSnapshot(f"the witness lacks {error}") from error
-        return cls(readings, columns, Chain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]))
+        commons = {name.removeprefix(COMMONS): tensor for name, tensor in tensors.items() if name.startswith(COMMONS)}
+        return cls(readings, columns, Chain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons)

@@ -12,19 +12,31 @@ from fastapi import FastAPI
 from engram.containers import ArchiveLimits
 from engram.images import ImageLimits
 from engram.runtime import configure
-from service import errors
+from service import documentation, errors
+from service.admission import Admission
+from service.backlog import BacklogWatch
 from service.bodies import BodyLimit
+from service.doors import Doors, scopes
 from service.draining import Draining
+from service.headers import AnswerHeaders
+from service.idempotency import Idempotency
 from service.images import Decoder
 from service.inference import Inference
+from service.keyring import Keyring
 from service.live import LiveModels
-from service.metrics import Metrics, RequestMetrics
+from service.metrics import Metrics
 from service.novelty import Novelty
+from service.quotas import Quotas
+from service.readiness import unready
+from service.requests import Requests, is_probe
+from service.room import Room
 from service.routes import explain, health, jobs, models, novelty, predict, tasks, versions
 from service.runtime import Runtime
 from service.settings import ServiceSettings
+from service.streams import Streams
 from service.submission import Submissions
 from service.wake import Waker
+from vault.keys import Limits
 from vault.vault import Vault
 
 
@@ -50,12 +62,27 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         version=version("engram"),
         description="Image models that keep learning and never forget.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # Its server spans are wanted; metrics are Prometheus's, and its log records would hold texts of errors.
+        telemetry={
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
+            "exclude": is_probe,
+        },
     )
+    app.state.settings = settings
+    documentation.install(app, lambda: scopes(app), settings.keys)
     errors.install(app)
     for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
-    app.add_middleware(BodyLimit, requests=settings.max_request_bytes, uploads=settings.max_upload_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(BodyLimit, settings=settings, metrics=metrics)
+    app.add_middleware(Admission, settings=settings, metrics=metrics)
+    app.add_middleware(AnswerHeaders)
+    # The last one added is the outermost.
+    app.add_middleware(Requests, metrics=metrics)
     return app
 
 
@@ -67,7 +94,10 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     waker = Waker(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
     watching = Novelty(live, vault.novelty, metrics)
+    backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, watching)
+    keyring = Keyring(vault.keys, settings.key_seconds)
+    quotas = Quotas(settings.redis_url, vault.jobs, key_limits(settings))
     runtime = Runtime(
         settings=settings,
         vault=vault,
@@ -77,22 +107,39 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         novelty=watching,
         decoder=Decoder(decoding, image_limits(settings), metrics),
         submissions=Submissions(vault, live, waker, archive_limits(settings), image_limits(settings)),
+        idempotency=Idempotency(vault),
         draining=Draining(settings.drain_seconds),
+        doors=Doors(keyring, quotas, settings.keys, settings.hosts),
+        quotas=quotas,
+        streams=Streams(settings, metrics),
+        uploads=Room(metrics, "uploads", "uploads are received", settings.max_uploads, settings.retry_after_seconds),
     )
     runtime.draining.install()
+    keyring.start()
     live.start()
     watching.start()
+    backlog.start()
+    metrics.room.set(settings.queue_images)
+    metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
     try:
         yield runtime
     finally:
         runtime.draining.begun = True
         runtime.draining.uninstall()
+        await backlog.close()
         await watching.close()
         await live.close()
+        await keyring.close()
+        await quotas.close()
         inference.close()
         decoding.shutdown(wait=True, cancel_futures=True)
         waker.close()
         vault.close()
+
+
+def key_limits(settings: ServiceSettings) -> Limits:
+    """What keys may use that have no limits of their own."""
+    return Limits(settings.requests_per_minute, settings.images_per_day, settings.open_jobs)
 
 
 def image_limits(settings: ServiceSettings) -> ImageLimits:

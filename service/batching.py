@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,8 +17,11 @@ from torch import Tensor
 
 from engram.answers import Answer, Observation
 from engram.memory import Memory
-from service.errors import Overloaded
+from service.errors import Overloaded, status_of
 from service.metrics import Metrics
+from vault import traces
+
+log = logging.getLogger("engram.service")
 
 
 class Served(Protocol):
@@ -58,6 +63,9 @@ class _Waiting:
     query: Query
     future: asyncio.Future[Reply]
     since: float = field(default_factory=time.monotonic)
+    asked: int = field(default_factory=time.time_ns)
+    ran: tuple[int, int, int] | None = None
+    """When its batch began and ended (nanoseconds since 1970), and the batch's images."""
 
 
 class Batcher:
@@ -66,7 +74,8 @@ class Batcher:
     A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
     to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
     another directly, and has room left, fill up. A query of more than `size` images is answered in several passes on
-    one version. `heard` is told of every batch in the event loop, after its clients.
+    one version. When a batch fails, its queries are tried one by one, so that only what is at fault fails. `heard` is
+    told of every batch in the event loop, after its clients.
     """
 
     def __init__(
@@ -109,8 +118,12 @@ class Batcher:
         self._queue.append(waiting)
         self._count(count)
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
-        return await waiting.future
+            # Batches belong to no single request: neither do their lines in the log.
+            self._runner = asyncio.create_task(self._run(), context=Context())
+        try:
+            return await waiting.future
+        finally:
+            _trace(waiting)
 
     def _count(self, images: int) -> None:
         self._images += images
@@ -157,17 +170,24 @@ class Batcher:
     async def _answer(self, batch: list[_Waiting]) -> None:
         queries = [waiting.query for waiting in batch]
         self._metrics.batches.observe(sum(len(q.images) for q in queries))
-        began = time.perf_counter()
+        began, moment = time.perf_counter(), time.time_ns()
         served: Served | None = None
         outcomes: list[Reply | Exception]
         try:
             loop = asyncio.get_running_loop()
             served, outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
-        except Exception as error:  # the whole batch: each of its clients is told, nobody else
-            outcomes = [error] * len(batch)
+        except Exception as error:
+            if len(batch) > 1 and status_of(error) is None:  # one of them may be to blame, which shall fail alone
+                log.exception("a batch of %d requests failed; each is tried by itself", len(batch))
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            outcomes = [self._no_memory() if _lacks_memory(error) else error] * len(batch)
         self._metrics.inference.observe(time.perf_counter() - began)
         answers: list[Answer] = []
+        ran = (moment, time.time_ns(), sum(len(q.images) for q in queries))
         for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.ran = ran
             if waiting.future.done():
                 continue
             if isinstance(outcome, Exception):
@@ -176,7 +196,28 @@ class Batcher:
                 waiting.future.set_result(outcome)
                 answers += outcome.answers if waiting.query.task is None else []
         if self._heard is not None and served is not None and answers:
-            self._heard(served, answers)
+            try:
+                self._heard(served, answers)
+            except Exception:  # the clients have their answers, and those that wait want theirs
+                log.exception("the answers of a batch could not be listened to")
+
+    def _no_memory(self) -> Overloaded:
+        self._metrics.refused.labels("memory").inc()
+        log.exception("there is not enough memory for a batch")
+        return Overloaded("There is not enough memory to answer this at present.", self._retry_after)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed; PyTorch has no class of its own for that on a processor."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+
+
+def _trace(waiting: _Waiting) -> None:
+    """The spans of a request that was answered, in its own context: the batch ran in that of many."""
+    if waiting.ran is not None:
+        began, ended, images = waiting.ran
+        traces.past("queue", waiting.asked, began, {"engram.images": len(waiting.query.images)})
+        traces.past("infer", began, ended, {"engram.batch.images": images})
 
 
 def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> tuple[Served, list[Reply | Exception]]:

@@ -6,7 +6,6 @@ Every command imports what it needs by itself, so that `engram --help` does not 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 from importlib.metadata import version
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from service import keys_cli
+from service.vault_cli import vault_app
 
 app = typer.Typer(
     name="engram",
@@ -23,11 +25,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(keys_cli.app)
+
+WithoutKeys = Annotated[
+    bool, typer.Option("--without-keys", help="Let everybody who can reach the address do everything.")
+]
+
 TUNING = {
     # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     # The most that glibc accepts.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    # An arena for every few threads keeps what it once held: with dozens of threads a process grows for hours.
+    "MALLOC_ARENA_MAX": "2",
     # Several small requests at once are served better by one thread each than each by all threads.
     "OMP_NUM_THREADS": "1",
     # Threads that wait for each other by spinning take processors from those they wait for: beside a busy service, a
@@ -45,10 +55,14 @@ def _tune() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
-def _log() -> None:
-    """Write the log to standard error as the worker does; `ENGRAM_LOG_LEVEL` says how much."""
-    level = os.environ.get("ENGRAM_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+def _observe() -> None:
+    """Write the log to standard error, and send spans where the environment says, as the worker does."""
+    from vault import logs, traces
+    from vault.settings import LogSettings
+
+    settings = LogSettings()
+    logs.configure(settings.log_level, settings.log_format)
+    traces.configure("engram-service")
 
 
 def _show_version(wanted: bool) -> None:
@@ -73,13 +87,16 @@ def serve(
     ),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    without_keys: WithoutKeys = False,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
     _tune()
-    _log()
+    _observe()
     from service.embedded import serve as run
+    from vault import traces
 
-    status = run(data, host, port)
+    status = run(data, host, port, without_keys=without_keys)
+    traces.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # All is stopped and closed by now. Python would spend seconds on taking torch apart, which whoever restarts the
@@ -91,14 +108,17 @@ def serve(
 def service(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    without_keys: WithoutKeys = False,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
     _tune()
-    _log()
+    _observe()
     from service.app import create_app
+    from service.listening import Unguarded, guarded
     from service.server import Server, listen, url
     from service.settings import ServiceSettings
     from service.stopping import Stopped, stop_on_signals
+    from vault import traces
 
     stop_on_signals()
     try:
@@ -108,12 +128,18 @@ def service(
         raise typer.Exit(1) from error
     with listening:
         address = url(listening)
+        try:
+            settings = guarded(ServiceSettings(), listening, without_keys=without_keys)
+        except Unguarded as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(1) from error
         server = Server(
-            create_app(ServiceSettings()),
+            create_app(settings),
             on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
         )
         with contextlib.suppress(Stopped):
             server.run(sockets=[listening])
+    traces.shutdown()
     raise typer.Exit(0 if server.started else 1)
 
 
@@ -144,6 +170,9 @@ def digits(
 
     write(output)
     typer.echo(f"Wrote five archives to {output}/ and held-out images to {output}/held-out/.")
+
+
+app.add_typer(vault_app, name="vault")
 
 
 def main() -> None:

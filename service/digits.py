@@ -70,5 +70,5 @@ def _archive(classes: dict[str, list[bytes]]) -> bytes:
     with zipfile.ZipFile(out, "w") as archive:
         for name, pngs in classes.items():
             for number, png in enumerate(pngs):
-                archive.writestr(f"{name}/{number:03}.png", png)
+                archive.writestr(zipfile.ZipInfo(f"{name}/{number:03}.png"), png)  # without the time of day
     return out.getvalue()

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -16,7 +17,9 @@ from typing import IO
 
 import redis
 
+from service.listening import Unguarded, guarded
 from service.processes import Child, Watch
+from service.settings import ServiceSettings
 from service.stopping import Stopped, stop_on_signals, undisturbed_end
 
 NICENESS = 5
@@ -198,12 +201,14 @@ class Embedded:
                     time.sleep(0.02)
 
 
-def serve(data: Path, host: str, port: int) -> int:
+def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> int:
     """Run everything until SIGINT or SIGTERM, then end it in order; returns the exit status.
+
+    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does.
 
     Must be called from the main thread, which gets the signals.
     """
-    from service.server import listen, url
+    from service.server import listen
 
     stop_on_signals()
     try:
@@ -211,23 +216,30 @@ def serve(data: Path, host: str, port: int) -> int:
             listening = listen(host, port)
         except OSError as error:
             raise EmbeddedError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
-        with listening, Embedded(data, url(listening)) as stack, undisturbed_end():
-            # What imports torch comes last, while the worker is starting up beside it.
-            from service.app import create_app
-            from service.server import Server
-            from service.settings import ServiceSettings
-
-            app = create_app(ServiceSettings(redis_url=stack.redis_url, store_url=stack.store_url))
-            address = url(listening)
-            server = Server(
-                app,
-                on_listening=lambda: print(f"Engram is listening on {address}", flush=True),
-                on_stopping=stack.begin_to_stop,
-            )
-            server.run(sockets=[listening])
-            return 0 if server.started else 1
-    except EmbeddedError as error:
+        with listening:
+            settings = ServiceSettings(store_url=str(data.absolute() / "store"))
+            return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
+    except (EmbeddedError, Unguarded) as error:
         print(error, file=sys.stderr)
         return 1
     except Stopped:
         return 0
+
+
+def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> int:
+    from service.server import url
+
+    with Embedded(data, url(listening)) as stack, undisturbed_end():
+        # What imports torch comes last, while the worker is starting up beside it.
+        from service.app import create_app
+        from service.server import Server
+
+        app = create_app(settings.model_copy(update={"redis_url": stack.redis_url}))
+        address = url(listening)
+        server = Server(
+            app,
+            on_listening=lambda: print(f"Engram is listening on {address}", flush=True),
+            on_stopping=stack.begin_to_stop,
+        )
+        server.run(sockets=[listening])
+        return 0 if server.started else 1

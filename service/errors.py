@@ -16,16 +16,67 @@ from starlette.requests import Request
 
 import engram.errors as learner
 import vault.errors as store
+from service.documentation import MEDIA_TYPE, methods
+from service.findings import findings, sentence
+from service.headers import COMMON
+from vault import logs
+from vault.redaction import redact
 
 log = logging.getLogger("engram.service")
 
-MEDIA_TYPE = "application/problem+json"
+
+HEADER = "X-Request-ID"
 
 
 class ServiceError(Exception):
     """Base of what only the HTTP interface can refuse."""
 
     code: ClassVar[str] = "service_error"
+
+
+class Unauthorized(ServiceError):
+    """No key, or none that opens anything; `given` tells which."""
+
+    code = "unauthorized"
+
+    def __init__(self, detail: str, *, given: bool) -> None:
+        super().__init__(detail)
+        error = ', error="invalid_token"' if given else ""
+        self.headers = {"WWW-Authenticate": f'Bearer realm="engram"{error}'}
+
+
+class Forbidden(ServiceError):
+    """A key that may not do this."""
+
+    code = "forbidden"
+
+    def __init__(self, detail: str, scope: str) -> None:
+        super().__init__(detail)
+        self.headers = {"WWW-Authenticate": f'Bearer realm="engram", error="insufficient_scope", scope="{scope}"'}
+
+
+class CrossSite(ServiceError):
+    code = "cross_site"
+
+
+class Misdirected(ServiceError):
+    code = "misdirected_request"
+
+
+class RateLimited(ServiceError):
+    """Too many requests for a key; `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RateLimited):
+    """More than a key may have of something; `retry_after` is in seconds."""
+
+    code = "quota_exceeded"
 
 
 class InvalidJson(ServiceError):
@@ -62,6 +113,12 @@ class UploadTooLarge(ServiceError):
     code = "upload_too_large"
 
 
+class SlowRequest(ServiceError):
+    """The client stopped sending, or nearly so."""
+
+    code = "request_timeout"
+
+
 class TooManyImages(ServiceError):
     code = "too_many_images"
 
@@ -88,6 +145,36 @@ class Overloaded(ServiceError):
         self.retry_after = retry_after
 
 
+class InvalidIdempotencyKey(ServiceError):
+    code = "invalid_idempotency_key"
+
+
+class IdempotencyKeyReused(ServiceError):
+    code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(ServiceError):
+    """The same request is being answered; `retry_after` is in seconds."""
+
+    code = "idempotency_in_progress"
+    retry_after: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        super().__init__("The first request under this Idempotency-Key is not answered yet.")
+
+
+class Stopping(ServiceError):
+    """The process ends before the request was answered."""
+
+    code = "stopping"
+
+
+class NoRoom(ServiceError):
+    """A disk is full."""
+
+    code = "no_room"
+
+
 class ModelUnavailable(ServiceError):
     """A model that is there but could not be loaded."""
 
@@ -95,6 +182,12 @@ class ModelUnavailable(ServiceError):
 
 
 STATUS: Mapping[type[Exception], int] = {
+    Unauthorized: 401,
+    Forbidden: 403,
+    CrossSite: 403,
+    Misdirected: 421,
+    RateLimited: 429,
+    QuotaExceeded: 429,
     InvalidJson: 400,
     InvalidMultipart: 400,
     InvalidRequest: 422,
@@ -102,12 +195,18 @@ STATUS: Mapping[type[Exception], int] = {
     UnsupportedMediaType: 415,
     RequestTooLarge: 413,
     UploadTooLarge: 413,
+    SlowRequest: 408,
     TooManyImages: 413,
     DataUriNotAllowed: 403,
     DataNotFound: 422,
     CertificateMissing: 404,
     Overloaded: 503,
     ModelUnavailable: 503,
+    NoRoom: 503,
+    InvalidIdempotencyKey: 422,
+    IdempotencyKeyReused: 422,
+    IdempotencyInProgress: 409,
+    Stopping: 503,
     learner.InvalidDefinition: 422,
     learner.InvalidOptions: 422,
     learner.InputError: 422,
@@ -148,15 +247,19 @@ STATUS: Mapping[type[Exception], int] = {
     store.InvalidPath: 500,
     store.InvalidName: 422,
     store.InvalidCursor: 422,
+    store.InvalidBundle: 422,
     store.NotFound: 500,
     store.UnknownModel: 404,
     store.UnknownVersion: 404,
     store.UnknownJob: 404,
+    store.UnknownKey: 404,
     store.AlreadyExists: 500,
     store.ModelExists: 409,
     store.JobExists: 409,
     store.Conflict: 409,
+    store.Unreadable: 500,
     store.Damaged: 500,
+    store.UnsupportedFormat: 500,
     store.JobOver: 409,
     store.LeaseLost: 409,
 }
@@ -201,32 +304,45 @@ def describe(error: Exception) -> dict[str, Any]:
         # What is damaged is for the log: paths and hashes mean nothing to the client.
         return problem(500, code, "Something stored is damaged or inconsistent; it has been logged.")
     extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
-    return problem(status, code, str(error) or code.replace("_", " "), **extra)
+    return problem(status, code, told(error) or code.replace("_", " "), **extra)
 
 
-def validation_errors(errors: Any) -> list[dict[str, Any]]:
-    """pydantic's findings without the values that caused them."""
-    return [{"loc": [str(part) for part in e["loc"]], "message": e["msg"], "type": e["type"]} for e in errors]
+def told(error: Exception) -> str:
+    """What of an error is the client's business: not which file or host failed, that is in the log."""
+    if isinstance(error, store.StoreUnavailable):
+        return "The storage cannot be used at present."
+    if isinstance(error, store.RedisUnavailable):
+        return "Redis cannot be used at present."
+    return redact(str(error))
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """A pydantic error as ours; `what` names the thing that does not fit."""
-    findings = validation_errors(error.errors(include_url=False, include_input=False, include_context=False))
-    first = findings[0]
-    return InvalidRequest(f"{what}: {'.'.join(first['loc'])}: {first['message']}", findings)
+    found = findings(error.errors())
+    return InvalidRequest(f"{what}: {sentence(found[0])}", found)
 
 
 def answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A problem document as a response."""
+    """A problem document as a response, with the id of the request that it answers."""
+    if (identity := logs.value("request_id")) is not None:
+        body = {**body, "request_id": identity}
     return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
-async def _on_known(request: Request, error: Exception) -> JSONResponse:
+def response(error: Exception) -> JSONResponse:
+    """The answer to an error, with `Retry-After` where coming back later may help."""
     body = describe(error)
-    if body["status"] >= 500 and not isinstance(error, Overloaded):
-        log.error("%s %s: %s", request.method, request.url.path, body["code"], exc_info=error)
     retry = getattr(error, "retry_after", 5 if body["status"] == 503 else None)
-    return answer(body, {"Retry-After": str(retry)} if retry is not None else None)
+    headers = {"Retry-After": str(retry)} if retry is not None else {}
+    return answer(body, headers | getattr(error, "headers", {}))
+
+
+async def _on_known(request: Request, error: Exception) -> JSONResponse:
+    found = response(error)
+    if found.status_code >= 500 and not isinstance(error, Overloaded):
+        code = getattr(error, "code", "internal_error")
+        log.error("%s", code, exc_info=error, extra={"code": code, "status": found.status_code})
+    return found
 
 
 def _is_json(media: str) -> bool:
@@ -235,17 +351,16 @@ def _is_json(media: str) -> bool:
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for this class alone"
-    findings = error.errors()
+    errors = error.errors()
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if any(e["loc"][0] == "body" for e in findings) and not _is_json(media):
+    if any(e["loc"][0] == "body" for e in errors) and not _is_json(media):
         return answer(describe(UnsupportedMediaType(f"{media or 'No content type'}: send application/json.")))
-    if any(e["type"] == "json_invalid" for e in findings):
+    if any(e["type"] == "json_invalid" for e in errors):
         return answer(describe(InvalidJson("The body is not JSON.")))
-    if any(e["type"] == "missing" and e["loc"] == ("body",) for e in findings):
+    if any(e["type"] == "missing" and e["loc"] == ("body",) for e in errors):
         return answer(describe(InvalidJson("There is no body.")))
-    where = validation_errors(findings)
-    first = where[0]
-    return answer(describe(InvalidRequest(f"{'.'.join(first['loc'])}: {first['message']}", where)))
+    found = findings(errors)
+    return answer(describe(InvalidRequest(sentence(found[0]), found)))
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -256,12 +371,17 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 400 and isinstance(error.__cause__, (RecursionError, ValueError)):
         return answer(describe(InvalidJson("The body is not JSON.")))
     code = _CODES.get(error.status_code, "http_error")
-    return answer(problem(error.status_code, code, str(error.detail)), error.headers)
+    # The framework knows one route of a path only, and there may be one for each method.
+    allow = {"Allow": ", ".join(methods(request.app, request.url.path))} if error.status_code == 405 else {}
+    return answer(problem(error.status_code, code, str(error.detail)), {**(error.headers or {}), **allow})
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return answer(describe(error))
+    body = describe(error)
+    log.error("nobody foresaw this", exc_info=error, extra={"code": body["code"], "status": 500})
+    # This is answered outside of all middleware, so that nothing else adds the headers.
+    identity = logs.value("request_id")
+    return answer(body, COMMON | ({HEADER: identity} if identity is not None else {}))
 
 
 def install(app: FastAPI) -> None:

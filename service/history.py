@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
 from service.errors import CertificateMissing
-from vault.errors import Conflict, UnknownModel
+from vault.errors import Conflict, ModelExists, UnknownModel, Unreadable
+from vault.idempotency import Claim
 from vault.log import Commit
 from vault.vault import Vault
 
@@ -25,7 +29,13 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
     InvalidDefinition, ModelExists
     """
     memory = Memory.create(definition)
-    model = vault.models.create(name, definition.model_dump(mode="json"))
+    try:
+        model = vault.models.create(name, definition.model_dump(mode="json"))
+    except ModelExists:
+        # What an earlier version stored lacks the fields that came later; they mean what their defaults say.
+        model = vault.models.get(name)
+        if _defined(model.definition) != definition:
+            raise
     if vault.log.head(name) is not None:
         return
     parts = snapshot.dump(memory)
@@ -42,6 +52,13 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
     except Conflict:
         return  # another replica was asked the same
     vault.events.publish_version(name, 0)
+
+
+def _defined(stored: Mapping[str, Any]) -> Definition | None:
+    try:
+        return Definition.model_validate(stored)
+    except ValidationError:
+        return None
 
 
 def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> tuple[Commit, bool]:
@@ -61,22 +78,58 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     return _append(vault, name, widened)
 
 
-def activate(vault: Vault, name: str, version: int) -> tuple[Commit, bool]:
+def activate(vault: Vault, name: str, version: int, claim: Claim | None = None) -> tuple[Commit, bool]:
     """Serve again what version `version` was; the version that does, and whether it is new: the head may do so already.
+
+    This is also the way out when the head is damaged: what is activated overrules it.
+
+    Parameters
+    ----------
+    claim
+        The request that asks; the version that it made before is answered with.
 
     Raises
     ------
-    UnknownModel, UnknownVersion
+    UnknownModel, UnknownVersion, Unreadable
     """
     target = vault.log.read(name, version)
     content = {field: getattr(target, field) for field in ("engrams", "recogniser", "kept", "certificate", "tasks")}
 
     def repeated(head: Commit) -> Commit:
+        # Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.
+        if claim and (
+            made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)
+        ):
+            raise _Made(made)
         # Room given since then stays given.
         served = {field: getattr(head, field) for field in content}
-        return head if served == content else head.following("activate", target=version, **content)
+        if served == content:
+            return head
+        return head.following("activate", target=version, request=claim.id if claim else None, **content)
 
-    return _append(vault, name, repeated)
+    try:
+        return _append(vault, name, repeated)
+    except _Made as there:
+        return there.commit, True
+    except Unreadable:
+        return _overrule(vault, name, target, claim)
+
+
+class _Made(Exception):
+    """The request has made its version already."""
+
+    def __init__(self, commit: Commit) -> None:
+        self.commit = commit
+
+
+def _overrule(vault: Vault, name: str, target: Commit, claim: Claim | None) -> tuple[Commit, bool]:
+    """Append what `target` was behind records that cannot be read."""
+    newest = vault.log.numbers(name)[-1]
+    request = claim.id if claim else None
+    after = replace(target, version=newest).following("activate", target=target.version, request=request)
+    vault.log.append(name, after)
+    vault.events.publish_version(name, after.version)
+    return after, True
 
 
 def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
@@ -85,7 +138,7 @@ def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
     if entry is None:
         return None
     after: int | None = None
-    while page := vault.log.list(name, after, 100, newest_first=True):
+    while page := vault.log.list(name, after, 100, newest_first=True, lenient=True):
         for commit in page:
             if commit.kind == "learn" and commit.task == task and commit.tasks[-1] == entry:
                 return commit

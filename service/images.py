@@ -17,7 +17,7 @@ from torch import Tensor
 from engram.definition import InputShape
 from engram.errors import ImageError
 from engram.images import ImageLimits, decode
-from service.bodies import read_json
+from service.bodies import parse_json
 from service.errors import (
     InvalidBase64,
     InvalidMultipart,
@@ -27,9 +27,49 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.metrics import Metrics
+from vault import traces
 
 Source = bytes | ServiceError
 """An image's bytes, or why there are none."""
+
+
+def asked(most: int | None = None) -> dict[str, Any]:
+    """How `read` is asked, for the document of the interface; for `most` images where that is certain."""
+    bounds = {"minItems": 1} | ({"maxItems": most} if most else {})
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": {"schema": {"type": "string", "format": "binary"}},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "array", **bounds, "items": {"type": "string", "format": "binary"}}
+                        },
+                    }
+                },
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["instances"],
+                        "properties": {
+                            "instances": {
+                                "type": "array",
+                                **bounds,
+                                "items": {
+                                    "type": "object",
+                                    "required": ["b64"],
+                                    "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+                                },
+                            }
+                        },
+                    }
+                },
+            },
+        }
+    }
 
 
 async def read(request: Request, most: int) -> list[Source]:
@@ -43,7 +83,7 @@ async def read(request: Request, most: int) -> list[Source]:
     if media == "multipart/form-data":
         sources = await _from_multipart(request, most)
     elif media == "application/json":
-        sources = _from_json(await read_json(request), most)
+        sources = _from_json(await _read_instances(request, most), most)
     elif media.startswith("image/") or media == "application/octet-stream":
         sources = [await request.body()]
     else:
@@ -56,8 +96,10 @@ async def read(request: Request, most: int) -> list[Source]:
 
 async def _from_multipart(request: Request, most: int) -> list[Source]:
     try:
-        form = await request.form(max_files=float("inf"), max_fields=16)
+        form = await request.form(max_files=most, max_fields=16)
     except HTTPException as error:
+        if error.detail.startswith("Too many files"):
+            raise TooManyImages(f"There are more than {most} images in one request.") from error
         raise InvalidMultipart(error.detail) from error
     parts = form.getlist("image")
     try:
@@ -67,6 +109,14 @@ async def _from_multipart(request: Request, most: int) -> list[Source]:
         return [await part.read() if isinstance(part, UploadFile) else part.encode() for part in parts]
     finally:
         await form.close()
+
+
+async def _read_instances(request: Request, most: int) -> Any:
+    """The body as JSON, unless it has far more in it than `most` instances: parsed, it would take 20 times its size."""
+    text = await request.body()
+    if sum(text.count(mark) for mark in (b"[", b"{", b",")) > 16 * (most + 1):
+        raise TooManyImages(f"The body has far more in it than {most} instances.")
+    return parse_json(text, "The body")
 
 
 def _from_json(body: Any, most: int) -> list[Source]:
@@ -103,7 +153,8 @@ class Decoder:
     async def decode(self, sources: Sequence[Source], shape: InputShape) -> list[Tensor | Exception]:
         """For each source its image (C, H, W) uint8, or the error that is its own."""
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(self._pool, self._one, source, shape) for source in sources))
+        with traces.span("decode", attributes={"engram.images": len(sources)}):
+            return await asyncio.gather(*(loop.run_in_executor(self._pool, self._one, one, shape) for one in sources))
 
     def _one(self, source: Source, shape: InputShape) -> Tensor | Exception:
         if isinstance(source, ServiceError):

@@ -17,6 +17,7 @@ from service.live import LiveModels, Loaded
 from service.metrics import Metrics
 from service.novelty import Novelty
 from service.settings import ServiceSettings
+from vault import traces
 
 
 class Inference:
@@ -91,10 +92,11 @@ class Inference:
         self._explaining += 1
         began = time.perf_counter()
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._explain_pool,
-                lambda: loaded.memory.explain(image, target=target, task=task, composite=composite),
-            )
+            with traces.span("explain"):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._explain_pool,
+                    lambda: loaded.memory.explain(image, target=target, task=task, composite=composite),
+                )
         finally:
             self._explaining -= 1
             self._metrics.heatmaps.observe(time.perf_counter() - began)

@@ -15,11 +15,13 @@ import torch
 
 from engram import snapshot
 from engram.definition import Definition
+from engram.errors import SnapshotError
 from engram.memory import Memory
 from service.errors import ModelUnavailable
 from service.metrics import Metrics
+from service.problems import Problem
 from service.settings import ServiceSettings
-from vault.errors import UnknownModel, VaultError
+from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
 from vault.log import Commit
 from vault.models import Model
 from vault.vault import Vault
@@ -29,6 +31,10 @@ log = logging.getLogger("engram.service")
 _RETRY_SECONDS = 5.0
 _LIST_SECONDS = 5.0
 """Between two listings of all models; new ones are told of by a notice, or met when a request names them."""
+_LOOK_SECONDS = 5.0
+"""How long a request waits for a look at the log; then it is answered with what is in service."""
+_HARMED = (Unreadable, NotFound, SnapshotError)
+"""What is wrong with stored bytes, and not with the way to them."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,53 @@ def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = Non
     return Loaded(model, commit, memory, blobs)
 
 
+def newest_whole(vault: Vault, model: Model, head: int, beside: Loaded | None) -> Loaded | None:
+    """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
+
+    Raises
+    ------
+    VaultError
+        The storage cannot be asked.
+    """
+    harmed: set[str] = set()
+    for number in reversed(vault.log.numbers(model.name)):
+        if beside is not None and number <= beside.version:
+            break
+        if number >= head:
+            continue
+        try:
+            commit = vault.log.read(model.name, number)
+            if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
+                return load(vault, model, commit, beside)
+        except UnknownModel:
+            raise
+        except _HARMED as error:
+            harmed.add(getattr(error, "path", None) or "")
+            log.error("model %s: version %d cannot be loaded either: %s", model.name, number, error)
+    return None
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What was found when a head was tried."""
+
+    problem: Problem
+    head: Commit | None
+    """None when its record could not be read."""
+    when: float
+
+    def recent(self, head: Commit | None) -> bool:
+        """Whether that head was tried a moment ago."""
+        return self.head == head and time.monotonic() - self.when < _RETRY_SECONDS
+
+
 class LiveModels:
-    """Keeps the newest version of every model in service.
+    """Keeps the newest version of every model in service that is whole.
 
     A notice wakes it, and it looks at the logs every `poll_seconds` in case a notice was lost. A version is built in a
-    thread of its own beside the one that answers; then one reference is replaced. A version that cannot be built is
-    logged, and the one before goes on answering.
+    thread of its own beside the one that answers; then one reference is replaced. While the head cannot be built, the
+    version before goes on answering; a process that has none takes the newest that is whole. What is wrong is told by
+    `problems`, and the head is tried again and again, so that it goes live once it is mended.
     """
 
     def __init__(self, vault: Vault, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -90,7 +137,7 @@ class LiveModels:
         self._metrics = metrics
         self._live: dict[str, Loaded] = {}
         self._older: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
-        self._failed: dict[str, tuple[Commit, float]] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
         self._tasks: list[asyncio.Task[None]] = []
@@ -123,7 +170,12 @@ class LiveModels:
     @property
     def failing(self) -> bool:
         """Whether some model is there and cannot be loaded at all."""
-        return any(name not in self._live for name in list(self._failed))
+        return any(name not in self._live for name in list(self._troubles))
+
+    def problems(self, name: str) -> list[Problem]:
+        """Why the model's newest version does not answer; empty when it does."""
+        trouble = self._troubles.get(name)
+        return [] if trouble is None else [trouble.problem]
 
     async def get(self, name: str) -> Loaded:
         """The live pair, loaded now if this process has not met the model yet.
@@ -138,7 +190,8 @@ class LiveModels:
             await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
         loaded = self._live.get(name)
         if loaded is None:
-            raise ModelUnavailable(f"The model {name} cannot be loaded at present.")
+            why = "".join(f" {problem.detail}" for problem in self.problems(name))
+            raise ModelUnavailable(f"The model {name} cannot be loaded at present.{why}")
         return loaded
 
     async def get_version(self, name: str, version: int) -> Loaded:
@@ -164,9 +217,10 @@ class LiveModels:
         return older
 
     async def refresh(self, name: str) -> None:
-        """Look at one model's log now."""
-        with contextlib.suppress(VaultError):
-            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        """Look at one model's log now; where that takes long, or fails, what is in service stays for the time being."""
+        look = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        with contextlib.suppress(VaultError, TimeoutError):
+            await asyncio.wait_for(look, _LOOK_SECONDS)
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
@@ -192,8 +246,8 @@ class LiveModels:
 
     def _sweep(self, whole: bool) -> None:
         """Bring the models that are known up to date, when `whole` all that are stored."""
-        names = {model.name for model in self._vault.models.list()} if whole else set(self._live) | set(self._failed)
-        for name in names | self._live.keys() | self._failed.keys():
+        names = {model.name for model in self._vault.models.list()} if whole else set(self._live) | set(self._troubles)
+        for name in names | self._live.keys() | self._troubles.keys():
             try:
                 self._refresh(name)
             except UnknownModel:
@@ -202,42 +256,78 @@ class LiveModels:
                 log.exception("model %s: its log cannot be read", name)
 
     def _drop(self, name: str) -> None:
-        self._failed.pop(name, None)
+        self._clear(name)
         if self._live.pop(name, None) is not None:
-            log.info("model %s is gone", name)
-            with contextlib.suppress(KeyError):
-                self._metrics.version.remove(name)
+            log.info("model %s is gone", name, extra={"model": name})
+            self._metrics.forget(name)
         self._metrics.live.set(len(self._live))
+
+    def _clear(self, name: str) -> None:
+        if self._troubles.pop(name, None) is not None:
+            log.info("model %s has no problem any more", name)
+        self._metrics.troubled.set(len(self._troubles))
+
+    def _note(self, name: str, problem: Problem, head: Commit | None) -> None:
+        known = self._troubles.get(name)
+        self._troubles[name] = _Trouble(problem, head, time.monotonic())
+        self._metrics.troubled.set(len(self._troubles))
+        if known is None or known.problem != problem:
+            log.error("model %s: %s", name, problem.detail)
 
     def _refresh(self, name: str) -> None:
         """Bring one model up to its head, in the loader's thread only; raises VaultError."""
         live = self._live.get(name)
+        known = self._troubles.get(name)
         try:
-            head = self._vault.log.head(name)
-            if head is None or (live is not None and head == live.commit):
+            try:
+                head = self._vault.log.head(name)
+            except Unreadable as error:
+                if known is None or not known.recent(None):
+                    self._note(name, Problem.of(error), None)
+                    self._fall_back(self._vault.models.get(name), 10**8, live)
                 return
-            failed, when = self._failed.get(name, (None, 0.0))
-            if failed == head and time.monotonic() - when < _RETRY_SECONDS:
+            if head is None or (live is not None and head == live.commit):
+                self._clear(name)
+                return
+            if known is not None and known.recent(head):
                 return
             model = self._vault.models.get(name)
         except UnknownModel:
             self._drop(name)
             raise
-        self._swap(model, head, live if live and live.model == model else None)
+        except Unreadable:
+            return  # the model's own record, which is noted
+        live = live if live and live.model == model else None
+        try:
+            self._swap(model, head, live)
+        except Exception as error:
+            if known is None or known.head != head:  # it is tried again and again
+                log.exception("model %s: version %d cannot be loaded", name, head.version)
+            self._metrics.swaps.labels("failed").inc()
+            self._note(name, Problem.of(error, head.version), head)
+            if isinstance(error, _HARMED):
+                self._fall_back(model, head.version, live)
+        else:
+            self._clear(name)
+
+    def _fall_back(self, model: Model, head: int, live: Loaded | None) -> None:
+        """Serve the newest version below `head` that is whole, unless it is in service already."""
+        loaded = newest_whole(self._vault, model, head, live)
+        if loaded is not None:
+            self._enter(loaded)
+            log.warning("model %s answers with version %d for the time being", model.name, loaded.version)
 
     def _swap(self, model: Model, head: Commit, live: Loaded | None) -> None:
         began = time.perf_counter()
-        try:
-            loaded = load(self._vault, model, head, live)
-        except Exception:
-            log.exception("model %s: version %d cannot be loaded; the one before goes on", model.name, head.version)
-            self._failed[model.name] = (head, time.monotonic())
-            self._metrics.swaps.labels("failed").inc()
-            return
-        self._live[model.name] = loaded
-        self._failed.pop(model.name, None)
+        loaded = load(self._vault, model, head, live)
+        self._enter(loaded)
+        seconds = time.perf_counter() - began
         self._metrics.swaps.labels("done").inc()
-        self._metrics.swap_seconds.observe(time.perf_counter() - began)
+        self._metrics.swap_seconds.observe(seconds)
+        about = {"model": model.name, "version": head.version, "duration_seconds": round(seconds, 6)}
+        log.info("model %s answers with version %d", model.name, head.version, extra=about)
+
+    def _enter(self, loaded: Loaded) -> None:
+        self._live[loaded.name] = loaded
         self._metrics.live.set(len(self._live))
-        self._metrics.version.labels(model.name).set(head.version)
-        log.info("model %s answers with version %d", model.name, head.version)
+        self._metrics.show(loaded.name, loaded.version, loaded.memory.capacity(), len(loaded.memory.tasks))

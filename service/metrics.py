@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engram.capacity import LayerCapacity
+from vault.metrics import Failures, build_info
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -17,6 +21,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.registry.register(Failures())
+        build_info(self.registry, version("engram"))
         self.requests = Histogram(
             "engram_http_request_duration_seconds",
             "Time from a request's first byte to its answer's last",
@@ -32,16 +38,36 @@ class Metrics:
             "engram_inference_duration_seconds", "Time of one batch", registry=self.registry, buckets=_SECONDS
         )
         self.waiting = Gauge("engram_queue_images", "Images waiting for a model", registry=self.registry)
+        self.room = Gauge(
+            "engram_queue_limit_images", "Images of one model that may wait, after which 503", registry=self.registry
+        )
         self.refused = Counter(
-            "engram_overloaded", "Requests refused since there was no room", ("kind",), registry=self.registry
+            "engram_refused_requests", "Requests refused since there was no room", ("kind",), registry=self.registry
         )
         self.images = Counter("engram_images", "Images decoded, by outcome", ("outcome",), registry=self.registry)
         self.heatmaps = Histogram(
             "engram_heatmap_duration_seconds", "Time of one heatmap", registry=self.registry, buckets=_SECONDS
         )
         self.uploads = Counter("engram_upload_bytes", "Training data received", registry=self.registry)
+        self._of_models()
+        self._of_jobs()
+
+    def _of_models(self) -> None:
         self.live = Gauge("engram_live_models", "Models that can answer", registry=self.registry)
+        self.troubled = Gauge(
+            "engram_troubled_models", "Models whose newest version cannot be loaded", registry=self.registry
+        )
         self.version = Gauge("engram_live_version", "Version that answers", ("model",), registry=self.registry)
+        self.tasks = Gauge("engram_live_tasks", "Tasks of the version that answers", ("model",), registry=self.registry)
+        self.capacity = Gauge(
+            "engram_capacity_used_ratio",
+            "Units owned by tasks, of the budget, in the layer that has least left",
+            ("model",),
+            registry=self.registry,
+        )
+        self.units = Gauge(
+            "engram_owned_units", "Units of all layers that tasks own", ("model",), registry=self.registry
+        )
         self.swaps = Counter(
             "engram_swaps", "Versions taken into service, by outcome", ("outcome",), registry=self.registry
         )
@@ -63,38 +89,40 @@ class Metrics:
             ("model",),
             registry=self.registry,
         )
+        self.judged = Counter(
+            "engram_judged_images",
+            "Images that were judged for novelty, since their task was not told",
+            ("model",),
+            registry=self.registry,
+        )
+
+    def _of_jobs(self) -> None:
         self.ready = Gauge("engram_ready", "Whether /readyz says 200", registry=self.registry)
+        self.open_jobs = Gauge(
+            "engram_open_jobs",
+            "Jobs without a result in the whole cluster; the same from each replica",
+            ("state",),
+            registry=self.registry,
+        )
+        self.oldest_job = Gauge(
+            "engram_oldest_waiting_job_seconds",
+            "Age of the oldest open job that no worker has taken up; the same from each replica",
+            registry=self.registry,
+        )
+
+    def show(self, model: str, version: int, capacity: Sequence[LayerCapacity], tasks: int) -> None:
+        """What answers for a model now."""
+        self.version.labels(model).set(version)
+        self.tasks.labels(model).set(tasks)
+        self.units.labels(model).set(sum(layer.units - layer.free for layer in capacity))
+        self.capacity.labels(model).set(max((1 - layer.free / layer.units for layer in capacity), default=0.0))
+
+    def forget(self, model: str) -> None:
+        """A model is gone, and so is all that had its name."""
+        for metric in (self.version, self.tasks, self.units, self.capacity):
+            with suppress(KeyError):
+                metric.remove(model)
 
     def text(self) -> bytes:
         """All of it in the text exposition format."""
         return generate_latest(self.registry)
-
-
-class RequestMetrics:
-    """ASGI middleware that times every request under its route's template."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        began = time.perf_counter()
-        self._metrics.in_flight.inc()
-        try:
-            await self._app(scope, receive, watched)
-        finally:
-            self._metrics.in_flight.dec()
-            route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if route != "unmatched" else "any"
-            self._metrics.requests.labels(method, route, str(status)).observe(time.perf_counter() - began)

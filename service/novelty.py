@@ -85,12 +85,14 @@ class Novelty:
         monitor, before, unknown = watch.monitor, watch.monitor.state, watch.monitor.unknown
         for answer in answers:
             monitor.add(answer.novelty, answer.known)
+        self._metrics.judged.labels(name).inc(len(answers))
         if monitor.unknown > unknown:
             self._metrics.unknown.labels(name).inc(monitor.unknown - unknown)
         if monitor.state != before:
             watch.since = now()
             self._show(watch)
-            log.info("model %s, version %d: %s", name, loaded.version, monitor.state)
+            about = {"model": name, "version": loaded.version}
+            log.info("what comes in is %s", monitor.state, extra=about)
 
     async def read(self, loaded: Loaded) -> dict[str, Any]:
         """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
@@ -140,7 +142,7 @@ class Novelty:
         gone = self._watches.keys() - live.keys()
         for name in gone:
             del self._watches[name]
-            for metric in (self._metrics.novelty, self._metrics.unknown):
+            for metric in (self._metrics.novelty, self._metrics.unknown, self._metrics.judged):
                 with contextlib.suppress(KeyError):
                     metric.remove(name)
         moment = time.monotonic()

@@ -9,13 +9,18 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Query
 from starlette.requests import Request
 
+from service.doors import Doors
 from service.draining import Draining
+from service.idempotency import Idempotency
 from service.images import Decoder
 from service.inference import Inference
 from service.live import LiveModels
 from service.metrics import Metrics
 from service.novelty import Novelty
+from service.quotas import Quotas
+from service.room import Room
 from service.settings import ServiceSettings
+from service.streams import Streams
 from service.submission import Submissions
 from vault.paging import decode_cursor, encode_cursor
 from vault.vault import Vault
@@ -35,10 +40,17 @@ class Runtime:
     novelty: Novelty
     decoder: Decoder
     submissions: Submissions
+    idempotency: Idempotency
     draining: Draining
+    doors: Doors
+    quotas: Quotas
+    streams: Streams
+    uploads: Room
+    """For uploads that are received side by side."""
 
 
-def _runtime(request: Request) -> Runtime:
+# Asynchronous, since dependencies that are not take one of the threads in which requests wait for the storage.
+async def _runtime(request: Request) -> Runtime:
     runtime = request.app.state.runtime
     assert isinstance(runtime, Runtime), "the app has not started: run its lifespan"
     return runtime
@@ -64,9 +76,11 @@ class Page:
         return kept, encode_cursor(key(kept[-1]))
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(max_length=1024)] = None,
+    after: Annotated[
+        str | None, Query(max_length=1024, description="`next` of the page before, and nothing else.")
+    ] = None,
 ) -> Page:
     return Page(limit, None if after is None else decode_cursor(after))
 

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engram.definition import Definition
+from engram.definition import Budget, Definition
 from engram.novelty import State
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TASK_NAME = r"^[^/\\\x00-\x1f\x7f]{1,100}$"
+"""Nearly all that `check_task_name` asks for."""
 _SEPARATORS = re.compile(r"[/\\]")
 
 
@@ -41,7 +43,7 @@ class BudgetRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    budget: float | dict[str, int]
+    budget: Budget
 
 
 class DataSource(BaseModel):
@@ -57,7 +59,7 @@ class TaskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: str = Field(json_schema_extra={"pattern": TASK_NAME})
     data: DataSource
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -86,6 +88,37 @@ class ModelSummary(BaseModel):
     created_at: str
 
 
+class Finding(BaseModel):
+    """One thing that does not fit, and where."""
+
+    loc: list[str]
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """What every refusal looks like (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    code: str
+    """Stable; for programs."""
+    request_id: str | None = None
+    errors: list[Finding] | None = None
+
+
+class ProblemAnswer(BaseModel):
+    """What keeps the newest version out of service."""
+
+    code: str
+    detail: str
+    version: int | None
+    object: str | None
+
+
 class ModelAnswer(BaseModel):
     """One model: its definition's fields beside what it has become."""
 
@@ -95,6 +128,10 @@ class ModelAnswer(BaseModel):
     version: int
     tasks: list[TaskSummary]
     capacity: list[Capacity]
+    exact: bool
+    """Whether what a task answers, when it is given, can never change again; else certificates measure how much did."""
+    problems: list[ProblemAnswer]
+    """Why a newer version than `version` does not answer; empty when there is none."""
     created_at: str
 
 
@@ -198,7 +235,8 @@ class WelchAnswer(BaseModel):
 
     reference_samples: int
     """Images of the reference so far; tests begin when it is complete."""
-    reference_mean: float
+    reference_mean: float | None
+    """Null before there is any of it."""
     window_mean: float | None
     p_value: float | None
     drift: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from vault.settings import VaultSettings
@@ -26,8 +28,40 @@ class ServiceSettings(VaultSettings):
     older_versions: int = Field(default=2, ge=1, le=64)
     """Versions other than the live ones that stay loaded after `?version=` asked for them."""
 
+    max_requests: int = Field(default=512, ge=1)
+    """Requests that are answered at once, health checks not counted; further ones are answered 503 at once."""
+    max_connections: int = Field(default=1000, ge=1)
+    """Connections that are open at once. One more closes the one that has been idle; when none is, it is told 503,
+    health checks excepted. Beyond twice as many, connections are closed without a word."""
+    event_clients: int = Field(default=256, ge=1)
+    """Event streams that are open at once; further ones are answered 503 at once."""
+    event_clients_per_job: int = Field(default=32, ge=1)
+    """Event streams of one job that are open at once."""
+
+    max_header_bytes: int = Field(default=32 * 2**10, ge=1024)
+    """Size of a request's first line and headers."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Within which a connection's first request begins, and any request's headers end."""
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    """How long an idle connection stays open. Behind a load balancer it should be longer than what that waits."""
+    slow_body_seconds: float = Field(default=20.0, gt=0)
+    """A body must bring at least `slow_body_bytes` in so many seconds of waiting for it, else the answer is 408."""
+    slow_body_bytes: int = Field(default=8192, ge=1)
+    """See `slow_body_seconds`."""
+    write_seconds: float = Field(default=30.0, gt=0)
+    """A client that takes nothing of its answer for so long is cut off; this also ends event streams nobody reads."""
+
+    max_bodies_bytes: int = Field(default=512 * 2**20, ge=1024)
+    """Bodies of all requests under way that are held in memory; uploads of training data are not among them."""
+    max_uploads: int = Field(default=8, ge=1)
+    """Uploads of training data that are received at once; further ones are answered 503 at once."""
+    max_spool_bytes: int = Field(default=8 * 2**30, ge=1024)
+    """Disk space that uploads under way may take in the temporary folder (`TMPDIR`)."""
+
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024)
-    """Size of a request's body, uploads of training data excepted."""
+    """Size of a request's body that brings images."""
+    max_document_bytes: int = Field(default=2**20, ge=1024)
+    """Size of any other request's body, uploads of training data excepted."""
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1024)
     """Size of a request that uploads training data."""
     max_images_per_request: int = Field(default=256, ge=1)
@@ -48,8 +82,25 @@ class ServiceSettings(VaultSettings):
     """Prefixes (`s3://bucket/folder/`, `file:///folder/`) under which `data.uri` may name training data; none by
     default, since whoever may name a file may read it through the model."""
 
+    keys: Literal["auto", "required", "off"] = "auto"
+    """Whether requests need an API key. `auto`: on every address but loopback, and there too from the moment when there
+    is a key; without one, `engram serve` and `engram service` do not listen on any other address. `off`: never."""
+    key_seconds: float = Field(default=2.0, gt=0, le=60)
+    """How often the keys are read anew: a revoked key works no longer than that."""
+    hosts: tuple[str, ...] = ()
+    """Host names, as JSON, that requests without a key may be meant for. By default any; on loopback only this
+    machine's own, so that no web page can lead its readers' browsers here under a name of its own."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Of a key that has no such limit of its own; no limit by default."""
+    images_per_day: int | None = Field(default=None, ge=1)
+    """Predicted or explained with a key that has no such limit of its own."""
+    open_jobs: int | None = Field(default=None, ge=1)
+    """Queued or running jobs of a key that has no such limit of its own."""
+
     poll_seconds: float = Field(default=0.5, gt=0, le=60)
     """How often the commit logs are looked at for versions whose notice was lost."""
+    backlog_seconds: float = Field(default=10.0, gt=0, le=3600)
+    """Between two looks at how many jobs are open, for Prometheus."""
     ping_seconds: float = Field(default=15.0, gt=0)
     """Between pings of an event stream."""
     retry_after_seconds: int = Field(default=1, ge=1)
@@ -57,3 +108,6 @@ class ServiceSettings(VaultSettings):
     drain_seconds: float = Field(default=0.5, ge=0, le=300)
     """Between the signal to stop, when `/readyz` turns 503, and the moment connections are refused. Behind a load
     balancer it should be longer than two of its probes."""
+    grace_seconds: int = Field(default=20, ge=1, le=3600)
+    """What requests under way, uploads among them, may take after that; then they are answered 503. Event streams end
+    at once. With `drain_seconds` it should be less than what the process is given until it is killed."""

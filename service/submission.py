@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 from anyio import to_thread
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from engram.archives import inspect, probe
@@ -22,9 +27,12 @@ from service.errors import DataNotFound, DataUriNotAllowed, InvalidRequest, inva
 from service.live import LiveModels
 from service.schemas import check_task_name
 from service.wake import Waker
-from vault.errors import InvalidName
+from vault import logs, traces
+from vault.errors import InvalidName, StoreUnavailable, UnknownJob
 from vault.jobs import Job
 from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
 
 
 def task_name(name: str) -> str:
@@ -77,27 +85,70 @@ class Submissions:
         self._waker = waker
         self._limits = limits
         self._image_limits = image_limits
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Gone as soon as nobody submits for the model."""
 
-    async def from_file(self, model: str, name: str, path: Path, options: LearnOptions) -> Job:
+    async def reachable(self) -> None:
+        """Whether jobs can be worked on at all.
+
+        A job that is stored is accepted, and done once Redis is there again; nothing is stored while it is known to be
+        away, so that a client learns of the outage before it sends its data, and has nothing to take back.
+
+        Raises
+        ------
+        RedisUnavailable
+        """
+        await to_thread.run_sync(self._vault.ping_redis)
+
+    async def from_file(
+        self, model: str, name: str, path: Path, options: LearnOptions, caller: str, job_id: str | None = None
+    ) -> Job:
         """A job to learn the task `name` from the archive at `path`, which is stored.
+
+        Parameters
+        ----------
+        caller
+            Whose it is.
+        job_id
+            The id that it is to have; the job that has it already is answered with.
 
         Raises
         ------
         ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
+        if (made := await self._made(job_id)) is not None:
+            return made
         await self._look_through(model, path)
         async with self._lock(model):
-            lineage = await self._admit(model, name)
+            try:
+                lineage = await self._admit(model, name)
+            except TaskExists:
+                # By this very job, when another replica was asked the same and was faster.
+                if (made := await self._made(job_id)) is not None:
+                    return made
+                raise
             data = await to_thread.run_sync(self._vault.objects.put_file, path)
             try:
-                return await self._submit(model, name, data, options, lineage)
+                job = await self._submit(model, name, data, options, lineage, caller, job_id)
+            except StoreUnavailable:
+                # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
+                raise
             except BaseException:
                 await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
                 raise
+            if job.data != data:
+                await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
+            return job
 
-    async def from_uri(self, model: str, name: str, uri: str, options: LearnOptions) -> Job:
+    async def from_uri(
+        self, model: str, name: str, uri: str, options: LearnOptions, caller: str, job_id: str | None = None
+    ) -> Job:
         """A job to learn the task `name` from the archive at `uri`, which is left where it is.
+
+        Parameters
+        ----------
+        caller, job_id
+            As in `from_file`.
 
         Raises
         ------
@@ -105,14 +156,29 @@ class Submissions:
             No file is there; what lies in a bucket is looked at by the worker.
         ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
+        if (made := await self._made(job_id)) is not None:
+            return made
         if uri.startswith("file://"):
             path = Path(uri.removeprefix("file://"))
             if not path.is_file():
                 raise DataNotFound(f"There is no file at {uri}.")
             await self._look_through(model, path)
         async with self._lock(model):
-            lineage = await self._admit(model, name)
-            return await self._submit(model, name, uri, options, lineage)
+            try:
+                lineage = await self._admit(model, name)
+            except TaskExists:
+                if (made := await self._made(job_id)) is not None:
+                    return made
+                raise
+            return await self._submit(model, name, uri, options, lineage, caller, job_id)
+
+    async def _made(self, job_id: str | None) -> Job | None:
+        """The job that was made under this id before."""
+        if job_id is None:
+            return None
+        with suppress(UnknownJob):
+            return await to_thread.run_sync(self._vault.jobs.get, job_id)
+        return None
 
     async def _look_through(self, model: str, path: Path) -> None:
         """Look at an archive's entries and try its first images."""
@@ -128,6 +194,7 @@ class Submissions:
 
     async def _admit(self, model: str, name: str) -> str:
         """The lineage of the model, when it can learn a task called so."""
+        await self.reachable()
         await self._live.refresh(model)
         loaded = await self._live.get(model)
         loaded.memory.admit(name)
@@ -135,8 +202,17 @@ class Submissions:
             raise TaskExists(f"A job that learns {name!r} is open already.")
         return loaded.model.lineage
 
-    async def _submit(self, model: str, name: str, data: str, options: LearnOptions, lineage: str) -> Job:
+    async def _submit(
+        self, model: str, name: str, data: str, options: LearnOptions, lineage: str, caller: str, job_id: str | None
+    ) -> Job:
         chosen = options.model_dump(mode="json")
-        job = await to_thread.run_sync(lambda: self._vault.jobs.submit(model, name, data, chosen, lineage=lineage))
-        await to_thread.run_sync(self._waker.wake, model)
+        with traces.span("job submit", kind=SpanKind.PRODUCER, attributes={"engram.model": model}) as span:
+            # The worker's lines and spans lead back to this request by what the record keeps.
+            asked = {"request_id": logs.value("request_id"), "caller": caller, **traces.carrier()}
+            submit = partial(self._vault.jobs.submit, job_id=job_id, lineage=lineage, extra=asked)
+            job = await to_thread.run_sync(submit, model, name, data, chosen)
+            span.set_attribute("engram.job.id", job.id)
+            logs.bind(job_id=job.id)
+            log.info("job %s is to learn %s", job.id, name, extra={"model": model, "task": name})
+            await to_thread.run_sync(self._waker.wake, model)
         return job

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -13,8 +15,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import InvalidMultipart, InvalidRequest
+from service.errors import InvalidMultipart, InvalidRequest, NoRoom
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIELD_BYTES = 2**20
 _HEADERS = 32
 _PARTS = 16
@@ -30,6 +33,8 @@ class Upload:
         self.fields: dict[str, str] = {}
         self.has_data = False
         self.size = 0
+        self.digest = hashlib.sha256()
+        """Of the `data` part, made while it arrives."""
 
 
 class _Collector:
@@ -103,15 +108,27 @@ async def receive(request: Request) -> AsyncIterator[Upload]:
         The body is not what its content type says, ends early, or has parts without bound.
     InvalidRequest
         There are two names, or two parts with options.
+    NoRoom
+        The disk for temporary files is full.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidMultipart("The content type names no boundary.")
-    with tempfile.NamedTemporaryFile(prefix="engram-upload-") as file:
+    with _room(), tempfile.NamedTemporaryFile(prefix="engram-upload-") as file:
         upload = Upload(Path(file.name))
         await _parse(request, upload, boundary, file.file)
         yield upload
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoom("There is no room for the upload at present.") from error
+        raise
 
 
 async def _parse(request: Request, upload: Upload, boundary: bytes, file: IO[bytes]) -> None:
@@ -142,4 +159,9 @@ async def _parse(request: Request, upload: Upload, boundary: bytes, file: IO[byt
 async def _write(upload: Upload, collector: _Collector, file: IO[bytes]) -> None:
     data, collector.pending = bytes(collector.pending), bytearray()
     upload.size += len(data)
-    await to_thread.run_sync(file.write, data)
+
+    def keep() -> None:
+        file.write(data)
+        upload.digest.update(data)
+
+    await to_thread.run_sync(keep)

@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -21,8 +22,8 @@ from moto.server import ThreadedMotoServer
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
-_BUCKET = "engram-tests"
-_AWS = {
+BUCKET = "engram-tests"
+AWS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_REGION": "us-east-1",
@@ -113,9 +114,9 @@ def vault(vault_settings: VaultSettings) -> Iterator[Vault]:
         yield vault
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """URL of a server that speaks S3."""
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3, with an empty bucket; its URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -124,14 +125,21 @@ def s3_endpoint() -> Iterator[str]:
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,
-        region_name=_AWS["AWS_REGION"],
-        aws_access_key_id=_AWS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=_AWS["AWS_SECRET_ACCESS_KEY"],
+        region_name=AWS["AWS_REGION"],
+        aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
     )
-    client.create_bucket(Bucket=_BUCKET)
+    client.create_bucket(Bucket=BUCKET)
     client.close()
     yield endpoint
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """URL of a server that speaks S3."""
+    with s3_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -139,10 +147,10 @@ def s3_settings(s3_endpoint: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
     """Settings of a vault in an empty part of a bucket; the credentials are in the environment."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in _AWS.items():
+    for name, value in AWS.items():
         monkeypatch.setenv(name, value)
     return VaultSettings(
-        store_url=f"s3://{_BUCKET}/{uuid.uuid4().hex}",
+        store_url=f"s3://{BUCKET}/{uuid.uuid4().hex}",
         redis_url=redis_url,
         s3_endpoint=s3_endpoint,
         lease_seconds=5,

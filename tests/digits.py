@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from io import BytesIO
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import numpy
 from PIL import Image
@@ -49,7 +49,8 @@ def archive(digits: tuple[int, ...], count: int = 60, extra: dict[str, bytes] | 
     with ZipFile(file, "w") as packed:
         for digit in digits:
             for index in range(count):
-                packed.writestr(f"digit-{digit}/{index:03d}.png", png(digit, index))
+                # An entry's own time would make other bytes of the same images.
+                packed.writestr(ZipInfo(f"digit-{digit}/{index:03d}.png"), png(digit, index))
         for path, data in (extra or {}).items():
-            packed.writestr(path, data)
+            packed.writestr(ZipInfo(path), data)
     return file.getvalue()

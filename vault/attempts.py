@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-from vault.errors import AlreadyExists, LeaseLost, NotFound
+from vault.errors import AlreadyExists, LeaseLost, NotFound, Unreadable
 from vault.moment import now
 from vault.objects import Objects
+
+log = logging.getLogger("engram.vault")
 
 _RELEASED = "-released"
 
@@ -62,9 +65,17 @@ class Attempts:
         found = []
         for number in sorted({number for number, suffix in names if not suffix}):
             with suppress(NotFound):
-                document = self._objects.get_json(_path(job_id, number))
-                found.append(Attempt(number, document["owner"], document["started_at"], number in released))
+                found.append(self._read(job_id, number, number in released))
         return found
+
+    def _read(self, job_id: str, number: int, released: bool) -> Attempt:
+        try:
+            document = self._objects.get_json(_path(job_id, number))
+        except Unreadable as error:
+            # That it was made is all that counts; else the job would never come to an end.
+            log.error("of attempt %d at job %s only the number is known: %s", number, job_id, error)
+            document = {}
+        return Attempt(number, document.get("owner", ""), document.get("started_at", ""), released)
 
     def _names(self, job_id: str) -> list[tuple[int, str]]:
         names = [path.rsplit("/", 1)[1] for path in self._objects.list(f"jobs/{job_id}/attempts")]

@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, ConnectionError, RedisError, T
 from redis.retry import Retry
 
 from vault.errors import RedisUnavailable
+from vault.metrics import count_failure
 
 PREFIX = "engram:"
 """Begins every key."""
@@ -54,8 +55,11 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
+        count_failure("redis", "unavailable")
         raise RedisUnavailable(f"Redis refuses the credentials: {error}") from error
     except RedisError as error:
+        count_failure("redis", "unavailable")
         raise RedisUnavailable(f"Redis cannot be used: {error}") from error
     except OSError as error:
+        count_failure("redis", "unavailable")
         raise RedisUnavailable(f"Redis cannot be reached: {error}") from error

@@ -1,16 +1,66 @@
-"""JSON documents as bytes."""
+"""JSON documents as bytes, with a seal by which damage and formats of the future are noticed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from vault.errors import Damaged, UnsupportedFormat
+
+FORMAT = 1
+"""Version of every record. A reader refuses what is newer, and takes what has no seal for older than seals."""
+
+_SEAL = "seal"
+
 
 def encode(document: Mapping[str, Any]) -> str:
     """A JSON object as text; numbers that JSON does not know (infinities, NaN) become null."""
     return json.dumps(_finite(document), allow_nan=False, ensure_ascii=False)
+
+
+def seal(document: Mapping[str, Any]) -> bytes:
+    """A JSON object as bytes, with a field `seal`: the format, and a SHA-256 of everything else."""
+    content = _finite(document)
+    return encode({**content, _SEAL: {"format": FORMAT, "sha256": _digest(content)}}).encode()
+
+
+def unseal(path: str, data: bytes) -> dict[str, Any]:
+    """The inverse of `seal`; `path` is what errors name.
+
+    Raises
+    ------
+    Damaged
+        It is not JSON, no JSON object, or not what was sealed.
+    UnsupportedFormat
+        It was written by a later release.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"it is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise Damaged(path, "it is not a JSON object")
+    if _SEAL not in document:
+        return document
+    told = document.pop(_SEAL)
+    version = told.get("format") if isinstance(told, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise Damaged(path, "its seal names no format")
+    if version > FORMAT:
+        raise UnsupportedFormat(path, f"it is of format {version}, and {FORMAT} is the newest known")
+    if told.get("sha256") != _digest(document):
+        raise Damaged(path, "it is not what was sealed")
+    return document
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the one way to write it: sorted keys, no spaces."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # What JSON can name and UTF-8 cannot write, a lone surrogate, must not be an error of its own.
+    return hashlib.sha256(plain.encode(errors="surrogatepass")).hexdigest()
 
 
 def _finite(value: Any) -> Any:

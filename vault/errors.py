@@ -6,15 +6,19 @@
       InvalidPath                   an object cannot be called so
       InvalidName                   a model cannot be called so
       InvalidCursor                 not a cursor that a page was given with
+      InvalidBundle                 not a file that a model was exported to
       NotFound                      no object of that path
         UnknownModel                no model of that name
         UnknownVersion              the model's log has no such number
         UnknownJob                  no job of that id
+        UnknownKey                  no API key of that id
       AlreadyExists                 an object of that path is there, and objects are written once
         ModelExists                 the name is taken by another definition
         JobExists                   the id is taken by another request
         Conflict                    another writer published that version first
-      Damaged                       stored bytes are not what was written; the message names the object
+      Unreadable                    a stored object cannot be understood; `path` names it
+        Damaged                     its bytes are not what was written
+        UnsupportedFormat           a later release wrote it
       JobOver                       the job has a result already
       LeaseLost                     another owner holds the lease, or a later attempt has begun
 
@@ -24,6 +28,8 @@ Each has a stable `code`, which the HTTP interface repeats.
 from __future__ import annotations
 
 from typing import ClassVar
+
+from vault.metrics import count_failure
 
 
 class VaultError(Exception):
@@ -52,8 +58,18 @@ class InvalidCursor(VaultError):
     code = "invalid_cursor"
 
 
+class InvalidBundle(VaultError):
+    code = "invalid_bundle"
+
+
 class NotFound(VaultError):
+    """No object of that path, which `path` repeats where it is known."""
+
     code = "not_found"
+
+    def __init__(self, detail: str, path: str | None = None) -> None:
+        super().__init__(detail)
+        self.path = path
 
 
 class UnknownModel(NotFound):
@@ -87,17 +103,27 @@ class UnknownJob(NotFound):
         self.job = job
 
 
+class UnknownKey(NotFound):
+    """There is no API key of that id."""
+
+    code = "unknown_key"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no key {key[:120]!r}.")
+        self.key = key
+
+
 class AlreadyExists(VaultError):
     code = "already_exists"
 
 
 class ModelExists(AlreadyExists):
-    """The name is taken by a model of another definition."""
+    """The name is taken by another model."""
 
     code = "model_exists"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"There is a model called {model} already, and its definition is another.")
+    def __init__(self, model: str, why: str = "and its definition is another") -> None:
+        super().__init__(f"There is a model called {model} already, {why}.")
         self.model = model
 
 
@@ -122,14 +148,34 @@ class Conflict(AlreadyExists):
         self.version = version
 
 
-class Damaged(VaultError):
+class Unreadable(VaultError):
+    """A stored object cannot be understood."""
+
+    code = "unreadable"
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(detail)
+        self.path = path
+
+
+class Damaged(Unreadable):
     """Stored bytes are not what was written."""
 
     code = "damaged"
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"The object {path} is damaged: {reason}.")
-        self.path = path
+        super().__init__(path, f"The object {path} is damaged: {reason}.")
+        # Here, since damage is found in many places and told of in as many ways.
+        count_failure("store", "damaged")
+
+
+class UnsupportedFormat(Unreadable):
+    """A later release wrote it."""
+
+    code = "unsupported_format"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, f"The object {path} cannot be read by this release: {reason}.")
 
 
 class JobOver(VaultError):

@@ -27,8 +27,8 @@ class Folder:
     def __init__(self, root: Path, store: LocalStore) -> None:
         self._root = root
         self._store = store
-        self._flushed: set[Path] = set()
-        """Folders whose own names are known to be on the disk."""
+        self._flushed: dict[Path, int] = {}
+        """The inodes of folders whose own names are known to be on the disk: one may be removed and made anew."""
         self._lock = threading.Lock()
         self._remove_left_overs()
 
@@ -56,13 +56,20 @@ class Folder:
         folder = (self._root / path).parent
         _flush(folder)
         while folder != self._root:
+            inode = os.stat(folder).st_ino
             with self._lock:
-                if folder in self._flushed:
+                if self._flushed.get(folder) == inode:
                     return
             _flush(folder.parent)
             with self._lock:
-                self._flushed.add(folder)
+                self._flushed[folder] = inode
             folder = folder.parent
+
+    def remove_empty(self, path: str) -> None:
+        """Remove the empty folders below a folder, and itself; for those that nothing is ever written to again."""
+        for folder, _, _ in os.walk(self._root / path, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
 
     def _remove_left_overs(self) -> None:
         """Files of writers that were killed before they could give them their names."""

@@ -14,8 +14,8 @@ _ABANDONED = timedelta(hours=1)
 class JobIndex:
     """Empty objects that name jobs; written before the job's request, so that no job is without them.
 
-    `open/{model}/{id}` until the job has a result; `recent/all/{id'}` and `recent/of/{model}/{id'}` for good, with ids
-    turned round so that the newest come first.
+    `open/{model}/{id}` until the job has a result; `recent/all/{id'}` and `recent/of/{model}/{id'}` as long as there is
+    the job, with ids turned round so that the newest come first.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -29,6 +29,11 @@ class JobIndex:
     def close(self, model: str, job_id: str) -> None:
         """The job is over."""
         self._objects.delete(_open(model, job_id))
+
+    def remove(self, model: str, job_id: str) -> None:
+        """The job is no more."""
+        for path in (_open(model, job_id), f"recent/all/{inverted(job_id)}", f"recent/of/{model}/{inverted(job_id)}"):
+            self._objects.delete(path)
 
     def close_abandoned(self, model: str, job_id: str) -> None:
         """The job has no request; unless its submission may be under way, none will come."""

@@ -33,6 +33,11 @@ def new_job_id() -> str:
     return f"{_clock.tick():016x}{secrets.token_hex(8)}"
 
 
+def given_at(job_id: str) -> float:
+    """When an id was given, in seconds since 1970."""
+    return (int(job_id, 16) >> 80) / 1000
+
+
 def is_job_id(text: str) -> bool:
     """Whether a job can have this id."""
     return _ID.fullmatch(text) is not None

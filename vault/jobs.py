@@ -7,7 +7,6 @@ import threading
 from builtins import list as List
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -23,6 +22,7 @@ from vault.errors import (
     StoreUnavailable,
     UnknownJob,
     UnknownModel,
+    Unreadable,
 )
 from vault.events import FINAL, Events
 from vault.index import JobIndex
@@ -32,6 +32,7 @@ from vault.models import is_model_name
 from vault.moment import now
 from vault.objects import Objects
 from vault.progress import ProgressBoard
+from vault.readers import each
 from vault.records import JobRecords
 
 log = logging.getLogger("engram.vault")
@@ -40,7 +41,6 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 _REMEMBERED = 4096
-_URI_MARK = "://"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Job:
     @property
     def uploaded(self) -> bool:
         """Whether its data lies in the store, to be deleted when the job is over."""
-        return _URI_MARK not in self.data
+        return "://" not in self.data
 
 
 class Jobs:
@@ -141,7 +141,7 @@ class Jobs:
         job_id = job_id or new_job_id()
         if not is_job_id(job_id):
             raise UnknownJob(job_id)
-        request = {
+        request: dict[str, Any] = {
             "id": job_id,
             "model": model,
             "task": task,
@@ -162,7 +162,7 @@ class Jobs:
                 raise JobExists(job_id) from None
             return there
         self._events.publish(job_id, {"state": "queued"})
-        return self.get(job_id)
+        return Job(**request)
 
     def get(self, job_id: str) -> Job:
         """A job by id; raises UnknownJob."""
@@ -201,12 +201,10 @@ class Jobs:
         for (name, job_id), job in zip(pairs, self._get_all([job_id for _, job_id in pairs]), strict=True):
             if isinstance(job, UnknownJob):
                 self._index.close_abandoned(name, job_id)
-            elif isinstance(job, Damaged):
-                continue
-            elif job.over:
+            elif isinstance(job, Job) and job.over:
                 # Whoever wrote the result died before it could do this.
-                self._index.close(name, job_id)
-            else:
+                self._clear(job)
+            elif isinstance(job, Job):
                 found.append(job)
         return found
 
@@ -231,9 +229,7 @@ class Jobs:
         # A worker writes its attempt and looks for a cancel afterwards; here it is the other way round. So one of the
         # two sees the other.
         if self._attempts.last(job_id) == 0:
-            return self.finish(
-                job_id, "cancelled", error={"code": "cancelled", "detail": "The job was cancelled."}, delete_upload=True
-            )
+            return self.finish(job_id, "cancelled", error={"code": "cancelled", "detail": "The job was cancelled."})
         self._events.publish(job_id, {"state": job.state, "cancel_requested": True})
         return self.get(job_id)
 
@@ -264,8 +260,9 @@ class Jobs:
     def release_attempt(self, job_id: str, token: int) -> None:
         """Say that an attempt was given up in good order, the job being left to another worker."""
         self._attempts.release(job_id, token)
-        self._board.clear(job_id)
-        self._events.publish(job_id, {"state": "queued"})
+        if self._attempts.last(job_id) == token:
+            self._board.clear(job_id)
+            self._events.publish(job_id, {"state": "queued"})
 
     def attempts(self, job_id: str) -> List[Attempt]:
         """The attempts at a job in their order; raises UnknownJob."""
@@ -302,16 +299,13 @@ class Jobs:
         error: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
         token: int | None = None,
-        delete_upload: bool = False,
     ) -> Job:
-        """Give a job its result and publish it as the last event; the first result stands, and is returned.
+        """Give a job its result, publish it as the last event and delete the upload; the first result stands.
 
         Parameters
         ----------
         token
             The attempt that asks; refused when a later one has begun.
-        delete_upload
-            Whether to delete the job's upload.
 
         Raises
         ------
@@ -319,7 +313,7 @@ class Jobs:
         LeaseLost
         """
         assert state in get_args(Outcome), "a job ends as succeeded, failed or cancelled"
-        request = self._records.request(job_id)
+        self._records.request(job_id)
         if token is not None:
             self._attempts.check(job_id, token)
         document = {
@@ -331,10 +325,8 @@ class Jobs:
             "finished_at": now(),
         }
         first = self._records.finish(job_id, document)
-        self._index.close(request["model"], job_id)
         job = self.get(job_id)
-        if delete_upload and job.uploaded:
-            self._objects.delete(f"data/{job.data}")
+        self._clear(job)
         if first:
             self._events.publish(job_id, _last_event(job))
         return job
@@ -344,22 +336,26 @@ class Jobs:
         job = self.get(job_id)
         return _last_event(job) if job.over else None
 
-    def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Damaged]:
+    def _clear(self, job: Job) -> None:
+        """Remove what only an open job needs; last the entry of the index, which tells that this is left to do."""
+        if job.uploaded:
+            self._objects.delete(f"data/{job.data}")
+        self._records.remove_checkpoints(job.id)
+        self._index.close(job.model, job.id)
+
+    def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Unreadable]:
         """The jobs, or why one cannot be had: a damaged one must not keep the others from being worked on."""
 
-        def find(job_id: str) -> Job | UnknownJob | Damaged:
+        def find(job_id: str) -> Job | UnknownJob | Unreadable:
             try:
                 return self.get(job_id)
             except UnknownJob as error:
                 return error
-            except Damaged as error:
+            except Unreadable as error:
                 log.error("job %s is passed over: %s", job_id, error)
                 return error
 
-        if len(ids) < 2:
-            return [find(job_id) for job_id in ids]
-        with ThreadPoolExecutor(8, thread_name_prefix="jobs") as pool:
-            return [*pool.map(find, ids)]
+        return each(find, ids)
 
     def _load(self, job_id: str) -> Job:
         request = self._records.request(job_id)

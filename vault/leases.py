@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ class Lease:
         self.model = model
         self.lost = threading.Event()
         """Set by the heartbeat when another owner holds the lease."""
+        self.forgotten = False
+        """Whether it was lost though its holder was never late: Redis forgot it."""
         self._redis = client
         self._key = _key(model)
         self._milliseconds = max(1, round(seconds * 1000))
@@ -147,17 +150,21 @@ class Lease:
 
     def _beat(self, over: threading.Event) -> None:
         interval = self._milliseconds / 3000
+        since = time.monotonic()
         while not over.wait(interval):
+            late = time.monotonic() - since > self._milliseconds / 1000
             try:
                 self.renew()
                 interval = self._milliseconds / 3000
             except LeaseLost:
                 log.warning("the lease of %s is lost", self.model)
+                self.forgotten = not late
                 self.lost.set()
                 return
             except RedisUnavailable as error:
                 log.warning("the lease of %s could not be renewed: %s", self.model, error)
                 interval = min(interval, 1.0)
+            since = time.monotonic()
 
 
 class Leases:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from builtins import list as List
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
-from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion
+from vault import moment
+from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
 from vault.models import Model, Models
 from vault.moment import now
 from vault.objects import Objects
+from vault.readers import each
+
+log = logging.getLogger("engram.vault")
+
+_CLOCKS_APART = timedelta(hours=1)
+_PAGE = 16
+_REMEMBERED = 1024
+"""Models whose heads are known without a look at the store."""
 
 Kind = Literal["create", "learn", "activate", "retire", "budget"]
 
@@ -53,6 +65,8 @@ class Commit:
     """The job that made it."""
     token: int | None = None
     """That job's attempt, which is the fencing token."""
+    request: str | None = None
+    """The request that asked for it, if it had an idempotency key: the id of its claim."""
     created_at: str = field(default_factory=now)
     """RFC 3339, UTC."""
 
@@ -64,9 +78,9 @@ class Commit:
     def following(self, kind: Kind, **changes: Any) -> Commit:
         """The commit after this one: its content with `changes`, made now, naming this one as parent.
 
-        What tells of one commit only (`task`, `report`, `target`, `job`, `token`) is empty unless given.
+        What tells of one commit only (`task`, `report`, `target`, `job`, `token`, `request`) is empty unless given.
         """
-        fresh: dict[str, Any] = {"task": None, "report": None, "target": None, "job": None, "token": None}
+        fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request"))
         return replace(
             self,
             **{**fresh, "created_at": now(), **changes},
@@ -108,16 +122,22 @@ class CommitLog:
         Raises
         ------
         UnknownModel
+        Unreadable
+            There is a highest version, and its record cannot be read.
         """
         lineage = self._lineage(model)
         with self._lock:
             known = self._heads.get(model)
         head = known if known is not None and known.lineage == lineage else self._last(model, lineage)
-        while (following := self._find(model, lineage, head.version + 1 if head else 0)) is not None:
+        while (following := self._after(model, lineage, head)) is not None:
             head = following
         if head is not None:
             self._remember(model, head)
         return head
+
+    def numbers(self, model: str) -> List[int]:
+        """The numbers of all stored versions, ascending, whether they can be read or not; raises UnknownModel."""
+        return self._numbers(model, self._lineage(model))
 
     def read(self, model: str, version: int) -> Commit:
         """One version.
@@ -125,8 +145,8 @@ class CommitLog:
         Raises
         ------
         UnknownModel, UnknownVersion
-        Damaged
-            It is no commit of that number.
+        Unreadable
+            Its record is damaged, of another place, or of a later release.
         """
         commit = self._find(model, self._lineage(model), version)
         if commit is None:
@@ -134,27 +154,57 @@ class CommitLog:
         return commit
 
     def list(
-        self, model: str, after: int | None = None, limit: int | None = None, *, newest_first: bool = False
+        self,
+        model: str,
+        after: int | None = None,
+        limit: int | None = None,
+        *,
+        newest_first: bool = False,
+        lenient: bool = False,
     ) -> List[Commit]:
         """Versions in ascending order, those after the number `after`, `limit` at most.
 
-        With `newest_first` in descending order, those before the number `after`.
+        With `newest_first` in descending order, those before the number `after`. Fewer than `limit` come at the end
+        only.
 
         Raises
         ------
         UnknownModel
+        Unreadable
+            A record cannot be read; unless `lenient`, which passes it over.
         """
-        head = self.head(model)
-        if head is None:
-            return []
-        if newest_first:
-            begin = head.version if after is None else min(after - 1, head.version)
-            numbers = range(begin, -1, -1)[:limit]
-        else:
-            numbers = range(0 if after is None else max(after + 1, 0), head.version + 1)[:limit]
-        with ThreadPoolExecutor(8, thread_name_prefix="log") as pool:
-            found = pool.map(lambda number: self._find(model, head.lineage, number), numbers)
-            return [commit for commit in found if commit is not None]
+        lineage = self._lineage(model)
+        numbers = self._range(model, lineage, after, newest_first, lenient)
+        found: List[Commit] = []
+        find = partial(self._find, model, lineage, lenient=lenient)
+        while numbers and (limit is None or len(found) < limit):
+            size = len(numbers) if limit is None else limit - len(found)
+            found.extend(commit for commit in each(find, numbers[:size]) if commit is not None)
+            numbers = numbers[size:]
+        return found
+
+    def find(
+        self, model: str, since: str, wanted: Callable[[Commit], bool], through: int | None = None
+    ) -> Commit | None:
+        """The newest version that is `wanted`, of those made at the moment `since` or later.
+
+        Clocks of different machines may be an hour apart. Records that cannot be read are passed over.
+
+        Parameters
+        ----------
+        through
+            The last number to look at; the newest without it.
+        """
+        oldest = moment.before(since, _CLOCKS_APART)
+        after = None if through is None else through + 1
+        while page := self.list(model, after, _PAGE, newest_first=True, lenient=True):
+            for commit in page:
+                if wanted(commit):
+                    return commit
+                if commit.created_at < oldest:
+                    return None
+            after = page[-1].version
+        return None
 
     def append(self, model: str, commit: Commit) -> None:
         """Publish a version; of any number of racing writers one succeeds. Blobs it names must be stored before.
@@ -171,12 +221,20 @@ class CommitLog:
         assert commit.parent == (commit.version - 1 if commit.version else None), "a commit's parent is the one before"
         if self._lineage(model) != commit.lineage:
             raise UnknownModel(model)
-        if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
-            raise UnknownVersion(model, commit.version - 1)
+        # One whose record is damaged is there: it may be overruled, not replaced.
+        with suppress(Unreadable):
+            if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
+                raise UnknownVersion(model, commit.version - 1)
         try:
             self._objects.create_json(_path(model, commit.lineage, commit.version), commit.to_dict())
         except AlreadyExists:
             raise Conflict(model, commit.version) from None
+
+    def restore(self, model: Model, commits: Iterable[Commit]) -> None:
+        """Write the whole log of a model that is about to be (`Models.restore`); raises AlreadyExists."""
+        for commit in commits:
+            assert commit.lineage == model.lineage, "a log is of one lineage"
+            self._objects.create_json(_path(model.name, model.lineage, commit.version), commit.to_dict())
 
     def _lineage(self, model: str) -> str:
         try:
@@ -190,27 +248,67 @@ class CommitLog:
         with self._lock:
             known = self._heads.get(model)
             if known is None or known.lineage != head.lineage or known.version < head.version:
+                self._heads.pop(model, None)
                 self._heads[model] = head
+                while len(self._heads) > _REMEMBERED:
+                    del self._heads[next(iter(self._heads))]
+
+    def _range(self, model: str, lineage: str, after: int | None, newest_first: bool, lenient: bool) -> range:
+        """The numbers to list."""
+        try:
+            head = self.head(model)
+            last = head.version if head else -1
+        except Unreadable:
+            if not lenient:
+                raise
+            last = max(self._numbers(model, lineage))
+        if newest_first:
+            return range(last if after is None else min(after - 1, last), -1, -1)
+        return range(0 if after is None else max(after + 1, 0), last + 1)
+
+    def _numbers(self, model: str, lineage: str) -> List[int]:
+        paths = self._objects.list(f"models/{model}/log/{lineage}")
+        return [int(path.rsplit("/", 1)[1].removesuffix(".json")) for path in paths]
 
     def _last(self, model: str, lineage: str) -> Commit | None:
-        paths = self._objects.list(f"models/{model}/log/{lineage}")
-        if not paths:
-            return None
-        return self._find(model, lineage, int(paths[-1].rsplit("/", 1)[1].removesuffix(".json")))
+        numbers = self._numbers(model, lineage)
+        return self._find(model, lineage, numbers[-1]) if numbers else None
 
-    def _find(self, model: str, lineage: str, version: int) -> Commit | None:
+    def _after(self, model: str, lineage: str, head: Commit | None) -> Commit | None:
+        """The next version; where its record cannot be read but there are later ones, the last of these."""
+        number = head.version + 1 if head else 0
+        try:
+            return self._find(model, lineage, number)
+        except Unreadable:
+            last = self._last(model, lineage)
+            if last is None or last.version <= number:
+                raise
+            return last
+
+    def _find(self, model: str, lineage: str, version: int, lenient: bool = False) -> Commit | None:
+        """A version; None when it is not there, and, if `lenient`, when its record cannot be read."""
         if not 0 <= version < 10**8:
             return None
         path = _path(model, lineage, version)
         try:
-            commit = Commit.from_dict(self._objects.get_json(path))
+            commit = _decode(path, self._objects.get_json(path))
+            if (commit.version, commit.lineage) != (version, lineage):
+                raise Damaged(path, "it is the commit of another place")
         except NotFound:
             return None
-        except (KeyError, TypeError) as error:
-            raise Damaged(path, f"it is no commit ({error})") from error
-        if (commit.version, commit.lineage) != (version, lineage):
-            raise Damaged(path, "it is the commit of another place")
+        except Unreadable as error:
+            if not lenient:
+                raise
+            log.error("version %d of model %s is passed over: %s", version, model, error)
+            return None
         return commit
+
+
+def _decode(path: str, document: Mapping[str, Any]) -> Commit:
+    try:
+        return Commit.from_dict(document)
+    except (KeyError, TypeError) as error:
+        raise Damaged(path, f"it is no commit ({error})") from error
 
 
 def _path(model: str, lineage: str, version: int) -> str:

@@ -7,13 +7,14 @@ import re
 import uuid
 from builtins import list as List
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel
+from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.moment import now
 from vault.objects import Objects
+from vault.readers import each
 
 log = logging.getLogger("engram.vault")
 
@@ -73,6 +74,14 @@ class Models:
             return there
         return model
 
+    def restore(self, model: Model) -> None:
+        """Make a model whose log is there already (`CommitLog.restore`); raises ModelExists."""
+        try:
+            self._objects.create_json(_path(model.name), asdict(model))
+        except AlreadyExists:
+            self._remove_log(model.name, model.lineage)
+            raise ModelExists(model.name) from None
+
     def get(self, name: str) -> Model:
         """A model by name; raises UnknownModel, also for what cannot be a name."""
         if not is_model_name(name):
@@ -92,12 +101,11 @@ class Models:
         """Models by name, ascending; those after the name `after`, `limit` at most. Damaged records are passed over."""
         names = [name for name in self._objects.list_folders("models", after) if is_model_name(name)]
         found: List[Model] = []
-        with ThreadPoolExecutor(8, thread_name_prefix="models") as pool:
-            while names and (limit is None or len(found) < limit):
-                # Some of the folders may be those of deleted models.
-                size = len(names) if limit is None else limit - len(found)
-                found.extend(model for model in pool.map(self._find, names[:size]) if model is not None)
-                names = names[size:]
+        while names and (limit is None or len(found) < limit):
+            # Some of the folders may be those of deleted models.
+            size = len(names) if limit is None else limit - len(found)
+            found.extend(model for model in each(self._find, names[:size]) if model is not None)
+            names = names[size:]
         return found
 
     def delete(self, name: str) -> None:
@@ -114,8 +122,11 @@ class Models:
         self._objects.delete(_path(name))
         self._remove_log(name, model.lineage)
 
-    def remove_remains(self) -> int:
-        """Remove logs of deleted models that a crash left behind; how many there were."""
+    def remove_remains(self, grace: timedelta = timedelta(0)) -> int:
+        """Remove logs of deleted models that a crash left behind, and of imports that were not; how many there were.
+
+        Those younger than `grace` are spared: a model that is being imported has its log before it has its record.
+        """
         count = 0
         for name in self._objects.list_folders("models"):
             # In this order: a lineage that exists before the model is read, and is not the model's, is dead.
@@ -125,9 +136,14 @@ class Models:
             except UnknownModel:
                 living = None
             for lineage in lineages:
-                if lineage != living:
+                if lineage != living and not self._is_young(name, lineage, grace):
                     count += bool(self._remove_log(name, lineage))
         return count
+
+    def _is_young(self, name: str, lineage: str, grace: timedelta) -> bool:
+        first = self._objects.list(f"models/{name}/log/{lineage}", limit=1)
+        written = self._objects.written_at(first[0]) if first else None
+        return written is not None and datetime.now(UTC) - written < grace
 
     def _remove_log(self, name: str, lineage: str) -> int:
         paths = self._objects.list(f"models/{name}/log/{lineage}")
@@ -140,7 +156,7 @@ class Models:
             return self.get(name)
         except UnknownModel:
             return None
-        except Damaged as error:
+        except Unreadable as error:
             # It must not keep the others from being served.
             log.error("model %s is passed over: %s", name, error)
             return None

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import tempfile
+import time
 import uuid
 from builtins import list as List
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, S3Store
+from obstore.store import LocalStore, ObjectStore
 
-from vault.documents import encode
-from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable, VaultError
+from vault import s3
+from vault.documents import seal, unseal
+from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable, Unreadable, VaultError
 from vault.folder import Folder
+from vault.metrics import count_failure
 from vault.settings import VaultSettings
+
+Answer = TypeVar("Answer")
 
 _CHUNK = 4 * 2**20
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGE = ("/blobs/", "/data/", "/checkpoint/")
 _FRESH = timedelta(hours=1)
+
+CONDEMNED = "condemned"
+"""Below it lie marks of the blobs that a sweep is about to remove."""
+STALE_MARK = timedelta(minutes=10)
+"""A sweep that left its mark for so long is dead."""
 
 
 class Objects:
@@ -39,10 +49,20 @@ class Objects:
     cannot be reached.
     """
 
-    def __init__(self, store: ObjectStore, folder: Folder | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Folder | None = None,
+        patient: ObjectStore | None = None,
+        retry_seconds: float = 0,
+    ) -> None:
         self._store = store
+        self._patient = patient or store
+        """The same for what may be large, and may take its time."""
         self._folder = folder
         """Set when the store is a local folder."""
+        self._retry_seconds = retry_seconds
+        """How long a question that failed is asked again, beyond what the stores do by themselves."""
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Objects:
@@ -52,7 +72,7 @@ class Objects:
             if root is not None:
                 store = LocalStore(root, mkdir=True)
                 return cls(store, Folder(root, store))
-            return cls(_s3(settings))
+            return cls(s3.quick(settings), patient=s3.patient(settings), retry_seconds=settings.store_timeout_seconds)
 
     def ping(self) -> None:
         """Ask the storage for something; raises StoreUnavailable."""
@@ -74,7 +94,7 @@ class Objects:
             if self._folder is not None:
                 self._folder.write(path, data, overwrite=False)
             else:
-                obstore.put(self._store, path, data, mode="create")
+                obstore.put(self._for(path), path, data, mode="create")
 
     def put(self, path: str, data: bytes) -> None:
         """Create or replace an object, at once and whole."""
@@ -83,13 +103,12 @@ class Objects:
             if self._folder is not None:
                 self._folder.write(path, data, overwrite=True)
             else:
-                obstore.put(self._store, path, data)
+                obstore.put(self._for(path), path, data)
 
     def get(self, path: str) -> bytes:
         """The bytes of an object; raises NotFound."""
         _check(path)
-        with _store_errors(path):
-            return bytes(obstore.get(self._store, path).bytes())
+        return self._ask(path, lambda: bytes(obstore.get(self._for(path), path).bytes()))
 
     def exists(self, path: str) -> bool:
         """Whether there is an object of that path."""
@@ -99,10 +118,14 @@ class Objects:
         """When an object was written; None when there is none."""
         _check(path)
         try:
-            with _store_errors(path):
-                return obstore.head(self._store, path)["last_modified"]
+            return self._ask(path, lambda: obstore.head(self._store, path)["last_modified"])
         except NotFound:
             return None
+
+    def size(self, path: str) -> int:
+        """Bytes of an object; raises NotFound."""
+        _check(path)
+        return self._ask(path, lambda: obstore.head(self._store, path)["size"])
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is not there is removed already."""
@@ -118,14 +141,41 @@ class Objects:
         From S3 no more is fetched than the limit asks for.
         """
         _check(prefix)
-        found: List[str] = []
-        with _store_errors(prefix):
+
+        def ask() -> List[str]:
+            found: List[str] = []
             for chunk in obstore.list(self._store, prefix, offset=after, chunk_size=min(limit or 1000, 1000)):
                 found.extend(meta["path"] for meta in chunk)
                 # A folder comes in no order, S3 in that of its keys.
                 if self._folder is None and limit is not None and len(found) >= limit:
                     break
-        return sorted(found)[:limit]
+            return found
+
+        return sorted(self._ask(prefix, ask))[:limit]
+
+    def written(self, prefix: str) -> dict[str, datetime]:
+        """When every object below the folder `prefix` was written, by path."""
+        _check(prefix)
+        with _store_errors(prefix):
+            return {m["path"]: m["last_modified"] for chunk in obstore.list(self._store, prefix) for m in chunk}
+
+    def remove_folder(self, prefix: str) -> None:
+        """Remove the empty folders below `prefix`, and itself, that a local store keeps of objects deleted."""
+        _check(prefix)
+        if self._folder is not None:
+            self._folder.remove_empty(prefix)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of every object below the folder `prefix`, by path."""
+        _check(prefix)
+        with _store_errors(prefix):
+            return {meta["path"]: meta["size"] for chunk in obstore.list(self._store, prefix) for meta in chunk}
+
+    def list_top(self) -> List[str]:
+        """Names of the folders that all objects lie in, sorted."""
+        with _store_errors("the store"):
+            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
+        return sorted(path.strip("/") for path in found)
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
         """Names of the folders right below `prefix`, sorted; those greater than the name `after`, `limit` at most.
@@ -133,13 +183,12 @@ class Objects:
         A local store also names folders that everything was deleted from.
         """
         _check(prefix)
-        with _store_errors(prefix):
-            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+        found = self._ask(prefix, lambda: obstore.list_with_delimiter(self._store, prefix)["common_prefixes"])
         names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
         return [name for name in names if after is None or name > after][:limit]
 
     def create_json(self, path: str, document: Mapping[str, Any]) -> None:
-        """Create an object from a JSON document, with a field `writer` that no other call ever writes.
+        """Create an object from a JSON document, sealed, with a field `writer` that no other call ever writes.
 
         A writer whose answer got lost and who finds the object when trying again knows it for its own by that.
 
@@ -150,27 +199,35 @@ class Objects:
         """
         writer = uuid.uuid4().hex
         try:
-            self.put_new(path, encode({**document, "writer": writer}).encode())
-        except AlreadyExists:
-            if self.get_json(path).get("writer") != writer:
+            self.put_new(path, seal({**document, "writer": writer}))
+        except AlreadyExists as taken:
+            try:
+                mine = self.get_json(path).get("writer") == writer
+            except Unreadable:
+                raise taken from None
+            if not mine:
                 raise
 
+    def put_json(self, path: str, document: Mapping[str, Any]) -> None:
+        """Create or replace an object by a JSON document."""
+        self.put(path, seal(document))
+
     def get_json(self, path: str) -> dict[str, Any]:
-        """A JSON object as a dict.
+        """A JSON object as a dict, without its seal.
 
         Raises
         ------
         NotFound
         Damaged
-            It is not JSON, or no JSON object.
+            It is not JSON, no JSON object, or not what was sealed.
+        UnsupportedFormat
+            It was written by a later release.
         """
         try:
-            document = json.loads(self.get(path))
-        except ValueError as error:
-            raise Damaged(path, f"it is not JSON ({error})") from error
-        if not isinstance(document, dict):
-            raise Damaged(path, "it is not a JSON object")
-        return document
+            return unseal(path, self.get(path))
+        except Damaged:
+            # What was harmed on its way only is whole at the second look.
+            return unseal(path, self.get(path))
 
     def put_blob(self, data: bytes) -> str:
         """Store bytes under their SHA-256, which is returned (64 hex digits); storing them again changes nothing."""
@@ -179,12 +236,30 @@ class Objects:
         try:
             self.put_new(path, data)
         except AlreadyExists:
-            written = self.written_at(path)
-            # Written anew when the stored bytes are damaged, and when they are old: a sweep spares what is young, and
-            # the commit that will name this blob is yet to come.
-            if written is None or datetime.now(UTC) - written > _FRESH or self.get(path) != data:
+            if not self._is_fresh(path, data):
                 self.put(path, data)
+                self._outlast_sweep(sha, data)
         return sha
+
+    def _is_fresh(self, path: str, data: bytes) -> bool:
+        """Whether a blob need not be written anew: its bytes are whole, and so young that a sweep spares them.
+
+        The commit that will name it is yet to come.
+        """
+        written = self.written_at(path)
+        if written is None or datetime.now(UTC) - written > _FRESH:
+            return False
+        with suppress(NotFound):
+            return self.get(path) == data
+        return False
+
+    def _outlast_sweep(self, sha: str, data: bytes) -> None:
+        """A sweep that looked at this blob before it was young again may still remove it: then store it once more."""
+        mark = f"{CONDEMNED}/{sha}"
+        while (condemned := self.written_at(mark)) and datetime.now(UTC) - condemned < STALE_MARK:
+            time.sleep(0.02)
+        if not self.exists(f"blobs/{sha}"):
+            self.put(f"blobs/{sha}", data)
 
     def get_blob(self, sha: str) -> bytes:
         """The bytes stored under a SHA-256.
@@ -199,7 +274,10 @@ class Objects:
             raise NotFound(f"There is no blob {sha[:120]!r}.")
         path = f"blobs/{sha}"
         data = self.get(path)
-        _compare(path, sha, hashlib.sha256(data).hexdigest())
+        if hashlib.sha256(data).hexdigest() != sha:
+            # As above.
+            data = self.get(path)
+            _compare(path, sha, hashlib.sha256(data).hexdigest())
         return data
 
     def put_file(self, path: Path) -> str:
@@ -220,7 +298,7 @@ class Objects:
             if self._folder is not None:
                 self._folder.write(f"data/{name}", path, overwrite=False)
             else:
-                obstore.put(self._store, f"data/{name}", path, chunk_size=2 * _CHUNK, max_concurrency=4)
+                obstore.put(self._patient, f"data/{name}", path, chunk_size=2 * _CHUNK, max_concurrency=4)
         return name
 
     def get_file(self, name: str, destination: Path) -> None:
@@ -232,27 +310,60 @@ class Objects:
         Damaged
             The bytes have another hash than when they were stored.
         """
+        handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in self._checked(name):
+                    file.write(chunk)
+            os.replace(partial, destination)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+    def check_file(self, name: str) -> None:
+        """Read what `put_file` stored, and throw it away.
+
+        Raises
+        ------
+        NotFound
+        Damaged
+            The bytes have another hash than when they were stored.
+        """
+        for _ in self._checked(name):
+            pass
+
+    def _checked(self, name: str) -> Iterator[memoryview]:
+        """An upload in pieces; raises Damaged after the last when their hash is another than its name says."""
         sha = name.split("-")[0]
         if _SHA256.fullmatch(sha) is None:
             raise NotFound(f"There is no upload {name[:120]!r}.")
         path = f"data/{name}"
         _check(path)
         digest = hashlib.sha256()
-        handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in self._stream(path):
-                    digest.update(chunk)
-                    file.write(chunk)
-            _compare(path, sha, digest.hexdigest())
-            os.replace(partial, destination)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        for chunk in self._stream(path):
+            digest.update(chunk)
+            yield chunk
+        _compare(path, sha, digest.hexdigest())
+
+    def _ask(self, path: str, question: Callable[[], Answer]) -> Answer:
+        """What `question` answers; it changes nothing, so that it may be asked again when the storage fails."""
+        until, pause = time.monotonic() + self._retry_seconds, 0.05
+        while True:
+            try:
+                with _store_errors(path):
+                    return question()
+            except StoreUnavailable:
+                if time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause *= 2
+
+    def _for(self, path: str) -> ObjectStore:
+        return self._patient if any(part in f"/{path}" for part in _LARGE) else self._store
 
     def _stream(self, path: str) -> Iterator[memoryview]:
         with _store_errors(path):
-            chunks = iter(obstore.get(self._store, path).stream(min_chunk_size=_CHUNK))
+            chunks = iter(obstore.get(self._patient, path).stream(min_chunk_size=_CHUNK))
         while True:
             with _store_errors(path):
                 try:
@@ -260,29 +371,6 @@ class Objects:
                 except StopIteration:
                     return
             yield memoryview(chunk)
-
-
-def _s3(settings: VaultSettings) -> S3Store:
-    parts = settings.store_url.partition("://")[2].partition("/")
-    region = settings.s3_region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    endpoint = settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return S3Store(
-        parts[0],
-        prefix=parts[2].strip("/") or None,
-        config={"region": region, **({"endpoint": endpoint} if endpoint else {})},
-        client_options={
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
-            "connect_timeout": timedelta(seconds=5),
-            # The whole of one request; a blob of 100 MB over a slow line needs minutes, a dead line is seen sooner.
-            "timeout": timedelta(minutes=10),
-            "read_timeout": timedelta(seconds=30),
-        },
-        retry_config={
-            "max_retries": 5,
-            "retry_timeout": timedelta(seconds=20),
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
-        },
-    )
 
 
 def _check(path: str) -> None:
@@ -303,8 +391,9 @@ def _store_errors(path: str) -> Iterator[None]:
     except VaultError:
         raise
     except FileNotFoundError as error:
-        raise NotFound(f"There is no object {path}.") from error
+        raise NotFound(f"There is no object {path}.", path) from error
     except AlreadyExistsError as error:
         raise AlreadyExists(f"There is an object {path} already.") from error
     except (BaseError, OSError) as error:
+        count_failure("store", "unavailable")
         raise StoreUnavailable(f"The storage failed at {path}: {str(error).splitlines()[0]}") from error

@@ -62,6 +62,11 @@ class JobRecords:
         """Whether the job's end was asked for."""
         return self._objects.exists(_path(job_id, "cancel"))
 
+    def remove_checkpoints(self, job_id: str) -> None:
+        """Remove what attempts have left of their work; see `vault.checkpoints`."""
+        for path in self._objects.list(f"jobs/{job_id}/checkpoint"):
+            self._objects.delete(path)
+
 
 def _path(job_id: str, name: str) -> str:
     return f"jobs/{job_id}/{name}.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -11,13 +10,14 @@ import redis
 from vault import connection
 from vault.events import Events
 from vault.jobs import Jobs
+from vault.keys import Keys
 from vault.leases import Leases
 from vault.log import CommitLog
 from vault.models import Models
 from vault.novelty import NoveltyBoard
 from vault.objects import Objects
 from vault.settings import VaultSettings
-from vault.sweep import GRACE, sweep
+from vault.sweep import Ages, Sweep, Swept
 
 
 class Vault:
@@ -34,6 +34,7 @@ class Vault:
         self.events = Events(client, settings.redis_url, settings.event_ttl_seconds, settings.event_count)
         self.jobs = Jobs(objects, client, self.leases, self.events, settings.event_ttl_seconds)
         self.novelty = NoveltyBoard(client)
+        self.keys = Keys(objects)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:
@@ -53,6 +54,10 @@ class Vault:
         StoreUnavailable, RedisUnavailable
         """
         self.objects.ping()
+        self.ping_redis()
+
+    def ping_redis(self) -> None:
+        """Ask Redis for something; raises RedisUnavailable."""
         with connection.redis_errors():
             self.redis.ping()
 
@@ -68,12 +73,20 @@ class Vault:
         self.models.delete(name)
         error = {"code": "model_deleted", "detail": f"The model {name} was deleted."}
         for job in self.jobs.open_jobs(name):
-            self.jobs.finish(job.id, "cancelled", error=error, delete_upload=True)
+            self.jobs.finish(job.id, "cancelled", error=error)
         self.events.publish_deleted(name)
 
-    def sweep(self, grace: timedelta = GRACE) -> list[str]:
-        """Remove blobs that no model's commit names and that are older than `grace`; their paths."""
-        return sweep(self.objects, self.models, self.log, grace)
+    def sweep(self, ages: Ages | None = None, dry_run: bool = False) -> Swept:
+        """Remove what nobody needs any more; what it was.
+
+        Parameters
+        ----------
+        ages
+            How old it must be; as set without them.
+        dry_run
+            Whether only to tell.
+        """
+        return Sweep(self.objects, ages or Ages.of(self.settings), dry_run).run()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -7,33 +7,47 @@ import sys
 import warnings
 from functools import partial
 
+from vault import logs, traces
 from vault.vault import Vault
+from worker import limits, metrics
 from worker.app import bind, create_app, send_wake
 from worker.device import prepare
 from worker.settings import WorkerSettings
+from worker.sweeping import Sweeper
 from worker.workshop import Reconciler, Workshop
+
+log = logging.getLogger("engram.worker")
 
 
 def main() -> int:
     """Run a worker with the settings of the environment; returns the exit status."""
     settings = WorkerSettings()
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(settings.log_level, settings.log_format)
+    traces.configure("engram-worker")
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
+    if settings.worker_metrics_port:
+        metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
     prepare(settings.worker_threads, settings.device)
+    limits.bound(settings)
     with Vault.connect(settings) as vault:
         workshop = Workshop(vault, settings)
         app = create_app(settings.redis_url)
         reconciler = Reconciler(vault, workshop, partial(send_wake, app), settings.reconcile_seconds)
         bind(app, workshop, reconciler)
+        sweeper = Sweeper(vault, settings.sweep_seconds)
+        sweeper.start()
         quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
+        # Celery's own words at the end, which are no line of the log, go nowhere.
+        sys.__stdout__ = None  # type: ignore[misc]
         try:
             app.worker_main(["--quiet", "worker", *quietly])
         finally:
             workshop.stopping.set()
             reconciler.stop()
+            sweeper.stop()
+            log.info("the worker has stopped")
+            traces.shutdown()
     return 0
 
 

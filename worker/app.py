@@ -36,7 +36,6 @@ def create_app(redis_url: str) -> Celery:
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -62,6 +61,10 @@ def bind(app: Celery, workshop: Workshop, reconciler: Reconciler) -> None:
     def stop(**_: Any) -> None:
         workshop.stopping.set()
 
+    def leave_logging_alone(**_: Any) -> None:
+        """That somebody listens is enough: Celery then sets up no handlers, and takes no output for log lines."""
+
     # Strong references: the functions would be gone when this one returns.
+    signals.setup_logging.connect(leave_logging_alone, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)

@@ -2,47 +2,111 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+log = logging.getLogger("engram.worker")
+
+_GRACE = 0.75
+"""Seconds that the work has to notice its own end, before somebody else declares it."""
 
 
 class Interrupted(Exception):
     """The worker was told to stop, or another one took over; the job stays open and is resumed."""
 
 
+@dataclass(frozen=True)
+class End:
+    """Why a job is to end without a version."""
+
+    code: str
+    detail: str
+    cancelled: bool = False
+
+
 class Interruption:
-    """Asked in every step: did the worker get the signal to stop, was the lease lost, is the job to be cancelled?
+    """Asked in every step: did the worker get the signal to stop, was the lease lost, is the job to end?
 
     Parameters
     ----------
     stop
         Set when the worker is to stop or has lost its lease.
-    cancel_requested
-        Whether the job's cancelling was asked for; reads the store, hence at most every `seconds`.
+    look
+        Why the job is to end, or None; it reads the store, hence is asked at most every `seconds`.
     """
 
-    def __init__(self, stop: Callable[[], bool], cancel_requested: Callable[[], bool], seconds: float) -> None:
+    def __init__(self, stop: Callable[[], bool], look: Callable[[], End | None], seconds: float) -> None:
         self._stop = stop
-        self._cancel_requested = cancel_requested
+        self._look = look
         self._seconds = seconds
         self._next = 0.0
         self._lock = threading.Lock()
-        self.cancelled = False
+        self.end: End | None = None
 
     def __call__(self) -> bool:
         """Whether to end now."""
-        return self.cancelled or self._stop() or self._look()
+        return self.end is not None or self._stop() or self._looked() is not None
 
     @property
-    def stopped(self) -> bool:
+    def stopping(self) -> bool:
         """Whether it is the worker that ends, and not the job."""
         return self._stop()
 
-    def _look(self) -> bool:
+    def _looked(self) -> End | None:
         with self._lock:
-            now = time.monotonic()
-            if now >= self._next:
-                self.cancelled = self._cancel_requested()
+            if self.end is None and time.monotonic() >= self._next:
+                self.end = self._look()
                 self._next = time.monotonic() + self._seconds
-            return self.cancelled
+            return self.end
+
+
+class Watchdog:
+    """Sees to it that a job ends in time also where the work cannot ask, such as within one large decomposition.
+
+    A thread looks on; when the work has not ended shortly after it was to, `declare` gives the job its result. The work
+    finds that out at its next step. Once `settle` was called it is too late for that.
+    """
+
+    def __init__(self, interruption: Interruption, declare: Callable[[End], object]) -> None:
+        self._interruption = interruption
+        self._declare = declare
+        self._over = threading.Event()
+        self._deciding = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.settle()
+        self._thread.join()
+
+    def settle(self) -> None:
+        """From now on the job's end is left to the work itself."""
+        self._over.set()
+        with self._deciding:
+            pass
+
+    def _run(self) -> None:
+        while not self._over.wait(_GRACE / 3):
+            if self._interruption() and (end := self._interruption.end) is not None:
+                break
+        else:
+            return
+        if self._over.wait(_GRACE):
+            return
+        with self._deciding:
+            if not self._over.is_set():
+                log.warning("the work goes on after the end of its job: %s", end.detail)
+                try:
+                    self._declare(end)
+                except Exception:  # the work itself will declare it; this thread has nobody to tell
+                    log.exception("the end of the job could not be declared")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from engram import snapshot
@@ -16,11 +18,16 @@ from engram.images import ImageLimits
 from engram.options import LearnOptions
 from engram.progress import Progress
 from engram.runtime import threads
-from vault.errors import Damaged, NotFound, UnknownModel
+from vault.checkpoints import JobCheckpoints
+from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs import Job
+from vault.log import Commit
 from vault.vault import Vault
-from worker import device, publishing, source
-from worker.interruption import Interrupted, Interruption
+from worker import device, metrics, publishing, source
+from worker.checkpoints import StoredCheckpoints
+from worker.interruption import End, Interrupted, Interruption, Watchdog
+from worker.limits import is_out_of_memory, look_for_end, out_of_memory, release
+from worker.phases import Phases
 from worker.progress import Reporter
 from worker.settings import WorkerSettings
 from worker.verification import before_learning, verify
@@ -31,7 +38,9 @@ _LEARNING = (0.05, 0.93)
 """The part of a job's time that learning takes, between loading before it and verifying and publishing after."""
 
 
-def run(vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings) -> Job:
+def run(
+    vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings, *, resume: bool = True
+) -> Job:
     """Work on `job` until it has a result; the job as it is then.
 
     Parameters
@@ -40,6 +49,8 @@ def run(vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: 
         The attempt's number, which later attempts exceed.
     stop
         Asked at every step; true leaves the job open for another worker.
+    resume
+        Whether to go on from what earlier attempts have left.
 
     Raises
     ------
@@ -50,29 +61,61 @@ def run(vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: 
     Moved, StoreUnavailable, Exception
         The attempt broke off; another may succeed.
     """
-    interruption = Interruption(stop, lambda: vault.jobs.cancel_requested(job.id), settings.cancel_seconds)
+    interruption = Interruption(stop, look_for_end(vault, job, settings), settings.cancel_seconds)
     try:
-        with Reporter(lambda figures: vault.jobs.report(job.id, figures), settings.progress_seconds) as reporter:
-            result = _Attempt(vault, job, token, interruption, reporter, settings).run()
+        with Watchdog(interruption, lambda end: _end(vault, job, end, token)) as watchdog:
+            result = _worked(vault, job, token, interruption, watchdog, settings, resume)
     except Cancelled as error:
-        if not interruption.cancelled:
+        if interruption.end is None:
             raise Interrupted(job.id) from error
-        return fail(vault, job, "cancelled", "The job was cancelled.", token, cancelled=True)
-    except (EngramError, UnknownModel, Damaged, NotFound) as error:
+        return _ended(_end(vault, job, interruption.end, token))
+    except (EngramError, UnknownModel, Unreadable, NotFound) as error:
         log.warning("job %s failed: %s", job.id, error, exc_info=error)
         return fail(vault, job, error.code, str(error), token)
-    return vault.jobs.finish(job.id, "succeeded", result=result, token=token, delete_upload=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("job %s takes too much memory", job.id, exc_info=error)
+        return _ended(_end(vault, job, out_of_memory(settings), token))
+    finally:
+        release()
+    return _ended(vault.jobs.finish(job.id, "succeeded", result=result, token=token))
 
 
-def fail(vault: Vault, job: Job, code: str, detail: str, token: int | None = None, *, cancelled: bool = False) -> Job:
-    """End a job without a version; its upload is deleted."""
-    return vault.jobs.finish(
-        job.id,
-        "cancelled" if cancelled else "failed",
-        error={"code": code, "detail": detail},
-        token=token,
-        delete_upload=True,
-    )
+def _worked(
+    vault: Vault,
+    job: Job,
+    token: int,
+    interruption: Interruption,
+    watchdog: Watchdog,
+    settings: WorkerSettings,
+    resume: bool,
+) -> dict[str, Any]:
+    """The job's result."""
+    tell = partial(vault.jobs.report, job.id)
+    with Phases() as phases, Reporter(tell, settings.progress_seconds, phases.enter) as reporter:
+        return _Attempt(vault, job, token, interruption, watchdog, reporter, settings, resume).run()
+
+
+def fail(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:
+    """End a job without a version; one that has made a version before, and died then, has succeeded all the same."""
+    return _ended(_end(vault, job, End(code, detail), token))
+
+
+def _end(vault: Vault, job: Job, end: End, token: int | None = None) -> Job:
+    """As `fail`, where whoever works on the job is yet to count it."""
+    # Where the model's own record is damaged that cannot be told, and the job must end all the same.
+    with suppress(UnknownModel, Unreadable):
+        if (done := publishing.find(vault, job)) is not None:
+            made = publishing.result(vault, done)
+            return vault.jobs.finish(job.id, "succeeded", result=made, token=token)
+    error = {"code": end.code, "detail": end.detail}
+    return vault.jobs.finish(job.id, "cancelled" if end.cancelled else "failed", error=error, token=token)
+
+
+def _ended(job: Job) -> Job:
+    metrics.ended(job)
+    return job
 
 
 class _Attempt:
@@ -84,15 +127,19 @@ class _Attempt:
         job: Job,
         token: int,
         interruption: Interruption,
+        watchdog: Watchdog,
         reporter: Reporter,
         settings: WorkerSettings,
+        resume: bool,
     ) -> None:
         self._vault = vault
         self._job = job
         self._token = token
         self._interruption = interruption
+        self._watchdog = watchdog
         self._reporter = reporter
         self._settings = settings
+        self._resume = resume
 
     def run(self) -> dict[str, Any]:
         """All phases; the job's result."""
@@ -114,8 +161,14 @@ class _Attempt:
             before = before_learning(self._vault, head, memory)
         memory.to(device.chosen(self._settings.device))
         report = memory.learn(
-            self._job.task, archive.examples, options, progress=self._learning, cancel=self._interruption
+            self._job.task,
+            archive.examples,
+            options,
+            progress=self._learning,
+            cancel=self._interruption,
+            checkpoints=self._checkpoints(head),
         )
+        metrics.resumed.inc(min(1, report.resumed))
         memory.to("cpu")
         self._enter("verifying", _LEARNING[1])
         parts = snapshot.dump(memory)
@@ -132,7 +185,18 @@ class _Attempt:
             proof.to_dict(),
             {**report.to_dict(), **left_out},
         )
-        return publishing.result(self._vault, publication.publish(self._vault))
+        return publishing.result(self._vault, publication.publish(self._vault, self._settle))
+
+    def _settle(self) -> None:
+        """The last moment at which the job can end without a version."""
+        self._watchdog.settle()
+        if self._interruption():
+            raise Cancelled("stopped before the commit")
+
+    def _checkpoints(self, head: Commit) -> StoredCheckpoints:
+        left = JobCheckpoints(self._vault.objects, self._vault.jobs, self._job.id, self._token)
+        seconds, stopping = self._settings.checkpoint_seconds, lambda: self._interruption.stopping
+        return StoredCheckpoints(left, head, seconds, stopping, resume=self._resume)
 
     def _enter(self, phase: str, fraction: float) -> None:
         self._reporter.report(phase, fraction)

@@ -13,11 +13,15 @@ from engram.progress import Progress
 class Reporter:
     """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
 
-    The learner may call it at each step: all it does there is to keep what was said last.
+    The learner may call it at each step: all it does there is to keep what was said last, and to tell `enter` of a new
+    phase, in the learner's own thread.
     """
 
-    def __init__(self, publish: Callable[[dict[str, Any]], None], seconds: float) -> None:
+    def __init__(
+        self, publish: Callable[[dict[str, Any]], None], seconds: float, enter: Callable[[str], None] | None = None
+    ) -> None:
         self._publish = publish
+        self._enter = enter
         self._seconds = seconds
         self._latest: dict[str, Any] = {}
         self._changed = threading.Event()
@@ -51,6 +55,8 @@ class Reporter:
         new_phase = phase != self._latest.get("phase")
         self._latest = {"phase": phase, "fraction": fraction, **figures}
         if new_phase:
+            if self._enter is not None:
+                self._enter(phase)
             self._changed.set()
 
     def _run(self) -> None:

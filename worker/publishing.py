@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
 from engram.tensors import content_hash
-from vault.errors import Conflict, UnknownModel
+from vault.errors import Conflict, NotFound, UnknownModel, Unreadable
 from vault.jobs import Job
 from vault.log import Commit
 from vault.models import Model
@@ -21,7 +22,6 @@ from vault.vault import Vault
 log = logging.getLogger("engram.worker")
 
 _TRIES = 20
-_PAGE = 50
 
 
 class Moved(Exception):
@@ -48,20 +48,14 @@ def restore(vault: Vault, model: Model, head: Commit) -> Memory:
 
 def find(vault: Vault, job: Job) -> Commit | None:
     """The version that `job` made, when an earlier attempt got as far as that."""
-    after: int | None = None
-    while page := vault.log.list(job.model, after, _PAGE, newest_first=True):
-        for commit in page:
-            if commit.job == job.id:
-                return commit
-            if commit.created_at < job.created_at:
-                return None
-        after = page[-1].version
-    return None
+    return vault.log.find(job.model, job.created_at, lambda commit: commit.job == job.id)
 
 
 def result(vault: Vault, commit: Commit) -> dict[str, Any]:
-    """What a job's record says of the version it made."""
-    report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None
+    """What a job's record says of the version it made; without a report that cannot be read any more."""
+    report = None
+    with suppress(Unreadable, NotFound):
+        report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None
     return {"version": commit.version, "task": commit.task, "report": report}
 
 
@@ -78,8 +72,13 @@ class Publication:
     certificate: Mapping[str, Any]
     report: Mapping[str, Any]
 
-    def publish(self, vault: Vault) -> Commit:
+    def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
         """Append the commit and tell of it.
+
+        Parameters
+        ----------
+        settle
+            Called when all is stored and only the commit is left to do; what it raises stops that.
 
         Raises
         ------
@@ -91,6 +90,7 @@ class Publication:
             The model was deleted.
         """
         blobs = self._store(vault)
+        settle()
         head = self.head
         for _ in range(_TRIES):
             vault.jobs.check_token(self.job.id, self.token)

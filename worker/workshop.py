@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from vault.checkpoints import reached
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
 from vault.jobs import Job
 from vault.leases import Lease
 from vault.vault import Vault
-from worker import learning
+from worker import learning, metrics
+from worker.attempts import about, watched
 from worker.interruption import Interrupted
 from worker.publishing import Moved
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk without room says, that of temporary files too."""
 _PAUSES = (1.0, 5.0, 15.0)
 """Seconds before another attempt at a job that broke off."""
 
@@ -56,7 +62,11 @@ class Workshop:
                     if lease is None:
                         return
                     with lease:
-                        self._work_through(model, lease)
+                        try:
+                            self._work_through(model, lease)
+                        finally:
+                            if lease.lost.is_set():
+                                metrics.lost.inc()
             except Interrupted:
                 log.info("the work for %s is left to others", model)
             except LeaseLost as error:
@@ -68,13 +78,17 @@ class Workshop:
         while jobs := self._vault.jobs.open_jobs(model):
             if self.stopping.is_set() or lease.lost.is_set():
                 raise Interrupted(model)
-            self._attempt(jobs[0], lease)
+            with about(jobs[0]):
+                self._attempt(jobs[0], lease)
             _assign(lease, None)
 
     def _attempt(self, job: Job, lease: Lease) -> None:
         """One attempt at a job, or its end when there were too many."""
         jobs = self._vault.jobs
-        broken_off = sum(not attempt.released for attempt in jobs.attempts(job.id))
+        # An attempt that left a checkpoint got further than those before it: together they are no reason to give up.
+        furthest = reached(self._vault.objects, job.id)
+        tried = [attempt for attempt in jobs.attempts(job.id) if attempt.number > furthest]
+        broken_off = sum(not attempt.released for attempt in tried)
         if broken_off >= self._settings.max_attempts:
             detail = f"{broken_off} attempts broke off; the workers' logs tell why."
             learning.fail(self._vault, job, "too_many_attempts", detail)
@@ -85,7 +99,8 @@ class Workshop:
                 _assign(lease, job.id)
                 log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
                 try:
-                    self._learn(job, token, lease, broken_off)
+                    with watched(job, token) as attempt:
+                        attempt.outcome = self._learn(job, token, lease, broken_off)
                     return
                 except Moved as error:
                     log.info("job %s: %s", job.id, error)
@@ -96,28 +111,45 @@ class Workshop:
                     # Nothing is wrong with the job; the attempt shall not count against it.
                     jobs.release_attempt(job.id, token)
 
-    def _learn(self, job: Job, token: int, lease: Lease, broken_off: int) -> None:
-        """The attempt `token` at a job, after others that broke off; raises Moved and what ends the work."""
+    def _learn(self, job: Job, token: int, lease: Lease, broken_off: int) -> str:
+        """How the attempt `token` at a job ended, after others that broke off; raises Moved and what ends the work."""
         jobs = self._vault.jobs
         try:
-            done = learning.run(self._vault, job, token, lambda: self._must_stop(lease), self._settings)
-            log.info("job %s has %s", job.id, done.state)
+            # The last one begins at the beginning, in case it is the checkpoint that the others broke off at.
+            resume = broken_off < max(1, self._settings.max_attempts - 1)
+            stop = partial(self._must_stop, lease)
+            done = learning.run(self._vault, job, token, stop, self._settings, resume=resume)
+            log.info("job %s has %s", job.id, done.state, extra={"outcome": done.state})
+            return done.state
         except Interrupted:
-            if not lease.lost.is_set():
+            # A worker that stood still past its lease may have been kept from its heartbeat by the job.
+            if lease.forgotten or not lease.lost.is_set():
                 jobs.release_attempt(job.id, token)
             raise
         except JobOver:
             log.info("job %s was ended by somebody else", job.id)
+            return "overtaken"
         except (LeaseLost, Moved):
             raise
-        except StoreUnavailable:
-            # Nothing is wrong with the job; the attempt shall not count against it.
-            with suppress(VaultError):
-                jobs.release_attempt(job.id, token)
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in _FULL):
+                log.warning("job %s: attempt %d broke off: %s", job.id, token, error)
+                self._give_back(job, token, lease)
+                raise StoreUnavailable(str(error)) from error
             log.exception("job %s: attempt %d broke off", job.id, token)
             self.stopping.wait(_PAUSES[min(broken_off, len(_PAUSES) - 1)])
+            return "broken_off"
+
+    def _give_back(self, job: Job, token: int, lease: Lease) -> None:
+        """Release an attempt as soon as the storage takes it: nothing is wrong with the job, so it shall not count."""
+        while True:
+            try:
+                self._vault.jobs.release_attempt(job.id, token)
+                return
+            except StoreUnavailable as error:
+                log.warning("job %s: waiting for the storage: %s", job.id, error)
+            if self._must_stop(lease) or self.stopping.wait(_PAUSES[0]):
+                return
 
     def _must_stop(self, lease: Lease) -> bool:
         return self.stopping.is_set() or lease.lost.is_set()

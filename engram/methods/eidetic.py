@@ -6,8 +6,9 @@ of masks: what a task owns is computed by kernels of its own, from its predecess
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -33,7 +34,6 @@ from engram.router import dump_images, load_images, trained
 from engram.router import scores as routing_scores
 from engram.settings.eidetic import EideticSettings
 from engram.sums import PackedSums
-from engram.training import EVALUATION_BATCH, batches
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -145,17 +145,17 @@ class Eidetic(Method):
         learner = Learner(self.network, self.budget, seed, options, reporter, self.device, optimiser)
         engram, report, train, held_out = learner.learn(task, examples)
         with report.timed("recognising"):
-            commons = self.commons.fitted(train.images).eval()
-            gathered = gather(commons, train, held_out, reporter, self.device)
-            engram = engram.to(self.device)
+            commons = self.commons.fitted(train.images, reporter).eval()
+            network = self.network.appended(engram.to(self.device)).eval()
+            see = partial(_see, network)
+            gathered = gather(commons, see, train, held_out, reporter, self.device)
             if self.settings.read_commons:
-                engram, gathered = self._reading(engram, gathered, held_out)
-            network = self.network.appended(engram).eval()
+                gathered = _reading(engram, gathered, held_out, reporter)
             taught = teach(
                 commons,
                 self.recogniser,
                 self.sums,
-                lambda images: _see(network, images),
+                see,
                 task,
                 train,
                 held_out,
@@ -163,7 +163,6 @@ class Eidetic(Method):
                 self.device,
                 gathered,
                 chained="chain" in self.settings.recognise_by,
-                over_commons=True,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         report.accuracy["kept"] = taught.accuracy
@@ -187,33 +186,20 @@ class Eidetic(Method):
         return report
 
     @torch.no_grad()
-    def _reading(self, engram: Engram, gathered: Gathered, held_out: Examples) -> tuple[Engram, Gathered]:
-        """The engram with a head that reads the commons too, and what that head gives for the held-out images."""
-        alone = self.network.appended(engram).eval()
-        logits = torch.cat([seen.heads[-1] for seen in _seen(alone, held_out, self.device)])  # (M, classes)
-        factor, engram.common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
-        engram.head.weight.mul_(factor)
-        engram.head.bias.mul_(factor)
-        head = factor * logits + engram.common(gathered.common)
-        return engram.to(self.device).freeze(), replace(gathered, head=head)
-
-    @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
         given = pixels(images.to(self.device))  # (B, C, H, W)
         common = self.commons(given)  # (B, F)
         seen = _see(self.network, given, common)
-        scores = self.recogniser.class_scores(common.cpu())  # (B, classes of all tasks)
-        distances = self.recogniser.distances([common.cpu()] * len(self.tasks))  # (B, T)
+        judged = self.recogniser.judged(seen.features, common.cpu(), chained=True)
+        log_tasks = judged.log_tasks
         if self.router is not None:
             log_tasks = torch.log_softmax(routing_scores(self.network, self.router, images, self.device), 1)
-        else:
-            log_tasks = self.recogniser.log_probabilities(scores, distances, self.recogniser.detections(seen.features))
         return Observation(
             self.tasks,
             tuple(seen.heads),
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
             log_tasks,
-            self.recogniser.p_values(distances),
+            judged.p_values,
             passes=1 if self.router is None else 2,
         )
 
@@ -238,6 +224,15 @@ def _see(network: Network, images: Tensor, common: Tensor | None = None) -> Seen
     return Seen([features.cpu() for features, _ in outputs], [logits.cpu() for logits in heads])
 
 
-def _seen(network: Network, examples: Examples, device: torch.device) -> Iterator[Seen]:
-    for chosen in batches(len(examples), EVALUATION_BATCH):
-        yield _see(network, pixels(examples.images[chosen].to(device)))
+@torch.no_grad()
+def _reading(engram: Engram, gathered: Gathered, held_out: Examples, reporter: Reporter) -> Gathered:
+    """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
+    reporter.check()
+    logits = gathered.judged.head  # (M, classes)
+    factor, common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
+    head = factor * logits + common(gathered.common)
+    engram.head.weight.mul_(factor)
+    engram.head.bias.mul_(factor)
+    engram.common = common.to(engram.head.weight.device)
+    engram.freeze()
+    return replace(gathered, judged=replace(gathered.judged, head=head))

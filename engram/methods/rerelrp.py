@@ -17,6 +17,7 @@ from engram.backbones import layout_of
 from engram.block_subnetworks import BlockSubnetworks
 from engram.capacity import LayerCapacity, budget_of
 from engram.chain import Chain, Signatures
+from engram.commons import Commons
 from engram.data import Examples
 from engram.definition import Definition
 from engram.density import Density
@@ -28,6 +29,7 @@ from engram.options import LearnOptions
 from engram.plain_subnetworks import PlainSubnetworks
 from engram.progress import Reporter
 from engram.recogniser import Reading, fitted_temperature
+from engram.recognition import through
 from engram.relevance import Heatmap
 from engram.report import LearningReport
 from engram.settings.rerelrp import RerelrpSettings
@@ -59,6 +61,7 @@ class Rerelrp(Method):
         self.subnetworks = subnetworks
         self.witness = witness
         self.signatures = signatures
+        self.commons = _commons(definition, witness).to(subnetworks.device)
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -108,6 +111,7 @@ class Rerelrp(Method):
 
     def to(self, device: torch.device | str) -> None:
         self.subnetworks.to(device)
+        self.commons.to(device)
 
     def admit(self, task: str) -> None:
         super().admit(task)
@@ -138,6 +142,7 @@ class Rerelrp(Method):
         report.details["detector_bytes"] = witness.chain.nbytes
         expect_recognised(report, options)
         self.subnetworks, self.witness = subnetworks, witness
+        self.commons = _commons(self.definition, witness).to(self.device)
         self.signatures = (*self.signatures, signatures)
         return report
 
@@ -147,33 +152,37 @@ class Rerelrp(Method):
         """The witness that knows one task more, the task's signatures, and by which images it was judged, with the
         logits they got."""
         assert self.signatures is not None, "the caller has looked"
-        own, _ = _newest(subnetworks, train, reporter, 0.0)
-        outside, head = _newest(subnetworks, held_out, reporter, 0.15)
-        exemplars = train.subset(herded(own, train.labels, self.settings.exemplars))
-        learned = _relevance(subnetworks, exemplars, reporter, 0.2)
+        once = reporter.journal.once
+        own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
+        _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
+        herd = once("exemplars", lambda: herded(own, train.labels, self.settings.exemplars))
+        learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
         columns = (*self.witness.columns, most_relevant(learned[-1], self.settings.features))
         some = torch.linspace(0, len(held_out) - 1, min(JUDGED, len(held_out))).long()
-        relevance = _relevance(subnetworks, held_out.subset(some), reporter, 0.4)
+        relevance = once("judged", lambda: _relevance(subnetworks, held_out.subset(some), reporter, 0.4))
         signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
         classes = len(train.classes)
-        density = Density.fit(own, train.labels, classes, outside)
-        reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels))
+        commons = self.commons.fitted(train.images, reporter).eval()
+        density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
+        reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
         growth = Growth(self.settings.trees, self.settings.depth, self.settings.leaf)
         chain = Chain.trained((*self.signatures, signatures), growth, seed, reporter)
-        witness = Witness((*self.witness.readings, reading), columns, chain)
+        state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
+        witness = Witness((*self.witness.readings, reading), columns, chain, state)
         reporter.report("recognising", 1.0)
         return witness, signatures, held_out.subset(some), head[some]
 
     def observe(self, images: Tensor) -> Observation:
         explained = len(self.witness.readings) - 1
-        look = self.subnetworks.look(pixels(images.to(self.device)), explained)
+        given = pixels(images.to(self.device))
+        look = self.subnetworks.look(given, explained)
         signatures = _cut(look.relevance, self.witness.columns[:explained])
         return Observation(
             self.tasks,
             look.heads,
             torch.stack([reading.temperature for reading in self.witness.readings]),
             self.witness.log_probabilities(signatures, len(images)),
-            self.witness.p_values(look.features),
+            self.witness.p_values(look.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
         )
 
@@ -190,6 +199,22 @@ class Rerelrp(Method):
 def _form(definition: Definition) -> type[Subnetworks]:
     form = RerelrpSettings.model_validate(definition.settings).form
     return BlockSubnetworks if form == "blocks" else PlainSubnetworks
+
+
+def _commons(definition: Definition, witness: Witness) -> Commons:
+    """The commons as the witness knows them; as they are made if it knows none.
+
+    Raises
+    ------
+    DamagedSnapshot
+    """
+    commons = Commons(definition)
+    if witness.commons:
+        try:
+            commons.load_state_dict(dict(witness.commons))
+        except RuntimeError as error:
+            raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
+    return commons.eval()
 
 
 def _cut(relevance: Sequence[Tensor], columns: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -35,13 +35,13 @@ from engram.methods.method import Method, Stored, expect_accurate, expect_recogn
 from engram.network import Engram, Network, pixels
 from engram.options import LearnOptions
 from engram.progress import Reporter
-from engram.recogniser import Recogniser
+from engram.recogniser import Recogniser, Verdict
 from engram.recognition import Seen, teach
 from engram.relevance import Explainer, Heatmap
 from engram.report import LearningReport
 from engram.settings.rmn import RmnSettings
 from engram.sums import PackedSums
-from engram.training import Run, Trainer, measure
+from engram.training import Run, Trainer
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -149,16 +149,15 @@ class Rmn(Method):
     ) -> LearningReport:
         assert self.sums is not None, "this model was restored without its sums, which learning needs"
         train, held_out = split(examples, options.held_out, seed)
-        counts = dict(zip(train.classes, train.counts(), strict=True))
-        report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
+        report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = self._trainer(train, held_out, options, seed, reporter)
         candidate = self._train(task, trainer, report, seed, optimiser)
         if options.prune:
             prune(candidate, trainer, report, lambda run: self._fit(candidate, trainer, run, optimiser))
         reporter.report("freezing", 1.0, units=sum(candidate.units.values()))
-        report.accuracy["kept"] = self._accuracy(candidate, trainer, held_out)
+        report.accuracy["kept"] = trainer.accuracy(candidate, held_out)
         expect_accurate(report, options)
-        kept, whole = candidate.finished(self.settings, _peak(candidate, held_out, self.device))
+        kept, whole = candidate.finished(self.settings, _peak(candidate, held_out, trainer))
         shared = _with(self.shared, kept, whole)
         passes = (*_moved(shared, self), shared.engram(kept).to(self.device))
         with report.timed("recognising"):
@@ -216,24 +215,25 @@ class Rmn(Method):
         with pull.factory() as factory:
             return replace(trainer, optimiser=factory).fit(candidate, run).accuracy
 
-    def _accuracy(self, candidate: Candidate, trainer: Trainer, examples: Examples) -> float:
-        trainer.reporter.check()
-        return measure(trainer.network, candidate, examples, self.device).accuracy
-
     @torch.no_grad()
     def see(self, images: Tensor) -> Seen:
         """What every task's pass sees in images (B, C, H, W) float32 on the model's device."""
         return _see(self.passes, images)
 
     @torch.no_grad()
+    def judged(self, images: Tensor, seen: Seen) -> Verdict:
+        """What the recogniser makes of images (B, C, H, W) float32 and of what `see` gave for them."""
+        common = self.commons(images).cpu()  # (B, F)
+        return self.recogniser.judged(seen.features, common)
+
+    @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = self.see(given)
-        distances = self.recogniser.distances(seen.features)  # (B, T)
+        judged = self.judged(given, seen)
         temperatures = torch.stack([reading.temperature for reading in self.recogniser.readings])
         if self.settings.recognition == "recogniser":
-            scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
-            log_tasks = self.recogniser.log_probabilities(scores, distances)
+            log_tasks = judged.log_tasks
         else:
             peaks = torch.stack([logits.logsumexp(1) for logits in seen.heads], 1)  # (B, T)
             if self.settings.recognition == "calibrated":
@@ -242,8 +242,8 @@ class Rmn(Method):
             else:
                 temperatures = torch.ones_like(temperatures)  # the largest logit of all is to win
             log_tasks = torch.log_softmax(peaks, 1)
-        p_values = self.recogniser.p_values(distances)
-        return Observation(self.tasks, tuple(seen.heads), temperatures, log_tasks, p_values, passes=len(self.passes))
+        heads, passes = tuple(seen.heads), len(self.passes)
+        return Observation(self.tasks, heads, temperatures, log_tasks, judged.p_values, passes=passes)
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         return self._explainers[owner].explain(image, 0, target, composite)
@@ -347,7 +347,7 @@ def _see(passes: Sequence[Engram], images: Tensor) -> Seen:
     return Seen(features, heads)
 
 
-def _peak(engram: Engram, held_out: Examples, device: torch.device) -> Tensor:
+def _peak(engram: Engram, held_out: Examples, trainer: Trainer) -> Tensor:
     """(2,): mean and standard deviation of the soft maximum over held-out images."""
-    peaks = logits_of(engram, held_out, device).logsumexp(1)
+    peaks = logits_of(engram, held_out, trainer).logsumexp(1)
     return torch.stack([peaks.mean(), peaks.std(unbiased=False).clamp_min(1e-3)])

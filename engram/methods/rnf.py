@@ -35,7 +35,7 @@ from engram.relevance import Heatmap
 from engram.report import LearningReport
 from engram.settings.rnf import RnfSettings
 from engram.sums import PackedSums
-from engram.training import Run, Trainer, measure, optimiser_of
+from engram.training import Run, Trainer, optimiser_of
 
 if TYPE_CHECKING:
     from engram.training import OptimiserFactory
@@ -120,8 +120,7 @@ class Rnf(Method):
     ) -> LearningReport:
         assert self.sums is not None, "this model was restored without its sums, which learning needs"
         train, held_out = split(examples, options.held_out, seed)
-        counts = dict(zip(train.classes, train.counts(), strict=True))
-        report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
+        report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = self._trainer(train, held_out, options, seed, reporter)
         candidate = self._trained(task, trainer, seed, report, optimiser)
         network = self._frozen(candidate, trainer, report, optimiser)
@@ -137,7 +136,6 @@ class Rnf(Method):
                 held_out,
                 reporter,
                 self.device,
-                over_commons=True,
             )
         report.recognised, report.answered = taught.recognised, taught.answered
         expect_recognised(report, options)
@@ -212,9 +210,7 @@ class Rnf(Method):
         report.units = dict(network.tasks()[-1].units)
         trainer.reporter.report("freezing", 1.0, units=sum(report.units.values()))
         report.details["relevant"] = {layer: int(units.sum()) for layer, units in kept.items()}
-        report.accuracy["kept"] = measure(
-            trainer.network, network.engram(number - 1), trainer.held_out, self.device
-        ).accuracy
+        report.accuracy["kept"] = trainer.accuracy(network.engram(number - 1), trainer.held_out)
         return network
 
     def _kept(self, candidate: Engram, trainer: Trainer) -> Kept:
@@ -225,11 +221,11 @@ class Rnf(Method):
         reporter.report("pruning", 0.0, units=sum(candidate.units.values()))
         tolerance = options.tolerance if self.settings.tolerance is None else self.settings.tolerance
         some = torch.randperm(len(judged), generator=trainer.generator)[: self.settings.reference]
-        scores = importance(candidate, judged.subset(some), reporter, self.device)
+        reference = judged.subset(some)
+        scores = reporter.journal.once("importance", lambda: importance(candidate, reference, reporter, self.device))
 
         def accuracy(engram: Engram) -> float:
-            reporter.check()
-            return measure(trainer.network, engram, judged, self.device).accuracy
+            return trainer.accuracy(engram, judged)
 
         # With resistance nothing of an earlier task is taken away, because its weights cannot be touched.
         owned = {layer: (owner > 0) & self.settings.resistance for layer, owner in self.network.owners.items()}
@@ -240,14 +236,13 @@ class Rnf(Method):
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = _see(self.network, given)
         common = self.commons(given).cpu()  # (B, F)
-        scores = self.recogniser.class_scores(common)  # (B, classes of all tasks)
-        distances = self.recogniser.distances([common] * len(self.tasks))  # (B, T)
+        judged = self.recogniser.judged(seen.features, common)
         return Observation(
             self.tasks,
             tuple(seen.heads),
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
-            self.recogniser.log_probabilities(scores, distances),
-            self.recogniser.p_values(distances),
+            judged.log_tasks,
+            judged.p_values,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

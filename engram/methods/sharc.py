@@ -19,8 +19,8 @@ from engram.capacity import LayerCapacity, budget_of
 from engram.commons import Commons
 from engram.data import Examples, split
 from engram.definition import Definition
-from engram.errors import DamagedSnapshot, InvalidDefinition
-from engram.featuremaps import Classifier, FeatureMaps, joined
+from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
+from engram.featuremaps import Classifier, FeatureMaps, joined, map_shape
 from engram.lesson import Lesson, Outcome
 from engram.methods.method import Method, Stored, expect_accurate, expect_recognised
 from engram.network import pixels
@@ -29,7 +29,7 @@ from engram.progress import Reporter
 from engram.recogniser import Recogniser
 from engram.recognition import Seen, teach
 from engram.relevance import Explainer, Heatmap
-from engram.remembered import Remembered
+from engram.remembered import Remembered, room
 from engram.report import LearningReport
 from engram.settings.sharc import SharcSettings
 from engram.sums import PackedSums
@@ -37,6 +37,9 @@ from engram.training import OptimiserFactory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LEAST_CLASSES = 2
+"""Of the first task."""
 
 
 class Sharc(Method):
@@ -81,6 +84,10 @@ class Sharc(Method):
                 "training images, which it has to keep; create the model with retention 'features'"
             )
         super().check(definition)
+        try:
+            room(SharcSettings.model_validate(definition.settings), map_shape(layout_of(definition)), _LEAST_CLASSES)
+        except CapacityExhausted as error:
+            raise InvalidDefinition(str(error)) from error
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -167,8 +174,7 @@ class Sharc(Method):
     ) -> LearningReport:
         assert self.sums is not None, "this model was restored without what it keeps, which learning needs"
         train, held_out = split(examples, options.held_out, seed)
-        counts = dict(zip(train.classes, train.counts(), strict=True))
-        report = LearningReport(task, counts, len(held_out), options.model_dump(mode="json"))
+        report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         lesson = Lesson(self.layout, self.settings, train, held_out, options, seed, reporter, self.device, optimiser)
         with report.timed("training"):
             outcome = lesson.learn(self.maps, self.shared, self.remembered)
@@ -191,9 +197,10 @@ class Sharc(Method):
     ) -> tuple[Commons, Recogniser, PackedSums | None]:
         """The commons it reads, the recogniser with the new task, and the task's sums where it needs any."""
         if self.settings.recognise == "head":
-            taught = lesson.recognising(task, self.recogniser, outcome)
+            commons = self.commons.fitted(lesson.train.images, lesson.reporter).eval()
+            taught = lesson.recognising(task, self.recogniser, outcome, commons)
             report.recognised, report.answered = taught.recognised, taught.answered
-            return self.commons, taught.recogniser, None
+            return commons, taught.recogniser, None
         sizes = [reading.classes for reading in self.recogniser.readings] + [len(lesson.train.classes)]
         assert self.sums is not None, "learning has them"
         found = teach(
@@ -217,15 +224,16 @@ class Sharc(Method):
         given = pixels(images.to(self.device))  # (B, C, H, W)
         sizes = [reading.classes for reading in self.recogniser.readings]
         seen, scores = _see(self.maps, self.shared, self.own, sizes, given)
+        common = self.commons(given).cpu()  # (B, F)
         if self.settings.recognise == "commons":
-            scores = self.recogniser.class_scores(self.commons(given).cpu())  # (B, classes of all tasks)
-        distances = self.recogniser.distances(seen.features)  # (B, T)
+            scores = self.recogniser.class_scores(common)  # (B, classes of all tasks)
+        distances = self.recogniser.distances(seen.features, common)  # (B, T)
         return Observation(
             self.tasks,
             tuple(seen.heads),
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
             self.recogniser.log_probabilities(scores, distances),
-            self.recogniser.p_values(distances),
+            self.recogniser.p_values(distances, scores),
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -11,14 +11,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import images
+from service.documentation import ref
+from service.doors import Door, needs
 from service.runtime import Parts
 from service.schemas import HeatmapAnswer
+from vault import logs
 
-router = APIRouter(tags=["explain"])
+router = APIRouter(tags=["explain"], route_class=Door)
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"image/png": {}, "application/json": {"schema": HeatmapAnswer.model_json_schema()}},
+        "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapAnswer)}},
         "headers": {
             name: {"schema": {"type": "string"}} for name in ("X-Engram-Task", "X-Engram-Label", "X-Engram-Version")
         },
@@ -26,7 +29,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/models/{model}/explain", response_class=Response, responses=_ANSWERS)
+@router.post("/v1/models/{model}/explain", response_class=Response, responses=_ANSWERS, openapi_extra=images.asked(1))
+@needs("predict", 409)
 async def explain(
     request: Request,
     model: str,
@@ -39,9 +43,11 @@ async def explain(
     """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded."""
     loaded = await parts.live.get(model)
     sources = await images.read(request, 1)
+    await parts.quotas.count_images(request, 1)
     image = (await parts.decoder.decode(sources, loaded.memory.definition.input))[0]
     if isinstance(image, Exception):
         raise image
+    logs.bind(version=loaded.version)
     heatmap = await parts.inference.explain(loaded, image, target, task, composite)
     headers = {
         "X-Engram-Task": quote(heatmap.task),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -12,13 +12,15 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
+from service.doors import Door, needs
 from service.runtime import Paging, Parts, Runtime
 from service.schemas import JobAnswer, JobPage
+from service.streams import EventStream
 from vault.errors import JobOver
 from vault.events import LAST_ID
 from vault.jobs import Job
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=Door)
 
 
 def answer(job: Job) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def answer(job: Job) -> dict[str, Any]:
 
 
 @router.get("/v1/jobs", response_model=JobPage)
+@needs("learn", 404, 422)
 def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = None) -> JSONResponse:
     """Jobs, the newest first, of all models or of one."""
     jobs = parts.vault.jobs.list(model, before=page.position, limit=page.fetch)
@@ -46,6 +49,7 @@ def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = No
 
 
 @router.get("/v1/jobs/{job}", response_model=JobAnswer)
+@needs("learn")
 async def show(job: str, parts: Parts) -> JSONResponse:
     """One job; when it has succeeded, this replica answers with the version it made."""
     found = await to_thread.run_sync(parts.vault.jobs.get, job)
@@ -55,6 +59,7 @@ async def show(job: str, parts: Parts) -> JSONResponse:
 
 
 @router.post("/v1/jobs/{job}/cancel", status_code=202, response_model=JobAnswer)
+@needs("learn", 409)
 def cancel(job: str, parts: Parts) -> JSONResponse:
     """Ask for a job's end: at once when it waits, at its next step when it runs."""
     found = parts.vault.jobs.request_cancel(job)
@@ -68,6 +73,7 @@ def cancel(job: str, parts: Parts) -> JSONResponse:
     response_class=EventSourceResponse,
     responses={204: {"description": "The last event was seen; there is nothing to come back for."}},
 )
+@needs("learn")
 async def events(
     job: str, parts: Parts, last_event_id: Annotated[str | None, Header(max_length=64)] = None
 ) -> Response:
@@ -78,10 +84,10 @@ async def events(
     found = await to_thread.run_sync(parts.vault.jobs.get, job)
     if last_event_id == LAST_ID and found.over:
         return Response(status_code=204)
-    return EventSourceResponse(_follow(parts, job, last_event_id), ping=parts.settings.ping_seconds)
+    return EventStream(parts.streams, job, _follow(parts, job, last_event_id), parts.settings.ping_seconds)
 
 
-async def _follow(parts: Runtime, job: str, last_id: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _follow(parts: Runtime, job: str, last_id: str | None) -> AsyncGenerator[ServerSentEvent, None]:
     follow = parts.vault.events.follow(job, last_id, lambda: parts.vault.jobs.last_event(job))
     assert isinstance(follow, AsyncGenerator), "it has connections to give back"
     async with aclosing(follow) as stream:

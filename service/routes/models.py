@@ -2,61 +2,75 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import history
+from service.doors import Door, needs
+from service.idempotency import Key, body_fingerprint
 from service.live import Loaded
+from service.problems import Problem
 from service.runtime import Paging, Parts
 from service.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
 from vault.errors import UnknownModel
+from vault.idempotency import Claim
 from vault.models import Model
+from vault.readers import each
 from vault.vault import Vault
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=Door)
 
 
-def answer(loaded: Loaded) -> dict[str, Any]:
-    """One model as JSON."""
+def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
+    """One model as JSON, with what keeps its newest version out of service."""
     memory = loaded.memory
     return {
         "name": loaded.name,
         "version": loaded.version,
         **memory.definition.model_dump(mode="json"),
+        "exact": memory.exact,
         "budget": memory.budget,
         "tasks": [{"name": task.name, "classes": list(task.classes)} for task in memory.tasks],
         "capacity": [layer.to_dict() for layer in memory.capacity()],
+        "problems": [asdict(problem) for problem in problems],
         "created_at": loaded.model.created_at,
     }
 
 
 @router.post("/v1/models", status_code=201, response_model=ModelAnswer)
-async def create(body: ModelRequest, parts: Parts) -> JSONResponse:
+@needs("admin", 409)
+async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -> Response:
     """Make a model; asking for the same one again answers with it, for another of this name is refused."""
-    await to_thread.run_sync(history.create, parts.vault, body.name, body.definition())
-    await parts.live.refresh(body.name)
-    loaded = await parts.live.get(body.name)
-    return JSONResponse(answer(loaded), 201, headers={"Location": f"/v1/models/{body.name}"})
+
+    async def run(_: Claim | None) -> Response:
+        await to_thread.run_sync(history.create, parts.vault, body.name, body.definition())
+        await parts.live.refresh(body.name)
+        content = answer(await parts.live.get(body.name), parts.live.problems(body.name))
+        return JSONResponse(content, 201, headers={"Location": f"/v1/models/{body.name}"})
+
+    return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 
 
 @router.get("/v1/models", response_model=ModelPage)
+@needs("predict", 422)
 def index(page: Paging, parts: Parts) -> ModelPage:
     """All models by name."""
     found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
-    with ThreadPoolExecutor(8) as pool:  # a log each, and a bucket may be far away
-        return ModelPage(models=[*pool.map(partial(_summary, parts.vault), found)], next=following)
+    return ModelPage(models=each(partial(_summary, parts.vault), found), next=following)
 
 
 def _summary(vault: Vault, model: Model) -> ModelSummary:
     try:
-        head = vault.log.head(model.name)
+        newest = vault.log.list(model.name, limit=1, newest_first=True, lenient=True)
     except UnknownModel:  # deleted since it was listed
-        head = None
+        newest = []
+    head = newest[0] if newest else None
     return ModelSummary(
         name=model.name,
         version=head.version if head else 0,
@@ -66,21 +80,24 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
 
 
 @router.get("/v1/models/{model}", response_model=ModelAnswer)
+@needs("predict")
 async def show(model: str, parts: Parts) -> JSONResponse:
     """One model with its version, its tasks and its capacity."""
     await parts.live.refresh(model)
-    return JSONResponse(answer(await parts.live.get(model)))
+    return JSONResponse(answer(await parts.live.get(model), parts.live.problems(model)))
 
 
 @router.patch("/v1/models/{model}", response_model=ModelAnswer)
+@needs("admin", 409, 422)
 async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
     """Give a model more room; what it has learned stays as it is."""
     await to_thread.run_sync(history.raise_budget, parts.vault, model, body.budget)
     await parts.live.refresh(model)
-    return JSONResponse(answer(await parts.live.get(model)))
+    return JSONResponse(answer(await parts.live.get(model), parts.live.problems(model)))
 
 
 @router.delete("/v1/models/{model}", status_code=204)
+@needs("admin")
 async def delete(model: str, parts: Parts) -> Response:
     """Delete a model with its history; its open jobs are cancelled."""
     await to_thread.run_sync(_delete, parts.vault, model)

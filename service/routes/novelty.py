@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from service.doors import Door, needs
 from service.runtime import Parts
 from service.schemas import NoveltyAnswer
 
-router = APIRouter(tags=["novelty"])
+router = APIRouter(tags=["novelty"], route_class=Door)
 
 
 @router.get("/v1/models/{model}/novelty", response_model=NoveltyAnswer)
+@needs("predict")
 async def show(model: str, parts: Parts) -> NoveltyAnswer:
     """Whether the images that the live version answers, without being told their task, are of tasks it knows.
 

@@ -13,40 +13,17 @@ from torch import Tensor
 
 from engram.answers import Answer
 from service import batching, images
+from service.doors import Door, needs
 from service.errors import InvalidRequest, describe
 from service.runtime import Parts
 from service.schemas import PredictAnswer
+from vault import logs
 
-router = APIRouter(tags=["predict"])
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "instances": {
-                            "type": "array",
-                            "items": {"type": "object", "properties": {"b64": {"type": "string"}}},
-                        }
-                    },
-                }
-            },
-        },
-    }
-}
+router = APIRouter(tags=["predict"], route_class=Door)
 
 
-@router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=_BODY)
+@router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=images.asked())
+@needs("predict", 409)
 async def predict(
     request: Request,
     model: str,
@@ -61,12 +38,14 @@ async def predict(
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
     loaded = await parts.live.get(model)
     sources = await images.read(request, parts.settings.max_images_per_request)
+    await parts.quotas.count_images(request, len(sources))
     decoded = await parts.decoder.decode(sources, loaded.memory.definition.input)
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
     query = batching.Query(torch.stack(good), task, top_k, logits)
     reply = await parts.inference.predict(model, query, version)
+    logs.bind(version=reply.version)
     answers = iter(_predictions(reply))
     predictions = [next(answers) if isinstance(image, Tensor) else {"error": describe(image)} for image in decoded]
     # Not through a response model: validating hundreds of predictions again would cost more than making them.

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from engram.errors import UnknownTask
+from engram.options import LearnOptions
 from service import history, upload
 from service.bodies import parse_json, read_json
+from service.documentation import ref
+from service.doors import Door, needs
 from service.errors import InvalidRequest, UnsupportedMediaType, invalid
+from service.idempotency import Key, body_fingerprint, fingerprint
 from service.routes.jobs import answer
 from service.runtime import Paging, Parts, Runtime
-from service.schemas import Accepted, TaskAnswer, TaskPage, TaskRequest, TaskSummary
+from service.schemas import TASK_NAME, Accepted, TaskAnswer, TaskPage, TaskRequest, TaskSummary
 from service.submission import allowed_uri, learn_options, task_name
 from vault.errors import UnknownModel
+from vault.idempotency import Claim
 from vault.jobs import Job
 from vault.log import Commit
 from vault.vault import Vault
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], route_class=Door)
 
 _BODY = {
     "requestBody": {
@@ -32,47 +39,61 @@ _BODY = {
                     "type": "object",
                     "required": ["name", "data"],
                     "properties": {
-                        "name": {"type": "string"},
-                        "data": {"type": "string", "format": "binary"},
-                        "options": {"type": "string", "description": "JSON"},
+                        "name": {"type": "string", "pattern": TASK_NAME},
+                        "data": {"type": "string", "format": "binary", "description": "A zip or tar archive."},
+                        "options": ref(LearnOptions),
                     },
-                }
+                },
+                "encoding": {"options": {"contentType": "application/json"}},
             },
-            "application/json": {"schema": TaskRequest.model_json_schema()},
+            "application/json": {"schema": ref(TaskRequest)},
         },
     }
 }
 
 
 @router.post("/v1/models/{model}/tasks", status_code=202, response_model=Accepted, openapi_extra=_BODY)
-async def submit(request: Request, model: str, parts: Parts) -> JSONResponse:
+@needs("learn", 409)
+async def submit(request: Request, model: str, parts: Parts, key: Key) -> Response:
     """Have a task learned from an upload, or from data at an allowed address."""
-    # A model that is not there is told before its data is read.
+    # What cannot be taken, and a quota that is used up, are told before data is read.
     await parts.live.get(model)
+    await parts.submissions.reachable()
+    if key is None:
+        await parts.quotas.check_jobs(request)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data":
-        job = await _from_upload(request, model, parts)
-    elif media == "application/json":
-        job = await _from_uri(request, model, parts)
-    else:
-        raise UnsupportedMediaType(
-            f"{media or 'No content type'}: send multipart/form-data with name and data, or application/json."
-        )
-    return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
+        with parts.uploads.held():
+            return await _from_multipart(request, model, parts, key)
+    if media == "application/json":
+        asked = await body_fingerprint(request)
+        return await parts.idempotency.once(request, key, asked, partial(_from_uri, request, model, parts))
+    raise UnsupportedMediaType(
+        f"{media or 'No content type'}: send multipart/form-data with name and data, or application/json."
+    )
 
 
-async def _from_upload(request: Request, model: str, parts: Runtime) -> Job:
+async def _from_multipart(request: Request, model: str, parts: Runtime, key: Key) -> Response:
     async with upload.receive(request) as received:
         parts.metrics.uploads.inc(received.size)
-        if "name" not in received.fields or not received.has_data:
-            missing = "data" if "name" in received.fields else "name"
-            raise InvalidRequest(f"The form has no part called {missing}.")
-        name = task_name(received.fields["name"])
-        options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
-        return await parts.submissions.from_file(model, name, received.path, options)
+        asked = fingerprint(request, {**received.fields, "data": received.digest.hexdigest()})
+        return await parts.idempotency.once(request, key, asked, partial(_from_upload, request, received, model, parts))
 
 
-async def _from_uri(request: Request, model: str, parts: Runtime) -> Job:
+async def _from_upload(
+    request: Request, received: upload.Upload, model: str, parts: Runtime, claim: Claim | None
+) -> Response:
+    if "name" not in received.fields or not received.has_data:
+        missing = "data" if "name" in received.fields else "name"
+        raise InvalidRequest(f"The form has no part called {missing}.")
+    name = task_name(received.fields["name"])
+    options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
+    job_id = await _admitted(request, parts, claim)
+    caller = request.state.caller
+    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id))
+
+
+async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim | None) -> Response:
     try:
         body = TaskRequest.model_validate(await read_json(request))
     except ValidationError as error:
@@ -80,10 +101,24 @@ async def _from_uri(request: Request, model: str, parts: Runtime) -> Job:
     name = task_name(body.name)
     options = learn_options(body.options)
     uri = allowed_uri(body.data.uri, parts.settings.data_uri_prefixes)
-    return await parts.submissions.from_uri(model, name, uri, options)
+    job_id = await _admitted(request, parts, claim)
+    return _accepted(await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id))
+
+
+async def _admitted(request: Request, parts: Runtime, claim: Claim | None) -> str | None:
+    """The id that the job is to have. What was asked under a key before is not counted a second time."""
+    if claim is None:
+        return None
+    await parts.quotas.check_jobs(request, claim.id)
+    return claim.id
+
+
+def _accepted(job: Job) -> Response:
+    return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 @router.get("/v1/models/{model}/tasks", response_model=TaskPage)
+@needs("predict")
 def index(model: str, page: Paging, parts: Parts) -> TaskPage:
     """The tasks a model has learned, in that order."""
     tasks = _head(parts.vault, model).tasks
@@ -94,6 +129,7 @@ def index(model: str, page: Paging, parts: Parts) -> TaskPage:
 
 
 @router.get("/v1/models/{model}/tasks/{task}", response_model=TaskAnswer)
+@needs("predict")
 async def show(model: str, task: str, parts: Parts) -> TaskAnswer:
     """One task with its classes and how it was learned."""
     return await to_thread.run_sync(_show, parts.vault, model, task)

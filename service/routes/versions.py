@@ -6,15 +6,19 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from service import history
+from service.doors import Door, needs
 from service.errors import InvalidRequest
+from service.idempotency import Key, body_fingerprint
 from service.runtime import Paging, Parts
 from service.schemas import VersionAnswer, VersionPage
+from vault.idempotency import Claim
 from vault.log import Commit
 
-router = APIRouter(tags=["versions"])
+router = APIRouter(tags=["versions"], route_class=Door)
 
 
 def answer(commit: Commit) -> dict[str, Any]:
@@ -33,17 +37,19 @@ def answer(commit: Commit) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{model}/versions", response_model=VersionPage)
+@needs("predict")
 def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
     """A model's history, the newest first."""
     if page.position is not None and not page.position.isdecimal():
         raise InvalidRequest("after is not a cursor of this list.")
     after = None if page.position is None else int(page.position)
-    commits = parts.vault.log.list(model, after, page.fetch, newest_first=True)
+    commits = parts.vault.log.list(model, after, page.fetch, newest_first=True, lenient=True)
     found, following = page.cut(commits, lambda commit: str(commit.version))
     return JSONResponse({"versions": [answer(commit) for commit in found], "next": following})
 
 
 @router.get("/v1/models/{model}/versions/{version}", response_model=VersionAnswer)
+@needs("predict")
 def show(model: str, version: int, parts: Parts) -> JSONResponse:
     """One version."""
     return JSONResponse(answer(parts.vault.log.read(model, version)))
@@ -55,15 +61,21 @@ def show(model: str, version: int, parts: Parts) -> JSONResponse:
     response_model=VersionAnswer,
     responses={200: {"model": VersionAnswer, "description": "The current version serves that already."}},
 )
-async def activate(model: str, version: int, parts: Parts) -> JSONResponse:
+@needs("admin", 409)
+async def activate(request: Request, model: str, version: int, parts: Parts, key: Key) -> Response:
     """Serve again what that version was, as a new version unless the current one does so; the answer names it."""
-    commit, new = await to_thread.run_sync(history.activate, parts.vault, model, version)
-    await parts.live.refresh(model)
-    where = f"/v1/models/{model}/versions/{commit.version}"
-    return JSONResponse(answer(commit), 201 if new else 200, headers={"Location": where})
+
+    async def run(claim: Claim | None) -> Response:
+        commit, new = await to_thread.run_sync(history.activate, parts.vault, model, version, claim)
+        await parts.live.refresh(model)
+        where = f"/v1/models/{model}/versions/{commit.version}"
+        return JSONResponse(answer(commit), 201 if new else 200, headers={"Location": where})
+
+    return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 
 
 @router.get("/v1/models/{model}/versions/{version}/certificate")
+@needs("predict")
 def certificate(model: str, version: int, parts: Parts) -> dict[str, Any]:
     """The retention certificate: a digest of every task's answers to the probes, and where they were computed."""
     return history.certificate(parts.vault, model, version)

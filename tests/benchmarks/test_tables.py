@@ -13,7 +13,7 @@ from benchmarks.datasets import SEQUENCES
 from benchmarks.plots import CURVES, draw
 from benchmarks.presets import METHODS
 from benchmarks.published import PUBLISHED
-from benchmarks.tables import BEGIN, COLUMNS, END, RESULTS, grouped, main, markdown, written
+from benchmarks.tables import BEGIN, COLUMNS, END, RESULTS, grouped, main, markdown, page, written
 
 
 def row(seed: int = 0, **changes: Any) -> dict[str, Any]:
@@ -99,22 +99,22 @@ def test_every_published_figure_belongs_to_a_benchmark_and_a_method() -> None:
 
 
 def test_a_table_replaces_only_what_is_between_the_marks(tmp_path: Path) -> None:
-    results, page = tmp_path / "results.jsonl", tmp_path / "page.md"
+    results, readme = tmp_path / "results.jsonl", tmp_path / "page.md"
     results.write_text(json.dumps(row()) + "\n")
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    main([str(results), "--write", str(page)])
-    text = page.read_text()
-    assert text == f"before\n{BEGIN}\n\n{markdown(grouped([row()]))}\n\n{END}\nafter\n"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    main([str(results), "--write", str(readme)])
+    text = readme.read_text()
+    assert text == f"before\n{BEGIN}\n\n{page([row()])}\n\n{END}\nafter\n"
     assert written(text, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    page.write_text("no marks")
+    readme.write_text("no marks")
     with pytest.raises(SystemExit, match="no marks"):
-        main([str(results), "--write", str(page)])
+        main([str(results), "--write", str(readme)])
 
 
 def test_the_table_in_the_readme_is_the_one_of_the_results() -> None:
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     rows = [json.loads(line) for path in sorted(RESULTS.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    assert written(text, markdown(grouped(rows))) == text
+    assert written(text, page(rows)) == text
 
 
 def test_rows_of_one_task_or_all_at_once_have_no_curve() -> None:

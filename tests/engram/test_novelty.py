@@ -203,6 +203,7 @@ def test_newcomers_are_not_taken_for_usual() -> None:
     states(monitor, newcomers(rng, 3 * REFERENCE, 0.7, 0.6))
     found = monitor.to_dict()
     assert (found["state"], found["welch"]["reference_samples"]) == ("new task suspected", 0)
+    assert found["welch"]["reference_mean"] is None
     assert found["cusum"]["usual"] == USUAL
     states(monitor, known(rng, 2 * REFERENCE))
     found = monitor.to_dict()

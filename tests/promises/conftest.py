@@ -1,4 +1,4 @@
-"""One running whole for all the promises that can share it."""
+"""One running whole for all the promises that can share it, and one for those that are rough with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.promises.crowd import NARROW
 from tests.promises.stack import Stack, started
 
 
@@ -13,4 +14,11 @@ from tests.promises.stack import Stack, started
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two replicas and a worker; each test makes models of its own."""
     with started(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def rough_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One replica with little room, and a worker; a test may take its Redis away, and must bring it back."""
+    with started(tmp_path_factory.mktemp("rough"), replicas=1, **NARROW) as stack:
         yield stack

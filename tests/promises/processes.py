@@ -60,4 +60,4 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
 
 def plain_environment() -> dict[str, str]:
     """What every process needs and nothing that is set for Engram."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("ENGRAM_", "AWS_"))}
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ENGRAM_", "AWS_", "OTEL_"))}

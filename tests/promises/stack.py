@@ -22,17 +22,32 @@ from tests.promises.processes import plain_environment
 class Stack:
     """What a test may ask of the running whole."""
 
-    def __init__(self, store: Path, redis_url: str, replicas: list[str], client: httpx.Client) -> None:
+    def __init__(
+        self,
+        store: Path,
+        redis: RedisServer,
+        replicas: list[str],
+        client: httpx.Client,
+        services: list[subprocess.Popen[bytes]],
+        worker: subprocess.Popen[bytes],
+    ) -> None:
         self.store = store
-        self.redis_url = redis_url
+        self.redis = redis
+        self.redis_url = redis.url
         self.replicas = replicas
         """The address of each service."""
+        self.services = services
+        self.worker = worker
         self.client = client
         """Asks the first of them."""
 
     def create(self, model: str, **changes: Any) -> None:
         """Make a small model."""
-        self.client.post("/v1/models", json={"name": model, **SMALL_MODEL, **changes}).raise_for_status()
+        self.client.post("/v1/models", json=self.small(model, **changes)).raise_for_status()
+
+    def small(self, model: str, **changes: Any) -> dict[str, Any]:
+        """The definition of a small model."""
+        return {"name": model, **SMALL_MODEL, **changes}
 
     def submit(self, model: str, task: str, data: bytes, options: dict[str, Any] | None = None) -> httpx.Response:
         """Upload a task."""
@@ -81,7 +96,10 @@ def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]
         worker = spawn([sys.executable, "-P", "-m", "worker"], environment, niceness=5, stderr=log.fileno())
         parts.callback(stop, worker, 10)
         command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
-        services = [spawn(command, environment, stdout=subprocess.PIPE) for _ in range(replicas)]
+        services = []
+        for number in range(replicas):
+            log = parts.enter_context((folder / f"service-{number}.log").open("wb"))
+            services.append(spawn(command, environment, stdout=subprocess.PIPE, stderr=log.fileno()))
         addresses = []
         for service in services:
             assert service.stdout is not None, "its output was asked for"
@@ -89,4 +107,4 @@ def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]
             parts.callback(stop, service, 10)
             addresses.append(service.stdout.readline().decode().split()[-1])
         client = parts.enter_context(httpx.Client(base_url=addresses[0], timeout=60))
-        yield Stack(store, redis.url, addresses, client)
+        yield Stack(store, redis, addresses, client, services, worker)

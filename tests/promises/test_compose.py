@@ -20,7 +20,7 @@ def test_the_environment_names_are_the_settings_own() -> None:
     known = {f"ENGRAM_{name.upper()}" for name in ServiceSettings.model_fields | WorkerSettings.model_fields}
     for name in ("service", "worker", "worker-gpu"):
         for variable in services[name]["environment"]:
-            assert variable in known or variable.startswith("AWS_"), variable
+            assert variable in known or variable.startswith(("AWS_", "OTEL_")), variable
 
 
 def test_redis_keeps_what_it_accepted_and_refuses_when_full() -> None:
@@ -47,6 +47,19 @@ def test_the_defaults_can_be_overridden() -> None:
     services = parse((ROOT / "docker-compose.yml").read_text(), {"STORE_USER": "someone"})
     assert services["service"]["environment"]["AWS_ACCESS_KEY_ID"] == "someone"
     assert services["store"]["environment"]["MINIO_ROOT_USER"] == "someone"
+
+
+def test_nobody_from_elsewhere_gets_in_without_being_let_in() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    plain, opened = (parse(text, chosen) for chosen in ({}, {"ENGRAM_KEYS": "required", "PUBLISH": "0.0.0.0"}))
+    assert plain["service"]["environment"]["ENGRAM_KEYS"] == "off"
+    assert plain["service"]["ports"] == ["127.0.0.1:8000-8001:8000"]
+    assert opened["service"]["environment"]["ENGRAM_KEYS"] == "required"
+    assert opened["service"]["ports"] == ["0.0.0.0:8000-8001:8000"]
+    assert [name for name, service in opened.items() if "ports" in service] == ["service", "prometheus", "grafana"]
+    # Those two ask nobody for a key, and stay on this machine.
+    for name in ("prometheus", "grafana"):
+        assert all(port.startswith("127.0.0.1:") for port in opened[name]["ports"])
 
 
 def finished(client: httpx.Client, location: str) -> dict[str, Any]:
@@ -76,9 +89,13 @@ def submit(client: httpx.Client, name: str, digits: tuple[int, ...]) -> str:
 
 def test_two_replicas_and_two_workers_do_the_main_job(tmp_path: Path) -> None:
     compose = Compose(tmp_path)
+    elsewhere = list(children(os.getpid()))  # processes of other tests' fixtures
     with compose.up({"worker": 2}):
         assert len(compose.addresses) == 2
-        with httpx.Client(base_url=compose.addresses[0]) as first, httpx.Client(base_url=compose.addresses[1]) as other:
+        with (
+            httpx.Client(base_url=compose.addresses[0], timeout=30) as first,
+            httpx.Client(base_url=compose.addresses[1], timeout=30) as other,
+        ):
             created = first.post("/v1/models", json={"name": "digits", **SMALL_MODEL})
             assert created.status_code == 201, created.text
             jobs = [submit(first, "zero-one", (0, 1)), submit(other, "two-three", (2, 3))]
@@ -93,7 +110,7 @@ def test_two_replicas_and_two_workers_do_the_main_job(tmp_path: Path) -> None:
             assert answers[0] == answers[1]
             assert answers[0]["version"] == 2
             assert {one["task"] for one in answers[0]["predictions"]} <= {"zero-one", "two-three"}
-        everyone = list(children(os.getpid()))
+        everyone = [process for process in children(os.getpid()) if process not in elsewhere]
     for name, processes in compose.processes.items():
         for process, port in processes:
             expected = (0, -15) if name == "store" else (0,)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
 
 from service.app import create_app
 from service.runtime import Runtime
+from service.server import Server, listen, url
 from service.settings import ServiceSettings
 
 
 class Service:
     """A running app with a client for it."""
 
-    def __init__(self, client: httpx.Client, runtime: Runtime) -> None:
+    def __init__(self, client: httpx.Client, runtime: Runtime, server: Server) -> None:
+        self.server = server
         self.client = client
         self.runtime = runtime
         self.vault = runtime.vault
@@ -30,20 +30,19 @@ class Service:
 def running(settings: ServiceSettings) -> Iterator[Service]:
     """The service, until the block ends."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    server = Server(app)
+    with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             while not server.started:
                 assert thread.is_alive(), "the service did not start"
                 time.sleep(0.01)
-            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx.Client(base_url=address, timeout=30) as client:
-                yield Service(client, app.state.runtime)
+            with httpx.Client(base_url=url(listening), timeout=30) as client:
+                yield Service(client, app.state.runtime, server)
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(30)
             assert not thread.is_alive(), "the service did not stop"
 
 

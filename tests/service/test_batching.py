@@ -156,6 +156,44 @@ def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolEx
     run(story())
 
 
+def test_a_query_that_no_pass_can_take_fails_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
+    async def story() -> None:
+        gate = Gate(pair)
+        good, bad = Query(images(0)), Query(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))
+        subject = batcher(gate, pool)
+        first, second, third = await behind(gate, subject, good, bad, good)
+        assert isinstance(first, Reply)
+        assert isinstance(second, RuntimeError)
+        assert isinstance(third, Reply)
+        assert (await subject.submit(good)).answers[0].task == "low"
+
+    run(story())
+
+
+def test_a_pass_that_memory_does_not_suffice_for_is_overload(pair: Pair, pool: ThreadPoolExecutor) -> None:
+    async def story() -> None:
+        subject = batcher(lambda: pair, pool)
+        monstrous = images(0).expand(2**45, -1, -1, -1)
+        with pytest.raises(Overloaded):
+            await subject.submit(Query(monstrous, task="low", logits=True))
+        assert (await subject.submit(Query(images(0)))).answers[0].task == "low"
+
+    run(story())
+
+
+def test_the_queue_goes_on_when_nobody_can_listen(pair: Pair, pool: ThreadPoolExecutor) -> None:
+    def heard(served: object, answers: object) -> None:
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        gate = Gate(pair)
+        subject = batcher(gate, pool, heard=heard, size=1)
+        replies = await asyncio.wait_for(behind(gate, subject, Query(images(0)), Query(images(2))), 5)
+        assert [reply.answers[0].task for reply in replies if isinstance(reply, Reply)] == ["low", "mid"]
+
+    run(story())
+
+
 def test_logits_are_computed_by_themselves(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)

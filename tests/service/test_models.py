@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from service.schemas import ModelRequest
 from tests.digits import SMALL_MODEL
 from tests.learned import submit
 from tests.service.running import Service
@@ -22,6 +23,17 @@ def test_a_model_is_created_once(empty: Service) -> None:
     other = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL, "width": 0.5})
     assert (other.status_code, other.json()["code"]) == (409, "model_exists")
     assert empty.client.get("/v1/models/m").json() == model
+    assert model["exact"] is True
+
+
+def test_a_model_of_an_earlier_version_is_known_again(empty: Service) -> None:
+    now = ModelRequest.model_validate({"name": "m", **SMALL_MODEL}).definition().model_dump(mode="json")
+    empty.vault.models.create("m", {name: value for name, value in now.items() if name != "settings"})
+    made = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL})
+    assert (made.status_code, made.json()["version"]) == (201, 0)
+    assert empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL}).json() == made.json()
+    other = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL, "method": "rnf"})
+    assert (other.status_code, other.json()["code"]) == (409, "model_exists")
 
 
 @pytest.mark.parametrize(

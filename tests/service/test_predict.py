@@ -132,11 +132,24 @@ def test_what_a_request_may_hold_is_bounded(learned_settings: ServiceSettings) -
         assert problem(client.post(PREDICT, content=png(0, 1), headers=PNG)) == (413, "image_too_large")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"instances": []}', b'{"instances": {}}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"instances": []}', b'{"instances": {}}', b"[" * 4000])
 def test_json_that_is_none_or_says_nothing(reader: Service, body: bytes) -> None:
     answer = reader.client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
-    expected = (400, "invalid_json") if body in (b"{", b"[" * 100_000) else (422, "invalid_request")
+    expected = (400, "invalid_json") if body in (b"{", b"[" * 4000) else (422, "invalid_request")
     assert problem(answer) == expected
+
+
+def test_json_that_would_unfold_to_many_times_its_size(reader: Service) -> None:
+    body = b'{"instances": [' + b"[]," * 100_000 + b"[]]}"
+    answer = reader.client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
+    assert problem(answer) == (413, "too_many_images")
+
+
+def test_more_parts_than_images_are_taken(reader: Service) -> None:
+    answer = reader.client.post(PREDICT, files=images(*[b"x"] * 300))
+    assert problem(answer) == (413, "too_many_images")
+    answer = reader.client.post(PREDICT, files=[("image", (None, b"x"))] * 20)
+    assert problem(answer) == (400, "invalid_multipart")
 
 
 def test_a_form_without_an_image(reader: Service) -> None:

@@ -97,16 +97,41 @@ def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
     assert upload(service, "grün & blau", archive((6, 7), 4)).status_code == 202
 
 
-def test_a_task_is_taken_in_while_redis_is_away(learned_settings: ServiceSettings, own_redis: RedisServer) -> None:
+def test_nothing_is_taken_in_while_redis_is_away(learned_settings: ServiceSettings, own_redis: RedisServer) -> None:
     with running(learned_settings.model_copy(update={"redis_url": own_redis.url})) as service:
         own_redis.stop()
+        before = [job.id for job in service.vault.jobs.list()]
         began = time.monotonic()
+        refused = upload(service, "high", archive((8, 9), 4))
+        assert time.monotonic() - began < 5
+        assert (refused.status_code, refused.json()["code"]) == (503, "redis_unavailable")
+        assert refused.headers["Retry-After"] == "5"
+        assert [job.id for job in service.vault.jobs.list()] == before
+        assert service.vault.objects.list("data") == []
+        own_redis.start()
         response = upload(service, "high", archive((8, 9), 4))
         assert response.status_code == 202
-        assert time.monotonic() - began < 5
+        own_redis.stop()
         job = response.json()["job"]["id"]
-        assert [job.id for job in service.vault.jobs.open_jobs("digits")] == [job]
         assert service.client.get(f"/v1/jobs/{job}").json()["state"] == "queued"
+
+
+def test_more_uploads_than_there_is_room_for(learned_settings: ServiceSettings) -> None:
+    changes = {"max_uploads": 1, "max_spool_bytes": 60_000, "slow_body_seconds": 30.0}
+    with running(learned_settings.model_copy(update=changes)) as service:
+        crowded = upload(service, "large", archive((8, 9), extra={"x/noise": os.urandom(60_000)}))
+        assert (crowded.status_code, crowded.json()["code"]) == (503, "overloaded")
+        assert crowded.headers["Retry-After"] == "1"
+
+        def unfinished() -> Iterator[bytes]:
+            yield b"--x\r\nContent-Disposition: form-data; name=name\r\n\r\nslow"
+            refused = upload(service, "second", archive((6, 7), 4))
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            yield b"\r\n--x--\r\n"
+
+        media = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert service.client.post(TASKS, content=unfinished(), headers=media).status_code == 422
+        assert upload(service, "third", archive((6, 7), 4)).status_code == 202
 
 
 def test_no_room_is_told_at_submission(service: Service) -> None:

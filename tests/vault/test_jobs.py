@@ -244,6 +244,18 @@ def test_a_damaged_job_is_named_and_the_others_go_on(vault: Vault) -> None:
     assert len(vault.objects.list("open")) == 3
 
 
+def test_a_damaged_attempt_counts_all_the_same(vault: Vault) -> None:
+    job = submit(vault)
+    for _ in range(2):
+        vault.jobs.start_attempt(job.id, "somebody")
+    vault.jobs.release_attempt(job.id, 2)
+    vault.objects.put(f"jobs/{job.id}/attempts/0001.json", b"damaged")
+    assert [(one.number, one.owner, one.released) for one in vault.jobs.attempts(job.id)] == [
+        (1, "", False),
+        (2, "somebody", True),
+    ]
+
+
 def test_a_submission_broken_off_is_no_job(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = submit(vault)
     with monkeypatch.context() as patch:
@@ -298,6 +310,17 @@ def test_ids_sort_by_time_and_backwards_when_inverted() -> None:
 def test_an_upload_goes_with_its_job(vault: Vault, tmp_path: Path) -> None:
     (tmp_path / "zip").write_bytes(b"zip")
     jobs = [vault.jobs.submit("lines", task, vault.objects.put_file(tmp_path / "zip"), {}) for task in "ab"]
-    vault.jobs.finish(jobs[0].id, "succeeded")
-    vault.jobs.finish(jobs[1].id, "succeeded", delete_upload=True)
+    vault.jobs.finish(jobs[1].id, "succeeded")
     assert vault.objects.list("data") == [f"data/{jobs[0].data}"]
+
+
+def test_an_upload_whose_job_ended_in_a_crash_goes_too(vault: Vault, tmp_path: Path) -> None:
+    (tmp_path / "zip").write_bytes(b"zip")
+    job = vault.jobs.submit("lines", "a", data := vault.objects.put_file(tmp_path / "zip"), {})
+    vault.jobs.finish(job.id, "failed")
+    # What a crash right after the result was written leaves behind.
+    vault.objects.put(f"data/{data}", b"zip")
+    vault.objects.put(f"open/lines/{job.id}", b"")
+    assert vault.jobs.open_models() == ["lines"]
+    assert vault.jobs.open_jobs() == []
+    assert [*vault.objects.list("data"), *vault.objects.list("open")] == []

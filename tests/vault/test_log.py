@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -182,3 +183,24 @@ def test_commits_from_before_tasks_had_sums_of_their_own_are_read() -> None:
     del document["kept"]
     assert Commit.from_dict({**document, "sums": "s"}).kept == ("s",)
     assert Commit.from_dict({**document, "sums": None}).kept == ()
+
+
+def test_a_damaged_head_is_named_and_may_be_overruled_but_never_replaced(vault: Vault) -> None:
+    commits = publish(vault, "lines", 3)
+    harmed = f"models/lines/log/{commits[0].lineage}/00000003.json"
+    vault.objects.put(harmed, b"damaged")
+    with Vault.connect(vault.settings) as newcomer:
+        for each in (vault, newcomer):
+            with pytest.raises(Damaged, match=harmed):
+                each.log.head("lines")
+            with pytest.raises(Damaged, match=harmed):
+                each.log.list("lines")
+            assert each.log.list("lines", newest_first=True, limit=2, lenient=True) == [commits[2], commits[1]]
+            assert each.log.numbers("lines") == [0, 1, 2, 3]
+        with pytest.raises(Conflict):
+            newcomer.log.append("lines", commits[2].following("learn", task="other"))
+        overruling = replace(commits[2], version=3).following("activate", target=2)
+        newcomer.log.append("lines", overruling)
+        for each in (vault, newcomer):
+            assert each.log.head("lines") == overruling
+            assert [commit.version for commit in each.log.list("lines", lenient=True)] == [0, 1, 2, 4]

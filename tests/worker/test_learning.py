@@ -146,6 +146,28 @@ def test_damaged_engrams_fail_the_job_and_publish_nothing(ready: Vault) -> None:
     assert head(ready).version == 1
 
 
+def test_a_damaged_model_ends_the_job(ready: Vault) -> None:
+    job = submit(ready, "mid", (2, 3))
+    ready.objects.put(f"models/{MODEL}/model.json", b"damaged")
+    done = run(ready, job)
+    assert (done.state, done.error and done.error["code"]) == ("failed", "damaged")
+    assert done.error is not None
+    assert f"models/{MODEL}/model.json" in done.error["detail"]
+
+
+def test_a_version_whose_report_is_damaged_is_a_success_all_the_same(ready: Vault) -> None:
+    job = submit(ready, "low", (0, 1))
+    made = run(ready, job).result
+    report = head(ready).report
+    assert made is not None
+    assert report is not None
+    ready.objects.put(f"blobs/{report}", b"damaged")
+    ready.objects.delete(f"jobs/{job.id}/result.json")  # as a worker leaves it that dies right after publishing
+    with Vault.connect(ready.settings) as elsewhere:
+        again = run(elsewhere, job)
+    assert (again.state, again.result) == ("succeeded", {**made, "report": None})
+
+
 def test_cancelling_ends_a_running_job(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1), epochs=1000, patience=1000)
     timer = threading.Timer(0.5, ready.jobs.request_cancel, (job.id,))

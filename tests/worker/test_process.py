@@ -75,7 +75,7 @@ def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable
     holder = ready.leases.holder(MODEL)
     assert holder is not None
     at_work, idle = (first, second) if f":{first.process.pid}" in holder.owner else (second, first)
-    assert at_work.end(signal.SIGTERM) < 5
+    assert at_work.end(signal.SIGTERM) < 10
     assert at_work.process.returncode == 0
     wait_for(ready, job.id, "running")
     attempts = ready.jobs.attempts(job.id)
@@ -95,5 +95,5 @@ def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable
     ready.redis.flushall()
     unheard = submit(ready, "c", (4, 5), "other")
     wait_for(ready, unheard.id, "succeeded")
-    assert third.end(signal.SIGINT) < 5
+    assert third.end(signal.SIGINT) < 10
     assert "Traceback" not in third.log

@@ -1,0 +1,180 @@
+"""Each paper's own claim beside what was measured here, judged from the rows of results and from nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, and whether it is what the paper claims."""
+
+    text: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim; `judge` gives None where its rows are absent."""
+
+    method: str
+    source: str
+    text: str
+    judge: Callable[[Sequence[Row]], Figure | None]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The claims as markdown."""
+    lines = ["| method | claim | measured | met |", "|---|---|---|---|"]
+    for claim in CLAIMS:
+        found = claim.judge(rows)
+        figure, met = (NOT_RUN, "–") if found is None else (found.text, "yes" if found.met else "**no**")
+        lines.append(f"| {claim.method} ({claim.source}) | {claim.text} | {figure} | {met} |")
+    return "\n".join(["#### Each paper's own claim", "", *lines])
+
+
+def figures(rows: Sequence[Row], name: str, **wanted: object) -> list[float]:
+    """One figure of all rows that agree with `wanted`, the last of each seed; overrides are compared as sets."""
+    found: dict[object, float] = {}
+    for row in rows:
+        agrees = (
+            set(row.get(key) or ()) == set(value) if isinstance(value, tuple) else row.get(key) == value
+            for key, value in wanted.items()
+        )
+        if all(agrees) and row.get(name) is not None:
+            found[row.get("seed")] = float(row[name])
+    return list(found.values())
+
+
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def _rnf(benchmark: str, least: float, rate: tuple[str, ...] = ()) -> Callable[[Sequence[Row]], Figure | None]:
+    def judge(rows: Sequence[Row]) -> Figure | None:
+        variants = {
+            "naive fine-tuning": ("settings.preset=fine_tuning", *rate),
+            "RNF as published (tolerance 0.1 %)": ("settings.preset=paper", "tolerance=0.001", *rate),
+            "RNF with resistance": rate,
+        }
+        found = {
+            name: figures(rows, "forgetting", benchmark=benchmark, method="rnf", scale="small", overrides=overrides)
+            for name, overrides in variants.items()
+        }
+        if not all(found.values()):
+            return None
+        naive, published, resistant = (statistics.fmean(values) for values in found.values())
+        text = ", ".join(f"{name} forgets {_spread(values)}" for name, values in found.items())
+        return Figure(f"{text} points", naive - published >= least and resistant == 0)
+
+    return judge
+
+
+def _signatures(rows: Sequence[Row]) -> Figure | None:
+    """ReReLRP: without a task id, it falls by under 20 points where EWC and LwF fall by over 80."""
+    found = {
+        method: figures(rows, "forgetting_without_id", benchmark="split_mnist", method=method, scale="small")
+        for method in ("rerelrp", "ewc", "lwf")
+    }
+    if not all(found.values()):
+        return None
+    own, ewc, lwf = (statistics.fmean(values) for values in found.values())
+    text = ", ".join(f"{method} {_spread(values)}" for method, values in found.items())
+    return Figure(f"{text} points on Split-MNIST", own < 20 and ewc > 80 and lwf > 80)
+
+
+def _rmn(rows: Sequence[Row]) -> Figure | None:
+    values = figures(rows, "without_id", benchmark="split_mnist", method="rmn", scale="small", overrides=())
+    return Figure(f"{_spread(values)} %", statistics.fmean(values) >= 99.3) if values else None
+
+
+def _fuzzy(rows: Sequence[Row]) -> Figure | None:
+    values = [100 * value for value in figures(rows, "without_id", benchmark="fuzzy_mnist", method="rmn")]
+    return Figure(f"{_spread(values)} %", statistics.fmean(values) >= 98.0) if values else None
+
+
+def _replayed(dataset: str) -> Callable[[Sequence[Row]], Figure | None]:
+    def judge(rows: Sequence[Row]) -> Figure | None:
+        """At each size: the arm of SHARC that is best on held-out images, beside the best arm of plain replay."""
+        own = [row for row in rows if row.get("benchmark") == "sharc_er" and row.get("dataset") == dataset]
+        parts, met = [], []
+        for kib in sorted({int(row["kib"]) for row in own}):
+            here = [row for row in own if row["kib"] == kib and row.get("held_out") is not None]
+            arms = {kind: [row for row in here if row["arm"] in names] for kind, names in _ARMS.items()}
+            if not all(arms.values()):
+                return None
+            best = {kind: max(some, key=lambda row: float(row["held_out"])) for kind, some in arms.items()}
+            sharc, replay = (float(best[kind]["test"]) for kind in ("sharc", "er"))
+            parts.append(f"{kib} KiB: {sharc:.1f} against {replay:.1f}")
+            met.append(sharc > replay)
+        return Figure("; ".join(parts) + " %", all(met)) if parts else None
+
+    return judge
+
+
+_ARMS = {
+    "sharc": tuple(f"sharc {quantile}" for quantile in (0.3, 0.5, 0.8, 0.9, 0.97)),
+    "er": ("er images", "er maps"),
+}
+
+
+def _constant(rows: Sequence[Row]) -> Figure | None:
+    """EideticNet: what a task was answered stays exactly what it was, on every benchmark that was run."""
+    benchmarks = ("split_mnist", "permuted_mnist", "split_cifar10")
+    found = {name: figures(rows, "forgetting", benchmark=name, method="eidetic") for name in benchmarks}
+    if not all(found.values()):
+        return None
+    largest = max(abs(value) for values in found.values() for value in values)
+    return Figure(f"forgetting at most {largest:.2f} points on {', '.join(found)}", largest == 0)
+
+
+CLAIMS = (
+    Claim("eidetic", "arXiv 2502.09500", "what a task answers stays exactly the same", _constant),
+    Claim(
+        "rnf",
+        "arXiv 2205.01929, section 4.1",
+        "Split-MNIST: at least 4 points less is lost than by naive fine-tuning; with resistance nothing "
+        "(both at the paper's Adam and four epochs, at a learning rate of 0.002)",
+        _rnf("split_mnist", 4.0, ("learning_rate=0.002",)),
+    ),
+    Claim(
+        "rnf",
+        "arXiv 2205.01929, appendix A.1",
+        "the same at the paper's learning rate of 0.001, at which fine-tuning forgets little here",
+        _rnf("split_mnist", 4.0),
+    ),
+    Claim(
+        "rnf",
+        "arXiv 2205.01929, section 4.3",
+        "CIFAR-10, then five tasks of CIFAR-100: at least 30 points less is lost",
+        _rnf("rnf_cifar", 30.0),
+    ),
+    Claim(
+        "rerelrp",
+        "arXiv 2502.10789",
+        "without a task id, it forgets under 20 points where EWC and LwF forget over 80",
+        _signatures,
+    ),
+    Claim("rmn", "arXiv 2102.11343, table 1", "Split-MNIST without a task id: 99.5 ± 0.2 %", _rmn),
+    Claim(
+        "rmn",
+        "arXiv 2102.11343",
+        "Split-MNIST with blurred borders and no task labels: at least 98 % (99.1 published)",
+        _fuzzy,
+    ),
+    Claim(
+        "sharc",
+        "arXiv 2310.04334",
+        "replay of masked, recalled maps beats plain replay of as many bytes: Split-CIFAR-10",
+        _replayed("split_cifar10"),
+    ),
+    Claim("sharc", "arXiv 2310.04334", "the same on Split-MNIST", _replayed("split_mnist")),
+)

@@ -1,0 +1,60 @@
+"""What a task's held-out images showed of one quantity, and how unusual one more image is beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import Tensor
+
+GRADES = 1024
+"""Held-out values kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Values of held-out images, which are the larger the less usual an image is."""
+
+    centre: Tensor
+    """(): their mean."""
+    scale: Tensor
+    """(): their standard deviation."""
+    values: Tensor
+    """(<= GRADES,): ascending quantiles of them."""
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """Of values (M,)."""
+        steps = torch.linspace(0, 1, min(GRADES, len(values)), dtype=torch.float64)
+        scale = values.std(unbiased=False).clamp_min(1e-3)
+        return cls(values.mean(), scale, torch.quantile(values.double(), steps).float())
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Values in standard deviations from what the held-out images show."""
+        return (values - self.centre) / self.scale
+
+    def p_value(self, values: Tensor) -> Tensor:
+        """The conformal p-value (B,): the share of held-out images at least as unusual.
+
+        Beyond the most unusual of them, where counting ends at 1 / (n + 1) however unusual an image is, it goes on
+        falling as the tail of Student's t does that predicts one more value: heavy where few images were held out, a
+        Gaussian's where many were. A task with few held-out images can say no as well, but less readily.
+        """
+        count = len(self.values)
+        nearer = torch.searchsorted(self.values, values.contiguous())  # (B,)
+        counted = (count - nearer + 1) / (count + 1)
+        farthest = _log_tail(self.standardised(self.values[-1]), count)
+        beyond = (_log_tail(self.standardised(values), count) - farthest).clamp_max(0).exp()
+        return torch.where(values > self.values[-1], counted * beyond, counted)
+
+
+def _log_tail(values: Tensor, count: int) -> Tensor:
+    """The log of the share above each value, in deviations from the mean of `count` others, of one more.
+
+    Student's t with count - 1 degrees of freedom, by the normal deviate that Wallace (1959) gives for it.
+    """
+    freedom = max(1, count - 1)
+    t = values * (freedom / (count + 1)) ** 0.5  # the deviation was taken over `count`, and the mean is an estimate too
+    bounded = (freedom * torch.log1p(t.square() / freedom)).sqrt() * ((8 * freedom + 1) / (8 * freedom + 3))
+    return cast(Tensor, torch.special.log_ndtr(-bounded.copysign(t)))

@@ -1,0 +1,58 @@
+"""How many jobs wait, told to Prometheus by every replica: workers may be what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+
+from service.metrics import Metrics
+from vault import backlog
+from vault.errors import VaultError
+from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
+
+
+class BacklogWatch:
+    """Looks every so many seconds; what cannot be told is shown as not a number."""
+
+    def __init__(self, vault: Vault, metrics: Metrics, seconds: float) -> None:
+        self._vault = vault
+        self._metrics = metrics
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin to look; to be called inside the event loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._look()
+            await asyncio.sleep(self._seconds)
+
+    async def _look(self) -> None:
+        try:
+            now = await asyncio.to_thread(backlog.read, self._vault.objects, self._vault.leases)
+        except VaultError as error:
+            if not self._failing:
+                log.warning("how many jobs wait cannot be told: %s", error)
+            self._failing = True
+            now = backlog.Backlog(0, 0, math.nan)
+            queued, running = math.nan, math.nan
+        else:
+            self._failing = False
+            queued, running = now.queued, now.running
+        self._metrics.open_jobs.labels("queued").set(queued)
+        self._metrics.open_jobs.labels("running").set(running)
+        self._metrics.oldest_job.set(now.oldest_seconds)

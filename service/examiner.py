@@ -1,0 +1,82 @@
+"""A look inside of what the vault keeps, with the learner's eyes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
+
+from engram import snapshot
+from engram.certificate import Certificate, certify, compare
+from engram.definition import Definition
+from engram.errors import EngramError, UnsupportedFormat
+from engram.tensors import kind_of
+from vault import errors
+from vault.examiner import Role
+from vault.log import Commit
+from vault.models import Model
+from vault.objects import Objects
+
+
+class LearnersExaminer:
+    """Says of definitions, blobs and versions whether the learner can make something of them.
+
+    Answers are compared with certificates only where the environment is the certificate's: `engram.runtime.configure`
+    must have set the services' number of threads.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def definition(self, path: str, definition: Mapping[str, Any]) -> None:
+        """Raise what `vault.examiner` says when no model can be made of it."""
+        with _named(path):
+            Definition.model_validate(definition)
+
+    def blob(self, path: str, role: Role, data: bytes) -> None:
+        """Raise what `vault.examiner` says when the file is none that the learner wrote."""
+        with _named(path):
+            if role == "certificate":
+                Certificate.from_dict(json.loads(data))
+            elif role == "report":
+                dict(json.loads(data))
+            else:
+                kind_of(data)
+
+    def version(self, model: Model, commit: Commit) -> list[str] | None:
+        """The tasks that do not answer as certified; None without a certificate, or with one of another environment."""
+        get = self._objects.get_blob
+        assert commit.recogniser is not None, "every commit names its recogniser"
+        with _named(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
+            memory = snapshot.restore(
+                Definition.model_validate(model.definition),
+                [get(name) for name in commit.engrams],
+                get(commit.recogniser),
+                [get(name) for name in commit.kept],
+                commit.budget,
+            )
+            if commit.certificate is None:
+                return None
+            certified = Certificate.from_dict(json.loads(get(commit.certificate)))
+            now = certify(memory)
+        return compare(certified, now) if certified.environment == now.environment else None
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Inside, what the learner refuses is raised as an error of the vault that names `path`."""
+    try:
+        yield
+    except UnsupportedFormat as error:
+        raise errors.UnsupportedFormat(path, str(error)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise errors.Damaged(path, f"it is no definition of a model: {where}: {first['msg']}") from error
+    except KeyError as error:
+        raise errors.Damaged(path, f"it lacks {error}") from error
+    except (EngramError, ValueError, TypeError) as error:
+        raise errors.Damaged(path, str(error)) from error

@@ -1,0 +1,121 @@
+"""What a key has used of what it may use: counted in Redis for all replicas, in this process while Redis is away."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from anyio import to_thread
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from starlette.requests import Request
+
+from service.errors import QuotaExceeded, RateLimited
+from service.uses import Use
+from vault.connection import PREFIX
+from vault.jobs import Jobs
+from vault.keys import Key, Limits
+
+log = logging.getLogger("engram.service")
+
+_PATIENCE = 0.25
+"""Seconds that Redis may take; a prediction is not to wait for being counted."""
+_AWAY_SECONDS = 5.0
+"""How long Redis is left alone after it failed."""
+_JOBS_RETRY = 30
+"""Seconds after which a job may have ended."""
+
+
+class Quotas:
+    """Counts requests, images and open jobs by key.
+
+    Windows slide: a limit holds for any minute or any day, estimated from two counters as sliding window counters do.
+    Open jobs are counted in the store. A key without a limit costs nothing.
+
+    Parameters
+    ----------
+    redis_url
+        Of the Redis that all replicas share.
+    jobs
+        The jobs in the store.
+    defaults
+        Limits of keys that have none of their own.
+    """
+
+    def __init__(self, redis_url: str, jobs: Jobs, defaults: Limits) -> None:
+        self._connections = ConnectionPool.from_url(
+            redis_url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0)
+        )
+        storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=f"{PREFIX}limits",
+            connection_pool=self._connections,  # type: ignore[arg-type]  # documented, but not in the signature
+        )
+        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._jobs = jobs
+        self._defaults = defaults
+        self._away_until = 0.0
+
+    async def count_request(self, request: Request, key: Key) -> None:
+        """Count a request; raises RateLimited."""
+        limit = key.limits.requests_per_minute or self._defaults.requests_per_minute
+        if limit is not None:
+            use, fits = await self._count("requests", RateLimitItemPerMinute(limit), key.id, 1)
+            _note(request, use)
+            if not fits:
+                raise RateLimited(f"This key may send {limit} requests a minute.", use.reset)
+
+    async def count_images(self, request: Request, images: int) -> None:
+        """Count the images of a request that was let in; raises QuotaExceeded."""
+        key: Key | None = request.state.key
+        limit = (key.limits.images_per_day or self._defaults.images_per_day) if key else None
+        if key is not None and limit is not None:
+            use, fits = await self._count("images", RateLimitItemPerDay(limit), key.id, images)
+            _note(request, use)
+            if not fits:
+                raise QuotaExceeded(f"This key may have {limit} images a day; {use.left} are left.", use.reset)
+
+    async def check_jobs(self, request: Request, job_id: str | None = None) -> None:
+        """See that the caller may have one more job open, the job `job_id`; raises QuotaExceeded."""
+        key: Key | None = request.state.key
+        limit = (key.limits.open_jobs or self._defaults.open_jobs) if key else None
+        if key is None or limit is None:
+            return
+        jobs = await to_thread.run_sync(self._jobs.open_jobs)
+        if sum(job.extra.get("caller") == key.id and job.id != job_id for job in jobs) >= limit:
+            raise QuotaExceeded(f"This key may have {limit} jobs open at the same time.", _JOBS_RETRY)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._connections.aclose()
+
+    async def _count(self, what: str, item: RateLimitItem, key_id: str, cost: int) -> tuple[Use, bool]:
+        """Take `cost` of a limit, if there is so much left."""
+        if time.monotonic() >= self._away_until:
+            try:
+                return await _take(self._shared, what, item, key_id, cost)
+            except (TimeoutError, RedisError, OSError) as error:
+                self._away_until = time.monotonic() + _AWAY_SECONDS
+                log.warning("limits are counted by this replica alone, as Redis fails: %s", error)
+        return await _take(self._own, what, item, key_id, cost)
+
+
+async def _take(
+    limiter: SlidingWindowCounterRateLimiter, what: str, item: RateLimitItem, key_id: str, cost: int
+) -> tuple[Use, bool]:
+    fits = await limiter.hit(item, what, key_id, cost=cost)
+    stats = await limiter.get_window_stats(item, what, key_id)
+    reset = max(1, math.ceil(stats.reset_time - time.time()))
+    return Use(what, item.amount, item.get_expiry(), stats.remaining, reset), fits
+
+
+def _note(request: Request, use: Use) -> None:
+    request.state.uses = [*getattr(request.state, "uses", ()), use]

@@ -1,0 +1,67 @@
+"""Claims are judged by rows, and by nothing where these are absent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import claims, left_out
+
+
+def rnf(forgetting: float, *overrides: str, seed: int = 0) -> dict[str, Any]:
+    about = {"benchmark": "split_mnist", "method": "rnf", "scale": "small", "seed": seed}
+    return {**about, "overrides": [*overrides, "learning_rate=0.002"], "forgetting": forgetting}
+
+
+def lines(rows: list[dict[str, Any]], method: str) -> list[str]:
+    return [line for line in claims.table(rows).splitlines() if line.startswith(f"| {method} ")]
+
+
+def test_what_was_not_run_says_so() -> None:
+    table = claims.table([])
+    assert table.count("| not run | – |") == len(claims.CLAIMS)
+    partly = [rnf(6.0, "settings.preset=fine_tuning"), rnf(0.0)]
+    assert "not run" in lines(partly, "rnf")[0]
+
+
+@pytest.mark.parametrize(
+    ("published", "resistant", "met"), [(0.4, 0.0, "yes"), (4.0, 0.0, "**no**"), (0.4, 0.1, "**no**")]
+)
+def test_rnf_is_judged_by_what_it_loses_less(published: float, resistant: float, met: str) -> None:
+    rows = [
+        rnf(5.0, "settings.preset=fine_tuning"),
+        rnf(7.0, "settings.preset=fine_tuning", seed=1),
+        rnf(published, "tolerance=0.001", "settings.preset=paper"),
+        rnf(99.0),
+        rnf(resistant),
+    ]
+    line = lines(rows, "rnf")[0]
+    assert "naive fine-tuning forgets 6.0 ± 1.4, " in line
+    assert line.endswith(f"| {met} |")
+
+
+def test_sharc_is_chosen_by_held_out_images() -> None:
+    def arm(name: str, held_out: float | None, test: float | None) -> dict[str, Any]:
+        about = {"benchmark": "sharc_er", "dataset": "split_mnist", "kib": 16, "arm": name}
+        return {**about, "held_out": held_out, "test": test}
+
+    rows = [arm("er images", 80, 81), arm("er maps", None, None), arm("sharc 0.3", 85, 84), arm("sharc 0.9", 83, 90)]
+    assert "16 KiB: 84.0 against 81.0 %" in lines(rows, "sharc")[1]
+
+
+def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
+    row = {
+        "benchmark": "leave_one_out",
+        "seed": 0,
+        "auroc_far": 1.0,
+        "unknown": {"known": 0.011, "near": 0.5, "far": 1.0},
+        "false_alarms_per_100000": {"drift": 0.1, "new task suspected": 0.2},
+        "delay_alone": {"mean": 20.4, "largest": 30},
+        "delay_half": {"mean": 60.0, "largest": 90},
+    }
+    table = left_out.table([{**row, "left_out": 0, "auroc_near": 0.9}, {**row, "left_out": 4, "auroc_near": 0.98}])
+    assert "| 8 and 9 | 0.980 | 1.000 | 1.1 % / 50.0 % / 100.0 % | 0.3 | 20 (30) | 60 (90) |" in table
+    assert "| mean | 0.940 | 1.000 |" in table
+    assert len({line.count("|") for line in table.splitlines()[2:]}) == 1
+    assert left_out.table([]) == ""

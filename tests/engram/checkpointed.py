@@ -1,0 +1,58 @@
+"""Checkpoints in memory, and a death at a step of one's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from engram.checkpoints import Checkpoint, Checkpoints
+
+
+class Killed(BaseException):
+    """No error of learning: what a killed process never gets to handle."""
+
+
+class InMemory(Checkpoints):
+    """Keeps the newest, as a store would.
+
+    Parameters
+    ----------
+    every
+        Leaves one each time it was asked so often; 0 never does.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.asked = 0
+        self.saved = 0
+        self.checkpoint: Checkpoint | None = None
+        self._written: dict[str, bytes] = {}
+
+    def load(self) -> Checkpoint | None:
+        self._written = {}
+        return self.checkpoint
+
+    def due(self, seconds: float) -> bool:
+        assert seconds >= 0
+        self.asked += 1
+        return self.every > 0 and self.asked % self.every == 0
+
+    def save(self, about: Mapping[str, object], pieces: Mapping[str, bytes], kept: Collection[str]) -> bool:
+        self._written = {name: self._written[name] for name in kept} | dict(pieces)
+        self.checkpoint = Checkpoint(dict(about), dict(self._written))
+        self.saved += 1
+        return True
+
+
+def dying(times: int) -> Callable[..., Any]:
+    """What to give as `cancel`, or as `progress`, to be killed when it is called for the so-manyeth time."""
+    left = times
+
+    def ask(*_: object) -> bool:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise Killed
+        return False
+
+    return ask

@@ -1,0 +1,169 @@
+"""A service over a store in which something is damaged or missing."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service import live
+from service.settings import ServiceSettings
+from tests.digits import SMALL_MODEL, png
+from tests.learned import MODEL, learn
+from tests.service.running import Service, running, wait_until
+from vault.objects import Objects
+
+PREDICT = f"/v1/models/{MODEL}/predict"
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture
+def store(learned_settings: ServiceSettings) -> Path:
+    """The folder of a store whose model is at version 2, the task `mid`."""
+    assert learned_settings.store_folder is not None
+    return learned_settings.store_folder
+
+
+def head(store: Path) -> Path:
+    """The newest commit's record."""
+    return max(store.glob(f"models/{MODEL}/log/*/*.json"))
+
+
+def version(service: Service) -> int:
+    return int(service.client.post(PREDICT, content=png(0, 100), headers=PNG).raise_for_status().json()["version"])
+
+
+def told(service: Service) -> dict[str, Any]:
+    """The first problem that the model's GET shows."""
+    (problem,) = service.client.get(f"/v1/models/{MODEL}").raise_for_status().json()["problems"]
+    assert isinstance(problem, dict)
+    return problem
+
+
+def flip(path: Path) -> bytes:
+    """Flip one bit in the middle of a file; what it held."""
+    whole = path.read_bytes()
+    harmed = bytearray(whole)
+    harmed[len(whole) // 2] ^= 4
+    path.write_bytes(harmed)
+    return whole
+
+
+@pytest.mark.parametrize("harm", ["flipped", "deleted"])
+def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
+    learned_settings: ServiceSettings, store: Path, harm: str
+) -> None:
+    with running(learned_settings) as service:
+        commit = service.vault.log.head(MODEL)
+        assert commit is not None
+    blob = store / "blobs" / commit.engrams[-1]
+    whole = flip(blob)
+    if harm == "deleted":
+        blob.unlink()
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+        assert version(service) == 1
+        problem = told(service)
+        assert problem["code"] == ("damaged" if harm == "flipped" else "not_found")
+        assert (problem["version"], problem["object"]) == (2, f"blobs/{blob.name}")
+        assert blob.name in problem["detail"]
+        assert "engram_troubled_models 1.0" in service.client.get("/metrics").text
+        blob.write_bytes(whole)
+        wait_until(lambda: version(service) == 2, 15)
+        assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
+        assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
+
+
+def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
+    learned_settings: ServiceSettings, store: Path
+) -> None:
+    record = head(store)
+    flip(record)
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+        assert version(service) == 1
+        problem = told(service)
+        assert (problem["code"], problem["object"]) == ("damaged", str(record.relative_to(store)))
+        assert service.client.get("/v1/models").json()["models"][0]["version"] == 1
+        listed = service.client.get(f"/v1/models/{MODEL}/versions").json()["versions"]
+        assert [one["version"] for one in listed] == [1, 0]
+        refused = service.client.patch(f"/v1/models/{MODEL}", json={"budget": 20.0})
+        assert (refused.status_code, refused.json()["code"]) == (500, "damaged")
+
+        done = service.client.post(f"/v1/models/{MODEL}/versions/1/activate")
+        assert (done.status_code, done.json()["version"], done.json()["parent"]) == (201, 3, 2)
+        wait_until(lambda: version(service) == 3)
+        assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
+        learn(service.vault, "high", (8, 9))
+        wait_until(lambda: version(service) == 4)
+
+
+def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(
+    learned_settings: ServiceSettings, store: Path
+) -> None:
+    record = store / "models" / MODEL / "model.json"
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+        service.client.post("/v1/models", json={"name": "other", **SMALL_MODEL}).raise_for_status()
+        whole = flip(record)
+        assert version(service) == 2
+        wait_until(lambda: told(service)["object"] == f"models/{MODEL}/model.json")
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/v1/models/other").status_code == 200)
+        answer = service.client.post(PREDICT, content=png(0, 100), headers=PNG)
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+        assert f"models/{MODEL}/model.json" in answer.json()["detail"]
+        assert "Retry-After" in answer.headers
+        record.write_bytes(whole)
+        wait_until(lambda: service.client.post(PREDICT, content=png(0, 100), headers=PNG).status_code == 200, 15)
+        assert version(service) == 2
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Once the event is set, every question to the storage hangs until the test is over."""
+    monkeypatch.setattr(live, "_LOOK_SECONDS", 0.5)
+    hangs, over = threading.Event(), threading.Event()
+    for name in ("get", "list", "list_folders", "written_at"):
+        original = getattr(Objects, name)
+
+        def ask(self: Objects, *given: Any, original: Any = original, **named: Any) -> Any:
+            if hangs.is_set():
+                over.wait(60)
+            return original(self, *given, **named)
+
+        monkeypatch.setattr(Objects, name, ask)
+    yield hangs
+    over.set()
+
+
+def test_predictions_go_on_while_the_storage_hangs(service: Service, hanging: threading.Event) -> None:
+    assert version(service) == 2
+    hanging.set()
+    # More requests than there are threads to wait for the storage in.
+    patient = httpx.Client(base_url=service.url, timeout=1)
+    waiting = [threading.Thread(target=_ask_for_models, args=(patient,)) for _ in range(60)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.5)
+    for _ in range(20):
+        assert version(service) == 2
+    assert service.client.get("/livez").status_code == 200
+    assert service.client.get("/readyz").status_code == 200
+    # Where a look at the storage takes too long, what is in service is told.
+    assert service.client.get(f"/v1/models/{MODEL}").json()["version"] == 2
+    hanging.clear()
+    for thread in waiting:
+        thread.join(30)
+    patient.close()
+
+
+def _ask_for_models(client: httpx.Client) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        client.get("/v1/models")

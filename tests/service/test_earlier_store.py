@@ -1,0 +1,85 @@
+"""A store that an earlier version wrote is served, checked and learned on.
+
+`files/store-1` was written by commit 05a0969: a model with two tasks, the two jobs that learned them, a third that
+still waits, and what the model answered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.examiner import LearnersExaminer
+from service.settings import ServiceSettings
+from tests.digits import png
+from tests.learned import MODEL, worker_settings
+from tests.service.running import Service, running, wait_until
+from vault.check import check
+from vault.transfer import export_model, import_model
+from vault.vault import Vault
+from worker.workshop import Workshop
+
+STORE_1 = Path(__file__).parent / "files" / "store-1"
+TASKS = {0: "low", 1: "low", 2: "mid", 3: "mid"}
+
+
+@pytest.fixture
+def earlier(settings: ServiceSettings) -> ServiceSettings:
+    """Settings of a service over a copy of that store."""
+    assert settings.store_folder is not None
+    shutil.copytree(STORE_1 / "store", settings.store_folder)
+    return settings
+
+
+def predict(service: Service, digit: int, index: int, **params: Any) -> dict[str, Any]:
+    headers = {"Content-Type": "image/png"}
+    path = f"/v1/models/{MODEL}/predict"
+    answer = service.client.post(path, content=png(digit, index), headers=headers, params=params).raise_for_status()
+    prediction: dict[str, Any] = answer.json()["predictions"][0]
+    return prediction
+
+
+def compare_with_then(service: Service) -> None:
+    """Assert that the first two tasks answer as they did."""
+    for name, then in json.loads((STORE_1 / "answers.json").read_text()).items():
+        digit, index = (int(part) for part in name.split("-"))
+        given = predict(service, digit, index, task=TASKS[digit], logits=True)
+        assert given["logits"] == pytest.approx(then["given"]["logits"], rel=1e-4, abs=1e-5)
+        assert given["label"] == then["given"]["label"]
+
+
+def test_it_is_served_as_it_was_and_the_job_that_waited_is_done(earlier: ServiceSettings) -> None:
+    with running(earlier) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+        compare_with_then(service)
+        for name, then in json.loads((STORE_1 / "answers.json").read_text()).items():
+            digit, index = (int(part) for part in name.split("-"))
+            assert predict(service, digit, index)["label"] == then["free"]["label"]
+        jobs = service.client.get("/v1/jobs").json()["jobs"]
+        assert [job["state"] for job in jobs] == ["queued", "succeeded", "succeeded"]
+        before = service.client.get(f"/v1/models/{MODEL}/versions/2/certificate").json()
+
+        Workshop(service.vault, worker_settings(service.vault)).work(MODEL)
+        assert service.client.get("/v1/jobs").json()["jobs"][0]["state"] == "succeeded"
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["version"] == 3)
+        compare_with_then(service)
+        after = service.client.get(f"/v1/models/{MODEL}/versions/3/certificate").json()
+        if after["environment"] == before["environment"]:
+            assert after["tasks"][:2] == before["tasks"]
+
+
+def test_it_is_whole_and_can_be_moved(earlier: ServiceSettings, tmp_path: Path) -> None:
+    with Vault.connect(earlier) as vault:
+        examiner = LearnersExaminer(vault.objects)
+        found = check(vault.objects, examiner, deep=True)
+        assert found.problems == []
+        assert (found.versions, found.certificates + found.elsewhere, found.jobs, found.uploads) == (3, 2, 3, 1)
+        export_model(vault.objects, MODEL, tmp_path / "file")
+        import_model(vault.objects, tmp_path / "file", examiner, "twin")
+        twins, originals = vault.log.list("twin"), vault.log.list(MODEL)
+        assert [commit.engrams for commit in twins] == [commit.engrams for commit in originals]
+        assert check(vault.objects, examiner, "twin", deep=True).problems == []

@@ -1,0 +1,120 @@
+"""What a key may use: counted over replicas, told in headers, and never a reason to fail a prediction."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from service.settings import ServiceSettings
+from service.uses import Use, remaining
+from tests.conftest import RedisServer
+from tests.digits import QUICK, archive, png
+from tests.learned import MODEL
+from tests.service.doors import bearer, token
+from tests.service.running import Service, running
+from vault.keys import Limits
+
+PNG = {"Content-Type": "image/png"}
+ASK = f"/v1/models/{MODEL}/predict"
+
+
+def images(count: int) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("image", ("x.png", png(0, number), "image/png")) for number in range(count)]
+
+
+def test_requests_a_minute(learned_settings: ServiceSettings) -> None:
+    with running(learned_settings) as service, running(learned_settings) as other:
+        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
+        yours = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
+        answers = [one.client.get("/v1/models", headers=mine) for one in (service, other, service, other)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert [answer.headers["RateLimit"].split(";")[1] for answer in answers] == ["r=2", "r=1", "r=0", "r=0"]
+        assert answers[0].headers["RateLimit-Policy"] == '"requests";q=3;w=60'
+        assert answers[-1].json()["code"] == "rate_limited"
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+        assert service.client.get("/v1/models", headers=yours).status_code == 200
+
+
+def test_images_a_day(service: Service) -> None:
+    mine = bearer(token(service.vault, "predict", Limits(images_per_day=5)))
+    assert service.client.post(ASK, files=images(3), headers=mine).status_code == 200
+    refused = service.client.post(ASK, files=images(3), headers=mine)
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+    assert "2 are left" in refused.json()["detail"]
+    assert int(refused.headers["Retry-After"]) >= 1
+    # What was refused was not used up.
+    explained = service.client.post(f"/v1/models/{MODEL}/explain", content=png(0, 1), headers=mine | PNG)
+    assert explained.status_code == 200
+    assert service.client.post(ASK, content=png(0, 1), headers=mine | PNG).status_code == 200
+    assert service.client.post(ASK, content=png(0, 1), headers=mine | PNG).status_code == 429
+    assert service.client.get(f"/v1/models/{MODEL}", headers=mine).status_code == 200
+
+
+def test_open_jobs(service: Service) -> None:
+    mine = bearer(token(service.vault, "learn", Limits(open_jobs=1)))
+    yours = bearer(token(service.vault, "learn"))
+
+    def submit(name: str, who: dict[str, str]) -> int:
+        form = {"name": name, "options": json.dumps(QUICK)}
+        files = {"data": ("data.zip", archive((4, 5), 5))}
+        answer = service.client.post(f"/v1/models/{MODEL}/tasks", data=form, files=files, headers=who)
+        assert answer.status_code != 429 or answer.json()["code"] == "quota_exceeded"
+        return answer.status_code
+
+    assert submit("a", yours) == 202
+    assert submit("b", mine) == 202
+    assert submit("c", mine) == 429
+    assert submit("d", yours) == 202
+    [job] = [job for job in service.vault.jobs.open_jobs() if job.task == "b"]
+    assert job.extra["caller"] == mine["Authorization"].split("_")[1]
+    assert service.client.post(f"/v1/jobs/{job.id}/cancel", headers=mine).status_code == 200
+    assert submit("e", mine) == 202
+
+
+def test_the_settings_hold_for_keys_without_limits_of_their_own(learned_settings: ServiceSettings) -> None:
+    update = {"requests_per_minute": 2, "images_per_day": 1}
+    with running(learned_settings.model_copy(update=update)) as service:
+        plain = bearer(token(service.vault, "predict"))
+        more = bearer(token(service.vault, "predict", Limits(requests_per_minute=5, images_per_day=2)))
+        assert [service.client.get("/v1/models", headers=plain).status_code for _ in range(3)] == [200, 200, 429]
+        answers = [service.client.post(ASK, content=png(0, 1), headers=more | PNG) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+def test_without_keys_nothing_is_counted(learned_settings: ServiceSettings) -> None:
+    with running(learned_settings.model_copy(update={"requests_per_minute": 1, "images_per_day": 1})) as service:
+        answers = [service.client.post(ASK, content=png(0, 1), headers=PNG) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert "RateLimit" not in answers[0].headers
+
+
+def test_limits_go_on_in_the_replica_while_redis_is_away(
+    learned_settings: ServiceSettings, own_redis: RedisServer
+) -> None:
+    with running(learned_settings.model_copy(update={"redis_url": own_redis.url})) as service:
+        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3, images_per_day=1000)))
+        assert service.client.post(ASK, content=png(0, 1), headers=mine | PNG).status_code == 200
+        own_redis.stop()
+        began = time.monotonic()
+        answers = [service.client.post(ASK, content=png(0, 1), headers=mine | PNG) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("uses", "expected"),
+    [
+        ([], {}),
+        (
+            [Use("requests", 60, 60, 7, 3), Use("images", 100, 86400, 0, 900)],
+            {
+                "RateLimit-Policy": '"requests";q=60;w=60, "images";q=100;w=86400',
+                "RateLimit": '"requests";r=7;t=3, "images";r=0;t=900',
+            },
+        ),
+    ],
+)
+def test_headers(uses: list[Use], expected: dict[str, str]) -> None:
+    assert remaining(uses) == expected

@@ -1,0 +1,172 @@
+"""A worker that stood still at the worst moment and goes on when another has taken over."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from service import history
+from tests.learned import MODEL, submit, worker_settings
+from vault.errors import JobOver, LeaseLost
+from vault.jobs import Job
+from vault.vault import Vault
+from worker import learning
+from worker.publishing import find, restore
+from worker.workshop import Workshop
+
+
+class Late:
+    """An attempt that stands still right before (`checked` false) or after it was told that it may publish."""
+
+    def __init__(self, vault: Vault, job: Job, checked: bool) -> None:
+        self._vault = Vault.connect(vault.settings)
+        self._job = job
+        self._go_on = threading.Event()
+        self.stands = threading.Event()
+        check = self._vault.jobs.check_token
+
+        def check_and_stand(job_id: str, token: int) -> None:
+            if checked:
+                check(job_id, token)
+            self.stands.set()
+            assert self._go_on.wait(30)
+            if not checked:
+                check(job_id, token)
+            self._vault.jobs.check_token = check  # type: ignore[method-assign]
+
+        self._vault.jobs.check_token = check_and_stand  # type: ignore[method-assign]
+
+    def run(self) -> Job:
+        """The whole attempt."""
+        with self._vault as vault:
+            token = vault.jobs.start_attempt(self._job.id, "late")
+            return learning.run(vault, self._job, token, lambda: False, worker_settings(vault))
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+@contextmanager
+def standing(vault: Vault, job: Job, checked: bool) -> Iterator[tuple[Late, Future[Job]]]:
+    """A late attempt that stands still, and what it will come to."""
+    late = Late(vault, job, checked)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(late.run)
+        assert late.stands.wait(30)
+        yield late, outcome
+        late.go_on()
+
+
+def take_over(vault: Vault, job: Job) -> Job:
+    """Another attempt, which nothing keeps up."""
+    token = vault.jobs.start_attempt(job.id, "other")
+    return learning.run(vault, job, token, lambda: False, worker_settings(vault))
+
+
+def records(vault: Vault, job: Job) -> dict[str, bytes]:
+    """Everything that a late attempt must not change: the log, and what is written of the job."""
+    paths = [*vault.objects.list("models"), *vault.objects.list(f"jobs/{job.id}"), *vault.objects.list("data")]
+    return {path: vault.objects.get(path) for path in paths}
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_the_late_one_changes_nothing(ready: Vault, checked: bool) -> None:
+    job = submit(ready, "a", (0, 1))
+    with standing(ready, job, checked) as (late, outcome):
+        done = take_over(ready, job)
+        assert done.state == "succeeded"
+        before = records(ready, job)
+        late.go_on()
+        with pytest.raises((LeaseLost, JobOver)):
+            outcome.result(30)
+    assert records(ready, job) == before
+    assert ready.log.numbers(MODEL) == [0, 1]
+    # Blobs that it has written late are nobody's, and harm nobody when they go.
+    ready.sweep()
+    head = ready.log.head(MODEL)
+    assert head is not None
+    assert [task.name for task in restore(ready, ready.models.get(MODEL), head).tasks] == ["a"]
+
+
+def test_the_late_one_is_not_misled_by_versions_that_came_later(ready: Vault) -> None:
+    job = submit(ready, "a", (0, 1))
+    with standing(ready, job, True) as (late, outcome):
+        assert take_over(ready, job).state == "succeeded"
+        history.activate(ready, MODEL, 0)  # the head is made of the same as when it learned
+        late.go_on()
+        with pytest.raises(LeaseLost):
+            outcome.result(30)
+    assert [commit.job for commit in ready.log.list(MODEL)] == [None, job.id, None]
+
+
+def test_a_late_one_that_is_still_first_publishes_for_both(ready: Vault) -> None:
+    """It was allowed to publish, and nobody else has: then that is the publication, and the other one finds it."""
+    job = submit(ready, "a", (0, 1))
+    with standing(ready, job, True) as (late, outcome), standing(ready, job, True) as (other, done):
+        late.go_on()
+        with pytest.raises(LeaseLost):
+            outcome.result(30)
+        assert not ready.jobs.get(job.id).over
+        other.go_on()
+        assert done.result(30).result == {"version": 1, "task": "a", "report": report(ready)}
+    commits = ready.log.list(MODEL)
+    assert [(commit.job, commit.token) for commit in commits] == [(None, None), (job.id, 1)]
+
+
+def report(vault: Vault) -> object:
+    head = vault.log.head(MODEL)
+    assert head is not None
+    assert head.report is not None
+    return json.loads(vault.objects.get_blob(head.report))
+
+
+def died_before_its_result(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A job whose worker was killed when it had published."""
+    job = submit(vault, "a", (0, 1))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vault.jobs, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            take_over(vault, job)
+    assert find(vault, job) is not None
+    assert not vault.jobs.get(job.id).over
+    return job
+
+
+Ending = Callable[[Vault, Job], None]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda vault, job: None,
+        lambda vault, job: vault.jobs.request_cancel(job.id),
+        lambda vault, job: [vault.jobs.start_attempt(job.id) for _ in range(3)],
+    ],
+    ids=["resumed", "cancelled", "given up"],
+)
+def test_what_was_published_has_succeeded(ready: Vault, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = died_before_its_result(ready, monkeypatch)
+    ending(ready, job)
+    Workshop(ready, worker_settings(ready)).work(MODEL)
+    done = ready.jobs.get(job.id)
+    assert (done.state, done.error) == ("succeeded", None)
+    assert (done.result or {})["version"] == 1
+    assert ready.log.numbers(MODEL) == [0, 1]
+
+
+def test_a_report_that_is_gone_keeps_no_job_from_its_end(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = died_before_its_result(ready, monkeypatch)
+    commit = find(ready, job)
+    assert commit is not None
+    ready.objects.delete(f"blobs/{commit.report}")
+    Workshop(ready, worker_settings(ready)).work(MODEL)
+    assert ready.jobs.get(job.id).result == {"version": 1, "task": "a", "report": None}

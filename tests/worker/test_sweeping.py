@@ -1,0 +1,44 @@
+"""The sweep that runs by itself: once in a while, in one worker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.learned import MODEL, learn
+from tests.vault.races import race
+from vault.vault import Vault
+from worker.sweeping import Sweeper
+
+
+def test_of_many_workers_one_sweeps(ready: Vault) -> None:
+    swept = race(6, lambda _: Sweeper(ready, 3600).sweep_if_due())
+    assert sum(one is not None for one in swept) == 1
+    assert Sweeper(ready, 3600).sweep_if_due() is None
+    time.sleep(0.02)
+    assert Sweeper(ready, 0.01).sweep_if_due() is not None
+
+
+def test_while_another_sweeps_nobody_does(ready: Vault) -> None:
+    lease = ready.leases.acquire("sweep:all", "another")
+    assert lease is not None
+    assert Sweeper(ready, 3600).sweep_if_due() is None
+    lease.release()
+    assert Sweeper(ready, 3600).sweep_if_due() is not None
+
+
+def test_tasks_are_learned_beside_sweeps(ready: Vault, tmp_path: Path) -> None:
+    sweeper = Sweeper(ready, 0.01)
+    sweeper.start()
+    try:
+        versions = [(learn(ready, task, digits).result or {})["version"] for task, digits in TASKS.items()]
+    finally:
+        sweeper.stop()
+    assert versions == [1, 2]
+    assert ready.objects.exists("sweeps/last.json")
+    for commit in ready.log.list(MODEL):
+        for sha in filter(None, (*commit.engrams, *commit.kept, commit.recogniser, commit.report, commit.certificate)):
+            ready.objects.get_blob(sha)
+
+
+TASKS = {"a": (0, 1), "b": (2, 3)}

@@ -1,0 +1,175 @@
+"""API keys: who may do what, stored so that the store does not tell how to get in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from builtins import list as List
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey
+from vault.moment import now
+from vault.objects import Objects
+
+Scope = Literal["predict", "learn", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""Each may do all that those before it may."""
+
+FORMAT = 1
+"""Of what is written; a key of any other is taken for damaged and opens nothing."""
+
+_TOKEN = re.compile(r"engram_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_ID = re.compile(r"[0-9a-f]{16}")
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one key may use; None is without a limit of its own."""
+
+    requests_per_minute: int | None = None
+    images_per_day: int | None = None
+    """Predicted or explained."""
+    open_jobs: int | None = None
+    """Queued or running at the same time."""
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is stored of a key; never changes."""
+
+    id: str
+    """16 hexadecimal digits; no secret."""
+    name: str
+    """For people."""
+    scope: Scope
+    sha256: str
+    """Of the secret. 256 random bits cannot be guessed from their hash, however fast it is computed: what slow hashes
+    are for is what people make up."""
+    created_at: str
+    """RFC 3339, UTC."""
+    expires_at: str | None = None
+    """RFC 3339, UTC, as are all moments here, so that they compare as text."""
+    limits: Limits = UNLIMITED
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= now()
+
+    def opens_with(self, secret: str) -> bool:
+        """Whether `secret` is this key's; takes the same time whatever is wrong with it."""
+        return hmac.compare_digest(_sha256(secret), self.sha256)
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it may do what `scope` may."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+
+class Keys:
+    """The keys in the store; safe to use from any thread.
+
+    `keys/{id}/key.json` makes a key, `keys/{id}/revoked.json` ends it, and neither is ever removed: a store that once
+    had a key never again looks like one that is open to all. Nothing about keys is in Redis.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def create(
+        self, name: str, scope: Scope, expires_at: datetime | None = None, limits: Limits = UNLIMITED
+    ) -> tuple[Key, str]:
+        """Make a key; also its token, which is nowhere else and cannot be had again.
+
+        Raises
+        ------
+        InvalidName
+            The name is empty, too long or not printable.
+        """
+        if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+            raise InvalidName(f"A key's name has 1 to {_LONGEST_NAME} printable characters: {name[:120]!r}.")
+        key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        until = None if expires_at is None else _text(expires_at)
+        key = Key(key_id, name, scope, _sha256(secret), now(), until, limits)
+        self._objects.create_json(_path(key_id, "key"), {"format": FORMAT, **asdict(key)})
+        return key, f"engram_{key_id}_{secret}"
+
+    def get(self, key_id: str) -> Key:
+        """A key by id, revoked or not.
+
+        Raises
+        ------
+        UnknownKey, Damaged
+        """
+        if _ID.fullmatch(key_id) is None:
+            raise UnknownKey(key_id)
+        path = _path(key_id, "key")
+        try:
+            document = self._objects.get_json(path)
+        except NotFound:
+            raise UnknownKey(key_id) from None
+        return _read(path, document)
+
+    def revoke(self, key_id: str) -> None:
+        """End a key; ending it again changes nothing. Raises UnknownKey."""
+        self.get(key_id)
+        try:
+            self._objects.create_json(_path(key_id, "revoked"), {"revoked_at": now()})
+        except AlreadyExists:
+            return
+
+    def index(self) -> dict[str, bool]:
+        """The ids of all keys there ever were, and whether each is revoked; one listing and no more."""
+        found: dict[str, bool] = {}
+        for path in self._objects.list("keys"):
+            key_id, _, kind = path.removeprefix("keys/").partition("/")
+            if _ID.fullmatch(key_id):
+                found[key_id] = found.get(key_id, False) or kind == "revoked.json"
+        return found
+
+    def list(self) -> List[tuple[Key, bool]]:
+        """All keys, the oldest first, and whether each is revoked."""
+        found = [(self.get(key_id), revoked) for key_id, revoked in self.index().items()]
+        return sorted(found, key=lambda pair: pair[0].created_at)
+
+
+def parse(token: str) -> tuple[str, str] | None:
+    """The id and the secret in a token; None for what no token looks like."""
+    match = _TOKEN.fullmatch(token)
+    return None if match is None else (match[1], match[2])
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _path(key_id: str, name: str) -> str:
+    return f"keys/{key_id}/{name}.json"
+
+
+def _read(path: str, document: Mapping[str, Any]) -> Key:
+    try:
+        fields = {name: document[name] for name in ("id", "name", "scope", "sha256", "created_at", "expires_at")}
+        key = Key(**fields, limits=Limits(**document["limits"]))
+    except (KeyError, TypeError) as error:
+        raise Damaged(path, f"it lacks {error}") from error
+    if (
+        document.get("format") != FORMAT
+        or key.scope not in SCOPES
+        or not isinstance(key.sha256, str)
+        or path != _path(str(key.id), "key")
+    ):
+        raise Damaged(path, "it is no key, or another's")
+    return key

@@ -1,0 +1,73 @@
+"""One attempt at a job as operators see it: a span, a count, and the ids in every line of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from vault import logs, traces
+from vault.errors import LeaseLost, StoreUnavailable
+from vault.jobs import Job
+from worker import metrics
+from worker.interruption import Interrupted
+from worker.publishing import Moved
+
+_OUTCOMES: dict[type[BaseException], str] = {
+    Interrupted: "interrupted",
+    LeaseLost: "lease_lost",
+    Moved: "moved",
+    StoreUnavailable: "store_unavailable",
+}
+"""Outcomes of attempts that end with an error, which leave the job open."""
+
+
+@dataclass
+class Watched:
+    """An attempt under way."""
+
+    outcome: str = "broken_off"
+    """How it ended: the job's own state, or why the job is still open."""
+
+
+@contextmanager
+def about(job: Job) -> Iterator[None]:
+    """Inside, every line of the log says which job it is about, and by which request it was asked for."""
+    asked = job.extra.get("request_id")
+    known: dict[str, Any] = {"job_id": job.id, "model": job.model, "task": job.task}
+    with logs.bound(**known, **({"request_id": asked} if asked else {})):
+        yield
+
+
+@contextmanager
+def watched(job: Job, token: int) -> Iterator[Watched]:
+    """Around the attempt `token`: its span is linked to the span of the request that submitted the job."""
+    attempt = Watched()
+    if token == 1:
+        metrics.begun(job)
+    attributes = {"engram.job.id": job.id, "engram.model": job.model, "engram.task": job.task}
+    if asked := job.extra.get("request_id"):
+        attributes["engram.request.id"] = str(asked)
+    with (
+        logs.bound(attempt=token, phase="loading"),
+        traces.span(
+            "job attempt",
+            kind=SpanKind.CONSUMER,
+            link=traces.link_to(job.extra),
+            attributes={**attributes, "engram.job.attempt": token},
+        ) as span,
+        metrics.running.track_inprogress(),
+    ):
+        try:
+            yield attempt
+        except BaseException as error:
+            attempt.outcome = next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "broken_off")
+            raise
+        finally:
+            metrics.attempts.labels(attempt.outcome).inc()
+            span.set_attribute("engram.job.outcome", attempt.outcome)
+            if attempt.outcome in ("failed", "broken_off"):
+                traces.failed(span, attempt.outcome)

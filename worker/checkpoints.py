@@ -1,0 +1,75 @@
+"""Checkpoints of learning, in the store of the job that learns."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from engram.checkpoints import Checkpoint, Checkpoints
+from vault.checkpoints import JobCheckpoints
+from vault.errors import StoreUnavailable
+from vault.log import Commit
+from worker import metrics
+
+log = logging.getLogger("engram.worker")
+
+
+class StoredCheckpoints(Checkpoints):
+    """Those of one attempt, which go on from those of earlier attempts at the same job on the same version.
+
+    Parameters
+    ----------
+    head
+        The version that is learned on; what was learned on another does not count.
+    seconds
+        How much work may be lost.
+    stopping
+        Whether the worker is to stop, and had better leave what it has done.
+    resume
+        Whether to look for what earlier attempts have left.
+    """
+
+    def __init__(
+        self, store: JobCheckpoints, head: Commit, seconds: float, stopping: Callable[[], bool], *, resume: bool
+    ) -> None:
+        self._store = store
+        parts = [*head.engrams, head.recogniser or "", *head.kept]
+        self._head = {"parts": parts, "budget": {layer: int(units) for layer, units in head.budget.items()}}
+        self._seconds = seconds
+        self._stopping = stopping
+        self._resume = resume
+        self._last_words = False
+
+    def load(self) -> Checkpoint | None:
+        if not self._resume:
+            return None
+        left = self._store.load()
+        if left is None:
+            return None
+        if left.about.get("head") != self._head:
+            log.warning("a checkpoint is ignored: the model has another version now")
+            return None
+        log.info("attempt %d left a checkpoint", left.attempt)
+        about = left.about.get("learning")
+        return Checkpoint(about if isinstance(about, Mapping) else {}, left.pieces)
+
+    def due(self, seconds: float) -> bool:
+        if seconds >= self._seconds:
+            return True
+        if self._last_words or not self._stopping():
+            return False
+        self._last_words = True
+        return True
+
+    def save(self, about: Mapping[str, object], pieces: Mapping[str, bytes], kept: Collection[str]) -> bool:
+        begun, size = time.monotonic(), sum(map(len, pieces.values()))
+        try:
+            self._store.save({"head": self._head, "learning": dict(about)}, pieces, kept)
+        except StoreUnavailable as error:
+            log.warning("no checkpoint could be left: %s", error)
+            return False
+        taken = time.monotonic() - begun
+        metrics.checkpoints.observe(taken)
+        log.info("a checkpoint of %d bytes was left in %.0f ms", size, 1000 * taken)
+        return True

@@ -1,0 +1,90 @@
+"""How much time and memory a job may take."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from vault.jobs import Job
+from vault.vault import Vault
+from worker.interruption import End
+from worker.settings import WorkerSettings
+
+log = logging.getLogger("engram.worker")
+
+_PAGE = resource.getpagesize()
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+"""What PyTorch's errors say when there is none left; only those of a GPU have a class of their own."""
+
+
+def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], End | None]:
+    """What tells why a job is to end: it was cancelled, has taken too long, or takes too much memory."""
+    wanted = job.options.get("max_seconds")
+    times = [limit for limit in (settings.job_seconds, wanted if isinstance(wanted, int | float) else None) if limit]
+    begun = datetime.fromisoformat(vault.jobs.attempts(job.id)[0].started_at)
+
+    def look() -> End | None:
+        if vault.jobs.cancel_requested(job.id):
+            return End("cancelled", "The job was cancelled.", cancelled=True)
+        if times and (datetime.now(UTC) - begun).total_seconds() > min(times):
+            return End("job_timeout", f"The job took longer than {min(times):g} seconds, all attempts counted.")
+        if settings.worker_memory_bytes and resident() > settings.worker_memory_bytes:
+            return out_of_memory(settings)
+        return None
+
+    return look
+
+
+def out_of_memory(settings: WorkerSettings) -> End:
+    """The end of a job that takes too much memory."""
+    limit = f"the {settings.worker_memory_bytes:,} bytes that it may" if settings.worker_memory_bytes else "there is"
+    return End("job_out_of_memory", f"The worker took more memory for the job than {limit}.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where that cannot be told."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def release() -> None:
+    """Hand memory that a job has left back to the machine."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def bound(settings: WorkerSettings) -> None:
+    """Have the operating system refuse the process more memory than it may take, once for the process.
+
+    What is counted so is private memory, touched or not: what is reserved by now and was never touched comes on top.
+    On a GPU, whose driver reserves without measure, only what is resident is watched.
+    """
+    if not settings.worker_memory_bytes or sys.platform != "linux" or torch.cuda.is_available():
+        return
+    reserved = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
+    limit = settings.worker_memory_bytes + max(0, reserved - resident())
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
