@@ -1,0 +1,63 @@
+"""A worker that is killed in the middle of learning costs seconds: the next one goes on where it stood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.digits import SMALL_MODEL, archive
+from tests.promises.killing import Client, contents
+from tests.promises.processes import eventually
+from tests.promises.supervised import supervised
+from vault.vault import Vault
+
+OPTIONS: dict[str, Any] = {"epochs": 50, "patience": 50, "batch_size": 16, "rounds": 2, "recovery_epochs": 2}
+"""A task takes several seconds, most of them in training."""
+
+
+def learn(client: Client, model: str) -> str:
+    client.insist("POST", "/v1/models", json={"name": model, **SMALL_MODEL})
+    form = {"name": "low", "options": json.dumps(OPTIONS)}
+    answer = client.insist(
+        "POST", f"/v1/models/{model}/tasks", data=form, files={"data": ("data.zip", archive((0, 1)))}
+    )
+    job: str = answer.json()["job"]["id"]
+    return job
+
+
+def epoch(vault: Vault, job: str) -> int:
+    """Which epoch of the training is under way; 0 before and after."""
+    now = vault.jobs.get(job)
+    return int(now.progress.get("epoch") or 0) if now.phase == "training" else 0
+
+
+def epochs_told(client: Client, job: str) -> list[int]:
+    """The epochs of training that the job's events tell of, in their order."""
+    lines = client.insist("GET", f"/v1/jobs/{job}/events").text.splitlines()
+    told = [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:") and "{" in line]
+    return [event["epoch"] for event in told if event.get("phase") == "training" and event.get("epoch")]
+
+
+def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    often = {"ENGRAM_CHECKPOINT_SECONDS": "0.2", "ENGRAM_PROGRESS_SECONDS": "0.1"}
+    with supervised(tmp_path, 1, **often) as (parts, vault):
+        client = Client(parts.url)
+        assert client.finish(learn(client, "undisturbed"))["state"] == "succeeded"
+        job = learn(client, "disturbed")
+        for after in (10, 25):
+            assert eventually(lambda after=after: epoch(vault, job) >= after, 60), parts.log  # type: ignore[misc]
+            parts.kill_worker()
+        done = client.finish(job)
+        assert done["state"] == "succeeded", done
+        assert done["attempts"] == 3
+        assert done["result"]["report"]["resumed"] == 2
+        told = epochs_told(client, job)
+        half_way = next(place for place, one in enumerate(told) if one >= 10)
+        assert min(told[half_way:]) > 2, f"somebody began at the beginning: {told}"
+        disturbed, undisturbed = vault.log.head("disturbed"), vault.log.head("undisturbed")
+        assert disturbed is not None
+        assert undisturbed is not None
+        assert contents(disturbed) == contents(undisturbed)
+        assert vault.objects.list(f"jobs/{job}/checkpoint") == []
+        client.close()

@@ -1,0 +1,104 @@
+"""Storage that fails: nothing torn, clear errors, recovery by itself. The long form is `benchmarks.drills.storage`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.learned import create, submit
+from tests.promises.faulty import FaultyS3
+from tests.promises.plant import Plant, planted
+from tests.service.running import wait_until
+from vault.settings import VaultSettings
+
+
+@pytest.fixture
+def s3(s3_endpoint: str) -> Iterator[FaultyS3]:
+    """An S3 server that fails when told to."""
+    server = FaultyS3(s3_endpoint)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def faulty(s3: FaultyS3, s3_settings: VaultSettings) -> Iterator[Plant]:
+    """A plant over it, with a model that has learned one task."""
+    settings = s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": 0.5})
+    with planted(settings) as plant:
+        create(plant.vault)
+        job = submit(plant.vault, "low", (0, 1))
+        assert plant.finished(job.id)["state"] == "succeeded"
+        wait_until(lambda: plant.version() == 1)
+        yield plant
+
+
+def test_one_request_in_ten_fails_in_some_way(faulty: Plant, s3: FaultyS3) -> None:
+    with s3.failing(error=0.03, throttle=0.03, cut=0.02, lost=0.015, hang=0.005):
+        jobs = []
+        for task, digits in {"mid": (2, 3), "high": (8, 9)}.items():
+            deadline = time.monotonic() + 60
+            while (answer := faulty.upload(task, digits)).status_code != 202:
+                # What cannot be asked for at present is told so; nothing is half done.
+                assert answer.status_code == 503, answer.text
+                assert "Retry-After" in answer.headers
+                assert time.monotonic() < deadline
+            jobs.append(answer.json()["job"]["id"])
+        for job in jobs:
+            done = faulty.finished(job)
+            assert done["state"] == "succeeded", done
+        wait_until(lambda: faulty.version() == 3, 30)
+        assert s3.seen.keys() >= {"error", "throttle", "cut", "lost"}
+    faulty.assert_whole(3)
+
+
+@pytest.mark.parametrize("fault", ["error", "hang"])
+def test_while_s3_fails_altogether_models_answer_and_jobs_wait(faulty: Plant, s3: FaultyS3, fault: str) -> None:
+    waiting = submit(faulty.vault, "mid", (2, 3), epochs=20, patience=20)
+    wait_until(lambda: faulty.vault.jobs.get(waiting.id).state == "running")
+    with s3.failing(**{fault: 1.0}):
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert faulty.version() == 1
+            assert faulty.client.get("/readyz").status_code == 200
+        began = time.monotonic()
+        for refused in (faulty.upload("other", (4, 5)), faulty.client.get(f"/v1/jobs/{waiting.id}")):
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable"), refused.text
+            assert "Retry-After" in refused.headers
+        assert time.monotonic() - began < 30
+    done = faulty.finished(waiting.id)
+    assert done["state"] == "succeeded", done
+    wait_until(lambda: faulty.version() == 2, 10)
+    faulty.assert_whole(2)
+    given_back = [attempt.released for attempt in faulty.vault.jobs.attempts(waiting.id)]
+    assert given_back == [True] * (len(given_back) - 1) + [False], "what the outage broke off does not count"
+    assert len(given_back) > 1
+
+
+def test_bits_that_flip_on_their_way_are_noticed(faulty: Plant, s3: FaultyS3) -> None:
+    with s3.failing(flip=0.05):
+        while (answer := faulty.upload("mid", (2, 3))).status_code != 202:
+            assert answer.json()["code"] == "damaged", answer.text
+        done = faulty.finished(answer.json()["job"]["id"])
+    # What was damaged at the second look as well fails the job by name; a version is never made of it.
+    assert done["state"] == "succeeded" or done["error"]["code"] in ("damaged", "not_found"), done
+    faulty.assert_whole(2 if done["state"] == "succeeded" else 1)
+
+
+def test_the_disk_is_full_during_a_commit(tmp_path: Path, redis_url: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [sys.executable, "-m", "tests.promises.full_disk", "limit", str(disk), redis_url]
+    mount = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") and subprocess.run([*mount, "true"], capture_output=True).returncode == 0:
+        # A file system of the test's own; where nobody may mount one, a limit on files hits the same calls.
+        script = 'mount -t tmpfs -o size=4m engram "$1" && shift && exec "$@"'
+        command[3] = "tmpfs"
+        command = [*mount, "sh", "-c", script, "sh", str(disk), *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]

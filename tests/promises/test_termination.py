@@ -1,0 +1,112 @@
+"""A replica that is told to stop says so, finishes what it has, and nobody behind a load balancer notices."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.digits import archive, png
+from tests.promises.stack import Stack, started
+
+MODEL = "staying"
+PREDICT = f"/v1/models/{MODEL}/predict"
+PNG = {"Content-Type": "image/png"}
+
+
+@dataclass
+class Balanced:
+    """Clients behind a load balancer, which sends requests to the replicas that were ready when it last asked."""
+
+    replicas: list[str]
+    ready: list[str] = field(default_factory=list)
+    answers: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def probe(self) -> None:
+        async with httpx.AsyncClient(timeout=5) as client:
+            while not self.over.is_set():
+                found = await asyncio.gather(*(self._is_ready(client, replica) for replica in self.replicas))
+                self.ready = [replica for replica, ready in zip(self.replicas, found, strict=True) if ready]
+                await asyncio.sleep(0.1)
+
+    async def _is_ready(self, client: httpx.AsyncClient, replica: str) -> bool:
+        try:
+            return (await client.get(f"{replica}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def ask(self, number: int) -> None:
+        async with httpx.AsyncClient(timeout=30) as client:
+            while not self.over.is_set():
+                if not self.ready:
+                    await asyncio.sleep(0.01)
+                    continue
+                number += 1
+                replica = self.ready[number % len(self.ready)]
+                try:
+                    (await client.post(replica + PREDICT, content=png(0, 100), headers=PNG)).raise_for_status()
+                except Exception as error:
+                    self.failures.append(repr(error))
+                self.answers[replica] = self.answers.get(replica, 0) + 1
+
+
+async def slowly(replica: str) -> int:
+    """A request whose body takes longer to send than the replica says that it will be there; its status."""
+
+    async def body() -> AsyncIterator[bytes]:
+        image = png(0, 100)
+        for start in range(0, len(image), 20):
+            yield image[start : start + 20]
+            await asyncio.sleep(1.0)
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        return (await client.post(replica + PREDICT, content=body(), headers=PNG)).status_code
+
+
+async def followed(replica: str, job: str) -> bool:
+    """Whether the stream of a job that does not end was ended in order."""
+    async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", f"{replica}{job}/events") as answer:
+        assert answer.status_code == 200
+        async for _ in answer.aiter_lines():
+            pass
+        return True
+
+
+async def terminated(stack: Stack, job: str) -> tuple[Balanced, int, bool]:
+    leaving = stack.services[1]
+    load = Balanced(stack.replicas)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(load.probe())
+        for number in range(8):
+            tasks.create_task(load.ask(number))
+        while load.answers.get(stack.replicas[1], 0) < 10:
+            await asyncio.sleep(0.05)
+        slow = tasks.create_task(slowly(stack.replicas[1]))
+        stream = tasks.create_task(followed(stack.replicas[1], job))
+        await asyncio.sleep(1.0)
+        leaving.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(leaving.wait, 60) == 0
+        seen = load.answers.get(stack.replicas[0], 0)
+        while load.answers.get(stack.replicas[0], 0) < seen + 20:
+            await asyncio.sleep(0.05)
+        load.over.set()
+    return load, slow.result(), stream.result()
+
+
+def test_no_request_fails_when_one_of_two_replicas_is_terminated(tmp_path: Path) -> None:
+    with started(tmp_path, ENGRAM_DRAIN_SECONDS="4") as stack:
+        stack.create(MODEL)
+        stack.learn(MODEL, "first", (0, 1))
+        stack.create("learning")
+        long = stack.submit("learning", "long", archive((0, 1)), {"epochs": 1000, "patience": 1000})
+        load, slow, ended = asyncio.run(terminated(stack, long.headers["Location"]))
+        stack.client.post(f"{long.headers['Location']}/cancel").raise_for_status()
+    assert load.failures == []
+    assert load.answers[stack.replicas[1]] > 0
+    assert (slow, ended) == (200, True)
