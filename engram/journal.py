@@ -63,7 +63,7 @@ class Journal:
         """Whether all that was asked for so far was there already."""
         if checkpoints is not None:
             self._read(checkpoints.load())
-        self._since = self.clock()
+        self._since = time.monotonic()
 
     def clock(self) -> float:
         """Seconds since some moment, those that earlier runs spent on what was taken over from them included."""
@@ -129,11 +129,11 @@ class Journal:
         self._open = None
         if self._checkpoints is not None:
             self._unsaved[stretch.key] = {"seconds": self.clock() - stretch.begun, "outcome": outcome}
-            if self._checkpoints.due(self.clock() - self._since):
+            if self._checkpoints.due(time.monotonic() - self._since):
                 self._save({})
 
     def _paused(self, stretch: Stretch, state: Callable[[], Tree]) -> None:
-        if self._checkpoints is not None and self._checkpoints.due(self.clock() - self._since):
+        if self._checkpoints is not None and self._checkpoints.due(time.monotonic() - self._since):
             seconds = self.clock() - stretch.begun
             self._save({_STANDING: trees.dump(_KIND, {"key": stretch.key, "seconds": seconds, "state": state()})})
 
@@ -146,7 +146,7 @@ class Journal:
         if self._checkpoints.save(about, pieces, self._saved):
             self._saved += finished
             self._unsaved = {}
-        self._since = self.clock()
+        self._since = time.monotonic()
 
 
 class Stretch:

@@ -27,7 +27,7 @@ class StoredCheckpoints(Checkpoints):
     stopping
         Whether the worker is to stop, and had better leave what it has done.
     resume
-        Whether to look for what earlier attempts have left.
+        Whether to go on from what earlier attempts have left, and to leave something to later ones.
     """
 
     def __init__(
@@ -55,6 +55,9 @@ class StoredCheckpoints(Checkpoints):
         return Checkpoint(about if isinstance(about, Mapping) else {}, left.pieces)
 
     def due(self, seconds: float) -> bool:
+        # An attempt that leaves something is not counted, and the last one is there to be counted.
+        if not self._resume:
+            return False
         if seconds >= self._seconds:
             return True
         if self._last_words or not self._stopping():

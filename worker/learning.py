@@ -50,7 +50,7 @@ def run(
     stop
         Asked at every step; true leaves the job open for another worker.
     resume
-        Whether to go on from what earlier attempts have left.
+        Whether to go on from what earlier attempts have left, and to leave something to later ones.
 
     Raises
     ------

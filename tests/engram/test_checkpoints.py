@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from functools import cache
+import time
+from functools import cache, partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from engram import Examples, LearnOptions, Memory, trees
 from engram.checkpoints import Checkpoint
 from engram.errors import DamagedSnapshot
+from engram.journal import Journal
 from engram.progress import Progress
 from engram.report import LearningReport
 from engram.snapshot import Parts, dump
@@ -122,6 +124,28 @@ def test_the_time_of_earlier_runs_counts() -> None:
     assert standing["seconds"] > 0
     _, report = learn(parts_of("eidetic"), checkpoints)
     assert report.seconds["training"] >= round(standing["seconds"], 3)
+
+
+class Watched(InMemory):
+    """Remembers how many seconds of work it was told are at risk."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.risked: list[float] = []
+
+    def due(self, seconds: float) -> bool:
+        self.risked.append(seconds)
+        return super().due(seconds)
+
+
+def test_what_was_taken_over_is_not_at_risk_again() -> None:
+    checkpoints = Watched()
+    Journal(checkpoints).once("slow", partial(time.sleep, 0.5))
+    assert checkpoints.risked.pop() >= 0.5
+    journal = Journal(checkpoints)
+    journal.once("slow", partial(time.sleep, 0.5))
+    journal.once("quick", dict)
+    assert checkpoints.risked.pop() < 0.25
 
 
 OTHERS: dict[str, tuple[Examples, LearnOptions]] = {

@@ -16,7 +16,7 @@ from tests.learned import MODEL, create, submit, worker_settings
 from vault.checkpoints import JobCheckpoints
 from vault.jobs import Job
 from vault.vault import Vault
-from worker import learning, limits
+from worker import learning, limits, workshop
 from worker.checkpoints import StoredCheckpoints
 from worker.interruption import End, Interrupted, Interruption, Watchdog
 from worker.phases import Phases
@@ -130,6 +130,31 @@ def test_the_last_attempt_begins_at_the_beginning(ready: Vault, in_training: Sto
     done = ready.jobs.get(job.id)
     assert done.result is not None
     assert done.result["report"]["resumed"] == 0
+
+
+def test_a_poison_job_comes_to_its_end_however_many_checkpoints_it_leaves(
+    ready: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter, attempts = Phases.enter, 0
+
+    def entered(self: Phases, name: str) -> None:
+        nonlocal attempts
+        enter(self, name)
+        if name != "verifying":
+            return
+        attempts += 1
+        if attempts > 12:
+            pytest.fail("there is no end of attempts")
+        raise RuntimeError("it cannot be learned")
+
+    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(workshop, "_PAUSES", (0.0,))
+    job = submit(ready, "low", (0, 1), **SLOW)
+    Workshop(ready, worker_settings(ready, max_attempts=3, checkpoint_seconds=0.05)).work(MODEL)
+    done = ready.jobs.get(job.id)
+    assert (done.state, done.error and done.error["code"]) == ("failed", "too_many_attempts")
+    assert attempts >= 3
+    assert ready.objects.list(f"jobs/{job.id}/checkpoint") == []
 
 
 PHASES = ("loading", "training", "pruning", "recovering", "freezing", "recognising", "verifying", "publishing")
