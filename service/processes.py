@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from service.stopping import undivided
+
 log = logging.getLogger("engram.service")
 
 PR_SET_PDEATHSIG = 1
@@ -121,11 +123,13 @@ class Watch:
 
     def start(self, child: Child) -> None:
         """Start `child` and keep it running; it is up, but not necessarily ready, when this returns."""
-        with self._lock:
-            child.start()
-            self._children.append(child)
-        if not self._thread.is_alive():
-            self._thread.start()
+        # A signal between two of these would leave a process that nobody knows, or a lock that nobody gives back.
+        with undivided():
+            with self._lock:
+                child.start()
+                self._children.append(child)
+            if not self._thread.is_alive():
+                self._thread.start()
 
     def ask_to_stop(self, name: str) -> None:
         """Send SIGTERM to the child of this name and do not restart it, without waiting for it to end."""

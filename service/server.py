@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from service.connections import Terms, bounded
 from service.runtime import Runtime
 from service.settings import ServiceSettings
+from service.stopping import stop_if_asked
 
 _DESCRIPTORS = 65536
 
@@ -63,6 +64,8 @@ class Server(uvicorn.Server):
         self._runtime.metrics.refused.labels("connections").inc()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Signals have come to uvicorn for a moment now; those before may have been swallowed by what was imported.
+        stop_if_asked()
         await super().startup(sockets)
         if self.started and self._on_listening is not None:
             self._on_listening()

@@ -9,6 +9,9 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_came = False
+_held = 0
+
 
 class Stopped(BaseException):
     """A signal to stop came; like KeyboardInterrupt, it is handled only where the process ends."""
@@ -19,8 +22,33 @@ def stop_on_signals() -> None:
 
     While uvicorn runs it has handlers of its own, and afterwards it sends itself the signal once more.
     """
+    global _came
+    _came = False
     for number in SIGNALS:
-        signal.signal(number, _raise)
+        signal.signal(number, _note)
+
+
+def stop_if_asked() -> None:
+    """Raise `Stopped` if a signal came, however long ago.
+
+    To be called where the process is about to settle. Code of others that was under way when the exception was raised
+    may have swallowed it: an import that tries things and catches everything, a callback of the garbage collector.
+    """
+    if _came:
+        raise Stopped
+
+
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """A block that no signal breaks off half done: `Stopped` is raised at its end."""
+    global _held
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+    if not _held:
+        stop_if_asked()
 
 
 @contextlib.contextmanager
@@ -33,5 +61,8 @@ def undisturbed_end() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Stopped
+def _note(number: int, frame: FrameType | None) -> None:
+    global _came
+    _came = True
+    if not _held:
+        raise Stopped

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from service.app import create_app
+from service.server import Server, listen
+from service.settings import ServiceSettings
+from service.stopping import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided
+
+pytestmark = pytest.mark.parametrize("number", SIGNALS)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    stop_on_signals()  # forgets what came
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def swallowed(number: int) -> None:
+    try:
+        signal.raise_signal(number)
+    except BaseException:  # as code does that nobody here wrote
+        return
+    pytest.fail("the signal raised nothing")
+
+
+def test_a_signal_that_was_swallowed_is_not_forgotten(number: int) -> None:
+    stop_on_signals()
+    stop_if_asked()
+    swallowed(number)
+    with pytest.raises(Stopped):
+        stop_if_asked()
+
+
+def test_a_server_does_not_begin_after_a_signal_that_was_swallowed(number: int) -> None:
+    stop_on_signals()
+    swallowed(number)
+    with listen("127.0.0.1", 0) as listening, pytest.raises(Stopped):
+        Server(create_app(ServiceSettings())).run(sockets=[listening])
+
+
+def test_what_is_undivided_is_finished_first(number: int) -> None:
+    stop_on_signals()
+    done = []
+
+    def work() -> None:
+        with undivided():
+            with undivided():
+                signal.raise_signal(number)
+            done.append(number)
+
+    with pytest.raises(Stopped):
+        work()
+    assert done == [number]
+    with pytest.raises(Stopped):
+        stop_if_asked()
