@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.errors import DamagedSnapshot
+from engram.fitting import fitted
 from engram.forest import Forest, Growth
 from engram.progress import Reporter
 from engram.tensors import pack, unpack
-
-PULL = 5.0
-"""Images that slope 1 and shift 0 of a calibration are worth: easy tasks have no optimum of their own."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Detector:
         grown = reporter.journal.once("forest", lambda: Forest.grow(*learned, growth, seed, reporter).tensors())
         forest = Forest.from_tensors(grown, features)
         rows, own, weights = _gathered([piece.judged[task] for piece in kept[task:]])
-        slope, shift = _fitted(_odds(forest, rows), own, weights)
+        slope, shift = _raising(_odds(forest, rows), own, weights)
         return cls(forest, slope, shift)
 
     def log_odds(self, signature: Tensor) -> Tensor:
@@ -175,20 +173,12 @@ def _odds(forest: Forest, rows: Tensor) -> Tensor:
     return torch.logit(share).float()
 
 
-def _fitted(odds: Tensor, own: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _raising(odds: Tensor, own: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and shift that make odds (M,) most likely where `own` (M,) tells the truth."""
-    free = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log of the slope, shift
-    solver = torch.optim.LBFGS([free], max_iter=60, line_search_fn="strong_wolfe")
     given, truth, counted = odds.double(), own.double(), weights.double()
 
-    def closure() -> Tensor:
-        solver.zero_grad()
-        raised = free[0].exp() * given + free[1]
-        loss = F.binary_cross_entropy_with_logits(raised, truth, weight=counted)
-        loss = loss + free.square().sum() * (PULL / len(given))
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return loss
+    def loss(free: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(free[0].exp() * given + free[1], truth, weight=counted)
 
-    solver.step(closure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    fitted = free.detach()
-    return fitted[0].exp().float(), fitted[1].float()
+    slope, shift = fitted(torch.zeros(2, dtype=torch.float64), loss, len(given))  # log of the slope, shift
+    return slope.exp().float(), shift.float()

@@ -6,13 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram import fitting
 from engram.sums import PackedSums, solve
 
 START = (1.0, 2.0)
 """What the two weights start from: the network's logits as they are, and ridge scores, which lie around 0 and 1."""
-
-PULL = 5.0
-"""How strongly the weights are held to their start, as a number of held-out images."""
 
 
 def fitted(sums: PackedSums, logits: Tensor, common: Tensor, labels: Tensor) -> tuple[float, nn.Linear]:
@@ -39,19 +37,12 @@ def fitted(sums: PackedSums, logits: Tensor, common: Tensor, labels: Tensor) -> 
     scores = common @ weights[:-1] + weights[-1]  # (M, classes)
     given, own, right = logits.double(), scores.double(), labels
     start = torch.tensor(START, dtype=torch.float64).log()
-    free = start.clone().requires_grad_(True)
-    solver = torch.optim.LBFGS([free], max_iter=60, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        solver.zero_grad()
+    def loss(free: Tensor) -> Tensor:
         factors = free.exp()
-        loss = F.cross_entropy(factors[0] * given + factors[1] * own, right)
-        loss = loss + (free - start).square().sum() * (PULL / len(right))
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return loss
+        return F.cross_entropy(factors[0] * given + factors[1] * own, right)
 
-    solver.step(closure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    network, commons = free.detach().exp().tolist()
+    network, commons = fitting.fitted(start, loss, len(right)).exp().tolist()
     head = nn.Linear(len(weights) - 1, weights.shape[1])
     with torch.no_grad():
         head.weight.copy_(commons * weights[:-1].T)

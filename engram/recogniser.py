@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.density import Density
+from engram.fitting import fitted
 from engram.scatter import Scatter
 from engram.usual import Usual
 
@@ -197,22 +198,15 @@ class Recogniser:
         if len(self.readings) < 2:
             return self
         right = torch.full((count,), len(self.readings) - 1)
-        free = torch.stack([self.sharpness, self.caution, self.trust]).double().log().requires_grad_(True)
-        start = free.detach().clone()
-        solver = torch.optim.LBFGS([free], max_iter=60, line_search_fn="strong_wolfe")
+        start = torch.stack([self.sharpness, self.caution, self.trust]).double().log()
         found = [one.double() for one in detections]
 
-        def closure() -> Tensor:
-            solver.zero_grad()
-            loss = cross_entropy(self._fused(scores.double(), distances.double(), found, free.exp()), right)
-            loss = loss + (free - start).square().sum() * (5.0 / count)  # a weak pull: easy tasks have no optimum
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            return loss
+        def loss(free: Tensor) -> Tensor:
+            return cross_entropy(self._fused(scores.double(), distances.double(), found, free.exp()), right)
 
-        solver.step(closure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        fitted = free.detach().float()
+        weights = fitted(start, loss, count).float()
         total = self.evidence + count
-        sharpness, caution, trust = ((start.float() * self.evidence + fitted * count) / total).exp()
+        sharpness, caution, trust = ((start.float() * self.evidence + weights * count) / total).exp()
         return replace(self, sharpness=sharpness, caution=caution, trust=trust, evidence=total)
 
 
