@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from engram.containers import ArchiveLimits
 from engram.images import ImageLimits
 from engram.runtime import configure
-from service import documentation, errors
+from service import documentation, handlers
 from service.admission import Admission
 from service.backlog import BacklogWatch
 from service.bodies import BodyLimit
@@ -75,7 +75,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     documentation.install(app, lambda: scopes(app), settings.keys)
-    errors.install(app)
+    handlers.install(app)
     for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, settings=settings, metrics=metrics)

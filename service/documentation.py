@@ -22,6 +22,8 @@ from engram.options import LearnOptions
 from service.schemas import HeatmapAnswer, ProblemDocument, TaskRequest
 
 MEDIA_TYPE = "application/problem+json"
+VERSIONED = "/v1/"
+"""What the paths begin with that clients may rely on."""
 
 _SCRIPTS = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _FROM = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
@@ -39,7 +41,7 @@ _WHY: Mapping[int, str] = {
     413: "There is too much of something.",
     415: "Bodies of this content type are not taken.",
     421: "Without a key, requests must be meant for a host of this service.",
-    422: "What was sent does not fit.",
+    422: "What was sent does not fit, or has a query parameter that is not known here.",
     429: "The key has used up a limit.",
     503: "There is no room, or something that is needed cannot be reached.",
 }
@@ -51,10 +53,12 @@ def refusals(path: str, methods: frozenset[str], *, guarded: bool) -> set[int]:
     found: set[int] = set()
     if guarded:
         found |= {401, 403, 421, 429, 503}
+    if path.startswith(VERSIONED):
+        found.add(422)  # a query parameter may be unknown
     if "{" in path:
-        found |= {404, 422}
+        found.add(404)
     if methods & _BODIES:
-        found |= {400, 413, 415, 422}
+        found |= {400, 413, 415}
     return found
 
 

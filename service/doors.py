@@ -12,10 +12,11 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.documentation import problem_answer, refusals
+from service.documentation import VERSIONED, problem_answer, refusals
 from service.errors import CrossSite, Forbidden, Misdirected, Unauthorized
 from service.keyring import Keyring
 from service.listening import is_loopback
+from service.parameters import check, query_parameters
 from service.quotas import Quotas
 from vault.keys import Key, Scope, parse
 
@@ -55,7 +56,8 @@ def needs(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoin
 class Door(APIRoute):
     """A route that is entered only by those whom its declaration lets in; one without a declaration cannot be made.
 
-    A dependency would come too late: bodies are read before dependencies are asked.
+    Below `/v1` it is not entered with query parameters either that it does not have. A dependency would come too late:
+    bodies are read before dependencies are asked.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -72,12 +74,15 @@ class Door(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
         scope = self.scope
+        parameters = query_parameters(self.dependant) if self.path.startswith(VERSIONED) else None
 
         async def enter(request: Request) -> Response:
             if scope != ANYONE:
                 doors = request.app.state.runtime.doors
                 assert isinstance(doors, Doors), "the app has not started: run its lifespan"
                 await doors.admit(request, scope)
+            if parameters is not None:
+                check(request.query_params, parameters)
             return await inner(request)
 
         return enter

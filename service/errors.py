@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 import engram.errors as learner
 import vault.errors as store
-from service.documentation import MEDIA_TYPE, methods
+from service.documentation import MEDIA_TYPE
 from service.findings import findings, sentence
-from service.headers import COMMON
 from vault import logs
 from vault.redaction import redact
-
-log = logging.getLogger("engram.service")
-
 
 HEADER = "X-Request-ID"
 
@@ -91,6 +82,12 @@ class InvalidRequest(ServiceError):
     def __init__(self, detail: str, errors: list[dict[str, Any]] | None = None) -> None:
         super().__init__(detail)
         self.errors = errors or []
+
+
+class UnknownParameter(InvalidRequest):
+    """Query parameters that the route does not have."""
+
+    code = "unknown_parameter"
 
 
 class InvalidBase64(ServiceError):
@@ -191,6 +188,7 @@ STATUS: Mapping[type[Exception], int] = {
     InvalidJson: 400,
     InvalidMultipart: 400,
     InvalidRequest: 422,
+    UnknownParameter: 422,
     InvalidBase64: 422,
     UnsupportedMediaType: 415,
     RequestTooLarge: 413,
@@ -265,14 +263,6 @@ STATUS: Mapping[type[Exception], int] = {
 }
 """Each error that may reach the interface. A class that is not here is answered 500 and logged."""
 
-_CODES = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "request_too_large",
-    415: "unsupported_media_type",
-}
-
 
 def status_of(error: BaseException) -> int | None:
     """The status of `error` by the nearest class of its line in the table; None for what nobody foresaw."""
@@ -335,59 +325,3 @@ def response(error: Exception) -> JSONResponse:
     retry = getattr(error, "retry_after", 5 if body["status"] == 503 else None)
     headers = {"Retry-After": str(retry)} if retry is not None else {}
     return answer(body, headers | getattr(error, "headers", {}))
-
-
-async def _on_known(request: Request, error: Exception) -> JSONResponse:
-    found = response(error)
-    if found.status_code >= 500 and not isinstance(error, Overloaded):
-        code = getattr(error, "code", "internal_error")
-        log.error("%s", code, exc_info=error, extra={"code": code, "status": found.status_code})
-    return found
-
-
-def _is_json(media: str) -> bool:
-    return media.startswith("application/") and media.removeprefix("application/").rpartition("+")[2] == "json"
-
-
-async def _on_validation(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError), "registered for this class alone"
-    errors = error.errors()
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if any(e["loc"][0] == "body" for e in errors) and not _is_json(media):
-        return answer(describe(UnsupportedMediaType(f"{media or 'No content type'}: send application/json.")))
-    if any(e["type"] == "json_invalid" for e in errors):
-        return answer(describe(InvalidJson("The body is not JSON.")))
-    if any(e["type"] == "missing" and e["loc"] == ("body",) for e in errors):
-        return answer(describe(InvalidJson("There is no body.")))
-    found = findings(errors)
-    return answer(describe(InvalidRequest(sentence(found[0]), found)))
-
-
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException), "registered for this class alone"
-    # The framework wraps what a body's reading raised into a 400 of its own.
-    if isinstance(error.__cause__, ServiceError):
-        return await _on_known(request, error.__cause__)
-    if error.status_code == 400 and isinstance(error.__cause__, (RecursionError, ValueError)):
-        return answer(describe(InvalidJson("The body is not JSON.")))
-    code = _CODES.get(error.status_code, "http_error")
-    # The framework knows one route of a path only, and there may be one for each method.
-    allow = {"Allow": ", ".join(methods(request.app, request.url.path))} if error.status_code == 405 else {}
-    return answer(problem(error.status_code, code, str(error.detail)), {**(error.headers or {}), **allow})
-
-
-async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
-    body = describe(error)
-    log.error("nobody foresaw this", exc_info=error, extra={"code": body["code"], "status": 500})
-    # This is answered outside of all middleware, so that nothing else adds the headers.
-    identity = logs.value("request_id")
-    return answer(body, COMMON | ({HEADER: identity} if identity is not None else {}))
-
-
-def install(app: FastAPI) -> None:
-    """Answer every failure of `app` with a problem document."""
-    for root in (ServiceError, learner.EngramError, store.VaultError):
-        app.add_exception_handler(root, _on_known)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_unforeseen)

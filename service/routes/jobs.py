@@ -40,7 +40,7 @@ def answer(job: Job) -> dict[str, Any]:
 
 
 @router.get("/v1/jobs", response_model=JobPage)
-@needs("learn", 404, 422)
+@needs("learn", 404)
 def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = None) -> JSONResponse:
     """Jobs, the newest first, of all models or of one."""
     jobs = parts.vault.jobs.list(model, before=page.position, limit=page.fetch)

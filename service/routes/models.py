@@ -58,7 +58,7 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
 
 
 @router.get("/v1/models", response_model=ModelPage)
-@needs("predict", 422)
+@needs("predict")
 def index(page: Paging, parts: Parts) -> ModelPage:
     """All models by name."""
     found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
@@ -88,7 +88,7 @@ async def show(model: str, parts: Parts) -> JSONResponse:
 
 
 @router.patch("/v1/models/{model}", response_model=ModelAnswer)
-@needs("admin", 409, 422)
+@needs("admin", 409)
 async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
     """Give a model more room; what it has learned stays as it is."""
     await to_thread.run_sync(history.raise_budget, parts.vault, model, body.budget)

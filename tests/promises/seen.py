@@ -78,9 +78,10 @@ def _work(stack: Stack) -> str:
     job = stack.finish(answer)
     assert job["state"] == "succeeded", job
     wait_until(lambda: client.get("/v1/models/digits").json()["version"] == 1)
-    for path in ("predict?token=hunter22", "explain"):
+    for path in ("predict", "explain"):
         asked = {"Content-Type": "image/png", "X-Request-ID": "ask-1"}
         client.post(f"/v1/models/digits/{path}", content=png(0, 100), headers=asked).raise_for_status()
     assert client.get("/v1/models/none").status_code == 404
+    assert client.get("/v1/models/digits?token=hunter22").status_code == 422
     assert stack.submit("digits", "bad", b"no archive").status_code == 422
     return str(job["id"])

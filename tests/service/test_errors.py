@@ -12,7 +12,7 @@ from fastapi import FastAPI
 import engram.errors as learner
 import service.errors as interface
 import vault.errors as store
-from service import errors
+from service import errors, handlers
 from service.bodies import BodyLimit
 from service.metrics import Metrics
 from service.settings import ServiceSettings
@@ -68,7 +68,7 @@ def test_an_error_below_a_known_one_gets_its_status() -> None:
 
 def app_that_raises(error: Exception) -> FastAPI:
     app = FastAPI()
-    errors.install(app)
+    handlers.install(app)
     small = ServiceSettings(max_request_bytes=1024, max_document_bytes=1024, max_upload_bytes=1024)
     app.add_middleware(BodyLimit, settings=small, metrics=Metrics())
 

@@ -63,7 +63,7 @@ def test_what_nobody_foresaw_is_answered_with_the_id(empty: Service, monkeypatch
 
 def test_one_line_tells_of_a_request_and_no_secret_of_it(service: Service, lines: pytest.LogCaptureFixture) -> None:
     image = png(0, 1)
-    path = "/v1/models/digits/predict?top_k=2&key=hunter22"
+    path = "/v1/models/digits/predict?top_k=2"
     answer = service.client.post(path, content=image, headers=PNG)
     (line,) = fields(lines, "/v1/models/{model}/predict")
     assert (line["method"], line["status"], line["model"]) == ("POST", 200, "digits")
@@ -71,6 +71,8 @@ def test_one_line_tells_of_a_request_and_no_secret_of_it(service: Service, lines
     seconds = line["duration_seconds"]
     assert isinstance(seconds, float)
     assert 0 < seconds < 30
+    assert service.client.post(f"{path}&key=hunter22", content=image, headers=PNG).status_code == 422
+    wait_until(lambda: len(fields(lines, "/v1/models/{model}/predict")) == 2)
     assert "hunter22" not in lines.text
 
 
