@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from typing import NamedTuple
 
 from anyio import to_thread
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import MemoryStorage, RedisStorage, SlidingWindowCounterSupport
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -108,13 +109,42 @@ class Quotas:
         return await _take(self._own, what, item, key_id, cost)
 
 
+class Counters(NamedTuple):
+    """A sliding window: two counters, and the seconds until each is thrown away."""
+
+    previous: int
+    previous_seconds: float
+    current: int
+    current_seconds: float
+    """Since a counter goes on as the previous one, up to twice a window's length."""
+
+    def used(self, window: int) -> int:
+        """How much of the limit is taken; of the previous counter, the part that still lies in the window."""
+        return math.floor(self.previous * self.previous_seconds / window + self.current)
+
+    def reset(self, window: int) -> float:
+        """Seconds until less is taken, or the current counter becomes the previous one.
+
+        The library's own figure (`get_window_stats`) is 0 where a window has just begun.
+        """
+        waits = [float(window)]
+        if self.previous:
+            waits.append(self.previous_seconds % (window / self.previous))
+        if self.current:
+            waits.append(self.current_seconds - window)
+        return min(waits)
+
+
 async def _take(
     limiter: SlidingWindowCounterRateLimiter, what: str, item: RateLimitItem, key_id: str, cost: int
 ) -> tuple[Use, bool]:
     fits = await limiter.hit(item, what, key_id, cost=cost)
-    stats = await limiter.get_window_stats(item, what, key_id)
-    reset = max(1, math.ceil(stats.reset_time - time.time()))
-    return Use(what, item.amount, item.get_expiry(), stats.remaining, reset), fits
+    storage = limiter.storage
+    assert isinstance(storage, SlidingWindowCounterSupport), "both storages here are"
+    window = item.get_expiry()
+    counters = Counters(*await storage.get_sliding_window(item.key_for(what, key_id), window))
+    left = max(0, item.amount - counters.used(window))
+    return Use(what, item.amount, window, left, max(1, math.ceil(counters.reset(window)))), fits
 
 
 def _note(request: Request, use: Use) -> None:

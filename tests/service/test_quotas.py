@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from service.quotas import Counters
 from service.settings import ServiceSettings
 from service.uses import Use, remaining
 from tests.conftest import RedisServer
@@ -35,6 +36,29 @@ def test_requests_a_minute(learned_settings: ServiceSettings) -> None:
         assert answers[-1].json()["code"] == "rate_limited"
         assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
         assert service.client.get("/v1/models", headers=yours).status_code == 200
+
+
+def test_the_first_answer_tells_the_whole_window(service: Service) -> None:
+    for _ in range(10):
+        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
+        name, left, reset = service.client.get("/v1/models", headers=mine).headers["RateLimit"].split(";")
+        assert (name, left) == ('"requests"', "r=2")
+        assert 55 <= int(reset.removeprefix("t=")) <= 60
+
+
+@pytest.mark.parametrize(
+    ("counters", "used", "reset"),
+    [
+        (Counters(0, 0, 0, 0), 0, 60),
+        (Counters(0, 0, 1, 120), 1, 60),  # a window that has just begun
+        (Counters(0, 0, 3, 119.5), 3, 59.5),
+        (Counters(0, 0, 3, 60), 3, 0),
+        (Counters(4, 50, 0, 110), 3, 5),  # a quarter of a minute for each of the four
+        (Counters(4, 50, 1, 62), 4, 2),
+    ],
+)
+def test_sliding_windows(counters: Counters, used: int, reset: float) -> None:
+    assert (counters.used(60), counters.reset(60)) == (used, reset)
 
 
 def test_images_a_day(service: Service) -> None:
