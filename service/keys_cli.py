@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from service.vault_cli import opened
-from vault.keys import Keys, Limits
+from service.vault_cli import AsJson, opened
+from vault.keys import Key, Keys, Limits
 
 app = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -21,6 +23,18 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Folder of `engram serve`; without it the store of ENGRAM_STORE_URL, else ./engram-data."),
 ]
+_COLUMNS = {
+    "ID": "id",
+    "SCOPE": "scope",
+    "STATE": "state",
+    "CREATED": "created_at",
+    "EXPIRES": "expires_at",
+    "REQUESTS/MIN": "requests_per_minute",
+    "IMAGES/DAY": "images_per_day",
+    "JOBS": "open_jobs",
+    "NAME": "name",
+}
+"""The table of keys: what heads each column, and the field in it."""
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
@@ -53,12 +67,19 @@ def create(
 
 
 @app.command("list")
-def show(data: Data = None) -> None:
-    """All keys there ever were, without their secrets."""
+def show(data: Data = None, as_json: AsJson = False) -> None:
+    """All keys there ever were, without their secrets: one on a line below the columns' names, every column but the
+    last one word, and - for what a key does not have.
+    """
     with _keys(data) as keys:
-        for key, revoked in keys.list():
-            state = "revoked" if revoked else "expired" if key.expired else "valid"
-            typer.echo(f"{key.id}  {key.scope:7}  {state:7}  {key.created_at[:19]}Z  {_limits(key.limits)}  {key.name}")
+        found = [_told(key, revoked) for key, revoked in keys.list()]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    rows = [tuple(_COLUMNS), *(tuple(_cell(field, key[field]) for field in _COLUMNS.values()) for key in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
@@ -79,9 +100,18 @@ def duration(text: str) -> timedelta:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _limits(limits: Limits) -> str:
-    given = {"/min": limits.requests_per_minute, " images/day": limits.images_per_day, " jobs": limits.open_jobs}
-    return ", ".join(f"{number}{unit}" for unit, number in given.items() if number is not None) or "-"
+def _told(key: Key, revoked: bool) -> dict[str, Any]:
+    """What may be told of a key."""
+    state = "revoked" if revoked else "expired" if key.expired else "valid"
+    told = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
+    return told | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
+
+
+def _cell(field: str, value: object) -> str:
+    """A value in the table: moments to the second."""
+    if value is None:
+        return "-"
+    return f"{str(value)[:19]}Z" if field.endswith("_at") else str(value)
 
 
 @contextmanager

@@ -46,9 +46,9 @@ def test_keys_from_the_first_to_the_last(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/v1/jobs", headers=tokens["learn"]).status_code == 200
 
         listed = engram("keys", "list", ENGRAM_STORE_URL=str(data / "store")).stdout
-        assert [line.split()[1:3] for line in listed.splitlines()] == [[scope, "valid"] for scope in tokens]
+        assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [[scope, "valid"] for scope in tokens]
         assert all(done.stdout.strip().split("_", 2)[2] not in listed for done in made.values())
-        admin = listed.splitlines()[2].split()[0]
+        admin = listed.splitlines()[3].split()[0]
         assert engram("keys", "revoke", admin, "--data", str(data)).returncode == 0
         assert eventually(lambda: httpx.get(f"{server.url}/v1/models", headers=tokens["admin"]).status_code == 401, 5)
         assert "revoked" in engram("keys", "list", "--data", str(data)).stdout
