@@ -109,6 +109,7 @@ class Objects:
         history.activate(plant.vault, MODEL, 1)
         wait_until(lambda: not plant.client.get(f"/v1/models/{MODEL}").json()["problems"], 30)
         self.done[f"{kind} {how}: job {outcome}"] += 1
+        print(f"round {number}: {kind} {how}, job {outcome}", file=sys.stderr)
 
     def _look(self, kind: str, how: str, name: str) -> None:
         """What the check, the running service and one that starts say of the harmed object."""
@@ -204,6 +205,7 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
                     "predictions": dict(answers),
                     "seconds": round(time.monotonic() - began, 1),
                 }
+                print(f"{fault}: {told[fault]}", file=sys.stderr)
                 found = check(plant.vault.objects, LearnersExaminer(plant.vault.objects), deep=True)
                 faults += [f"{fault}: {problem}" for problem in found.problems]
                 if answers.keys() - {"200"}:
