@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import ServiceSettings
+from tests.conftest import RedisServer
 from tests.learned import TASKS, create, learn
 from tests.service.running import Service, running
 from vault.settings import VaultSettings
@@ -30,12 +31,17 @@ def learned_store(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> P
 
 
 @pytest.fixture(scope="session")
-def reader(learned_store: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def reader(learned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with the model `digits` and its two tasks, for tests that change nothing."""
     store = tmp_path_factory.mktemp("reader") / "store"
     shutil.copytree(learned_store, store)
-    with running(ServiceSettings(store_url=str(store), redis_url=redis_url, drain_seconds=0)) as service:
-        yield service
+    # In the Redis of the others it would be one more replica of the same model.
+    server = RedisServer()
+    try:
+        with running(ServiceSettings(store_url=str(store), redis_url=server.url, drain_seconds=0)) as service:
+            yield service
+    finally:
+        server.remove()
 
 
 @pytest.fixture
