@@ -11,6 +11,7 @@ memory that grows then is a leak, and not the fuzzer's own collection. Needs the
 from __future__ import annotations
 
 import gc
+import importlib.util
 import re
 import subprocess
 import sys
@@ -114,6 +115,8 @@ def main() -> int:
     options.add_argument("--do", choices=["fuzz", "replay"], help="a part of the drill, in a process of its own")
     options.add_argument("--corpus", type=Path, help="where inputs are kept, for a part")
     told = options.parse_args()
+    if importlib.util.find_spec("atheris") is None:
+        sys.exit("the fuzzer is atheris, which is not installed: pip install 'engram[benchmarks]'")
     if told.do is not None:
         if told.do == "fuzz":
             fuzz(told.reader, told.corpus, told.seconds, told.seed)
