@@ -70,7 +70,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(name: str
     assert 1 <= report.resumed <= 2
 
 
-@pytest.mark.parametrize(("backbone", "kind"), [("mlp", "adam"), ("cnn", "sgd"), ("cnn", "adamw")])
+@pytest.mark.parametrize(("backbone", "kind"), [("mlp", "adam"), ("cnn", "sgd"), ("cnn", "adamw"), ("resnet18", "sgd")])
 def test_every_step_can_be_resumed_from(backbone: str, kind: str) -> None:
     """Normalisation, momentum, and random shifts and mirror images."""
     options = LONGER.model_copy(update={"optimiser": kind, "augment": "shift+flip", "prune": False, "epochs": 2})
