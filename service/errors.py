@@ -128,6 +128,12 @@ class DataNotFound(ServiceError):
     code = "data_not_found"
 
 
+class EmptyVersion(ServiceError):
+    """A version without any task, whose activation would end all answers of the model."""
+
+    code = "empty_version"
+
+
 class CertificateMissing(ServiceError):
     code = "certificate_missing"
 
@@ -198,6 +204,7 @@ STATUS: Mapping[type[Exception], int] = {
     DataUriNotAllowed: 403,
     DataNotFound: 422,
     CertificateMissing: 404,
+    EmptyVersion: 409,
     Overloaded: 503,
     ModelUnavailable: 503,
     NoRoom: 503,

@@ -12,13 +12,17 @@ from pydantic import ValidationError
 from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
-from service.errors import CertificateMissing
+from service.errors import CertificateMissing, EmptyVersion
 from vault.errors import Conflict, ModelExists, UnknownModel, Unreadable
 from vault.idempotency import Claim
 from vault.log import Commit
 from vault.vault import Vault
 
 _TRIES = 20
+_EMPTIES = (
+    "Version {version} has learned nothing, so that the model would answer no more; "
+    "allow_empty=true activates it all the same."
+)
 
 
 def create(vault: Vault, name: str, definition: Definition) -> None:
@@ -78,7 +82,9 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     return _append(vault, name, widened)
 
 
-def activate(vault: Vault, name: str, version: int, claim: Claim | None = None) -> tuple[Commit, bool]:
+def activate(
+    vault: Vault, name: str, version: int, claim: Claim | None = None, *, allow_empty: bool = False
+) -> tuple[Commit, bool]:
     """Serve again what version `version` was; the version that does, and whether it is new: the head may do so already.
 
     This is also the way out when the head is damaged: what is activated overrules it.
@@ -87,12 +93,15 @@ def activate(vault: Vault, name: str, version: int, claim: Claim | None = None) 
     ----------
     claim
         The request that asks; the version that it made before is answered with.
+    allow_empty
+        Whether a version without any task may take the place of one that has some.
 
     Raises
     ------
-    UnknownModel, UnknownVersion, Unreadable
+    UnknownModel, UnknownVersion, Unreadable, EmptyVersion
     """
     target = vault.log.read(name, version)
+    ends_answers = not (target.tasks or allow_empty)
     content = {field: getattr(target, field) for field in ("engrams", "recogniser", "kept", "certificate", "tasks")}
 
     def repeated(head: Commit) -> Commit:
@@ -105,6 +114,8 @@ def activate(vault: Vault, name: str, version: int, claim: Claim | None = None) 
         served = {field: getattr(head, field) for field in content}
         if served == content:
             return head
+        if ends_answers and head.tasks:
+            raise EmptyVersion(_EMPTIES.format(version=version))
         return head.following("activate", target=version, request=claim.id if claim else None, **content)
 
     try:
@@ -112,6 +123,8 @@ def activate(vault: Vault, name: str, version: int, claim: Claim | None = None) 
     except _Made as there:
         return there.commit, True
     except Unreadable:
+        if ends_answers:
+            raise EmptyVersion(_EMPTIES.format(version=version)) from None
         return _overrule(vault, name, target, claim)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -62,11 +63,17 @@ def show(model: str, version: int, parts: Parts) -> JSONResponse:
     responses={200: {"model": VersionAnswer, "description": "The current version serves that already."}},
 )
 @needs("admin", 409)
-async def activate(request: Request, model: str, version: int, parts: Parts, key: Key) -> Response:
-    """Serve again what that version was, as a new version unless the current one does so; the answer names it."""
+async def activate(
+    request: Request, model: str, version: int, parts: Parts, key: Key, allow_empty: bool = False
+) -> Response:
+    """Serve again what that version was, as a new version unless the current one does so; the answer names it.
+
+    One without any task, such as version 0, takes the place of one that has some only with `allow_empty`.
+    """
 
     async def run(claim: Claim | None) -> Response:
-        commit, new = await to_thread.run_sync(history.activate, parts.vault, model, version, claim)
+        activate = partial(history.activate, parts.vault, model, version, claim, allow_empty=allow_empty)
+        commit, new = await to_thread.run_sync(activate)
         await parts.live.refresh(model)
         where = f"/v1/models/{model}/versions/{commit.version}"
         return JSONResponse(answer(commit), 201 if new else 200, headers={"Location": where})

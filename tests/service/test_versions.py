@@ -56,6 +56,29 @@ def test_what_is_served_already_is_not_activated_again(service: Service) -> None
     assert [one["version"] for one in service.client.get(VERSIONS).json()["versions"]] == [3, 2, 1, 0]
 
 
+def test_a_model_is_not_emptied_by_mistake(service: Service) -> None:
+    refused = service.client.post(f"{VERSIONS}/0/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "empty_version")
+    assert "allow_empty=true" in refused.json()["detail"]
+    assert service.client.get("/v1/models/digits").json()["version"] == 2
+    emptied = service.client.post(f"{VERSIONS}/0/activate?allow_empty=true")
+    assert (emptied.status_code, emptied.json()["version"], emptied.json()["tasks"]) == (201, 3, [])
+    # It serves nothing by now, so that nothing is lost.
+    assert service.client.post(f"{VERSIONS}/0/activate").status_code == 200
+    assert service.client.post(f"{VERSIONS}/2/activate").json()["version"] == 4
+
+
+def test_a_damaged_head_is_not_given_up_for_an_empty_version_by_mistake(service: Service) -> None:
+    store = service.vault.settings.store_folder
+    assert store is not None
+    for head in (store / "models" / "digits").rglob("*2.json"):
+        head.write_bytes(b"{")
+    refused = service.client.post(f"{VERSIONS}/0/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "empty_version")
+    emptied = service.client.post(f"{VERSIONS}/0/activate?allow_empty=true")
+    assert (emptied.status_code, emptied.json()["version"]) == (201, 3)
+
+
 def test_the_certificate_repeats_old_digests(service: Service) -> None:
     one, two = (service.client.get(f"{VERSIONS}/{number}/certificate").json() for number in (1, 2))
     assert [task["task"] for task in two["tasks"]] == ["low", "mid"]
