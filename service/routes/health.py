@@ -1,4 +1,4 @@
-"""Alive, ready, measured."""
+"""Alive, ready, measured; balancers ask with HEAD, which the server answers without the body."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from service.runtime import Parts
 router = APIRouter(tags=["health"], route_class=Door)
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 @needs(ANYONE)
 async def livez() -> dict[str, str]:
@@ -21,6 +22,7 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 @needs(ANYONE, 422, 503)
 async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
@@ -32,6 +34,7 @@ async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
     return answer(problem(503, "not_ready", DETAILS[reason], reason=reason), {"Retry-After": "1"})
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 @needs("predict")
 async def metrics(parts: Parts) -> Response:

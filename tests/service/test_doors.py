@@ -30,8 +30,11 @@ DOCUMENTS = {"/openapi.json", "/docs"}
 
 WHO = {
     "GET /livez": ANYONE,
+    "HEAD /livez": ANYONE,
     "GET /readyz": ANYONE,
+    "HEAD /readyz": ANYONE,
     "GET /metrics": "predict",
+    "HEAD /metrics": "predict",
     "GET /v1/models": "predict",
     "POST /v1/models": "admin",
     "GET /v1/models/{model}": "predict",
@@ -108,9 +111,13 @@ def test_each_scope_at_each_route(people: dict[str, httpx.Client], route: str) -
     wanted = WHO[route]
     for who in ("outsider", *SCOPES):
         response = people[who].request(method, path)
-        code = response.json().get("code") if "json" in response.headers.get("Content-Type", "") else None
+        is_json = response.content and "json" in response.headers.get("Content-Type", "")
+        code = response.json().get("code") if is_json else None
         if wanted == ANYONE or (who in SCOPES and SCOPES.index(who) >= SCOPES.index(wanted)):
             assert code not in ("unauthorized", "forbidden"), who
+            assert response.status_code not in (401, 403), who
+        elif method == "HEAD":
+            assert (response.status_code, response.content) == (401, b"")
         elif who == "outsider":
             assert (response.status_code, code) == (401, "unauthorized")
             assert response.headers["WWW-Authenticate"] == 'Bearer realm="engram"'

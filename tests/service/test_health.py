@@ -38,6 +38,19 @@ def test_readiness_follows_what_can_answer(empty: Service) -> None:
     wait_until(lambda: reason(empty) is None, 3)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_balancers_may_ask_for_the_head_alone(empty: Service, path: str) -> None:
+    wait_until(lambda: reason(empty) == "nothing_learned")
+    whole, head = empty.client.get(path), empty.client.head(path)
+    assert head.status_code == whole.status_code == (503 if path == "/readyz" else 200)
+    assert head.content == b""
+    assert int(head.headers["Content-Length"]) > 0
+    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert empty.client.get(path).content  # the connection still knows where an answer begins
+    refused = empty.client.post(path)
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+
+
 def test_not_ready_while_the_only_model_cannot_be_loaded(learned_settings: ServiceSettings) -> None:
     assert learned_settings.store_folder is not None
     for blob in (learned_settings.store_folder / "blobs").iterdir():
