@@ -28,6 +28,7 @@ from service.errors import (
 from service.findings import findings, sentence
 from service.headers import COMMON
 from vault import logs
+from vault.redaction import redact
 
 log = logging.getLogger("engram.service")
 
@@ -38,6 +39,8 @@ _CODES = {
     413: "request_too_large",
     415: "unsupported_media_type",
 }
+_LONGEST = 200
+"""Characters of a path that an answer repeats."""
 
 
 async def _on_known(request: Request, error: Exception) -> JSONResponse:
@@ -74,9 +77,16 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 400 and isinstance(error.__cause__, (RecursionError, ValueError)):
         return answer(describe(InvalidJson("The body is not JSON.")))
     code = _CODES.get(error.status_code, "http_error")
-    # The framework knows one route of a path only, and there may be one for each method.
-    allow = {"Allow": ", ".join(methods(request.app, request.url.path))} if error.status_code == 405 else {}
-    return answer(problem(error.status_code, code, str(error.detail)), {**(error.headers or {}), **allow})
+    detail, headers = str(error.detail), dict(error.headers or {})
+    path = request.scope["path"]
+    told = redact(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
+    if error.status_code == 404:
+        detail = f"There is nothing at {told}."
+    if error.status_code == 405:
+        # The framework knows one route of a path only, and there may be one for each method.
+        headers["Allow"] = ", ".join(methods(request.app, path))
+        detail = f"{request.method} is not allowed at {told}; allowed: {headers['Allow']}."
+    return answer(problem(error.status_code, code, detail), headers)
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
