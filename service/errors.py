@@ -313,6 +313,14 @@ def told(error: Exception) -> str:
     return redact(str(error))
 
 
+def traceback_of(error: Exception) -> Exception | None:
+    """`error` as `exc_info` of a line in the log; None where what is needed cannot be reached for now.
+
+    That is foreseen, and comes again with every request: its text, which names the cause, says all there is.
+    """
+    return None if status_of(error) == 503 else error
+
+
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """A pydantic error as ours; `what` names the thing that does not fit."""
     found = findings(error.errors())

@@ -24,6 +24,7 @@ from service.errors import (
     describe,
     problem,
     response,
+    traceback_of,
 )
 from service.findings import findings, sentence
 from service.headers import COMMON
@@ -47,7 +48,8 @@ async def _on_known(request: Request, error: Exception) -> JSONResponse:
     found = response(error)
     if found.status_code >= 500 and not isinstance(error, Overloaded):
         code = getattr(error, "code", "internal_error")
-        log.error("%s", code, exc_info=error, extra={"code": code, "status": found.status_code})
+        about = {"code": code, "status": found.status_code}
+        log.error("%s: %s", code, " ".join(str(error).split()), exc_info=traceback_of(error), extra=about)
     return found
 
 

@@ -17,7 +17,7 @@ from engram import snapshot
 from engram.definition import Definition
 from engram.errors import SnapshotError
 from engram.memory import Memory
-from service.errors import ModelUnavailable
+from service.errors import ModelUnavailable, traceback_of
 from service.metrics import Metrics
 from service.problems import Problem
 from service.settings import ServiceSettings
@@ -231,8 +231,9 @@ class LiveModels:
                 await loop.run_in_executor(self._loader, self._sweep, whole)
                 if whole:
                     self.swept, listed = True, time.monotonic()
-            except Exception:
-                log.exception("the models cannot be listed; those in service go on answering")
+            except Exception as error:
+                trace = traceback_of(error)
+                log.error("the models cannot be listed; those in service go on answering: %s", error, exc_info=trace)
             await asyncio.sleep(self._settings.poll_seconds)
 
     async def _listen(self) -> None:
@@ -240,8 +241,8 @@ class LiveModels:
             try:
                 async for notice in self._vault.events.versions():
                     await self.refresh(notice.model)
-            except Exception:
-                log.warning("no notices of new versions; the poll goes on", exc_info=True)
+            except Exception as error:
+                log.warning("no notices of new versions; the poll goes on: %s", error, exc_info=traceback_of(error))
             await asyncio.sleep(self._settings.poll_seconds)
 
     def _sweep(self, whole: bool) -> None:
@@ -252,8 +253,8 @@ class LiveModels:
                 self._refresh(name)
             except UnknownModel:
                 continue
-            except Exception:
-                log.exception("model %s: its log cannot be read", name)
+            except Exception as error:
+                log.error("model %s: its log cannot be read: %s", name, error, exc_info=traceback_of(error))
 
     def _drop(self, name: str) -> None:
         self._clear(name)
@@ -302,7 +303,8 @@ class LiveModels:
             self._swap(model, head, live)
         except Exception as error:
             if known is None or known.head != head:  # it is tried again and again
-                log.exception("model %s: version %d cannot be loaded", name, head.version)
+                trace = traceback_of(error)
+                log.error("model %s: version %d cannot be loaded: %s", name, head.version, error, exc_info=trace)
             self._metrics.swaps.labels("failed").inc()
             self._note(name, Problem.of(error, head.version), head)
             if isinstance(error, _HARMED):

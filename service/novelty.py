@@ -15,6 +15,7 @@ from typing import Any
 
 from engram.answers import Answer
 from engram.novelty import STATES, StreamMonitor
+from service.errors import traceback_of
 from service.live import LiveModels, Loaded
 from service.metrics import Metrics
 from vault.errors import UnknownModel
@@ -134,8 +135,8 @@ class Novelty:
                 return
             try:
                 await self._tell_once()
-            except Exception:
-                log.exception("what became of novelty cannot be told")
+            except Exception as error:
+                log.error("what became of novelty cannot be told: %s", error, exc_info=traceback_of(error))
 
     async def _tell_once(self) -> None:
         live = {loaded.name: self._watch(loaded) for loaded in self._live.models()}

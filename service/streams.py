@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Overloaded, Stopping
+from service.errors import Overloaded, Stopping, traceback_of
 from service.metrics import Metrics
 from service.room import Room
 from service.settings import ServiceSettings
@@ -94,8 +94,8 @@ async def _fetch(events: AsyncGenerator[Event, None], send: MemoryObjectSendStre
                 await send.send(event)
     except anyio.BrokenResourceError:
         pass  # nobody listens any more
-    except Exception:
-        log.exception("an event stream breaks off")
+    except Exception as error:
+        log.error("an event stream breaks off: %s", error, exc_info=traceback_of(error))
 
 
 class EventStream(EventSourceResponse):

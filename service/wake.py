@@ -35,8 +35,8 @@ class Waker:
         """Send it; a broker that cannot be reached is logged, since the job is stored already."""
         try:
             self._app.send_task("engram.wake", args=[model], queue="engram", ignore_result=True, retry=False)
-        except (OperationalError, RedisError, OSError):
-            log.warning("no worker could be told of model %s; they will look by themselves", model, exc_info=True)
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning("no worker could be told of model %s; they will look by themselves: %s", model, error)
 
     def close(self) -> None:
         """Give the connections back."""

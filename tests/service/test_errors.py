@@ -103,6 +103,29 @@ def test_what_is_not_the_clients_business_is_not_told(error: Exception) -> None:
     assert response.json()["code"] == getattr(error, "code", "internal_error")
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "traced"),
+    [
+        (store.StoreUnavailable("The storage failed at x:\n refused"), "store_unavailable", False),
+        (store.RedisUnavailable("Redis cannot be reached: refused"), "redis_unavailable", False),
+        (store.Damaged("x", "refused"), "damaged", True),
+        (ZeroDivisionError("refused"), "internal_error", True),
+    ],
+)
+def test_only_what_is_unexpected_is_logged_with_a_traceback(
+    error: Exception, code: str, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_that_raises(error)
+    for _ in range(2):
+        ask(app)
+    lines = [record for record in caplog.records if record.name == "engram.service"]
+    assert [vars(line)["code"] for line in lines] == [code, code]
+    for line in lines:
+        assert (line.levelname, line.exc_info is not None) == ("ERROR", traced)
+        assert "\n" not in line.getMessage()
+        assert traced or line.getMessage().endswith("refused")
+
+
 def test_when_to_try_again_is_told() -> None:
     response = ask(app_that_raises(interface.Overloaded("full", 7)))
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")

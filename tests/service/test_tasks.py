@@ -16,7 +16,7 @@ from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import QUICK, archive
 from tests.learned import create, learn
-from tests.service.running import Service, running
+from tests.service.running import Service, running, wait_until
 
 TASKS = "/v1/models/digits/tasks"
 
@@ -97,7 +97,9 @@ def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
     assert upload(service, "grün & blau", archive((6, 7), 4)).status_code == 202
 
 
-def test_nothing_is_taken_in_while_redis_is_away(learned_settings: ServiceSettings, own_redis: RedisServer) -> None:
+def test_nothing_is_taken_in_while_redis_is_away(
+    learned_settings: ServiceSettings, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with running(learned_settings.model_copy(update={"redis_url": own_redis.url})) as service:
         own_redis.stop()
         before = [job.id for job in service.vault.jobs.list()]
@@ -106,6 +108,7 @@ def test_nothing_is_taken_in_while_redis_is_away(learned_settings: ServiceSettin
         assert time.monotonic() - began < 5
         assert (refused.status_code, refused.json()["code"]) == (503, "redis_unavailable")
         assert refused.headers["Retry-After"] == "5"
+        wait_until(lambda: "no notices of new versions" in caplog.text)
         assert [job.id for job in service.vault.jobs.list()] == before
         assert service.vault.objects.list("data") == []
         own_redis.start()
@@ -114,6 +117,9 @@ def test_nothing_is_taken_in_while_redis_is_away(learned_settings: ServiceSettin
         own_redis.stop()
         job = response.json()["job"]["id"]
         assert service.client.get(f"/v1/jobs/{job}").json()["state"] == "queued"
+    said = [record for record in caplog.records if record.name.startswith("engram")]
+    assert any(record.getMessage().startswith("redis_unavailable: Redis cannot be ") for record in said)
+    assert [record for record in said if record.exc_info] == []
 
 
 def test_more_uploads_than_there_is_room_for(learned_settings: ServiceSettings) -> None:
