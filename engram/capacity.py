@@ -49,7 +49,7 @@ def budget_of(layout: Layout, budget: float | Mapping[str, int]) -> dict[str, in
         whole = {layer: math.ceil(width * budget) for layer, width in layout.widths.items()}
     for layer, units in whole.items():
         if units < least(layout.widths[layer]):
-            raise InvalidDefinition(f"a budget of {units} units in {layer} leaves no room for a single task")
+            raise InvalidDefinition(f"a budget of {units} in {layer} leaves no room for a single task")
     return whole
 
 

@@ -161,7 +161,7 @@ class PlainSubnetworks(Subnetworks):
         free = sum(layer.free for layer in self.capacity(budget))
         if free < needed:
             raise CapacityExhausted(
-                f"the network has {free} units left and a task needs at least {needed}; its size is fixed"
+                f"a task needs at least {needed} units and the network has {free} left; its size is fixed"
             )
 
     def learned(

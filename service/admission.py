@@ -23,9 +23,7 @@ class Admission:
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
         self._app = app
-        self._room = Room(
-            metrics, "requests", "requests are answered", settings.max_requests, settings.retry_after_seconds
-        )
+        self._room = Room(metrics, "requests", "requests", settings.max_requests, settings.retry_after_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:

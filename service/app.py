@@ -112,7 +112,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         doors=Doors(keyring, quotas, settings.keys, settings.hosts),
         quotas=quotas,
         streams=Streams(settings, metrics),
-        uploads=Room(metrics, "uploads", "uploads are received", settings.max_uploads, settings.retry_after_seconds),
+        uploads=Room(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
     )
     runtime.draining.install()
     keyring.start()

@@ -19,6 +19,7 @@ from engram.answers import Answer, Observation
 from engram.memory import Memory
 from service.errors import Overloaded, status_of
 from service.metrics import Metrics
+from service.room import full
 from vault import traces
 
 log = logging.getLogger("engram.service")
@@ -113,7 +114,7 @@ class Batcher:
         count = len(query.images)
         if self._queue and self._images + count > self._bound:
             self._metrics.refused.labels("predict").inc()
-            raise Overloaded(f"{self._images} images wait already.", self._retry_after)
+            raise full("images", self._images, self._bound, self._retry_after)
         waiting = _Waiting(query, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._count(count)

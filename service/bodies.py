@@ -31,8 +31,8 @@ class BodyLimit:
         self._app = app
         self._settings = settings
         retry = settings.retry_after_seconds
-        self._memory = Room(metrics, "bodies", "bytes of requests are held", settings.max_bodies_bytes, retry)
-        self._disk = Room(metrics, "spool", "bytes of uploads are held", settings.max_spool_bytes, retry)
+        self._memory = Room(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
+        self._disk = Room(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_MANY = "has more than {max_length} entries"
+_MANY = "has more entries than {max_length}"
 _WORDS: Mapping[str, str] = {
     "missing": "is missing",
     "extra_forbidden": "is not known",
     "string_type": "is not text",
     "string_unicode": "is not Unicode text",
-    "string_too_short": "has fewer than {min_length} characters",
-    "string_too_long": "has more than {max_length} characters",
+    "string_too_short": "has fewer characters than {min_length}",
+    "string_too_long": "has more characters than {max_length}",
     "string_pattern_mismatch": "does not match {pattern}",
     "int_type": "is not a whole number",
     "int_parsing": "is not a whole number",
@@ -35,7 +35,7 @@ _WORDS: Mapping[str, str] = {
     "list_type": "is not a list",
     "tuple_type": "is not a list",
     "too_long": _MANY,
-    "too_short": "has fewer than {min_length} entries",
+    "too_short": "has fewer entries than {min_length}",
     "dict_type": "is not an object",
     "model_type": "is not an object",
     "model_attributes_type": "is not an object",

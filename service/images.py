@@ -99,7 +99,7 @@ async def _from_multipart(request: Request, most: int) -> list[Source]:
         form = await request.form(max_files=most, max_fields=16)
     except HTTPException as error:
         if error.detail.startswith("Too many files"):
-            raise TooManyImages(f"There are more than {most} images in one request.") from error
+            raise TooManyImages(f"There are more images in one request than {most}.") from error
         raise InvalidMultipart(error.detail) from error
     parts = form.getlist("image")
     try:
@@ -139,7 +139,7 @@ def _from_instance(instance: Any) -> Source:
 
 def _bound(count: int, most: int) -> None:
     if count > most:
-        raise TooManyImages(f"{count} images in one request; at most {most} are taken.")
+        raise TooManyImages(f"{count} images in one request; the most is {most}.")
 
 
 class Decoder:

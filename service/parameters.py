@@ -35,7 +35,7 @@ def check(given: Iterable[str], known: frozenset[str]) -> None:
     """
     unknown = [name[:_LONGEST] for name in dict.fromkeys(given) if name not in known][:_TOLD]
     if unknown:
-        known_ones = f"those known here are {', '.join(sorted(known))}" if known else "this route has none"
+        known_ones = f"known here: {', '.join(sorted(known))}" if known else "this route has none"
         raise UnknownParameter(
             f"The query parameter {unknown[0]!r} is not known; {known_ones}.",
             [{"loc": ["query", name], "message": "is not known"} for name in unknown],

@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from service.errors import QuotaExceeded, RateLimited
 from service.uses import Use
+from service.wording import counted
 from vault.connection import PREFIX
 from vault.jobs import Jobs
 from vault.keys import Key, Limits
@@ -72,7 +73,7 @@ class Quotas:
             use, fits = await self._count("requests", RateLimitItemPerMinute(limit), key.id, 1)
             _note(request, use)
             if not fits:
-                raise RateLimited(f"This key may send {limit} requests a minute.", use.reset)
+                raise RateLimited(f"This key may send {counted(limit, 'request')} a minute.", use.reset)
 
     async def count_images(self, request: Request, images: int) -> None:
         """Count the images of a request that was let in; raises QuotaExceeded."""
@@ -82,7 +83,7 @@ class Quotas:
             use, fits = await self._count("images", RateLimitItemPerDay(limit), key.id, images)
             _note(request, use)
             if not fits:
-                raise QuotaExceeded(f"This key may have {limit} images a day; {use.left} are left.", use.reset)
+                raise QuotaExceeded(f"This key may have {counted(limit, 'image')} a day; left: {use.left}.", use.reset)
 
     async def check_jobs(self, request: Request, job_id: str | None = None) -> None:
         """See that the caller may have one more job open, the job `job_id`; raises QuotaExceeded."""
@@ -92,7 +93,7 @@ class Quotas:
             return
         jobs = await to_thread.run_sync(self._jobs.open_jobs)
         if sum(job.extra.get("caller") == key.id and job.id != job_id for job in jobs) >= limit:
-            raise QuotaExceeded(f"This key may have {limit} jobs open at the same time.", _JOBS_RETRY)
+            raise QuotaExceeded(f"This key may have {counted(limit, 'job')} open at the same time.", _JOBS_RETRY)
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -9,6 +9,11 @@ from service.errors import Overloaded
 from service.metrics import Metrics
 
 
+def full(what: str, taken: int, size: int, retry_after: int) -> Overloaded:
+    """The error of one more for which there is no room among `size`."""
+    return Overloaded(f"There is no room for more {what} ({taken} of {size}).", retry_after)
+
+
 class Room:
     """A bounded amount of `what`; whoever finds too little of it is refused at once. For one event loop.
 
@@ -17,7 +22,7 @@ class Room:
     kind
         Under which the refusals are counted.
     what
-        For the person who is refused: "event streams are open".
+        For the person who is refused: "event streams".
     size
         How much there is.
     """
@@ -52,4 +57,4 @@ class Room:
     def refusal(self) -> Overloaded:
         """The error of one more that finds no room; counted."""
         self._metrics.refused.labels(self._kind).inc()
-        return Overloaded(f"{self.taken} {self._what} already.", self._retry_after)
+        return full(self._what, self.taken, self._size, self._retry_after)

@@ -14,9 +14,9 @@ from anyio.streams.memory import MemoryObjectSendStream
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Overloaded, Stopping, traceback_of
+from service.errors import Stopping, traceback_of
 from service.metrics import Metrics
-from service.room import Room
+from service.room import Room, full
 from service.settings import ServiceSettings
 
 log = logging.getLogger("engram.service")
@@ -32,9 +32,7 @@ class Streams:
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self._settings = settings
-        self._room = Room(
-            metrics, "events", "event streams are open", settings.event_clients, settings.retry_after_seconds
-        )
+        self._room = Room(metrics, "events", "event streams", settings.event_clients, settings.retry_after_seconds)
         self._of: Counter[str] = Counter()
         self._sources: set[asyncio.Task[None]] = set()
         self._ended = False
@@ -56,7 +54,8 @@ class Streams:
             raise Stopping("The service stops; another replica goes on.")
         if self._of[job] >= self._settings.event_clients_per_job:
             refusal = self._room.refusal()
-            raise Overloaded(f"{self._of[job]} event streams of this job are open already.", refusal.retry_after)
+            most = self._settings.event_clients_per_job
+            raise full("event streams of this job", self._of[job], most, refusal.retry_after)
         with self._room.held():
             self._of[job] += 1
             try:

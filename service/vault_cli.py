@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.wording import counted
+
 if TYPE_CHECKING:
     from vault.findings import Findings
     from vault.objects import Objects
@@ -134,7 +136,7 @@ def sweep(
     if as_json:
         typer.echo(json.dumps(asdict(swept)))
         return
-    removed = ", ".join(f"{count} {name}" for name, count in swept.counts().items())
+    removed = ", ".join(f"{name} {count}" for name, count in swept.counts().items())
     typer.echo(f"{'Would remove' if dry_run else 'Removed'}: {removed}.")
 
 
@@ -142,7 +144,7 @@ def _tell(verb: str, done: Transfer, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
-    what = f"{done.versions} versions, {done.blobs} blobs, {done.bytes / 2**20:.1f} MiB"
+    what = f"{counted(done.versions, 'version')}, {counted(done.blobs, 'blob')}, {done.bytes / 2**20:.1f} MiB"
     typer.echo(f"{verb} the model {done.model}: {what}.")
 
 

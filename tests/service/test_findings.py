@@ -80,7 +80,7 @@ def test_a_query(reader: Service, query: str, beginning: str) -> None:
     ("body", "beginning"),
     [
         ({"name": "x"}, "body: data is missing"),
-        ({"name": "x", "data": {"uri": ""}}, "body: data.uri has fewer than 1 characters"),
+        ({"name": "x", "data": {"uri": ""}}, "body: data.uri has fewer characters than 1"),
         ({"name": "x", "data": {"uri": "s3://a/b"}, "options": {"epochs": 0}}, "options: epochs is less than 1"),
         ({"name": "x", "data": {"uri": "s3://a/b"}, "options": {"score": "luck"}}, "options: score is not 'l1', 'l2'"),
     ],

@@ -38,6 +38,15 @@ def test_requests_a_minute(learned_settings: ServiceSettings) -> None:
         assert service.client.get("/v1/models", headers=yours).status_code == 200
 
 
+def test_limits_of_one_are_told_in_the_singular(service: Service) -> None:
+    one = bearer(token(service.vault, "predict", Limits(requests_per_minute=1)))
+    details = [service.client.get("/v1/models", headers=one).json().get("detail") for _ in range(2)]
+    assert details == [None, "This key may send 1 request a minute."]
+    mine = bearer(token(service.vault, "predict", Limits(images_per_day=1)))
+    refused = service.client.post(ASK, files=images(2), headers=mine)
+    assert refused.json()["detail"] == "This key may have 1 image a day; left: 1."
+
+
 def test_the_first_answer_tells_the_whole_window(service: Service) -> None:
     for _ in range(10):
         mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
@@ -66,7 +75,7 @@ def test_images_a_day(service: Service) -> None:
     assert service.client.post(ASK, files=images(3), headers=mine).status_code == 200
     refused = service.client.post(ASK, files=images(3), headers=mine)
     assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
-    assert "2 are left" in refused.json()["detail"]
+    assert refused.json()["detail"] == "This key may have 5 images a day; left: 2."
     assert int(refused.headers["Retry-After"]) >= 1
     # What was refused was not used up.
     explained = service.client.post(f"/v1/models/{MODEL}/explain", content=png(0, 1), headers=mine | PNG)

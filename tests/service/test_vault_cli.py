@@ -306,8 +306,8 @@ def test_a_sweep_tells_what_it_removes(worked: Path) -> None:
     blob = Objects.connect(VaultSettings(store_url=str(worked))).put_blob(b"nobody's")
     two_days_ago = time.time() - 2 * 86400
     os.utime(worked / "blobs" / blob, (two_days_ago, two_days_ago))
-    told = "0 jobs, 0 checkpoints, 0 uploads, 0 answers, 1 blobs"
+    told = "jobs 0, checkpoints 0, uploads 0, answers 0, blobs 1"
     assert f"Would remove: {told}." in run("sweep", "--store", worked, "--dry-run").stdout
     assert json.loads(run("sweep", "--store", worked, "--json").stdout)["blobs"] == [f"blobs/{blob}"]
-    assert "0 blobs" in run("sweep", "--store", worked).stdout
+    assert "blobs 0" in run("sweep", "--store", worked).stdout
     assert check(worked)[0] == 0
