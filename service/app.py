@@ -23,6 +23,7 @@ from service.idempotency import Idempotency
 from service.images import Decoder
 from service.inference import Inference
 from service.keyring import Keyring
+from service.learnable import Learnable
 from service.live import LiveModels
 from service.metrics import Metrics
 from service.novelty import Novelty
@@ -94,6 +95,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     waker = Waker(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
     watching = Novelty(live, vault.novelty, metrics)
+    learnable = Learnable(live.models, vault.objects)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, watching)
     keyring = Keyring(vault.keys, settings.key_seconds)
@@ -103,6 +105,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         vault=vault,
         metrics=metrics,
         live=live,
+        learnable=learnable,
         inference=inference,
         novelty=watching,
         decoder=Decoder(decoding, image_limits(settings), metrics),
@@ -117,9 +120,11 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     runtime.draining.install()
     keyring.start()
     live.start()
+    learnable.start()
     watching.start()
     backlog.start()
     metrics.room.set(settings.queue_images)
+    metrics.troubled.set_function(lambda: len(live.troubled() | learnable.troubled()))
     metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
     try:
         yield runtime
@@ -128,6 +133,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         runtime.draining.uninstall()
         await backlog.close()
         await watching.close()
+        await learnable.close()
         await live.close()
         await keyring.close()
         await quotas.close()

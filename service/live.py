@@ -172,6 +172,10 @@ class LiveModels:
         """Whether some model is there and cannot be loaded at all."""
         return any(name not in self._live for name in list(self._troubles))
 
+    def troubled(self) -> set[str]:
+        """The models whose newest version does not answer."""
+        return set(self._troubles)
+
     def problems(self, name: str) -> list[Problem]:
         """Why the model's newest version does not answer; empty when it does."""
         trouble = self._troubles.get(name)
@@ -266,12 +270,10 @@ class LiveModels:
     def _clear(self, name: str) -> None:
         if self._troubles.pop(name, None) is not None:
             log.info("model %s has no problem any more", name)
-        self._metrics.troubled.set(len(self._troubles))
 
     def _note(self, name: str, problem: Problem, head: Commit | None) -> None:
         known = self._troubles.get(name)
         self._troubles[name] = _Trouble(problem, head, time.monotonic())
-        self._metrics.troubled.set(len(self._troubles))
         if known is None or known.problem != problem:
             log.error("model %s: %s", name, problem.detail)
 

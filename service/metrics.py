@@ -55,7 +55,9 @@ class Metrics:
     def _of_models(self) -> None:
         self.live = Gauge("engram_live_models", "Models that can answer", registry=self.registry)
         self.troubled = Gauge(
-            "engram_troubled_models", "Models whose newest version cannot be loaded", registry=self.registry
+            "engram_troubled_models",
+            "Models whose newest version cannot be loaded or learned on",
+            registry=self.registry,
         )
         self.version = Gauge("engram_live_version", "Version that answers", ("model",), registry=self.registry)
         self.tasks = Gauge("engram_live_tasks", "Tasks of the version that answers", ("model",), registry=self.registry)

@@ -1,4 +1,4 @@
-"""Why the newest version of a model does not answer."""
+"""Why the newest version of a model does not answer, or cannot be learned on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from service.errors import told
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a version, or the whole model, out of service."""
+    """One thing that keeps a version, or the whole model, out of service, or from being learned on."""
 
     code: str
     """Of the error: `damaged`, `not_found`, `unsupported_format` and so on."""
     detail: str
     version: int | None
-    """The version that cannot be served; None when not even its number is known."""
+    """The version that is meant; None when not even its number is known."""
     object: str | None
     """The stored object that is to blame, such as `blobs/<sha256>`, where one is."""
 

@@ -111,7 +111,7 @@ class ProblemDocument(BaseModel):
 
 
 class ProblemAnswer(BaseModel):
-    """What keeps the newest version out of service."""
+    """What keeps the newest version out of service, or from being learned on."""
 
     code: str
     detail: str
@@ -131,7 +131,7 @@ class ModelAnswer(BaseModel):
     exact: bool
     """Whether what a task answers, when it is given, can never change again; else certificates measure how much did."""
     problems: list[ProblemAnswer]
-    """Why a newer version than `version` does not answer; empty when there is none."""
+    """Why a newer version than `version` does not answer, or why this one cannot be learned on; empty when it can."""
     created_at: str
 
 

@@ -16,7 +16,7 @@ from service.doors import Door, needs
 from service.idempotency import Key, body_fingerprint
 from service.live import Loaded
 from service.problems import Problem
-from service.runtime import Paging, Parts
+from service.runtime import Paging, Parts, Runtime
 from service.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
 from vault.errors import UnknownModel
 from vault.idempotency import Claim
@@ -28,7 +28,7 @@ router = APIRouter(tags=["models"], route_class=Door)
 
 
 def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
-    """One model as JSON, with what keeps its newest version out of service."""
+    """One model as JSON, with what keeps its newest version out of service, or from being learned on."""
     memory = loaded.memory
     return {
         "name": loaded.name,
@@ -43,6 +43,11 @@ def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
     }
 
 
+async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
+    loaded = await parts.live.get(name)
+    return answer(loaded, parts.live.problems(name) + parts.learnable.problems(name))
+
+
 @router.post("/v1/models", status_code=201, response_model=ModelAnswer)
 @needs("admin", 409)
 async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -> Response:
@@ -51,8 +56,7 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
     async def run(_: Claim | None) -> Response:
         await to_thread.run_sync(history.create, parts.vault, body.name, body.definition())
         await parts.live.refresh(body.name)
-        content = answer(await parts.live.get(body.name), parts.live.problems(body.name))
-        return JSONResponse(content, 201, headers={"Location": f"/v1/models/{body.name}"})
+        return JSONResponse(await _answer(parts, body.name), 201, headers={"Location": f"/v1/models/{body.name}"})
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 
@@ -84,7 +88,7 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
 async def show(model: str, parts: Parts) -> JSONResponse:
     """One model with its version, its tasks and its capacity."""
     await parts.live.refresh(model)
-    return JSONResponse(answer(await parts.live.get(model), parts.live.problems(model)))
+    return JSONResponse(await _answer(parts, model))
 
 
 @router.patch("/v1/models/{model}", response_model=ModelAnswer)
@@ -93,7 +97,7 @@ async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
     """Give a model more room; what it has learned stays as it is."""
     await to_thread.run_sync(history.raise_budget, parts.vault, model, body.budget)
     await parts.live.refresh(model)
-    return JSONResponse(answer(await parts.live.get(model), parts.live.problems(model)))
+    return JSONResponse(await _answer(parts, model))
 
 
 @router.delete("/v1/models/{model}", status_code=204)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import live
+from service import learnable, live
 from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import MODEL, learn
@@ -78,6 +79,58 @@ def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
         wait_until(lambda: version(service) == 2, 15)
         assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
         assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
+
+
+@pytest.mark.parametrize("harm", ["flipped", "deleted"])
+def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
+    learned_settings: ServiceSettings, store: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learnable, "_RETRY_SECONDS", 0.2)
+    kept = json.loads(head(store).read_text())["kept"]
+    assert len(kept) == 2
+    blob = store / "blobs" / kept[0]
+    whole = flip(blob)
+    if harm == "deleted":
+        blob.unlink()
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        problem = told(service)
+        assert problem["code"] == ("damaged" if harm == "flipped" else "not_found")
+        assert (problem["version"], problem["object"]) == (2, f"blobs/{blob.name}")
+        assert "cannot be learned on" in problem["detail"]
+        assert version(service) == 2
+        assert service.client.get("/readyz").status_code == 200
+        assert "engram_troubled_models 1.0" in service.client.get("/metrics").text
+        blob.write_bytes(whole)
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] == [])
+        assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
+
+
+def test_what_learning_needs_is_read_once_and_again_after_a_day(
+    learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learnable, "_PASS_SECONDS", 0.01)
+    read: list[str] = []
+    original = Objects.get_blob
+
+    def get_blob(self: Objects, sha: str) -> bytes:
+        read.append(sha)
+        return original(self, sha)
+
+    monkeypatch.setattr(Objects, "get_blob", get_blob)
+    kept = json.loads(head(store).read_text())["kept"]
+    with running(learned_settings) as service:
+        wait_until(lambda: set(kept) <= set(read))
+        learn(service.vault, "high", (8, 9))
+        wait_until(lambda: version(service) == 3)
+        time.sleep(0.3)
+        assert [read.count(sha) for sha in kept] == [2, 2]  # one by the service, one by who learned
+        flip(store / "blobs" / kept[1])
+        time.sleep(0.3)
+        assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
+        monkeypatch.setattr(learnable, "_AGAIN_SECONDS", 0.1)
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        assert told(service)["object"] == f"blobs/{kept[1]}"
 
 
 def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
