@@ -36,8 +36,8 @@ class VaultSettings(LogSettings):
     s3_region: str | None = None
     """Region of the bucket; without it `AWS_REGION`, else `us-east-1`."""
     store_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
-    """How long S3 may take for one small request, and half of how long it is asked again; blobs and uploads may take
-    minutes as long as bytes keep coming."""
+    """How long S3 may be silent. A small request is made anew after half of it, until twice of it have passed; one for
+    a blob or an upload, which may take minutes while bytes keep coming, after all of it, until three times of it."""
     lease_seconds: float = Field(default=15.0, gt=0, le=3600)
     """Seconds after which a worker that does not renew its lease is taken for dead."""
     event_ttl_seconds: int = Field(default=24 * 3600, ge=1)

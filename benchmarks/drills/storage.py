@@ -188,7 +188,7 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
     for fault in FAULTS:
         s3 = FaultyS3(endpoint, seed)
         url = f"s3://{BUCKET}/{fault}"
-        settings = VaultSettings(store_url=url, redis_url=redis_url, s3_endpoint=s3.url, store_timeout_seconds=1)
+        settings = VaultSettings(store_url=url, redis_url=redis_url, s3_endpoint=s3.url, store_timeout_seconds=2)
         try:
             with planted(settings) as plant:
                 create(plant.vault)

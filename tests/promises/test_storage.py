@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.learned import create, submit
 from tests.promises.faulty import FaultyS3
 from tests.promises.plant import Plant, planted
 from tests.service.running import wait_until
+from vault.objects import Objects
 from vault.settings import VaultSettings
 
 
@@ -29,7 +31,7 @@ def s3(s3_endpoint: str) -> Iterator[FaultyS3]:
 @pytest.fixture
 def faulty(s3: FaultyS3, s3_settings: VaultSettings) -> Iterator[Plant]:
     """A plant over it, with a model that has learned one task."""
-    settings = s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": 0.5})
+    settings = s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": 1.0})
     with planted(settings) as plant:
         create(plant.vault)
         job = submit(plant.vault, "low", (0, 1))
@@ -55,6 +57,20 @@ def test_one_request_in_ten_fails_in_some_way(faulty: Plant, s3: FaultyS3) -> No
         wait_until(lambda: faulty.version() == 3, 30)
         assert s3.seen.keys() >= {"error", "throttle", "cut", "lost"}
     faulty.assert_whole(3)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_read_that_hangs_is_made_again(s3: FaultyS3, s3_settings: VaultSettings, times: int) -> None:
+    objects = Objects.connect(s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": 1.0}))
+    name, record = objects.put_blob(b"large"), {"small": 1}
+    objects.create_json("models/small.json", record)
+    with ThreadPoolExecutor(2) as readers:
+        with s3.failing(hang=1.0):
+            blob = readers.submit(objects.get_blob, name)
+            read = readers.submit(objects.get_json, "models/small.json")
+            wait_until(lambda: s3.seen["hang"] >= 2 * times)
+        assert blob.result(30) == b"large"
+        assert record.items() <= read.result(30).items()
 
 
 @pytest.mark.parametrize("fault", ["error", "hang"])
