@@ -6,8 +6,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
@@ -26,7 +28,11 @@ VERSIONED = "/v1/"
 """What the paths begin with that clients may rely on."""
 
 _SCRIPTS = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_FROM = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+_SWAGGER_UI: Mapping[str, tuple[str, str]] = {
+    "/docs/swagger-ui.js": ("swagger-ui-bundle.js", "text/javascript"),
+    "/docs/swagger-ui.css": ("swagger-ui.css", "text/css"),
+}
+"""Where Swagger UI's files are, what they are called in the package that brings them, and what they are."""
 
 _BODIES = frozenset({"POST", "PATCH", "PUT"})
 _REF = "#/components/schemas/{model}"
@@ -83,6 +89,8 @@ def install(app: FastAPI, scopes: Callable[[], Mapping[tuple[str, str], str | No
     `keys` is the setting: whether they are `required`, `off`, or, with `auto`, perhaps.
     """
     app.add_route("/docs", _page(app), include_in_schema=False)
+    for path, (name, media) in _SWAGGER_UI.items():
+        app.add_route(path, _file(name, media), include_in_schema=False)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -133,20 +141,21 @@ def _schemas() -> dict[str, Any]:
 
 
 def _page(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """A page where only its own script and Swagger UI's files may run, and ask only this service."""
+    """A page where only its own script and Swagger UI's may run; all is from here, and only this service is asked."""
     page = bytes(
         get_swagger_ui_html(
             openapi_url=str(app.openapi_url),
             title=app.title,
-            swagger_js_url=f"{_FROM}swagger-ui-bundle.js",
-            swagger_css_url=f"{_FROM}swagger-ui.css",
+            swagger_js_url="/docs/swagger-ui.js",
+            swagger_css_url="/docs/swagger-ui.css",
             swagger_favicon_url="data:,",
+            swagger_ui_parameters={"validatorUrl": None},  # a service of others, by default
         ).body
     )
     digests = (base64.b64encode(hashlib.sha256(script).digest()).decode() for script in _SCRIPTS.findall(page))
     scripts = " ".join(f"'sha256-{digest}'" for digest in digests)
     policy = (
-        f"default-src 'none'; script-src {_FROM} {scripts}; style-src {_FROM} 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src data:; "
         "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
 
@@ -154,3 +163,13 @@ def _page(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     return show
+
+
+def _file(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
+    """One of Swagger UI's files; large, and the same until the service is renewed."""
+
+    async def send(request: Request) -> Response:
+        content = await to_thread.run_sync(files("fastapi_offline").joinpath("static", name).read_bytes)
+        return Response(content, media_type=media, headers={"Cache-Control": "max-age=3600"})
+
+    return send

@@ -25,7 +25,7 @@ from tests.service.running import Service, running, wait_until
 from vault.keys import SCOPES, Scope
 
 PNG = {"Content-Type": "image/png"}
-DOCUMENTS = {"/openapi.json", "/docs"}
+DOCUMENTS = {"/openapi.json", "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css"}
 """They say how to ask, nothing of what is kept; open to all."""
 
 WHO = {
