@@ -1,8 +1,9 @@
-"""Whether a model's stream of images is still what it has learned: a Welch test and a CUSUM over the novelty."""
+"""Whether a model's stream of images is still what it has learned: a Welch test and two CUSUMs over the novelty."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from engram.recogniser import ALPHA
@@ -13,62 +14,77 @@ State = Literal["known", "drift", "new task suspected"]
 STATES: tuple[State, ...] = ("known", "drift", "new task suspected")
 """From the best to the worst."""
 
-BLOCK = 32
+BLOCK = 64
 """Images that the Welch test counts as one, by their mean: those of one request are alike, and would pass for more
 evidence than they are if they were counted one by one (batch means, as in the analysis of simulations)."""
 
-REFERENCE = 16 * BLOCK
+REFERENCE = 8 * BLOCK
 """The first images of a version, which the later ones are compared with."""
 
-WINDOW = 8 * BLOCK
+WINDOW = 4 * BLOCK
 """Images of one Welch test."""
 
 MARGIN = 0.05
 """What the mean novelty may rise by: the mean of a real stream is never quite at rest."""
 
-SIGNIFICANCE = 1e-3
+SIGNIFICANCE = 3e-3
 """Of one Welch test; two in a row decide."""
 
-USUAL = 0.10
-"""Share of unknown images taken for usual until the reference is complete: twice what tasks with few held-out images
-show on images of their own."""
+LEVELS = (ALPHA, 0.05)
+"""A CUSUM for each counts the images whose p-value is no larger. The first are the unknown ones. A near stranger has
+seldom so small a p-value, since few images were held out to say so, but mostly one below the second."""
+
+CALIBRATION = 0.5
+"""The share of known images with a p-value of at most u is taken to be at most u to this power: 0.1 where 0.01 is
+right, and 0.22 where 0.05 is. Beyond that it is no drift, but another task."""
 
 NEWCOMERS = 0.2
-"""Share of the stream, beyond the usual, whose being unknown the CUSUM is tuned to find soonest."""
+"""Share of the stream, beyond the usual, whose being unusual a CUSUM is tuned to find soonest."""
 
-HEIGHT = 12.0
-"""Of the CUSUM's alarm. A false one comes after exp(12) = 162,755 images or more on the average (Lorden 1971), as long
-as images are independent and each is unknown with the usual probability or less; their novelty may follow any law."""
+HEIGHT = 13.0
+"""Of a CUSUM's alarm."""
 
 CAUTION = 3.0
-"""Standard errors added to the share of unknown images in the reference before it is taken for the usual one."""
+"""Standard errors added to a share of the reference before it is taken for a usual one."""
+
+
+def bearable(level: float) -> float:
+    """The largest share of known images with a p-value of at most `level` that raises no alarm."""
+    return math.pow(level, CALIBRATION)
 
 
 class Cusum:
-    """Page's (1954) cumulative sum over unknown images, kept between 0 and `HEIGHT`.
+    """Page's (1954) cumulative sum over images that are unusual at one level, kept between 0 and `HEIGHT`.
 
-    An image counts the log-likelihood ratio of "more are unknown than `usual`, by `NEWCOMERS`" against "as many as is
-    usual", at most 1, so that a dozen strange images cannot raise an alarm that the ratio alone would: about 1 when the
-    image is unknown, -0.2 when it is known, so that it rises in the long run where more than about 18 % are unknown.
-    `raised` begins when the sum reaches `HEIGHT` and ends when it is back at 0.
+    An image counts the log-likelihood ratio of "more are unusual than `usual`, by `NEWCOMERS`" against "as many as is
+    usual", at most 1, so that a dozen strange images cannot raise an alarm that the ratio alone would: at the levels'
+    `bearable` shares, 1.0 or 0.5 when the image is unusual and -0.2 when it is not, so that it rises in the long run
+    where more than 18 % are unusual at 0.01, or 30 % at 0.05. `raised` begins when the sum reaches `HEIGHT` and ends
+    when it is back at 0.
+
+    The expectation of the exponential of what an image counts is at most 1 where its chance to be unusual, given all
+    images before, is at most `usual`: a false alarm then comes after exp(13) = 442,413 images or more on the average,
+    and after half as many where two sums share a stream (e-detectors, Shin, Ramdas and Rinaldo 2023; of independent
+    images, Lorden 1971).
     """
 
-    def __init__(self) -> None:
-        self.level = 0.0
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self.value = 0.0
         self.raised = False
-        self.expect(USUAL)
+        self.expect(bearable(level))
 
     def expect(self, usual: float) -> None:
-        """Count from now on against this share of unknown images."""
+        """Count from now on against this share of unusual images."""
         self.usual = usual
         more = usual + NEWCOMERS * (1 - usual)
-        self._unknown = min(1.0, math.log(more / usual))
-        self._known = math.log((1 - more) / (1 - usual))
+        self._unusual = min(1.0, math.log(more / usual))
+        self._ordinary = math.log((1 - more) / (1 - usual))
 
-    def add(self, unknown: bool) -> None:
+    def add(self, unusual: bool) -> None:
         """Count one more image."""
-        self.level = min(HEIGHT, max(0.0, self.level + (self._unknown if unknown else self._known)))
-        if self.level == (0.0 if self.raised else HEIGHT):
+        self.value = min(HEIGHT, max(0.0, self.value + (self._unusual if unusual else self._ordinary)))
+        if self.value == (0.0 if self.raised else HEIGHT):
             self.raised = not self.raised
 
 
@@ -76,17 +92,17 @@ class StreamMonitor:
     """Watches the novelty of the images that one version of a model answers, in the order in which they come.
 
     It is made when a version goes live, knows nothing of other versions, and is thrown away with its version. A novelty
-    is one minus the conformal p-value of the task that is answered. It need not be calibrated: the first `REFERENCE`
-    images say what is usual for this version and stream. An image takes the same short time however many there were,
-    and what is kept is a dozen numbers.
+    is one minus the conformal p-value of the task that is answered. It need not be calibrated: p-values of known images
+    may be as small as the squares of calibrated ones (`CALIBRATION`), and smaller where the first `REFERENCE` images
+    show it. An image takes the same short time however many there were, and what is kept is a score of numbers.
 
     The state is always one of three:
 
     `new task suspected`
-        The CUSUM is raised: so many images are accepted by no task that chance, at what is usual, does not explain
-        it. Usual is `USUAL` at first; from the end of the reference on it is the reference's own share, three standard
-        errors up (Wilson 1927). It ends when the CUSUM is back at 0, some 60 images after the last unknown one. Such
-        images may be of a task to learn, or broken; the novelty alone cannot tell these apart.
+        A CUSUM is raised: so many images have p-values so small that chance, at what is usual, does not explain it.
+        Usual is what is `bearable`; from the end of the reference on, the reference's own share, three standard errors
+        up (Wilson 1927), where that is more. It ends when both CUSUMs are back at 0, some 80 images after the last
+        unusual one. Such images may be of a task to learn, or broken; the novelty alone cannot tell these apart.
     `drift`
         Otherwise, when two Welch tests in a row said that the mean novelty of the newest `WINDOW` images is above the
         reference's by more than `MARGIN`. It ends when two in a row do not. The tests begin after the reference, on
@@ -94,14 +110,15 @@ class StreamMonitor:
     `known`
         Otherwise, and at the beginning.
 
-    An alarm of the CUSUM within the reference throws the reference away; it begins anew when the alarm ends, so that
+    An alarm of a CUSUM within the reference throws the reference away; it begins anew when the alarm ends, so that
     newcomers are not taken for usual. What raises no alarm there is.
 
-    False alarms are rare where images come mixed, or in bunches no longer than `BLOCK`. A stream that brings one class
-    after another for hundreds of images does drift, seen from any window shorter than its round. Each of several
-    monitors that share a stream needs as many images as one.
+    Images may come in any order without a false `new task suspected`, as long as what is usual holds for each class by
+    itself. A false `drift` is rare where they come mixed, or in bunches no longer than two of `BLOCK`; a stream that
+    brings one class after another for hundreds of images does drift, seen from any window shorter than its round. Each
+    of several monitors that share a stream needs as many images as one.
 
-    Source: RMN (Kaushik et al. 2021) for the Welch test, twice in a row; Page (1954) for the CUSUM.
+    Source: RMN (Kaushik et al. 2021) for the Welch test, twice in a row; Page (1954) for the CUSUMs.
     """
 
     def __init__(self) -> None:
@@ -110,11 +127,11 @@ class StreamMonitor:
         self.unknown = 0
         self.since = 0
         """How many images had come before the present state began."""
-        self._cusum = Cusum()
+        self._cusums = tuple(Cusum(level) for level in LEVELS)
         self._block = Moments()
         self._reference = Moments()
         """Of the blocks' means, as in the window."""
-        self._reference_unknown = 0
+        self._reference_unusual = [0] * len(LEVELS)
         self._window = Moments()
         self._tested: tuple[float, float] | None = None
         self._drifting = False
@@ -128,34 +145,42 @@ class StreamMonitor:
         novelty
             0 to 1.
         known
-            Whether some task accepts the image; read from the novelty when not given.
+            Whether some task accepts the image, which decides for the first of `LEVELS`; read from the novelty when not
+            given.
         """
         assert 0.0 <= novelty <= 1.0, "a novelty is one minus a p-value"
         unknown = novelty >= 1 - ALPHA if known is None else not known
         self.samples += 1
         self.unknown += unknown
-        self._cusum.add(unknown)
+        unusual = [unknown, *(novelty >= 1 - level for level in LEVELS[1:])]
+        for cusum, counts in zip(self._cusums, unusual, strict=True):
+            cusum.add(counts)
         if not self._complete:
-            self._learn(novelty, unknown)
+            self._learn(novelty, unusual)
         else:
             self._compare(novelty)
-        state: State = "new task suspected" if self._cusum.raised else "drift" if self._drifting else "known"
+        state: State = "new task suspected" if self._raised else "drift" if self._drifting else "known"
         if state != self.state:
             self.state, self.since = state, self.samples - 1
         return state
 
     @property
+    def _raised(self) -> bool:
+        return any(cusum.raised for cusum in self._cusums)
+
+    @property
     def _complete(self) -> bool:
         return self._reference.count * BLOCK == REFERENCE
 
-    def _learn(self, novelty: float, unknown: bool) -> None:
-        if self._cusum.raised:
-            self._block, self._reference, self._reference_unknown = Moments(), Moments(), 0
+    def _learn(self, novelty: float, unusual: Sequence[bool]) -> None:
+        if self._raised:
+            self._block, self._reference, self._reference_unusual = Moments(), Moments(), [0] * len(LEVELS)
             return
-        self._reference_unknown += unknown
+        self._reference_unusual = [sum(pair) for pair in zip(self._reference_unusual, unusual, strict=True)]
         self._gather(novelty, self._reference)
         if self._complete:
-            self._cusum.expect(upper_share(self._reference_unknown, REFERENCE))
+            for cusum, count in zip(self._cusums, self._reference_unusual, strict=True):
+                cusum.expect(max(cusum.usual, upper_share(count, REFERENCE)))
 
     def _compare(self, novelty: float) -> None:
         self._gather(novelty, self._window)
@@ -177,6 +202,7 @@ class StreamMonitor:
     def to_dict(self) -> dict[str, Any]:
         """All that is known of the stream, as JSON: the state, and what each detector has seen last."""
         mean, chance = self._tested or (None, None)
+        foremost = max(self._cusums, key=lambda cusum: (cusum.raised, cusum.value))
         return {
             "state": self.state,
             "samples": self.samples,
@@ -190,10 +216,11 @@ class StreamMonitor:
                 "drift": self._drifting,
             },
             "cusum": {
-                "value": self._cusum.level,
+                "level": foremost.level,
+                "value": foremost.value,
                 "threshold": HEIGHT,
-                "usual": self._cusum.usual,
-                "raised": self._cusum.raised,
+                "usual": foremost.usual,
+                "raised": foremost.raised,
             },
         }
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engram.definition import Budget, Definition
 from engram.novelty import State
+from engram.recogniser import ALPHA
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 TASK_NAME = r"^[^/\\\x00-\x1f\x7f]{1,100}$"
@@ -244,12 +245,15 @@ class WelchAnswer(BaseModel):
 
 
 class CusumAnswer(BaseModel):
-    """The cumulative sum over unknown images."""
+    """The cumulative sums over unusual images: the one that is nearest to its alarm."""
 
+    level: float = ALPHA
+    """Images whose p-value, one minus their novelty, is at most this are unusual to it; to the first, at 0.01, they are
+    the unknown ones. Absent from what a replica of an earlier release tells, which has that one only."""
     value: float
     threshold: float
     usual: float
-    """The share of unknown images that is taken for usual."""
+    """The share of unusual images that is taken for usual."""
     raised: bool
     """From the moment it reaches the threshold until it is back at 0."""
 

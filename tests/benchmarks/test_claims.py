@@ -57,11 +57,12 @@ def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
         "auroc_far": 1.0,
         "unknown": {"known": 0.011, "near": 0.5, "far": 1.0},
         "false_alarms_per_100000": {"drift": 0.1, "new task suspected": 0.2},
+        "false_alarms_per_100000_in_bursts": {"drift": 0.5, "new task suspected": 0.0},
         "delay_alone": {"mean": 20.4, "largest": 30},
         "delay_half": {"mean": 60.0, "largest": 90},
     }
     table = left_out.table([{**row, "left_out": 0, "auroc_near": 0.9}, {**row, "left_out": 4, "auroc_near": 0.98}])
-    assert "| 8 and 9 | 0.980 | 1.000 | 1.1 % / 50.0 % / 100.0 % | 0.3 | 20 (30) | 60 (90) |" in table
+    assert "| 8 and 9 | 0.980 | 1.000 | 1.1 % / 50.0 % / 100.0 % | 0.3 / 0.5 | 20 (30) | 60 (90) |" in table
     assert "| mean | 0.940 | 1.000 |" in table
     assert len({line.count("|") for line in table.splitlines()[2:]}) == 1
     assert left_out.table([]) == ""

@@ -1,4 +1,4 @@
-"""Laws of the monitor of a stream, and its two detectors beside plain ones."""
+"""Laws of the monitor of a stream, and its detectors beside plain ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from scipy import stats  # type: ignore[import-untyped]  # it comes with scikit-
 from engram.novelty import (
     BLOCK,
     HEIGHT,
+    LEVELS,
     MARGIN,
     REFERENCE,
     SIGNIFICANCE,
     STATES,
-    USUAL,
     WINDOW,
     Cusum,
     State,
     StreamMonitor,
+    bearable,
     upper_share,
 )
+from engram.recogniser import ALPHA
 from engram.welch import Moments, student_tail, welch
 
 Numbers = NDArray[np.float64]
@@ -87,37 +89,40 @@ def test_moments_are_numpys() -> None:
     assert moments([]).mean == moments([0.7]).variance == 0.0
 
 
-def test_the_cusum_is_the_largest_sum_of_log_likelihood_ratios_that_ends_now() -> None:
-    unknown = np.random.default_rng(1).random(400) < 0.25
-    more = USUAL + 0.2 * (1 - USUAL)
-    ratios = np.log(np.where(unknown, more / USUAL, (1 - more) / (1 - USUAL))).clip(max=1.0)
-    cusum = Cusum()
-    for end in range(len(unknown)):
-        cusum.add(bool(unknown[end]))
+@pytest.mark.parametrize(("level", "share"), [(0.01, 0.25), (0.05, 0.4)])
+def test_the_cusum_is_the_largest_sum_of_log_likelihood_ratios_that_ends_now(level: float, share: float) -> None:
+    unusual = np.random.default_rng(1).random(400) < share
+    usual = level**0.5
+    more = usual + 0.2 * (1 - usual)
+    ratios = np.log(np.where(unusual, more / usual, (1 - more) / (1 - usual))).clip(max=1.0)
+    cusum = Cusum(level)
+    for end in range(len(unusual)):
+        cusum.add(bool(unusual[end]))
         largest = max(0.0, *(ratios[start : end + 1].sum() for start in range(end + 1)))
         if largest >= HEIGHT:
             assert cusum.raised
             break
-        assert cusum.level == pytest.approx(largest)
+        assert cusum.value == pytest.approx(largest)
         assert not cusum.raised
     assert end > 50, "it had something to count"
 
 
-@pytest.mark.parametrize("usual", [upper_share(0, REFERENCE), 0.05, USUAL, 0.2])
+@pytest.mark.parametrize("usual", [upper_share(0, REFERENCE), 0.05, *map(bearable, LEVELS)])
 def test_no_share_up_to_the_usual_one_can_hurry_the_alarm(usual: float) -> None:
-    """Lorden's (1971) bound on the time to a false alarm, exp(HEIGHT), needs no more than this of the score."""
-    cusum = Cusum()
+    """The bound on the time to a false alarm, exp(HEIGHT) over the number of sums, needs no more than this of a score:
+    neither that images are independent nor that one is like the next."""
+    cusum = Cusum(ALPHA)
     cusum.expect(usual)
-    cusum.level = HEIGHT / 2
+    cusum.value = HEIGHT / 2
     cusum.add(True)
-    up = cusum.level - HEIGHT / 2
+    up = cusum.value - HEIGHT / 2
     cusum.add(False)
-    down = cusum.level - HEIGHT / 2 - up
+    down = cusum.value - HEIGHT / 2 - up
     assert 0.5 < up <= 1.0
     assert down < 0
     for share in np.linspace(0, usual, 20).tolist():
         assert share * math.exp(up) + (1 - share) * math.exp(down) <= 1 + 1e-12
-    assert math.exp(HEIGHT) > 100_000
+    assert math.exp(HEIGHT) / len(LEVELS) > 200_000
 
 
 def test_the_usual_share_is_wilsons_bound() -> None:
@@ -155,6 +160,45 @@ def test_a_new_task_is_noticed_within_256_images_and_forgotten_after(before: int
         after = states(monitor, known(rng, REFERENCE + 3 * WINDOW))
         assert "new task suspected" not in after[256:]
         assert after[-1] == "known"
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize(("unusual", "mixed"), [(0.6, 1.0), (0.9, 0.5)])
+def test_a_near_stranger_that_is_never_unknown_is_noticed(before: int, unusual: float, mixed: float) -> None:
+    """Its images look like some held-out ones, but mostly like the least usual of them: as a 4 does, and a 9."""
+    rng = np.random.default_rng(11)
+    for _ in range(5):
+        monitor = StreamMonitor()
+        states(monitor, known(rng, before))
+        near = 1 - np.where(rng.random(256) < unusual, rng.uniform(0.01, 0.05, 256), rng.uniform(0.05, 1.0, 256))
+        seen = states(monitor, np.where(rng.random(256) < mixed, near, known(rng, 256)))
+        assert seen[-1] == "new task suspected"
+        found = monitor.to_dict()["cusum"]
+        assert (found["level"], found["usual"], found["raised"]) == (0.05, bearable(0.05), True)
+
+
+def test_bursts_of_the_worst_bearable_class_raise_no_new_task() -> None:
+    """Images whose p-values are the squares of uniform ones, for as long as they like, between better ones."""
+    rng = np.random.default_rng(12)
+    for length in (128, 10_000):
+        monitor = StreamMonitor()
+        seen: set[State] = set()
+        for _ in range(60_000 // length):
+            seen |= set(states(monitor, 1 - rng.random(length) ** 2)) | set(states(monitor, known(rng, length)))
+        assert "new task suspected" not in seen
+
+
+def test_what_is_usual_is_raised_where_the_reference_shows_more() -> None:
+    rng = np.random.default_rng(13)
+    # Fewer than would raise an alarm, but more than is usual elsewhere.
+    novelties = np.where(rng.random(REFERENCE) < 0.24, 1 - rng.uniform(0.01, 0.05, REFERENCE), 0.5)
+    monitor, plain = StreamMonitor(), StreamMonitor()
+    assert set(states(monitor, novelties)) == {"known"}
+    assert monitor.to_dict()["cusum"]["usual"] > bearable(0.05)
+    states(plain, known(rng, REFERENCE))
+    states(plain, np.full(8, 0.97))
+    found = plain.to_dict()["cusum"]
+    assert (found["level"], found["usual"]) == (0.05, bearable(0.05)), "and never lowered"
 
 
 def test_a_few_strange_images_are_not_a_task() -> None:
@@ -204,15 +248,15 @@ def test_newcomers_are_not_taken_for_usual() -> None:
     found = monitor.to_dict()
     assert (found["state"], found["welch"]["reference_samples"]) == ("new task suspected", 0)
     assert found["welch"]["reference_mean"] is None
-    assert found["cusum"]["usual"] == USUAL
+    assert found["cusum"]["usual"] == bearable(found["cusum"]["level"])
     states(monitor, known(rng, 2 * REFERENCE))
     found = monitor.to_dict()
     assert (found["state"], found["welch"]["reference_samples"]) == ("known", REFERENCE)
-    assert found["cusum"]["usual"] < USUAL
+    assert found["cusum"]["usual"] == bearable(found["cusum"]["level"])
     assert found["welch"]["reference_mean"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_what_a_task_says_of_an_image_counts_before_its_novelty() -> None:
+def test_what_a_task_says_of_an_image_decides_whether_it_is_unknown() -> None:
     monitor = StreamMonitor()
     for _ in range(50):
         monitor.add(0.5, known=False)
@@ -220,6 +264,11 @@ def test_what_a_task_says_of_an_image_counts_before_its_novelty() -> None:
     monitor = StreamMonitor()
     for _ in range(50):
         monitor.add(1.0, known=True)
+    assert monitor.unknown == 0
+    assert monitor.to_dict()["cusum"]["level"] == 0.05, "what is known may be unusual, but counts for no more"
+    monitor = StreamMonitor()
+    for _ in range(50):
+        monitor.add(0.9, known=True)
     assert (monitor.state, monitor.unknown) == ("known", 0)
 
 
