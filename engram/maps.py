@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engram.capacity import check_weights
 from engram.errors import DamagedSnapshot
 from engram.layout import Layout, Node
 from engram.network import Engram
@@ -80,17 +81,13 @@ class Sheet:
     @classmethod
     def blank(cls, shape: Sequence[int]) -> Sheet:
         shape = tuple(shape)
-        return cls(torch.zeros(shape), torch.zeros(shape, dtype=torch.bool), torch.full(shape, -1))
+        return cls(torch.zeros(shape), torch.zeros(shape, dtype=torch.bool), torch.full(shape, -1, dtype=torch.int16))
 
-    def grown(self, shape: Sequence[int]) -> Sheet:
-        """The same in the corner of a larger one."""
-        if tuple(shape) == tuple(self.weight.shape):
-            return self
-        larger = Sheet.blank(shape)
+    def lay(self, larger: Sheet) -> None:
+        """Write this into the corner of a larger one."""
         corner = tuple(slice(0, side) for side in self.weight.shape)
         for now, then in ((larger.weight, self.weight), (larger.used, self.used), (larger.first, self.first)):
             now[corner] = then
-        return larger
 
     def copy(self) -> Sheet:
         return Sheet(self.weight.clone(), self.used.clone(), self.first.clone())
@@ -108,6 +105,11 @@ class SharedNetwork:
         Of the network in each layer.
     loose
         Values of the weights that some map uses and nobody has fixed, node by node; may be empty.
+
+    Raises
+    ------
+    InvalidDefinition
+        It would have more weights than are taken.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class SharedNetwork:
         maps: Sequence[RelevanceMap] = (),
         loose: Mapping[str, Tensor] | None = None,
     ) -> None:
+        check_weights(layout, units)
         self.layout = layout
         self.units = dict(units)
         self.maps = tuple(maps)
@@ -168,8 +171,9 @@ class SharedNetwork:
         """A new network with more units: what there is lies in the corner of it, and computes what it did."""
         larger = SharedNetwork(self.layout, units)
         larger.maps, larger.labels = self.maps, self.labels
-        sizes = shapes(self.layout, units, len(self.labels))
-        larger.sheets = {name: sheet.grown(sizes[name]).copy() for name, sheet in self.sheets.items()}
+        larger.sheets[HEAD] = Sheet.blank(shapes(self.layout, units, len(self.labels))[HEAD])
+        for name, sheet in self.sheets.items():
+            sheet.lay(larger.sheets[name])
         return larger
 
     def engram(self, one: RelevanceMap) -> Engram:

@@ -48,7 +48,7 @@ from vault.errors import VaultError
 from vault.settings import VaultSettings
 
 FAULTS = ("error", "throttle", "cut", "lost", "hang", "flip")
-LEARNED_FROM = ("model", "commit", "commons", "engram", "recogniser", "kept", "certificate", "upload")
+LEARNED_FROM = ("model", "commons", "engram", "recogniser", "kept", "certificate", "upload")
 """Without one of these, whole, no task can be learned."""
 KEPT = ("model", "commit")
 """What is not deleted: a model without its record is none, and without its newest commit the one before counts."""
@@ -99,6 +99,7 @@ class Objects:
         finally:
             path.write_bytes(whole)
         outcome = outcome if outcome != "waits" else self._outcome(job, name, kind)
+        # A commit stands for ever, so that a worker which has read it goes by what it remembers.
         self._expect(outcome == ("failed" if kind in LEARNED_FROM else "succeeded"), f"{kind} {how}: job {outcome}")
         plant.vault.log.head(MODEL)
         after = plant.vault.log.numbers(MODEL)[-1]

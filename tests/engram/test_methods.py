@@ -229,6 +229,20 @@ def test_a_budget_is_raised_or_refused_by_name_and_no_answer_changes(name: str) 
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_largest_budget_is_held_or_refused_and_no_answer_changes(name: str) -> None:
+    memory = again(parts_of(name))
+    before, answers = dict(memory.budget), answers_of(memory)
+    largest = dict.fromkeys(before, 2**20)
+    try:
+        memory.raise_budget(largest)
+    except InvalidDefinition:
+        assert memory.budget == before
+    else:
+        assert memory.budget == largest
+    assert answers_of(memory) == answers
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_capacity_adds_up(name: str) -> None:
     memory = again(parts_of(name))
     layers = memory.capacity()
