@@ -21,7 +21,7 @@ evidence than they are if they were counted one by one (batch means, as in the a
 REFERENCE = 8 * BLOCK
 """The first images of a version, which the later ones are compared with."""
 
-WINDOW = 4 * BLOCK
+WINDOW = 6 * BLOCK
 """Images of one Welch test."""
 
 MARGIN = 0.05

@@ -224,7 +224,9 @@ def test_less_usual_but_known_images_are_a_drift_until_they_stop(a: float, b: fl
 
 def test_drift_is_two_tests_in_a_row_of_block_means_against_the_reference() -> None:
     rng = np.random.default_rng(8)
-    stream = np.concatenate([known(rng, 4 * WINDOW), *(known(rng, WINDOW, 1, 1 + rng.random()) for _ in range(60))])
+    stream = np.concatenate(
+        [known(rng, REFERENCE + 2 * WINDOW), *(known(rng, WINDOW, 1, 1 + rng.random()) for _ in range(60))]
+    )
     seen = states(StreamMonitor(), stream)
     blocks = stream.reshape(-1, BLOCK).mean(1)
     reference, rest = blocks[: REFERENCE // BLOCK], blocks[REFERENCE // BLOCK :].reshape(-1, WINDOW // BLOCK)

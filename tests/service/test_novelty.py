@@ -62,12 +62,12 @@ def test_a_class_that_nobody_taught_is_noticed_until_it_is_taught(service: Servi
         "unknown_share": 0.0,
     }
     unknown = 0
-    for _ in range(4):
+    for _ in range(5):
         unknown += sum(not one["known"] for one in ask(service, KNOWN, 200))
         assert novelty(service)["state"] == "known"
     before = novelty(service)
-    assert (before["samples"], before["unknown"]) == (800, unknown)
-    assert before["unknown_share"] == pytest.approx(unknown / 800)
+    assert (before["samples"], before["unknown"]) == (1000, unknown)
+    assert before["unknown_share"] == pytest.approx(unknown / 1000)
     assert before["welch"]["reference_samples"] == 512
     assert before["welch"]["p_value"] > 0.003
     assert metrics(service)["engram_novelty_state"] == 0
