@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks import claims, left_out
+from benchmarks import claims, drilled, left_out
 from benchmarks.baselines import BASELINES
 from benchmarks.datasets import SEQUENCES
 from benchmarks.keeping import rows_of
@@ -127,8 +127,8 @@ def markdown(groups: Sequence[Group]) -> str:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """All tables: the claims, then each benchmark."""
-    parts = (claims.table(rows), markdown(grouped(rows)), left_out.table(rows))
+    """All tables: the claims, each benchmark, the drills."""
+    parts = (claims.table(rows), markdown(grouped(rows)), left_out.table(rows), drilled.table(rows))
     return "\n\n".join(part for part in parts if part)
 
 

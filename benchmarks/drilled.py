@@ -1,0 +1,92 @@
+"""The table of drills: what was done, what came of it, and how many faults there were; of each drill the last row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As markdown; nothing where no drill was run."""
+    last = {(row["drill"], row.get("reader")): row for row in rows if row.get("drill") in DRILLS}
+    if not last:
+        return ""
+    lines = ["| drill | done | found | faults | command | commit |", "|---|---|---|---|---|---|"]
+    for drill, told in DRILLS.items():
+        for row in (row for (name, _), row in last.items() if name == drill):
+            done, found = told(row)
+            command = row["command"].split(" --out")[0]
+            lines.append(f"| {drill} | {done} | {found} | {_faults(row)} | `{command}` | {row['commit']} |")
+    return "\n".join(["#### Drills", "", *lines])
+
+
+def _faults(row: Row) -> int:
+    """Whatever the drill counts as one, under the name it has there."""
+    counted = sum(row["failures"].values()) if row["drill"] == "schema" else len(row.get("faults", ()))
+    return counted + len(row.get("crashes_hangs", ())) + int(bool(row.get("status")))
+
+
+def _kills(row: Row) -> tuple[str, str]:
+    kinds = ", ".join(f"{kind} {times}" for kind, times in sorted(row["kinds"].items()))
+    done = f"{row['kills']} kills in {row['seconds']:.0f} s ({kinds}) while tasks are learned and questions asked"
+    jobs = f"{row['jobs_accepted']} jobs accepted, {row['jobs_succeeded']} succeeded"
+    return done, f"{jobs}; {row['predictions']:,} predictions, {row['predictions_wrong']} other than they were"
+
+
+def _storage(row: Row) -> tuple[str, str]:
+    by_fault = row["s3"]["by_fault"]
+    requests, failed = (sum(one[name] for one in by_fault.values()) for name in ("requests", "faults"))
+    jobs = sum(sum(one["jobs"].values()) for one in by_fault.values())
+    answers = sum(sum(one["predictions"].values()) for one in by_fault.values())
+    done = (
+        f"{row['objects']['rounds']} objects harmed or deleted; S3 failing in {len(by_fault)} ways, {failed} of "
+        f"{requests + failed:,} requests; {row['disk']['kind']}, full during commits"
+    )
+    answered = sum(one["predictions"].get("200", 0) for one in by_fault.values())
+    return done, f"{jobs} jobs came to their end; {answered:,} of {answers:,} predictions answered meanwhile"
+
+
+def _redis_gone(row: Row) -> tuple[str, str]:
+    done = f"no Redis for {row['seconds']:.0f} s while {row['connections']} connections predict and a task is learned"
+    refused = ", ".join(
+        f"{times} answered {answer.removesuffix(' True')}" for answer, times in row["submissions"].items()
+    )
+    found = f"{row['answers']:,} predictions, {row['failures']} failed, the slowest {row['slowest']:.2f} s"
+    return done, f"{found}; submissions: {refused}; the next one accepted {row['accepted_after']} s after its return"
+
+
+def _saturation(row: Row) -> tuple[str, str]:
+    asked = f"{row['clients']} clients for {row['minutes']:.0f} minutes"
+    done = f"{asked}, {row['requests']:,} requests, {sum(row['jobs'].values())} tasks learned beside them"
+    (middle, late), refused = row["milliseconds_p50_p99"]["predict"], sum(row["refused"].values())
+    slopes = "; ".join(
+        f"{name} {row[name]['rss_mib'][-1]:.0f} MiB, growing by {slope:.0f} ± {error:.0f} an hour"
+        for name in ("service", "worker")
+        for slope, error in [row[name]["rss_mib_per_hour"]]
+    )
+    answered = f"predictions answered in {middle:.0f} ms (p50) and {late:.0f} ms (p99)"
+    return done, f"{refused:,} refused for want of room; {answered}; {slopes}"
+
+
+def _schema(row: Row) -> tuple[str, str]:
+    done = f"{row['cases']:,} made-up requests for {row['operations']} operations, all checks"
+    return done, f"{sum(row['failures'].values())} answers that the document does not have"
+
+
+def _fuzz(row: Row) -> tuple[str, str]:
+    done = f"the {row['reader']} reader for {row['seconds']} s, {row['inputs']:,} inputs"
+    broken = f"{len(row['crashes_hangs'])} crashes and hangs"
+    return done, f"{broken}; {row['growth_kib']} KiB more after {row['replayed']:,} inputs were read again"
+
+
+DRILLS: Mapping[str, Callable[[Row], tuple[str, str]]] = {
+    "kills": _kills,
+    "storage": _storage,
+    "redis_gone": _redis_gone,
+    "saturation": _saturation,
+    "schema": _schema,
+    "fuzz": _fuzz,
+}
+"""How each drill's figures read: what was done, and what was found."""
