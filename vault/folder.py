@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from obstore.store import LocalStore
 
 _STAGING = "staging"
 _LEFT_OVER_SECONDS = 24 * 3600
+_REMEMBERED = 1024
+"""Folders; most are a job's, and of no interest once that is over. One that is forgotten is flushed once more."""
 
 
 class Folder:
@@ -27,7 +30,7 @@ class Folder:
     def __init__(self, root: Path, store: LocalStore) -> None:
         self._root = root
         self._store = store
-        self._flushed: dict[Path, int] = {}
+        self._flushed: OrderedDict[str, int] = OrderedDict()
         """The inodes of folders whose own names are known to be on the disk: one may be removed and made anew."""
         self._lock = threading.Lock()
         self._remove_left_overs()
@@ -58,11 +61,14 @@ class Folder:
         while folder != self._root:
             inode = os.stat(folder).st_ino
             with self._lock:
-                if self._flushed.get(folder) == inode:
+                if self._flushed.get(str(folder)) == inode:
+                    self._flushed.move_to_end(str(folder))
                     return
             _flush(folder.parent)
             with self._lock:
-                self._flushed[folder] = inode
+                self._flushed[str(folder)] = inode
+                while len(self._flushed) > _REMEMBERED:
+                    self._flushed.popitem(last=False)
             folder = folder.parent
 
     def remove_empty(self, path: str) -> None:

@@ -40,7 +40,8 @@ log = logging.getLogger("engram.vault")
 Outcome = Literal["succeeded", "failed", "cancelled"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
-_REMEMBERED = 4096
+_REMEMBERED = 256
+"""Jobs that are over; each has the report of what was learned, tens of kilobytes as an object."""
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,25 @@ class TestFolder(ObjectsContract):
         assert flushed[0].parts[0] == "staging"
         assert set(map(str, flushed[1:])) == {"jobs/1", "jobs", "."}
 
+    def test_no_more_folders_are_remembered_than_a_few(
+        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(vault.folder, "_REMEMBERED", 4)
+        flushed: list[Path] = []
+        monkeypatch.setattr(vault.folder, "_flush", flushed.append)
+        for job in range(10):
+            objects.put(f"jobs/{job}/request.json", b"{}")
+
+        def again(job: int) -> bool:
+            """Whether the folder that names a job's is flushed once more."""
+            flushed.clear()
+            objects.put(f"jobs/{job}/result.json", b"{}")
+            return root / "jobs" in flushed
+
+        assert not again(9)
+        assert again(0)
+        assert not again(0)
+
     def test_failed_writes_leave_nothing_behind(self, objects: Objects, root: Path) -> None:
         objects.put_new("a", b"")
         for _ in range(3):
