@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from service import keys_cli
+from service.stopping import Stopped, stop_on_signals
 from service.vault_cli import vault_app
 
 app = typer.Typer(
@@ -90,12 +91,16 @@ def serve(
     without_keys: WithoutKeys = False,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
+    stop_on_signals()
     _tune()
-    _observe()
-    from service.embedded import serve as run
+    status = 0
+    with contextlib.suppress(Stopped):
+        _observe()
+        from service.embedded import serve as run
+
+        status = run(data, host, port, without_keys=without_keys)
     from vault import traces
 
-    status = run(data, host, port, without_keys=without_keys)
     traces.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -111,36 +116,43 @@ def service(
     without_keys: WithoutKeys = False,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    stop_on_signals()
     _tune()
-    _observe()
+    status = 0
+    with contextlib.suppress(Stopped):
+        _observe()
+        status = _serve(host, port, without_keys=without_keys)
+    from vault import traces
+
+    traces.shutdown()
+    raise typer.Exit(status)
+
+
+def _serve(host: str, port: int, *, without_keys: bool) -> int:
+    """Run one replica until a signal comes; the exit status."""
     from service.app import create_app
     from service.listening import Unguarded, guarded
     from service.server import Server, listen, url
     from service.settings import ServiceSettings
-    from service.stopping import Stopped, stop_on_signals
-    from vault import traces
 
-    stop_on_signals()
     try:
         listening = listen(host, port)
     except OSError as error:
         typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
-        raise typer.Exit(1) from error
+        return 1
     with listening:
         address = url(listening)
         try:
             settings = guarded(ServiceSettings(), listening, without_keys=without_keys)
         except Unguarded as error:
             typer.echo(error, err=True)
-            raise typer.Exit(1) from error
+            return 1
         server = Server(
             create_app(settings),
             on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
         )
-        with contextlib.suppress(Stopped):
-            server.run(sockets=[listening])
-    traces.shutdown()
-    raise typer.Exit(0 if server.started else 1)
+        server.run(sockets=[listening])
+        return 0 if server.started else 1
 
 
 @app.command()

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 import engram.errors as learner
 import vault.errors as store
@@ -91,6 +91,12 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     return answer(problem(error.status_code, code, detail), headers)
 
 
+async def _on_gone(request: Request, error: Exception) -> JSONResponse:
+    """For the log and the metrics alone: whoever sent half a body is not there to read an answer."""
+    log.info("the client broke off before all of its request had come")
+    return answer(problem(400, "incomplete", "The request ended before all of it had come."))
+
+
 async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
     body = describe(error)
     log.error("nobody foresaw this", exc_info=error, extra={"code": body["code"], "status": 500})
@@ -105,4 +111,5 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(root, _on_known)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_unforeseen)

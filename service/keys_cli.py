@@ -17,6 +17,9 @@ import typer
 from service.vault_cli import AsJson, opened
 from vault.keys import Key, Keys, Limits
 
+MOST = 10**12
+"""Of any limit: numbers in headers have at most 15 digits."""
+
 app = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)
 
 Data = Annotated[
@@ -53,9 +56,9 @@ def create(
     expires: Annotated[
         str | None, typer.Option(help="For how long, such as 90d, 12h or 30m; without it, for good.")
     ] = None,
-    rate: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Images a day, predicted or explained.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Jobs open at the same time.")] = None,
+    rate: Annotated[int | None, typer.Option(min=1, max=MOST, help="Requests a minute.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, max=MOST, help="Images a day, predicted or explained.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=MOST, help="Jobs open at the same time.")] = None,
     data: Data = None,
 ) -> None:
     """Make a key and show it, this once: the store only keeps its hash."""

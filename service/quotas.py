@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from anyio import to_thread
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, SlidingWindowCounterSupport
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.lock import Lock
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from starlette.requests import Request
 
-from service.errors import QuotaExceeded, RateLimited
+from service.errors import Overloaded, QuotaExceeded, RateLimited
 from service.uses import Use
 from service.wording import counted
 from vault.connection import PREFIX
@@ -32,6 +37,8 @@ _AWAY_SECONDS = 5.0
 """How long Redis is left alone after it failed."""
 _JOBS_RETRY = 30
 """Seconds after which a job may have ended."""
+_SLOT_SECONDS = 10.0
+"""How long a submission waits for others of its key, each of which only writes a record."""
 
 
 class Quotas:
@@ -65,6 +72,8 @@ class Quotas:
         self._jobs = jobs
         self._defaults = defaults
         self._away_until = 0.0
+        self._slots: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By key, while it submits."""
 
     async def count_request(self, request: Request, key: Key) -> None:
         """Count a request; raises RateLimited."""
@@ -94,6 +103,50 @@ class Quotas:
         jobs = await to_thread.run_sync(self._jobs.open_jobs)
         if sum(job.extra.get("caller") == key.id and job.id != job_id for job in jobs) >= limit:
             raise QuotaExceeded(f"This key may have {counted(limit, 'job')} open at the same time.", _JOBS_RETRY)
+
+    @asynccontextmanager
+    async def job_slot(self, request: Request, job_id: str | None = None) -> AsyncIterator[None]:
+        """A block that makes the caller's next job, alone: of several submissions at once no more fit than may.
+
+        Raises
+        ------
+        QuotaExceeded
+            On entering: there is no room for the job (`job_id`, which may be there already).
+        Overloaded
+            On entering: others of this key are at it for too long.
+        """
+        key: Key | None = request.state.key
+        if key is None or (key.limits.open_jobs or self._defaults.open_jobs) is None:
+            yield
+            return
+        slot = self._slots.setdefault(key.id, asyncio.Lock())
+        async with slot, self._alone(key.id):
+            await self.check_jobs(request, job_id)
+            yield
+
+    @asynccontextmanager
+    async def _alone(self, key_id: str) -> AsyncIterator[None]:
+        """A block that no other replica is in for this key; without Redis, this replica alone counts."""
+        lock = Lock(
+            Redis(connection_pool=self._connections),
+            f"{PREFIX}limits:jobs:{key_id}",
+            timeout=3 * _SLOT_SECONDS,
+            sleep=0.05,
+            blocking_timeout=_SLOT_SECONDS,
+        )
+        held = False
+        try:
+            held = await lock.acquire()
+            if not held:
+                raise Overloaded("Other jobs are being submitted with this key.", _JOBS_RETRY)
+        except (TimeoutError, RedisError, OSError) as error:
+            log.warning("open jobs are counted by this replica alone, as Redis fails: %s", error)
+        try:
+            yield
+        finally:
+            if held:
+                with suppress(TimeoutError, RedisError, OSError):
+                    await lock.release()
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -22,8 +22,6 @@ def stop_on_signals() -> None:
 
     While uvicorn runs it has handlers of its own, and afterwards it sends itself the signal once more.
     """
-    global _came
-    _came = False
     for number in SIGNALS:
         signal.signal(number, _note)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,10 @@ def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
     return plain
 
 
+Room = Callable[[], AbstractAsyncContextManager[None]]
+"""What a job is made in."""
+
+
 class Submissions:
     """Takes tasks in, one at a time for each model."""
 
@@ -101,7 +105,14 @@ class Submissions:
         await to_thread.run_sync(self._vault.ping_redis)
 
     async def from_file(
-        self, model: str, name: str, path: Path, options: LearnOptions, caller: str, job_id: str | None = None
+        self,
+        model: str,
+        name: str,
+        path: Path,
+        options: LearnOptions,
+        caller: str,
+        job_id: str | None = None,
+        room: Room = nullcontext,
     ) -> Job:
         """A job to learn the task `name` from the archive at `path`, which is stored.
 
@@ -111,6 +122,8 @@ class Submissions:
             Whose it is.
         job_id
             The id that it is to have; the job that has it already is answered with.
+        room
+            Entered just before the job is made; what that raises leaves nothing behind.
 
         Raises
         ------
@@ -129,7 +142,8 @@ class Submissions:
                 raise
             data = await to_thread.run_sync(self._vault.objects.put_file, path)
             try:
-                job = await self._submit(model, name, data, options, lineage, caller, job_id)
+                async with room():
+                    job = await self._submit(model, name, data, options, lineage, caller, job_id)
             except StoreUnavailable:
                 # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
                 raise
@@ -141,13 +155,20 @@ class Submissions:
             return job
 
     async def from_uri(
-        self, model: str, name: str, uri: str, options: LearnOptions, caller: str, job_id: str | None = None
+        self,
+        model: str,
+        name: str,
+        uri: str,
+        options: LearnOptions,
+        caller: str,
+        job_id: str | None = None,
+        room: Room = nullcontext,
     ) -> Job:
         """A job to learn the task `name` from the archive at `uri`, which is left where it is.
 
         Parameters
         ----------
-        caller, job_id
+        caller, job_id, room
             As in `from_file`.
 
         Raises
@@ -170,7 +191,8 @@ class Submissions:
                 if (made := await self._made(job_id)) is not None:
                     return made
                 raise
-            return await self._submit(model, name, uri, options, lineage, caller, job_id)
+            async with room():
+                return await self._submit(model, name, uri, options, lineage, caller, job_id)
 
     async def _made(self, job_id: str | None) -> Job | None:
         """The job that was made under this id before."""

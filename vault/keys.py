@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from builtins import list as List
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey
+from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey, Unreadable
 from vault.moment import now
 from vault.objects import Objects
+
+log = logging.getLogger("engram.vault")
 
 Scope = Literal["predict", "learn", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -119,8 +123,9 @@ class Keys:
         return _read(path, document)
 
     def revoke(self, key_id: str) -> None:
-        """End a key; ending it again changes nothing. Raises UnknownKey."""
-        self.get(key_id)
+        """End a key, also one whose record is damaged; ending it again changes nothing. Raises UnknownKey."""
+        with suppress(Unreadable):
+            self.get(key_id)
         try:
             self._objects.create_json(_path(key_id, "revoked"), {"revoked_at": now()})
         except AlreadyExists:
@@ -136,8 +141,13 @@ class Keys:
         return found
 
     def list(self) -> List[tuple[Key, bool]]:
-        """All keys, the oldest first, and whether each is revoked."""
-        found = [(self.get(key_id), revoked) for key_id, revoked in self.index().items()]
+        """All keys, the oldest first, and whether each is revoked; damaged ones are told of in the log."""
+        found = []
+        for key_id, revoked in self.index().items():
+            try:
+                found.append((self.get(key_id), revoked))
+            except Unreadable as error:
+                log.error("the key %s is passed over: %s", key_id, error)
         return sorted(found, key=lambda pair: pair[0].created_at)
 
 

@@ -88,9 +88,10 @@ async def _from_upload(
         raise InvalidRequest(f"The form has no part called {missing}.")
     name = task_name(received.fields["name"])
     options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
-    job_id = await _admitted(request, parts, claim)
+    job_id = None if claim is None else claim.id
+    room = partial(parts.quotas.job_slot, request, job_id)
     caller = request.state.caller
-    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id))
+    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id, room))
 
 
 async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim | None) -> Response:
@@ -101,16 +102,10 @@ async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim |
     name = task_name(body.name)
     options = learn_options(body.options)
     uri = allowed_uri(body.data.uri, parts.settings.data_uri_prefixes)
-    job_id = await _admitted(request, parts, claim)
-    return _accepted(await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id))
-
-
-async def _admitted(request: Request, parts: Runtime, claim: Claim | None) -> str | None:
-    """The id that the job is to have. What was asked under a key before is not counted a second time."""
-    if claim is None:
-        return None
-    await parts.quotas.check_jobs(request, claim.id)
-    return claim.id
+    job_id = None if claim is None else claim.id
+    # What was asked under a key before is not counted a second time.
+    room = partial(parts.quotas.job_slot, request, job_id)
+    return _accepted(await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id, room))
 
 
 def _accepted(job: Job) -> Response:

@@ -161,6 +161,30 @@ def test_a_body_that_comes_too_slowly(strict: Service) -> None:
         assert slow.problem()["code"] == "request_timeout"
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (PREDICT, "image/png"),
+        (PREDICT, "multipart/form-data; boundary=b"),
+        (PREDICT.replace("predict", "tasks"), "multipart/form-data; boundary=b"),
+        ("/v1/models", "application/json"),
+    ],
+)
+def test_a_client_that_leaves_in_the_middle_is_no_failure(
+    strict: Service, path: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Raw(strict) as gone:
+        gone.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 4000\r\n\r\n--b\r\n")
+        time.sleep(0.1)
+    wait_until(lambda: not open_connections(strict))
+    assert answers(strict)
+    counted = "engram_http_request_duration_seconds_count"
+    lines = [line for line in strict.client.get("/metrics").text.splitlines() if line.startswith(counted)]
+    assert [line for line in lines if 'status="400"' in line]
+    assert not [line for line in lines if 'status="5' in line]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_body_that_comes_fast_enough(strict: Service) -> None:
     body = png(0, 1) + bytes(4000)
     with Raw(strict) as steady:

@@ -62,6 +62,12 @@ def test_a_misspelt_version_is_not_answered_from_the_live_one(reader: Service) -
     assert (refused.status_code, refused.json()["code"]) == (422, "unknown_parameter")
 
 
+def test_a_parameter_that_is_given_twice_is_not_answered_for_one_of_them(reader: Service) -> None:
+    refused = reader.client.post(f"{PREDICT}?version=1&version=2", content=png(0, 100), headers=PNG)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "'version' is given more than once" in refused.json()["detail"]
+
+
 def test_a_made_up_query_is_not_sent_back_at_length() -> None:
     with pytest.raises(Exception, match=r"'x{64}' is not known") as caught:
         check(["top_k", "x" * 1000, *map(str, range(1000))], frozenset({"top_k"}))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from service.quotas import Counters
@@ -104,6 +107,23 @@ def test_open_jobs(service: Service) -> None:
     assert job.extra["caller"] == mine["Authorization"].split("_")[1]
     assert service.client.post(f"/v1/jobs/{job.id}/cancel", headers=mine).status_code == 200
     assert submit("e", mine) == 202
+
+
+def test_jobs_that_are_submitted_at_once_are_counted_one_by_one(learned_settings: ServiceSettings) -> None:
+    with running(learned_settings) as service, running(learned_settings) as other:
+        mine = bearer(token(service.vault, "learn", Limits(open_jobs=2)))
+        data = archive((4, 5), 5)
+
+        def submit(number: int) -> int:
+            form = {"name": f"task {number}", "options": json.dumps(QUICK)}
+            url = (service, other)[number % 2].url + f"/v1/models/{MODEL}/tasks"
+            return httpx.post(url, data=form, files={"data": ("data.zip", data)}, headers=mine, timeout=30).status_code
+
+        with ThreadPoolExecutor(8) as clients:
+            statuses = Counter(clients.map(submit, range(8)))
+        assert statuses == {202: 2, 429: 6}
+        assert len(service.vault.jobs.open_jobs()) == 2
+        assert len(service.vault.objects.list("data")) == 2
 
 
 def test_the_settings_hold_for_keys_without_limits_of_their_own(learned_settings: ServiceSettings) -> None:

@@ -91,8 +91,12 @@ def test_a_key_that_was_tampered_with_is_damaged(vault: Vault, changes: dict[str
     key, _ = vault.keys.create("first", "predict")
     path = f"keys/{key.id}/key.json"
     vault.objects.put(path, json.dumps(vault.objects.get_json(path) | changes).encode())
+    other, _ = vault.keys.create("second", "predict")
     with pytest.raises(Damaged, match=key.id):
         vault.keys.get(key.id)
+    assert vault.keys.list() == [(other, False)]
+    vault.keys.revoke(key.id)
+    assert vault.keys.index() == {key.id: True, other.id: False}
 
 
 @pytest.mark.parametrize(
