@@ -52,14 +52,16 @@ _BRANCH = re.compile(r".*[\[(].*|(constrained-)?(float|int|str|bool|list|dict|tu
 def findings(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """pydantic's errors as places and sentences, without the values that caused them.
 
-    What is wrong with several branches of a union is one finding.
+    What is wrong with several branches of a union is one finding. Where one branch was entered, and something in it is
+    wrong, that the others did not fit either goes without saying.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for place, text in _plain(errors, ()):
         sentences = found.setdefault(place, [])
         if text not in sentences:
             sentences.append(text)
-    return [{"loc": list(place), "message": " and ".join(sentences)} for place, sentences in found.items()]
+    above = {place[:depth] for place in found for depth in range(len(place))}
+    return [{"loc": list(place), "message": " and ".join(found[place])} for place in found if place not in above]
 
 
 def sentence(finding: Mapping[str, Any]) -> str:
