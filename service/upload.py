@@ -20,7 +20,6 @@ from service.errors import InvalidMultipart, InvalidRequest, NoRoom
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIELD_BYTES = 2**20
 _HEADERS = 32
-_PARTS = 16
 _WRITE_BYTES = 2**20
 _ONCE = frozenset({"name", "options"})
 
@@ -48,14 +47,10 @@ class _Collector:
         self._header_value = b""
         self._part_name = ""
         self._field = bytearray()
-        self._parts = 0
 
     def on_part_begin(self) -> None:
         self._headers = {}
         self._field = bytearray()
-        self._parts += 1
-        if self._parts > _PARTS:
-            raise InvalidMultipart(f"More than {_PARTS} parts.")
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -78,7 +73,10 @@ class _Collector:
             if self.upload.has_data:
                 raise InvalidMultipart("More than one part is called data.")
             self.upload.has_data = True
-        elif self._part_name in _ONCE and self._part_name in self.upload.fields:
+        elif self._part_name not in _ONCE:
+            known = ", ".join(sorted((*_ONCE, "data")))
+            raise InvalidRequest(f"No part is to be called {self._part_name[:64]!r}; known here: {known}.")
+        elif self._part_name in self.upload.fields:
             raise InvalidRequest(f"More than one part is called {self._part_name}.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -105,9 +103,9 @@ async def receive(request: Request) -> AsyncIterator[Upload]:
     Raises
     ------
     InvalidMultipart
-        The body is not what its content type says, ends early, or has parts without bound.
+        The body is not what its content type says, ends early, or has a part without bound.
     InvalidRequest
-        There are two names, or two parts with options.
+        There are two names, two parts with options, or a part that is called otherwise.
     NoRoom
         The disk for temporary files is full.
     """
