@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -9,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from starlette.requests import Request
 
-from service.quotas import Counters
+from service.errors import QuotaExceeded
+from service.quotas import Counters, Quotas
 from service.settings import ServiceSettings
 from service.uses import Use, remaining
 from tests.conftest import RedisServer
@@ -124,6 +127,34 @@ def test_jobs_that_are_submitted_at_once_are_counted_one_by_one(learned_settings
         assert statuses == {202: 2, 429: 6}
         assert len(service.vault.jobs.open_jobs()) == 2
         assert len(service.vault.objects.list("data")) == 2
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_no_more_jobs_are_made_at_once_than_there_is_room_for(service: Service, replicas: int) -> None:
+    """Each is made a while after it was counted, as where several models or replicas are at it."""
+    key, _ = service.vault.keys.create("a test's", "learn", limits=Limits(open_jobs=1))
+    jobs = service.vault.jobs
+
+    async def make(quotas: Quotas, number: int) -> bool:
+        request = Request({"type": "http", "state": {"key": key}})
+        try:
+            async with quotas.job_slot(request):
+                await asyncio.sleep(0.1)
+                jobs.submit(MODEL, f"task {number}", "data", {}, extra={"caller": key.id})
+        except QuotaExceeded:
+            return False
+        return True
+
+    async def race() -> int:
+        url = service.vault.settings.redis_url
+        several = [Quotas(url, jobs, Limits()) for _ in range(replicas)]
+        made = await asyncio.gather(*(make(several[number % replicas], number) for number in range(6)))
+        for quotas in several:
+            await quotas.close()
+        return sum(made)
+
+    assert asyncio.run(race()) == 1
+    assert len(jobs.open_jobs()) == 1
 
 
 def test_the_settings_hold_for_keys_without_limits_of_their_own(learned_settings: ServiceSettings) -> None:
