@@ -1,60 +1,127 @@
-"""A local folder as object storage that keeps what it took, even when the power goes."""
+"""A local folder as storage that keeps what it took, even when the power goes."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import stat
 import threading
 import time
 import uuid
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-import obstore
-from obstore.store import LocalStore
+from vault.paths import is_segment
+from vault.storage import Entry
 
 _STAGING = "staging"
 _LEFT_OVER_SECONDS = 24 * 3600
+_CHUNK = 4 * 2**20
+_TRIES = 100
 _REMEMBERED = 1024
 """Folders; most are a job's, and of no interest once that is over. One that is forgotten is flushed once more."""
 
 
 class Folder:
-    """Writes below `root` so that an object is on the disk before it has its name.
+    """A `vault.storage.Storage` below `root`, which is made when it is not there.
 
-    `LocalStore` alone leaves flushing to the kernel: after a power cut a commit could be there and be empty. Here the
-    bytes are written under a name of their own, flushed, and then linked to the name they are to have; the link fails
-    when that exists.
+    An object is on the disk before it has its name: the bytes are written under a name of their own, flushed, and then
+    linked to the name they are to have; the link fails when that exists. All is plain system calls in the thread that
+    asks. (A library with a pool of its own threads adds one at each burst, and a service keeps them for ever.)
     """
 
-    def __init__(self, root: Path, store: LocalStore) -> None:
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
         self._root = root
-        self._store = store
         self._flushed: OrderedDict[str, int] = OrderedDict()
         """The inodes of folders whose own names are known to be on the disk: one may be removed and made anew."""
         self._lock = threading.Lock()
         self._remove_left_overs()
 
     def write(self, path: str, data: bytes | Path, *, overwrite: bool) -> None:
-        """Write an object from bytes or from a file.
-
-        Raises
-        ------
-        obstore.exceptions.AlreadyExistsError
-            It is there and is not to be overwritten.
-        """
-        staged = f"{_STAGING}/{uuid.uuid4().hex}"
+        """Write an object from bytes or from a file; raises FileExistsError."""
+        staged = self._root / _STAGING / uuid.uuid4().hex
+        staged.parent.mkdir(exist_ok=True)
         try:
-            obstore.put(self._store, staged, data)
-            _flush(self._root / staged)
-            obstore.rename(self._store, staged, path, overwrite=overwrite)
+            if isinstance(data, Path):
+                shutil.copyfile(data, staged)
+            else:
+                staged.write_bytes(data)
+            _flush(staged)
+            self._name(staged, self._root / path, overwrite)
         except BaseException:
             with suppress(OSError):
-                os.unlink(self._root / staged)
+                os.unlink(staged)
             raise
-        self.flush_names(path)
+        with suppress(FileNotFoundError):  # it was deleted since, and the folder that named it as well
+            self._flush_names(path)
 
-    def flush_names(self, path: str) -> None:
+    def read(self, path: str) -> bytes:
+        """The bytes of an object."""
+        with _no_file_is_missing():
+            return (self._root / path).read_bytes()
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The same in pieces of a few MiB."""
+        with _no_file_is_missing(), (self._root / path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def look(self, path: str) -> Entry:
+        """How large an object is, and how old."""
+        with _no_file_is_missing():
+            found = os.stat(self._root / path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(path)
+        return Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def remove(self, path: str) -> None:
+        """Remove an object; the folder that named it stays, see `remove_empty`."""
+        with _no_file_is_missing():
+            os.unlink(self._root / path)
+            self._flush_names(path)
+
+    def paths(self, prefix: str, after: str | None = None, limit: int | None = None) -> Iterable[str]:
+        """Paths below a folder, in no order: all of them, but for those not greater than `after`."""
+        found = (path for path, _ in self._walk(prefix))
+        return found if after is None else (path for path in found if path > after)
+
+    def entries(self, prefix: str) -> Iterable[Entry]:
+        """Everything below a folder."""
+        for path, entry in self._walk(prefix):
+            with suppress(FileNotFoundError):  # it was removed since
+                found = entry.stat()
+                yield Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def folders(self, prefix: str | None) -> list[str]:
+        """Names of the folders right below `prefix`, also of those that everything was deleted from."""
+        return [entry.name for entry in _scan(self._root / (prefix or "")) if entry.is_dir()]
+
+    def remove_empty(self, prefix: str) -> None:
+        """Remove the empty folders below a folder, and itself."""
+        for folder, _, _ in os.walk(self._root / prefix, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
+
+    def _name(self, staged: Path, target: Path, overwrite: bool) -> None:
+        """Give a file the name it is to have, in a folder that may have to be made, or may just be removed."""
+        for _ in range(_TRIES):
+            try:
+                if overwrite:
+                    os.replace(staged, target)
+                else:
+                    os.link(staged, target)
+                    os.unlink(staged)
+                return
+            except FileNotFoundError:
+                target.parent.mkdir(parents=True, exist_ok=True)
+        raise OSError(errno.EIO, "somebody removes what is written")
+
+    def _flush_names(self, path: str) -> None:
         """Flush the folder that names the object `path`, and those above it when they are new."""
         folder = (self._root / path).parent
         _flush(folder)
@@ -71,20 +138,40 @@ class Folder:
                     self._flushed.popitem(last=False)
             folder = folder.parent
 
-    def remove_empty(self, path: str) -> None:
-        """Remove the empty folders below a folder, and itself; for those that nothing is ever written to again."""
-        for folder, _, _ in os.walk(self._root / path, topdown=False):
-            with suppress(OSError):
-                os.rmdir(folder)
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """The files below a folder that can be objects, by path."""
+        folders = [prefix]
+        while folders:
+            folder = folders.pop()
+            for entry in _scan(self._root / folder):
+                path = f"{folder}/{entry.name}"
+                if entry.is_dir():
+                    folders.append(path)
+                else:
+                    yield path, entry
 
     def _remove_left_overs(self) -> None:
         """Files of writers that were killed before they could give them their names."""
-        staging = self._root / _STAGING
-        with suppress(FileNotFoundError):
-            for entry in list(os.scandir(staging)):
-                with suppress(FileNotFoundError):
-                    if time.time() - entry.stat().st_mtime > _LEFT_OVER_SECONDS:
-                        os.unlink(entry.path)
+        for entry in _scan(self._root / _STAGING):
+            with suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    os.unlink(entry.path)
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds that can be an object or a folder of some; nothing when it is not there, or no folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
+        return [entry for entry in found if is_segment(entry.name)]
+    return []
+
+
+@contextmanager
+def _no_file_is_missing() -> Iterator[None]:
+    """Inside, a folder where a file is asked for, or a file where a folder, is a file that is not there."""
+    try:
+        yield
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.filename) from error
 
 
 def _flush(path: Path) -> None:

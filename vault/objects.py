@@ -15,23 +15,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore
+from obstore.exceptions import BaseError
 
-from vault import s3
+from vault.bucket import Bucket
 from vault.documents import seal, unseal
-from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable, Unreadable, VaultError
+from vault.errors import AlreadyExists, Damaged, NotFound, StoreUnavailable, Unreadable, VaultError
 from vault.folder import Folder
 from vault.metrics import count_failure
+from vault.paths import check_path
 from vault.settings import VaultSettings
+from vault.storage import Storage
 
 Answer = TypeVar("Answer")
 
 _CHUNK = 4 * 2**20
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGE = ("/blobs/", "/data/", "/checkpoint/")
 _FRESH = timedelta(hours=1)
 
 CONDEMNED = "condemned"
@@ -49,20 +47,10 @@ class Objects:
     cannot be reached.
     """
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        folder: Folder | None = None,
-        patient: ObjectStore | None = None,
-        retry_seconds: float = 0,
-    ) -> None:
-        self._store = store
-        self._patient = patient or store
-        """The same for what may be large, and may take its time."""
-        self._folder = folder
-        """Set when the store is a local folder."""
+    def __init__(self, storage: Storage, retry_seconds: float = 0) -> None:
+        self._storage = storage
         self._retry_seconds = retry_seconds
-        """How long a question that failed is asked again, beyond what the stores do by themselves."""
+        """How long a question that failed is asked again, beyond what the storage does by itself."""
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Objects:
@@ -70,9 +58,8 @@ class Objects:
         root = settings.store_folder
         with _store_errors("the store"):
             if root is not None:
-                store = LocalStore(root, mkdir=True)
-                return cls(store, Folder(root, store))
-            return cls(s3.quick(settings), patient=s3.patient(settings), retry_seconds=settings.store_timeout_seconds)
+                return cls(Folder(root))
+            return cls(Bucket.connect(settings), retry_seconds=settings.store_timeout_seconds)
 
     def ping(self) -> None:
         """Ask the storage for something; raises StoreUnavailable."""
@@ -89,26 +76,20 @@ class Objects:
         AlreadyExists
             There is one already, whatever it holds.
         """
-        _check(path)
+        check_path(path)
         with _store_errors(path):
-            if self._folder is not None:
-                self._folder.write(path, data, overwrite=False)
-            else:
-                obstore.put(self._for(path), path, data, mode="create")
+            self._storage.write(path, data, overwrite=False)
 
     def put(self, path: str, data: bytes) -> None:
         """Create or replace an object, at once and whole."""
-        _check(path)
+        check_path(path)
         with _store_errors(path):
-            if self._folder is not None:
-                self._folder.write(path, data, overwrite=True)
-            else:
-                obstore.put(self._for(path), path, data)
+            self._storage.write(path, data, overwrite=True)
 
     def get(self, path: str) -> bytes:
         """The bytes of an object; raises NotFound."""
-        _check(path)
-        return self._ask(path, lambda: bytes(obstore.get(self._for(path), path).bytes()))
+        check_path(path)
+        return self._ask(path, lambda: self._storage.read(path))
 
     def exists(self, path: str) -> bool:
         """Whether there is an object of that path."""
@@ -116,75 +97,60 @@ class Objects:
 
     def written_at(self, path: str) -> datetime | None:
         """When an object was written; None when there is none."""
-        _check(path)
+        check_path(path)
         try:
-            return self._ask(path, lambda: obstore.head(self._store, path)["last_modified"])
+            return self._ask(path, lambda: self._storage.look(path).written)
         except NotFound:
             return None
 
     def size(self, path: str) -> int:
         """Bytes of an object; raises NotFound."""
-        _check(path)
-        return self._ask(path, lambda: obstore.head(self._store, path)["size"])
+        check_path(path)
+        return self._ask(path, lambda: self._storage.look(path).size)
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is not there is removed already."""
-        _check(path)
+        check_path(path)
         with suppress(NotFound), _store_errors(path):
-            obstore.delete(self._store, path)
-            if self._folder is not None:
-                self._folder.flush_names(path)
+            self._storage.remove(path)
 
     def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
         """Paths below the folder `prefix`, at any depth, sorted; those greater than the path `after`, `limit` at most.
 
         From S3 no more is fetched than the limit asks for.
         """
-        _check(prefix)
-
-        def ask() -> List[str]:
-            found: List[str] = []
-            for chunk in obstore.list(self._store, prefix, offset=after, chunk_size=min(limit or 1000, 1000)):
-                found.extend(meta["path"] for meta in chunk)
-                # A folder comes in no order, S3 in that of its keys.
-                if self._folder is None and limit is not None and len(found) >= limit:
-                    break
-            return found
-
-        return sorted(self._ask(prefix, ask))[:limit]
+        check_path(prefix)
+        return sorted(self._ask(prefix, lambda: [*self._storage.paths(prefix, after, limit)]))[:limit]
 
     def written(self, prefix: str) -> dict[str, datetime]:
         """When every object below the folder `prefix` was written, by path."""
-        _check(prefix)
+        check_path(prefix)
         with _store_errors(prefix):
-            return {m["path"]: m["last_modified"] for chunk in obstore.list(self._store, prefix) for m in chunk}
+            return {entry.path: entry.written for entry in self._storage.entries(prefix)}
 
     def remove_folder(self, prefix: str) -> None:
         """Remove the empty folders below `prefix`, and itself, that a local store keeps of objects deleted."""
-        _check(prefix)
-        if self._folder is not None:
-            self._folder.remove_empty(prefix)
+        check_path(prefix)
+        self._storage.remove_empty(prefix)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of every object below the folder `prefix`, by path."""
-        _check(prefix)
+        check_path(prefix)
         with _store_errors(prefix):
-            return {meta["path"]: meta["size"] for chunk in obstore.list(self._store, prefix) for meta in chunk}
+            return {entry.path: entry.size for entry in self._storage.entries(prefix)}
 
     def list_top(self) -> List[str]:
         """Names of the folders that all objects lie in, sorted."""
         with _store_errors("the store"):
-            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
-        return sorted(path.strip("/") for path in found)
+            return sorted(self._storage.folders(None))
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
         """Names of the folders right below `prefix`, sorted; those greater than the name `after`, `limit` at most.
 
         A local store also names folders that everything was deleted from.
         """
-        _check(prefix)
-        found = self._ask(prefix, lambda: obstore.list_with_delimiter(self._store, prefix)["common_prefixes"])
-        names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        check_path(prefix)
+        names = sorted(self._ask(prefix, lambda: self._storage.folders(prefix)))
         return [name for name in names if after is None or name > after][:limit]
 
     def create_json(self, path: str, document: Mapping[str, Any]) -> None:
@@ -295,10 +261,7 @@ class Objects:
                 digest.update(chunk)
         name = f"{digest.hexdigest()}-{uuid.uuid4().hex[:8]}"
         with _store_errors(f"data/{name}"):
-            if self._folder is not None:
-                self._folder.write(f"data/{name}", path, overwrite=False)
-            else:
-                obstore.put(self._patient, f"data/{name}", path, chunk_size=2 * _CHUNK, max_concurrency=4)
+            self._storage.write(f"data/{name}", path, overwrite=False)
         return name
 
     def get_file(self, name: str, destination: Path) -> None:
@@ -332,13 +295,13 @@ class Objects:
         for _ in self._checked(name):
             pass
 
-    def _checked(self, name: str) -> Iterator[memoryview]:
+    def _checked(self, name: str) -> Iterator[bytes | memoryview]:
         """An upload in pieces; raises Damaged after the last when their hash is another than its name says."""
         sha = name.split("-")[0]
         if _SHA256.fullmatch(sha) is None:
             raise NotFound(f"There is no upload {name[:120]!r}.")
         path = f"data/{name}"
-        _check(path)
+        check_path(path)
         digest = hashlib.sha256()
         for chunk in self._stream(path):
             digest.update(chunk)
@@ -358,24 +321,15 @@ class Objects:
             time.sleep(pause)
             pause *= 2
 
-    def _for(self, path: str) -> ObjectStore:
-        return self._patient if any(part in f"/{path}" for part in _LARGE) else self._store
-
-    def _stream(self, path: str) -> Iterator[memoryview]:
-        with _store_errors(path):
-            chunks = iter(obstore.get(self._patient, path).stream(min_chunk_size=_CHUNK))
+    def _stream(self, path: str) -> Iterator[bytes | memoryview]:
+        chunks = self._storage.stream(path)
         while True:
             with _store_errors(path):
                 try:
                     chunk = next(chunks)
                 except StopIteration:
                     return
-            yield memoryview(chunk)
-
-
-def _check(path: str) -> None:
-    if not all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
-        raise InvalidPath(f"An object cannot be called {path[:120]!r}.")
+            yield chunk
 
 
 def _compare(path: str, expected: str, found: str) -> None:
@@ -385,15 +339,17 @@ def _compare(path: str, expected: str, found: str) -> None:
 
 @contextmanager
 def _store_errors(path: str) -> Iterator[None]:
-    """Inside, the failures of obstore are raised as errors of ours that name `path`."""
+    """Inside, the failures of a storage are raised as errors of ours that name `path`."""
     try:
         yield
     except VaultError:
         raise
     except FileNotFoundError as error:
         raise NotFound(f"There is no object {path}.", path) from error
-    except AlreadyExistsError as error:
+    except FileExistsError as error:
         raise AlreadyExists(f"There is an object {path} already.") from error
     except (BaseError, OSError) as error:
         count_failure("store", "unavailable")
-        raise StoreUnavailable(f"The storage failed at {path}: {str(error).splitlines()[0]}") from error
+        # What the system says of a file names where the store lies, which is nobody's business.
+        why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise StoreUnavailable(f"The storage failed at {path}: {why}") from error

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy
-from obstore.store import LocalStore
 from PIL import Image
 
 from engram import archives, files, images, snapshot
@@ -32,6 +31,7 @@ from tests.learned import examples
 from vault.bundle import BundleReader, BundleWriter
 from vault.documents import seal
 from vault.errors import VaultError
+from vault.folder import Folder
 from vault.keys import Keys
 from vault.log import Commit, CommitLog
 from vault.models import Models
@@ -123,7 +123,7 @@ class _Stored:
         self.folder = folder
         self.definition = Definition.model_validate(SMALL_MODEL)
         self.layout = layout_of(self.definition)
-        self.objects = Objects(LocalStore(folder / "store", mkdir=True))
+        self.objects = Objects(Folder(folder / "store"))
         self.models = Models(self.objects)
         self.log = CommitLog(self.objects, self.models)
         self.keys = Keys(self.objects)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
@@ -99,6 +101,31 @@ class ObjectsContract:
         with pytest.raises(NotFound):
             objects.get("a/b")
         assert not objects.exists("a/b")
+
+    def test_a_file_is_no_folder_and_a_folder_no_file(self, objects: Objects) -> None:
+        objects.put("a/b", b"one")
+        for path in ("a", "a/b/c"):
+            assert not objects.exists(path)
+            with pytest.raises(NotFound, match=path):
+                objects.get(path)
+            with pytest.raises(NotFound):
+                objects.size(path)
+        objects.delete("a/b/c")
+        assert objects.list("a/b") == objects.list_folders("a/b") == []
+        assert objects.get("a/b") == b"one"
+
+    def test_what_is_told_of_objects(self, objects: Objects) -> None:
+        before = datetime.now(UTC) - timedelta(seconds=2)
+        objects.put("a/b", b"one")
+        objects.put("a/c/d", b"")
+        objects.put("b/e", b"x")
+        assert (objects.size("a/b"), objects.size("a/c/d")) == (3, 0)
+        assert objects.sizes("a") == {"a/b": 3, "a/c/d": 0}
+        assert objects.written("a").keys() == {"a/b", "a/c/d"}
+        for written in (*objects.written("a").values(), objects.written_at("a/b")):
+            assert written is not None
+            assert before < written < before + timedelta(seconds=60)
+        assert {"a", "b"} <= set(objects.list_top()) <= {"a", "b", "staging"}
 
     def test_delete(self, objects: Objects) -> None:
         objects.put("a/b", b"one")
@@ -247,6 +274,52 @@ class TestFolder(ObjectsContract):
         for _ in range(3):
             with pytest.raises(AlreadyExists):
                 objects.put_new("a", b"")
+        assert list((root / "staging").iterdir()) == []
+
+    def test_reading_and_writing_begin_no_threads(self, objects: Objects) -> None:
+        objects.put("a/0", b"")
+        before = len(os.listdir("/proc/self/task"))
+
+        def use(thread: int) -> None:
+            for number in range(30):
+                objects.put(f"a/{thread}-{number}", b"x")
+                objects.get("a/0")
+                objects.list("a")
+
+        race(16, use)
+        assert len(os.listdir("/proc/self/task")) <= before
+
+    def test_what_somebody_else_left_there_is_no_object(self, objects: Objects, root: Path) -> None:
+        objects.put("a/b", b"")
+        for stray in (".hidden", "a b", os.fsdecode(b"\xff")):
+            (root / "a" / stray).touch()
+            (root / stray).mkdir()
+        assert objects.list("a") == ["a/b"]
+        assert objects.sizes("a") == {"a/b": 0}
+        assert objects.list_top() == ["a", "staging"]
+
+    def test_a_failure_does_not_tell_where_the_store_lies(
+        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (root / "a").touch()
+        with pytest.raises(StoreUnavailable) as caught:
+            objects.put("a/b", b"")
+        assert str(root) not in str(caught.value)
+
+    def test_a_folder_that_is_removed_again_and_again(
+        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = os.link
+
+        def lose(source: Path, target: Path) -> None:
+            shutil.rmtree(target.parent, ignore_errors=True)
+            link(source, target)
+
+        monkeypatch.setattr(os, "link", lose)
+        with pytest.raises(StoreUnavailable, match="a/b"):
+            objects.put_new("a/b", b"")
+        monkeypatch.undo()
+        objects.put_new("a/b", b"")
         assert list((root / "staging").iterdir()) == []
 
     def test_left_overs_of_killed_writers_are_removed(self, objects: Objects, root: Path) -> None:

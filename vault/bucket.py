@@ -1,0 +1,94 @@
+"""A bucket of S3 as storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStore
+
+from vault import s3
+from vault.settings import VaultSettings
+from vault.storage import Entry
+
+_PART = 8 * 2**20
+_CHUNK = 4 * 2**20
+_PAGE = 1000
+_LARGE = ("/blobs/", "/data/", "/checkpoint/")
+
+
+class Bucket:
+    """A `vault.storage.Storage` in S3, which refuses to create what is there by itself (`If-None-Match`).
+
+    Parameters
+    ----------
+    quick
+        For records and listings.
+    patient
+        The same bucket, for what may be large and may take its time.
+    """
+
+    def __init__(self, quick: ObjectStore, patient: ObjectStore) -> None:
+        self._quick = quick
+        self._patient = patient
+
+    @classmethod
+    def connect(cls, settings: VaultSettings) -> Bucket:
+        """The bucket that `settings.store_url` names."""
+        return cls(s3.quick(settings), s3.patient(settings))
+
+    def write(self, path: str, data: bytes | Path, *, overwrite: bool) -> None:
+        """Write an object; a file goes up in parts."""
+        try:
+            if isinstance(data, Path):
+                # In parts nothing can be created only if absent: whoever writes files gives each a name of its own.
+                obstore.put(self._patient, path, data, chunk_size=_PART, max_concurrency=4)
+            else:
+                obstore.put(self._for(path), path, data, mode="overwrite" if overwrite else "create")
+        except AlreadyExistsError as error:
+            raise FileExistsError(path) from error
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an object."""
+        return bytes(obstore.get(self._for(path), path).bytes())
+
+    def stream(self, path: str) -> Iterator[memoryview]:
+        """The same in pieces of a few MiB."""
+        for chunk in obstore.get(self._patient, path).stream(min_chunk_size=_CHUNK):
+            yield memoryview(chunk)
+
+    def look(self, path: str) -> Entry:
+        """How large an object is, and how old."""
+        found = obstore.head(self._quick, path)
+        return Entry(path, found["size"], found["last_modified"])
+
+    def remove(self, path: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+        obstore.delete(self._quick, path)
+
+    def paths(self, prefix: str, after: str | None = None, limit: int | None = None) -> Iterable[str]:
+        """Paths below a folder, in the order of their bytes; no more is fetched than the limit asks for."""
+        count = 0
+        for chunk in obstore.list(self._quick, prefix, offset=after, chunk_size=min(limit or _PAGE, _PAGE)):
+            yield from (meta["path"] for meta in chunk)
+            count += len(chunk)
+            if limit is not None and count >= limit:
+                return
+
+    def entries(self, prefix: str) -> Iterable[Entry]:
+        """Everything below a folder."""
+        for chunk in obstore.list(self._quick, prefix):
+            yield from (Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in chunk)
+
+    def folders(self, prefix: str | None) -> list[str]:
+        """Names of the folders right below `prefix`."""
+        found = obstore.list_with_delimiter(self._quick, prefix)["common_prefixes"]
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+
+    def remove_empty(self, prefix: str) -> None:
+        """There are none: a folder of S3 is what its objects' names begin with."""
+
+    def _for(self, path: str) -> ObjectStore:
+        return self._patient if any(part in f"/{path}" for part in _LARGE) else self._quick
