@@ -158,6 +158,12 @@ CLAIMS = (
         _rnf("rnf_cifar", 30.0),
     ),
     Claim(
+        "rnf",
+        "arXiv 2205.01929, section 4.3",
+        "the same where CIFAR-100 is not to be had: CIFAR-10, then five tasks of ten digits",
+        _rnf("rnf_digits", 30.0),
+    ),
+    Claim(
         "rerelrp",
         "arXiv 2502.10789",
         "without a task id, it forgets under 20 points where EWC and LwF forget over 80",

@@ -125,12 +125,21 @@ def rnf_cifar(folder: Path, sizes: Sizes) -> Tasks:
     return Tasks(first.shape, first.train + rest.train, first.test + rest.test)
 
 
+def rnf_digits(folder: Path, sizes: Sizes) -> Tasks:
+    """The whole of CIFAR-10 as the first task, then ten digits five times, each time with other pixels' places."""
+    first = _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), [CIFAR10_ORDER])
+    rest = permuted_mnist(folder, sizes, count=5)
+    train, test = (tuple(_framed(task, first.shape) for task in part) for part in (rest.train, rest.test))
+    return Tasks(first.shape, first.train + train, first.test + test)
+
+
 SEQUENCES: Mapping[str, Callable[[Path, Sizes], Tasks]] = {
     "split_mnist": split_mnist,
     "permuted_mnist": permuted_mnist,
     "split_cifar10": split_cifar10,
     "split_cifar100": split_cifar100,
     "rnf_cifar": rnf_cifar,
+    "rnf_digits": rnf_digits,
 }
 """Each benchmark by its name."""
 
@@ -255,4 +264,13 @@ def _drawn(names: Sequence[str], size: int, count: int) -> list[Sequence[str]]:
 
 def _permuted(examples: Examples, order: Tensor) -> Examples:
     images = examples.images.flatten(1)[:, order].reshape(examples.images.shape)
+    return Examples(images, examples.labels, examples.classes)
+
+
+def _framed(examples: Examples, shape: InputShape) -> Examples:
+    """Grey images in the middle of black ones of three channels."""
+    height, width = examples.images.shape[2:]
+    top, left = (shape.height - height) // 2, (shape.width - width) // 2
+    images = torch.zeros(len(examples.images), shape.channels, shape.height, shape.width, dtype=torch.uint8)
+    images[:, :, top : top + height, left : left + width] = examples.images
     return Examples(images, examples.labels, examples.classes)

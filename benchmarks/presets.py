@@ -37,6 +37,7 @@ class Preset:
 SIZES: dict[tuple[str, Scale], Sizes] = {
     ("split_cifar100", "small"): Sizes(train=200, test=50),
     ("rnf_cifar", "small"): Sizes(train=200, test=50),
+    ("rnf_digits", "small"): Sizes(train=500, test=200),
 }
 """Images of each class; all of them where nothing is said."""
 
@@ -69,6 +70,9 @@ COMMON: dict[tuple[str, Scale], Preset] = {
     ),
     ("rnf_cifar", "small"): Preset({"backbone": "cnn", "width": 2.0}, {"epochs": 15, "augment": "shift+flip"}),
     ("rnf_cifar", "paper"): Preset({"backbone": "resnet18"}, {"epochs": 60, "patience": 20, "augment": "shift+flip"}),
+    # Neither a digit nor permuted pixels may be turned or shifted.
+    ("rnf_digits", "small"): Preset({"backbone": "cnn"}, {"epochs": 10, "augment": "none"}),
+    ("rnf_digits", "paper"): Preset({"backbone": "resnet18"}, {"epochs": 60, "patience": 20, "augment": "none"}),
 }
 """For every method of the benchmark."""
 
@@ -101,6 +105,7 @@ OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     ("split_cifar10", "paper", "rnf"): Preset(_PUBLISHED),
     ("split_cifar100", "paper", "rnf"): Preset(_PUBLISHED),
     ("rnf_cifar", "paper", "rnf"): Preset(_PUBLISHED),
+    ("rnf_digits", "paper", "rnf"): Preset(_PUBLISHED),
     # RMN, supplement 3.2: three layers of 100 for all tasks together, 250 epochs of Adam at 2e-3.
     ("split_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "patience": 10, "learning_rate": 2e-3}),
     ("split_mnist", "paper", "rmn"): Preset(
@@ -131,6 +136,8 @@ OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     ("split_cifar100", "paper", "sharc"): Preset({**_PUBLISHED, **_REPLAYED}),
     ("rnf_cifar", "small", "sharc"): Preset(_REPLAYED),
     ("rnf_cifar", "paper", "sharc"): Preset({**_PUBLISHED, **_REPLAYED}),
+    ("rnf_digits", "small", "sharc"): Preset(_REPLAYED),
+    ("rnf_digits", "paper", "sharc"): Preset({**_PUBLISHED, **_REPLAYED}),
 }
 """On top of what is common."""
 

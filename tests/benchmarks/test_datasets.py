@@ -11,6 +11,7 @@ from benchmarks.datasets import (
     Sizes,
     permuted_mnist,
     rnf_cifar,
+    rnf_digits,
     split_cifar10,
     split_cifar100,
     split_mnist,
@@ -89,3 +90,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     write_archive(tmp_path / "cifar10.tar.xz", CIFAR10[:9], train=1, test=1)
     with pytest.raises(MissingData, match="truck"):
         split_cifar10(tmp_path, ALL)
+
+
+def test_rnf_digits_has_photographs_first_and_then_framed_digits(tmp_path: Path) -> None:
+    write_archive(tmp_path / "cifar10.tar.xz", CIFAR10)
+    write_mnist(tmp_path)
+    tasks, split, permuted = rnf_digits(tmp_path, ALL), split_cifar10(tmp_path, ALL), permuted_mnist(tmp_path, ALL)
+    assert tasks.shape == split.shape
+    assert [len(examples.classes) for examples in tasks.train] == [10] * 6
+    assert len(tasks.test) == 6
+    assert tasks.train[0].classes == CIFAR10_ORDER
+    for framed, digits in zip(tasks.train[1:] + tasks.test[1:], permuted.train[:5] + permuted.test[:5], strict=True):
+        assert framed.images.shape == (len(digits.images), 3, 32, 32)
+        assert torch.equal(framed.images[:, :, 2:-2, 2:-2], digits.images.expand(-1, 3, -1, -1))
+        assert torch.equal(framed.images.sum((2, 3)), digits.images.sum((2, 3)).expand(-1, 3))
+        assert torch.equal(framed.labels, digits.labels)
