@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from vault import moment
+from vault.documents import unseal
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
 from vault.models import Model, Models
 from vault.moment import now
@@ -145,13 +146,23 @@ class CommitLog:
         Raises
         ------
         UnknownModel, UnknownVersion
+        NotFound
+            There are later versions, but its record is missing.
         Unreadable
             Its record is damaged, of another place, or of a later release.
         """
-        commit = self._find(model, self._lineage(model), version)
-        if commit is None:
-            raise UnknownVersion(model, version)
-        return commit
+        lineage = self._lineage(model)
+        commit = self._find(model, lineage, version)
+        if commit is not None:
+            return commit
+        if 0 <= version < max(self._numbers(model, lineage), default=0):
+            raise _missing(model, lineage, version)
+        raise UnknownVersion(model, version)
+
+    def parse(self, model: Model, version: int, data: bytes) -> Commit:
+        """What the bytes of a version's record say; raises Unreadable."""
+        path = record_path(model.name, model.lineage, version)
+        return _decode(path, unseal(path, data), version, model.lineage)
 
     def list(
         self,
@@ -170,13 +181,13 @@ class CommitLog:
         Raises
         ------
         UnknownModel
-        Unreadable
-            A record cannot be read; unless `lenient`, which passes it over.
+        Unreadable, NotFound
+            A record cannot be read, or is missing; unless `lenient`, which passes it over.
         """
         lineage = self._lineage(model)
         numbers = self._range(model, lineage, after, newest_first, lenient)
         found: List[Commit] = []
-        find = partial(self._find, model, lineage, lenient=lenient)
+        find = partial(self._passing if lenient else self._have, model, lineage)
         while numbers and (limit is None or len(found) < limit):
             size = len(numbers) if limit is None else limit - len(found)
             found.extend(commit for commit in each(find, numbers[:size]) if commit is not None)
@@ -226,7 +237,7 @@ class CommitLog:
             if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
                 raise UnknownVersion(model, commit.version - 1)
         try:
-            self._objects.create_json(_path(model, commit.lineage, commit.version), commit.to_dict())
+            self._objects.create_json(record_path(model, commit.lineage, commit.version), commit.to_dict())
         except AlreadyExists:
             raise Conflict(model, commit.version) from None
 
@@ -234,7 +245,7 @@ class CommitLog:
         """Write the whole log of a model that is about to be (`Models.restore`); raises AlreadyExists."""
         for commit in commits:
             assert commit.lineage == model.lineage, "a log is of one lineage"
-            self._objects.create_json(_path(model.name, model.lineage, commit.version), commit.to_dict())
+            self._objects.create_json(record_path(model.name, model.lineage, commit.version), commit.to_dict())
 
     def _lineage(self, model: str) -> str:
         try:
@@ -285,31 +296,47 @@ class CommitLog:
                 raise
             return last
 
-    def _find(self, model: str, lineage: str, version: int, lenient: bool = False) -> Commit | None:
-        """A version; None when it is not there, and, if `lenient`, when its record cannot be read."""
+    def _find(self, model: str, lineage: str, version: int) -> Commit | None:
+        """A version; None when it is not there."""
         if not 0 <= version < 10**8:
             return None
-        path = _path(model, lineage, version)
+        path = record_path(model, lineage, version)
         try:
-            commit = _decode(path, self._objects.get_json(path))
-            if (commit.version, commit.lineage) != (version, lineage):
-                raise Damaged(path, "it is the commit of another place")
+            return _decode(path, self._objects.get_json(path), version, lineage)
         except NotFound:
             return None
-        except Unreadable as error:
-            if not lenient:
-                raise
-            log.error("version %d of model %s is passed over: %s", version, model, error)
-            return None
+
+    def _have(self, model: str, lineage: str, version: int) -> Commit:
+        """A version that is there, or was."""
+        commit = self._find(model, lineage, version)
+        if commit is None:
+            raise _missing(model, lineage, version)
         return commit
 
+    def _passing(self, model: str, lineage: str, version: int) -> Commit | None:
+        """A version; None also when its record cannot be read."""
+        try:
+            return self._find(model, lineage, version)
+        except Unreadable as error:
+            log.error("version %d of model %s is passed over: %s", version, model, error)
+            return None
 
-def _decode(path: str, document: Mapping[str, Any]) -> Commit:
+
+def _missing(model: str, lineage: str, version: int) -> NotFound:
+    path = record_path(model, lineage, version)
+    return NotFound(f"The object {path} is missing; it is version {version}, and there are later ones.", path)
+
+
+def _decode(path: str, document: Mapping[str, Any], version: int, lineage: str) -> Commit:
     try:
-        return Commit.from_dict(document)
+        commit = Commit.from_dict(document)
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"it is no commit ({error})") from error
+    if (commit.version, commit.lineage) != (version, lineage):
+        raise Damaged(path, "it is the commit of another place")
+    return commit
 
 
-def _path(model: str, lineage: str, version: int) -> str:
+def record_path(model: str, lineage: str, version: int) -> str:
+    """The object that is the commit of a version."""
     return f"models/{model}/log/{lineage}/{version:08d}.json"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from vault.errors import AlreadyExists, UnknownModel
+from vault.errors import AlreadyExists, NotFound, UnknownModel
 from vault.log import Commit, CommitLog
 from vault.models import Models
 from vault.objects import CONDEMNED, STALE_MARK, Objects
@@ -20,8 +21,8 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
 
     Raises
     ------
-    Unreadable
-        A model or a commit cannot be read, so what it names is not known; nothing is removed then.
+    Unreadable, NotFound
+        A model or a commit cannot be read, or is missing, so what it names is not known; nothing is removed then.
     """
     models = Models(objects)
     log = CommitLog(objects, models)
@@ -32,7 +33,7 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     named = {
         f"blobs/{sha}"
         for model in objects.list_folders("models")
-        for commit in _commits(log, model)
+        for commit in _commits(log, models, model)
         for sha in _hashes(commit)
     }
     oldest = datetime.now(UTC) - grace
@@ -67,11 +68,14 @@ def _remove_stale_marks(objects: Objects) -> None:
             objects.delete(mark)
 
 
-def _commits(log: CommitLog, model: str) -> list[Commit]:
+def _commits(log: CommitLog, models: Models, model: str) -> list[Commit]:
     try:
         return log.list(model)
-    except UnknownModel:
-        return []
+    except NotFound:
+        with suppress(UnknownModel):
+            models.get(model)
+            raise
+        return []  # deleted, perhaps a moment ago
 
 
 def _hashes(commit: Commit) -> Iterator[str]:

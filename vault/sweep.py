@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from vault.errors import UnknownJob, Unreadable
+from vault.errors import NotFound, UnknownJob, Unreadable
 from vault.idempotency import FOLDER as ANSWERS
 from vault.index import JobIndex
 from vault.jobids import inverted, is_job_id
@@ -183,7 +183,7 @@ class Sweep:
     def _remove_blobs(self) -> list[str]:
         try:
             return remove_orphans(self._objects, self._ages.blobs, self._dry_run)
-        except Unreadable as error:
+        except (Unreadable, NotFound) as error:
             # What it names is not known.
             log.error("no blob is swept: %s", error)
             return []

@@ -15,7 +15,7 @@ from vault.bundle import BundleReader, BundleWriter
 from vault.documents import seal
 from vault.errors import Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
 from vault.examiner import Examiner, blobs_of, check_order
-from vault.log import Commit, CommitLog
+from vault.log import Commit, CommitLog, record_path
 from vault.models import Model, Models, is_model_name
 from vault.objects import Objects
 
@@ -51,10 +51,7 @@ def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
     commits = CommitLog(objects, models).list(name)
     records = {_MODEL: seal({key: getattr(model, key) for key in ("definition", "format_version", "created_at")})}
     for number, commit in enumerate(commits):
-        path = f"models/{name}/log/{model.lineage}/{number:08d}.json"
-        if commit.version != number:
-            raise Damaged(path, "it is missing, and there are later versions")
-        check_order(path, commit)
+        check_order(record_path(name, model.lineage, number), commit)
         records[_log_member(number)] = seal(_portable(commit))
     shas = sorted({sha for commit in commits for sha in blobs_of(commit)})
     members = {member: (len(data), hashlib.sha256(data).hexdigest()) for member, data in records.items()}

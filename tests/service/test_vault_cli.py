@@ -114,6 +114,8 @@ def test_gaps_strange_parents_and_answers_that_changed_are_found(store: Path, re
     second.unlink()
     _, found = check(store)
     assert [problem["code"] for problem in found["problems"]] == ["gap"]
+    refused = run("export", MODEL, store.parent / "file", "--store", store)
+    assert (refused.exit_code, str(second.relative_to(store)) in refused.stderr) == (1, True)
     commit = json.loads(whole)
     for field in ("seal", "writer"):
         del commit[field]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.vault.races import race
-from vault.errors import Conflict, Damaged, UnknownModel, UnknownVersion
+from vault.errors import Conflict, Damaged, NotFound, UnknownModel, UnknownVersion
 from vault.log import Commit
 from vault.models import Model
 from vault.settings import VaultSettings
@@ -162,6 +162,19 @@ def test_a_damaged_commit_is_named(vault: Vault) -> None:
         with pytest.raises(Damaged, match=path):
             vault.log.read("lines", 1)
     assert vault.log.read("lines", 0) == commits[0]
+
+
+def test_a_commit_that_is_missing_among_others_is_named(vault: Vault) -> None:
+    commits = publish(vault, "lines", 2)
+    path = f"models/lines/log/{commits[0].lineage}/00000001.json"
+    vault.objects.delete(path)
+    for call in (lambda: vault.log.read("lines", 1), lambda: vault.log.list("lines")):
+        with pytest.raises(NotFound, match=path) as missing:
+            call()
+        assert (missing.value.path, missing.value.code) == (path, "not_found")
+    assert vault.log.list("lines", lenient=True) == [commits[0], commits[2]]
+    with Vault.connect(vault.settings) as newcomer:
+        assert newcomer.log.head("lines") == commits[2]
 
 
 def test_fields_of_later_releases_are_passed_over() -> None:

@@ -114,10 +114,17 @@ def test_no_upload_goes_while_a_job_cannot_be_read(vault: Vault, tmp_path: Path)
     assert vault.objects.list("data") == [f"data/{job.data}"]
 
 
-def test_no_blob_goes_while_a_commit_cannot_be_read(vault: Vault) -> None:
+@pytest.mark.parametrize("harm", ["damaged", "missing"])
+def test_no_blob_goes_while_a_commit_cannot_be_read(vault: Vault, harm: str) -> None:
     model = vault.models.create("lines", {})
-    vault.log.append("lines", Commit.first(model, engrams=(vault.objects.put_blob(b"1"),)))
-    vault.objects.put(f"models/lines/log/{model.lineage}/{0:08d}.json", b"{")
+    first = Commit.first(model, engrams=(vault.objects.put_blob(b"1"),))
+    vault.log.append("lines", first)
+    vault.log.append("lines", first.following("activate", engrams=()))
+    path = f"models/lines/log/{model.lineage}/{0:08d}.json"
+    if harm == "damaged":
+        vault.objects.put(path, b"{")
+    else:
+        vault.objects.delete(path)
     assert Vault.connect(vault.settings).sweep(NONE).blobs == []
     assert len(vault.objects.list("blobs")) == 1
 
