@@ -22,8 +22,8 @@ from service.headers import AnswerHeaders
 from service.idempotency import Idempotency
 from service.images import Decoder
 from service.inference import Inference
+from service.inspection import Inspection
 from service.keyring import Keyring
-from service.learnable import Learnable
 from service.live import LiveModels
 from service.metrics import Metrics
 from service.novelty import Novelty
@@ -95,7 +95,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     waker = Waker(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
     watching = Novelty(live, vault.novelty, metrics)
-    learnable = Learnable(live.models, vault.objects)
+    inspection = Inspection(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, watching)
     keyring = Keyring(vault.keys, settings.key_seconds)
@@ -105,7 +105,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         vault=vault,
         metrics=metrics,
         live=live,
-        learnable=learnable,
+        inspection=inspection,
         inference=inference,
         novelty=watching,
         decoder=Decoder(decoding, image_limits(settings), metrics),
@@ -120,11 +120,11 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     runtime.draining.install()
     keyring.start()
     live.start()
-    learnable.start()
+    inspection.start()
     watching.start()
     backlog.start()
     metrics.room.set(settings.queue_images)
-    metrics.troubled.set_function(lambda: len(live.troubled() | learnable.troubled()))
+    metrics.troubled.set_function(lambda: len(live.troubled() | inspection.troubled()))
     metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
     try:
         yield runtime
@@ -133,7 +133,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         runtime.draining.uninstall()
         await backlog.close()
         await watching.close()
-        await learnable.close()
+        await inspection.close()
         await live.close()
         await keyring.close()
         await quotas.close()

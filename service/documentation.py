@@ -49,6 +49,7 @@ _WHY: Mapping[int, str] = {
     421: "Without a key, requests must be meant for a host of this service.",
     422: "What was sent does not fit, or has a query parameter that is not known here.",
     429: "The key has used up a limit.",
+    500: "Something stored is damaged or missing; `object` names it.",
     503: "There is no room, or something that is needed cannot be reached.",
 }
 _HEADERS: Mapping[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
@@ -60,7 +61,7 @@ def refusals(path: str, methods: frozenset[str], *, guarded: bool) -> set[int]:
     if guarded:
         found |= {401, 403, 421, 429, 503}
     if path.startswith(VERSIONED):
-        found.add(422)  # a query parameter may be unknown
+        found |= {422, 500}  # a query parameter may be unknown, and what is stored harmed
     if "{" in path:
         found.add(404)
     if methods & _BODIES:

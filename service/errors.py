@@ -298,7 +298,10 @@ def describe(error: Exception) -> dict[str, Any]:
         return problem(500, "internal_error", "Something went wrong here; it has been logged.")
     code = getattr(error, "code", "internal_error")
     if status == 500:
-        # What is damaged is for the log: paths and hashes mean nothing to the client.
+        harmed = getattr(error, "path", None)
+        if isinstance(error, store.Unreadable | store.NotFound) and harmed is not None:
+            return problem(500, code, told(error), object=harmed)
+        # What else is wrong inside is for the log: it means nothing to the client.
         return problem(500, code, "Something stored is damaged or inconsistent; it has been logged.")
     extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
     return problem(status, code, told(error) or code.replace("_", " "), **extra)

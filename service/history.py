@@ -146,7 +146,14 @@ def _overrule(vault: Vault, name: str, target: Commit, claim: Claim | None) -> t
 
 
 def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
-    """The version that brought `task` as `head` has it; None when `head` does not have it."""
+    """The version that brought `task` as `head` has it; None when `head` does not have it.
+
+    Raises
+    ------
+    UnknownModel
+    Unreadable, NotFound
+        The record of that version cannot be read, or is missing.
+    """
     entry = next((one for one in head.tasks if one["name"] == task), None)
     if entry is None:
         return None
@@ -156,6 +163,7 @@ def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
             if commit.kind == "learn" and commit.task == task and commit.tasks[-1] == entry:
                 return commit
         after = page[-1].version
+    vault.log.list(name)  # names the record that was passed over
     return None
 
 

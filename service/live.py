@@ -204,6 +204,8 @@ class LiveModels:
         Raises
         ------
         UnknownModel, UnknownVersion, ModelUnavailable
+        Unreadable, NotFound
+            Something of that version is damaged or missing.
         """
         live = await self.get(name)
         if version == live.version:

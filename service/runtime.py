@@ -14,7 +14,7 @@ from service.draining import Draining
 from service.idempotency import Idempotency
 from service.images import Decoder
 from service.inference import Inference
-from service.learnable import Learnable
+from service.inspection import Inspection
 from service.live import LiveModels
 from service.metrics import Metrics
 from service.novelty import Novelty
@@ -37,7 +37,7 @@ class Runtime:
     vault: Vault
     metrics: Metrics
     live: LiveModels
-    learnable: Learnable
+    inspection: Inspection
     inference: Inference
     novelty: Novelty
     decoder: Decoder

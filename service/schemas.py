@@ -109,10 +109,12 @@ class ProblemDocument(BaseModel):
     """Stable; for programs."""
     request_id: str | None = None
     errors: list[Finding] | None = None
+    object: str | None = None
+    """What is damaged or missing in the store, where that is to blame (500)."""
 
 
 class ProblemAnswer(BaseModel):
-    """What keeps the newest version out of service, or from being learned on."""
+    """What keeps the newest version out of service or from being learned on, or an older one from being had."""
 
     code: str
     detail: str
@@ -132,7 +134,8 @@ class ModelAnswer(BaseModel):
     exact: bool
     """Whether what a task answers, when it is given, can never change again; else certificates measure how much did."""
     problems: list[ProblemAnswer]
-    """Why a newer version than `version` does not answer, or why this one cannot be learned on; empty when it can."""
+    """Why a newer version than `version` does not answer, why this one cannot be learned on, which older ones cannot be
+    had; empty when nothing is wrong."""
     created_at: str
 
 

@@ -28,7 +28,7 @@ router = APIRouter(tags=["models"], route_class=Door)
 
 
 def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
-    """One model as JSON, with what keeps its newest version out of service, or from being learned on."""
+    """One model as JSON, with what keeps its versions out of service, from being learned on, or from being had."""
     memory = loaded.memory
     return {
         "name": loaded.name,
@@ -45,7 +45,7 @@ def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
 
 async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
     loaded = await parts.live.get(name)
-    return answer(loaded, parts.live.problems(name) + parts.learnable.problems(name))
+    return answer(loaded, parts.live.problems(name) + parts.inspection.problems(name))
 
 
 @router.post("/v1/models", status_code=201, response_model=ModelAnswer)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import learnable, live
+from service import inspection, live
 from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import MODEL, learn
@@ -85,7 +85,7 @@ def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
 def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
     learned_settings: ServiceSettings, store: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learnable, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(inspection, "_RETRY_SECONDS", 0.2)
     kept = json.loads(head(store).read_text())["kept"]
     assert len(kept) == 2
     blob = store / "blobs" / kept[0]
@@ -109,7 +109,7 @@ def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
 def test_what_learning_needs_is_read_once_and_again_after_a_day(
     learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learnable, "_PASS_SECONDS", 0.01)
+    monkeypatch.setattr(inspection, "_PASS_SECONDS", 0.01)
     read: list[str] = []
     original = Objects.get_blob
 
@@ -128,7 +128,7 @@ def test_what_learning_needs_is_read_once_and_again_after_a_day(
         flip(store / "blobs" / kept[1])
         time.sleep(0.3)
         assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
-        monkeypatch.setattr(learnable, "_AGAIN_SECONDS", 0.1)
+        monkeypatch.setattr(inspection, "_AGAIN_SECONDS", 0.1)
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
         assert told(service)["object"] == f"blobs/{kept[1]}"
 
@@ -152,9 +152,87 @@ def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
         done = service.client.post(f"/v1/models/{MODEL}/versions/1/activate")
         assert (done.status_code, done.json()["version"], done.json()["parent"]) == (201, 3, 2)
         wait_until(lambda: version(service) == 3)
-        assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
+        # It is lost as an older version, which is no emergency.
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        assert "neither asked for nor activated" in told(service)["detail"]
+        assert (told(service)["version"], told(service)["object"]) == (2, str(record.relative_to(store)))
+        assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
         learn(service.vault, "high", (8, 9))
         wait_until(lambda: version(service) == 4)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "deleted"])
+def test_an_older_commit_that_is_harmed_is_named_and_the_others_are_served(
+    learned_settings: ServiceSettings, store: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "_RETRY_SECONDS", 0.2)
+    record = head(store).with_name("00000001.json")
+    name = str(record.relative_to(store))
+    whole = flip(record)
+    if harm == "deleted":
+        record.unlink()
+    code = "damaged" if harm == "flipped" else "not_found"
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        problem = told(service)
+        assert (problem["code"], problem["version"], problem["object"]) == (code, 1, name)
+        assert "neither asked for nor activated" in problem["detail"]
+        assert version(service) == 2
+        assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
+
+        versions = f"/v1/models/{MODEL}/versions"
+        for method, path in (
+            ("POST", f"{PREDICT}?version=1"),
+            ("GET", f"{versions}/1"),
+            ("GET", f"{versions}/1/certificate"),
+            ("POST", f"{versions}/1/activate"),
+            ("GET", f"/v1/models/{MODEL}/tasks/low"),
+        ):
+            answer = service.client.request(method, path, content=png(0, 100), headers=PNG)
+            assert (answer.status_code, answer.json()["code"], answer.json().get("object")) == (500, code, name), path
+            assert name in answer.json()["detail"]
+        listed = service.client.get(versions).json()["versions"]
+        assert [one["version"] for one in listed] == [2, 0]
+        beyond = service.client.get(f"{versions}/3")
+        assert (beyond.status_code, beyond.json()["code"]) == (404, "unknown_version")
+
+        found = service.client.get("/metrics").text.partition('backend="store",kind="damaged"} ')[2][:4]
+        time.sleep(1.0)
+        again = service.client.get("/metrics").text.partition('backend="store",kind="damaged"} ')[2][:4]
+        assert found == again, "it is not found damaged again and again"
+        record.write_bytes(whole)
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] == [])
+        answer = service.client.post(f"{PREDICT}?version=1", content=png(0, 100), headers=PNG)
+        assert (answer.status_code, answer.json()["version"]) == (200, 1)
+
+
+def test_a_commit_that_is_harmed_while_its_version_answers_is_named(
+    learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "_AGAIN_SECONDS", 0.2)
+    with running(learned_settings) as service:
+        wait_until(lambda: version(service) == 2)
+        flip(head(store))
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        problem = told(service)
+        assert (problem["version"], problem["object"]) == (2, str(head(store).relative_to(store)))
+        assert "cannot be learned on" in problem["detail"]
+        assert version(service) == 2
+        assert "engram_troubled_models 1.0" in service.client.get("/metrics").text
+
+
+def test_versions_of_a_model_that_was_deleted_are_no_problem(
+    learned_settings: ServiceSettings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_AGAIN_SECONDS", "_PASS_SECONDS"):
+        monkeypatch.setattr(inspection, name, 0.0)
+    # So that what was deleted is looked at before it is known that it was.
+    patient = learned_settings.model_copy(update={"poll_seconds": 5.0})
+    with running(patient) as service:
+        wait_until(lambda: version(service) == 2)
+        service.vault.models.delete(MODEL)
+        time.sleep(0.5)
+    assert [line.getMessage() for line in caplog.records if "neither asked for" in line.getMessage()] == []
 
 
 def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(

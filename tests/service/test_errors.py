@@ -93,7 +93,7 @@ def ask(app: FastAPI, method: str = "GET", path: str = "/", **options: object) -
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("secret"), learner.DamagedSnapshot("secret"), store.Damaged("secret", "x")]
+    "error", [ZeroDivisionError("secret"), learner.DamagedSnapshot("secret"), store.InvalidPath("secret")]
 )
 def test_what_is_not_the_clients_business_is_not_told(error: Exception) -> None:
     response = ask(app_that_raises(error))
@@ -101,6 +101,21 @@ def test_what_is_not_the_clients_business_is_not_told(error: Exception) -> None:
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "secret" not in response.text
     assert response.json()["code"] == getattr(error, "code", "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (store.Damaged("blobs/00ff", "it is not what was stored"), "damaged"),
+        (store.UnsupportedFormat("blobs/00ff", "it is of format 2"), "unsupported_format"),
+        (store.NotFound("There is no object blobs/00ff.", "blobs/00ff"), "not_found"),
+    ],
+)
+def test_what_is_harmed_in_the_store_is_named(error: Exception, code: str) -> None:
+    response = ask(app_that_raises(error))
+    body = response.json()
+    assert (response.status_code, body["code"], body["object"]) == (500, code, "blobs/00ff")
+    assert body["detail"] == str(error)
 
 
 @pytest.mark.parametrize(
