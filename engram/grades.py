@@ -11,6 +11,9 @@ from torch import Tensor
 GRADES = 1024
 """Held-out values kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
 
+_LEAST = 1e-3
+"""Standard deviation that is taken at least: images that are all alike do not make the next one a stranger."""
+
 
 @dataclass(frozen=True)
 class Grades:
@@ -27,7 +30,7 @@ class Grades:
     def of(cls, values: Tensor) -> Self:
         """Of values (M,)."""
         steps = torch.linspace(0, 1, min(GRADES, len(values)), dtype=torch.float64)
-        scale = values.std(unbiased=False).clamp_min(1e-3)
+        scale = values.std(unbiased=False).clamp_min(_LEAST)
         return cls(values.mean(), scale, torch.quantile(values.double(), steps).float())
 
     def standardised(self, values: Tensor) -> Tensor:
@@ -47,6 +50,22 @@ class Grades:
         farthest = _log_tail(self.standardised(self.values[-1]), count)
         beyond = (_log_tail(self.standardised(values), count) - farthest).clamp_max(0).exp()
         return torch.where(values > self.values[-1], counted * beyond, counted)
+
+
+def beside_others(values: Tensor) -> Tensor:
+    """Values (M,), each in standard deviations of all the others from the mean of these.
+
+    So a held-out image looks as one more image will: it has no part in what it is compared with. Standardised beside
+    itself it would look less unusual than it is, and every later image more so; of a dozen held out that is much.
+    """
+    count, given = len(values), values.double()
+    if count < 2:
+        return torch.zeros_like(values)
+    centred = given - given.mean()
+    mean = -centred / (count - 1)  # of the others
+    square = (centred.square().sum() - centred.square()) / (count - 1)
+    scale = (square - mean.square()).clamp_min(0).sqrt().clamp_min(_LEAST)
+    return ((centred - mean) / scale).float()
 
 
 def _log_tail(values: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.grades import Grades
+from engram.grades import Grades, beside_others
 
 BEYOND = 0.1
 """How much oftener than its p-value says a known image may be called unknown for its density alone."""
@@ -30,16 +30,17 @@ class Usual:
 
     @classmethod
     def of(cls, density: Tensor, scatter: Tensor) -> Self:
-        """From held-out images: the deviates of the density (M,), and those of the scatter (M,)."""
-        scattered = Grades.of(scatter)
-        return cls(scattered, Grades.of(_together(density, scattered.standardised(scatter))))
+        """From held-out images: the density (M,), in any unit, and the scatter (M,)."""
+        return cls(Grades.of(scatter), Grades.of(_together(beside_others(density), beside_others(scatter))))
 
     def p_value(self, density: Tensor, scatter: Tensor, alone: Tensor) -> Tensor:
         """(B,): the conformal p-value of both together.
 
         Parameters
         ----------
-        density, scatter
+        density
+            (B,): in standard deviations from what the held-out images show.
+        scatter
             (B,): as for `of`.
         alone
             (B,): the density's own p-value. A tenth as small, it decides alone: scores of what is far from all that

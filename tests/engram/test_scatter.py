@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engram.grades import Grades
+from engram.grades import Grades, beside_others
 from engram.scatter import Scatter
 from engram.sums import Sums, System
 from engram.usual import Usual
@@ -78,6 +78,35 @@ def test_p_values_are_uniform_and_go_on_falling_beyond_what_was_held_out() -> No
     far = grades.p_value(torch.tensor([2.0, 4.0, 6.0, 8.0]))
     assert (far.diff() < 0).all()
     assert 0 < float(far[-1]) < 1e-6
+
+
+@pytest.mark.parametrize("count", [2, 3, 12, 500])
+def test_a_value_is_compared_with_the_others_only(count: int) -> None:
+    values = 7 + 3 * torch.randn(count, generator=torch.Generator().manual_seed(count))
+    expected = []
+    for index in range(count):
+        others = torch.cat([values[:index], values[index + 1 :]]).double()
+        expected.append((float(values[index]) - float(others.mean())) / max(1e-3, float(others.std(unbiased=False))))
+    assert beside_others(values).tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_values_that_are_alike_are_not_unusual() -> None:
+    assert beside_others(torch.full((9,), 4.0)).tolist() == [0.0] * 9
+    assert beside_others(torch.tensor([4.0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("count", [8, 12, 20, 50])
+def test_few_held_out_images_do_not_make_known_ones_strangers(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    p_values = []
+    for _ in range(400):
+        density, scatter = torch.randn(2, count, generator=generator)
+        more = torch.randn(2, 100, generator=generator)
+        deviates = Grades.of(density).standardised(more[0])
+        p_values.append(Usual.of(density, scatter).p_value(deviates, more[1], torch.ones(100)))
+    found = torch.cat(p_values)
+    for level in (0.05, 0.1):
+        assert float((found <= level).double().mean()) <= level
 
 
 def test_an_image_is_unusual_by_either_kind_of_evidence() -> None:
