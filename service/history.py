@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
 from service.errors import CertificateMissing, EmptyVersion
-from vault.errors import Conflict, ModelExists, UnknownModel, Unreadable
+from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.idempotency import Claim
 from vault.log import Commit
 from vault.vault import Vault
@@ -25,8 +26,15 @@ _EMPTIES = (
 )
 
 
-def create(vault: Vault, name: str, definition: Definition) -> None:
+def create(vault: Vault, name: str, definition: Definition, claim: Claim | None = None) -> bool:
     """Make a model and its version 0; one that is there with the same definition is left as it is.
+
+    Returns whether this request made it: now or, where it has a claim, before it was made again.
+
+    Parameters
+    ----------
+    claim
+        The request that asks.
 
     Raises
     ------
@@ -41,11 +49,12 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
         if _defined(model.definition) != definition:
             raise
     if vault.log.head(name) is not None:
-        return
+        return _made_by(vault, name, claim)
     parts = snapshot.dump(memory)
     put = vault.objects.put_blob
     first = Commit.first(
         model,
+        request=claim.id if claim else None,
         engrams=tuple(put(data) for data in parts.engrams),
         recogniser=put(parts.recogniser),
         kept=tuple(put(data) for data in parts.kept),
@@ -53,9 +62,17 @@ def create(vault: Vault, name: str, definition: Definition) -> None:
     )
     try:
         vault.log.append(name, first)
-    except Conflict:
-        return  # another replica was asked the same
+    except Conflict:  # another replica was asked the same
+        return _made_by(vault, name, claim)
     vault.events.publish_version(name, 0)
+    return True
+
+
+def _made_by(vault: Vault, name: str, claim: Claim | None) -> bool:
+    """Whether the request of `claim` made the model; no, where that cannot be told any more."""
+    with suppress(NotFound, Unreadable):
+        return claim is not None and vault.log.read(name, 0).request == claim.id
+    return False
 
 
 def _defined(stored: Mapping[str, Any]) -> Definition | None:

@@ -48,15 +48,24 @@ async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
     return answer(loaded, parts.live.problems(name) + parts.inspection.problems(name))
 
 
-@router.post("/v1/models", status_code=201, response_model=ModelAnswer)
+@router.post(
+    "/v1/models",
+    status_code=201,
+    response_model=ModelAnswer,
+    responses={200: {"model": ModelAnswer, "description": "There is this very model already; nothing was made."}},
+)
 @needs("admin", 409)
 async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -> Response:
-    """Make a model; asking for the same one again answers with it, for another of this name is refused."""
+    """Make a model; asking for one that is there answers with it, for another of its name is refused.
 
-    async def run(_: Claim | None) -> Response:
-        await to_thread.run_sync(history.create, parts.vault, body.name, body.definition())
+    The status tells the two apart. A request that is made again under its `Idempotency-Key` is answered 201 again.
+    """
+
+    async def run(claim: Claim | None) -> Response:
+        made = await to_thread.run_sync(history.create, parts.vault, body.name, body.definition(), claim)
         await parts.live.refresh(body.name)
-        return JSONResponse(await _answer(parts, body.name), 201, headers={"Location": f"/v1/models/{body.name}"})
+        where = f"/v1/models/{body.name}"
+        return JSONResponse(await _answer(parts, body.name), 201 if made else 200, headers={"Location": where})
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.schemas import ModelRequest
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import QUICK, SMALL_MODEL, archive
@@ -105,6 +106,43 @@ def test_a_model_made_again_is_answered_as_the_first_time(service: Service) -> N
     service.client.patch("/v1/models/new", json={"budget": 20.0}).raise_for_status()
     assert same(first, create())
     assert create(width=0.5).json()["code"] == "idempotency_key_reused"
+
+
+def test_only_the_request_that_made_a_model_is_told_so(service: Service) -> None:
+    def create(key: str | None = None) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return service.client.post("/v1/models", json={"name": "new", **SMALL_MODEL}, headers=headers)
+
+    first = create("maker")
+    assert first.status_code == 201
+    forget_answer(service)
+    assert (create().status_code, create("another").status_code) == (200, 200)
+    again = create("maker")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert same(again, create("maker"))
+
+
+def test_a_request_killed_half_way_through_a_model_has_made_it_when_it_is_done(service: Service) -> None:
+    definition = ModelRequest.model_validate({"name": "new", **SMALL_MODEL}).definition()
+    service.vault.models.create("new", definition.model_dump(mode="json"))
+    body = {"name": "new", **SMALL_MODEL}
+    made = service.client.post("/v1/models", json=body, headers={"Idempotency-Key": "k"})
+    assert (made.status_code, made.json()["version"]) == (201, 0)
+    forget_answer(service)
+    again = service.client.post("/v1/models", json=body, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()) == (201, made.json())
+
+
+def test_of_many_who_ask_for_a_model_at_once_one_has_made_it(service: Service) -> None:
+    assert service.client.post("/v1/models", json={}).status_code == 422  # so that the route is made
+
+    def create(number: int) -> httpx.Response:
+        headers = {"Idempotency-Key": f"k{number}"} if number % 2 else {}
+        return service.client.post("/v1/models", json={"name": "new", **SMALL_MODEL}, headers=headers)
+
+    answers = race(8, create)
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({answer.content for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä", "tab\tkey"])

@@ -19,7 +19,8 @@ def test_a_model_is_created_once(empty: Service) -> None:
     assert model["input"] == {"channels": 1, "height": 8, "width": 8, "convert": False}
     assert all(layer["free"] == layer["units"] > 0 for layer in model["capacity"])
     again = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL})
-    assert (again.status_code, again.json()) == (201, model)
+    assert (again.status_code, again.json()) == (200, model)
+    assert again.headers["Location"] == "/v1/models/m"
     other = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL, "width": 0.5})
     assert (other.status_code, other.json()["code"]) == (409, "model_exists")
     assert empty.client.get("/v1/models/m").json() == model
