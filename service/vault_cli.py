@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,13 +47,27 @@ def opened(data: Path | None, store: str | None, *, make: bool = False) -> Itera
     if folder is not None and not make and not folder.is_dir():
         raise typer.BadParameter(f"There is no store at {folder}.")
     try:
-        yield Objects.connect(settings)
+        with _removed_unless_used(folder) if folder is not None and make else nullcontext():
+            yield Objects.connect(settings)
     except VaultError as error:
         typer.echo(f"{error} ({error.code})", err=True)
         raise typer.Exit(1) from error
     except OSError as error:
         typer.echo(f"{error.filename or 'The file'}: {error.strerror or error}.", err=True)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def _removed_unless_used(folder: Path) -> Iterator[None]:
+    """Should the block fail, the folders that it made for a store, and left empty, are removed."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 @vault_app.command()

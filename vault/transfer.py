@@ -6,7 +6,8 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -44,7 +45,7 @@ def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
     Damaged, NotFound, UnsupportedFormat
         Something of the model is not whole.
     OSError
-        The file cannot be written.
+        The file cannot be written; it is named, or its folder where there is none.
     """
     models = Models(objects)
     model = models.get(name)
@@ -56,22 +57,34 @@ def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
     shas = sorted({sha for commit in commits for sha in blobs_of(commit)})
     members = {member: (len(data), hashlib.sha256(data).hexdigest()) for member, data in records.items()}
     members |= {f"blobs/{sha}": (objects.size(f"blobs/{sha}"), sha) for sha in shas}
-    handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            writer = BundleWriter(cast(BinaryIO, file), name, members)
-            for member, data in records.items():
-                writer.add(member, data)
-            for sha in shas:
-                writer.add(f"blobs/{sha}", objects.get_blob(sha))
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, destination)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with _written_whole(destination) as file:
+        writer = BundleWriter(file, name, members)
+        for member, data in records.items():
+            writer.add(member, data)
+        for sha in shas:
+            writer.add(f"blobs/{sha}", objects.get_blob(sha))
+        writer.close()
     return Transfer(name, len(commits), len(shas), sum(members[f"blobs/{sha}"][0] for sha in shas))
+
+
+@contextmanager
+def _written_whole(destination: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `destination` when the block has ended well; an OSError names that, and not the other."""
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield cast(BinaryIO, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, destination)
+        except BaseException:
+            os.unlink(partial)
+            raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(destination.parent)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(destination)) from error
 
 
 def import_model(objects: Objects, source: Path, examiner: Examiner, name: str | None = None) -> Transfer:

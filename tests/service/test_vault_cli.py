@@ -175,6 +175,36 @@ def test_what_cannot_be_done_is_told_in_a_sentence(
     assert result.stderr
 
 
+@pytest.mark.parametrize("broken", ["cut short", "no bundle", "another name"])
+def test_an_import_that_is_refused_leaves_nothing_behind(store: Path, tmp_path: Path, broken: str) -> None:
+    bundle = tmp_path / "digits.engram"
+    assert run("export", MODEL, bundle, "--store", store).exit_code == 0
+    whole = bundle.read_bytes()
+    bundle.write_bytes({"cut short": whole[:-5000], "no bundle": b"{}", "another name": whole}[broken])
+    name = "No Name" if broken == "another name" else "twin"
+    for there in (tmp_path / "new", tmp_path / "empty"):
+        before = set(tmp_path.rglob("*"))
+        result = run("import", bundle, "--store", there / "below" / "store", "--name", name)
+        assert (result.exit_code, len(result.stderr.strip().splitlines())) == (1, 1)
+        assert result.stderr.strip().endswith(("(invalid_bundle)", "(damaged)", "(invalid_name)"))
+        assert set(tmp_path.rglob("*")) == before
+        (tmp_path / "empty" / "below" / "store").mkdir(parents=True, exist_ok=True)  # which stays
+    before = set(store.rglob("*"))
+    assert run("import", bundle, "--store", store, "--name", name).exit_code == 1
+    assert set(store.rglob("*")) == before
+
+
+def test_an_export_that_cannot_be_written_names_what_was_asked_for(store: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    nowhere = tmp_path / "nowhere"
+    result = run("export", MODEL, nowhere / "digits.engram", "--store", store)
+    assert (result.exit_code, result.stderr) == (1, f"{nowhere}: No such file or directory.\n")
+    (folder := tmp_path / "folder").mkdir()
+    result = run("export", MODEL, folder, "--store", store, "--force")
+    assert (result.exit_code, result.stderr) == (1, f"{folder}: Is a directory.\n")
+    assert set(tmp_path.rglob("*")) == before | {folder}
+
+
 def test_a_model_comes_over_whole(store: Path, tmp_path: Path, settings: ServiceSettings) -> None:
     bundle, target = tmp_path / "digits.engram", tmp_path / "elsewhere"
     done = json.loads(run("export", MODEL, bundle, "--store", store, "--json").stdout)
