@@ -76,5 +76,7 @@ def test_what_cannot_be_made_or_ended_is_said_in_a_sentence(tmp_path: Path) -> N
         done = engram("keys", *words, "--data", str(tmp_path))
         assert (done.returncode, done.stdout) == (1, "")
         assert len(done.stderr.strip().splitlines()) == 1
+        assert os.listdir(tmp_path) == (["store"] if words[0] == "revoke" else [])  # which is made for good keys only
+        (tmp_path / "store").mkdir(exist_ok=True)
     for wrong in (("--scope", "root"), ("--scope", "admin", "--expires", "soon"), ("--scope", "learn", "--rate", "0")):
         assert engram("keys", "create", "x", *wrong, "--data", str(tmp_path)).returncode == 2
