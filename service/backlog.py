@@ -7,6 +7,8 @@ import contextlib
 import logging
 import math
 
+from anyio import CapacityLimiter, to_thread
+
 from service.metrics import Metrics
 from vault import backlog
 from vault.errors import VaultError
@@ -24,6 +26,8 @@ class BacklogWatch:
         self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
         self._failing = False
+        # Of its own: requests may wait for a storage that hangs in all of the common ones.
+        self._alone = CapacityLimiter(1)
 
     def start(self) -> None:
         """Begin to look; to be called inside the event loop."""
@@ -43,7 +47,9 @@ class BacklogWatch:
 
     async def _look(self) -> None:
         try:
-            now = await asyncio.to_thread(backlog.read, self._vault.objects, self._vault.leases)
+            now = await to_thread.run_sync(
+                backlog.read, self._vault.objects, self._vault.leases, limiter=self._alone, abandon_on_cancel=True
+            )
         except VaultError as error:
             if not self._failing:
                 log.warning("how many jobs wait cannot be told: %s", error)

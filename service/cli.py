@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -99,14 +99,7 @@ def serve(
         from service.embedded import serve as run
 
         status = run(data, host, port, without_keys=without_keys)
-    from vault import traces
-
-    traces.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # All is stopped and closed by now. Python would spend seconds on taking torch apart, which whoever restarts the
-    # stack would wait for.
-    os._exit(status)
+    _end(status)
 
 
 @app.command()
@@ -122,10 +115,20 @@ def service(
     with contextlib.suppress(Stopped):
         _observe()
         status = _serve(host, port, without_keys=without_keys)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process at once: all is stopped and closed by now, but for threads that hang in the storage.
+
+    Python would wait for these, and spend seconds on taking torch apart, which whoever restarts it would wait for.
+    """
     from vault import traces
 
     traces.shutdown()
-    raise typer.Exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _serve(host: str, port: int, *, without_keys: bool) -> int:

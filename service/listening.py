@@ -6,6 +6,7 @@ import ipaddress
 import socket
 
 from service.settings import ServiceSettings
+from service.stopping import while_heeding
 from vault.errors import StoreUnavailable
 from vault.keys import Keys
 from vault.objects import Objects
@@ -25,6 +26,8 @@ def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys
     ------
     Unguarded
         Keys are required there, and the store has never had one.
+    Stopped
+        A signal came while the store was asked (`service.stopping`).
     """
     host = listening.getsockname()[0]
     if without_keys or settings.keys == "off":
@@ -32,7 +35,7 @@ def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys
     if settings.keys == "auto" and is_loopback(host):
         return settings.model_copy(update={"hosts": settings.hosts or ("localhost",)})
     try:
-        known = Keys(Objects.connect(settings)).index()
+        known = while_heeding(lambda: Keys(Objects.connect(settings)).index())
     except StoreUnavailable:
         known = {"unknown": True}  # nobody is let in before the store can be read
     if not known:

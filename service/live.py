@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ _LIST_SECONDS = 5.0
 """Between two listings of all models; new ones are told of by a notice, or met when a request names them."""
 _LOOK_SECONDS = 5.0
 """How long a request waits for a look at the log; then it is answered with what is in service."""
+_END_SECONDS = 1.0
+"""How long the threads may take to end; the process ends without waiting for what hangs."""
 _HARMED = (Unreadable, NotFound, SnapshotError)
 """What is wrong with stored bytes, and not with the way to them."""
 
@@ -149,12 +152,19 @@ class LiveModels:
         self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._listen())]
 
     async def close(self) -> None:
-        """Stop watching and let the threads end."""
+        """Stop watching and let the threads end; one that hangs in the storage is left behind."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in (self._loader, self._older_loader):
-            pool.shutdown(wait=True, cancel_futures=True)
+        pools = (self._loader, self._older_loader)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        ends = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
+        for end in ends:
+            end.start()
+        until = time.monotonic() + _END_SECONDS
+        for end in ends:
+            end.join(max(0.0, until - time.monotonic()))
 
     def current(self, name: str) -> Loaded:
         """The pair that answers now; raises UnknownModel when there is none."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_LOOK_SECONDS = 0.2
+"""Between two looks whether a signal came that was swallowed."""
 
 _came = False
 _held = 0
@@ -34,6 +42,28 @@ def stop_if_asked() -> None:
     """
     if _came:
         raise Stopped
+
+
+def while_heeding(work: Callable[[], Result]) -> Result:
+    """What `work` gives, or raises; `Stopped` if a signal comes first, however long the work takes.
+
+    A handler runs when the main thread comes back to Python, and what waits for a storage or a network inside of a
+    library does not. So the work is done in another thread, which is left behind by a signal: whoever handles `Stopped`
+    must end the process without waiting for it.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="heeded", daemon=True).start()
+    while not future.done():
+        stop_if_asked()
+        wait([future], _LOOK_SECONDS)
+    return future.result()
 
 
 @contextlib.contextmanager

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 
+from service.processes import spawn, stop
+from tests.conftest import AWS
 from tests.digits import archive, png
+from tests.promises.faulty import FaultyS3
+from tests.promises.processes import eventually, plain_environment
 from tests.promises.stack import Stack, started
 
 MODEL = "staying"
@@ -110,3 +117,31 @@ def test_no_request_fails_when_one_of_two_replicas_is_terminated(tmp_path: Path)
     assert load.failures == []
     assert load.answers[stack.replicas[1]] > 0
     assert (slow, ended) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param("0.0.0.0", id="before it listens, since it asks for keys there"),
+        pytest.param("127.0.0.1", id="while it listens"),
+    ],
+)
+def test_a_service_whose_storage_hangs_stops_all_the_same(tmp_path: Path, host: str) -> None:
+    s3 = FaultyS3("http://127.0.0.1:9")
+    s3.chances = {"hang": 1.0}
+    environment = plain_environment() | AWS
+    environment |= {"ENGRAM_STORE_URL": "s3://bucket/store", "ENGRAM_S3_ENDPOINT": s3.url, "ENGRAM_DRAIN_SECONDS": "0"}
+    command = [sys.executable, "-P", "-m", "service", "service", "--port", "0", "--host", host]
+    try:
+        with (tmp_path / "service.log").open("wb") as log:
+            service = spawn(command, environment, stdout=log.fileno(), stderr=log.fileno())
+        assert eventually(lambda: s3.seen["hang"] >= (1 if host == "0.0.0.0" else 2), 60)
+        time.sleep(0.5)
+        began = time.monotonic()
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(60) == 0
+        # Each of its questions hangs for some 20 s.
+        assert time.monotonic() - began < 4
+    finally:
+        stop(service, 1)
+        s3.close()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +11,7 @@ from service import stopping
 from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
-from service.stopping import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided
+from service.stopping import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided, while_heeding
 
 pytestmark = pytest.mark.parametrize("number", SIGNALS)
 
@@ -61,3 +63,39 @@ def test_what_is_undivided_is_finished_first(number: int) -> None:
     assert done == [number]
     with pytest.raises(Stopped):
         stop_if_asked()
+
+
+def test_what_hangs_is_left_behind(number: int) -> None:
+    stop_on_signals()
+    over = threading.Event()
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    timer.start()
+    with pytest.raises(Stopped):
+        while_heeding(lambda: over.wait(30))
+    assert not over.is_set()
+    over.set()
+    timer.join()
+
+
+def test_what_hangs_is_left_behind_for_a_signal_that_was_swallowed(number: int) -> None:
+    stop_on_signals()
+    over = threading.Event()
+
+    def swallow_and_hang() -> None:
+        stopping._came = True  # as after `swallowed`, which takes the main thread
+        over.wait(30)
+
+    with pytest.raises(Stopped):
+        while_heeding(swallow_and_hang)
+    over.set()
+
+
+def test_what_comes_of_the_work_is_passed_on(number: int) -> None:
+    stop_on_signals()
+    assert while_heeding(lambda: number) == number
+    with pytest.raises(TimeoutError, match="the work's own"):
+        while_heeding(_too_late)
+
+
+def _too_late() -> None:
+    raise TimeoutError("the work's own")
