@@ -29,14 +29,14 @@ def engram(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_keys_from_the_first_to_the_last(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
-        assert eventually(server.ready, 20)
+        assert eventually(server.ready, 60)
         assert httpx.post(f"{server.url}/v1/models", json=MODEL).status_code == 201
         made = {
             scope: engram("keys", "create", f"the {scope}", "--scope", scope, "--data", str(data))
             for scope in ("predict", "learn", "admin")
         }
         tokens = {scope: {"Authorization": f"Bearer {done.stdout.strip()}"} for scope, done in made.items()}
-        assert eventually(lambda: httpx.get(f"{server.url}/v1/models").status_code == 401, 5)
+        assert eventually(lambda: httpx.get(f"{server.url}/v1/models").status_code == 401, 30)
         asked = {who: httpx.post(f"{server.url}/v1/models", json=MODEL, headers=key) for who, key in tokens.items()}
         assert {who: answer.status_code for who, answer in asked.items()} == {
             "predict": 403,
@@ -50,7 +50,7 @@ def test_keys_from_the_first_to_the_last(tmp_path: Path) -> None:
         assert all(done.stdout.strip().split("_", 2)[2] not in listed for done in made.values())
         admin = listed.splitlines()[3].split()[0]
         assert engram("keys", "revoke", admin, "--data", str(data)).returncode == 0
-        assert eventually(lambda: httpx.get(f"{server.url}/v1/models", headers=tokens["admin"]).status_code == 401, 5)
+        assert eventually(lambda: httpx.get(f"{server.url}/v1/models", headers=tokens["admin"]).status_code == 401, 30)
         assert "revoked" in engram("keys", "list", "--data", str(data)).stdout
 
 

@@ -71,16 +71,16 @@ def left(folder: Path) -> list[str]:
 
 def test_sigterm_ends_everything_in_order(tmp_path: Path, temporary: Path) -> None:
     with serving(tmp_path / "data") as server:
-        assert eventually(server.ready, 20)
-        assert eventually(lambda: server.child("-m worker"), 5)
+        assert eventually(server.ready, 60)
+        assert eventually(lambda: server.child("-m worker"), 30)
         assert server.child("redis-server")
         family = server.family
         assert len(family) == 3, family
         assert len(left(temporary)) == 1
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(12) == 0
-        assert time.monotonic() - started < 10
+        assert server.process.wait(40) == 0
+        assert time.monotonic() - started < 20
         assert alive(family) == []
         assert left(temporary) == []
 
@@ -98,7 +98,7 @@ def test_a_job_under_way_is_given_up_quickly_and_resumed_by_the_next_serve(tmp_p
         assert eventually(lambda: httpx.get(f"{server.url}{location}").json()["phase"] == "training", 30)
         family = server.family
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(20) == 0
         assert alive(family) == []
     with serving(tmp_path / "data") as server:
         assert eventually(lambda: httpx.get(f"{server.url}{location}").json()["state"] == "succeeded", 60)
@@ -109,24 +109,24 @@ def test_a_job_under_way_is_given_up_quickly_and_resumed_by_the_next_serve(tmp_p
 def test_ctrl_c_while_starting_ends_everything_too(tmp_path: Path, temporary: Path) -> None:
     command = [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path), "--port", "0"]
     with spawn(command, plain_environment(), stdout=subprocess.PIPE) as process:
-        assert eventually(lambda: any("-m worker" in line for line in children(process.pid).values()), 20)
+        assert eventually(lambda: any("-m worker" in line for line in children(process.pid).values()), 60)
         family = children(process.pid)
         process.send_signal(signal.SIGINT)
-        process.wait(12)
-        assert eventually(lambda: alive(family) == [], 1)
+        process.wait(40)
+        assert eventually(lambda: alive(family) == [], 10)
         assert left(temporary) == []
 
 
 def test_sigkill_takes_the_children_along_and_the_folder_is_free_again(tmp_path: Path, temporary: Path) -> None:
     with serving(tmp_path / "data") as server:
-        assert eventually(lambda: server.child("-m worker"), 5)
+        assert eventually(lambda: server.child("-m worker"), 30)
         family = server.family
         server.process.kill()
-        assert eventually(lambda: alive(family) == [], 3)
+        assert eventually(lambda: alive(family) == [], 20)
         killed = left(temporary)
         assert len(killed) == 1
     with serving(tmp_path / "data") as server:
-        assert eventually(server.ready, 20)
+        assert eventually(server.ready, 60)
         assert killed[0] not in left(temporary)
 
 
@@ -145,7 +145,7 @@ def test_a_second_serve_on_the_same_folder_is_refused_with_a_sentence(tmp_path: 
         assert f"process {server.process.pid}" in second.stderr
         assert server.url in second.stderr
         assert json.loads((tmp_path / "data" / "serve.lock").read_text())["pid"] == server.process.pid
-        assert eventually(server.ready, 20)
+        assert eventually(server.ready, 60)
 
 
 def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -166,13 +166,13 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["-m worker", "redis-server"])
 def test_what_dies_is_started_again(tmp_path: Path, part: str) -> None:
     with serving(tmp_path / "data") as server:
-        assert eventually(server.ready, 20)
-        assert eventually(lambda: server.child(part), 5)
+        assert eventually(server.ready, 60)
+        assert eventually(lambda: server.child(part), 30)
         victim = server.child(part)
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
-        assert eventually(lambda: server.child(part) not in (None, victim), 5)
-        assert eventually(server.ready, 10)
+        assert eventually(lambda: server.child(part) not in (None, victim), 30)
+        assert eventually(server.ready, 40)
         answer = httpx.post(
             f"{server.url}/v1/models",
             json={"name": "after", "backbone": "mlp", "input": {"channels": 1, "height": 8, "width": 8}},

@@ -19,10 +19,10 @@ def test_no_request_fails_and_new_versions_serve_soon_on_both_replicas(stack: St
     stack.create(MODEL)
     stack.learn(MODEL, "first", (0, 1))
     with Load(stack.replicas, MODEL, png(0, 100)) as load:
-        assert eventually(partial(load.serves, 1), 20)
+        assert eventually(partial(load.serves, 1), 60)
         for number, (task, digits) in enumerate((("second", (2, 3)), ("third", (4, 5))), 2):
             assert stack.learn(MODEL, task, digits, epochs=30, patience=30)["version"] == number
-            assert eventually(partial(load.serves, number), 10)
+            assert eventually(partial(load.serves, number), 40)
     assert load.failures == []
     assert load.versions == {1, 2, 3}
     assert load.answers > 100

@@ -28,7 +28,7 @@ def test_a_crowd_is_served_or_told_to_come_back(rough_stack: Stack) -> None:
     assert crowd.refused["predict"] + crowd.refused["batch"] > 0
     assert set(learning.jobs) <= {"succeeded"}
     # Connections are given back, and what was asked for is forgotten.
-    assert eventually(lambda: look(service.pid).files <= before.files, 10)
+    assert eventually(lambda: look(service.pid).files <= before.files, 40)
     after = look(service.pid)
     assert after.threads <= before.threads + 8 + THREADS  # readers begin when there is something to read
     assert after.rss - before.rss < 200 * MIB

@@ -89,7 +89,7 @@ def test_while_s3_fails_altogether_models_answer_and_jobs_wait(faulty: Plant, s3
         assert time.monotonic() - began < 30
     done = faulty.finished(waiting.id)
     assert done["state"] == "succeeded", done
-    wait_until(lambda: faulty.version() == 2, 10)
+    wait_until(lambda: faulty.version() == 2, 60)
     faulty.assert_whole(2)
     given_back = [attempt.released for attempt in faulty.vault.jobs.attempts(waiting.id)]
     assert given_back == [True] * (len(given_back) - 1) + [False], "what the outage broke off does not count"

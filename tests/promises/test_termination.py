@@ -141,7 +141,7 @@ def test_a_service_whose_storage_hangs_stops_all_the_same(tmp_path: Path, host: 
         service.send_signal(signal.SIGTERM)
         assert service.wait(60) == 0
         # Each of its questions hangs for some 20 s.
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 12
     finally:
         stop(service, 1)
         s3.close()

@@ -165,4 +165,4 @@ def test_a_running_job_shows_its_progress(empty: Service, waiting: str) -> None:
     with_lease.release()
     began = time.monotonic()
     assert empty.client.get(f"/v1/jobs/{waiting}").json()["state"] == "queued"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5

@@ -37,7 +37,7 @@ def test_a_version_that_another_process_publishes_goes_live(service: Service) ->
     with Vault.connect(service.vault.settings) as elsewhere:
         assert version(service) == 2
         learn(elsewhere, "high", (8, 9))
-        assert wait_until(lambda: version(service) == 3, 2) < 2
+        assert wait_until(lambda: version(service) == 3, 20) < 10
         assert {predict(service, digit)["predictions"][0]["task"] for digit in (0, 2, 8)} == {"low", "mid", "high"}
 
 
@@ -47,13 +47,13 @@ def test_a_lost_notice_is_made_up_for_by_the_poll(learned_settings: ServiceSetti
         own_redis.stop()
         assert version(service) == 2
         history.activate(service.vault, MODEL, 1)
-        assert wait_until(lambda: version(service) == 3, 2) < 2
+        assert wait_until(lambda: version(service) == 3, 20) < 10
 
 
 def test_what_is_unchanged_is_shared_with_the_new_version(service: Service) -> None:
     before = service.runtime.live.current(MODEL)
     history.raise_budget(service.vault, MODEL, 20.0)
-    wait_until(lambda: service.runtime.live.current(MODEL).version == 3, 2)
+    wait_until(lambda: service.runtime.live.current(MODEL).version == 3, 20)
     after = service.runtime.live.current(MODEL)
     assert after.memory is not before.memory
     assert network_of(after.memory).stack[0] is network_of(before.memory).stack[0]
@@ -70,22 +70,22 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(service: Service,
     path.unlink() if harm == "missing" else path.write_bytes(b"something else")
     service.vault.log.append(MODEL, head.following("learn", engrams=(*head.engrams, blob)))
     service.vault.events.publish_version(MODEL, 3)
-    wait_until(lambda: 'engram_swaps_total{outcome="failed"} 1.0' in service.client.get("/metrics").text, 3)
+    wait_until(lambda: 'engram_swaps_total{outcome="failed"} 1.0' in service.client.get("/metrics").text, 20)
     assert version(service) == 2
     assert service.client.get("/readyz").status_code == 200
     history.activate(service.vault, MODEL, 2)
-    assert wait_until(lambda: version(service) == 4, 2) < 2
+    assert wait_until(lambda: version(service) == 4, 20) < 10
 
 
 def test_deleted_models_disappear_and_others_of_their_name_are_new(service: Service) -> None:
     with Vault.connect(service.vault.settings) as elsewhere:
         elsewhere.models.delete(MODEL)
-        wait_until(lambda: not service.runtime.live.models(), 2)
+        wait_until(lambda: not service.runtime.live.models(), 20)
         assert service.client.get(f"/v1/models/{MODEL}").status_code == 404
         create(elsewhere, MODEL, seed=3)
         learn(elsewhere, "mid", (4, 5))
         learn(elsewhere, "low", (6, 7))
-    wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json().get("version") == 2, 3)
+    wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json().get("version") == 2, 20)
     assert predict(service, 6)["predictions"][0]["label"] in ("digit-6", "digit-7")
 
 
@@ -99,7 +99,7 @@ def test_older_versions_are_kept_for_a_while_only(learned_settings: ServiceSetti
     with running(learned_settings.model_copy(update={"older_versions": 1})) as service:
         for wanted in (3, 4):
             history.activate(service.vault, MODEL, wanted - 2)
-        wait_until(lambda: version(service) == 4, 3)
+        wait_until(lambda: version(service) == 4, 20)
         for wanted in (1, 2, 3, 1, 4):
             assert predict(service, version=wanted)["version"] == wanted
         assert len(service.runtime.live._older) == 1
@@ -123,7 +123,7 @@ def test_no_request_fails_and_versions_only_rise_while_versions_change(service: 
     for number in range(3, 9):
         history.activate(service.vault, MODEL, 2 - number % 2)
         time.sleep(0.05)
-    wait_until(lambda: service.runtime.live.current(MODEL).version == 8, 3)
+    wait_until(lambda: service.runtime.live.current(MODEL).version == 8, 20)
     time.sleep(0.1)
     over.set()
     for client in clients:
@@ -139,5 +139,5 @@ def test_models_are_found_at_the_start(vault_settings: VaultSettings, settings: 
         for name in ("a", "b"):
             create(vault, name)
     with running(settings) as service:
-        wait_until(lambda: len(service.runtime.live.models()) == 2, 3)
+        wait_until(lambda: len(service.runtime.live.models()) == 2, 20)
         assert service.client.post("/v1/models", json={"name": "a", **SMALL_MODEL}).status_code == 200

@@ -184,7 +184,7 @@ def test_limits_go_on_in_the_replica_while_redis_is_away(
         began = time.monotonic()
         answers = [service.client.post(ASK, content=png(0, 1), headers=mine | PNG) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_nothing_is_taken_in_while_redis_is_away(
         before = [job.id for job in service.vault.jobs.list()]
         began = time.monotonic()
         refused = upload(service, "high", archive((8, 9), 4))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert (refused.status_code, refused.json()["code"]) == (503, "redis_unavailable")
         assert refused.headers["Retry-After"] == "5"
         assert [job.id for job in service.vault.jobs.list()] == before

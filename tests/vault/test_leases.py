@@ -89,19 +89,19 @@ def test_it_runs_out_and_is_lost(vault: Vault) -> None:
 
 
 def test_renewing_keeps_it(vault: Vault) -> None:
-    lease = leases(vault, 1.2).acquire("lines", "a")
+    lease = leases(vault, 2).acquire("lines", "a")
     assert lease is not None
     for _ in range(4):
-        time.sleep(0.4)
+        time.sleep(0.6)
         lease.renew()
     assert vault.leases.acquire("lines", "b") is None
 
 
 def test_the_heartbeat_keeps_it_and_gives_it_back(vault: Vault) -> None:
-    lease = leases(vault, 0.9).acquire("lines", "a")
+    lease = leases(vault, 2).acquire("lines", "a")
     assert lease is not None
     with lease:
-        time.sleep(1.5)
+        time.sleep(2.5)
         assert vault.leases.acquire("lines", "b") is None
         assert not lease.lost.is_set()
     assert vault.leases.holder("lines") is None
@@ -114,7 +114,7 @@ def test_the_heartbeat_tells_of_the_loss(vault: Vault) -> None:
     with lease.heartbeat():
         vault.redis.flushall()
         assert vault.leases.acquire("lines", "b") is not None
-        assert lease.lost.wait(2)
+        assert lease.lost.wait(20)
 
 
 def test_a_lease_that_redis_lost_is_taken_anew(vault: Vault) -> None:
@@ -138,7 +138,7 @@ def test_a_redis_restart_is_survived(own_redis: RedisServer) -> None:
             lease.renew()
         time.sleep(0.5)
         own_redis.start()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while short.holder("lines") != lease.holder:
             assert time.monotonic() < deadline
             time.sleep(0.02)

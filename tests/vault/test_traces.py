@@ -68,7 +68,7 @@ def test_spans_arrive_without_secrets() -> None:
 
 def test_a_collector_that_is_gone_keeps_nobody_from_ending() -> None:
     code = f"import time\n{SCRIPT.replace('traces.shutdown()', 'began = time.monotonic(); traces.shutdown(0.5)')}\n"
-    code += "assert time.monotonic() - began < 3"
+    code += "assert time.monotonic() - began < 10"
     environment = os.environ | {ENDPOINT: "http://127.0.0.1:9"}
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60, stderr=subprocess.DEVNULL)

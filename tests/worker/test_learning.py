@@ -174,7 +174,7 @@ def test_cancelling_ends_a_running_job(ready: Vault) -> None:
     timer.start()
     began = time.monotonic()
     done = run(ready, job)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     assert (done.state, done.error and done.error["code"]) == ("cancelled", "cancelled")
     assert head(ready).version == 0
     assert ready.objects.list("data") == []

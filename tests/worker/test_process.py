@@ -38,7 +38,7 @@ class Worker:
         """Send the signal; the seconds until the process had ended."""
         began = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(15)
+        self.process.wait(60)
         return time.monotonic() - began
 
     @property

@@ -175,7 +175,7 @@ def test_a_cancel_takes_effect_in_every_phase(ready: Vault, phase: str, monkeypa
     monkeypatch.setattr(Phases, "enter", entered)
     done = run(ready, job, cancel_seconds=0.001)
     assert asked_at
-    assert time.monotonic() - asked_at < 4
+    assert time.monotonic() - asked_at < 15
     assert (done.state, done.error and done.error["code"]) == ("cancelled", "cancelled")
     assert contents(ready)[0] == 0
     assert ready.objects.list("data") == []
@@ -186,7 +186,7 @@ def test_a_job_that_takes_too_long_fails_however_many_attempts_it_had(ready: Vau
     began = time.monotonic()
     done = run(ready, job, job_seconds=1.0)
     assert (done.state, done.error and done.error["code"]) == ("failed", "job_timeout")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
     job = submit(ready, "low", (0, 1), max_seconds=0.5)
     ready.jobs.start_attempt(job.id)
     time.sleep(0.6)
@@ -226,7 +226,7 @@ def test_the_end_of_a_job_is_declared_where_the_work_cannot_ask() -> None:
     end = End("cancelled", "The job was cancelled.", cancelled=True)
     interruption = Interruption(lambda: False, lambda: end if time.monotonic() - begun > 0.2 else None, 0.1)
     with Watchdog(interruption, lambda _: declared.set()):
-        assert declared.wait(5)
+        assert declared.wait(30)
     assert interruption.end == end
 
 

@@ -33,7 +33,7 @@ def working(subject: Workshop, model: str = MODEL) -> Iterator[threading.Thread]
         yield thread
     finally:
         subject.stopping.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive(), "the workshop did not stop"
 
 
@@ -98,7 +98,7 @@ def test_attempts_that_broke_off_are_counted(ready: Vault) -> None:
 def keep_moving(vault: Vault, job: str, times: int) -> None:
     """Serve the versions 0 and 1 by turns, `times` times, each time while the job is learned."""
     for number in range(times):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while vault.jobs.get(job).phase != "training":
             assert time.monotonic() < deadline, vault.jobs.get(job)
             time.sleep(0.005)
@@ -152,7 +152,7 @@ def test_a_lease_lost_to_another_stops_the_work(ready: Vault) -> None:
         ready.redis.delete("engram:lease:digits")
         other = ready.leases.acquire(MODEL, "another", job.id)
         assert other is not None
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         holder = ready.leases.holder(MODEL)
         assert holder is not None
@@ -205,7 +205,7 @@ def test_open_jobs_that_nobody_works_on_are_looked_for(ready: Vault, woken: list
     time.sleep(0.3)
     assert woken == []
     submit(ready, "a", (0, 1))
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while MODEL not in woken:
         assert time.monotonic() < deadline
         time.sleep(0.02)
