@@ -156,7 +156,7 @@ class CommitLog:
         if commit is not None:
             return commit
         if 0 <= version < max(self._numbers(model, lineage), default=0):
-            raise _missing(model, lineage, version)
+            raise self._missing(model, lineage, version)
         raise UnknownVersion(model, version)
 
     def parse(self, model: Model, version: int, data: bytes) -> Commit:
@@ -310,8 +310,15 @@ class CommitLog:
         """A version that is there, or was."""
         commit = self._find(model, lineage, version)
         if commit is None:
-            raise _missing(model, lineage, version)
+            raise self._missing(model, lineage, version)
         return commit
+
+    def _missing(self, model: str, lineage: str, version: int) -> NotFound:
+        """What a record that should be there is: lost, or gone with its model a moment ago."""
+        if self._lineage(model) != lineage:
+            return UnknownVersion(model, version)
+        path = record_path(model, lineage, version)
+        return NotFound(f"The object {path} is missing; it is version {version}, and there are later ones.", path)
 
     def _passing(self, model: str, lineage: str, version: int) -> Commit | None:
         """A version; None also when its record cannot be read."""
@@ -320,11 +327,6 @@ class CommitLog:
         except Unreadable as error:
             log.error("version %d of model %s is passed over: %s", version, model, error)
             return None
-
-
-def _missing(model: str, lineage: str, version: int) -> NotFound:
-    path = record_path(model, lineage, version)
-    return NotFound(f"The object {path} is missing; it is version {version}, and there are later ones.", path)
 
 
 def _decode(path: str, document: Mapping[str, Any], version: int, lineage: str) -> Commit:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from vault.errors import AlreadyExists, NotFound, UnknownModel
+from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
 from vault.log import Commit, CommitLog
 from vault.models import Models
 from vault.objects import CONDEMNED, STALE_MARK, Objects
@@ -33,7 +32,7 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     named = {
         f"blobs/{sha}"
         for model in objects.list_folders("models")
-        for commit in _commits(log, models, model)
+        for commit in _commits(log, model)
         for sha in _hashes(commit)
     }
     oldest = datetime.now(UTC) - grace
@@ -68,13 +67,10 @@ def _remove_stale_marks(objects: Objects) -> None:
             objects.delete(mark)
 
 
-def _commits(log: CommitLog, models: Models, model: str) -> list[Commit]:
+def _commits(log: CommitLog, model: str) -> list[Commit]:
     try:
         return log.list(model)
-    except NotFound:
-        with suppress(UnknownModel):
-            models.get(model)
-            raise
+    except (UnknownModel, UnknownVersion):
         return []  # deleted, perhaps a moment ago
 
 

@@ -177,6 +177,26 @@ def test_a_commit_that_is_missing_among_others_is_named(vault: Vault) -> None:
         assert newcomer.log.head("lines") == commits[2]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_goes_while_its_log_is_read_lost_nothing(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    commits = publish(vault, "lines", 2)
+    find = vault.log._find
+
+    def gone(model: str, lineage: str, version: int) -> Commit | None:
+        monkeypatch.undo()
+        vault.objects.delete(f"models/lines/log/{commits[0].lineage}/00000001.json")
+        vault.objects.delete("models/lines/model.json")
+        if again:
+            vault.models.create("lines", {})
+        return find(model, lineage, version)
+
+    monkeypatch.setattr(vault.log, "_find", gone)
+    with pytest.raises(UnknownVersion if again else UnknownModel):
+        vault.log.read("lines", 1)
+
+
 def test_fields_of_later_releases_are_passed_over() -> None:
     commit = Commit.first(Model("a", {}, 1, "lineage", ""))
     assert Commit.from_dict({**commit.to_dict(), "of_tomorrow": 1}) == commit
