@@ -105,6 +105,8 @@ OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     ("split_cifar10", "paper", "rnf"): Preset(_PUBLISHED),
     ("split_cifar100", "paper", "rnf"): Preset(_PUBLISHED),
     ("rnf_cifar", "paper", "rnf"): Preset(_PUBLISHED),
+    # One network, all of which is trained for every task.
+    ("rnf_digits", "small", "rnf"): Preset({"budget": 2.0}),
     ("rnf_digits", "paper", "rnf"): Preset(_PUBLISHED),
     # RMN, supplement 3.2: three layers of 100 for all tasks together, 250 epochs of Adam at 2e-3.
     ("split_mnist", "small", "rmn"): Preset(_MLP_100, {**_PLAIN, "epochs": 10, "patience": 10, "learning_rate": 2e-3}),
