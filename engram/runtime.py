@@ -50,6 +50,17 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def give_back_freed_memory() -> None:
+    """Hand what is free back to the system; for now and then, in a process that runs for weeks.
+
+    What `keep_freed_memory` keeps is as much as the busiest moment took, and there is ever a busier one. It takes some
+    milliseconds, and what is needed again is asked for again.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def environment(device: torch.device) -> dict[str, object]:
     """What the bits of an answer depend on besides the model and the batch."""
     return {

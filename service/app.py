@@ -36,6 +36,7 @@ from service.runtime import Runtime
 from service.settings import ServiceSettings
 from service.streams import Streams
 from service.submission import Submissions
+from service.trimming import Trimming
 from service.wake import Waker
 from vault.keys import Limits
 from vault.vault import Vault
@@ -98,6 +99,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     inspection = Inspection(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, watching)
+    trimming = Trimming()
     keyring = Keyring(vault.keys, settings.key_seconds)
     quotas = Quotas(settings.redis_url, vault.jobs, key_limits(settings))
     runtime = Runtime(
@@ -123,6 +125,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     inspection.start()
     watching.start()
     backlog.start()
+    trimming.start()
     metrics.room.set(settings.queue_images)
     metrics.troubled.set_function(lambda: len(live.troubled() | inspection.troubled()))
     metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
@@ -131,6 +134,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     finally:
         runtime.draining.begun = True
         runtime.draining.uninstall()
+        await trimming.close()
         await backlog.close()
         await watching.close()
         await inspection.close()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from engram.runtime import give_back_freed_memory
 from vault.checkpoints import reached
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
 from vault.jobs import Job
@@ -73,6 +74,8 @@ class Workshop:
                 log.warning("model %s: %s", model, error)
             except VaultError as error:
                 log.warning("model %s: %s; it will be looked for again", model, error)
+            finally:
+                give_back_freed_memory()
 
     def _work_through(self, model: str, lease: Lease) -> None:
         while jobs := self._vault.jobs.open_jobs(model):

@@ -1,0 +1,31 @@
+"""Freed memory is given back again and again, for as long as the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from service import trimming
+from service.trimming import Trimming
+
+
+def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[threading.Thread] = []
+    monkeypatch.setattr(trimming, "_SECONDS", 0.01)
+    monkeypatch.setattr(trimming, "give_back_freed_memory", lambda: given.append(threading.current_thread()))
+
+    async def run() -> None:
+        subject = Trimming()
+        await subject.close()
+        subject.start()
+        while len(given) < 3:
+            await asyncio.sleep(0.01)
+        await subject.close()
+        count = len(given)
+        await asyncio.sleep(0.1)
+        assert len(given) == count
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert threading.main_thread() not in given, "nobody waits for it"
