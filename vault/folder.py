@@ -159,18 +159,21 @@ class Folder:
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds that can be an object or a folder of some; nothing when it is not there, or no folder."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
+    """What a folder holds that can be an object or a folder of some; nothing when it is not there."""
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
         return [entry for entry in found if is_segment(entry.name)]
     return []
 
 
 @contextmanager
 def _no_file_is_missing() -> Iterator[None]:
-    """Inside, a folder where a file is asked for, or a file where a folder, is a file that is not there."""
+    """Inside, a folder where a file is asked for is a file that is not there.
+
+    A file where a folder should be is a failure: below it may have been everything.
+    """
     try:
         yield
-    except (IsADirectoryError, NotADirectoryError) as error:
+    except IsADirectoryError as error:
         raise FileNotFoundError(error.filename) from error
 
 

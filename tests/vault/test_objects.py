@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +18,27 @@ from tests.vault.races import race
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
 from vault.objects import Objects
 from vault.settings import VaultSettings
+
+USE = """
+import os, sys
+from tests.vault.races import race
+from vault.objects import Objects
+from vault.settings import VaultSettings
+
+objects = Objects.connect(VaultSettings(store_url=sys.argv[1]))
+objects.put("a/0", b"")
+
+def use(thread):
+    for number in range(30):
+        objects.put(f"a/{thread}-{number}", b"x")
+        objects.get("a/0")
+        objects.list("a")
+
+before = len(os.listdir("/proc/self/task"))
+race(16, use)
+print(before, len(os.listdir("/proc/self/task")))
+"""
+"""Tells how many threads the process has before and after."""
 
 
 class ObjectsContract:
@@ -102,17 +125,13 @@ class ObjectsContract:
             objects.get("a/b")
         assert not objects.exists("a/b")
 
-    def test_a_file_is_no_folder_and_a_folder_no_file(self, objects: Objects) -> None:
+    def test_a_folder_is_no_object(self, objects: Objects) -> None:
         objects.put("a/b", b"one")
-        for path in ("a", "a/b/c"):
-            assert not objects.exists(path)
-            with pytest.raises(NotFound, match=path):
-                objects.get(path)
-            with pytest.raises(NotFound):
-                objects.size(path)
-        objects.delete("a/b/c")
-        assert objects.list("a/b") == objects.list_folders("a/b") == []
-        assert objects.get("a/b") == b"one"
+        assert not objects.exists("a")
+        with pytest.raises(NotFound, match="a"):
+            objects.get("a")
+        with pytest.raises(NotFound):
+            objects.size("a")
 
     def test_what_is_told_of_objects(self, objects: Objects) -> None:
         before = datetime.now(UTC) - timedelta(seconds=2)
@@ -276,18 +295,21 @@ class TestFolder(ObjectsContract):
                 objects.put_new("a", b"")
         assert list((root / "staging").iterdir()) == []
 
-    def test_reading_and_writing_begin_no_threads(self, objects: Objects) -> None:
-        objects.put("a/0", b"")
-        before = len(os.listdir("/proc/self/task"))
+    def test_reading_and_writing_begin_no_threads(self, root: Path) -> None:
+        done = subprocess.run([sys.executable, "-c", USE, str(root)], capture_output=True, text=True, check=True)
+        before, after = map(int, done.stdout.split())
+        assert after == before
 
-        def use(thread: int) -> None:
-            for number in range(30):
-                objects.put(f"a/{thread}-{number}", b"x")
-                objects.get("a/0")
-                objects.list("a")
-
-        race(16, use)
-        assert len(os.listdir("/proc/self/task")) <= before
+    def test_a_file_where_a_folder_should_be_is_a_failure(self, objects: Objects, root: Path) -> None:
+        objects.put("a/b", b"one")
+        (root / "a").rename(root / "away")
+        (root / "a").touch()
+        for call in (objects.get, objects.exists, objects.size, objects.delete):
+            with pytest.raises(StoreUnavailable, match="a/b"):
+                call("a/b")
+        for listing in (objects.list, objects.list_folders, objects.sizes):
+            with pytest.raises(StoreUnavailable):
+                listing("a")
 
     def test_what_somebody_else_left_there_is_no_object(self, objects: Objects, root: Path) -> None:
         objects.put("a/b", b"")
