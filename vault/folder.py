@@ -159,8 +159,8 @@ class Folder:
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds that can be an object or a folder of some; nothing when it is not there."""
-    with suppress(FileNotFoundError), os.scandir(folder) as found:
+    """What a folder holds that can be an object or a folder of some; nothing when it is not there, or no folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
         return [entry for entry in found if is_segment(entry.name)]
     return []
 

@@ -307,9 +307,6 @@ class TestFolder(ObjectsContract):
         for call in (objects.get, objects.exists, objects.size, objects.delete):
             with pytest.raises(StoreUnavailable, match="a/b"):
                 call("a/b")
-        for listing in (objects.list, objects.list_folders, objects.sizes):
-            with pytest.raises(StoreUnavailable):
-                listing("a")
 
     def test_what_somebody_else_left_there_is_no_object(self, objects: Objects, root: Path) -> None:
         objects.put("a/b", b"")
