@@ -16,7 +16,7 @@ from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import QUICK, archive
 from tests.learned import create, learn
-from tests.service.running import Service, running
+from tests.service.running import Service, running, wait_until
 
 TASKS = "/v1/models/digits/tasks"
 
@@ -130,6 +130,7 @@ def test_more_uploads_than_there_is_room_for(learned_settings: ServiceSettings) 
 
         def unfinished() -> Iterator[bytes]:
             yield b"--x\r\nContent-Disposition: form-data; name=name\r\n\r\nslow"
+            wait_until(lambda: service.runtime.uploads.taken == 1)
             refused = upload(service, "second", archive((6, 7), 4))
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             yield b"\r\n--x--\r\n"

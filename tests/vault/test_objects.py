@@ -20,7 +20,7 @@ from vault.objects import Objects
 from vault.settings import VaultSettings
 
 USE = """
-import os, sys
+import os, sys, time
 from tests.vault.races import race
 from vault.objects import Objects
 from vault.settings import VaultSettings
@@ -34,9 +34,15 @@ def use(thread):
         objects.get("a/0")
         objects.list("a")
 
-before = len(os.listdir("/proc/self/task"))
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
 race(16, use)
-print(before, len(os.listdir("/proc/self/task")))
+end = time.monotonic() + 10
+while threads() > before and time.monotonic() < end:  # one that was joined may still be on its way out
+    time.sleep(0.01)
+print(before, threads())
 """
 """Tells how many threads the process has before and after."""
 
