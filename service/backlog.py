@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 
 from anyio import CapacityLimiter, to_thread
 
+from service.background import Background
 from service.metrics import Metrics
 from vault import backlog
 from vault.errors import VaultError
@@ -17,28 +17,16 @@ from vault.vault import Vault
 log = logging.getLogger("engram.service")
 
 
-class BacklogWatch:
+class BacklogWatch(Background):
     """Looks every so many seconds; what cannot be told is shown as not a number."""
 
     def __init__(self, vault: Vault, metrics: Metrics, seconds: float) -> None:
         self._vault = vault
         self._metrics = metrics
         self._seconds = seconds
-        self._task: asyncio.Task[None] | None = None
         self._failing = False
         # Of its own: requests may wait for a storage that hangs in all of the common ones.
         self._alone = CapacityLimiter(1)
-
-    def start(self) -> None:
-        """Begin to look; to be called inside the event loop."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def _run(self) -> None:
         while True:

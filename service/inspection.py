@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from anyio import CapacityLimiter, to_thread
 
+from service.background import Background
 from service.errors import told
 from service.live import Loaded
 from service.problems import Problem
@@ -66,7 +66,7 @@ class _Read:
         return time.monotonic() - self.when >= (_AGAIN_SECONDS if self.error is None else _RETRY_SECONDS)
 
 
-class Inspection:
+class Inspection(Background):
     """Looks whether the live versions can be learned on and the older ones be had, so that harm is known before that.
 
     None of it is needed to answer, so it is read beside everything else, one object at a time: what a version keeps for
@@ -89,18 +89,6 @@ class Inspection:
         self._list: list[_Part] = []
         """Of those that are `_listed`."""
         self._alone = CapacityLimiter(1)
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to look; to be called inside the event loop."""
-        self._task = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
 
     def problems(self, name: str) -> list[Problem]:
         """Why the version of a model that answers cannot be learned on, and which older ones cannot be had."""
@@ -126,7 +114,7 @@ class Inspection:
             self._listed, self._list = models, [part for loaded in models for part in _parts(loaded)]
         return self._list
 
-    async def _watch(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
                 await self._look()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 
 from anyio import to_thread
 
+from service.background import Background
 from vault.errors import Damaged, StoreUnavailable, UnknownKey, VaultError
 from vault.keys import Key, Keys, parse
 
@@ -21,7 +21,7 @@ _NOBODY = Key("0" * 16, "nobody", "predict", "0" * 64, "")
 """Compared with where there is no key, so that this takes as long."""
 
 
-class Keyring:
+class Keyring(Background):
     """All keys in memory, read anew every `seconds`.
 
     A revoked key stops working within that time. A key is never changed, so each is fetched once and after that only
@@ -36,18 +36,6 @@ class Keyring:
         """Whether each key is revoked; None until the store was read for the first time."""
         self._began = -_SOONEST
         self._reading = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to read the keys, at once and again and again."""
-        self._task = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        """Stop reading."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
 
     async def any(self) -> bool:
         """Whether there is a key, or ever was one.
@@ -81,7 +69,7 @@ class Keyring:
             raise StoreUnavailable("The keys cannot be read; nobody is let in before that.")
         return self._index
 
-    async def _watch(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._look()
             await asyncio.sleep(self._seconds)
