@@ -64,7 +64,7 @@ class Objects:
     def ping(self) -> None:
         """Ask the storage for something; raises StoreUnavailable."""
         try:
-            self.list("models", limit=1)
+            self.list_top()
         except NotFound as error:
             raise StoreUnavailable(f"The bucket cannot be listed: {error}") from error
 
