@@ -8,6 +8,8 @@ from pydantic import Field
 
 from engram.frozen import Frozen
 
+Schedule = Literal["cosine", "constant"]
+
 
 class LearnOptions(Frozen):
     """How one task is learned; the defaults suit small images on a laptop."""
@@ -20,7 +22,9 @@ class LearnOptions(Frozen):
     """Images per step; small tasks take fewer, so that an epoch has about twenty steps."""
     optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0, le=10)
-    """Peak of the schedule: warmed up, then annealed by a cosine."""
+    """Highest of the schedule."""
+    schedule: Schedule = "cosine"
+    """Warmed up, then annealed by a cosine; or the same for every step, as in most of the papers."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """For `sgd`."""
     weight_decay: float = Field(default=1e-2, ge=0, le=1)

@@ -91,7 +91,7 @@ def _run(course: Course, stretch: Stretch, replay: Replay, options: LearnOptions
     while course.epoch < run.epochs:
         for chosen in course.batches(count, size):
             for group in course.optimiser.param_groups:
-                group["lr"] = run.rate(course.step, per_epoch)
+                group["lr"] = run.rate(course.step, per_epoch, options.schedule)
             loss = replay.loss(chosen)
             course.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

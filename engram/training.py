@@ -18,7 +18,7 @@ from engram.course import batches as batches
 from engram.data import Examples
 from engram.journal import Stretch
 from engram.network import Engram, Network, pixels
-from engram.options import LearnOptions
+from engram.options import LearnOptions, Schedule
 from engram.progress import Reporter
 from engram.trees import Tree
 
@@ -104,11 +104,13 @@ class Run:
     """Which part of the phase this run is, from and to."""
     epochs: int
     peak: float
-    """The highest learning rate: reached after a short warm-up, then annealed by a cosine."""
+    """The highest learning rate."""
     patience: int
 
-    def rate(self, step: int, per_epoch: int) -> float:
-        """The learning rate of a step."""
+    def rate(self, step: int, per_epoch: int, schedule: Schedule) -> float:
+        """The learning rate of a step: after a short warm-up annealed by a cosine, or always the highest."""
+        if schedule == "constant":
+            return self.peak
         total = self.epochs * per_epoch
         warm = max(1, min(per_epoch, total // 10))
         return self.peak * min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / total)) + 1e-3)
@@ -212,7 +214,7 @@ class Trainer:
         engram.train()
         for chosen in course.batches(len(self.train), size):
             for group in course.optimiser.param_groups:
-                group["lr"] = run.rate(course.step, per_epoch)
+                group["lr"] = run.rate(course.step, per_epoch, self.options.schedule)
             course.stepped(self._step(engram, course.optimiser, chosen, course.step))
             stretch.pause(course.state)
             within = run.within(course.step / (per_epoch * run.epochs))
