@@ -13,6 +13,8 @@ from engram.progress import Progress
 class Reporter:
     """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
 
+    No phase is left out, however short it is and however long the thread has to wait for its turn.
+
     The learner may call it at each step: all it does there is to keep what was said last, and to tell `enter` of a new
     phase, in the learner's own thread.
     """
@@ -24,6 +26,9 @@ class Reporter:
         self._enter = enter
         self._seconds = seconds
         self._latest: dict[str, Any] = {}
+        self._begun: list[dict[str, Any]] = []
+        """The first report of each phase, until it is handed on."""
+        self._lock = threading.Lock()
         self._changed = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -53,15 +58,26 @@ class Reporter:
     def report(self, phase: str, fraction: float, **figures: Any) -> None:
         """Keep a phase of ours with its share done, 0 to 1."""
         new_phase = phase != self._latest.get("phase")
-        self._latest = {"phase": phase, "fraction": fraction, **figures}
+        latest = {"phase": phase, "fraction": fraction, **figures}
+        with self._lock:
+            self._latest = latest
+            if new_phase:
+                self._begun.append(latest)
         if new_phase:
             if self._enter is not None:
                 self._enter(phase)
             self._changed.set()
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        over = False
+        while not over:
             self._changed.wait(self._seconds)
             self._changed.clear()
-            if self._latest and not self._over.is_set():
-                self._publish(self._latest)
+            over = self._over.is_set()
+            with self._lock:
+                begun, self._begun = self._begun, []
+                latest = self._latest
+            for report in begun:
+                self._publish(report)
+            if latest and not over and latest not in begun:
+                self._publish(latest)

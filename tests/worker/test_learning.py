@@ -28,6 +28,7 @@ from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker import learning, publishing
 from worker.interruption import Interrupted
+from worker.progress import Reporter
 from worker.publishing import Moved
 from worker.verification import before_learning, verify
 
@@ -76,9 +77,18 @@ def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault
     assert certify(publishing.restore(ready, model, second)).tasks == new.tasks
 
 
+def longest_pause(moments: list[float]) -> float:
+    return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+
 def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1), epochs=60, patience=60)
     told: list[tuple[float, str, float]] = []
+    over, beats = threading.Event(), [time.monotonic()]
+
+    def beat() -> None:
+        while not over.wait(worker_settings(ready).progress_seconds):
+            beats.append(time.monotonic())
 
     async def follow() -> None:
         async for _, event in ready.events.follow(job.id):
@@ -86,16 +96,39 @@ def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
                 told.append((time.monotonic(), event["phase"], event["fraction"]))
 
     follower = threading.Thread(target=asyncio.run, args=(follow(),))
+    metronome = threading.Thread(target=beat)
     follower.start()
+    metronome.start()
     run(ready, job)
     follower.join()
+    over.set()
+    metronome.join()
     phases = list(dict.fromkeys(phase for _, phase, _ in told))
     assert phases[:2] == ["loading", "training"]
     assert phases[-2:] == ["verifying", "publishing"]
     fractions = [fraction for _, _, fraction in told]
     assert fractions == sorted(fractions)
-    moments = [moment for moment, _, _ in told]
-    assert max(later - earlier for earlier, later in itertools.pairwise(moments)) < 1.5
+    # Where the machine keeps all threads waiting, it keeps the metronome waiting too.
+    pauses = longest_pause([moment for moment, _, _ in told]), longest_pause([*beats, time.monotonic()])
+    assert pauses[0] < 1.0 + pauses[1]
+
+
+def test_no_phase_is_left_out_however_late_it_is_told() -> None:
+    told: list[tuple[str, float]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def publish(figures: dict[str, Any]) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        told.append((figures["phase"], figures["fraction"]))
+
+    with Reporter(publish, 0.01) as reporter:
+        reporter.report("loading", 0.0)
+        assert begun.wait(60)
+        for phase, fraction in (("training", 0.1), ("training", 0.2), ("verifying", 0.9), ("publishing", 1.0)):
+            reporter.report(phase, fraction)
+        threading.Timer(0.1, go_on.set).start()
+    assert told == [("loading", 0.0), ("training", 0.1), ("verifying", 0.9), ("publishing", 1.0)]
 
 
 def test_some_unreadable_images_are_left_out_and_listed(ready: Vault) -> None:
@@ -172,9 +205,9 @@ def test_cancelling_ends_a_running_job(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1), epochs=1000, patience=1000)
     timer = threading.Timer(0.5, ready.jobs.request_cancel, (job.id,))
     timer.start()
-    began = time.monotonic()
+    began = time.process_time()  # what others do with the processors does not count
     done = run(ready, job)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 8
     assert (done.state, done.error and done.error["code"]) == ("cancelled", "cancelled")
     assert head(ready).version == 0
     assert ready.objects.list("data") == []

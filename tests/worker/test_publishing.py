@@ -34,7 +34,7 @@ class Late:
             if checked:
                 check(job_id, token)
             self.stands.set()
-            assert self._go_on.wait(30)
+            assert self._go_on.wait(120)
             if not checked:
                 check(job_id, token)
             self._vault.jobs.check_token = check  # type: ignore[method-assign]
@@ -57,9 +57,11 @@ def standing(vault: Vault, job: Job, checked: bool) -> Iterator[tuple[Late, Futu
     late = Late(vault, job, checked)
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(late.run)
-        assert late.stands.wait(30)
-        yield late, outcome
-        late.go_on()
+        try:
+            assert late.stands.wait(120)
+            yield late, outcome
+        finally:
+            late.go_on()
 
 
 def take_over(vault: Vault, job: Job) -> Job:
@@ -83,7 +85,7 @@ def test_the_late_one_changes_nothing(ready: Vault, checked: bool) -> None:
         before = records(ready, job)
         late.go_on()
         with pytest.raises((LeaseLost, JobOver)):
-            outcome.result(30)
+            outcome.result(120)
     assert records(ready, job) == before
     assert ready.log.numbers(MODEL) == [0, 1]
     # Blobs that it has written late are nobody's, and harm nobody when they go.
@@ -100,7 +102,7 @@ def test_the_late_one_is_not_misled_by_versions_that_came_later(ready: Vault) ->
         history.activate(ready, MODEL, 0, allow_empty=True)  # the head is made of the same as when it learned
         late.go_on()
         with pytest.raises(LeaseLost):
-            outcome.result(30)
+            outcome.result(120)
     assert [commit.job for commit in ready.log.list(MODEL)] == [None, job.id, None]
 
 
@@ -110,10 +112,10 @@ def test_a_late_one_that_is_still_first_publishes_for_both(ready: Vault) -> None
     with standing(ready, job, True) as (late, outcome), standing(ready, job, True) as (other, done):
         late.go_on()
         with pytest.raises(LeaseLost):
-            outcome.result(30)
+            outcome.result(120)
         assert not ready.jobs.get(job.id).over
         other.go_on()
-        assert done.result(30).result == {"version": 1, "task": "a", "report": report(ready)}
+        assert done.result(120).result == {"version": 1, "task": "a", "report": report(ready)}
     commits = ready.log.list(MODEL)
     assert [(commit.job, commit.token) for commit in commits] == [(None, None), (job.id, 1)]
 

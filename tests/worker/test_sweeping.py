@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 from tests.learned import MODEL, learn
+from tests.service.running import wait_until
 from tests.vault.races import race
 from vault.vault import Vault
 from worker.sweeping import Sweeper
@@ -33,9 +35,13 @@ def test_tasks_are_learned_beside_sweeps(ready: Vault, tmp_path: Path) -> None:
     try:
         versions = [(learn(ready, task, digits).result or {})["version"] for task, digits in TASKS.items()]
     finally:
+        wait_until(lambda: ready.objects.exists("sweeps/last.json"), 60)
         sweeper.stop()
+        # It is not waited for by a worker that ends, but the vault is closed here.
+        for thread in threading.enumerate():
+            if thread.name == "sweeper":
+                thread.join(60)
     assert versions == [1, 2]
-    assert ready.objects.exists("sweeps/last.json")
     for commit in ready.log.list(MODEL):
         for sha in filter(None, (*commit.engrams, *commit.kept, commit.recogniser, commit.report, commit.certificate)):
             ready.objects.get_blob(sha)

@@ -13,8 +13,11 @@ import pytest
 from service import history
 from tests.conftest import RedisServer
 from tests.learned import MODEL, create, learn, submit, worker_settings
+from tests.service.running import wait_until
+from vault.leases import Leases
 from vault.settings import VaultSettings
 from vault.vault import Vault
+from worker.phases import Phases
 from worker.workshop import Reconciler, Workshop
 
 LONG: dict[str, Any] = {"epochs": 1000, "patience": 1000}
@@ -95,25 +98,23 @@ def test_attempts_that_broke_off_are_counted(ready: Vault) -> None:
     assert ready.objects.list("data") == []
 
 
-def keep_moving(vault: Vault, job: str, times: int) -> None:
-    """Serve the versions 0 and 1 by turns, `times` times, each time while the job is learned."""
-    for number in range(times):
-        deadline = time.monotonic() + 60
-        while vault.jobs.get(job).phase != "training":
-            assert time.monotonic() < deadline, vault.jobs.get(job)
-            time.sleep(0.005)
-        history.activate(vault, MODEL, number % 2, allow_empty=True)
-        while (now := vault.jobs.get(job)).phase == "training" and not now.over:
-            assert time.monotonic() < deadline, vault.jobs.get(job)
-            time.sleep(0.005)
+def keep_moving(vault: Vault, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve the versions 0 and 1 by turns, `times` times, each time when a task begins to be trained."""
+    enter, numbers = Phases.enter, iter(range(times))
+
+    def entered(self: Phases, name: str) -> None:
+        enter(self, name)
+        if name == "training" and (number := next(numbers, None)) is not None:
+            history.activate(vault, MODEL, number % 2, allow_empty=True)
+
+    monkeypatch.setattr(Phases, "enter", entered)
 
 
-def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault) -> None:
+def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     learn(ready, "low", (0, 1))
-    job = submit(ready, "mid", (2, 3), epochs=30, patience=30)
-    with working(workshop(ready, max_attempts=1)):
-        keep_moving(ready, job.id, 2)
-        wait_for(ready, job.id, "succeeded", "failed")
+    job = submit(ready, "mid", (2, 3))
+    keep_moving(ready, 2, monkeypatch)
+    workshop(ready, max_attempts=1).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.attempts, done.error) == ("succeeded", 3, None)
     assert [attempt.released for attempt in ready.jobs.attempts(job.id)] == [True, True, False]
@@ -125,10 +126,9 @@ def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault) -> None:
 def test_a_model_that_never_rests_ends_the_job(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.workshop.MOVES", 1)
     learn(ready, "low", (0, 1))
-    job = submit(ready, "mid", (2, 3), epochs=30, patience=30)
-    with working(workshop(ready)):
-        keep_moving(ready, job.id, 2)
-        wait_for(ready, job.id, "succeeded", "failed")
+    job = submit(ready, "mid", (2, 3))
+    keep_moving(ready, 2, monkeypatch)
+    workshop(ready).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.attempts, done.error and done.error["code"]) == ("failed", 2, "model_moved")
     assert ready.objects.list("data") == []
@@ -145,13 +145,15 @@ def test_a_job_cancelled_while_nobody_worked_on_it_is_ended(ready: Vault) -> Non
 
 def test_a_lease_lost_to_another_stops_the_work(ready: Vault) -> None:
     job = submit(ready, "a", (0, 1), **LONG)
-    quick = Vault.connect(ready.settings.model_copy(update={"lease_seconds": 2}))
-    subject = Workshop(quick, worker_settings(quick))
-    with working(subject) as thread:
+    another = Leases(ready.redis, 600)
+    # Its heartbeat, every third of this, must not be late by the whole of it.
+    with (
+        Vault.connect(ready.settings.model_copy(update={"lease_seconds": 6})) as quick,
+        working(Workshop(quick, worker_settings(quick))) as thread,
+    ):
         wait_for(ready, job.id, "running")
-        ready.redis.delete("engram:lease:digits")
-        other = ready.leases.acquire(MODEL, "another", job.id)
-        assert other is not None
+        while (other := another.acquire(MODEL, "another", job.id)) is None:
+            ready.redis.delete("engram:lease:digits")  # which the heartbeat may bring back
         thread.join(60)
         assert not thread.is_alive()
         holder = ready.leases.holder(MODEL)
@@ -160,7 +162,6 @@ def test_a_lease_lost_to_another_stops_the_work(ready: Vault) -> None:
         other.release()
     assert not ready.jobs.get(job.id).over
     assert [attempt.released for attempt in ready.jobs.attempts(job.id)] == [True], "Redis forgot the lease"
-    quick.close()
 
 
 def test_losing_all_of_redis_does_not_disturb_the_work(vault_settings: VaultSettings, own_redis: RedisServer) -> None:
@@ -173,7 +174,7 @@ def test_losing_all_of_redis_does_not_disturb_the_work(vault_settings: VaultSett
             own_redis.stop()
             time.sleep(0.3)
             own_redis.start()
-            thread.join(60)
+            thread.join(120)
         done = vault.jobs.get(job.id)
         assert (done.state, done.attempts) == ("succeeded", 1)
 
@@ -197,22 +198,22 @@ def woken(ready: Vault) -> Iterator[list[str]]:
     subject = workshop(ready)
     reconciler = Reconciler(ready, subject, woken.append, 0.1)
     reconciler.start()
-    yield woken
-    reconciler.stop()
+    try:
+        yield woken
+    finally:
+        reconciler.stop()
 
 
 def test_open_jobs_that_nobody_works_on_are_looked_for(ready: Vault, woken: list[str]) -> None:
     time.sleep(0.3)
     assert woken == []
+    create(ready, "other")
     submit(ready, "a", (0, 1))
-    deadline = time.monotonic() + 30
-    while MODEL not in woken:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    lease = ready.leases.acquire(MODEL, "somebody")
+    wait_until(lambda: MODEL in woken, 60)
+    lease = Leases(ready.redis, 600).acquire(MODEL, "somebody")
     assert lease is not None
-    time.sleep(0.2)
-    woken.clear()
-    time.sleep(0.3)
-    assert woken == []
+    # Each look that finds this job began when the lease was there.
+    submit(ready, "b", (0, 1), "other")
+    wait_until(lambda: woken.count("other") >= 3, 60)
+    assert MODEL not in woken[woken.index("other") :]
     lease.release()
