@@ -118,7 +118,9 @@ class Folder:
                     os.unlink(staged)
                 return
             except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                # One that is made or removed in this very moment is looked at again.
+                with suppress(FileNotFoundError, FileExistsError):
+                    target.parent.mkdir(parents=True, exist_ok=True)
         raise OSError(errno.EIO, "somebody removes what is written")
 
     def _flush_names(self, path: str) -> None:

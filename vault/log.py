@@ -156,7 +156,7 @@ class CommitLog:
         if commit is not None:
             return commit
         if 0 <= version < max(self._numbers(model, lineage), default=0):
-            raise self._missing(model, lineage, version)
+            return self._have(model, lineage, version)  # it may have come since, and another after it
         raise UnknownVersion(model, version)
 
     def parse(self, model: Model, version: int, data: bytes) -> Commit:
@@ -272,7 +272,7 @@ class CommitLog:
         except Unreadable:
             if not lenient:
                 raise
-            last = max(self._numbers(model, lineage))
+            last = max(self._numbers(model, lineage), default=-1)
         if newest_first:
             return range(last if after is None else min(after - 1, last), -1, -1)
         return range(0 if after is None else max(after + 1, 0), last + 1)

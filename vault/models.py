@@ -68,7 +68,10 @@ class Models:
         try:
             self._objects.create_json(_path(name), asdict(model))
         except AlreadyExists:
-            there = self.get(name)
+            try:
+                there = self.get(name)
+            except UnknownModel:  # deleted since
+                return self.create(name, definition, format_version)
             if (there.definition, there.format_version) != (model.definition, format_version):
                 raise ModelExists(name) from None
             return there

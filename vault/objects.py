@@ -169,7 +169,7 @@ class Objects:
         except AlreadyExists as taken:
             try:
                 mine = self.get_json(path).get("writer") == writer
-            except Unreadable:
+            except (Unreadable, NotFound):  # another's, which may be gone since
                 raise taken from None
             if not mine:
                 raise
@@ -204,7 +204,8 @@ class Objects:
         except AlreadyExists:
             if not self._is_fresh(path, data):
                 self.put(path, data)
-                self._outlast_sweep(sha, data)
+            # One that is fresh too: whoever made it so may be waiting for the same sweep, or have died.
+            self._outlast_sweep(sha, data)
         return sha
 
     def _is_fresh(self, path: str, data: bytes) -> bool:

@@ -31,6 +31,24 @@ def test_of_racing_answers_one_stands(vault: Vault) -> None:
     assert records.answer(NAME) == answers[0]
 
 
+def test_a_claim_that_is_swept_while_it_is_claimed_is_made_anew(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = IdempotencyRecords(vault.objects)
+    old = records.claim(NAME, "x")
+    put_new = vault.objects.put_new
+
+    def put_late(path: str, data: bytes) -> None:
+        monkeypatch.undo()
+        try:
+            put_new(path, data)
+        finally:
+            vault.objects.delete(path)
+
+    monkeypatch.setattr(vault.objects, "put_new", put_late)
+    new = records.claim(NAME, "x")
+    assert new.id != old.id
+    assert records.claimed(NAME) == new
+
+
 @pytest.mark.parametrize("kind", ["claim", "answer"])
 def test_a_damaged_record_is_named(vault: Vault, kind: str) -> None:
     path = f"idempotency/{NAME}/{kind}.json"

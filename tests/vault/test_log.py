@@ -177,6 +177,23 @@ def test_a_commit_that_is_missing_among_others_is_named(vault: Vault) -> None:
         assert newcomer.log.head("lines") == commits[2]
 
 
+def test_a_version_that_comes_while_it_is_looked_for_is_not_missing(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = publish(vault, "lines", 1)
+    numbers = vault.log._numbers
+    second = commits[-1].following("budget")
+
+    def late(model: str, lineage: str) -> list[int]:
+        monkeypatch.undo()
+        vault.log.append(model, second)
+        vault.log.append(model, second.following("budget"))
+        return numbers(model, lineage)
+
+    monkeypatch.setattr(vault.log, "_numbers", late)
+    assert vault.log.read("lines", 2) == second
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_model_that_goes_while_its_log_is_read_lost_nothing(
     vault: Vault, monkeypatch: pytest.MonkeyPatch, again: bool

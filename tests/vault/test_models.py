@@ -32,6 +32,23 @@ def test_of_racing_makers_one_wins_and_all_agree(vault: Vault) -> None:
     assert {model.lineage for model in made} == {vault.models.get("lines").lineage}
 
 
+def test_made_while_its_namesake_is_deleted(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = vault.models.create("lines", {"backbone": "cnn"})
+    create_json = vault.objects.create_json
+
+    def late(path: str, document: dict[str, object]) -> None:
+        monkeypatch.undo()
+        try:
+            create_json(path, document)
+        finally:
+            vault.models.delete("lines")
+
+    monkeypatch.setattr(vault.objects, "create_json", late)
+    new = vault.models.create("lines", {"backbone": "mlp"})
+    assert new.lineage != old.lineage
+    assert vault.models.get("lines") == new
+
+
 @pytest.mark.parametrize("name", NAMES_REFUSED)
 def test_names(vault: Vault, name: str) -> None:
     with pytest.raises(InvalidName):

@@ -4,47 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
 import pytest
 
-import vault.folder
 from tests.vault.races import race
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
 from vault.objects import Objects
 from vault.settings import VaultSettings
-
-USE = """
-import os, sys, time
-from tests.vault.races import race
-from vault.objects import Objects
-from vault.settings import VaultSettings
-
-objects = Objects.connect(VaultSettings(store_url=sys.argv[1]))
-objects.put("a/0", b"")
-
-def use(thread):
-    for number in range(30):
-        objects.put(f"a/{thread}-{number}", b"x")
-        objects.get("a/0")
-        objects.list("a")
-
-def threads():
-    return len(os.listdir("/proc/self/task"))
-
-before = threads()
-race(16, use)
-end = time.monotonic() + 10
-while threads() > before and time.monotonic() < end:  # one that was joined may still be on its way out
-    time.sleep(0.01)
-print(before, threads())
-"""
-"""Tells how many threads the process has before and after."""
 
 
 class ObjectsContract:
@@ -109,6 +78,22 @@ class ObjectsContract:
         with pytest.raises(AlreadyExists):
             objects.create_json("a/b.json", {"a": 1})
 
+    def test_a_creator_was_too_late_even_if_the_other_s_is_gone_since(
+        self, objects: Objects, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        objects.create_json("a/b.json", {"a": 1})
+        put_new = objects.put_new
+
+        def put_late(path: str, data: bytes) -> None:
+            try:
+                put_new(path, data)
+            finally:
+                objects.delete(path)
+
+        monkeypatch.setattr(objects, "put_new", put_late)
+        with pytest.raises(AlreadyExists):
+            objects.create_json("a/b.json", {"a": 1})
+
     def test_json_without_finite_numbers_becomes_null(self, objects: Objects) -> None:
         objects.create_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
         document = objects.get_json("a.json")
@@ -149,7 +134,7 @@ class ObjectsContract:
         assert objects.written("a").keys() == {"a/b", "a/c/d"}
         for written in (*objects.written("a").values(), objects.written_at("a/b")):
             assert written is not None
-            assert before < written < before + timedelta(seconds=60)
+            assert before < written < datetime.now(UTC) + timedelta(seconds=2)
         assert {"a", "b"} <= set(objects.list_top()) <= {"a", "b", "staging"}
 
     def test_delete(self, objects: Objects) -> None:
@@ -257,114 +242,6 @@ class TestFolder(ObjectsContract):
     @pytest.fixture
     def objects(self, root: Path) -> Objects:
         return Objects.connect(VaultSettings(store_url=str(root)))
-
-    def test_an_object_is_on_disk_before_it_has_its_name(
-        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        flushed: list[Path] = []
-        flush = vault.folder._flush
-
-        def watch(path: Path) -> None:
-            if path.is_file():
-                assert not (root / "jobs/1/request.json").exists()
-            flushed.append(path.relative_to(root))
-            flush(path)
-
-        monkeypatch.setattr(vault.folder, "_flush", watch)
-        objects.put_new("jobs/1/request.json", b"{}")
-        assert flushed[0].parts[0] == "staging"
-        assert set(map(str, flushed[1:])) == {"jobs/1", "jobs", "."}
-
-    def test_no_more_folders_are_remembered_than_a_few(
-        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(vault.folder, "_REMEMBERED", 4)
-        flushed: list[Path] = []
-        monkeypatch.setattr(vault.folder, "_flush", flushed.append)
-        for job in range(10):
-            objects.put(f"jobs/{job}/request.json", b"{}")
-
-        def again(job: int) -> bool:
-            """Whether the folder that names a job's is flushed once more."""
-            flushed.clear()
-            objects.put(f"jobs/{job}/result.json", b"{}")
-            return root / "jobs" in flushed
-
-        assert not again(9)
-        assert again(0)
-        assert not again(0)
-
-    def test_failed_writes_leave_nothing_behind(self, objects: Objects, root: Path) -> None:
-        objects.put_new("a", b"")
-        for _ in range(3):
-            with pytest.raises(AlreadyExists):
-                objects.put_new("a", b"")
-        assert list((root / "staging").iterdir()) == []
-
-    def test_reading_and_writing_begin_no_threads(self, root: Path) -> None:
-        done = subprocess.run([sys.executable, "-c", USE, str(root)], capture_output=True, text=True, check=True)
-        before, after = map(int, done.stdout.split())
-        assert after == before
-
-    def test_a_file_where_a_folder_should_be_is_a_failure(self, objects: Objects, root: Path) -> None:
-        objects.put("a/b", b"one")
-        (root / "a").rename(root / "away")
-        (root / "a").touch()
-        for call in (objects.get, objects.exists, objects.size, objects.delete):
-            with pytest.raises(StoreUnavailable, match="a/b"):
-                call("a/b")
-
-    def test_what_somebody_else_left_there_is_no_object(self, objects: Objects, root: Path) -> None:
-        objects.put("a/b", b"")
-        for stray in (".hidden", "a b", os.fsdecode(b"\xff")):
-            (root / "a" / stray).touch()
-            (root / stray).mkdir()
-        assert objects.list("a") == ["a/b"]
-        assert objects.sizes("a") == {"a/b": 0}
-        assert objects.list_top() == ["a", "staging"]
-
-    def test_a_failure_does_not_tell_where_the_store_lies(
-        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (root / "a").touch()
-        with pytest.raises(StoreUnavailable) as caught:
-            objects.put("a/b", b"")
-        assert str(root) not in str(caught.value)
-
-    def test_a_folder_that_is_removed_again_and_again(
-        self, objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        link = os.link
-
-        def lose(source: Path, target: Path) -> None:
-            shutil.rmtree(target.parent, ignore_errors=True)
-            link(source, target)
-
-        monkeypatch.setattr(os, "link", lose)
-        with pytest.raises(StoreUnavailable, match="a/b"):
-            objects.put_new("a/b", b"")
-        monkeypatch.undo()
-        objects.put_new("a/b", b"")
-        assert list((root / "staging").iterdir()) == []
-
-    def test_left_overs_of_killed_writers_are_removed(self, objects: Objects, root: Path) -> None:
-        objects.put("a", b"")
-        old, young = root / "staging/old", root / "staging/young"
-        old.touch()
-        young.touch()
-        os.utime(old, (0, 0))
-        Objects.connect(VaultSettings(store_url=str(root)))
-        assert [path.name for path in (root / "staging").iterdir()] == ["young"]
-
-    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(StoreUnavailable):
-            Objects.connect(VaultSettings(store_url=str(tmp_path / "file" / "store")))
-
-    def test_folders_can_be_named_in_three_ways(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        for url in ("a store", f"{tmp_path}/a store", f"file://{tmp_path}/a%20store"):
-            assert VaultSettings(store_url=url).store_folder == tmp_path / "a store"
 
 
 class TestS3(ObjectsContract):

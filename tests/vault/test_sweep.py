@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.service.running import wait_until
 from tests.vault.races import race
 from vault.errors import UnknownJob
 from vault.idempotency import Answer, IdempotencyRecords
@@ -185,6 +186,8 @@ def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
 
     def publish() -> None:
         with Vault.connect(vault.settings) as own:
+            # Else the sweeps may come too late to be in the way.
+            wait_until(lambda: len(own.objects.list("blobs")) < len(contents), 60)
             for data in contents:
                 head = own.log.head("lines")
                 assert head is not None
@@ -203,7 +206,44 @@ def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
     assert len(head.engrams) == len(contents)
     for sha in head.engrams:
         vault.objects.get_blob(sha)
-    assert removed, "the sweeps came too late to be in the way"
+    assert removed
+
+
+def test_a_blob_made_young_by_a_writer_that_died_is_stored_once_more(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep has looked at the blob, and is about to remove it, when two writers come to it."""
+    data = b"both store this"
+    sha = vault.objects.put_blob(data)
+    make_old(vault, f"blobs/{sha}", 2)
+    other, come = Objects.connect(vault.settings), threading.Event()
+    written_at = other.written_at
+
+    def look(path: str) -> datetime | None:
+        found = written_at(path)
+        if path.startswith("condemned/"):
+            come.set()
+        return found
+
+    def store() -> None:
+        other.put_blob(data)
+        come.set()
+
+    second = threading.Thread(target=store)
+    delete = vault.objects.delete
+
+    def delete_late(path: str) -> None:
+        if path.startswith("blobs/"):
+            vault.objects.put(path, data)  # all that the first gets to do
+            second.start()
+            assert come.wait(60)
+        delete(path)
+
+    monkeypatch.setattr(other, "written_at", look)
+    monkeypatch.setattr(vault.objects, "delete", delete_late)
+    assert vault.sweep(Ages.all(timedelta(hours=2))).blobs == [f"blobs/{sha}"]
+    second.join()
+    assert vault.objects.get_blob(sha) == data
 
 
 def test_jobs_submitted_beside_sweeps_stay(vault: Vault, tmp_path: Path) -> None:
@@ -221,7 +261,7 @@ def test_jobs_submitted_beside_sweeps_stay(vault: Vault, tmp_path: Path) -> None
 
     def sweep() -> list[Job]:
         while not enough.is_set():
-            vault.sweep(Ages.all(timedelta(minutes=1)))
+            vault.sweep(Ages.all(timedelta(hours=1)))
         return []
 
     jobs, *_ = race(3, lambda number: work() if number == 0 else sweep())
