@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,10 +18,18 @@ from pathlib import Path
 import boto3
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from vault.settings import VaultSettings
 from vault.vault import Vault
+
+# The same examples in every run, and however long they take: a machine that is busy is none of their business.
+settings.register_profile(
+    "engram", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("engram")
 
 BUCKET = "engram-tests"
 AWS = {
@@ -57,7 +66,7 @@ class RedisServer:
             [redis_program(), "--port", "0", "--unixsocket", self._socket, "--save", "", "--dir", self._folder],
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with redis.Redis.from_url(self.url) as client:
@@ -117,6 +126,25 @@ def vault(vault_settings: VaultSettings) -> Iterator[Vault]:
 @contextmanager
 def s3_server() -> Iterator[str]:
     """A server that speaks S3, with an empty bucket; its URL."""
+    with _created_at_once():
+        yield from _serve_s3()
+
+
+@contextmanager
+def _created_at_once() -> Iterator[None]:
+    """S3 looks for an object and creates it in one step; moto in two, between which another may create it."""
+    put_object, lock = S3Response.put_object, threading.Lock()
+
+    def put_object_alone(response: S3Response) -> object:
+        with lock:
+            return put_object(response)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_object_alone)
+        yield
+
+
+def _serve_s3() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -34,6 +34,7 @@ from engram.errors import (
 
 SHAPE = InputShape(channels=1, height=8, width=8)
 KINDS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
+SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def png(value: int) -> bytes:
@@ -140,7 +141,7 @@ def test_a_name_with_a_zero_byte_is_refused(here: Path) -> None:
 
 
 @given(name=st.text(st.sampled_from("ab./\\:\0\n~C"), min_size=1, max_size=12), kind=st.sampled_from(["zip", "tar"]))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=SUPPRESSED)
 def test_no_name_ever_leads_out_of_the_archive(tmp_path: Path, name: str, kind: str) -> None:
     assume(not name.startswith("\0"))  # Python's own zip writer cannot write it
     path = pack(tmp_path / "upload", {name: b"data"}, kind)
@@ -162,7 +163,7 @@ NAMES = st.text("abcdäöü日本 _-1", min_size=1, max_size=8).map(str.strip).f
     files=st.dictionaries(NAMES, st.lists(st.integers(0, 255), min_size=2, max_size=4), min_size=2, max_size=4),
     kind=st.sampled_from(KINDS),
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=SUPPRESSED)
 def test_what_is_packed_is_what_is_read(tmp_path: Path, files: dict[str, list[int]], kind: str) -> None:
     packed = {f"{name}/{i}.png": png(value) for name, values in files.items() for i, value in enumerate(values)}
     examples = read(pack(tmp_path / "upload", packed, kind), SHAPE).examples
@@ -213,26 +214,26 @@ def test_encrypted_and_repeated_entries_are_refused(here: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_hundred_thousand_entries_are_refused(here: Path, kind: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # what others take of the machine does not count
     pack(here, dict.fromkeys((f"c{i % 2}/{i}" for i in range(100_000)), b""), kind)
-    packed = time.monotonic()
+    packed = time.thread_time()
     with pytest.raises(TooManyEntries):
         inspect(here)
-    assert time.monotonic() - packed < max(20.0, 5 * (packed - started))
+    assert time.thread_time() - packed < max(20.0, 5 * (packed - started))
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
 def test_a_bomb_is_refused_in_bounded_time_and_memory(here: Path, kind: str) -> None:
     pack(here, PAIR | {"cat/3.png": bytes(60_000_000)}, kind)
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.thread_time()
     try:
         with pytest.raises(SuspiciousRatio):
             inspect(here)
         assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - started < 20
+    assert time.thread_time() - started < 20
 
 
 def test_a_bomb_behind_honest_bytes_is_refused_too(here: Path) -> None:
@@ -294,7 +295,7 @@ def test_a_damaged_archive_is_an_archive_error(here: Path, kind: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=SUPPRESSED)
 def test_tampering_raises_nothing_but_our_own_errors(tmp_path: Path, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(KINDS))
     bytes_ = bytearray(pack(tmp_path / "upload", PAIR, kind).read_bytes())

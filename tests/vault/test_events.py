@@ -22,9 +22,9 @@ LAST = {"state": "succeeded"}
 
 
 async def collect(events: AsyncIterator[Told], count: int | None = None) -> list[Told]:
-    """All events, or the first `count`, in 10 seconds at most."""
+    """All events, or the first `count`, in a minute at most."""
     found: list[Told] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in events:
             found.append(event)
             if len(found) == count:
@@ -126,7 +126,7 @@ def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault)
     async def next_of(notices: AsyncIterator[Notice], version: int) -> Notice:
         """Published again and again, since notices sent before the subscription are lost."""
         waiting = asyncio.ensure_future(anext(notices))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not waiting.done():
                 await asyncio.to_thread(fragile.events.publish_version, "lines", version)
                 await asyncio.wait([waiting], timeout=0.05)
@@ -140,7 +140,7 @@ def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault)
             while (await next_of(notices, 2)).version == 1:
                 pass
             fragile.events.publish_deleted("lines")
-            while not (notice := await asyncio.wait_for(anext(notices), 10)).deleted:
+            while not (notice := await asyncio.wait_for(anext(notices), 60)).deleted:
                 pass
             assert notice == Notice("lines", None)
 
@@ -168,4 +168,4 @@ def test_a_stream_is_bounded_and_passes_away(vault_settings: VaultSettings) -> N
             vault.events.publish(JOB, {"n": number})
         (key,) = vault.redis.keys("*")
         assert 100 <= vault.redis.xlen(key) < 300
-        assert 990 < vault.redis.ttl(key) <= 1000
+        assert 900 < vault.redis.ttl(key) <= 1000

@@ -46,7 +46,7 @@ def test_who_is_silent_is_taken_for_gone(vault: Vault) -> None:
     time.sleep(1.2)
     assert set(vault.novelty.read("lines")) == {"b"}
     assert vault.redis.scard(f"{connection.PREFIX}novelty:lines") == 1
-    brief.write("a", {"lines": {}})
+    vault.novelty.write("a", {"lines": {}})
     assert set(vault.novelty.read("lines")) == {"a", "b"}
 
 
