@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from service import live
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.learned import TASKS, create, learn
-from tests.service.running import Service, running
+from tests.service.running import PATIENCE, Service, running
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -44,10 +45,17 @@ def reader(learned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         server.remove()
 
 
+@pytest.fixture(autouse=True)
+def _looks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers show what is in the store, also where a busy machine takes long to look at it."""
+    monkeypatch.setattr(live, "_LOOK_SECONDS", PATIENCE)
+
+
 @pytest.fixture
 def settings(vault_settings: VaultSettings) -> ServiceSettings:
-    """Settings of a service over an empty store."""
-    return ServiceSettings(**vault_settings.model_dump(), drain_seconds=0, poll_seconds=0.2)
+    """Settings of a service over an empty store; leases outlast any test, so that none ends on a busy machine."""
+    settings = vault_settings.model_copy(update={"lease_seconds": 3 * PATIENCE})
+    return ServiceSettings(**settings.model_dump(), drain_seconds=0, poll_seconds=0.2)
 
 
 @pytest.fixture

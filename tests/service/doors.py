@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 
+from tests.service.running import PATIENCE
 from vault.keys import SCOPES, UNLIMITED, Limits, Scope
 from vault.vault import Vault
 
@@ -25,8 +26,8 @@ def bearer(token: str) -> dict[str, str]:
 def clients(vault: Vault, address: str) -> Iterator[dict[str, httpx.Client]]:
     """A client for each scope by its name, and `outsider`, who has no key."""
     with ExitStack() as stack:
-        found = {"outsider": stack.enter_context(httpx.Client(base_url=address, timeout=30))}
+        found = {"outsider": stack.enter_context(httpx.Client(base_url=address, timeout=PATIENCE))}
         for scope in SCOPES:
-            client = httpx.Client(base_url=address, timeout=30, headers=bearer(token(vault, scope)))
+            client = httpx.Client(base_url=address, timeout=PATIENCE, headers=bearer(token(vault, scope)))
             found[scope] = stack.enter_context(client)
         yield found

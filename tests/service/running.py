@@ -14,6 +14,9 @@ from service.runtime import Runtime
 from service.server import Server, listen, url
 from service.settings import ServiceSettings
 
+PATIENCE = 100.0
+"""Seconds that anything may take which is only to happen at all: the machine may be busy with something else."""
+
 
 class Service:
     """A running app with a client for it."""
@@ -38,15 +41,15 @@ def running(settings: ServiceSettings) -> Iterator[Service]:
             while not server.started:
                 assert thread.is_alive(), "the service did not start"
                 time.sleep(0.01)
-            with httpx.Client(base_url=url(listening), timeout=30) as client:
+            with httpx.Client(base_url=url(listening), timeout=PATIENCE) as client:
                 yield Service(client, app.state.runtime, server)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(PATIENCE)
             assert not thread.is_alive(), "the service did not stop"
 
 
-def wait_until(true: object, seconds: float = 10.0) -> float:
+def wait_until(true: object, seconds: float = PATIENCE) -> float:
     """Wait for `true()` to be so; the seconds it took."""
     assert callable(true), "a question to ask again and again"
     began = time.monotonic()
