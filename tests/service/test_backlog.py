@@ -22,7 +22,7 @@ def test_open_jobs_are_told_until_they_cannot_be(learned_settings: ServiceSettin
         wait_until(lambda: figures(service).get("engram_open_jobsqueued") == 0)
         submit(service.vault, "high", (8, 9))
         wait_until(lambda: figures(service)["engram_open_jobsqueued"] == 1)
-        assert 0 < figures(service)["engram_oldest_waiting_job_seconds"] < 60
+        assert 0 < figures(service)["engram_oldest_waiting_job_seconds"] < 600
         lease = service.vault.leases.acquire("digits", "a worker", service.vault.jobs.open_jobs()[0].id)
         assert lease is not None
         wait_until(lambda: figures(service)["engram_open_jobsrunning"] == 1)
@@ -35,7 +35,7 @@ def test_open_jobs_are_told_until_they_cannot_be(learned_settings: ServiceSettin
 
 
 def test_what_answers_is_told_by_model(service: Service) -> None:
-    wait_until(lambda: "engram_live_versiondigits" in figures(service))
+    wait_until(lambda: "engram_swaps_totaldone" in figures(service))  # the last of all that is shown
     found = figures(service)
     assert (found["engram_live_versiondigits"], found["engram_live_tasksdigits"]) == (2, 2)
     capacity = service.client.get("/v1/models/digits").json()["capacity"]

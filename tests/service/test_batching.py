@@ -23,6 +23,7 @@ from service.live import load
 from service.metrics import Metrics
 from tests.digits import pixels
 from tests.learned import MODEL
+from tests.service.running import PATIENCE
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -63,7 +64,7 @@ class Gate:
         pair = self.pair
         self.batches += 1
         self.entered.set()
-        assert self.open.wait(10), "nobody opened the gate"
+        assert self.open.wait(PATIENCE), "nobody opened the gate"
         return pair
 
 
@@ -93,8 +94,8 @@ async def behind(gate: Gate, subject: Batcher, *queries: Query) -> list[Reply | 
 
 def test_an_idle_model_answers_at_once_even_with_a_wait(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
-        subject = batcher(lambda: pair, pool, wait=30.0)
-        reply = await asyncio.wait_for(subject.submit(Query(images(0, 2), top_k=2)), 5)
+        subject = batcher(lambda: pair, pool, wait=2 * PATIENCE)
+        reply = await asyncio.wait_for(subject.submit(Query(images(0, 2), top_k=2)), PATIENCE)
         assert reply.version == pair.version
         assert [answer.task for answer in reply.answers] == ["low", "mid"]
         assert all(len(answer.top) == 2 for answer in reply.answers)
@@ -188,7 +189,7 @@ def test_the_queue_goes_on_when_nobody_can_listen(pair: Pair, pool: ThreadPoolEx
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool, heard=heard, size=1)
-        replies = await asyncio.wait_for(behind(gate, subject, Query(images(0)), Query(images(2))), 5)
+        replies = await asyncio.wait_for(behind(gate, subject, Query(images(0)), Query(images(2))), PATIENCE)
         assert [reply.answers[0].task for reply in replies if isinstance(reply, Reply)] == ["low", "mid"]
 
     run(story())
@@ -217,7 +218,7 @@ def test_a_full_queue_refuses_at_once(pair: Pair, pool: ThreadPoolExecutor) -> N
         second = asyncio.create_task(subject.submit(Query(images(0, 1, 2, 3))))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as refused:
-            await asyncio.wait_for(subject.submit(Query(images(0))), 0.5)
+            await asyncio.wait_for(subject.submit(Query(images(0))), PATIENCE / 2)  # before the gate gives up
         assert refused.value.retry_after == 3
         gate.open.set()
         await asyncio.gather(first, second)
@@ -262,7 +263,7 @@ def test_a_batch_stays_with_the_version_it_began_on(pair: Pair, pool: ThreadPool
 def test_a_busy_model_lets_a_batch_fill_up(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        subject = batcher(gate, pool, wait=5.0, size=2)
+        subject = batcher(gate, pool, wait=2 * PATIENCE, size=2)
         first = asyncio.create_task(subject.submit(Query(images(0))))
         await asyncio.to_thread(gate.entered.wait)
         second = asyncio.create_task(subject.submit(Query(images(1))))
@@ -270,7 +271,7 @@ def test_a_busy_model_lets_a_batch_fill_up(pair: Pair, pool: ThreadPoolExecutor)
         gate.open.set()
         await first
         await asyncio.sleep(0.05)
-        third = await asyncio.wait_for(subject.submit(Query(images(2))), 2)
+        third = await asyncio.wait_for(subject.submit(Query(images(2))), PATIENCE)
         await second
         assert third.answers
         assert gate.batches == 2

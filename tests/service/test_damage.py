@@ -17,7 +17,7 @@ from service import inspection, live
 from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import MODEL, learn
-from tests.service.running import Service, running, wait_until
+from tests.service.running import PATIENCE, Service, running, wait_until
 from vault.objects import Objects
 
 PREDICT = f"/v1/models/{MODEL}/predict"
@@ -76,8 +76,8 @@ def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
         assert blob.name in problem["detail"]
         assert "engram_troubled_models 1.0" in service.client.get("/metrics").text
         blob.write_bytes(whole)
-        wait_until(lambda: version(service) == 2, 15)
-        assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
+        wait_until(lambda: version(service) == 2)
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] == [])
         assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
 
 
@@ -244,7 +244,8 @@ def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(
         service.client.post("/v1/models", json={"name": "other", **SMALL_MODEL}).raise_for_status()
         whole = flip(record)
         assert version(service) == 2
-        wait_until(lambda: told(service)["object"] == f"models/{MODEL}/model.json")
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+        assert told(service)["object"] == f"models/{MODEL}/model.json"
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get("/v1/models/other").status_code == 200)
         answer = service.client.post(PREDICT, content=png(0, 100), headers=PNG)
@@ -252,7 +253,7 @@ def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(
         assert f"models/{MODEL}/model.json" in answer.json()["detail"]
         assert "Retry-After" in answer.headers
         record.write_bytes(whole)
-        wait_until(lambda: service.client.post(PREDICT, content=png(0, 100), headers=PNG).status_code == 200, 15)
+        wait_until(lambda: service.client.post(PREDICT, content=png(0, 100), headers=PNG).status_code == 200)
         assert version(service) == 2
 
 
@@ -266,7 +267,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
         def ask(self: Objects, *given: Any, original: Any = original, **named: Any) -> Any:
             if hangs.is_set():
-                over.wait(60)
+                over.wait(3 * PATIENCE)
             return original(self, *given, **named)
 
         monkeypatch.setattr(Objects, name, ask)
@@ -291,7 +292,7 @@ def test_predictions_go_on_while_the_storage_hangs(service: Service, hanging: th
     assert service.client.get(f"/v1/models/{MODEL}").json()["version"] == 2
     hanging.clear()
     for thread in waiting:
-        thread.join(30)
+        thread.join()
     patient.close()
 
 

@@ -84,11 +84,11 @@ def test_a_class_that_nobody_taught_is_noticed_until_it_is_taught(service: Servi
     assert found["engram_unknown_images_total"] == noticed["unknown"] > unknown
 
     learn(service.vault, "high", (4, 6))
-    wait_until(lambda: novelty(service)["version"] == 3, 20)
+    wait_until(lambda: novelty(service)["version"] == 3)
     taught = novelty(service)
     assert (taught["state"], taught["samples"]) == ("known", 0)
     assert taught["since"] > noticed["since"]
-    wait_until(lambda: metrics(service)["engram_novelty_state"] == 0, 20)
+    wait_until(lambda: metrics(service)["engram_novelty_state"] == 0)
     assert sum(not one["known"] for one in ask(service, (4, 6), 240)) / 240 < strange / 2
     assert novelty(service)["samples"] == 240
 
@@ -107,7 +107,7 @@ def test_a_model_made_anew_begins_anew(service: Service) -> None:
     assert novelty(service)["state"] == "new task suspected"
     service.client.delete(f"/v1/models/{MODEL}").raise_for_status()
     assert service.client.get(NOVELTY).json()["code"] == "unknown_model"
-    wait_until(lambda: not metrics(service), 20)
+    wait_until(lambda: not metrics(service))
     service.client.post("/v1/models", json={"name": MODEL, **SMALL_MODEL}).raise_for_status()
     found = novelty(service)
     assert (found["version"], found["state"], found["samples"]) == (0, "known", 0)
@@ -117,8 +117,8 @@ def test_the_worst_state_of_the_replicas_is_the_answer_of_all(two: tuple[Service
     quiet, alarmed = two
     ask(quiet, KNOWN, 40)
     ask(alarmed, (4, 6), 60)
-    wait_until(lambda: novelty(quiet)["state"] == "new task suspected", 20)
-    wait_until(lambda: novelty(quiet)["samples"] == novelty(alarmed)["samples"] == 100, 20)
+    wait_until(lambda: novelty(quiet)["state"] == "new task suspected")
+    wait_until(lambda: novelty(quiet)["samples"] == novelty(alarmed)["samples"] == 100)
     found = novelty(quiet)
     assert sorted(one["state"] for one in found["replicas"]) == ["known", "new task suspected"]
     assert sorted(one["samples"] for one in found["replicas"]) == [40, 60]
@@ -130,17 +130,17 @@ def test_the_worst_state_of_the_replicas_is_the_answer_of_all(two: tuple[Service
 
     # A version that only one of them has met: what the other says of the one before is not about this one.
     history.raise_budget(quiet.vault, MODEL, 20.0)
-    wait_until(lambda: novelty(quiet)["version"] == 3, 20)
+    wait_until(lambda: novelty(quiet)["version"] == 3)
     found = novelty(quiet)
     assert (found["state"], found["samples"]) == ("known", 0)
-    wait_until(lambda: len(novelty(quiet)["replicas"]) == 2, 20)
+    wait_until(lambda: len(novelty(quiet)["replicas"]) == 2)
 
 
 def test_a_replica_that_stops_is_no_longer_listed(learned_settings: ServiceSettings) -> None:
     with running(learned_settings) as staying:
         with running(learned_settings) as leaving:
             ask(leaving, (4, 6), 60)
-            wait_until(lambda: novelty(staying)["state"] == "new task suspected", 20)
+            wait_until(lambda: novelty(staying)["state"] == "new task suspected")
         found = novelty(staying)
         assert (found["state"], len(found["replicas"])) == ("known", 1)
 
@@ -155,7 +155,7 @@ def test_without_redis_a_replica_answers_for_itself(learned_settings: ServiceSet
         (only,) = found["replicas"]
         assert (only["state"], only["samples"]) == ("new task suspected", 60)
         own_redis.start()
-        wait_until(lambda: any(":novelty:" in key for key in service.vault.redis.keys("*")), 20)
+        wait_until(lambda: any(":novelty:" in key for key in service.vault.redis.keys("*")))
 
 
 def test_what_a_replica_of_an_earlier_release_tells_can_be_shown() -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from service.processes import Child, Watch, spawn, stop
 from tests.promises.processes import alive, eventually, plain_environment
+from tests.service.running import PATIENCE
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
 STUBBORN = [
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(300)",
 ]
 
 
@@ -26,7 +27,7 @@ def watch() -> Iterator[Watch]:
 
 def test_stopping_asks_first_and_insists_later() -> None:
     with spawn(SLEEP, plain_environment()) as process:
-        stop(process, 5)
+        stop(process, PATIENCE)
         assert process.returncode == -signal.SIGTERM
     with spawn(STUBBORN, plain_environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -45,20 +46,20 @@ def test_a_child_makes_way_when_told_to() -> None:
 def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     code = (
         "import os, sys, time; from service.processes import spawn; "
-        f"print(spawn({SLEEP!r}, os.environ).pid, flush=True); time.sleep(60)"
+        f"print(spawn({SLEEP!r}, os.environ).pid, flush=True); time.sleep(300)"
     )
     with spawn([sys.executable, "-c", code], plain_environment(), stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert alive([child]) == [child]
         parent.kill()
-        assert eventually(lambda: alive([child]) == [], 20)
+        assert eventually(lambda: alive([child]) == [], PATIENCE)
 
 
 def test_what_dies_young_is_restarted_ever_more_slowly(watch: Watch) -> None:
     child = Child("short-lived", [sys.executable, "-c", "raise SystemExit(3)"], plain_environment())
     watch.start(child)
-    assert eventually(lambda: child.delay >= 1.0, 40)
+    assert eventually(lambda: child.delay >= 1.0, PATIENCE)
 
 
 def test_what_was_asked_to_stop_is_not_restarted(watch: Watch) -> None:
@@ -67,6 +68,6 @@ def test_what_was_asked_to_stop_is_not_restarted(watch: Watch) -> None:
     assert child.process is not None
     first = child.process
     watch.ask_to_stop("sleeper")
-    assert eventually(lambda: first.poll() is not None, 30)
+    assert eventually(lambda: first.poll() is not None, PATIENCE)
     time.sleep(1)
     assert child.process is first

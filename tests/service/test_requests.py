@@ -70,7 +70,7 @@ def test_one_line_tells_of_a_request_and_no_secret_of_it(service: Service, lines
     assert (line["request_bytes"], line["response_bytes"]) == (len(image), len(answer.content))
     seconds = line["duration_seconds"]
     assert isinstance(seconds, float)
-    assert 0 < seconds < 30
+    assert 0 < seconds < 300
     assert service.client.post(f"{path}&key=hunter22", content=image, headers=PNG).status_code == 422
     wait_until(lambda: len(fields(lines, "/v1/models/{model}/predict")) == 2)
     assert "hunter22" not in lines.text

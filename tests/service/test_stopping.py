@@ -12,6 +12,7 @@ from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
 from service.stopping import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided, while_heeding
+from tests.service.running import PATIENCE
 
 pytestmark = pytest.mark.parametrize("number", SIGNALS)
 
@@ -68,13 +69,15 @@ def test_what_is_undivided_is_finished_first(number: int) -> None:
 def test_what_hangs_is_left_behind(number: int) -> None:
     stop_on_signals()
     over = threading.Event()
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
-    timer.start()
+
+    def hang() -> None:
+        os.kill(os.getpid(), number)
+        over.wait(PATIENCE)
+
     with pytest.raises(Stopped):
-        while_heeding(lambda: over.wait(30))
+        while_heeding(hang)
     assert not over.is_set()
     over.set()
-    timer.join()
 
 
 def test_what_hangs_is_left_behind_for_a_signal_that_was_swallowed(number: int) -> None:
@@ -83,7 +86,7 @@ def test_what_hangs_is_left_behind_for_a_signal_that_was_swallowed(number: int) 
 
     def swallow_and_hang() -> None:
         stopping._came = True  # as after `swallowed`, which takes the main thread
-        over.wait(30)
+        over.wait(PATIENCE)
 
     with pytest.raises(Stopped):
         while_heeding(swallow_and_hang)

@@ -16,7 +16,7 @@ from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import QUICK, archive
 from tests.learned import create, learn
-from tests.service.running import Service, running, wait_until
+from tests.service.running import PATIENCE, Service, running, wait_until
 
 TASKS = "/v1/models/digits/tasks"
 
@@ -105,7 +105,7 @@ def test_nothing_is_taken_in_while_redis_is_away(
         before = [job.id for job in service.vault.jobs.list()]
         began = time.monotonic()
         refused = upload(service, "high", archive((8, 9), 4))
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert (refused.status_code, refused.json()["code"]) == (503, "redis_unavailable")
         assert refused.headers["Retry-After"] == "5"
         assert [job.id for job in service.vault.jobs.list()] == before
@@ -122,7 +122,7 @@ def test_nothing_is_taken_in_while_redis_is_away(
 
 
 def test_more_uploads_than_there_is_room_for(learned_settings: ServiceSettings) -> None:
-    changes = {"max_uploads": 1, "max_spool_bytes": 60_000, "slow_body_seconds": 30.0}
+    changes = {"max_uploads": 1, "max_spool_bytes": 60_000, "slow_body_seconds": 3 * PATIENCE}
     with running(learned_settings.model_copy(update=changes)) as service:
         crowded = upload(service, "large", archive((8, 9), extra={"x/noise": os.urandom(60_000)}))
         assert (crowded.status_code, crowded.json()["code"]) == (503, "overloaded")

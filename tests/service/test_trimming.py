@@ -9,6 +9,7 @@ import pytest
 
 from service import trimming
 from service.trimming import Trimming
+from tests.service.running import PATIENCE
 
 
 def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,9 +24,10 @@ def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         while len(given) < 3:
             await asyncio.sleep(0.01)
         await subject.close()
+        await asyncio.get_running_loop().shutdown_default_executor()  # one may have been under way
         count = len(given)
         await asyncio.sleep(0.1)
         assert len(given) == count
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert threading.main_thread() not in given, "nobody waits for it"
