@@ -90,10 +90,10 @@ class Objects:
         how = self._draw.choice(["flipped", "cut short"] + ["deleted"] * (kind not in KEPT))
         path, before = there[kind], self._answer(plant.service)
         name = str(path.relative_to(self._store))
-        versions = plant.vault.log.numbers(MODEL)[-1]
+        newest = plant.vault.log.numbers(MODEL)[-1]
         whole = harm(path, how, self._draw)
         try:
-            self._look(kind, how, name)
+            self._look(kind, how, name, newest)
             plant.resting = False
             # A job whose own record is harmed is left alone until that is mended.
             outcome = "waits" if kind == "request" else self._outcome(job, name, kind)
@@ -105,7 +105,7 @@ class Objects:
         self._expect(outcome == ("failed" if kind in LEARNED_FROM else "succeeded"), f"{kind} {how}: job {outcome}")
         plant.vault.log.head(MODEL)
         after = plant.vault.log.numbers(MODEL)[-1]
-        self._expect(after == versions + (outcome == "succeeded"), f"{kind} {how}: {after} versions")
+        self._expect(after == newest + (outcome == "succeeded"), f"{kind} {how}: {after} versions")
         found = check(plant.vault.objects, LearnersExaminer(plant.vault.objects))
         self._expect(found.whole, f"{kind} {how}: not whole afterwards: {found.problems}")
         # Back to one task, so that rounds do not fill the model.
@@ -114,7 +114,7 @@ class Objects:
         self.done[f"{kind} {how}: job {outcome}"] += 1
         print(f"round {number}: {kind} {how}, job {outcome}", file=sys.stderr)
 
-    def _look(self, kind: str, how: str, name: str) -> None:
+    def _look(self, kind: str, how: str, name: str, newest: int) -> None:
         """What the check, the running service and one that starts say of the harmed object."""
         plant = self._plant
         objects = plant.vault.objects
@@ -130,7 +130,6 @@ class Objects:
             known = self._unharmed(name) or self._is_told(service, name)
             self._expect(known, f"{kind} {how}: a service that starts does not name it")
             answer = service.client.post(PREDICT, content=png(0, 100), headers=PNG)
-            newest = plant.vault.log.numbers(MODEL)[-1]
             age = "the newest" if answer.json().get("version") == newest else "an older"
             served = f"answers with {age} version" if answer.status_code == 200 else f"answers {answer.status_code}"
             self.done[f"{kind} harmed: a service that starts {served}"] += 1
