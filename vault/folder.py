@@ -118,10 +118,18 @@ class Folder:
                     os.unlink(staged)
                 return
             except FileNotFoundError:
+                self._forget(target.parent)
                 # One that is made or removed in this very moment is looked at again.
                 with suppress(FileNotFoundError, FileExistsError):
                     target.parent.mkdir(parents=True, exist_ok=True)
         raise OSError(errno.EIO, "somebody removes what is written")
+
+    def _forget(self, folder: Path) -> None:
+        """A folder that is made anew may get the very inode of the one before, and its name is yet to be flushed."""
+        with self._lock:
+            while folder != self._root and not folder.is_dir():
+                self._flushed.pop(str(folder), None)
+                folder = folder.parent
 
     def _flush_names(self, path: str) -> None:
         """Flush the folder that names the object `path`, and those above it when they are new."""

@@ -91,6 +91,25 @@ def test_no_more_folders_are_remembered_than_a_few(
     assert not again(0)
 
 
+def test_a_folder_made_anew_is_flushed_anew_though_its_inode_is_the_same(
+    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def reused(path: Path, **options: bool) -> os.stat_result:
+        mode, _, *rest = stat(path, **options)
+        return os.stat_result((mode, 1, *rest))
+
+    monkeypatch.setattr(os, "stat", reused)
+    objects.put("a/b/c", b"")
+    objects.delete("a/b/c")
+    objects.remove_folder("a/b")
+    flushed: list[Path] = []
+    monkeypatch.setattr(vault.folder, "_flush", flushed.append)
+    objects.put("a/b/c", b"")
+    assert flushed[1:] == [root / "a/b", root / "a"]
+
+
 def test_failed_writes_leave_nothing_behind(objects: Objects, root: Path) -> None:
     objects.put_new("a", b"")
     for _ in range(3):
