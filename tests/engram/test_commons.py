@@ -22,7 +22,8 @@ def commons(kind: str, channels: int = 1, side: int = 12) -> Commons:
     base = definition("mlp", channels, commons=CommonsDefinition(features=128, patch=5, kind=kind))
     shape = base.input.model_copy(update={"height": side, "width": side})
     made = Commons(base.model_copy(update={"input": shape}))
-    images = torch.randint(0, 256, (40, 3 if channels > 1 else 1, side, side), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(side)
+    images = torch.randint(0, 256, (40, 3 if channels > 1 else 1, side, side), generator=generator, dtype=torch.uint8)
     return made.fitted(images)
 
 

@@ -35,7 +35,8 @@ def _trained() -> tuple[Network, Engram]:
 def test_bisection_finds_the_narrowest_engram_that_holds(needed: float) -> None:
     """Against a judge whose answer depends on the size alone, compared with trying every size."""
     _, engram = _trained()
-    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    generator = torch.Generator().manual_seed(0)
+    scores = {layer: torch.rand(units, generator=generator) + 0.1 for layer, units in engram.units.items()}
     whole = sum(engram.units.values())
 
     def accuracy_of(candidate: Engram) -> float:
@@ -53,7 +54,8 @@ def test_bisection_finds_the_narrowest_engram_that_holds(needed: float) -> None:
 
 def test_nothing_is_found_when_nothing_narrower_holds() -> None:
     _, engram = _trained()
-    scores = {layer: torch.rand(units) + 0.1 for layer, units in engram.units.items()}
+    generator = torch.Generator().manual_seed(0)
+    scores = {layer: torch.rand(units, generator=generator) + 0.1 for layer, units in engram.units.items()}
     assert smallest(engram, scores, 0.05, 1.0, lambda candidate: 0.0) is None
 
 
