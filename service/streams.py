@@ -12,6 +12,7 @@ from typing import TypeVar
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Stopping, traceback_of
@@ -22,6 +23,10 @@ from service.settings import ServiceSettings
 log = logging.getLogger("engram.service")
 
 Event = TypeVar("Event")
+
+# By itself it would break every stream off, amid its answer, within half a second after the signal to stop, whether or
+# not `Streams.end` was called by then.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _AHEAD = 16
 """Events that are fetched before the client has taken those before them."""
@@ -72,6 +77,10 @@ class Streams:
         source = asyncio.create_task(_fetch(events, send))
         self._sources.add(source)
         source.add_done_callback(self._sources.discard)
+        # One that is cancelled before it has begun to run closes nothing itself.
+        source.add_done_callback(lambda _: send.close())
+        if self._ended:  # since it got its place
+            source.cancel()
         try:
             async with receive:
                 async for event in receive:
