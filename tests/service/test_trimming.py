@@ -24,10 +24,9 @@ def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         while len(given) < 3:
             await asyncio.sleep(0.01)
         await subject.close()
-        await asyncio.get_running_loop().shutdown_default_executor()  # one may have been under way
         count = len(given)
-        await asyncio.sleep(0.1)
-        assert len(given) == count
+        await asyncio.sleep(0.3)
+        assert len(given) <= count + 1  # which was under way
 
     asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert threading.main_thread() not in given, "nobody waits for it"
