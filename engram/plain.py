@@ -22,6 +22,7 @@ from engram.layout import IMAGE, Layout, Node
 from engram.network import Engram, pixels
 from engram.progress import Reporter
 from engram.relevance import Explainer, Heatmap, relevance_rules
+from engram.settings.rnf import InitialWeights
 from engram.training import batches
 
 Owners = Mapping[str, Tensor]
@@ -65,11 +66,17 @@ class PlainNetwork(nn.Module):
         self._engrams = tuple(engram_of(layout, units, blocks, head).eval() for head in heads)
 
     @classmethod
-    def create(cls, layout: Layout, units: Mapping[str, int], seed: int) -> Self:
+    def create(
+        cls, layout: Layout, units: Mapping[str, int], seed: int, initial_weights: InitialWeights = "he"
+    ) -> Self:
         """A network of random weights in which every unit is free."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             blocks = build_blocks(layout, units)
+            if initial_weights == "uniform":
+                for module in blocks.modules():
+                    if isinstance(module, nn.Linear | nn.Conv2d):
+                        module.reset_parameters()
         owners = {layer: torch.zeros(units[layer], dtype=torch.int64) for layer in layout.layers}
         return cls(layout, units, blocks, owners, ())
 

@@ -63,7 +63,8 @@ class Rnf(Method):
     def create(cls, definition: Definition) -> Self:
         cls.check(definition)
         layout = layout_of(definition)
-        network = PlainNetwork.create(layout, budget_of(layout, definition.budget), definition.seed)
+        drawn = RnfSettings.model_validate(definition.settings).initial_weights
+        network = PlainNetwork.create(layout, budget_of(layout, definition.budget), definition.seed, drawn)
         commons = Commons(definition)
         return cls(definition, network, commons, Recogniser.empty(commons.features), ())
 

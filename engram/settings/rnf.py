@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from engram.settings.base import MethodSettings
+
+InitialWeights = Literal["he", "uniform"]
 
 
 class RnfSettings(MethodSettings):
@@ -26,6 +28,9 @@ class RnfSettings(MethodSettings):
     tolerance: float | None = Field(default=None, ge=0, le=1)
     """Held-out accuracy, as a fraction, that the units deemed irrelevant may be worth together; by default as the
     option `tolerance` of each task says."""
+    initial_weights: InitialWeights = "he"
+    """`he`: normal, as of He et al. (arXiv 1502.01852). `uniform`: within 1 / sqrt(inputs), as PyTorch draws them and
+    the paper with it; they are so much smaller that later tasks change them far more, and fine-tuning forgets more."""
     reference: int = Field(default=256, ge=2, le=100_000)
     """Held-out images, at most, whose relevance orders the units; the paper takes a small part of the test data."""
 

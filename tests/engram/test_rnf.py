@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engram import LearnOptions, Memory
+from engram.blocks import ConvBlock, DenseBlock
 from engram.certificate import certify, compare, probe_batch
 from engram.elastic import weight_of
 from engram.errors import DamagedSnapshot, InvalidDefinition
@@ -200,3 +201,25 @@ def test_a_network_of_another_width_and_a_wider_budget_are_refused() -> None:
         restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, wider)
     with pytest.raises(InvalidDefinition, match="rnf"):
         memory.raise_budget(9.0)
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "cnn"])
+def test_initial_weights_are_drawn_as_the_setting_says(backbone: str) -> None:
+    drawn = {
+        initial: [
+            weight_of(block)
+            for block in network_of(made(backbone, tasks=0, initial_weights=initial)).blocks.values()
+            if isinstance(block, DenseBlock | ConvBlock)
+        ]
+        for initial in ("he", "uniform")
+    }
+    assert drawn["he"], "something was drawn"
+    for normal, uniform in zip(drawn["he"], drawn["uniform"], strict=True):
+        bound = uniform[0].numel() ** -0.5
+        assert 0.9 * bound < float(uniform.abs().max()) <= bound
+        assert not torch.equal(normal, uniform)
+
+
+def test_no_other_way_of_drawing_weights_is_taken() -> None:
+    with pytest.raises(ValueError, match="initial_weights"):
+        made(tasks=0, initial_weights="zeros")
