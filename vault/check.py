@@ -55,7 +55,7 @@ class _Check:
         found = self._found
         # Listed first, so that what is written from here on does not seem to be named by nothing.
         stored = {} if self._only else self._objects.sizes("blobs") | self._objects.sizes("data")
-        versions = {model.name: self._versions(model) for model in self._all_models()}
+        versions = self._all_versions()
         named = {
             sha: role for _, commits in versions.values() for one in commits for sha, role in blobs_of(one).items()
         }
@@ -93,6 +93,17 @@ class _Check:
                     self._found.add(path, "not_found", f"{name} has versions and no record. {_REMAINS}")
         self._found.models = len(models)
         return models
+
+    def _all_versions(self) -> dict[str, tuple[Model, list[Commit]]]:
+        versions = {}
+        for model in self._all_models():
+            try:
+                versions[model.name] = self._versions(model)
+            except UnknownModel:  # deleted since
+                if self._only:
+                    raise
+                self._found.models -= 1
+        return versions
 
     def _versions(self, model: Model) -> tuple[Model, list[Commit]]:
         """The versions whose records can be read."""

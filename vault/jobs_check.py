@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from vault.errors import Damaged, NotFound
+from vault.errors import Damaged, NotFound, UnknownModel, Unreadable
 from vault.findings import Findings
 from vault.jobids import is_job_id
-from vault.log import Commit
-from vault.models import Model
+from vault.log import Commit, CommitLog
+from vault.models import Model, Models
 from vault.objects import Objects
 
 Versions = Mapping[str, tuple[Model, list[Commit]]]
@@ -91,9 +91,24 @@ class _Job:
         path = f"models/{model}/log/{there.lineage}/{version:08d}.json" if isinstance(version, int) else self._result
         if any(finding.object == path for finding in self._found.problems):
             return  # a damaged one is noted already
-        if not any(commit.version == version and commit.job == self._id for commit in commits):
+        known = any(commit.version == version and commit.job == self._id for commit in commits)
+        if not known and not self._came_since(there, version):
             detail = f"The job {self._id} published version {version} of {model}, and that is not there."
             self._found.add(path, "version_missing", detail)
+
+    def _came_since(self, model: Model, version: object) -> bool:
+        """Whether this job's version was published after the versions were looked at, or the model is gone."""
+        models = Models(self._objects)
+        try:
+            if models.get(model.name).lineage != model.lineage:
+                return True
+            return (
+                isinstance(version, int) and CommitLog(self._objects, models).read(model.name, version).job == self._id
+            )
+        except UnknownModel:
+            return True
+        except (NotFound, Unreadable):
+            return False
 
     def _check_open(self, model: str, upload: str | None) -> None:
         """An open job is among those that workers look for, and its upload is there; it may end meanwhile."""
