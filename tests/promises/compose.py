@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 
 from service.embedded import redis_binary
 from service.processes import spawn, wait
-from tests.promises.processes import plain_environment
+from tests.promises.processes import plain_environment, reserved_port
 
 ROOT = Path(__file__).parents[2]
 Started = dict[str, list[tuple[subprocess.Popen[bytes], int]]]
@@ -50,13 +50,6 @@ def order(services: dict[str, dict[str, Any]]) -> list[str]:
     return placed
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Compose:
     """The stack, up while the context of `up` is open."""
 
@@ -66,6 +59,7 @@ class Compose:
         self.processes: Started = {}
         self._folder = folder
         self._hosts: dict[str, str] = {}
+        self._ports = ExitStack()
 
     @property
     def addresses(self) -> list[str]:
@@ -90,12 +84,13 @@ class Compose:
                 for process in running:
                     process.terminate()
                 for process in running:  # one signal is all they get, as from any orchestrator
-                    wait(process, 12)
+                    wait(process, 60)
+            self._ports.close()
 
     def _start(self, name: str) -> None:
         service = self.services[name]
         command = [str(word) for word in service["command"]]
-        port = free_port()
+        port = self._ports.enter_context(reserved_port())
         if name == "bucket":
             self._make_bucket(command)
             return
@@ -126,7 +121,7 @@ class Compose:
     def _wait(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
         """Until the process is healthy by the compose file's own test, where there is one that can run here."""
         test = self.services[name]["healthcheck"]["test"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not self._healthy(name, test, port):
             assert process.poll() is None, f"{name} ended: {self.log(name, port)}"
             assert time.monotonic() < deadline, f"{name} is not healthy: {self.log(name, port)}"
@@ -136,7 +131,8 @@ class Compose:
         if name == "redis":
             assert test[1:] == ["redis-cli", "ping"], "the reply to PING decides"
             try:
-                return bool(redis.Redis(port=port).ping())
+                with redis.Redis(port=port) as client:
+                    return bool(client.ping())
             except redis.ConnectionError:
                 return False
         if name == "store":
@@ -151,13 +147,15 @@ class Compose:
 
     def _make_bucket(self, command: list[str]) -> None:
         assert command[:2] == ["mb", "--ignore-existing"], "the step makes a bucket and may be repeated"
-        boto3.client(
+        client = boto3.client(
             "s3",
             endpoint_url=f"http://{self._hosts['store']}",
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-        ).create_bucket(Bucket=command[2].partition("/")[2])
+        )
+        client.create_bucket(Bucket=command[2].partition("/")[2])
+        client.close()
 
     def log(self, name: str, port: int) -> str:
         """The end of what a process said."""

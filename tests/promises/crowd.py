@@ -72,7 +72,7 @@ class Crowd:
     async def _client(self) -> None:
         acts = {name: (weight, expected, act) for name, weight, expected, act in self._acts()}
         weights = [weight for weight, _, _ in acts.values()]
-        async with httpx.AsyncClient(base_url=self._address, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=self._address, timeout=120) as client:
             while not self._over.is_set():
                 [name] = self._random.choices(list(acts), weights)
                 _, expected, act = acts[name]

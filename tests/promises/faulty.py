@@ -36,6 +36,9 @@ class FaultyS3:
         self.seen: Counter[str] = Counter()
         """Requests by what became of them: a fault, or `passed`."""
         self._random = random.Random(seed)
+        self._hangs = 0
+        """Of each path, how many requests are to hang from now on whatever the chances."""
+        self._hung: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(urlsplit(upstream).netloc))
@@ -61,9 +64,23 @@ class FaultyS3:
         finally:
             self.chances = before
 
-    def draw(self) -> Fault | None:
+    @contextmanager
+    def hanging(self, times: int) -> Iterator[None]:
+        """Let the first so many requests for each path hang inside the block."""
+        self._hung.clear()
+        self._hangs = times
+        try:
+            yield
+        finally:
+            self._hangs = 0
+
+    def draw(self, path: str) -> Fault | None:
         """What the next request shall meet."""
         with self._lock:
+            if self._hung[path] < self._hangs:
+                self._hung[path] += 1
+                self.seen["hang"] += 1
+                return "hang"
             chance = self._random.random()
             for fault, share in self.chances.items():
                 chance -= share
@@ -80,7 +97,7 @@ class FaultyS3:
 
     def hang(self) -> None:
         """Wait until all is over."""
-        self._over.wait(60)
+        self._over.wait(600)
 
     def _handler(self, upstream: str) -> type[BaseHTTPRequestHandler]:
         proxy = self
@@ -100,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = self.faulty.draw()
+        fault = self.faulty.draw(self.path)
         if fault == "error":
             return self._refuse(500, "InternalError")
         if fault == "throttle":

@@ -59,7 +59,7 @@ class Client:
         """Requests that met no server, or lost it."""
         self.away = 0
         """Requests that were told to come again."""
-        self._http = httpx.Client(base_url=url, timeout=30)
+        self._http = httpx.Client(base_url=url, timeout=60)
 
     def once(self, method: str, path: str, **content: Any) -> httpx.Response | None:
         """An answer; None when there is none now, and may be later."""
@@ -150,6 +150,8 @@ class Life:
             assert client.finish(client.submit("undisturbed", task))["state"] == "succeeded"
         head = vault.log.head("undisturbed")
         assert head is not None
+        path = "/v1/models/undisturbed"
+        assert eventually(lambda: client.insist("GET", path).json()["version"] == head.version, 60), "it is not served"
         answers = {task: client.logits("undisturbed", task) for task in TASKS}
         assert not client.failures, client.failures
         return cls(client, contents(head), {task: str(answer) for task, answer in answers.items()})
@@ -279,6 +281,8 @@ def live_through(parts: Supervised, vault: Vault, life: Life, kill: Callable[[],
 
 def faults(vault: Vault, life: Life) -> list[str]:
     """Everything that is not as it must be after all."""
+    # A job is over when its result is written; what only an open one needs is removed after that.
+    eventually(lambda: not vault.jobs.open_models(), 60)
     found = [*life.client.failures, *(f"a wrong answer: {answer}" for answer in life.wrong)]
     for model, accepted in life.models.items():
         found.extend(f"{model}: {fault}" for fault in _faults(vault, model, accepted, life.undisturbed))

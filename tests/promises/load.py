@@ -50,7 +50,7 @@ class Load:
 
     async def _client(self, replica: str) -> None:
         highest = 0
-        async with httpx.AsyncClient(base_url=replica, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=replica, timeout=60) as client:
             while not self._over.is_set():
                 began = time.monotonic()
                 try:

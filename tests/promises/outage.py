@@ -55,7 +55,7 @@ def live_through(stack: Stack, seconds: float, connections: int = 16, **options:
     running = stack.submit(LEARNING, "first", archive((0, 1)), LONG | options)
     assert running.status_code == 202, running.text
     job = running.headers["Location"]
-    assert eventually(lambda: stack.client.get(job).json()["phase"] in ("training", "pruning"), 30), "it does not begin"
+    assert eventually(lambda: stack.client.get(job).json()["phase"] not in (None, "loading"), 120), "it does not begin"
     with Load(stack.replicas, ANSWERING, png(0, 100), connections) as load:
         before = stack.objects()
         stack.redis.stop()
@@ -71,9 +71,9 @@ def live_through(stack: Stack, seconds: float, connections: int = 16, **options:
         back = time.monotonic()
         accepted = _accepted(stack)
         found.accepted_after = round(time.monotonic() - back, 2)
-        learned = stack.finish(running, 240)
+        learned = stack.finish(running, 600)
         found.learned_after = round(time.monotonic() - back, 2)
-        second = stack.finish(accepted, 240)
+        second = stack.finish(accepted, 600)
         found.finished_after = round(time.monotonic() - back, 2)
     found.answers, found.failures, found.slowest = load.answers, load.failures, round(load.slowest, 3)
     found.jobs = {"running": learned["state"], "after": second["state"]}

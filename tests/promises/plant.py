@@ -45,7 +45,7 @@ class Plant:
     def stop(self) -> None:
         """Let the workshop end."""
         self._workshop.stopping.set()
-        self._thread.join(20)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
     def upload(self, task: str, digits: tuple[int, ...], count: int = 60) -> httpx.Response:
@@ -55,12 +55,14 @@ class Plant:
         return self.client.post(f"/v1/models/{MODEL}/tasks", data=form, files=files)
 
     def version(self) -> int:
-        """What answers."""
+        """What answers; 0 while that has learned nothing."""
         answer = self.client.post(PREDICT, content=png(0, 100), headers=PNG)
+        if answer.status_code == 409:
+            return 0
         assert answer.status_code == 200, answer.text
         return int(answer.json()["version"])
 
-    def finished(self, job: str, seconds: float = 60) -> dict[str, Any]:
+    def finished(self, job: str, seconds: float = 300) -> dict[str, Any]:
         """A job once it is over, whatever is answered until then."""
         answer: dict[str, Any] = {}
 

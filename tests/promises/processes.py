@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -56,6 +58,18 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of this machine that nobody else is given before the block ends.
+
+    It is bound, but not listened on, so that a server which asks for it by its number gets it, now and again later.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def plain_environment() -> dict[str, str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.digits import archive, png
 from tests.promises.collector import Collector, collecting
-from tests.promises.compose import free_port
+from tests.promises.processes import reserved_port
 from tests.promises.stack import Stack, started
 from tests.service.running import wait_until
 
@@ -42,8 +43,7 @@ def lines(log: list[str]) -> list[dict[str, Any]]:
 @contextmanager
 def seen(folder: Path) -> Iterator[Seen]:
     """Everything that can be seen of it, when it is over."""
-    port = free_port()
-    with collecting() as collector:
+    with collecting() as collector, reserved_port() as port:
         with started(
             folder,
             replicas=1,
@@ -54,7 +54,9 @@ def seen(folder: Path) -> Iterator[Seen]:
         ) as stack:
             job = _work(stack)
             service_metrics = stack.client.get("/metrics").text
-            worker_metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            # A job is counted when its result has been written, which is when it was found to be over.
+            wait_until(lambda: {"engram_jobs_total", "engram_job_attempts_total"} <= _counted(_metrics(port)), 60)
+            worker_metrics = _metrics(port)
         # What has been stopped has sent its last span, and written its last line.
         yield Seen(
             job,
@@ -64,6 +66,18 @@ def seen(folder: Path) -> Iterator[Seen]:
             worker_metrics,
             collector,
         )
+
+
+def _metrics(port: int) -> str:
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+
+
+def _counted(metrics: str) -> set[str]:
+    """What was counted once for a job that succeeded; none of it while a job is under way."""
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    if any(sample.name == "engram_jobs_running" and sample.value for sample in samples):
+        return set()
+    return {sample.name for sample in samples if "succeeded" in sample.labels.values() and sample.value == 1}
 
 
 def _work(stack: Stack) -> str:
@@ -77,7 +91,7 @@ def _work(stack: Stack) -> str:
         del client.headers[name]
     job = stack.finish(answer)
     assert job["state"] == "succeeded", job
-    wait_until(lambda: client.get("/v1/models/digits").json()["version"] == 1)
+    wait_until(lambda: client.get("/v1/models/digits").json()["version"] == 1, 60)
     for path in ("predict", "explain"):
         asked = {"Content-Type": "image/png", "X-Request-ID": "ask-1"}
         client.post(f"/v1/models/digits/{path}", content=png(0, 100), headers=asked).raise_for_status()

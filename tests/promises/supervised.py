@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
 from service.processes import spawn
 from tests.conftest import RedisServer
-from tests.promises.processes import eventually, plain_environment
+from tests.promises.processes import eventually, plain_environment, reserved_port
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -29,8 +28,8 @@ class Supervised:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.redis = RedisServer()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._reserved = ExitStack()
+        self._port = self._reserved.enter_context(reserved_port())
         self.url = f"http://127.0.0.1:{self._port}"
         self._environment = plain_environment() | {
             "ENGRAM_STORE_URL": str(folder / "store"),
@@ -96,6 +95,7 @@ class Supervised:
             if process is not None:
                 _kill(process)
         self.redis.remove()
+        self._reserved.close()
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
@@ -117,7 +117,7 @@ def supervised(folder: Path, workers: int = 1, **settings: str) -> Iterator[tupl
         for _ in range(workers):
             parts.start_worker()
         parts.start_service()
-        assert eventually(parts.ready, 40), parts.log
+        assert eventually(parts.ready, 180), parts.log
         with Vault.connect(parts.vault_settings) as vault:
             yield parts, vault
     finally:

@@ -22,35 +22,43 @@ def engram(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env=plain_environment() | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
+
+
+def status(url: str, headers: dict[str, str] | None = None) -> int:
+    """Of a request for the models."""
+    return httpx.get(f"{url}/v1/models", headers=headers, timeout=60).status_code
 
 
 def test_keys_from_the_first_to_the_last(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
-        assert eventually(server.ready, 60)
-        assert httpx.post(f"{server.url}/v1/models", json=MODEL).status_code == 201
+        assert eventually(server.ready, 180)
+        assert httpx.post(f"{server.url}/v1/models", json=MODEL, timeout=60).status_code == 201
         made = {
             scope: engram("keys", "create", f"the {scope}", "--scope", scope, "--data", str(data))
             for scope in ("predict", "learn", "admin")
         }
         tokens = {scope: {"Authorization": f"Bearer {done.stdout.strip()}"} for scope, done in made.items()}
-        assert eventually(lambda: httpx.get(f"{server.url}/v1/models").status_code == 401, 30)
-        asked = {who: httpx.post(f"{server.url}/v1/models", json=MODEL, headers=key) for who, key in tokens.items()}
+        assert eventually(lambda: status(server.url) == 401, 60)
+        asked = {
+            who: httpx.post(f"{server.url}/v1/models", json=MODEL, headers=key, timeout=60)
+            for who, key in tokens.items()
+        }
         assert {who: answer.status_code for who, answer in asked.items()} == {
             "predict": 403,
             "learn": 403,
             "admin": 200,
         }
-        assert httpx.get(f"{server.url}/v1/jobs", headers=tokens["learn"]).status_code == 200
+        assert httpx.get(f"{server.url}/v1/jobs", headers=tokens["learn"], timeout=60).status_code == 200
 
         listed = engram("keys", "list", ENGRAM_STORE_URL=str(data / "store")).stdout
         assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [[scope, "valid"] for scope in tokens]
         assert all(done.stdout.strip().split("_", 2)[2] not in listed for done in made.values())
         admin = listed.splitlines()[3].split()[0]
         assert engram("keys", "revoke", admin, "--data", str(data)).returncode == 0
-        assert eventually(lambda: httpx.get(f"{server.url}/v1/models", headers=tokens["admin"]).status_code == 401, 30)
+        assert eventually(lambda: status(server.url, tokens["admin"]) == 401, 60)
         assert "revoked" in engram("keys", "list", "--data", str(data)).stdout
 
 

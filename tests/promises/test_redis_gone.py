@@ -7,7 +7,7 @@ from tests.promises.stack import Stack
 
 
 def test_without_redis_predictions_go_on_and_afterwards_all_is_well(rough_stack: Stack) -> None:
-    found = live_through(rough_stack, 3.0, connections=8, epochs=60, patience=60)
+    found = live_through(rough_stack, 3.0, connections=8, epochs=300, patience=300)
     assert found.failures == []
     assert found.answers > 50
     assert set(found.submissions) == {(503, "redis_unavailable", True)}

@@ -7,22 +7,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.digits import SMALL_MODEL, archive
+from tests.digits import archive
 from tests.promises.killing import Client, contents
 from tests.promises.processes import eventually
 from tests.promises.supervised import supervised
 from vault.vault import Vault
 
-OPTIONS: dict[str, Any] = {"epochs": 50, "patience": 50, "batch_size": 16, "rounds": 2, "recovery_epochs": 2}
+OPTIONS: dict[str, Any] = {"epochs": 200, "patience": 200, "batch_size": 16, "rounds": 2, "recovery_epochs": 2}
 """A task takes several seconds, most of them in training."""
 
 
 def learn(client: Client, model: str) -> str:
-    client.insist("POST", "/v1/models", json={"name": model, **SMALL_MODEL})
+    client.make(model)
     form = {"name": "low", "options": json.dumps(OPTIONS)}
-    answer = client.insist(
-        "POST", f"/v1/models/{model}/tasks", data=form, files={"data": ("data.zip", archive((0, 1)))}
-    )
+    headers, files = {"Idempotency-Key": f"{model}:low"}, {"data": ("data.zip", archive((0, 1)))}
+    answer = client.insist("POST", f"/v1/models/{model}/tasks", data=form, files=files, headers=headers)
     job: str = answer.json()["job"]["id"]
     return job
 
@@ -53,10 +52,10 @@ def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_p
         assert client.finish(learn(client, "undisturbed"))["state"] == "succeeded"
         job = learn(client, "disturbed")
         for attempt, epoch in ((1, 10), (2, 25)):
-            assert eventually(lambda epoch=epoch: past(vault, job, epoch), 60), parts.log  # type: ignore[misc]
+            assert eventually(lambda epoch=epoch: past(vault, job, epoch), 180), parts.log  # type: ignore[misc]
             # What is told may be an earlier attempt's, and newer than any checkpoint: this attempt has to leave one.
             own = max(checkpoint(vault, job), f"jobs/{job}/checkpoint/{attempt:04d}/")
-            assert eventually(lambda own=own: checkpoint(vault, job) > own, 60), parts.log  # type: ignore[misc]
+            assert eventually(lambda own=own: checkpoint(vault, job) > own, 180), parts.log  # type: ignore[misc]
             parts.kill_worker()
         done = client.finish(job)
         assert done["state"] == "succeeded", done
@@ -69,4 +68,5 @@ def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_p
         assert disturbed is not None
         assert undisturbed is not None
         assert contents(disturbed) == contents(undisturbed)
-        assert vault.objects.list(f"jobs/{job}/checkpoint") == []
+        # They are removed when the result has been written.
+        assert eventually(lambda: vault.objects.list(f"jobs/{job}/checkpoint") == [], 60)
