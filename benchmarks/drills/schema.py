@@ -76,7 +76,7 @@ def ask(address: str, key: str, examples: int, seed: int, config: str, *options:
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"),
                 *("--header", f"Authorization: Bearer {key}", "--checks", "all", "--continue-on-failure", "--no-color"),
                 *("--max-examples", str(examples), "--seed", str(seed), "--generation-database", "none"),
-                *("--suppress-health-check", "all", *options),
+                *("--suppress-health-check", "all", "--request-timeout", "120", *options),
             ],
             cwd=folder,
             capture_output=True,
