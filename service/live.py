@@ -255,8 +255,9 @@ class LiveModels:
     async def _listen(self) -> None:
         while True:
             try:
-                async for notice in self._vault.events.versions():
-                    await self.refresh(notice.model)
+                async with contextlib.aclosing(self._vault.events.versions()) as notices:
+                    async for notice in notices:
+                        await self.refresh(notice.model)
             except Exception as error:
                 log.warning("no notices of new versions; the poll goes on: %s", error, exc_info=traceback_of(error))
             await asyncio.sleep(self._settings.poll_seconds)
