@@ -10,8 +10,8 @@ from benchmarks import claims, left_out
 
 
 def rnf(forgetting: float, *overrides: str, seed: int = 0) -> dict[str, Any]:
-    about = {"benchmark": "split_mnist", "method": "rnf", "scale": "small", "seed": seed}
-    return {**about, "overrides": [*overrides, "learning_rate=0.002"], "forgetting": forgetting}
+    about = {"benchmark": "split_mnist", "method": "rnf", "scale": "paper", "seed": seed}
+    return {**about, "overrides": [*overrides], "forgetting": forgetting}
 
 
 def lines(rows: list[dict[str, Any]], method: str) -> list[str]:
@@ -32,13 +32,17 @@ def test_rnf_is_judged_by_what_it_loses_less(published: float, resistant: float,
     rows = [
         rnf(5.0, "settings.preset=fine_tuning"),
         rnf(7.0, "settings.preset=fine_tuning", seed=1),
-        rnf(published, "tolerance=0.001", "settings.preset=paper"),
-        rnf(99.0),
-        rnf(resistant),
+        rnf(published),
+        rnf(1.0, "settings.tolerance=0.002"),
+        rnf(99.0, "settings.resistance=true", "settings.tolerance=0.002"),
+        rnf(resistant, "settings.resistance=true", "settings.tolerance=0.002"),
     ]
-    line = lines(rows, "rnf")[0]
-    assert "naive fine-tuning forgets 6.0 ± 1.4, " in line
-    assert line.endswith(f"| {met} |")
+    closely, as_published, small, *_ = lines(rows, "rnf")
+    assert "naive fine-tuning forgets 6.0 ± 1.4, RNF (tolerance 0.2 %) forgets 1.0, " in closely
+    assert closely.endswith("| yes |" if resistant == 0 else "| **no** |")
+    assert f"RNF as published (tolerance 2 %) forgets {published}, " in as_published
+    assert as_published.endswith(f"| {met} |")
+    assert "not run" in small
 
 
 def test_sharc_is_chosen_by_held_out_images() -> None:
@@ -48,6 +52,8 @@ def test_sharc_is_chosen_by_held_out_images() -> None:
 
     rows = [arm("er images", 80, 81), arm("er maps", None, None), arm("sharc 0.3", 85, 84), arm("sharc 0.9", 83, 90)]
     assert "16 KiB: 84.0 against 81.0 %" in lines(rows, "sharc")[1]
+    rows += [arm("er images", 80, 83), arm("sharc 0.3", 60, 70), arm("sharc 0.9", 84, 92)]
+    assert "16 KiB: 91.0 against 82.0 %" in lines(rows, "sharc")[1], "means over two seeds"
 
 
 def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
