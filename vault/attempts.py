@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from vault.objects import Objects
 log = logging.getLogger("engram.vault")
 
 _RELEASED = "-released"
+_NAME = re.compile(rf"([0-9]{{4}})(|{_RELEASED})\.json")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Attempts:
 
     def _names(self, job_id: str) -> list[tuple[int, str]]:
         names = [path.rsplit("/", 1)[1] for path in self._objects.list(f"jobs/{job_id}/attempts")]
-        return [(int(name[:4]), _RELEASED if _RELEASED in name else "") for name in names]
+        found = filter(None, map(_NAME.fullmatch, names))
+        return [(int(match[1]), match[2]) for match in found]
 
 
 def _path(job_id: str, number: int, suffix: str = "") -> str:

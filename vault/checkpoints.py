@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from vault.objects import Objects
 from vault.records import JobRecords
 
 log = logging.getLogger("engram.vault")
+
+_MANIFEST = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[0-9]{6}\.json")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _folder(job_id: str) -> str:
 
 
 def _is_manifest(path: str) -> bool:
-    return path.endswith(".json")
+    return _MANIFEST.fullmatch(path) is not None
 
 
 def _attempt(path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from vault.jobids import inverted
+from vault.jobids import inverted, is_job_id
 from vault.models import is_model_name
 from vault.objects import Objects
 
@@ -46,16 +46,23 @@ class JobIndex:
         if model is not None and not is_model_name(model):
             return []
         paths = self._objects.list(f"open/{model}" if model else "open")
-        pairs = [(path.split("/")[1], path.split("/")[2]) for path in paths]
+        found = [path.split("/")[1:] for path in paths]
+        # Whatever else may lie there, or was harmed on its way here, is no job.
+        pairs = [(parts[0], parts[1]) for parts in found if len(parts) == 2 and is_job_id(parts[1])]
         return sorted(pairs, key=lambda pair: pair[1])
 
     def recent(self, model: str | None, before: str | None, limit: int) -> list[str]:
-        """Ids of jobs, newest first; those older than the job `before`, `limit` at most."""
+        """Ids of jobs, newest first; those older than the job `before`, `limit` at most, and none only at the end."""
         if model is not None and not is_model_name(model):
             return []
         folder = f"recent/of/{model}" if model else "recent/all"
         after = f"{folder}/{inverted(before)}" if before else None
-        return [inverted(path.rsplit("/", 1)[1]) for path in self._objects.list(folder, after, limit)]
+        while paths := self._objects.list(folder, after, limit):
+            names = [path.rsplit("/", 1)[1] for path in paths]
+            if found := [inverted(name) for name in names if is_job_id(name)]:
+                return found
+            after = paths[-1]
+        return []
 
 
 def _open(model: str, job_id: str) -> str:

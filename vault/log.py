@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from builtins import list as List
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ log = logging.getLogger("engram.vault")
 
 _CLOCKS_APART = timedelta(hours=1)
 _PAGE = 16
+_RECORD = re.compile(r"[0-9]{8,}\.json")
 _REMEMBERED = 1024
 """Models whose heads are known without a look at the store."""
 
@@ -278,8 +280,8 @@ class CommitLog:
         return range(0 if after is None else max(after + 1, 0), last + 1)
 
     def _numbers(self, model: str, lineage: str) -> List[int]:
-        paths = self._objects.list(f"models/{model}/log/{lineage}")
-        return [int(path.rsplit("/", 1)[1].removesuffix(".json")) for path in paths]
+        names = [path.rsplit("/", 1)[1] for path in self._objects.list(f"models/{model}/log/{lineage}")]
+        return [int(name.removesuffix(".json")) for name in names if _RECORD.fullmatch(name)]
 
     def _last(self, model: str, lineage: str) -> Commit | None:
         numbers = self._numbers(model, lineage)

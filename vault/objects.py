@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from builtins import list as List
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,7 +120,7 @@ class Objects:
         From S3 no more is fetched than the limit asks for.
         """
         check_path(prefix)
-        return sorted(self._ask(prefix, lambda: [*self._storage.paths(prefix, after, limit)]))[:limit]
+        return sorted(self._ask(prefix, lambda: _below(prefix, self._storage.paths(prefix, after, limit))))[:limit]
 
     def written(self, prefix: str) -> dict[str, datetime]:
         """When every object below the folder `prefix` was written, by path."""
@@ -354,3 +354,12 @@ def _store_errors(path: str) -> Iterator[None]:
         # What the system says of a file names where the store lies, which is nobody's business.
         why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise StoreUnavailable(f"The storage failed at {path}: {why}") from error
+
+
+def _below(prefix: str, paths: Iterable[str]) -> list[str]:
+    """The paths of a listing; raises StoreUnavailable for one that was harmed on its way, so that it is asked again."""
+    found = list(paths)
+    for path in found:
+        if not path.startswith(f"{prefix}/"):
+            raise StoreUnavailable(f"The storage lists {path[:120]!r} below {prefix}.")
+    return found

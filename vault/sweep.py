@@ -102,7 +102,8 @@ class Sweep:
             jobs[path.split("/")[1]][path] = written
         checkpoints = self._remove_checkpoints(jobs)
         # Submissions that came to nothing before they had a request.
-        never = [path for path in recent if inverted(path.rsplit("/", 1)[1]) not in jobs]
+        named = {path: path.rsplit("/", 1)[1] for path in recent}
+        never = [path for path, name in named.items() if is_job_id(name) and inverted(name) not in jobs]
         self._delete(path for path in never if _age(recent[path]) > self._ages.uploads)
         return Swept(
             jobs=self._remove_jobs(jobs),

@@ -74,6 +74,8 @@ class Workshop:
                 log.warning("model %s: %s", model, error)
             except VaultError as error:
                 log.warning("model %s: %s; it will be looked for again", model, error)
+            except Exception:
+                log.exception("model %s: the work ended in a way nobody foresaw; it will be looked for again", model)
             finally:
                 give_back_freed_memory()
 

@@ -217,3 +217,17 @@ def test_open_jobs_that_nobody_works_on_are_looked_for(ready: Vault, woken: list
     wait_until(lambda: woken.count("other") >= 3, 60)
     assert MODEL not in woken[woken.index("other") :]
     lease.release()
+
+
+def test_what_nobody_foresaw_is_told_and_the_work_is_done_at_the_next_look(
+    ready: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, subject = submit(ready, "a", (0, 1)), workshop(ready)
+    with monkeypatch.context() as broken:
+        broken.setattr(ready.jobs, "attempts", lambda job_id: [][0])
+        subject.work(MODEL)
+    assert "the work ended in a way nobody foresaw" in caplog.text
+    assert "IndexError" in caplog.text
+    assert (ready.jobs.get(job.id).state, ready.leases.holder(MODEL)) == ("queued", None)
+    subject.work(MODEL)
+    assert ready.jobs.get(job.id).state == "succeeded"
