@@ -10,13 +10,13 @@ version, and how long after its publication a version first answers on each repl
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.keeping import append
+from benchmarks.measuring import provenance
 from service.digits import tasks
 from tests.promises.load import Load
 from tests.promises.stack import Stack, started
@@ -68,12 +68,11 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--out", type=Path, help="append one JSON line")
     options = parser.parse_args()
-    result = {"benchmark": "live_swap", "machine": platform.machine(), **run(options.seconds, options.connections)}
+    result = {"benchmark": "live_swap", **run(options.seconds, options.connections), **provenance(threads=1)}
     for name, value in result.items():
         print(f"{name:22}{value}")
     if options.out:
-        with options.out.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        append(options.out, result)
 
 
 if __name__ == "__main__":
