@@ -120,7 +120,7 @@ def _replayed(dataset: str) -> Callable[[Sequence[Row]], Figure | None]:
                 return None
             best = {kind: max(names, key=lambda name: _mean(here, name, "held_out")) for kind, names in arms.items()}
             sharc, replay = (_mean(here, best[kind], "test") for kind in ("sharc", "er"))
-            parts.append(f"{kib} KiB: {sharc:.1f} against {replay:.1f}")
+            parts.append(f"{kib} KiB: {sharc:.2f} against {replay:.2f}")
             met.append(sharc > replay)
         return Figure("; ".join(parts) + " %", all(met)) if parts else None
 

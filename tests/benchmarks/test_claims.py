@@ -51,9 +51,9 @@ def test_sharc_is_chosen_by_held_out_images() -> None:
         return {**about, "held_out": held_out, "test": test}
 
     rows = [arm("er images", 80, 81), arm("er maps", None, None), arm("sharc 0.3", 85, 84), arm("sharc 0.9", 83, 90)]
-    assert "16 KiB: 84.0 against 81.0 %" in lines(rows, "sharc")[1]
+    assert "16 KiB: 84.00 against 81.00 %" in lines(rows, "sharc")[1]
     rows += [arm("er images", 80, 83), arm("sharc 0.3", 60, 70), arm("sharc 0.9", 84, 92)]
-    assert "16 KiB: 91.0 against 82.0 %" in lines(rows, "sharc")[1], "means over two seeds"
+    assert "16 KiB: 91.00 against 82.00 %" in lines(rows, "sharc")[1], "means over two seeds"
 
 
 def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
