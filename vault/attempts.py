@@ -14,7 +14,7 @@ from vault.objects import Objects
 log = logging.getLogger("engram.vault")
 
 _RELEASED = "-released"
-_NAME = re.compile(rf"([0-9]{{4}})(|{_RELEASED})\.json")
+_NAME = re.compile(rf"(?!0000)([0-9]{{4}})(|{_RELEASED})\.json")
 
 
 @dataclass(frozen=True)

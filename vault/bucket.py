@@ -10,6 +10,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from vault import s3
+from vault.paths import is_segment
 from vault.settings import VaultSettings
 from vault.storage import Entry
 
@@ -72,23 +73,32 @@ class Bucket:
         """Paths below a folder, in the order of their bytes; no more is fetched than the limit asks for."""
         count = 0
         for chunk in obstore.list(self._quick, prefix, offset=after, chunk_size=min(limit or _PAGE, _PAGE)):
-            yield from (meta["path"] for meta in chunk)
-            count += len(chunk)
+            found = [meta["path"] for meta in chunk if not _is_strange(prefix, meta["path"])]
+            yield from found
+            count += len(found)
             if limit is not None and count >= limit:
                 return
 
     def entries(self, prefix: str) -> Iterable[Entry]:
         """Everything below a folder."""
         for chunk in obstore.list(self._quick, prefix):
-            yield from (Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in chunk)
+            for meta in chunk:
+                if not _is_strange(prefix, meta["path"]):
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
 
     def folders(self, prefix: str | None) -> list[str]:
         """Names of the folders right below `prefix`."""
         found = obstore.list_with_delimiter(self._quick, prefix)["common_prefixes"]
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+        return list(filter(is_segment, (path.rstrip("/").rsplit("/", 1)[-1] for path in found)))
 
     def remove_empty(self, prefix: str) -> None:
         """There are none: a folder of S3 is what its objects' names begin with."""
 
     def _for(self, path: str) -> ObjectStore:
         return self._patient if any(part in f"/{path}" for part in _LARGE) else self._quick
+
+
+def _is_strange(prefix: str, path: str) -> bool:
+    """Whether a path of the listing of a folder cannot be an object of ours: consoles of S3 mark folders by an object
+    that is called as the folder is, and others may call theirs what they like."""
+    return path == prefix or (path.startswith(f"{prefix}/") and not all(map(is_segment, path.split("/"))))

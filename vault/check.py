@@ -106,20 +106,25 @@ class _Check:
         return versions
 
     def _versions(self, model: Model) -> tuple[Model, list[Commit]]:
-        """The versions whose records can be read."""
+        """The versions whose records can be read; raises UnknownModel for a model that is gone, or made anew, since."""
         numbers = self._log.numbers(model.name)
         commits = []
+        found = Findings()
         folder = f"models/{model.name}/log/{model.lineage}"
         for number in range(numbers[-1] + 1 if numbers else 0):
             path = f"{folder}/{number:08d}.json"
             if number not in numbers:
-                self._found.add(path, "gap", f"There is no version {number}, but there are later ones.")
+                found.add(path, "gap", f"There is no version {number}, but there are later ones.")
                 continue
-            with self._found.noting(path):
+            with found.noting(path):
                 commit = self._log.read(model.name, number)
                 check_order(path, commit)
                 commits.append(commit)
+        with found.noting(f"models/{model.name}/model.json"):
+            if self._models.get(model.name).lineage != model.lineage:
+                raise UnknownModel(model.name)
         self._found.versions += len(numbers)
+        self._found.problems.extend(found.problems)
         return model, commits
 
     def _blob(self, sha: str, role: Role) -> int | None:

@@ -16,6 +16,7 @@ from vault.records import JobRecords
 
 log = logging.getLogger("engram.vault")
 
+_OBJECT = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[^/]+")
 _MANIFEST = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[0-9]{6}\.json")
 
 
@@ -92,7 +93,7 @@ class JobCheckpoints:
 
     def _remove_older(self, newest: set[str]) -> None:
         """What this attempt and those before it have left but for the newest."""
-        for path in self._objects.list(_folder(self._job)):
+        for path in filter(_OBJECT.fullmatch, self._objects.list(_folder(self._job))):
             if path not in newest and _attempt(path) <= self._token:
                 self._objects.delete(path)
 

@@ -25,7 +25,7 @@ log = logging.getLogger("engram.vault")
 
 _CLOCKS_APART = timedelta(hours=1)
 _PAGE = 16
-_RECORD = re.compile(r"[0-9]{8,}\.json")
+_RECORD = re.compile(r"[0-9]{8}\.json")
 _REMEMBERED = 1024
 """Models whose heads are known without a look at the store."""
 

@@ -12,6 +12,7 @@ from builtins import list as List
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +25,10 @@ from vault.folder import Folder
 from vault.metrics import count_failure
 from vault.paths import check_path
 from vault.settings import VaultSettings
-from vault.storage import Storage
+from vault.storage import Entry, Storage
 
 Answer = TypeVar("Answer")
+Listed = TypeVar("Listed")
 
 _CHUNK = 4 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -120,13 +122,11 @@ class Objects:
         From S3 no more is fetched than the limit asks for.
         """
         check_path(prefix)
-        return sorted(self._ask(prefix, lambda: _below(prefix, self._storage.paths(prefix, after, limit))))[:limit]
+        return sorted(self._ask(prefix, lambda: _below(prefix, self._storage.paths(prefix, after, limit), str)))[:limit]
 
     def written(self, prefix: str) -> dict[str, datetime]:
         """When every object below the folder `prefix` was written, by path."""
-        check_path(prefix)
-        with _store_errors(prefix):
-            return {entry.path: entry.written for entry in self._storage.entries(prefix)}
+        return {entry.path: entry.written for entry in self._entries(prefix)}
 
     def remove_folder(self, prefix: str) -> None:
         """Remove the empty folders below `prefix`, and itself, that a local store keeps of objects deleted."""
@@ -135,9 +135,7 @@ class Objects:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of every object below the folder `prefix`, by path."""
-        check_path(prefix)
-        with _store_errors(prefix):
-            return {entry.path: entry.size for entry in self._storage.entries(prefix)}
+        return {entry.path: entry.size for entry in self._entries(prefix)}
 
     def list_top(self) -> List[str]:
         """Names of the folders that all objects lie in, sorted."""
@@ -309,6 +307,10 @@ class Objects:
             yield chunk
         _compare(path, sha, digest.hexdigest())
 
+    def _entries(self, prefix: str) -> List[Entry]:
+        check_path(prefix)
+        return self._ask(prefix, lambda: _below(prefix, self._storage.entries(prefix), attrgetter("path")))
+
     def _ask(self, path: str, question: Callable[[], Answer]) -> Answer:
         """What `question` answers; it changes nothing, so that it may be asked again when the storage fails."""
         until, pause = time.monotonic() + self._retry_seconds, 0.05
@@ -356,10 +358,10 @@ def _store_errors(path: str) -> Iterator[None]:
         raise StoreUnavailable(f"The storage failed at {path}: {why}") from error
 
 
-def _below(prefix: str, paths: Iterable[str]) -> list[str]:
-    """The paths of a listing; raises StoreUnavailable for one that was harmed on its way, so that it is asked again."""
-    found = list(paths)
-    for path in found:
+def _below(prefix: str, listing: Iterable[Listed], path_of: Callable[[Listed], str]) -> list[Listed]:
+    """All of a listing; raises StoreUnavailable for a path that was harmed on its way, so that it is asked again."""
+    found = list(listing)
+    for path in map(path_of, found):
         if not path.startswith(f"{prefix}/"):
             raise StoreUnavailable(f"The storage lists {path[:120]!r} below {prefix}.")
     return found

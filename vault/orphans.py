@@ -29,12 +29,9 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     blobs = objects.written("blobs")
     if not dry_run:
         models.remove_remains(grace)
-    named = {
-        f"blobs/{sha}"
-        for model in objects.list_folders("models")
-        for commit in _commits(log, model)
-        for sha in _hashes(commit)
-    }
+    # Twice: a name that was harmed on its way would leave its model's blobs named by nothing.
+    names = {*objects.list_folders("models"), *objects.list_folders("models")}
+    named = {f"blobs/{sha}" for model in names for commit in _commits(log, model) for sha in _hashes(commit)}
     oldest = datetime.now(UTC) - grace
     orphans = sorted(path for path, written in blobs.items() if path not in named and written < oldest)
     if dry_run:

@@ -154,8 +154,10 @@ class Sweep:
     def _remove_uploads(self, uploads: dict[str, datetime], jobs: dict[str, dict[str, datetime]]) -> list[str]:
         """Those of submissions that came to nothing."""
         needed = set()
-        for job_id, written in jobs.items():
-            if _result(job_id) in written or not is_job_id(job_id):
+        # By two listings: an id that was harmed on its way would leave its job's upload named by nothing.
+        ids = {job_id for _, job_id in self._index.open()}.union(filter(is_job_id, jobs))
+        for job_id in ids:
+            if _result(job_id) in jobs.get(job_id, {}):
                 continue
             try:
                 needed.add(f"data/{self._records.request(job_id)['data']}")

@@ -43,8 +43,12 @@ def test_a_version_that_never_came_is_missing(vault: Vault) -> None:
     assert [problem.code for problem in found.problems] == ["version_missing"]
 
 
-def test_a_model_that_is_deleted_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", ["deleted", "made anew"])
+def test_a_model_that_is_deleted_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     create(vault)
+    head = vault.log.head(MODEL)
+    assert head is not None
+    vault.log.append(MODEL, head.following("budget"))
     create(vault, "other")
     read = CommitLog.read
 
@@ -52,6 +56,8 @@ def test_a_model_that_is_deleted_meanwhile(vault: Vault, monkeypatch: pytest.Mon
         if model == MODEL:
             monkeypatch.undo()
             vault.models.delete(MODEL)
+            if after == "made anew":
+                create(vault)
         return read(log, model, version)
 
     monkeypatch.setattr(CommitLog, "read", late)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.learned import MODEL, create, learn, submit
-from vault.checkpoints import reached
+from vault.checkpoints import JobCheckpoints, reached
 from vault.errors import StoreUnavailable
 from vault.folder import Folder
 from vault.objects import Objects
+from vault.storage import Entry
+from vault.sweep import Ages, Sweep
 from vault.vault import Vault
 
-STRAYS = ("0", "notes.txt")
-"""One that comes before all of ours, and one after."""
+STRAYS = ("0", "notes.txt", "0000.json", "123456789.json")
+"""One that comes before all of ours, one after, and two that are almost called as ours are."""
 
 
 class Harmed(Folder):
@@ -25,10 +28,36 @@ class Harmed(Folder):
 
     def paths(self, prefix: str, after: str | None = None, limit: int | None = None) -> Iterable[str]:
         found = [*super().paths(prefix, after, limit)]
-        if self.times:
-            self.times -= 1
-            found[0] = found[0].replace(prefix, "X" * len(prefix), 1)
-        return found
+        return [self._other(prefix, found[0]), *found[1:]]
+
+    def entries(self, prefix: str) -> Iterable[Entry]:
+        found = [*super().entries(prefix)]
+        return [found[0]._replace(path=self._other(prefix, found[0].path)), *found[1:]]
+
+    def _other(self, prefix: str, path: str) -> str:
+        if not self.times:
+            return path
+        self.times -= 1
+        return path.replace(prefix, "X" * len(prefix), 1)
+
+
+class Renamed(Folder):
+    """A folder whose next listing of `place` gives what is called `name` another name."""
+
+    place = name = ""
+
+    def folders(self, prefix: str | None) -> list[str]:
+        return [self._other(prefix, name) for name in super().folders(prefix)]
+
+    def entries(self, prefix: str) -> Iterable[Entry]:
+        for entry in super().entries(prefix):
+            yield entry._replace(path="/".join(self._other(prefix, part) for part in entry.path.split("/")))
+
+    def _other(self, place: str | None, name: str) -> str:
+        if (place, name) != (self.place, self.name):
+            return name
+        self.place = ""
+        return name[:-1] + ("0" if name[-1] != "0" else "1")
 
 
 def test_a_listing_of_something_else_is_asked_for_again(tmp_path: Path) -> None:
@@ -39,10 +68,28 @@ def test_a_listing_of_something_else_is_asked_for_again(tmp_path: Path) -> None:
     storage.times = 2
     assert objects.list("a") == ["a/1", "a/2"]
     assert storage.times == 0
+    storage.times = 2
+    assert sorted(objects.sizes("a")) == ["a/1", "a/2"]
+    storage.times = 1
+    assert sorted(objects.written("a")) == ["a/1", "a/2"]
+    assert storage.times == 0
     hasty = Objects(storage)
     storage.times = 1
     with pytest.raises(StoreUnavailable, match="'X/"):
         hasty.list("a")
+
+
+def test_no_sweep_takes_for_needless_what_one_harmed_listing_names_otherwise(vault: Vault) -> None:
+    root = vault.settings.store_folder
+    assert root is not None
+    create(vault)
+    learn(vault, "low", (0, 1))
+    waiting = submit(vault, "mid", (2, 3))
+    storage = Renamed(root)
+    for storage.place, storage.name in (("models", MODEL), ("jobs", waiting.id)):
+        swept = Sweep(Objects(storage), Ages.all(timedelta(seconds=-1)), dry_run=True).run()
+        assert storage.place == "", "it was harmed"
+        assert (swept.uploads, swept.blobs) == ([], [])
 
 
 def test_files_of_somebody_else_are_no_jobs_and_no_versions(vault: Vault) -> None:
@@ -58,6 +105,7 @@ def test_files_of_somebody_else_are_no_jobs_and_no_versions(vault: Vault) -> Non
         f"recent/of/{MODEL}",
         f"models/{MODEL}/log/{lineage}",
         f"jobs/{waiting.id}/attempts",
+        f"jobs/{waiting.id}/checkpoint",
         f"jobs/{waiting.id}/checkpoint/0001",
     ):
         for name in STRAYS:
@@ -76,5 +124,9 @@ def test_files_of_somebody_else_are_no_jobs_and_no_versions(vault: Vault) -> Non
     assert head.version == 1
     assert [attempt.number for attempt in vault.jobs.attempts(waiting.id)] == [number]
     assert reached(vault.objects, waiting.id) == 0
+    checkpoints = JobCheckpoints(vault.objects, vault.jobs, waiting.id, number)
+    assert checkpoints.load() is None
+    checkpoints.save({}, {"a": b"a"}, ())
+    assert reached(vault.objects, waiting.id) == number
     swept = vault.sweep(dry_run=True)
     assert (swept.jobs, swept.uploads, swept.blobs) == ([], [], []), "they are in no sweep's way"

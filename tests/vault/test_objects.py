@@ -7,10 +7,12 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import obstore
 import pytest
 
 from tests.vault.races import race
+from vault import s3
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
 from vault.objects import Objects
 from vault.settings import VaultSettings
@@ -264,6 +266,23 @@ class TestS3(ObjectsContract):
         monkeypatch.setattr(obstore, "list", watch)
         assert objects.list("a", limit=3) == ["a/0", "a/1", "a/2"]
         assert sizes == [3]
+
+    def test_names_that_we_never_give(self, objects: Objects, s3_settings: VaultSettings) -> None:
+        """A console marks a folder by an object of its name with a slash behind it."""
+        objects.put("a/b/1", b"")
+        objects.put("a/b/2", b"")
+        store = s3.quick(s3_settings)
+        for name in ("a b", "`1"):
+            obstore.put(store, f"a/b/{name}", b"")
+            obstore.put(store, f"a/{name}/1", b"")
+        bucket, _, prefix = s3_settings.store_url.partition("://")[2].partition("/")
+        client = boto3.client("s3", endpoint_url=s3_settings.s3_endpoint)
+        for folder in ("a", "a/b"):
+            client.put_object(Bucket=bucket, Key=f"{prefix}/{folder}/")
+        assert objects.list("a/b") == ["a/b/1", "a/b/2"]
+        assert objects.list("a/b", limit=1) == ["a/b/1"]
+        assert sorted(objects.sizes("a/b")) == sorted(objects.written("a/b")) == ["a/b/1", "a/b/2"]
+        assert objects.list_folders("a") == ["b"]
 
     def test_a_bucket_that_is_not_there(self, s3_settings: VaultSettings) -> None:
         objects = Objects.connect(s3_settings.model_copy(update={"store_url": "s3://no-such-bucket"}))
