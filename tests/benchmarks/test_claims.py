@@ -53,7 +53,15 @@ def test_sharc_is_chosen_by_held_out_images() -> None:
     rows = [arm("er images", 80, 81), arm("er maps", None, None), arm("sharc 0.3", 85, 84), arm("sharc 0.9", 83, 90)]
     assert "16 KiB: 84.00 against 81.00 %" in lines(rows, "sharc")[1]
     rows += [arm("er images", 80, 83), arm("sharc 0.3", 60, 70), arm("sharc 0.9", 84, 92)]
-    assert "16 KiB: 91.00 against 82.00 %" in lines(rows, "sharc")[1], "means over two seeds"
+    assert "16 KiB: 91.00 ± 1.41 against 82.00 ± 1.41 %" in lines(rows, "sharc")[1], "means over two seeds"
+
+
+@pytest.mark.parametrize(("tests", "met"), [((96.2, 96.5, 96.1), "**no**"), ((97.2, 97.5, 97.1), "yes")])
+def test_sharc_beats_replay_by_more_than_chance(tests: tuple[float, ...], met: str) -> None:
+    about = {"benchmark": "sharc_er", "dataset": "split_mnist", "kib": 256, "held_out": 95.0}
+    rows = [{**about, "arm": "er maps", "test": test} for test in (96.3, 96.5, 95.9)]
+    rows += [{**about, "arm": "sharc 0.3", "test": test} for test in tests]
+    assert lines(rows, "sharc")[1].endswith(f"| {met} |")
 
 
 def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
