@@ -192,4 +192,7 @@ app.add_typer(vault_app, name="vault")
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    from vault.environment import told
+
+    with told():
+        app()

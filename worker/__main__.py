@@ -8,6 +8,7 @@ import warnings
 from functools import partial
 
 from vault import logs, traces
+from vault.environment import told
 from vault.vault import Vault
 from worker import limits, metrics
 from worker.app import bind, create_app, send_wake
@@ -21,7 +22,8 @@ log = logging.getLogger("engram.worker")
 
 def main() -> int:
     """Run a worker with the settings of the environment; returns the exit status."""
-    settings = WorkerSettings()
+    with told():
+        settings = WorkerSettings()
     logs.configure(settings.log_level, settings.log_format)
     traces.configure("engram-worker")
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
