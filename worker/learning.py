@@ -13,7 +13,7 @@ from engram import snapshot
 from engram.archives import ReadArchive, read
 from engram.containers import ArchiveLimits
 from engram.definition import Definition
-from engram.errors import Cancelled, EngramError
+from engram.errors import Cancelled, EngramError, InputError
 from engram.images import ImageLimits
 from engram.options import LearnOptions
 from engram.progress import Progress
@@ -70,7 +70,9 @@ def run(
             raise Interrupted(job.id) from error
         return _ended(_end(vault, job, interruption.end, token))
     except (EngramError, UnknownModel, Unreadable, NotFound) as error:
-        log.warning("job %s failed: %s", job.id, error, exc_info=error)
+        # What is wrong with an upload may name its files, which are not for the log, and nothing here is to blame.
+        theirs = isinstance(error, InputError)
+        log.warning("job %s failed: %s", job.id, error.code if theirs else error, exc_info=None if theirs else error)
         return fail(vault, job, error.code, str(error), token)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -131,7 +131,7 @@ def test_no_phase_is_left_out_however_late_it_is_told() -> None:
     assert told == [("loading", 0.0), ("training", 0.1), ("verifying", 0.9), ("publishing", 1.0)]
 
 
-def test_some_unreadable_images_are_left_out_and_listed(ready: Vault) -> None:
+def test_some_unreadable_images_are_left_out_and_listed(ready: Vault, caplog: pytest.LogCaptureFixture) -> None:
     bad = {"digit-0/zz.png": b"", "digit-1/zz.png": b"no image"}
     with_bad = archive((0, 1), 60, bad)
     done = run(ready, _job(ready, with_bad))
@@ -144,6 +144,9 @@ def test_some_unreadable_images_are_left_out_and_listed(ready: Vault) -> None:
     ]
     refused = run(ready, _job(ready, with_bad, "strict", max_unreadable=0.001))
     assert (refused.state, refused.error and refused.error["code"]) == ("failed", "too_many_unreadable_images")
+    assert "zz.png" in str(refused.error)
+    assert f"job {refused.id} failed: too_many_unreadable_images" in caplog.text
+    assert "zz.png" not in caplog.text  # names of files are not for the log
     assert head(ready).version == 1
     assert ready.objects.list("data") == []
 
