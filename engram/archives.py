@@ -176,18 +176,18 @@ def probe(
     Raises
     ------
     ImageError
-        What is wrong with the first image, when none of `PROBED` can be used.
+        What is wrong with the first image, which it names, when none of `PROBED` can be used.
     """
     plan = _plan(path, limits)
     step = max(1, plan.sizes.total() // PROBED)
     first: ImageError | None = None
-    for number, (_, unpack) in enumerate(_images(plan, path, limits)):
+    for number, (entry, unpack) in enumerate(_images(plan, path, limits)):
         if number % step:
             continue
         try:
             decode(unpack(), shape, image_limits)
         except ImageError as error:
-            first = first or error
+            first = first or type(error)(f"{'/'.join(entry.path)!r}: {error}")
         else:
             return
     if first is not None:

@@ -52,8 +52,8 @@ def test_an_upload_of_the_wrong_kind_throughout_is_noticed_by_a_few_images(tmp_p
         return out.getvalue()
 
     grey = InputShape(channels=1, height=8, width=8)
-    with pytest.raises(WrongChannels):
+    with pytest.raises(WrongChannels, match=r"^'0/000\.png': the image is colour"):
         probe(archive([png("RGB")] * 100), grey)
-    with pytest.raises(NotAnImage):
+    with pytest.raises(NotAnImage, match=r"^'0/000\.png': these bytes"):
         probe(archive([b"text"] * 4), grey)
     probe(archive([b"text"] * 40 + [png("L")] * 60), grey)
