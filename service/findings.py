@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ _WORDS: Mapping[str, str] = {
     "value_error": "is not allowed: {error}",
 }
 _OTHERWISE = "does not fit"
+_BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"})
 
 _BRANCH = re.compile(r".*[\[(].*|(constrained-)?(float|int|str|bool|list|dict|tuple|none|model)|function-\w+")
 """What pydantic adds to a place to tell the branches of a union apart; no field is called so."""
@@ -76,7 +78,13 @@ def _plain(errors: Sequence[Any], above: tuple[str, ...]) -> Iterator[tuple[tupl
         if isinstance(inner := context.get("error"), ValidationError):
             yield from _plain(inner.errors(), place)  # a validator that validates something else
         else:
-            yield place, _sentence(error["type"], context)
+            yield place, _sentence("finite_number" if _no_number(error) else error["type"], context)
+
+
+def _no_number(error: Mapping[str, Any]) -> bool:
+    """Whether it is NaN or infinity that lies beyond a bound: NaN, which lies beyond any, is no greater than it."""
+    given = error.get("input")
+    return error["type"] in _BOUNDS and isinstance(given, float) and not math.isfinite(given)
 
 
 def _sentence(kind: str, context: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(reader: Servi
     assert (response.status_code, response.json()["code"]) == (422, "invalid_definition")
     assert "weights" in response.json()["detail"]
     assert reader.client.get("/v1/models/giant").status_code == 404
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_what_is_no_number_is_not_called_too_great(reader: Service, number: str) -> None:
+    sent = json.dumps(GOOD).removesuffix("}") + f', "width": {number}}}'
+    response = reader.client.post("/v1/models", content=sent, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    check(response.json(), "body.width is not a finite number")
 
 
 @pytest.mark.parametrize(
