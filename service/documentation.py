@@ -43,6 +43,7 @@ _WHY: Mapping[int, str] = {
     401: "There is no key, or it is not valid.",
     403: "The key may not do this.",
     404: "What the path or the query names is not there.",
+    408: "The body comes too slowly.",
     409: "This cannot be done as things are.",
     413: "There is too much of something.",
     415: "Bodies of this content type are not taken.",
@@ -65,7 +66,7 @@ def refusals(path: str, methods: frozenset[str], *, guarded: bool) -> set[int]:
     if "{" in path:
         found.add(404)
     if methods & _BODIES:
-        found |= {400, 413, 415}
+        found |= {400, 408, 413, 415}
     return found
 
 

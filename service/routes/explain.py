@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from engram.relevance import COMPOSITES
 from service import images
 from service.documentation import ref
 from service.doors import Door, needs
@@ -19,6 +20,7 @@ from vault import logs
 
 router = APIRouter(tags=["explain"], route_class=Door)
 
+_COMPOSITES = f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}. By default what suits the model."
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapAnswer)}},
@@ -37,7 +39,7 @@ async def explain(
     parts: Parts,
     target: Annotated[str | None, Query(max_length=255)] = None,
     task: str | None = None,
-    composite: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    composite: Annotated[str | None, Query(min_length=1, max_length=64, description=_COMPOSITES)] = None,
     format: Literal["overlay", "heatmap", "json"] = "overlay",
 ) -> Response:
     """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded."""

@@ -58,7 +58,12 @@ async def show(job: str, parts: Parts) -> JSONResponse:
     return JSONResponse(answer(found))
 
 
-@router.post("/v1/jobs/{job}/cancel", status_code=202, response_model=JobAnswer)
+@router.post(
+    "/v1/jobs/{job}/cancel",
+    status_code=202,
+    response_model=JobAnswer,
+    responses={200: {"model": JobAnswer, "description": "It is cancelled; nobody works on it."}},
+)
 @needs("learn", 409)
 def cancel(job: str, parts: Parts) -> JSONResponse:
     """Ask for a job's end: at once when it waits, at its next step when it runs."""

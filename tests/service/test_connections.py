@@ -177,6 +177,9 @@ def test_a_body_that_comes_too_slowly(strict: Service) -> None:
         slow.drip(b"x")
         wait_until(lambda: answers(strict))
         assert slow.problem()["code"] == "request_timeout"
+    described = httpx.get(strict.url + "/openapi.json", timeout=PATIENCE).json()["paths"]
+    for path, method in (("predict", "post"), ("tasks", "post"), ("novelty", "get")):
+        assert ("408" in described[f"/v1/models/{{model}}/{path}"][method]["responses"]) == (method == "post")
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,12 @@ def test_one_image_at_a_time(reader: Service) -> None:
     assert reader.client.post(EXPLAIN, files=two).json()["code"] == "too_many_images"
     bad = reader.client.post(EXPLAIN, content=b"", headers=PNG)
     assert (bad.status_code, bad.json()["code"]) == (422, "empty_image")
+
+
+def test_the_document_names_the_composites_that_there_are(reader: Service) -> None:
+    described = reader.client.get("/openapi.json").json()["paths"]["/v1/models/{model}/explain"]["post"]
+    (told,) = [one["description"] for one in described["parameters"] if one["name"] == "composite"]
+    refused = reader.client.post(EXPLAIN, params={"composite": "none"}, content=png(2, 100), headers=PNG).json()
+    names = refused["detail"].partition("there are ")[2]
+    assert names
+    assert names in told

@@ -133,6 +133,8 @@ def test_a_waiting_job_is_cancelled_at_once_and_only_once(empty: Service, waitin
     first = empty.client.post(f"/v1/jobs/{waiting}/cancel")
     assert (first.status_code, first.json()["state"], first.json()["error"]["code"]) == (200, "cancelled", "cancelled")
     assert empty.client.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
+    described = empty.client.get("/openapi.json").json()["paths"]["/v1/jobs/{job}/cancel"]["post"]["responses"]
+    assert {"200", "202", "409"} <= set(described)
     assert empty.vault.objects.list("data") == []
     done = submit(empty.vault, "mid", (2, 3)).id
     work(empty, done)
