@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from engram.progress import Progress
 
+_END_SECONDS = 5.0
+"""How long phases that are yet to be told may keep a job from its end: with a Redis that hangs each takes a minute."""
+
 
 class Reporter:
     """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
 
-    No phase is left out, however short it is and however long the thread has to wait for its turn.
+    No phase is left out, however short it is and however long the thread has to wait for its turn; but where `publish`
+    is slow, what is not told a few seconds after the end is told no more.
 
     The learner may call it at each step: all it does there is to keep what was said last, and to tell `enter` of a new
     phase, in the learner's own thread.
@@ -31,6 +37,8 @@ class Reporter:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._over = threading.Event()
+        self._until = math.inf
+        """When the thread begins to tell no more."""
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -40,6 +48,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._until = time.monotonic() + _END_SECONDS
         self._over.set()
         self._changed.set()
         self._thread.join()
@@ -78,6 +87,8 @@ class Reporter:
                 begun, self._begun = self._begun, []
                 latest = self._latest
             for report in begun:
+                if time.monotonic() >= self._until:
+                    return
                 self._publish(report)
             if latest and not over and latest not in begun:
                 self._publish(latest)

@@ -113,7 +113,9 @@ def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
     assert pauses[0] < 1.0 + pauses[1]
 
 
-def test_no_phase_is_left_out_however_late_it_is_told() -> None:
+@pytest.mark.parametrize("seconds", [60.0, 0.0])
+def test_no_phase_is_left_out_unless_that_delays_the_end(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.progress._END_SECONDS", seconds)
     told: list[tuple[str, float]] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -128,7 +130,8 @@ def test_no_phase_is_left_out_however_late_it_is_told() -> None:
         for phase, fraction in (("training", 0.1), ("training", 0.2), ("verifying", 0.9), ("publishing", 1.0)):
             reporter.report(phase, fraction)
         threading.Timer(0.1, go_on.set).start()
-    assert told == [("loading", 0.0), ("training", 0.1), ("verifying", 0.9), ("publishing", 1.0)]
+    late = [("training", 0.1), ("verifying", 0.9), ("publishing", 1.0)]
+    assert told == [("loading", 0.0), *(late if seconds else [])]
 
 
 def test_some_unreadable_images_are_left_out_and_listed(ready: Vault, caplog: pytest.LogCaptureFixture) -> None:
