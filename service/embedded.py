@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -124,8 +125,9 @@ class Embedded:
     def __init__(self, data: Path, address: str) -> None:
         self.data = data.absolute()
         self._address = address
-        self._watch = Watch()
+        self._watch = Watch(self._give_up)
         self._stack = contextlib.ExitStack()
+        self._misset = False
         self.redis_url = ""
         self.store_url = str(self.data / "store")
 
@@ -153,6 +155,19 @@ class Embedded:
     def begin_to_stop(self) -> None:
         """Tell the worker to stop at its next step, so that it does while the service still drains."""
         self._watch.ask_to_stop("worker")
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """Inside, a worker whose settings cannot be used stops the program; raises EmbeddedError when one did."""
+        try:
+            yield
+        finally:
+            if self._misset:
+                raise EmbeddedError("The worker's settings cannot be used.")
+
+    def _give_up(self) -> None:
+        self._misset = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _run_folder(self, stack: contextlib.ExitStack) -> Path:
         """A private folder for the socket, in a place whose path is short enough."""
@@ -229,7 +244,7 @@ def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> in
 def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> int:
     from service.server import url
 
-    with Embedded(data, url(listening)) as stack, undisturbed_end():
+    with Embedded(data, url(listening)) as stack, undisturbed_end(), stack.sound():
         # What imports torch comes last, while the worker is starting up beside it.
         from service.app import create_app
         from service.server import Server

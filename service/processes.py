@@ -111,10 +111,13 @@ class Child:
 class Watch:
     """Starts children and restarts those that die, waiting longer each time one dies young.
 
+    One that says its settings cannot be used would say so again: it is left alone, and `on_misset` is called.
+
     Linux ties a child's life to the thread that started it, so the watching thread outlives what it has restarted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_misset: Callable[[], None]) -> None:
+        self._on_misset = on_misset
         self._children: list[Child] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -167,6 +170,11 @@ class Watch:
             if code is None:
                 return
             child.process = None
+            if code == os.EX_CONFIG:
+                log.error("the %s cannot run with its settings", child.name)
+                child.wanted = False
+                self._on_misset()
+                return
             if now - child.started > STEADY_SECONDS:
                 child.delay = FIRST_DELAY
             log.warning("the %s ended with status %d; it is started again in %.2g s", child.name, code, child.delay)

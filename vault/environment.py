@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ PREFIX = str(LogSettings.model_config["env_prefix"])
 
 @contextmanager
 def told() -> Iterator[None]:
-    """End the program with the status 1 and a line for each setting that does not fit, instead of a traceback.
+    """End the program with the status 78 and a line for each setting that does not fit, instead of a traceback.
+
+    The status says so to whoever would start it again (`EX_CONFIG` of sysexits.h).
 
     Values are left out: they may be secret.
     """
@@ -29,12 +32,12 @@ def told() -> Iterator[None]:
             where = ".".join(str(part) for part in one["loc"][1:])
             name = PREFIX + str(one["loc"][0]).upper() + (f" at {where}" if where else "")
             print(f"{name} cannot be used: {one['msg']}.", file=sys.stderr)
-        raise SystemExit(1) from error
+        raise SystemExit(os.EX_CONFIG) from error
     except SettingsError as error:
         # It names the field in a text of its own, and what it came from does not.
         field = str(error).partition('"')[2].partition('"')[0]
         print(f"{PREFIX}{field.upper()} cannot be used: it is not JSON.", file=sys.stderr)
-        raise SystemExit(1) from error
+        raise SystemExit(os.EX_CONFIG) from error
 
 
 def _names(kind: type[LogSettings]) -> set[str]:

@@ -115,6 +115,18 @@ def test_ctrl_c_while_starting_ends_everything_too(tmp_path: Path, temporary: Pa
         assert left(temporary) == []
 
 
+def test_settings_that_the_worker_cannot_use_end_everything(tmp_path: Path, temporary: Path) -> None:
+    command = [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path), "--port", "0"]
+    environment = plain_environment() | {"ENGRAM_MAX_ATTEMPTS": "x"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert any(line.startswith("ENGRAM_MAX_ATTEMPTS cannot be used: ") for line in said), said
+    assert said[-1] == "The worker's settings cannot be used."
+    assert "Traceback" not in done.stderr
+    assert left(temporary) == []
+
+
 def test_sigkill_takes_the_children_along_and_the_folder_is_free_again(tmp_path: Path, temporary: Path) -> None:
     with serving(tmp_path / "data") as server:
         assert eventually(lambda: server.child("-m worker"), 120)

@@ -1,12 +1,13 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from service.processes import Child, Watch, spawn, stop
+from service.processes import FIRST_DELAY, Child, Watch, spawn, stop
 from tests.promises.processes import alive, eventually, plain_environment
 from tests.service.running import PATIENCE
 
@@ -20,7 +21,7 @@ STUBBORN = [
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    watch = Watch()
+    watch = Watch(on_misset=lambda: None)
     yield watch
     watch.stop()
 
@@ -54,6 +55,20 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
         assert alive([child]) == [child]
         parent.kill()
         assert eventually(lambda: alive([child]) == [], PATIENCE)
+
+
+def test_one_whose_settings_cannot_be_used_is_not_started_again() -> None:
+    told = threading.Event()
+    watch = Watch(told.set)
+    child = Child("misset", [sys.executable, "-c", "raise SystemExit(78)"], plain_environment())
+    try:
+        watch.start(child)
+        assert told.wait(PATIENCE)
+        told.clear()
+        assert not told.wait(2 * FIRST_DELAY)
+        assert child.process is None
+    finally:
+        watch.stop()
 
 
 def test_what_dies_young_is_restarted_ever_more_slowly(watch: Watch) -> None:

@@ -30,7 +30,7 @@ def test_a_line_without_the_value(
     with pytest.raises(SystemExit) as end, told():
         ServiceSettings()
     said = capsys.readouterr().err
-    assert end.value.code == 1
+    assert end.value.code == 78
     assert said.startswith(line)
     assert len(said.splitlines()) == 1
     assert "hunter22" not in said
@@ -62,5 +62,5 @@ def test_both_programs_end_with_the_line(
     for program in (cli.main, worker.__main__.main):
         with pytest.raises(SystemExit) as end:
             program()
-        assert end.value.code == 1
+        assert end.value.code == 78
         assert capsys.readouterr().err.startswith("ENGRAM_JOB_KEEP_DAYS cannot be used: ")
