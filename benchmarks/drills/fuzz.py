@@ -10,6 +10,7 @@ memory that grows then is a leak, and not the fuzzer's own collection. Needs the
 
 from __future__ import annotations
 
+import base64
 import gc
 import importlib.util
 import re
@@ -81,10 +82,13 @@ def run(reader: str, seconds: int, seed: int) -> dict[str, Any]:
         corpus.mkdir()
         said = _child("fuzz", reader, corpus, seconds, seed)
         kept = [int(line) for line in _child("replay", reader, corpus, seconds, seed).stdout.split()]
-        artifacts = [path.name for path in Path(folder).iterdir() if path.is_file()]
+        found = [path for path in Path(folder).iterdir() if path.is_file()]
+        artifacts = [path.name for path in found]
+        harmful = {path.name: base64.b64encode(path.read_bytes()).decode() for path in found}
         inputs = len(list(corpus.iterdir()))
     if said.returncode != 0 or artifacts:
-        print(said.stderr[-6000:], file=sys.stderr)
+        # What was raised is told on standard output; the input is gone with the folder.
+        print(said.stdout[-6000:], said.stderr[-6000:], harmful, sep="\n", file=sys.stderr)
     stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", said.stderr))
     covered = re.findall(r"cov: (\d+)", said.stderr)
     return {
