@@ -97,23 +97,39 @@ def load(folder: Path) -> Memory:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        version, hashes = manifest["format"], manifest["sha256"]
-        names, remembered = list(manifest["engrams"]), list(manifest.get("kept", [_SUMS]))
+        version, hashes = manifest["format"], dict(manifest["sha256"])
+        names, remembered = _names(manifest["engrams"]), _names(manifest.get("kept", [_SUMS]))
         budget = {str(layer): int(units) for layer, units in manifest["budget"].items()}
         if version != FORMAT:
             raise UnsupportedFormat(f"{MANIFEST} is of format {version}; this version reads format {FORMAT}")
         definition = Definition.model_validate(manifest["definition"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        ValidationError,
+    ) as error:
         raise DamagedSnapshot(f"{folder / MANIFEST}: {error}") from error
 
     def read(name: str) -> bytes:
         try:
             data = (folder / Path(name).name).read_bytes()
-        except OSError as error:
-            raise DamagedSnapshot(f"{name}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise DamagedSnapshot(f"{name!r}: {error}") from error
         if content_hash(data) != hashes.get(name):
             raise DamagedSnapshot(f"{name} is not what the manifest says it is")
         return data
 
     engrams, kept = [read(name) for name in names], [read(name) for name in remembered]
     return restore(definition, engrams, read(_RECOGNISER), kept, budget)
+
+
+def _names(found: object) -> list[str]:
+    """Names of files, as a manifest lists them; raises TypeError."""
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError("files are listed by their names")
+    return found

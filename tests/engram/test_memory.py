@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from engram.errors import (
     UnsupportedFormat,
 )
 from engram.progress import Progress
-from engram.snapshot import dump, restore
+from engram.snapshot import dump, load, restore, save
 from engram.tensors import content_hash, pack, unpack
 from tests.engram.patterns import QUICK, bars, definition, learned, network_of
 
@@ -209,3 +210,25 @@ def test_a_task_that_is_learned_too_badly_is_not_kept(gate: str, error: type[Eng
     with pytest.raises(error, match="asked for"):
         memory.learn("the first once more, its labels shuffled", mixed, QUICK.model_copy(update={gate: 0.95}))
     assert dump(memory) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "harmed"),
+    [
+        ("engrams", '[{"a": "b"}]'),
+        ("engrams", '"engram-0000.safetensors"'),
+        ("engrams", '["\\u0000"]'),
+        ("kept", "[null]"),
+        ("sha256", "[1]"),
+        ("sha256", "7"),
+        ("budget", '{"dense1": Infinity}'),
+        ("tasks", "[" * 100_000),
+    ],
+)
+def test_a_manifest_that_lists_no_files_is_damaged(tmp_path: Path, field: str, harmed: str) -> None:
+    save(learned("mlp", 1), tmp_path)
+    manifest = tmp_path / "manifest.json"
+    document = json.loads(manifest.read_text()) | {field: "HARMED"}
+    manifest.write_text(json.dumps(document).replace('"HARMED"', harmed))
+    with pytest.raises(DamagedSnapshot):
+        load(tmp_path)
