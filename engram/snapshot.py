@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from engram.definition import Definition
 from engram.errors import DamagedSnapshot, UnsupportedFormat
 from engram.memory import Memory
@@ -103,16 +101,7 @@ def load(folder: Path) -> Memory:
         if version != FORMAT:
             raise UnsupportedFormat(f"{MANIFEST} is of format {version}; this version reads format {FORMAT}")
         definition = Definition.model_validate(manifest["definition"])
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        ValidationError,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedSnapshot(f"{folder / MANIFEST}: {error}") from error
 
     def read(name: str) -> bytes:
