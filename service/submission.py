@@ -29,7 +29,7 @@ from service.schemas import check_task_name
 from service.wake import Waker
 from vault import logs, traces
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")

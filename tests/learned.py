@@ -12,7 +12,7 @@ from engram.data import Examples
 from engram.definition import Definition
 from service import history
 from tests.digits import QUICK, SMALL_MODEL, archive, pixels
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 from worker import learning
 from worker.settings import WorkerSettings

@@ -1,4 +1,4 @@
-"""Jobs: what is to be learned, who tried, and what came of it."""
+"""The jobs in the store."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import threading
 from builtins import list as List
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from contextlib import suppress
+from typing import Any, get_args
 
 import redis
 
 from vault.attempts import Attempt, Attempts
+from vault.decisions import Decision, Decisions, Ending
 from vault.errors import (
     AlreadyExists,
     Damaged,
@@ -24,8 +25,9 @@ from vault.errors import (
     UnknownModel,
     Unreadable,
 )
-from vault.events import FINAL, Events
+from vault.events import Events
 from vault.index import JobIndex
+from vault.job import Job, Outcome
 from vault.jobids import is_job_id, new_job_id
 from vault.leases import Leases
 from vault.models import is_model_name
@@ -37,64 +39,17 @@ from vault.records import JobRecords
 
 log = logging.getLogger("engram.vault")
 
-Outcome = Literal["succeeded", "failed", "cancelled"]
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-
+_CANCELLED = Ending("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
 _REMEMBERED = 256
 """Jobs that are over; each has the report of what was learned, tens of kilobytes as an object."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it stood when it was asked for."""
-
-    id: str
-    """Sorts by the moment of submission."""
-    model: str
-    task: str
-    """Name of the task to learn."""
-    data: str
-    """Name of the upload (`Objects.put_file`), or a URI."""
-    options: dict[str, Any]
-    """How to learn; opaque here."""
-    created_at: str
-    """RFC 3339, UTC."""
-    lineage: str | None = None
-    """`Model.lineage` of the model it was submitted for, if told."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Whatever else was submitted; opaque here."""
-
-    state: State = "queued"
-    attempts: int = 0
-    """Attempts begun."""
-    cancel_requested: bool = False
-    phase: str | None = None
-    """Of a running job; of one that failed or was cancelled the last one, as long as Redis knows."""
-    progress: dict[str, Any] = field(default_factory=dict)
-    """Figures reported with it: `fraction`, `epoch` and such; may be empty. Of a success only a `fraction` of 1."""
-    error: dict[str, Any] | None = None
-    """`code` and `detail` of a job that failed or was cancelled."""
-    result: dict[str, Any] | None = None
-    finished_at: str | None = None
-    """RFC 3339, UTC."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it has a result, which no longer changes."""
-        return self.state in FINAL
-
-    @property
-    def uploaded(self) -> bool:
-        """Whether its data lies in the store, to be deleted when the job is over."""
-        return "://" not in self.data
 
 
 class Jobs:
     """The jobs in the store; safe to use from any thread.
 
     `jobs/{id}/request.json` makes a job, `result.json` ends it: the first one written stands. Between them lie
-    `attempts/` and `cancel.json`. A job is running while the live lease of its model names it (`Lease.assign`);
-    otherwise it is queued. Redis adds progress. Without Redis nothing is lost but that.
+    `attempts/`, `cancel.json` and `decisions/`. A job is running while the live lease of its model names it
+    (`Lease.assign`); otherwise it is queued. Redis adds progress. Without Redis nothing is lost but that.
     """
 
     def __init__(
@@ -105,6 +60,8 @@ class Jobs:
         self._events = events
         self._records = JobRecords(objects)
         self._attempts = Attempts(objects)
+        self.decisions = Decisions(objects)
+        """What was decided to become of them."""
         self._index = JobIndex(objects)
         self._board = ProgressBoard(client, progress_seconds)
         self._over: OrderedDict[str, Job] = OrderedDict()
@@ -230,7 +187,10 @@ class Jobs:
         # A worker writes its attempt and looks for a cancel afterwards; here it is the other way round. So one of the
         # two sees the other.
         if self._attempts.last(job_id) == 0:
-            return self.finish(job_id, "cancelled", error={"code": "cancelled", "detail": "The job was cancelled."})
+            with suppress(AlreadyExists):
+                self.decisions.create(job_id, Decision.after(None, _CANCELLED))
+            if (decided := self.decisions.last(job_id)) and (ending := decided.ending):
+                return self.finish(job_id, ending.state, error=ending.error)
         self._events.publish(job_id, {"state": job.state, "cancel_requested": True})
         return self.get(job_id)
 

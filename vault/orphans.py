@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from vault.decisions import Decisions
 from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
+from vault.jobids import is_job_id
 from vault.log import Commit, CommitLog
 from vault.models import Models
 from vault.objects import CONDEMNED, STALE_MARK, Objects
@@ -14,14 +16,16 @@ from vault.objects import CONDEMNED, STALE_MARK, Objects
 def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) -> list[str]:
     """Remove logs of deleted models, and blobs that no commit names; the paths of the blobs removed.
 
-    It may run while models learn. A publication must not take longer than `grace` from its first blob to its commit;
-    `Objects.put_blob` makes young again what it finds there. Whoever makes a blob young in the very moment it is looked
-    at here sees the mark `condemned/{sha}`, and stores it once more when the mark is gone.
+    It may run while models learn. A publication must not take longer than `grace` from its first blob to its decision
+    (`vault.decisions`), which names them as a commit does; `Objects.put_blob` makes young again what it finds there.
+    Whoever makes a blob young in the very moment it is looked at here sees the mark `condemned/{sha}`, and stores it
+    once more when the mark is gone.
 
     Raises
     ------
     Unreadable, NotFound
-        A model or a commit cannot be read, or is missing, so what it names is not known; nothing is removed then.
+        A model, a commit or a decision cannot be read, or is missing, so what it names is not known; nothing is removed
+        then.
     """
     models = Models(objects)
     log = CommitLog(objects, models)
@@ -29,9 +33,12 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     blobs = objects.written("blobs")
     if not dry_run:
         models.remove_remains(grace)
+    # Before the commits: a job that has its result by now has its version among these.
+    decided = _decided(objects)
     # Twice: a name that was harmed on its way would leave its model's blobs named by nothing.
     names = {*objects.list_folders("models"), *objects.list_folders("models")}
-    named = {f"blobs/{sha}" for model in names for commit in _commits(log, model) for sha in _hashes(commit)}
+    commits = [*decided, *(commit for model in names for commit in _commits(log, model))]
+    named = {f"blobs/{sha}" for commit in commits for sha in _hashes(commit)}
     oldest = datetime.now(UTC) - grace
     orphans = sorted(path for path, written in blobs.items() if path not in named and written < oldest)
     if dry_run:
@@ -69,6 +76,20 @@ def _commits(log: CommitLog, model: str) -> list[Commit]:
         return log.list(model)
     except (UnknownModel, UnknownVersion):
         return []  # deleted, perhaps a moment ago
+
+
+def _decided(objects: Objects) -> list[Commit]:
+    """The versions that open jobs are to have, by decisions that somebody is yet to carry out."""
+    # Twice, as above.
+    paths = {*objects.list("jobs"), *objects.list("jobs")}
+    open_jobs = {path.split("/")[1] for path in paths if "/decisions/" in path}
+    decisions = Decisions(objects)
+    return [
+        commit
+        for job_id in open_jobs
+        if is_job_id(job_id) and f"jobs/{job_id}/result.json" not in paths
+        for commit in decisions.commits(job_id)
+    ]
 
 
 def _hashes(commit: Commit) -> Iterator[str]:

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from vault import logs, traces
 from vault.errors import LeaseLost, StoreUnavailable
-from vault.jobs import Job
+from vault.job import Job
 from worker import metrics
 from worker.interruption import Interrupted
 from worker.publishing import Moved

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -20,10 +19,10 @@ from engram.progress import Progress
 from engram.runtime import threads
 from vault.checkpoints import JobCheckpoints
 from vault.errors import NotFound, UnknownModel, Unreadable
-from vault.jobs import Job
+from vault.job import Job
 from vault.log import Commit
 from vault.vault import Vault
-from worker import device, metrics, publishing, source
+from worker import device, metrics, outcome, publishing, source
 from worker.checkpoints import StoredCheckpoints
 from worker.interruption import End, Interrupted, Interruption, Watchdog
 from worker.limits import is_out_of_memory, look_for_end, out_of_memory, release
@@ -63,12 +62,12 @@ def run(
     """
     interruption = Interruption(stop, look_for_end(vault, job, settings), settings.cancel_seconds)
     try:
-        with Watchdog(interruption, lambda end: _end(vault, job, end, token)) as watchdog:
+        with Watchdog(interruption, lambda end: outcome.end(vault, job, end, token)) as watchdog:
             result = _worked(vault, job, token, interruption, watchdog, settings, resume)
     except Cancelled as error:
         if interruption.end is None:
             raise Interrupted(job.id) from error
-        return _ended(_end(vault, job, interruption.end, token))
+        return _ended(outcome.end(vault, job, interruption.end, token))
     except (EngramError, UnknownModel, Unreadable, NotFound) as error:
         # What is wrong with an upload may name its files, which are not for the log, and nothing here is to blame.
         theirs = isinstance(error, InputError)
@@ -78,7 +77,7 @@ def run(
         if not is_out_of_memory(error):
             raise
         log.warning("job %s takes too much memory", job.id, exc_info=error)
-        return _ended(_end(vault, job, out_of_memory(settings), token))
+        return _ended(outcome.end(vault, job, out_of_memory(settings), token))
     finally:
         release()
     return _ended(vault.jobs.finish(job.id, "succeeded", result=result, token=token))
@@ -101,18 +100,7 @@ def _worked(
 
 def fail(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:
     """End a job without a version; one that has made a version before, and died then, has succeeded all the same."""
-    return _ended(_end(vault, job, End(code, detail), token))
-
-
-def _end(vault: Vault, job: Job, end: End, token: int | None = None) -> Job:
-    """As `fail`, where whoever works on the job is yet to count it."""
-    # Where the model's own record is damaged that cannot be told, and the job must end all the same.
-    with suppress(UnknownModel, Unreadable):
-        if (done := publishing.find(vault, job)) is not None:
-            made = publishing.result(vault, done)
-            return vault.jobs.finish(job.id, "succeeded", result=made, token=token)
-    error = {"code": end.code, "detail": end.detail}
-    return vault.jobs.finish(job.id, "cancelled" if end.cancelled else "failed", error=error, token=token)
+    return _ended(outcome.end(vault, job, End(code, detail), token))
 
 
 def _ended(job: Job) -> Job:
@@ -149,9 +137,8 @@ class _Attempt:
         model = self._vault.models.get(self._job.model)
         if self._job.lineage not in (None, model.lineage):
             raise UnknownModel(self._job.model)
-        done = publishing.find(self._vault, self._job)
-        if done is not None:
-            return publishing.result(self._vault, done)
+        if (done := outcome.made(self._vault, self._job)) is not None:
+            return outcome.result(self._vault, done)
         head = self._vault.log.head(model.name)
         if head is None:
             raise UnknownModel(model.name)
@@ -187,7 +174,7 @@ class _Attempt:
             proof.to_dict(),
             {**report.to_dict(), **left_out},
         )
-        return publishing.result(self._vault, publication.publish(self._vault, self._settle))
+        return outcome.result(self._vault, publication.publish(self._vault, self._settle))
 
     def _settle(self) -> None:
         """The last moment at which the job can end without a version."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 from worker.interruption import End
 from worker.settings import WorkerSettings

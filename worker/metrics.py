@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
-from vault.jobs import Job
+from vault.job import Job
 from vault.metrics import Failures, build_info
 
 log = logging.getLogger("engram.worker")

@@ -1,11 +1,10 @@
-"""A learned task becomes the next version: blobs first, then the one commit that names them."""
+"""A learned task becomes the next version: blobs first, then the decision, then the one commit that names them."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,13 @@ from engram import snapshot
 from engram.definition import Definition
 from engram.memory import Memory
 from engram.tensors import content_hash
-from vault.errors import Conflict, NotFound, UnknownModel, Unreadable
-from vault.jobs import Job
+from vault.decisions import Decision
+from vault.errors import AlreadyExists, UnknownModel
+from vault.job import Job
 from vault.log import Commit
 from vault.models import Model
 from vault.vault import Vault
+from worker import outcome
 
 log = logging.getLogger("engram.worker")
 
@@ -46,19 +47,6 @@ def restore(vault: Vault, model: Model, head: Commit) -> Memory:
     )
 
 
-def find(vault: Vault, job: Job) -> Commit | None:
-    """The version that `job` made, when an earlier attempt got as far as that."""
-    return vault.log.find(job.model, job.created_at, lambda commit: commit.job == job.id)
-
-
-def result(vault: Vault, commit: Commit) -> dict[str, Any]:
-    """What a job's record says of the version it made; without a report that cannot be read any more."""
-    report = None
-    with suppress(Unreadable, NotFound):
-        report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None
-    return {"version": commit.version, "task": commit.task, "report": report}
-
-
 @dataclass(frozen=True)
 class Publication:
     """What one attempt wants to publish on top of `head`."""
@@ -73,7 +61,7 @@ class Publication:
     report: Mapping[str, Any]
 
     def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
-        """Append the commit and tell of it.
+        """Decide that the commit is the job's version, append it, and tell of it.
 
         Parameters
         ----------
@@ -83,7 +71,7 @@ class Publication:
         Raises
         ------
         LeaseLost, JobOver
-            A later attempt at the job has begun, or the job has a result.
+            A later attempt at the job has begun, or the job has a result or was decided to have one.
         Moved
             The head has other engrams than those that were learned on.
         UnknownModel
@@ -94,17 +82,18 @@ class Publication:
         head = self.head
         for _ in range(_TRIES):
             vault.jobs.check_token(self.job.id, self.token)
-            commit = head.following("learn", **blobs)
+            last = vault.jobs.decisions.last(self.job.id)
+            if (done := outcome.carry_out(vault, self.job, last)) is not None:
+                return done
+            decision = Decision.after(last, head.following("learn", **blobs))
             try:
-                vault.log.append(self.job.model, commit)
-            except Conflict:
-                if (done := find(vault, self.job)) is not None:
-                    return done
-                head = self._moved(vault)
-                log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
-            else:
-                vault.events.publish_version(self.job.model, commit.version)
-                return commit
+                vault.jobs.decisions.create(self.job.id, decision)
+            except AlreadyExists:
+                continue
+            if (done := outcome.carry_out(vault, self.job, decision)) is not None:
+                return done
+            head = self._moved(vault)
+            log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
         raise Moved(f"the log of {self.job.model} moved {_TRIES} times")
 
     def _store(self, vault: Vault) -> dict[str, Any]:

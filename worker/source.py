@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from engram.errors import ArchiveError, Cancelled
-from vault.jobs import Job
+from vault.job import Job
 from vault.objects import Objects
 from vault.settings import VaultSettings
 

@@ -14,7 +14,7 @@ from functools import partial
 from engram.runtime import give_back_freed_memory
 from vault.checkpoints import reached
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
-from vault.jobs import Job
+from vault.job import Job
 from vault.leases import Lease
 from vault.vault import Vault
 from worker import learning, metrics

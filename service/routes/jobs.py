@@ -18,7 +18,7 @@ from service.schemas import JobAnswer, JobPage
 from service.streams import EventStream
 from vault.errors import JobOver
 from vault.events import LAST_ID
-from vault.jobs import Job
+from vault.job import Job
 
 router = APIRouter(tags=["jobs"], route_class=Door)
 

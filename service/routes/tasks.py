@@ -24,7 +24,7 @@ from service.schemas import TASK_NAME, Accepted, TaskAnswer, TaskPage, TaskReque
 from service.submission import allowed_uri, learn_options, task_name
 from vault.errors import UnknownModel
 from vault.idempotency import Claim
-from vault.jobs import Job
+from vault.job import Job
 from vault.log import Commit
 from vault.vault import Vault
 

@@ -6,7 +6,7 @@ import pytest
 
 from vault.checkpoints import JobCheckpoints, reached
 from vault.errors import JobOver, LeaseLost
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 
 

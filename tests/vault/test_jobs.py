@@ -13,8 +13,8 @@ from tests.conftest import RedisServer
 from tests.vault.races import race
 from vault.attempts import Attempts
 from vault.errors import Damaged, JobExists, JobOver, LeaseLost, UnknownJob
+from vault.job import Job, Outcome
 from vault.jobids import inverted, new_job_id
-from vault.jobs import Job, Outcome
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

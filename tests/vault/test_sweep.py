@@ -14,9 +14,10 @@ import pytest
 
 from tests.service.running import wait_until
 from tests.vault.races import race
+from vault.decisions import Decision
 from vault.errors import UnknownJob
 from vault.idempotency import Answer, IdempotencyRecords
-from vault.jobs import Job
+from vault.job import Job
 from vault.log import Commit
 from vault.objects import Objects
 from vault.settings import VaultSettings
@@ -113,6 +114,30 @@ def test_no_upload_goes_while_a_job_cannot_be_read(vault: Vault, tmp_path: Path)
     vault.objects.put(f"jobs/{job.id}/request.json", b"{")
     assert vault.sweep(NONE).uploads == []
     assert vault.objects.list("data") == [f"data/{job.data}"]
+
+
+def test_blobs_of_a_version_that_was_decided_on_stay(vault: Vault, tmp_path: Path) -> None:
+    """Its worker died before the commit, and nobody came for days; whoever comes then publishes it."""
+    job = submit(vault, tmp_path)
+    model = vault.models.create("lines", {})
+    blob = vault.objects.put_blob(b"engram")
+    commit = Commit.first(model, engrams=(blob,), job=job.id)
+    vault.jobs.decisions.create(job.id, Decision.after(None, commit))
+    assert vault.sweep(NONE).blobs == []
+    vault.log.append("lines", commit)
+    vault.jobs.finish(job.id, "succeeded", result={})
+    assert vault.sweep(NONE).blobs == []
+    vault.models.delete("lines")
+    assert vault.sweep(NONE).blobs == [f"blobs/{blob}"]
+
+
+def test_no_blob_goes_while_a_decision_cannot_be_read(vault: Vault, tmp_path: Path) -> None:
+    job = submit(vault, tmp_path)
+    vault.objects.put_blob(b"engram")
+    vault.objects.put(f"jobs/{job.id}/decisions/0001.json", b"{}")
+    assert vault.sweep(NONE).blobs == []
+    vault.jobs.finish(job.id, "failed", error={})  # what is over names nothing any more
+    assert len(vault.sweep(NONE).blobs) == 1
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing"])

@@ -22,7 +22,7 @@ from tests.digits import QUICK, archive
 from tests.engram.patterns import network_of
 from tests.learned import MODEL, create, examples, learn, submit, worker_settings
 from vault.errors import JobOver, LeaseLost, StoreUnavailable
-from vault.jobs import Job
+from vault.job import Job
 from vault.log import Commit
 from vault.settings import VaultSettings
 from vault.vault import Vault

@@ -13,10 +13,11 @@ import pytest
 from service import history
 from tests.learned import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 from worker import learning
-from worker.publishing import find, restore
+from worker.outcome import find
+from worker.publishing import restore
 from worker.workshop import Workshop
 
 
@@ -93,6 +94,20 @@ def test_the_late_one_changes_nothing(ready: Vault, checked: bool) -> None:
     head = ready.log.head(MODEL)
     assert head is not None
     assert [task.name for task in restore(ready, ready.models.get(MODEL), head).tasks] == ["a"]
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_the_late_one_does_not_publish_for_a_job_that_was_cancelled_meanwhile(ready: Vault, checked: bool) -> None:
+    job = submit(ready, "a", (0, 1))
+    with standing(ready, job, checked) as (late, outcome):
+        ready.jobs.request_cancel(job.id)
+        assert take_over(ready, job).state == "cancelled"
+        before = records(ready, job)
+        late.go_on()
+        with pytest.raises((LeaseLost, JobOver)):
+            outcome.result(120)
+    assert records(ready, job) == before
+    assert ready.log.numbers(MODEL) == [0]
 
 
 def test_the_late_one_is_not_misled_by_versions_that_came_later(ready: Vault) -> None:

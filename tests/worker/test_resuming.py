@@ -14,7 +14,7 @@ import pytest
 from engram.memory import Memory
 from tests.learned import MODEL, create, submit, worker_settings
 from vault.checkpoints import JobCheckpoints
-from vault.jobs import Job
+from vault.job import Job
 from vault.vault import Vault
 from worker import learning, limits, workshop
 from worker.checkpoints import StoredCheckpoints

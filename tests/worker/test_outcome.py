@@ -1,0 +1,166 @@
+"""A job has one outcome, in whatever order those who work on it get to act, stand still and die."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from engram.definition import Definition
+from engram.errors import Cancelled
+from engram.snapshot import Parts
+from tests.digits import SMALL_MODEL
+from tests.worker.turns import Actor, InTurns, play
+from vault.errors import Conflict, JobOver, LeaseLost
+from vault.folder import Folder
+from vault.job import Job
+from vault.log import Commit
+from vault.objects import Objects
+from vault.vault import Vault
+from worker import outcome
+from worker.interruption import End
+from worker.publishing import Moved, Publication
+
+CANCELLED = End("cancelled", "The job was cancelled.", cancelled=True)
+FAILED = End("job_timeout", "It took too long.")
+GIVEN_UP = End("too_many_attempts", "They broke off.")
+
+
+def publish(vault: Vault, job: Job, name: str = "", unlucky: bool = False) -> None:
+    """An attempt that has learned something, and publishes it unless the job is to be cancelled."""
+    token = vault.jobs.start_attempt(job.id, name)
+    head = vault.log.head(job.model)
+    assert head is not None
+
+    def settle() -> None:
+        if not unlucky and vault.jobs.cancel_requested(job.id):
+            raise Cancelled("stopped before the commit")
+
+    done = outcome.made(vault, job)
+    if done is None:
+        learned = (job.id.encode(), name.encode())
+        parts = Parts(Definition.model_validate(SMALL_MODEL), learned, b"recogniser", (), {})
+        try:
+            done = Publication(job, token, head, parts, ("zero", "one"), {}, {}).publish(vault, settle)
+        except Cancelled:
+            outcome.end(vault, job, CANCELLED, token)
+            return
+    if not unlucky:
+        vault.jobs.finish(job.id, "succeeded", result=outcome.result(vault, done), token=token)
+
+
+def publish_too(vault: Vault, job: Job) -> None:
+    """Another one: it cannot tell whether the job is to be cancelled, and dies before it can tell of its version."""
+    publish(vault, job, "other", unlucky=True)
+
+
+def fail(vault: Vault, job: Job) -> None:
+    """An attempt that fails."""
+    outcome.end(vault, job, FAILED, vault.jobs.start_attempt(job.id, "fails"))
+
+
+def give_up(vault: Vault, job: Job) -> None:
+    """Nobody tries any more."""
+    outcome.end(vault, job, GIVEN_UP)
+
+
+def cancel(vault: Vault, job: Job) -> None:
+    vault.jobs.request_cancel(job.id)
+
+
+def raise_budget(vault: Vault, job: Job) -> None:
+    """Something else that moves the head."""
+    for _ in range(2):
+        head = vault.log.head(job.model)
+        assert head is not None
+        with suppress(Conflict):
+            vault.log.append(job.model, head.following("budget"))
+
+
+Act = Callable[[Vault, Job], None]
+ACTS: tuple[Act, ...] = (publish, publish_too, fail, give_up, cancel, raise_budget)
+
+
+def actor(vault: Vault, job: Job, act: Act) -> Actor:
+    """One who acts as `act`, in a process of its own as far as the vault can tell."""
+
+    def run(turn: Callable[[], None]) -> None:
+        root = vault.settings.store_folder
+        assert root is not None
+        own = Vault(vault.settings, Objects(InTurns(Folder(root), turn)), vault.redis)
+        with suppress(JobOver, LeaseLost, Moved):
+            act(own, job)
+
+    return Actor(run)
+
+
+def bring_to_an_end(vault: Vault, job: Job) -> Job:
+    """What workers do with what the others have left."""
+    for number in itertools.count():
+        if (now := vault.jobs.get(job.id)).over:
+            return now
+        assert number < 5, "the job does not end"
+        with suppress(JobOver, Moved):
+            publish(vault, job, "last")
+    raise AssertionError
+
+
+def check(vault: Vault, job: Job) -> None:
+    """A success and one version, or neither; and a log without gaps."""
+    done = bring_to_an_end(vault, job)
+    commits = vault.log.list(job.model)
+    assert [commit.version for commit in commits] == list(range(len(commits)))
+    versions = [commit.version for commit in commits if commit.job == job.id]
+    assert versions == ([(done.result or {})["version"]] if done.state == "succeeded" else [])
+    assert vault.jobs.open_jobs(job.model) == []
+
+
+def submitted(vault: Vault, tried: bool) -> Job:
+    """A job of a model of its own."""
+    model = vault.models.create(f"model-{uuid.uuid4().hex}", {})
+    vault.log.append(model.name, Commit.first(model, engrams=("commons",), recogniser="recogniser"))
+    job = vault.jobs.submit(model.name, "zero-one", "s3://elsewhere/data.zip", {})
+    if tried:  # then cancelling is left to workers
+        vault.jobs.start_attempt(job.id, "before")
+    return job
+
+
+@pytest.mark.parametrize("late", [act for act in ACTS if act is not publish_too], ids=lambda act: act.__name__)
+def test_one_stands_still_at_any_call_while_another_does_all_it_has_to(vault: Vault, late: Act) -> None:
+    """Then it goes on, or has died there."""
+    others = [act for act in ACTS if act is not late]
+    for other, dies, tried in itertools.product(others, [False, True], [False, True]):
+        if tried and cancel not in (late, other):
+            continue  # it makes no difference to these
+        for at in itertools.count(1):
+            job = submitted(vault, tried)
+            first, second = actor(vault, job, late), actor(vault, job, other)
+            while first.calls < at and not first.over:
+                first.move()
+            play([second], random.Random(0))
+            if dies:
+                first.kill()
+            play([first], random.Random(0))
+            check(vault, job)
+            if first.calls < at:
+                break
+
+
+def explore(vault: Vault, seed: int) -> str:
+    """Try an order by chance; the state that the job ends in."""
+    chance = random.Random(seed)
+    job = submitted(vault, chance.random() < 0.5)
+    actors = [actor(vault, job, act) for act in chance.sample(ACTS, chance.choice((2, 2, 3)))]
+    if chance.random() < 0.3:
+        actors[0].dies_at = chance.randrange(1, 24)
+    play(actors, chance)
+    check(vault, job)
+    return vault.jobs.get(job.id).state
+
+
+def test_a_job_has_one_outcome_in_any_order(vault: Vault) -> None:
+    assert {explore(vault, seed) for seed in range(100)} == {"succeeded", "failed", "cancelled"}
