@@ -59,10 +59,12 @@ def _tune() -> None:
 def _observe() -> None:
     """Write the log to standard error, and send spans where the environment says, as the worker does."""
     from vault import logs, traces
+    from vault.setting_names import warn_of_strangers
     from vault.settings import LogSettings
 
     settings = LogSettings()
     logs.configure(settings.log_level, settings.log_format)
+    warn_of_strangers(os.environ)
     traces.configure("engram-service")
 
 

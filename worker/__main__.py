@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from functools import partial
 
 from vault import logs, traces
 from vault.environment import told
+from vault.setting_names import warn_of_strangers
 from vault.vault import Vault
 from worker import limits, metrics
 from worker.app import bind, create_app, send_wake
@@ -25,6 +27,7 @@ def main() -> int:
     with told():
         settings = WorkerSettings()
     logs.configure(settings.log_level, settings.log_format)
+    warn_of_strangers(os.environ)
     traces.configure("engram-worker")
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
