@@ -120,8 +120,8 @@ class Objects:
         objects = plant.vault.objects
         found = check(objects, LearnersExaminer(objects))
         named = {problem.object for problem in found.problems}
-        # A deleted attempt or request leaves no trace; of a record the name of the seal may be what was harmed.
-        if not (how == "deleted" and kind in ("attempt", "request", "result")):
+        # A deleted record of a job leaves no trace; of a record the name of the seal may be what was harmed.
+        if not (how == "deleted" and kind in ("attempt", "decision", "request", "result")):
             self._expect(name in named or self._unharmed(name), f"{kind} {how}: the check named {sorted(named)}")
         if kind not in TOLD:
             return

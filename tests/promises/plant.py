@@ -119,5 +119,6 @@ def kinds(store: Path) -> dict[str, Path]:
         "request": store / "jobs" / open_job / "request.json",
         "result": store / "jobs" / over[0] / "result.json",
         "attempt": store / "jobs" / over[0] / "attempts" / "0001.json",
+        "decision": store / "jobs" / over[0] / "decisions" / "0001.json",
         "upload": store / "data" / asked["data"],
     }
