@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from vault.errors import Damaged, NotFound, Unreadable
+from vault.errors import Damaged, NotFound
 from vault.log import Commit
 from vault.objects import Objects
 
@@ -56,16 +56,21 @@ class Decisions:
         self._objects = objects
 
     def last(self, job_id: str) -> Decision | None:
-        """The decision that counts; None as long as there is none."""
-        paths = self._objects.list(_folder(job_id))
-        number = max((int(found[1]) for path in paths if (found := _NAME.fullmatch(path.rsplit("/", 1)[1]))), default=0)
+        """The decision that counts; None as long as there is none.
+
+        Raises
+        ------
+        UnsupportedFormat
+            A later release made it, which will know what to do.
+        """
+        number = max(self._numbers(job_id), default=0)
         if not number:
             return None
         try:
             return self._read(job_id, number)
         except NotFound:
             return None  # swept, a moment ago
-        except Unreadable as error:
+        except Damaged as error:
             # It must not keep the job from its end.
             log.error("of decision %d on job %s only the number is known: %s", number, job_id, error)
             return Decision(number)
@@ -84,9 +89,11 @@ class Decisions:
         Unreadable, NotFound
             One of the records cannot be read, or has gone since it was listed.
         """
+        return [found for number in self._numbers(job_id) if (found := self._read(job_id, number).commit)]
+
+    def _numbers(self, job_id: str) -> list[int]:
         names = [path.rsplit("/", 1)[1] for path in self._objects.list(_folder(job_id))]
-        numbers = [int(found[1]) for found in map(_NAME.fullmatch, names) if found]
-        return [decision.commit for number in numbers if (decision := self._read(job_id, number)).commit]
+        return [int(found[1]) for found in map(_NAME.fullmatch, names) if found]
 
     def _read(self, job_id: str, number: int) -> Decision:
         path = _path(job_id, number)

@@ -230,6 +230,10 @@ class Jobs:
         self._records.request(job_id)
         return self._attempts.all(job_id)
 
+    def check_there(self, job_id: str) -> None:
+        """Raise UnknownJob when the job was swept, so that nothing is written for it any more."""
+        self._records.request(job_id)
+
     def check_token(self, job_id: str, token: int) -> None:
         """To be asked before anything is published for a job.
 

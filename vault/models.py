@@ -111,8 +111,8 @@ class Models:
             names = names[size:]
         return found
 
-    def delete(self, name: str) -> None:
-        """Remove a model and its commit log; its blobs are left to a sweep.
+    def delete(self, name: str) -> Model:
+        """Remove a model and its commit log, its blobs being left to a sweep; the model it was.
 
         The model is gone with the first object removed. What a crash leaves of the log no later model can see, and
         `remove_remains` removes it.
@@ -124,6 +124,7 @@ class Models:
         model = self.get(name)
         self._objects.delete(_path(name))
         self._remove_log(name, model.lineage)
+        return model
 
     def remove_remains(self, grace: timedelta = timedelta(0)) -> int:
         """Remove logs of deleted models that a crash left behind, and of imports that were not; how many there were.

@@ -82,14 +82,13 @@ def _decided(objects: Objects) -> list[Commit]:
     """The versions that open jobs are to have, by decisions that somebody is yet to carry out."""
     # Twice, as above.
     paths = {*objects.list("jobs"), *objects.list("jobs")}
-    open_jobs = {path.split("/")[1] for path in paths if "/decisions/" in path}
     decisions = Decisions(objects)
-    return [
-        commit
-        for job_id in open_jobs
-        if is_job_id(job_id) and f"jobs/{job_id}/result.json" not in paths
-        for commit in decisions.commits(job_id)
-    ]
+    found = []
+    for job_id in {path.split("/")[1] for path in paths if "/decisions/" in path}:
+        there, over = (f"jobs/{job_id}/{name}.json" in paths for name in ("request", "result"))
+        if is_job_id(job_id) and there and not over:
+            found.extend(decisions.commits(job_id))
+    return found
 
 
 def _hashes(commit: Commit) -> Iterator[str]:

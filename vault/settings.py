@@ -49,7 +49,7 @@ class VaultSettings(LogSettings):
     upload_keep_hours: float = Field(default=24.0, ge=1)
     """Hours that an upload is kept whose submission broke off; one whose job is over is deleted at once."""
     blob_keep_hours: float = Field(default=24.0, ge=2)
-    """Hours that a blob is kept which no version names; longer than any publication takes."""
+    """Hours that a blob is kept which no version names, and none that is decided on; longer than publishing takes."""
     event_count: int = Field(default=10_000, ge=10)
     """Events of one job that are kept, about; the oldest go first."""
 

@@ -32,7 +32,7 @@ class Ages:
     answers: timedelta
     """Since a request with an idempotency key was answered."""
     blobs: timedelta
-    """Since a blob that no commit names was stored; the commit may be about to be published."""
+    """Since a blob that no commit names was stored; the decision on one may be about to be taken."""
 
     @classmethod
     def of(cls, settings: VaultSettings) -> Self:
@@ -116,14 +116,25 @@ class Sweep:
     def _remove_jobs(self, jobs: dict[str, dict[str, datetime]]) -> list[str]:
         removed = []
         for job_id, written in jobs.items():
-            ended = written.get(_result(job_id))
-            if is_job_id(job_id) and ended is not None and _age(ended) > self._ages.jobs:
-                try:
+            try:
+                ended = self._ended(job_id, written) if is_job_id(job_id) else None
+                if ended is not None and _age(ended) > self._ages.jobs:
                     self._remove_job(job_id, written)
                     removed.append(job_id)
-                except Unreadable as error:
-                    log.error("job %s is not swept: %s", job_id, error)
+            except Unreadable as error:
+                log.error("job %s is not swept: %s", job_id, error)
         return removed
+
+    def _ended(self, job_id: str, written: dict[str, datetime]) -> datetime | None:
+        """When a job was over; None as long as it is not."""
+        if _result(job_id) in written or _request(job_id) in written:
+            return written.get(_result(job_id))
+        try:
+            self._records.request(job_id)  # its name may have been harmed on its way
+        except UnknownJob:
+            # A worker wrote it that stood still until the job was over, and swept.
+            return max(written.values())
+        return None
 
     def _remove_job(self, job_id: str, paths: Iterable[str]) -> None:
         """All of a job: what names it, what it was, what became of it, so that it never looks like an open one."""
@@ -135,7 +146,7 @@ class Sweep:
             return
         if model is not None:
             self._index.remove(model, job_id)
-        first, last = f"jobs/{job_id}/request.json", _result(job_id)
+        first, last = _request(job_id), _result(job_id)
         for path in (first, *(path for path in paths if path not in (first, last)), last):
             self._objects.delete(path)
         self._objects.remove_folder(f"jobs/{job_id}")
@@ -197,6 +208,10 @@ class Sweep:
             for path in found:
                 self._objects.delete(path)
         return found
+
+
+def _request(job_id: str) -> str:
+    return f"jobs/{job_id}/request.json"
 
 
 def _result(job_id: str) -> str:

@@ -62,7 +62,7 @@ class Vault:
             self.redis.ping()
 
     def delete_model(self, name: str) -> None:
-        """Remove a model, end its open jobs as cancelled with the code `model_deleted`, and tell every service.
+        """Remove a model, cancel its open jobs, and tell every service.
 
         A worker at one of these jobs is refused when it publishes. Blobs are left to `sweep`.
 
@@ -70,10 +70,10 @@ class Vault:
         ------
         UnknownModel
         """
-        self.models.delete(name)
-        error = {"code": "model_deleted", "detail": f"The model {name} was deleted."}
+        model = self.models.delete(name)
         for job in self.jobs.open_jobs(name):
-            self.jobs.finish(job.id, "cancelled", error=error)
+            if job.lineage in (None, model.lineage):  # it may have been made again since
+                self.jobs.request_cancel(job.id)
         self.events.publish_deleted(name)
 
     def sweep(self, ages: Ages | None = None, dry_run: bool = False) -> Swept:

@@ -11,9 +11,11 @@ from vault.errors import AlreadyExists, Conflict, JobOver, NotFound, StoreUnavai
 from vault.job import Job
 from vault.log import Commit
 from vault.vault import Vault
+from worker import metrics
 from worker.interruption import End
 
 _TRIES = 20
+"""Each that is in vain means that somebody else decided."""
 
 
 def made(vault: Vault, job: Job) -> Commit | None:
@@ -23,6 +25,8 @@ def made(vault: Vault, job: Job) -> Commit | None:
     ------
     JobOver
         It was decided that the job ends without one; it has that result then.
+    UnknownJob
+        It was over, and was swept.
     UnknownModel, UnknownVersion
         What was decided cannot be done, since the model or the version before is gone.
     """
@@ -41,15 +45,20 @@ def carry_out(vault: Vault, job: Job, decision: Decision | None) -> Commit | Non
 
     Raises
     ------
-    JobOver, UnknownModel, UnknownVersion
+    JobOver, UnknownJob, UnknownModel, UnknownVersion
         As `made`.
     """
-    if decision is not None and decision.ending is not None:
-        vault.jobs.finish(job.id, decision.ending.state, error=decision.ending.error)
+    if decision is not None and (ending := decision.ending) is not None:
+        known = vault.jobs.get(job.id).over
+        done = vault.jobs.finish(job.id, ending.state, error=ending.error)
+        if not known:
+            metrics.ended(done)
         raise JobOver(job.id)
     if decision is None or decision.commit is None:
         return None
     commit = decision.commit
+    # A sweep removes the request first: while it is there, no decision before this one can be gone.
+    vault.jobs.check_there(job.id)
     try:
         vault.log.append(job.model, commit)
     except Conflict:
@@ -81,24 +90,33 @@ def end(vault: Vault, job: Job, why: End, token: int | None = None) -> Job:
     ------
     LeaseLost
         A later attempt has begun.
+    UnknownJob
+        It was over, and was swept.
     StoreUnavailable
         Decisions are taken and cannot be read.
     """
     ending = Ending("cancelled" if why.cancelled else "failed", {"code": why.code, "detail": why.detail})
-    try:
-        for _ in range(_TRIES):
+    for _ in range(_TRIES):
+        try:
             if token is not None:
                 vault.jobs.check_token(job.id, token)
-            last = vault.jobs.decisions.last(job.id)
-            # Where the model or its log is damaged or gone that cannot be told, and the job must end all the same.
-            done = None
-            with suppress(NotFound, Unreadable):
-                done = find(vault, job) or carry_out(vault, job, last)
-            if done is not None:
-                return vault.jobs.finish(job.id, "succeeded", result=result(vault, done), token=token)
-            with suppress(AlreadyExists):
-                vault.jobs.decisions.create(job.id, Decision.after(last, ending))
-                return vault.jobs.finish(job.id, ending.state, error=ending.error)
-    except JobOver:
-        return vault.jobs.get(job.id)
+        except JobOver:
+            return vault.jobs.get(job.id)
+        last = vault.jobs.decisions.last(job.id)
+        if last is not None and last.ending is not None:
+            return vault.jobs.finish(job.id, last.ending.state, error=last.ending.error)
+        if (done := _made_all_the_same(vault, job, last)) is not None:
+            return vault.jobs.finish(job.id, "succeeded", result=result(vault, done), token=token)
+        # What was decided so far came to nothing, and stays so: another commit has its place in the log for ever.
+        with suppress(AlreadyExists):
+            vault.jobs.decisions.create(job.id, Decision.after(last, ending))
+            return vault.jobs.finish(job.id, ending.state, error=ending.error)
     raise StoreUnavailable(f"What was decided of the job {job.id} cannot be told.")
+
+
+def _made_all_the_same(vault: Vault, job: Job, last: Decision | None) -> Commit | None:
+    """As `made`; None where that cannot be told, since the job must end although its model is damaged or gone."""
+    vault.jobs.check_there(job.id)
+    with suppress(NotFound, Unreadable):
+        return find(vault, job) or carry_out(vault, job, last)
+    return None

@@ -123,6 +123,8 @@ class Publication:
         newer = vault.log.head(self.job.model)
         if newer is None:
             raise UnknownModel(self.job.model)
+        if newer.lineage != self.head.lineage:
+            raise UnknownModel(self.job.model)
         if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
             raise Moved(f"version {newer.version} of {self.job.model} has other engrams")
         return newer

@@ -113,13 +113,6 @@ async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
 @needs("admin")
 async def delete(model: str, parts: Parts) -> Response:
     """Delete a model with its history; its open jobs are cancelled."""
-    await to_thread.run_sync(_delete, parts.vault, model)
+    await to_thread.run_sync(parts.vault.delete_model, model)
     await parts.live.refresh(model)
     return Response(status_code=204)
-
-
-def _delete(vault: Vault, model: str) -> None:
-    vault.models.delete(model)
-    for job in vault.jobs.open_jobs(model):
-        vault.jobs.request_cancel(job.id)
-    vault.events.publish_deleted(model)

@@ -138,10 +138,10 @@ def test_deleting_a_model_ends_its_jobs(vault: Vault) -> None:
     waiting = vault.jobs.submit("lines", "b", "s3://bucket/data", {})
     kept = vault.jobs.submit("other", "a", "s3://bucket/data", {})
     vault.delete_model("lines")
-    for job in (begun, waiting):
-        ended = vault.jobs.get(job.id)
-        assert (ended.state, ended.error and ended.error["code"]) == ("cancelled", "model_deleted")
-    assert vault.jobs.finish(begun.id, "succeeded", token=token).state == "cancelled"
+    ended, running = vault.jobs.get(waiting.id), vault.jobs.get(begun.id)
+    assert (ended.state, ended.error and ended.error["code"]) == ("cancelled", "cancelled")
+    assert running.cancel_requested
+    assert vault.jobs.finish(begun.id, "cancelled", token=token).state == "cancelled"
     assert vault.objects.list("data") == []
     assert [job.id for job in vault.jobs.open_jobs()] == [kept.id]
 

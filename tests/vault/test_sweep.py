@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -129,6 +130,20 @@ def test_blobs_of_a_version_that_was_decided_on_stay(vault: Vault, tmp_path: Pat
     assert vault.sweep(NONE).blobs == []
     vault.models.delete("lines")
     assert vault.sweep(NONE).blobs == [f"blobs/{blob}"]
+
+
+def test_what_is_written_for_a_job_that_was_swept_goes_too(vault: Vault, tmp_path: Path) -> None:
+    """By a worker that stood still until then; it names nothing."""
+    swept, waiting = over(vault, tmp_path), submit(vault, tmp_path, "b")
+    assert vault.sweep(NONE).jobs == [swept.id]
+    commit = Commit.first(vault.models.create("lines", {}), engrams=(vault.objects.put_blob(b"engram"),))
+    vault.jobs.decisions.create(swept.id, Decision.after(None, commit))
+    found = vault.sweep(replace(NONE, jobs=timedelta(days=30)))
+    assert (len(found.blobs), found.jobs) == (1, [])
+    make_old(vault, f"jobs/{swept.id}", 31)
+    make_old(vault, f"jobs/{waiting.id}", 31)
+    assert vault.sweep().jobs == [swept.id]
+    assert [job.id for job in vault.jobs.open_jobs()] == [waiting.id]
 
 
 def test_no_blob_goes_while_a_decision_cannot_be_read(vault: Vault, tmp_path: Path) -> None:

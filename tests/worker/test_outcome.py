@@ -7,6 +7,8 @@ import random
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -15,11 +17,12 @@ from engram.errors import Cancelled
 from engram.snapshot import Parts
 from tests.digits import SMALL_MODEL
 from tests.worker.turns import Actor, InTurns, play
-from vault.errors import Conflict, JobOver, LeaseLost
+from vault.errors import Conflict, JobOver, LeaseLost, ModelExists, UnknownJob
 from vault.folder import Folder
 from vault.job import Job
 from vault.log import Commit
 from vault.objects import Objects
+from vault.sweep import Ages
 from vault.vault import Vault
 from worker import outcome
 from worker.interruption import End
@@ -92,7 +95,7 @@ def actor(vault: Vault, job: Job, act: Act) -> Actor:
         root = vault.settings.store_folder
         assert root is not None
         own = Vault(vault.settings, Objects(InTurns(Folder(root), turn)), vault.redis)
-        with suppress(JobOver, LeaseLost, Moved):
+        with suppress(JobOver, LeaseLost, Moved, UnknownJob):
             act(own, job)
 
     return Actor(run)
@@ -148,6 +151,40 @@ def test_one_stands_still_at_any_call_while_another_does_all_it_has_to(vault: Va
             check(vault, job)
             if first.calls < at:
                 break
+
+
+def test_one_stands_still_until_its_job_is_over_and_swept(vault: Vault) -> None:
+    """Then nothing is known of the job any more, and nothing is published for it."""
+    for at in itertools.count(1):
+        job = submitted(vault, tried=True)
+        late = actor(vault, job, publish)
+        while late.calls < at and not late.over:
+            late.move()
+        published = outcome.end(vault, job, CANCELLED).state == "succeeded"
+        vault.sweep(replace(Ages.all(timedelta(seconds=-1)), blobs=timedelta(hours=1)))
+        play([late], random.Random(0))
+        assert [commit.job for commit in vault.log.list(job.model)] == [None, *[job.id] * published]
+        assert not vault.objects.exists(f"jobs/{job.id}/request.json")
+        if late.calls < at:
+            break
+
+
+def test_a_model_made_again_keeps_its_jobs(vault: Vault) -> None:
+    """Whoever deletes a model may stand still between that and the end of its jobs."""
+    for at in itertools.count(1):
+        old = submitted(vault, tried=False)
+        late = actor(vault, old, lambda own, job: own.delete_model(job.model))
+        while late.calls < at and not late.over:
+            late.move()
+        with suppress(ModelExists):
+            again = vault.models.create(old.model, {"again": True})
+            job = vault.jobs.submit(old.model, "zero-one", "s3://elsewhere/data.zip", {}, lineage=again.lineage)
+            play([late], random.Random(0))
+            assert not vault.jobs.get(job.id).cancel_requested
+        play([late], random.Random(0))
+        assert vault.jobs.get(old.id).state == "cancelled"
+        if late.calls < at:
+            break
 
 
 def explore(vault: Vault, seed: int) -> str:
