@@ -20,7 +20,6 @@ PREFIX = "engram:"
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
-_BLOCK_SECONDS = 30.0
 
 
 def connect(url: str) -> redis.Redis:
@@ -38,13 +37,14 @@ def connect(url: str) -> redis.Redis:
 def connect_async(url: str) -> redis.asyncio.Redis:
     """A client for one task of an event loop, to be closed with `aclose()`.
 
-    It waits 30 seconds for an answer, so a blocking command must ask for less.
+    What is asked is to be put under `asyncio.timeout`, since it waits for an answer without end: a time that the client
+    looks after itself is `asyncio.wait_for`, which before Python 3.12 may swallow that its task is cancelled.
     """
     return redis.asyncio.Redis.from_url(
         url,
         decode_responses=True,
         socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=_BLOCK_SECONDS,
+        socket_timeout=None,
         retry=AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), 0),
     )
 

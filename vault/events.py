@@ -29,6 +29,7 @@ LAST_ID = "end"
 _CHANNEL = f"{PREFIX}versions"
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 _BLOCK_MILLISECONDS = 2000
+_ANSWER_SECONDS = 30.0
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -106,7 +107,8 @@ class Events:
         try:
             while True:
                 try:
-                    answer = await client.xread({_stream(job_id): position}, block=_BLOCK_MILLISECONDS, count=100)
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        answer = await client.xread({_stream(job_id): position}, block=_BLOCK_MILLISECONDS, count=100)
                     failures = 0
                 except (RedisError, OSError):
                     await asyncio.sleep(_pause(failures))
@@ -133,9 +135,11 @@ class Events:
             client = connect_async(self._url)
             listener = client.pubsub()
             try:
-                await listener.subscribe(_CHANNEL)
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await listener.subscribe(_CHANNEL)
                 while True:
-                    message = await listener.get_message(ignore_subscribe_messages=True, timeout=5.0)
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        message = await listener.get_message(ignore_subscribe_messages=True, timeout=5.0)
                     failures = 0
                     if message is not None:
                         yield _notice(message["data"])

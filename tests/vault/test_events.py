@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -93,6 +93,28 @@ def test_leaving_early_or_being_cancelled_is_clean(vault: Vault) -> None:
             )
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("what", ["a job", "versions"])
+def test_one_that_is_cancelled_at_any_moment_ends(vault: Vault, what: str) -> None:
+    """Also while it asks, where a library may take the cancelling for its own."""
+
+    async def listen() -> None:
+        events: AsyncGenerator[Any, None] = vault.events.follow(JOB) if what == "a job" else vault.events.versions()
+        async with aclosing(events):
+            async for _ in events:
+                pass
+
+    async def run(steps: int) -> None:
+        task = asyncio.create_task(listen())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=10)
+        assert task.cancelled(), f"it went on when it was cancelled after {steps} steps"
+
+    for steps in range(60):
+        asyncio.run(run(steps))
 
 
 def test_a_lost_last_event_is_made_from_the_record(vault: Vault) -> None:
