@@ -236,7 +236,8 @@ class LiveModels:
         """Look at one model's log now; where that takes long, or fails, what is in service stays for the time being."""
         look = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
         with contextlib.suppress(VaultError, TimeoutError):
-            await asyncio.wait_for(look, _LOOK_SECONDS)
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await look
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()

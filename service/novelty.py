@@ -130,7 +130,8 @@ class Novelty:
     async def _tell(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), _TELL_SECONDS)
+                async with asyncio.timeout(_TELL_SECONDS):
+                    await self._over.wait()
             if self._over.is_set():
                 return
             try:
