@@ -59,10 +59,10 @@ def test_an_object_is_on_disk_before_it_has_its_name(
     flushed: list[Path] = []
     flush = vault.folder._flush
 
-    def watch(path: Path) -> None:
-        if path.is_file():
+    def watch(path: str) -> None:
+        if os.path.isfile(path):
             assert not (root / "jobs/1/request.json").exists()
-        flushed.append(path.relative_to(root))
+        flushed.append(Path(path).relative_to(root))
         flush(path)
 
     monkeypatch.setattr(vault.folder, "_flush", watch)
@@ -75,7 +75,7 @@ def test_no_more_folders_are_remembered_than_a_few(
     objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault.folder, "_REMEMBERED", 4)
-    flushed: list[Path] = []
+    flushed: list[str] = []
     monkeypatch.setattr(vault.folder, "_flush", flushed.append)
     for job in range(10):
         objects.put(f"jobs/{job}/request.json", b"{}")
@@ -84,7 +84,7 @@ def test_no_more_folders_are_remembered_than_a_few(
         """Whether the folder that names a job's is flushed once more."""
         flushed.clear()
         objects.put(f"jobs/{job}/result.json", b"{}")
-        return root / "jobs" in flushed
+        return str(root / "jobs") in flushed
 
     assert not again(9)
     assert again(0)
@@ -104,10 +104,10 @@ def test_a_folder_made_anew_is_flushed_anew_though_its_inode_is_the_same(
     objects.put("a/b/c", b"")
     objects.delete("a/b/c")
     objects.remove_folder("a/b")
-    flushed: list[Path] = []
+    flushed: list[str] = []
     monkeypatch.setattr(vault.folder, "_flush", flushed.append)
     objects.put("a/b/c", b"")
-    assert flushed[1:] == [root / "a/b", root / "a"]
+    assert flushed[1:] == [str(root / "a/b"), str(root / "a")]
 
 
 def test_failed_writes_leave_nothing_behind(objects: Objects, root: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_folder_that_is_removed_again_and_again(
 ) -> None:
     link = os.link
 
-    def lose(source: Path, target: Path) -> None:
-        shutil.rmtree(target.parent, ignore_errors=True)
+    def lose(source: str, target: str) -> None:
+        shutil.rmtree(Path(target).parent, ignore_errors=True)
         link(source, target)
 
     monkeypatch.setattr(os, "link", lose)
