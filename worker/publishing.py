@@ -121,9 +121,7 @@ class Publication:
     def _moved(self, vault: Vault) -> Commit:
         """The head as it is now, when what was learned still fits on top: only its budget or its target changed."""
         newer = vault.log.head(self.job.model)
-        if newer is None:
-            raise UnknownModel(self.job.model)
-        if newer.lineage != self.head.lineage:
+        if newer is None or newer.lineage != self.head.lineage:
             raise UnknownModel(self.job.model)
         if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
             raise Moved(f"version {newer.version} of {self.job.model} has other engrams")
