@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from os.path import splitext
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -228,7 +229,8 @@ def _plan(path: Path, limits: ArchiveLimits) -> _Plan:
     entries = [entry for entry, _ in walk(path, limits) if not _is_junk(entry)]
     files = [entry for entry in entries if not entry.folder]
     # Notes beside the class folders are no reason to refuse: only what claims to be an image decides on the layout.
-    claims = [entry.path for entry in files if PurePosixPath(entry.path[-1]).suffix.lower() in SUFFIXES]
+    # As text: a `PurePath` interns every name, and ever new names wear out Python's table of interned strings.
+    claims = [entry.path for entry in files if splitext(entry.path[-1])[1].lower() in SUFFIXES]
     paths = claims or [entry.path for entry in files]
     if not paths:
         raise BadLayout("the archive holds no images; they belong into one folder for each class")
