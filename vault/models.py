@@ -7,11 +7,21 @@ import re
 import uuid
 from builtins import list as List
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
+from vault.errors import (
+    AlreadyExists,
+    Damaged,
+    InvalidName,
+    ModelExists,
+    NotFound,
+    StoreUnavailable,
+    UnknownModel,
+    Unreadable,
+)
 from vault.moment import now
 from vault.objects import Objects
 from vault.readers import each
@@ -19,6 +29,8 @@ from vault.readers import each
 log = logging.getLogger("engram.vault")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TRIES = 20
+"""Each that is in vain means that another made the model, and that it was deleted."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +70,25 @@ class Models:
         InvalidName
         ModelExists
             It is there with another definition.
+        StoreUnavailable
+            Also where what lies in the place of its record is none.
         """
         if not is_model_name(name):
             raise InvalidName(
                 f"A model cannot be called {name[:120]!r}: 1 to 63 lower-case letters, digits, `_` and `-`,"
                 " the first a letter or digit."
             )
-        model = Model(name, dict(definition), format_version, uuid.uuid4().hex, now())
-        try:
-            self._objects.create_json(_path(name), asdict(model))
-        except AlreadyExists:
-            try:
+        for _ in range(_TRIES):
+            model = Model(name, dict(definition), format_version, uuid.uuid4().hex, now())
+            with suppress(AlreadyExists):
+                self._objects.create_json(_path(name), asdict(model))
+                return model
+            with suppress(UnknownModel):  # deleted since
                 there = self.get(name)
-            except UnknownModel:  # deleted since
-                return self.create(name, definition, format_version)
-            if (there.definition, there.format_version) != (model.definition, format_version):
-                raise ModelExists(name) from None
-            return there
-        return model
+                if (there.definition, there.format_version) != (model.definition, format_version):
+                    raise ModelExists(name)
+                return there
+        raise StoreUnavailable(f"{_path(name)} can neither be made nor be read.")
 
     def restore(self, model: Model) -> None:
         """Make a model whose log is there already (`CommitLog.restore`); raises ModelExists."""
