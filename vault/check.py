@@ -56,9 +56,9 @@ class _Check:
         # Listed first, so that what is written from here on does not seem to be named by nothing.
         stored = {} if self._only else self._objects.sizes("blobs") | self._objects.sizes("data")
         versions = self._all_versions()
-        named = {
-            sha: role for _, commits in versions.values() for one in commits for sha, role in blobs_of(one).items()
-        }
+        pending = check_jobs(self._objects, found, versions, self._only)
+        all_commits = [*pending.commits, *(one for _, commits in versions.values() for one in commits)]
+        named = {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
             for size in pool.map(self._blob, named, named.values()):
                 if size is not None:
@@ -67,9 +67,8 @@ class _Check:
         if self._deep:
             for model, commits in versions.values():
                 self._answer(model, commits)
-        waiting = check_jobs(self._objects, found, versions, self._only)
         if self._only is None:
-            needed = waiting | {f"blobs/{sha}" for sha in named}
+            needed = pending.uploads | {f"blobs/{sha}" for sha in named}
             orphans = {path: size for path, size in stored.items() if path not in needed}
             found.orphans += len(orphans)
             found.orphan_bytes += sum(orphans.values())

@@ -9,7 +9,8 @@ import pytest
 from service.examiner import LearnersExaminer
 from tests.learned import MODEL, create
 from vault.check import check
-from vault.jobs_check import check_jobs
+from vault.decisions import Decision
+from vault.jobs_check import Pending, check_jobs
 from vault.log import Commit, CommitLog
 from vault.vault import Vault
 
@@ -21,7 +22,7 @@ def test_a_job_that_succeeds_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyP
     head = vault.log.head(MODEL)
     assert head is not None
 
-    def late(*arguments: Any) -> set[str]:
+    def late(*arguments: Any) -> Pending:
         vault.log.append(MODEL, head.following("learn", job=job.id))
         vault.jobs.finish(job.id, "succeeded", result={"version": 1})
         if after != "published":
@@ -41,6 +42,33 @@ def test_a_version_that_never_came_is_missing(vault: Vault) -> None:
     vault.jobs.finish(job.id, "succeeded", result={"version": 1})
     found = check(vault.objects, LearnersExaminer(vault.objects))
     assert [problem.code for problem in found.problems] == ["version_missing"]
+
+
+def decided(vault: Vault) -> tuple[str, str]:
+    """An open job whose version is decided on and not in the log yet, and a blob that only this names."""
+    create(vault)
+    job = vault.jobs.submit(MODEL, "low", "s3://bucket/data.zip", {}, lineage=vault.models.get(MODEL).lineage)
+    head = vault.log.head(MODEL)
+    assert head is not None
+    report = vault.objects.put_blob(b"{}")
+    vault.jobs.decisions.create(job.id, Decision.after(None, head.following("learn", job=job.id, report=report)))
+    return job.id, report
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_what_is_decided_on_and_not_published_yet_is_named(vault: Vault, over: bool) -> None:
+    job, _ = decided(vault)
+    if over:
+        vault.jobs.finish(job, "failed", error={"code": "learning_failed", "detail": "It was."})
+    found = check(vault.objects, LearnersExaminer(vault.objects))
+    assert (found.orphans, found.problems) == (int(over), [])
+
+
+def test_a_damaged_blob_of_what_is_to_be_published_is_noticed(vault: Vault) -> None:
+    _, report = decided(vault)
+    vault.objects.put(f"blobs/{report}", b"{]")
+    found = check(vault.objects, LearnersExaminer(vault.objects))
+    assert [(problem.object, problem.code) for problem in found.problems] == [(f"blobs/{report}", "damaged")]
 
 
 @pytest.mark.parametrize("after", ["deleted", "made anew"])
