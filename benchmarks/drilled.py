@@ -62,7 +62,7 @@ def _saturation(row: Row) -> tuple[str, str]:
     done = f"{asked}, {row['requests']:,} requests, {sum(row['jobs'].values())} tasks learned beside them"
     (middle, late), refused = row["milliseconds_p50_p99"]["predict"], sum(row["refused"].values())
     slopes = "; ".join(
-        f"{name} {row[name]['rss_mib'][-1]:.0f} MiB, growing by {slope:.0f} ± {error:.0f} an hour"
+        f"{name} {row[name]['rss_mib'][-1]:.0f} MiB, growing by {slope:.1f} ± {error:.1f} MiB an hour"
         for name in ("service", "worker")
         for slope, error in [row[name]["rss_mib_per_hour"]]
     )
