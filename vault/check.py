@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from vault.decisions import Decisions
 from vault.errors import NotFound, UnknownModel
 from vault.examiner import Examiner, Role, blobs_of, check_order
 from vault.findings import Findings
@@ -55,9 +56,10 @@ class _Check:
         found = self._found
         # Listed first, so that what is written from here on does not seem to be named by nothing.
         stored = {} if self._only else self._objects.sizes("blobs") | self._objects.sizes("data")
+        # Before the versions: what is published meanwhile is among these.
+        decided = self._decided()
         versions = self._all_versions()
-        pending = check_jobs(self._objects, found, versions, self._only)
-        all_commits = [*pending.commits, *(one for _, commits in versions.values() for one in commits)]
+        all_commits = [*decided, *(one for _, commits in versions.values() for one in commits)]
         named = {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
             for size in pool.map(self._blob, named, named.values()):
@@ -67,13 +69,25 @@ class _Check:
         if self._deep:
             for model, commits in versions.values():
                 self._answer(model, commits)
+        waiting = check_jobs(self._objects, found, versions, self._only)
         if self._only is None:
-            needed = pending.uploads | {f"blobs/{sha}" for sha in named}
+            needed = waiting | {f"blobs/{sha}" for sha in named}
             orphans = {path: size for path, size in stored.items() if path not in needed}
             found.orphans += len(orphans)
             found.orphan_bytes += sum(orphans.values())
             self._other_records()
         return found
+
+    def _decided(self) -> list[Commit]:
+        """The versions that open jobs are to have, and that may not be in the log yet."""
+        decisions = Decisions(self._objects)
+        commits = []
+        for job_id, path in decisions.pending():
+            with self._found.noting(path), suppress(NotFound):  # swept since
+                request = self._objects.get_json(f"jobs/{job_id}/request.json") if self._only else {}
+                if request.get("model") == self._only and (commit := decisions.commit(path)):
+                    commits.append(commit)
+        return commits
 
     def _all_models(self) -> list[Model]:
         models = []

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from vault.errors import Damaged, NotFound
+from vault.jobids import is_job_id
 from vault.log import Commit
 from vault.objects import Objects
 
@@ -67,7 +68,7 @@ class Decisions:
         if not number:
             return None
         try:
-            return self._read(job_id, number)
+            return self._read(_path(job_id, number))
         except NotFound:
             return None  # swept, a moment ago
         except Damaged as error:
@@ -81,22 +82,35 @@ class Decisions:
         assert (decision.commit is None) != (decision.ending is None), "a decision is one of both"
         self._objects.create_json(_path(job_id, decision.number), asdict(decision))
 
-    def commits(self, job_id: str) -> list[Commit]:
-        """All versions that were ever decided to be published.
+    def pending(self) -> list[tuple[str, str]]:
+        """Every decision on a job that is not over, as its job and its path."""
+        # Twice: a name that was harmed on its way would leave what is decided on named by nothing.
+        paths = {*self._objects.list("jobs"), *self._objects.list("jobs")}
+        found = []
+        for path in sorted(paths):
+            folder, _, name = path.rpartition("/decisions/")
+            job_id = folder.removeprefix("jobs/")
+            there, over = (f"{folder}/{one}.json" in paths for one in ("request", "result"))
+            if _NAME.fullmatch(name) and is_job_id(job_id) and there and not over:
+                found.append((job_id, path))
+        return found
+
+    def commit(self, path: str) -> Commit | None:
+        """The version that was decided to be published, None for another decision.
 
         Raises
         ------
         Unreadable, NotFound
-            One of the records cannot be read, or has gone since it was listed.
+            The record cannot be read, or has gone since it was listed.
         """
-        return [found for number in self._numbers(job_id) if (found := self._read(job_id, number).commit)]
+        return self._read(path).commit
 
     def _numbers(self, job_id: str) -> list[int]:
         names = [path.rsplit("/", 1)[1] for path in self._objects.list(_folder(job_id))]
         return [int(found[1]) for found in map(_NAME.fullmatch, names) if found]
 
-    def _read(self, job_id: str, number: int) -> Decision:
-        path = _path(job_id, number)
+    def _read(self, path: str) -> Decision:
+        number = int(path[-len("0000.json") : -len(".json")])
         document = self._objects.get_json(path)
         commit, ending = document.get("commit"), document.get("ending")
         try:

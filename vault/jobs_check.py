@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from vault.decisions import Decisions
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable
 from vault.findings import Findings
 from vault.jobids import is_job_id
@@ -20,23 +18,14 @@ Versions = Mapping[str, tuple[Model, list[Commit]]]
 """Each model with the versions whose records can be read."""
 
 
-@dataclass
-class Pending:
-    """What open jobs are to use and to publish."""
-
-    uploads: set[str] = field(default_factory=set)
-    """Their paths, `data/...`."""
-    commits: list[Commit] = field(default_factory=list)
-    """Decided on (`vault.decisions`), and perhaps not in the log yet."""
-
-
-def check_jobs(objects: Objects, found: Findings, versions: Versions, only: str | None) -> Pending:
-    """Look at the records of all jobs, or those of one model."""
-    pending = Pending()
+def check_jobs(objects: Objects, found: Findings, versions: Versions, only: str | None) -> set[str]:
+    """Look at the records of all jobs, or those of one model; the uploads (`data/...`) that wait for their job."""
+    waiting: set[str] = set()
     for job_id in objects.list_folders("jobs"):
         if is_job_id(job_id):
-            _Job(objects, found, job_id, versions, only).check(pending)
-    return pending
+            upload = _Job(objects, found, job_id, versions, only).check()
+            waiting |= {upload} if upload else set()
+    return waiting
 
 
 class _Job:
@@ -52,28 +41,25 @@ class _Job:
         self._request = f"{self._folder}/request.json"
         self._result = f"{self._folder}/result.json"
 
-    def check(self, pending: Pending) -> None:
-        """Look at all, and add to `pending` what an open job waits for."""
+    def check(self) -> str | None:
+        """Look at all; the path of the upload that waits for this job, if one does."""
         paths = self._objects.list(self._folder)
         records = self._read(paths)
         request, result = records.get(self._request), records.get(self._result)
         if request is None:
             self._check_remains(paths)
-            return
+            return None
         model, data = str(request.get("model")), str(request.get("data"))
         if self._only not in (None, model):
-            return
+            return None
         self._found.jobs += 1
         if result is not None:
             self._check_result(model, request, result)
         if self._result in paths:
-            return
+            return None
         upload = None if "://" in data else data
         self._check_open(model, upload)
-        if upload is not None:
-            pending.uploads.add(f"data/{upload}")
-        with self._found.noting(f"{self._folder}/decisions"), suppress(NotFound):
-            pending.commits.extend(Decisions(self._objects).commits(self._id))
+        return upload and f"data/{upload}"
 
     def _read(self, paths: list[str]) -> dict[str, dict[str, Any]]:
         """The records that can be read; what is gone since it was listed is passed over."""

@@ -104,6 +104,9 @@ class Commit:
         if document.get("sums"):  # before tasks had sums of their own, one blob held those of all
             content["kept"] = [document["sums"]]
         lists = {"engrams": document["engrams"], "kept": content.get("kept", ()), "tasks": document["tasks"]}
+        singles = (content.get(name) for name in ("recogniser", "certificate", "report"))
+        if not all(isinstance(sha, str) for sha in (*lists["engrams"], *lists["kept"], *filter(None, singles))):
+            raise TypeError("a blob is named by something else than its SHA-256")
         return cls(**content | {name: tuple(values) for name, values in lists.items()})
 
 

@@ -18,7 +18,6 @@ from vault.errors import (
     InvalidName,
     ModelExists,
     NotFound,
-    StoreUnavailable,
     UnknownModel,
     Unreadable,
 )
@@ -70,8 +69,8 @@ class Models:
         InvalidName
         ModelExists
             It is there with another definition.
-        StoreUnavailable
-            Also where what lies in the place of its record is none.
+        Damaged
+            What lies in the place of its record is none.
         """
         if not is_model_name(name):
             raise InvalidName(
@@ -88,7 +87,7 @@ class Models:
                 if (there.definition, there.format_version) != (model.definition, format_version):
                     raise ModelExists(name)
                 return there
-        raise StoreUnavailable(f"{_path(name)} can neither be made nor be read.")
+        raise Damaged(_path(name), "it can neither be made nor be read")
 
     def restore(self, model: Model) -> None:
         """Make a model whose log is there already (`CommitLog.restore`); raises ModelExists."""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from vault.decisions import Decisions
 from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
-from vault.jobids import is_job_id
 from vault.log import Commit, CommitLog
 from vault.models import Models
 from vault.objects import CONDEMNED, STALE_MARK, Objects
@@ -34,7 +33,8 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     if not dry_run:
         models.remove_remains(grace)
     # Before the commits: a job that has its result by now has its version among these.
-    decided = _decided(objects)
+    decisions = Decisions(objects)
+    decided = [commit for _, path in decisions.pending() if (commit := decisions.commit(path))]
     # Twice: a name that was harmed on its way would leave its model's blobs named by nothing.
     names = {*objects.list_folders("models"), *objects.list_folders("models")}
     commits = [*decided, *(commit for model in names for commit in _commits(log, model))]
@@ -76,19 +76,6 @@ def _commits(log: CommitLog, model: str) -> list[Commit]:
         return log.list(model)
     except (UnknownModel, UnknownVersion):
         return []  # deleted, perhaps a moment ago
-
-
-def _decided(objects: Objects) -> list[Commit]:
-    """The versions that open jobs are to have, by decisions that somebody is yet to carry out."""
-    # Twice, as above.
-    paths = {*objects.list("jobs"), *objects.list("jobs")}
-    decisions = Decisions(objects)
-    found = []
-    for job_id in {path.split("/")[1] for path in paths if "/decisions/" in path}:
-        there, over = (f"jobs/{job_id}/{name}.json" in paths for name in ("request", "result"))
-        if is_job_id(job_id) and there and not over:
-            found.extend(decisions.commits(job_id))
-    return found
 
 
 def _hashes(commit: Commit) -> Iterator[str]:

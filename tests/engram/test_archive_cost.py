@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engram.archives import inspect, probe
+from engram.archives import inspect, probe, read
 from engram.containers import ArchiveLimits
 from engram.definition import InputShape
 from engram.errors import NotAnImage, WrongChannels
@@ -57,3 +57,25 @@ def test_an_upload_of_the_wrong_kind_throughout_is_noticed_by_a_few_images(tmp_p
     with pytest.raises(NotAnImage, match=r"^'0/000\.png': these bytes"):
         probe(archive([b"text"] * 4), grey)
     probe(archive([b"text"] * 40 + [png("L")] * 60), grey)
+
+
+def test_names_of_images_stay_out_of_the_table_of_interned_strings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in (1, 2)]
+    out = io.BytesIO()
+    Image.new("L", (8, 8)).save(out, "PNG")
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, out.getvalue())
+    interned: list[str] = []
+
+    def spy(name: str) -> str:
+        interned.append(name)
+        return name
+
+    monkeypatch.setattr(sys, "intern", spy)
+    assert (str(Path("seen/here")), interned) == ("seen/here", ["here", "seen"]), "what interns can be seen"
+    read(path, InputShape(channels=1, height=8, width=8))
+    assert not {part for name in names for part in (name, *name.split("/"))} & set(interned)

@@ -1,6 +1,5 @@
 import io
 import stat
-import sys
 import tarfile
 import time
 import tracemalloc
@@ -106,22 +105,6 @@ def test_what_file_managers_leave_behind_is_ignored(here: Path) -> None:
 
 def test_images_without_an_ending_are_known_by_their_content(here: Path) -> None:
     assert read(pack(here, {name[:-4]: data for name, data in PAIR.items()}), SHAPE).examples.counts() == (2, 2)
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_names_of_images_stay_out_of_the_table_of_interned_strings(
-    here: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interned: list[str] = []
-
-    def spy(name: str) -> str:
-        interned.append(name)
-        return name
-
-    monkeypatch.setattr(sys, "intern", spy)
-    assert (str(Path("seen/here")), interned) == ("seen/here", ["here", "seen"]), "what interns can be seen"
-    read(pack(here, PAIR, kind), SHAPE)
-    assert not {name for path in PAIR for name in (path, *path.split("/"))} & set(interned)
 
 
 UNSAFE = [

@@ -9,8 +9,8 @@ import pytest
 from service.examiner import LearnersExaminer
 from tests.learned import MODEL, create
 from vault.check import check
-from vault.decisions import Decision
-from vault.jobs_check import Pending, check_jobs
+from vault.decisions import Decision, Decisions
+from vault.jobs_check import check_jobs
 from vault.log import Commit, CommitLog
 from vault.vault import Vault
 
@@ -22,7 +22,7 @@ def test_a_job_that_succeeds_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyP
     head = vault.log.head(MODEL)
     assert head is not None
 
-    def late(*arguments: Any) -> Pending:
+    def late(*arguments: Any) -> set[str]:
         vault.log.append(MODEL, head.following("learn", job=job.id))
         vault.jobs.finish(job.id, "succeeded", result={"version": 1})
         if after != "published":
@@ -44,31 +44,67 @@ def test_a_version_that_never_came_is_missing(vault: Vault) -> None:
     assert [problem.code for problem in found.problems] == ["version_missing"]
 
 
-def decided(vault: Vault) -> tuple[str, str]:
-    """An open job whose version is decided on and not in the log yet, and a blob that only this names."""
+def decided(vault: Vault) -> Commit:
+    """What is decided on for an open job and not in the log yet; only this names its report."""
     create(vault)
     job = vault.jobs.submit(MODEL, "low", "s3://bucket/data.zip", {}, lineage=vault.models.get(MODEL).lineage)
     head = vault.log.head(MODEL)
     assert head is not None
-    report = vault.objects.put_blob(b"{}")
-    vault.jobs.decisions.create(job.id, Decision.after(None, head.following("learn", job=job.id, report=report)))
-    return job.id, report
+    commit = head.following("learn", job=job.id, report=vault.objects.put_blob(b"{}"))
+    vault.jobs.decisions.create(job.id, Decision.after(None, commit))
+    return commit
 
 
 @pytest.mark.parametrize("over", [False, True])
 def test_what_is_decided_on_and_not_published_yet_is_named(vault: Vault, over: bool) -> None:
-    job, _ = decided(vault)
+    commit = decided(vault)
     if over:
-        vault.jobs.finish(job, "failed", error={"code": "learning_failed", "detail": "It was."})
+        vault.jobs.finish(str(commit.job), "failed", error={"code": "learning_failed", "detail": "It was."})
     found = check(vault.objects, LearnersExaminer(vault.objects))
     assert (found.orphans, found.problems) == (int(over), [])
 
 
-def test_a_damaged_blob_of_what_is_to_be_published_is_noticed(vault: Vault) -> None:
-    _, report = decided(vault)
-    vault.objects.put(f"blobs/{report}", b"{]")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_published_around_the_look_at_decisions_is_named(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    commit = decided(vault)
+    look = Decisions.pending
+
+    def publish() -> None:
+        vault.log.append(MODEL, commit)
+        vault.jobs.finish(str(commit.job), "succeeded", result={"version": 1})
+
+    def pending(decisions: Decisions) -> list[tuple[str, str]]:
+        if when == "before":
+            publish()
+        found = look(decisions)
+        if when == "after":
+            publish()
+        return found
+
+    monkeypatch.setattr(Decisions, "pending", pending)
     found = check(vault.objects, LearnersExaminer(vault.objects))
-    assert [(problem.object, problem.code) for problem in found.problems] == [(f"blobs/{report}", "damaged")]
+    assert (found.orphans, found.problems) == (0, [])
+
+
+@pytest.mark.parametrize("beside", ["0002", "nothing", "request"])
+def test_what_is_damaged_beside_it_keeps_it_named(vault: Vault, beside: str) -> None:
+    folder = f"jobs/{decided(vault).job}"
+    path = {"0002": f"{folder}/decisions/0002.json", "request": f"{folder}/request.json"}.get(beside)
+    if path is not None:
+        vault.objects.put(path, b"{]")
+    found = check(vault.objects, LearnersExaminer(vault.objects))
+    assert (found.orphans, [problem.object for problem in found.problems]) == (0, [path] if path else [])
+
+
+@pytest.mark.parametrize("only", [MODEL, "other", None])
+def test_a_damaged_blob_of_what_is_to_be_published_is_noticed(vault: Vault, only: str | None) -> None:
+    commit = decided(vault)
+    create(vault, "other")
+    vault.objects.put(f"blobs/{commit.report}", b"{]")
+    found = check(vault.objects, LearnersExaminer(vault.objects), only)
+    assert [problem.object for problem in found.problems] == ([] if only == "other" else [f"blobs/{commit.report}"])
 
 
 @pytest.mark.parametrize("after", ["deleted", "made anew"])

@@ -26,7 +26,13 @@ def test_the_last_one_counts(vault: Vault) -> None:
     assert decisions.last(job) == published == Decision(1, commit=first)
     decisions.create(job, ended := Decision.after(published, CANCELLED))
     assert decisions.last(job) == ended == Decision(2, ending=CANCELLED)
-    assert decisions.commits(job) == [first]
+    assert decisions.pending() == [], "there is no such job"
+    vault.objects.create_json(f"jobs/{job}/request.json", {})
+    paths = [f"jobs/{job}/decisions/000{number}.json" for number in (1, 2)]
+    assert decisions.pending() == [(job, path) for path in paths]
+    assert [decisions.commit(path) for path in paths] == [first, None]
+    vault.objects.create_json(f"jobs/{job}/result.json", {})
+    assert decisions.pending() == [], "it is over"
 
 
 def test_of_many_at_the_same_time_one_decides(vault: Vault) -> None:
@@ -57,4 +63,12 @@ def test_one_that_is_damaged_has_a_number(vault: Vault, harmed: bytes) -> None:
     decisions.create(job, Decision.after(last, CANCELLED))
     assert decisions.last(job) == Decision(3, ending=CANCELLED)
     with pytest.raises(Damaged):
-        decisions.commits(job)
+        decisions.commit(f"jobs/{job}/decisions/0002.json")
+
+
+@pytest.mark.parametrize("blobs", [{"engrams": [5]}, {"kept": [["x"]]}, {"report": 1}])
+def test_blobs_of_a_commit_are_named_by_text(vault: Vault, blobs: dict[str, object]) -> None:
+    job = new_job_id()
+    vault.objects.create_json(f"jobs/{job}/decisions/0001.json", {"commit": commit(vault).to_dict() | blobs})
+    with pytest.raises(Damaged):
+        vault.jobs.decisions.commit(f"jobs/{job}/decisions/0001.json")

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.vault.races import race
-from vault.errors import Damaged, InvalidName, ModelExists, StoreUnavailable, UnknownModel, UnknownVersion
+from vault.errors import Damaged, InvalidName, ModelExists, UnknownModel, UnknownVersion
 from vault.log import Commit
 from vault.models import Models
 from vault.sweep import Ages
@@ -52,7 +52,7 @@ def test_made_while_its_namesake_is_deleted(vault: Vault, monkeypatch: pytest.Mo
 def test_what_lies_in_the_place_of_a_record_and_is_none(vault: Vault) -> None:
     assert vault.settings.store_folder is not None
     (vault.settings.store_folder / "models/lines/model.json").mkdir(parents=True)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Damaged):
         vault.models.create("lines", {"backbone": "cnn"})
 
 
