@@ -110,7 +110,7 @@ class Decisions:
         return [int(found[1]) for found in map(_NAME.fullmatch, names) if found]
 
     def _read(self, path: str) -> Decision:
-        number = int(path[-len("0000.json") : -len(".json")])
+        number = int(path.rpartition("/")[2].removesuffix(".json"))
         document = self._objects.get_json(path)
         commit, ending = document.get("commit"), document.get("ending")
         try:

@@ -12,15 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.errors import (
-    AlreadyExists,
-    Damaged,
-    InvalidName,
-    ModelExists,
-    NotFound,
-    UnknownModel,
-    Unreadable,
-)
+from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.moment import now
 from vault.objects import Objects
 from vault.readers import each
