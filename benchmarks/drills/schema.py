@@ -4,13 +4,14 @@
 
 A service that asks for keys, with a model that has learned two tasks, is asked what the document says may be asked and
 much that it says may not. Two rounds: one where every path names that model, one where names are made up too and
-models come and go. No answer may be a 5xx or undocumented, no header missing, nothing accepted that the document
-rules out, nothing answered without the key.
+models come and go; there a sequence of requests has no idempotency key twice (`fresh_keys`). No answer may be a 5xx or
+undocumented, no header missing, nothing accepted that the document rules out, nothing answered without the key.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -43,6 +44,7 @@ expected-statuses = ["2xx", "401", "403", "404", "409", "413", "422", "429"]
 # Too many images are 413.
 expected-statuses = ["400", "401", "403", "404", "405", "406", "413", "415", "422", "428", "5xx"]
 """
+FRESH_KEYS = "benchmarks.drills.fresh_keys"
 SAME_MODEL = f"""
 [parameters]
 "path.model" = "{MODEL}"
@@ -67,8 +69,12 @@ def service() -> Iterator[tuple[str, str]]:
         redis.remove()
 
 
-def ask(address: str, key: str, examples: int, seed: int, config: str, *options: str) -> dict[str, Any]:
+def ask(
+    address: str, key: str, examples: int, seed: int, config: str, *options: str, hooks: str | None = None
+) -> dict[str, Any]:
     """One run of Schemathesis with so many examples for each operation: its counts, and what it said."""
+    # In a folder without this package, so it is told where that is.
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SCHEMATHESIS_HOOKS": hooks} if hooks else {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "schemathesis.toml").write_text(config)
         done = subprocess.run(
@@ -79,6 +85,7 @@ def ask(address: str, key: str, examples: int, seed: int, config: str, *options:
                 *("--suppress-health-check", "all", "--request-timeout", "120", *options),
             ],
             cwd=folder,
+            env=os.environ | paths,
             capture_output=True,
             text=True,
         )
@@ -105,7 +112,7 @@ def run(examples: int, seed: int) -> dict[str, Any]:
         rounds = [
             ask(address, key, each, seed, CONFIG + SAME_MODEL, "--exclude-method", "DELETE"),
             # Models are deleted here until nothing is ready, as the 503 of /readyz then says.
-            ask(address, key, each, seed + 1, CONFIG, "--exclude-path", "/readyz"),
+            ask(address, key, each, seed + 1, CONFIG, "--exclude-path", "/readyz", hooks=FRESH_KEYS),
         ]
     failed = [one["said"] for one in rounds if one["status"] != 0]
     return {
