@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("engram", "vault", "service", "worker", "benchmarks", "tests")
+PACKAGES = ("engram", "vault", "service", "worker", "testing", "benchmarks", "tests")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 ALLOWED = {
@@ -15,6 +15,7 @@ ALLOWED = {
     "vault": {"vault"},
     "service": {"service", "engram", "vault"},
     "worker": {"worker", "engram", "vault"},
+    "testing": set(PACKAGES) - {"benchmarks", "tests"},
     "benchmarks": set(PACKAGES),
     "tests": set(PACKAGES),
 }

@@ -1,6 +1,7 @@
 """Models that an earlier version saved still answer as they did, and go on learning.
 
-`files/format-1` was written by commit 05a0969: two tasks of `bars` each, and what they answered to the probe batch.
+`files/format-1` was written by commit 05a0969, `files/format-2` by commit 0ab2d93: two tasks of `bars` each, and what
+they answered to the probe batch.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from engram import Memory
-from engram.certificate import certify, compare, probe_batch
+from engram.certificate import certify, compare, digest, probe_batch
 from engram.methods.eidetic import Eidetic
 from engram.snapshot import dump
+from testing.learned_digests import machine
 from tests.engram.patterns import QUICK, bars
 
 FORMAT_1 = Path(__file__).parent / "files" / "format-1"
+FORMAT_2 = Path(__file__).parent / "files" / "format-2"
 
 
 @pytest.mark.parametrize(("name", "channels"), [("grey", 1), ("colour", 3)])
@@ -43,3 +46,21 @@ def test_models_of_the_first_format_answer_as_they_did(name: str, channels: int,
     assert sum(answer.task == f"task {number // 20}" for number, answer in enumerate(answers)) / len(answers) > 0.6
     memory.save(tmp_path)
     assert dump(Memory.load(tmp_path)) == dump(memory)
+
+
+@pytest.mark.parametrize("method", sorted(path.name for path in FORMAT_2.iterdir()))
+def test_models_of_every_method_answer_as_they_did_and_learn_on(method: str) -> None:
+    memory = Memory.load(FORMAT_2 / method)
+    expected = json.loads((FORMAT_2 / method / "answers.json").read_text())
+    seen = memory.observe(probe_batch(memory.definition.input))
+    for task, logits in expected["logits"].items():
+        torch.testing.assert_close(seen.logits(task), torch.tensor(logits), rtol=1e-4, atol=1e-4)
+        if machine() == expected["machine"]:
+            assert digest(seen.logits(task)) == expected["digests"][task]
+    torch.testing.assert_close(seen.log_tasks, torch.tensor(expected["log_tasks"]), rtol=1e-3, atol=1e-3)
+
+    before = certify(memory)
+    memory.learn("task 2", bars(2), QUICK)
+    assert [info.name for info in memory.tasks] == ["task 0", "task 1", "task 2"]
+    if memory.exact:
+        assert compare(before, certify(memory)) == []

@@ -1,7 +1,8 @@
 """A store that an earlier version wrote is served, checked and learned on.
 
 `files/store-1` was written by commit 05a0969: a model with two tasks, the two jobs that learned them, a third that
-still waits, and what the model answered.
+still waits, and what the model answered. `files/store-2` was written by commit 0ab2d93: the same, with a bundle of the
+model, and jobs that name options as they were named then.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 
 from service.examiner import LearnersExaminer
 from service.settings import ServiceSettings
+from testing.learned_digests import machine
 from tests.digits import png
 from tests.learned import MODEL, worker_settings
 from tests.service.running import Service, running, wait_until
@@ -23,7 +25,9 @@ from vault.transfer import export_model, import_model
 from vault.vault import Vault
 from worker.workshop import Workshop
 
-STORE_1 = Path(__file__).parent / "files" / "store-1"
+FILES = Path(__file__).parent / "files"
+STORE_1 = FILES / "store-1"
+STORE_2 = FILES / "store-2"
 TASKS = {0: "low", 1: "low", 2: "mid", 3: "mid"}
 
 
@@ -83,3 +87,46 @@ def test_it_is_whole_and_can_be_moved(earlier: ServiceSettings, tmp_path: Path) 
         twins, originals = vault.log.list("twin"), vault.log.list(MODEL)
         assert [commit.engrams for commit in twins] == [commit.engrams for commit in originals]
         assert check(vault.objects, examiner, "twin", deep=True).problems == []
+
+
+@pytest.fixture
+def later(settings: ServiceSettings) -> ServiceSettings:
+    """Settings of a service over a copy of the store of 0ab2d93."""
+    assert settings.store_folder is not None
+    shutil.copytree(STORE_2 / "store", settings.store_folder)
+    return settings
+
+
+def test_the_store_of_0ab2d93_is_served_and_its_waiting_job_is_done(later: ServiceSettings) -> None:
+    written = json.loads((STORE_2 / "answers.json").read_text())
+    with running(later) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+
+        def compare_again() -> None:
+            for name, then in written["answers"].items():
+                digit, index = (int(part) for part in name.split("-"))
+                given = predict(service, digit, index, task=TASKS[digit], logits=True)
+                assert given["logits"] == pytest.approx(then["given"]["logits"], rel=1e-4, abs=1e-5)
+                assert given["logits"] == then["given"]["logits"] or machine() != written["machine"]
+                assert given["label"] == then["given"]["label"]
+
+        compare_again()
+        for name, then in written["answers"].items():
+            digit, index = (int(part) for part in name.split("-"))
+            free = predict(service, digit, index, top_k=4)
+            assert (free["label"], free["task"], free["known"]) == tuple(
+                then["free"][field] for field in ("label", "task", "known")
+            )
+            assert free["probability"] == pytest.approx(then["free"]["probability"], rel=1e-3)
+        Workshop(service.vault, worker_settings(service.vault)).work(MODEL)
+        assert [job["state"] for job in service.client.get("/v1/jobs").json()["jobs"]] == ["succeeded"] * 3
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["version"] == 3)
+        compare_again()
+
+
+def test_the_bundle_of_0ab2d93_is_imported(settings: ServiceSettings) -> None:
+    with Vault.connect(settings) as vault:
+        examiner = LearnersExaminer(vault.objects)
+        import_model(vault.objects, STORE_2 / "digits.bundle", examiner)
+        assert [commit.task for commit in vault.log.list(MODEL)][1:] == ["low", "mid"]
+        assert check(vault.objects, examiner, MODEL, deep=True).problems == []

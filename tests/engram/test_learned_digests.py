@@ -1,0 +1,37 @@
+"""What every method stores after learning does not change with the code around it, to the bit.
+
+`files/learned-digests.json` was written by commit 0ab2d93 on the machine that it names; on others, that two runs
+are equal is all that can be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from testing.learned_digests import MODELS, digests_of, machine
+
+WRITTEN = json.loads((Path(__file__).parent / "files" / "learned-digests.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_learned_is_what_was_learned_before(name: str) -> None:
+    found = digests_of(name)
+    assert found == (WRITTEN[machine()][name] if machine() in WRITTEN else digests_of(name))
+
+
+def test_every_kind_was_written_down() -> None:
+    for written in WRITTEN.values():
+        assert written.keys() == MODELS.keys()
