@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
 
 from benchmarks.plan import Plan
-from engram.progress import Progress
+from engram.checkpointing.progress import Progress
 
 
 class Bars:

@@ -28,9 +28,9 @@ from benchmarks.datasets import MissingData, Sizes, Tasks, split_mnist
 from benchmarks.keeping import append
 from benchmarks.measuring import provenance
 from engram import Definition, Examples, LearnOptions, Memory
+from engram.data.examples import batches
 from engram.runtime import configure
 from engram.streams import Batch, Stream, StreamOptions
-from engram.training import batches
 
 BATCH = 32
 """Images that come at a time."""

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.predictions import Prediction
 from engram import Definition, Examples, LearnOptions, Memory
-from engram.progress import Progress
+from engram.checkpointing.progress import Progress
 
 IMAGES_PER_PASS = 256
 

@@ -28,8 +28,8 @@ from benchmarks.datasets import Sizes, split_cifar10, split_mnist
 from benchmarks.keeping import append
 from benchmarks.measuring import provenance
 from engram import Definition, Examples, LearnOptions, Memory
-from engram.novelty import StreamMonitor
-from engram.recogniser import ALPHA
+from engram.drift.monitor import StreamMonitor
+from engram.recognition.conformal import ALPHA
 from engram.runtime import configure
 
 KNOWN_IMAGES = 1_000_000

@@ -18,8 +18,8 @@ from benchmarks.datasets import Tasks
 from benchmarks.novelty import noticed
 from benchmarks.predictions import Prediction
 from engram import Examples
+from engram.checkpointing.progress import Progress
 from engram.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
-from engram.progress import Progress
 
 Watcher = Callable[[int, Progress | None], None]
 """Told where a life stands: the number of the task, and how far learning it has come (None: it is being judged)."""

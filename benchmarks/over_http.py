@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.predictions import Prediction
 from engram import Definition, Examples, LearnOptions
-from engram.progress import Progress
+from engram.checkpointing.progress import Progress
 from service.processes import spawn
 
 IMAGES_PER_REQUEST = 32

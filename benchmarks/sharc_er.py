@@ -27,19 +27,19 @@ from benchmarks.keeping import append, rows_of
 from benchmarks.measuring import provenance
 from benchmarks.presets import Scale
 from engram import Definition, Examples, LearnOptions, Memory
-from engram.data import split
-from engram.episodes import order
+from engram.checkpointing.progress import Reporter
+from engram.config.sharc import SharcSettings
+from engram.data.examples import split
+from engram.data.herding import order
 from engram.errors import CapacityExhausted
-from engram.featuremaps import Classifier, FeatureMaps
-from engram.layout import Layout
-from engram.lesson import Lesson
-from engram.methods.sharc import Sharc
-from engram.network import pixels
-from engram.progress import Reporter
-from engram.remembered import Remembered
-from engram.replay import Maps, Recalled
+from engram.methods.sharc.feature_maps import Classifier, FeatureMaps
+from engram.methods.sharc.learner import Lesson
+from engram.methods.sharc.method import Sharc
+from engram.methods.sharc.replay import Maps, Recalled
+from engram.methods.sharc.replay_memory import Remembered
+from engram.nn.layout import Layout
+from engram.nn.network import pixels
 from engram.runtime import configure
-from engram.settings.sharc import SharcSettings
 
 QUANTILES = (0.3, 0.5, 0.8, 0.9, 0.97)
 

@@ -28,14 +28,14 @@ from benchmarks.keeping import append
 from benchmarks.measuring import provenance
 from benchmarks.sharc_er import BUDGETS, SIZES, Course, course_of
 from engram import LearnOptions
-from engram.associative import Associative, Blank, Gaussian, Hopfield, recall_error
-from engram.featuremaps import Classifier
-from engram.progress import Reporter
-from engram.replay import Fresh, Recalled, train
+from engram.checkpointing.progress import Reporter
+from engram.config.sharc import SharcSettings
+from engram.methods.sharc.associative_memory import Associative, Blank, Gaussian, Hopfield, recall_error
+from engram.methods.sharc.feature_maps import Classifier
+from engram.methods.sharc.replay import Fresh, Recalled, train
+from engram.methods.sharc.saliency import mask, saliency
 from engram.runtime import configure
-from engram.saliency import mask, saliency
-from engram.settings.sharc import SharcSettings
-from engram.training import Run
+from engram.training.trainer import Run
 
 COUNTS = (10, 30, 100, 300, 1000, 3000)
 QUANTILES = (0.3, 0.5, 0.8, 0.9)

@@ -1,8 +1,8 @@
 """Image models that keep learning and never forget."""
 
-from engram.data import Examples
-from engram.definition import CommonsDefinition, Definition, InputShape
+from engram.config.definition import CommonsDefinition, Definition, InputShape
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
 from engram.memory import Memory
-from engram.options import LearnOptions
 
 __all__ = ["CommonsDefinition", "Definition", "Examples", "InputShape", "LearnOptions", "Memory"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engram.definition import InputShape
+from engram.config.definition import InputShape
 from engram.errors import UnsupportedFormat
 from engram.memory import Memory
 from engram.runtime import environment

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from engram.answers import Answer, Observation, TaskInfo
-from engram.backbones import layout_of
-from engram.capacity import LayerCapacity, check_weights
-from engram.checkpoints import Checkpoints
-from engram.data import Examples
-from engram.definition import Definition
+from engram.checkpointing.checkpoints import Checkpoints
+from engram.checkpointing.journal import Journal
+from engram.checkpointing.progress import Progress, Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
 from engram.errors import NothingLearned, UnknownLabel
-from engram.journal import Journal
+from engram.explain.explainer import Heatmap
 from engram.methods import Method, method_of
-from engram.options import LearnOptions
-from engram.progress import Progress, Reporter
-from engram.relevance import Heatmap
-from engram.report import LearningReport
+from engram.nn.backbones import layout_of
+from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
+from engram.recognition.predictions import Answer, Observation
 from engram.runtime import environment
+from engram.snapshot import Parts, read, write
+from engram.training.report import LearningReport
 
 if TYPE_CHECKING:
-    from engram.training import OptimiserFactory
+    from engram.training.optimisers import OptimiserFactory
 
 DEFAULT_COMPOSITE = "epsilon_plus_flat"
 """What explains unless something else is asked for; a dense first layer sees the whole image at once, over which the
@@ -185,7 +186,7 @@ class Memory:
         task
             The task whose head is explained; by default the recognised one, or the only one that has `target`.
         composite
-            One of `engram.relevance.COMPOSITES`; by default what suits the backbone.
+            One of `engram.explain.rules.COMPOSITES`; by default what suits the backbone.
 
         Raises
         ------
@@ -233,9 +234,7 @@ class Memory:
 
     def save(self, folder: Path | str) -> None:
         """Write the model into a folder: safetensors files, and a manifest that names them."""
-        from engram.snapshot import save  # snapshot builds memories, so it imports this module
-
-        save(self, Path(folder))
+        write(dump(self), self.tasks, Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> Memory:
@@ -246,9 +245,40 @@ class Memory:
         SnapshotError
             naming the file that is missing, damaged, or of an unknown format.
         """
-        from engram.snapshot import load
+        parts = read(Path(folder))
+        return restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
 
-        return load(Path(folder))
+
+def dump(memory: Memory) -> Parts:
+    """A model as bytes; equal models give equal bytes."""
+    stored = memory.method.dump()
+    return Parts(memory.definition, stored.engrams, stored.recogniser, stored.kept, dict(memory.budget))
+
+
+def restore(
+    definition: Definition,
+    engrams: Sequence[bytes],
+    recogniser: bytes,
+    kept: Sequence[bytes] | None,
+    budget: Mapping[str, int],
+    reuse: Memory | None = None,
+) -> Memory:
+    """Rebuild a model from its parts alone.
+
+    Parameters
+    ----------
+    kept
+        None for a model that will only answer.
+    reuse
+        Another version of the same model, with which equal parts are shared instead of built again.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    kind = method_of(definition.method)
+    beside = None if reuse is None else reuse.method
+    return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
 
 
 def _task_seed(model: int, number: int, options: int) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram.definition import Definition
+from engram.checkpointing.tensors import FORMAT, content_hash
+from engram.config.definition import Definition
 from engram.errors import DamagedSnapshot, UnsupportedFormat
-from engram.memory import Memory
-from engram.methods import method_of
-from engram.tensors import FORMAT, content_hash
+from engram.nn.capacity import TaskInfo
 
 MANIFEST = "manifest.json"
 _RECOGNISER = "recogniser.safetensors"
@@ -32,41 +31,8 @@ class Parts:
     budget: dict[str, int]
 
 
-def dump(memory: Memory) -> Parts:
-    """A model as bytes; equal models give equal bytes."""
-    stored = memory.method.dump()
-    return Parts(memory.definition, stored.engrams, stored.recogniser, stored.kept, dict(memory.budget))
-
-
-def restore(
-    definition: Definition,
-    engrams: Sequence[bytes],
-    recogniser: bytes,
-    kept: Sequence[bytes] | None,
-    budget: Mapping[str, int],
-    reuse: Memory | None = None,
-) -> Memory:
-    """Rebuild a model from its parts alone.
-
-    Parameters
-    ----------
-    kept
-        None for a model that will only answer.
-    reuse
-        Another version of the same model, with which equal parts are shared instead of built again.
-
-    Raises
-    ------
-    DamagedSnapshot, UnsupportedFormat
-    """
-    kind = method_of(definition.method)
-    beside = None if reuse is None else reuse.method
-    return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
-
-
-def save(memory: Memory, folder: Path) -> None:
+def write(parts: Parts, tasks: Sequence[TaskInfo], folder: Path) -> None:
     """Write a model's parts and its manifest into a folder, the manifest last."""
-    parts = dump(memory)
     folder.mkdir(parents=True, exist_ok=True)
     engrams = {f"engram-{n:04d}.safetensors": data for n, data in enumerate(parts.engrams)}
     kept = {f"kept-{n:04d}.safetensors": data for n, data in enumerate(parts.kept, 1)}
@@ -79,14 +45,14 @@ def save(memory: Memory, folder: Path) -> None:
         "budget": parts.budget,
         "engrams": list(engrams),
         "kept": list(kept),
-        "tasks": [{"task": info.name, "classes": list(info.classes)} for info in memory.tasks],
+        "tasks": [{"task": info.name, "classes": list(info.classes)} for info in tasks],
         "sha256": {name: content_hash(data) for name, data in files.items()},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def load(folder: Path) -> Memory:
-    """Rebuild a model from a folder that `save` wrote.
+def read(folder: Path) -> Parts:
+    """The parts of a model in a folder that `write` wrote, checked against its manifest.
 
     Raises
     ------
@@ -104,7 +70,7 @@ def load(folder: Path) -> Memory:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedSnapshot(f"{folder / MANIFEST}: {error}") from error
 
-    def read(name: str) -> bytes:
+    def content(name: str) -> bytes:
         try:
             data = (folder / Path(name).name).read_bytes()
         except (OSError, ValueError) as error:
@@ -113,8 +79,8 @@ def load(folder: Path) -> Memory:
             raise DamagedSnapshot(f"{name} is not what the manifest says it is")
         return data
 
-    engrams, kept = [read(name) for name in names], [read(name) for name in remembered]
-    return restore(definition, engrams, read(_RECOGNISER), kept, budget)
+    engrams, kept = tuple(map(content, names)), tuple(map(content, remembered))
+    return Parts(definition, engrams, content(_RECOGNISER), kept, budget)
 
 
 def _names(found: object) -> list[str]:

@@ -1,9 +1,9 @@
 """Learning from a stream of labelled images whose tasks nobody announces, with relevance mapping networks.
 
 After Kaushik et al. 2021, algorithm 2: what finished maps recognise is filtered out, an open map learns from the rest
-as it comes, and a Welch test on its surprise (`engram.switches`) tells when the task has changed. Images are held while
-their task is open, as they are when a task is learned from an upload, and none is held afterwards: at a switch the task
-is learned from them as any other is, and the open map, which only kept watch, is thrown away.
+as it comes, and a Welch test on its surprise (`engram.drift.task_switches`) tells when the task has changed. Images are
+held while their task is open, as they are when a task is learned from an upload, and none is held afterwards: at a
+switch the task is learned from them as any other is, and the open map, which only kept watch, is thrown away.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from engram.data import Examples
+from engram.checkpointing.progress import Progress
+from engram.config.base import Frozen
+from engram.config.options import LearnOptions
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.drift.task_switches import Switches, surprise
 from engram.errors import ExamplesError, InvalidDefinition
-from engram.frozen import Frozen
-from engram.mapping import Candidate, Pull
 from engram.memory import Memory
-from engram.methods.rmn import Rmn
-from engram.network import pixels
-from engram.options import LearnOptions
-from engram.progress import Progress
-from engram.recogniser import ALPHA
-from engram.report import LearningReport
-from engram.switches import Switches, surprise
-from engram.training import EVALUATION_BATCH, batches
+from engram.methods.rmn.map_learning import Candidate, Pull
+from engram.methods.rmn.method import Rmn
+from engram.nn.network import pixels
+from engram.recognition.conformal import ALPHA
+from engram.training.report import LearningReport
 
 Batch = tuple[Tensor, Sequence[str]]
 """(B, C, H, W) uint8 images, and the label of each."""

@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from engram.containers import ArchiveLimits
-from engram.images import ImageLimits
+from engram.data.containers import ArchiveLimits
+from engram.data.images import ImageLimits
 from engram.runtime import configure
 from service import documentation, handlers
 from service.admission import Admission

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engram.answers import Answer, Observation
 from engram.memory import Memory
+from engram.recognition.predictions import Answer, Observation
 from service.errors import Overloaded, status_of
 from service.metrics import Metrics
 from service.room import full

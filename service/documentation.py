@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from engram.options import LearnOptions
+from engram.config.options import LearnOptions
 from service.schemas import HeatmapAnswer, ProblemDocument, TaskRequest
 
 MEDIA_TYPE = "application/problem+json"

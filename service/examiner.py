@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engram import snapshot
 from engram.certificate import Certificate, certify, compare
-from engram.definition import Definition
+from engram.checkpointing.tensors import kind_of
+from engram.config.definition import Definition
 from engram.errors import EngramError, UnsupportedFormat
-from engram.tensors import kind_of
+from engram.memory import restore
 from vault import errors
 from vault.examiner import Role
 from vault.log import Commit
@@ -51,7 +51,7 @@ class LearnersExaminer:
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
         with _named(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
-            memory = snapshot.restore(
+            memory = restore(
                 Definition.model_validate(model.definition),
                 [get(name) for name in commit.engrams],
                 get(commit.recogniser),

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engram import snapshot
-from engram.definition import Definition
-from engram.memory import Memory
+from engram.config.definition import Definition
+from engram.memory import Memory, dump
 from service.errors import CertificateMissing, EmptyVersion
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.idempotency import Claim
@@ -50,7 +49,7 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
             raise
     if vault.log.head(name) is not None:
         return _made_by(vault, name, claim)
-    parts = snapshot.dump(memory)
+    parts = dump(memory)
     put = vault.objects.put_blob
     first = Commit.first(
         model,

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from torch import Tensor
 
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.data.images import ImageLimits, decode
 from engram.errors import ImageError
-from engram.images import ImageLimits, decode
 from service.bodies import parse_json
 from service.errors import (
     InvalidBase64,

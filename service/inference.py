@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor
 
-from engram.relevance import Heatmap
+from engram.explain.explainer import Heatmap
 from service.batching import Batcher, Heard, Query, Reply
 from service.errors import Overloaded
 from service.live import LiveModels, Loaded

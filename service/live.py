@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engram import snapshot
-from engram.definition import Definition
+from engram.config.definition import Definition
 from engram.errors import SnapshotError
-from engram.memory import Memory
+from engram.memory import Memory, restore
 from service.errors import ModelUnavailable, traceback_of
 from service.metrics import Metrics
 from service.problems import Problem
@@ -71,7 +70,7 @@ def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = Non
     known = beside.blobs if beside else {}
     hashes = (*commit.engrams, commit.recogniser)
     blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
-    memory = snapshot.restore(
+    memory = restore(
         Definition.model_validate(model.definition),
         [blobs[name] for name in commit.engrams],
         blobs[commit.recogniser],

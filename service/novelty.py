@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engram.answers import Answer
-from engram.novelty import STATES, StreamMonitor
+from engram.drift.monitor import STATES, StreamMonitor
+from engram.recognition.predictions import Answer
 from service.errors import traceback_of
 from service.live import LiveModels, Loaded
 from service.metrics import Metrics

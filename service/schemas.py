@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engram.definition import Budget, Definition
-from engram.novelty import State
-from engram.recogniser import ALPHA
+from engram.config.definition import Budget, Definition
+from engram.drift.monitor import State
+from engram.recognition.conformal import ALPHA
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 TASK_NAME = r"^[^/\\\x00-\x1f\x7f]{1,100}$"

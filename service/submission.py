@@ -17,12 +17,12 @@ from anyio import to_thread
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
-from engram.archives import inspect, probe
-from engram.containers import ArchiveLimits
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.config.options import LearnOptions
+from engram.data.archives import inspect, probe
+from engram.data.containers import ArchiveLimits
+from engram.data.images import ImageLimits
 from engram.errors import TaskExists
-from engram.images import ImageLimits
-from engram.options import LearnOptions
 from service.errors import DataNotFound, DataUriNotAllowed, InvalidRequest, invalid
 from service.live import LiveModels
 from service.schemas import check_task_name

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from engram.data import Examples
-from engram.definition import Definition
+from engram.config.definition import Definition
+from engram.data.examples import Examples
 from service import history
 from tests.digits import QUICK, SMALL_MODEL, archive, pixels
 from vault.job import Job

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from engram.checkpoints import Checkpoint, Checkpoints
+from engram.checkpointing.checkpoints import Checkpoint, Checkpoints
 from vault.checkpoints import JobCheckpoints
 from vault.errors import StoreUnavailable
 from vault.log import Commit

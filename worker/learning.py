@@ -8,14 +8,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from engram import snapshot
-from engram.archives import ReadArchive, read
-from engram.containers import ArchiveLimits
-from engram.definition import Definition
+from engram.checkpointing.progress import Progress
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.data.archives import ReadArchive, read
+from engram.data.containers import ArchiveLimits
+from engram.data.images import ImageLimits
 from engram.errors import Cancelled, EngramError, InputError
-from engram.images import ImageLimits
-from engram.options import LearnOptions
-from engram.progress import Progress
+from engram.memory import dump
 from engram.runtime import threads
 from vault.checkpoints import JobCheckpoints
 from vault.errors import NotFound, UnknownModel, Unreadable
@@ -142,7 +142,7 @@ class _Attempt:
         head = self._vault.log.head(model.name)
         if head is None:
             raise UnknownModel(model.name)
-        memory = publishing.restore(self._vault, model, head)
+        memory = publishing.load_memory(self._vault, model, head)
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
         archive = self._read(memory.definition, options)
@@ -160,7 +160,7 @@ class _Attempt:
         metrics.resumed.inc(min(1, report.resumed))
         memory.to("cpu")
         self._enter("verifying", _LEARNING[1])
-        parts = snapshot.dump(memory)
+        parts = dump(memory)
         with threads(self._settings.torch_threads):
             proof = verify(parts, before, self._job.task, report.recognised)
         self._enter("publishing", 0.98)

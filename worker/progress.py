@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from engram.progress import Progress
+from engram.checkpointing.progress import Progress
 
 _END_SECONDS = 5.0
 """How long phases that are yet to be told may keep a job from its end: with a Redis that hangs each takes a minute."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engram import snapshot
-from engram.definition import Definition
-from engram.memory import Memory
-from engram.tensors import content_hash
+from engram.checkpointing.tensors import content_hash
+from engram.config.definition import Definition
+from engram.memory import Memory, restore
+from engram.snapshot import Parts
 from vault.decisions import Decision
 from vault.errors import AlreadyExists, UnknownModel
 from vault.job import Job
@@ -29,7 +29,7 @@ class Moved(Exception):
     """Meanwhile the model got other engrams; what was learned does not fit on top of them any more."""
 
 
-def restore(vault: Vault, model: Model, head: Commit) -> Memory:
+def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
     """The memory of a version with all that learning needs.
 
     Raises
@@ -38,7 +38,7 @@ def restore(vault: Vault, model: Model, head: Commit) -> Memory:
     """
     assert head.recogniser is not None, "every commit names its recogniser"
     get = vault.objects.get_blob
-    return snapshot.restore(
+    return restore(
         Definition.model_validate(model.definition),
         [get(name) for name in head.engrams],
         get(head.recogniser),
@@ -54,7 +54,7 @@ class Publication:
     job: Job
     token: int
     head: Commit
-    parts: snapshot.Parts
+    parts: Parts
     classes: tuple[str, ...]
     """Those of the new task."""
     certificate: Mapping[str, Any]

@@ -6,10 +6,10 @@ import json
 import logging
 from dataclasses import replace
 
-from engram import snapshot
 from engram.certificate import Certificate, certify, compare
 from engram.errors import RetentionViolated
-from engram.memory import Memory
+from engram.memory import Memory, restore
+from engram.snapshot import Parts
 from vault.log import Commit
 from vault.vault import Vault
 
@@ -35,7 +35,7 @@ def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
     return replace(now, routing=stored.routing, answers=stored.answers)
 
 
-def verify(parts: snapshot.Parts, before: Certificate, task: str, recognised: float) -> Certificate:
+def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> Certificate:
     """The new version's certificate, made from its bytes as any service will read them.
 
     Parameters
@@ -48,7 +48,7 @@ def verify(parts: snapshot.Parts, before: Certificate, task: str, recognised: fl
     RetentionViolated
         The method is exact, and some task answers the probes with other bytes than before learning.
     """
-    rebuilt = snapshot.restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
+    rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
     proof = certify(rebuilt, {**before.routing, task: {"recognised_when_learned": recognised}}, before.answers)
     if rebuilt.exact and (changed := compare(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")

@@ -21,8 +21,9 @@ from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.datasets import Tasks
 from benchmarks.predictions import Prediction
 from engram import Definition, Examples, LearnOptions
-from engram.progress import Progress
-from engram.training import EVALUATION_BATCH, optimiser_of
+from engram.checkpointing.progress import Progress
+from engram.data.examples import EVALUATION_BATCH
+from engram.training.optimisers import optimiser_of
 
 _SETTINGS = {
     "naive": (),

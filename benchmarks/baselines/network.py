@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from engram import Definition
-from engram.backbones import layout_of
-from engram.network import Engram, pixels
+from engram.nn.backbones import layout_of
+from engram.nn.network import Engram, pixels
 
 
 class Features(nn.Module):

@@ -24,9 +24,16 @@ from benchmarks.drills.record import parser, record
 
 READERS = ("archive", "image", "manifest")
 WATCHED = {
-    "archive": ("engram.archives", "engram.containers", "engram.unpacking", "zipfile", "tarfile"),
+    "archive": ("engram.data.archives", "engram.data.containers", "engram.data.decompression", "zipfile", "tarfile"),
     "image": ("engram.images", "PIL"),
-    "manifest": ("engram.tensors", "engram.files", "engram.snapshot", "vault", "json", "tarfile"),
+    "manifest": (
+        "engram.checkpointing.tensors",
+        "engram.recognition.serialization",
+        "engram.snapshot",
+        "vault",
+        "json",
+        "tarfile",
+    ),
 }
 HANG_SECONDS = 20
 MOST_MEMORY = 2048

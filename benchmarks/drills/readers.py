@@ -17,15 +17,19 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-from engram import archives, files, images, snapshot
-from engram.backbones import layout_of
-from engram.containers import ArchiveLimits
-from engram.data import Examples
-from engram.definition import Definition, InputShape
+from engram.config.definition import Definition, InputShape
+from engram.config.options import LearnOptions
+from engram.data import archives, images
+from engram.data.containers import ArchiveLimits
+from engram.data.examples import Examples
+from engram.data.images import ImageLimits
 from engram.errors import EngramError
-from engram.images import ImageLimits
-from engram.memory import Memory
-from engram.options import LearnOptions
+from engram.memory import Memory, dump
+from engram.nn.backbones import layout_of
+from engram.nn.serialization import load_commons, load_engram
+from engram.recognition.ridge import load_sums
+from engram.recognition.serialization import load_recogniser
+from engram.snapshot import MANIFEST, Parts
 from tests.digits import QUICK, SMALL_MODEL, archive, png
 from tests.learned import examples
 from vault.bundle import BundleReader, BundleWriter
@@ -133,12 +137,12 @@ class _Stored:
         self._key = self.keys.create("sound", "predict")[0].id
 
     @cached_property
-    def parts(self) -> snapshot.Parts:
+    def parts(self) -> Parts:
         memory = Memory.create(self.definition)
         given: Examples = examples((0, 1))
         memory.learn("zero-one", given, LearnOptions.model_validate(QUICK))
-        snapshot.save(memory, self.folder / "snapshot")
-        return snapshot.dump(memory)
+        memory.save(self.folder / "snapshot")
+        return dump(memory)
 
     def record(self, path: str) -> Path:
         """Where an object lies."""
@@ -164,12 +168,12 @@ def manifest_reader(folder: Path) -> Reader:
     """
     stored = _Stored(folder)
     parts = stored.parts
-    manifest, bundle = folder / "snapshot" / snapshot.MANIFEST, folder / "bundle"
+    manifest, bundle = folder / "snapshot" / MANIFEST, folder / "bundle"
     sound = {path: path.read_bytes() for path in stored.records}
 
     def snapshots(data: bytes) -> None:
         manifest.write_bytes(data)
-        snapshot.load(folder / "snapshot")
+        Memory.load(folder / "snapshot")
 
     def bundles(data: bytes) -> None:
         bundle.write_bytes(data)
@@ -194,10 +198,10 @@ def manifest_reader(folder: Path) -> Reader:
         return json.dumps(document).encode()
 
     kinds: list[tuple[Feed, list[bytes]]] = [
-        (lambda data: _ignore(files.load_commons(stored.definition, data)), [parts.engrams[0]]),
-        (lambda data: _ignore(files.load_engram(stored.layout, data)), [parts.engrams[1]]),
-        (lambda data: _ignore(files.load_recogniser(data)), [parts.recogniser]),
-        (lambda data: _ignore(files.load_sums(data)), [parts.kept[0]]),
+        (lambda data: _ignore(load_commons(stored.definition, data)), [parts.engrams[0]]),
+        (lambda data: _ignore(load_engram(stored.layout, data)), [parts.engrams[1]]),
+        (lambda data: _ignore(load_recogniser(data)), [parts.recogniser]),
+        (lambda data: _ignore(load_sums(data)), [parts.kept[0]]),
         (snapshots, [manifest.read_bytes()]),
         *((record(path), [sound[path], unsealed(path)]) for path in stored.records),
         (bundles, [_bundle(parts.engrams[1])]),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from engram.methods.method import Method
+from engram.methods.base import Method
 
 _CLASSES = {
-    "eidetic": ("engram.methods.eidetic", "Eidetic"),
-    "rnf": ("engram.methods.rnf", "Rnf"),
-    "rerelrp": ("engram.methods.rerelrp", "Rerelrp"),
-    "rmn": ("engram.methods.rmn", "Rmn"),
-    "sharc": ("engram.methods.sharc", "Sharc"),
+    "eidetic": ("engram.methods.eidetic.method", "Eidetic"),
+    "rnf": ("engram.methods.rnf.method", "Rnf"),
+    "rerelrp": ("engram.methods.rerelrp.method", "Rerelrp"),
+    "rmn": ("engram.methods.rmn.method", "Rmn"),
+    "sharc": ("engram.methods.sharc.method", "Sharc"),
 }
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engram.relevance import COMPOSITES
+from engram.explain.rules import COMPOSITES
 from service import images
 from service.documentation import ref
 from service.doors import Door, needs

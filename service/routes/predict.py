@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from torch import Tensor
 
-from engram.answers import Answer
+from engram.recognition.predictions import Answer
 from service import batching, images
 from service.doors import Door, needs
 from service.errors import InvalidRequest, describe

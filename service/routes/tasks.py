@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from engram.config.options import LearnOptions
 from engram.errors import UnknownTask
-from engram.options import LearnOptions
 from service import history, upload
 from service.bodies import parse_json, read_json
 from service.documentation import ref

@@ -16,8 +16,8 @@ from benchmarks.measuring import Course
 from benchmarks.plan import BadOverride, Plan, planned
 from benchmarks.presets import COMMON, METHODS, Preset, preset
 from engram import Definition, Examples, InputShape
+from engram.checkpointing.progress import Progress
 from engram.errors import TooFewImages
-from engram.progress import Progress
 from tests.benchmarks.small import bar_tasks, write_mnist
 
 FIELDS = {"backbone": "mlp", "width": 0.1, "commons": {"features": 128, "patch": 5}}

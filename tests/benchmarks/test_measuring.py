@@ -11,7 +11,7 @@ from benchmarks.measuring import measure
 from benchmarks.novelty import some
 from benchmarks.predictions import Prediction
 from engram import Examples
-from engram.progress import Progress
+from engram.checkpointing.progress import Progress
 from tests.benchmarks.small import bar_tasks
 
 

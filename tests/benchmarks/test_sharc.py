@@ -8,7 +8,7 @@ from benchmarks.presets import COMMON
 from benchmarks.sharc_er import Course, course_of, live, shown
 from benchmarks.sharc_recall import Patterns, patterns_of, recall_curve
 from engram import Memory
-from engram.settings.sharc import SharcSettings
+from engram.config.sharc import SharcSettings
 from tests.benchmarks.small import bar_tasks
 
 

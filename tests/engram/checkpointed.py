@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from engram.checkpoints import Checkpoint, Checkpoints
+from engram.checkpointing.checkpoints import Checkpoint, Checkpoints
 
 
 class Killed(BaseException):

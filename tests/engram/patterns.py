@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
-from engram.methods.eidetic import Eidetic
-from engram.network import Network
+from engram.methods.eidetic.method import Eidetic
+from engram.nn.network import Network
 
 SIZE = 12
 WIDTHS = {"mlp": 0.1, "cnn": 0.5, "resnet18": 0.07, "resnet50": 0.07}

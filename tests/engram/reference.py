@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engram.layout import IMAGE, Node
-from engram.network import Network
+from engram.nn.layout import IMAGE, Node
+from engram.nn.network import Network
 
 Array = NDArray[np.float64]
 

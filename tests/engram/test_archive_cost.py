@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engram.archives import inspect, probe, read
-from engram.containers import ArchiveLimits
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.data.archives import inspect, probe, read
+from engram.data.containers import ArchiveLimits
 from engram.errors import NotAnImage, WrongChannels
 
 

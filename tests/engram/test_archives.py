@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engram.archives import ReadArchive, inspect, read
-from engram.containers import ArchiveLimits, walk
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.data.archives import ReadArchive, inspect, read
+from engram.data.containers import ArchiveLimits, walk
 from engram.errors import (
     ArchiveError,
     ArchiveLink,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.associative import Blank, Gaussian, Hopfield, recall_error
+from engram.methods.sharc.associative_memory import Blank, Gaussian, Hopfield, recall_error
 
 CHANNELS, PLACES, COUNT = 6, 3, 400
 

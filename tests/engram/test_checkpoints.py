@@ -9,13 +9,15 @@ from functools import cache, partial
 import pytest
 import torch
 
-from engram import Examples, LearnOptions, Memory, trees
-from engram.checkpoints import Checkpoint
+from engram import Examples, LearnOptions, Memory
+from engram.checkpointing import pytree
+from engram.checkpointing.checkpoints import Checkpoint
+from engram.checkpointing.journal import Journal
+from engram.checkpointing.progress import Progress
 from engram.errors import DamagedSnapshot
-from engram.journal import Journal
-from engram.progress import Progress
-from engram.report import LearningReport
-from engram.snapshot import Parts, dump
+from engram.memory import dump
+from engram.snapshot import Parts
+from engram.training.report import LearningReport
 from tests.engram.checkpointed import InMemory, Killed, dying
 from tests.engram.patterns import bars, definition
 from tests.engram.test_methods import ALL, METHODS, again, parts_of
@@ -119,7 +121,7 @@ def test_the_time_of_earlier_runs_counts() -> None:
     with pytest.raises(Killed):
         again(parts_of("eidetic")).learn("task 2", bars(2), LONGER, checkpoints=checkpoints, cancel=dying(25))
     assert checkpoints.checkpoint is not None
-    standing = trees.load("checkpoint", checkpoints.checkpoint.pieces["standing"])
+    standing = pytree.load("checkpoint", checkpoints.checkpoint.pieces["standing"])
     assert standing["seconds"] > 0
     _, report = learn(parts_of("eidetic"), checkpoints)
     assert report.seconds["training"] >= round(standing["seconds"], 3)
@@ -152,7 +154,7 @@ class Clock:
 
 def test_what_was_taken_over_is_not_at_risk_again(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints, clock = Watched(), Clock()
-    monkeypatch.setattr("engram.journal.time", clock)
+    monkeypatch.setattr("engram.checkpointing.journal.time", clock)
     Journal(checkpoints).once("slow", partial(clock.sleep, 0.5))
     assert checkpoints.risked.pop() == 0.5
     journal = Journal(checkpoints)
@@ -203,15 +205,15 @@ def test_trees_come_back_as_they_were() -> None:
         "pair": (shared, shared.T),
         3: {"nothing": [], "bytes": b"\0\xff", "empty": torch.zeros(0, 2), "bits": torch.tensor([True, False])},
     }
-    found = trees.load("kind", trees.dump("kind", tree))
+    found = pytree.load("kind", pytree.dump("kind", tree))
     assert found["numbers"] == tree["numbers"]
     assert found[3]["bytes"] == b"\0\xff"
     assert isinstance(found["pair"], tuple)
     assert torch.equal(found["pair"][1], shared.T)
     assert found["pair"][1].is_contiguous()
     assert found[3]["empty"].shape == (0, 2)
-    assert trees.dump("kind", found) == trees.dump("kind", tree)
+    assert pytree.dump("kind", found) == pytree.dump("kind", tree)
     with pytest.raises(DamagedSnapshot):
-        trees.load("another kind", trees.dump("kind", tree))
+        pytree.load("another kind", pytree.dump("kind", tree))
     with pytest.raises(TypeError, match="object"):
-        trees.dump("kind", [object()])
+        pytree.dump("kind", [object()])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from engram import CommonsDefinition, Memory
-from engram.commons import Commons
-from engram.commons_head import fitted
-from engram.commons_relevance import conserved, gradient
-from engram.filters import learned_filters
-from engram.sums import Sums
+from engram.explain.commons import conserved, gradient
+from engram.methods.eidetic.commons_head import fitted
+from engram.nn.commons import Commons
+from engram.nn.filters import learned_filters
+from engram.recognition.ridge import Sums
 from tests.engram.patterns import QUICK, bars, definition, network_of
 
 

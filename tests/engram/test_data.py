@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.data import Examples, split
+from engram.data.examples import Examples, split
 from engram.errors import ExamplesError, TooFewClasses, TooFewImages
 
 

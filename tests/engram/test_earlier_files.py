@@ -14,8 +14,8 @@ import torch
 
 from engram import Memory
 from engram.certificate import certify, compare, digest, probe_batch
-from engram.methods.eidetic import Eidetic
-from engram.snapshot import dump
+from engram.memory import dump
+from engram.methods.eidetic.method import Eidetic
 from testing.learned_digests import machine
 from tests.engram.patterns import QUICK, bars
 

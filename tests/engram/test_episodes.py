@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.episodes import Episodes, Values, bytes_each, herding, order
+from engram.config.sharc import SharcSettings
+from engram.data.herding import herding, order
 from engram.errors import CapacityExhausted, DamagedSnapshot
-from engram.remembered import Remembered, room
-from engram.saliency import mask
-from engram.settings.sharc import SharcSettings
+from engram.methods.sharc.masked_maps import Episodes, Values, bytes_each
+from engram.methods.sharc.replay_memory import Remembered, room
+from engram.methods.sharc.saliency import mask
 
 CHANNELS, PLACES = 11, 4
 

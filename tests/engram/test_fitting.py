@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engram.fitting import PULL, fitted
+from engram.recognition.calibration import PULL, fitted
 
 
 def searched(start: Tensor, loss: object, images: int) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
+from engram.checkpointing.progress import Reporter
+from engram.checkpointing.tensors import pack
 from engram.errors import Cancelled, DamagedSnapshot
-from engram.forest import LEAF, Forest, Growth
-from engram.progress import Reporter
-from engram.tensors import pack
+from engram.methods.rerelrp.forest import LEAF, Forest, Growth
 
 GROWTH = Growth(trees=30, depth=12, leaf=3)
 
@@ -109,8 +109,8 @@ def test_a_forest_is_asked_without_scikit_learn(tmp_path: Path) -> None:
     reader = """
 import sys
 from pathlib import Path
-from engram.forest import Forest
-from engram.tensors import unpack
+from engram.methods.rerelrp.forest import Forest
+from engram.checkpointing.tensors import unpack
 _, tensors = unpack("forest", Path(sys.argv[1]).read_bytes())
 print(Forest.from_tensors(tensors, 6).probability(tensors["asked"]).tolist())
 assert "sklearn" not in sys.modules

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.data.images import ImageLimits, decode
 from engram.errors import EmptyImage, ImageError, ImageTooLarge, NotAnImage, TruncatedImage, WrongChannels
-from engram.images import ImageLimits, decode
 
 GREY = InputShape(channels=1, height=12, width=10)
 COLOUR = InputShape(channels=3, height=12, width=10)

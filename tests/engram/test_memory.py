@@ -9,6 +9,8 @@ import torch
 
 from engram import Memory
 from engram.certificate import Certificate, certify, compare
+from engram.checkpointing.progress import Progress
+from engram.checkpointing.tensors import content_hash, pack, unpack
 from engram.errors import (
     AccuracyTooLow,
     Cancelled,
@@ -21,9 +23,7 @@ from engram.errors import (
     TaskExists,
     UnsupportedFormat,
 )
-from engram.progress import Progress
-from engram.snapshot import dump, load, restore, save
-from engram.tensors import content_hash, pack, unpack
+from engram.memory import dump, restore
 from tests.engram.patterns import QUICK, bars, definition, learned, network_of
 
 
@@ -226,9 +226,9 @@ def test_a_task_that_is_learned_too_badly_is_not_kept(gate: str, error: type[Eng
     ],
 )
 def test_a_manifest_that_lists_no_files_is_damaged(tmp_path: Path, field: str, harmed: str) -> None:
-    save(learned("mlp", 1), tmp_path)
+    learned("mlp", 1).save(tmp_path)
     manifest = tmp_path / "manifest.json"
     document = json.loads(manifest.read_text()) | {field: "HARMED"}
     manifest.write_text(json.dumps(document).replace('"HARMED"', harmed))
     with pytest.raises(DamagedSnapshot):
-        load(tmp_path)
+        Memory.load(tmp_path)

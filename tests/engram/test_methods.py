@@ -17,11 +17,12 @@ from torch import Tensor
 
 from engram import Definition, Examples, Memory
 from engram.certificate import certify, compare, digest, probe_batch
+from engram.checkpointing.progress import Progress
+from engram.config.methods import SETTINGS
 from engram.errors import Cancelled, InvalidDefinition, LearningFailed, NothingLearned, SnapshotError, TaskExists
+from engram.memory import dump, restore
 from engram.methods import method_of
-from engram.progress import Progress
-from engram.settings import SETTINGS
-from engram.snapshot import Parts, dump, restore
+from engram.snapshot import Parts
 from tests.engram.patterns import QUICK, bars, definition
 
 METHODS = tuple(SETTINGS)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from engram.backbones import layout_of
 from engram.certificate import probe_batch
-from engram.definition import Definition, InputShape
+from engram.config.definition import Definition, InputShape
 from engram.errors import InvalidDefinition
-from engram.network import Engram, Network, pixels
+from engram.nn.backbones import layout_of
+from engram.nn.network import Engram, Network, pixels
 from tests.engram.patterns import bars, definition, learned, network_of
 from tests.engram.reference import reference_logits
 

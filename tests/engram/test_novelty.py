@@ -11,23 +11,21 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # it comes with scikit-learn, without types
 
-from engram.novelty import (
+from engram.drift.cusum import HEIGHT, Cusum, bearable
+from engram.drift.monitor import (
     BLOCK,
-    HEIGHT,
     LEVELS,
     MARGIN,
     REFERENCE,
     SIGNIFICANCE,
     STATES,
     WINDOW,
-    Cusum,
     State,
     StreamMonitor,
-    bearable,
     upper_share,
 )
-from engram.recogniser import ALPHA
-from engram.welch import Moments, student_tail, welch
+from engram.drift.welch import Moments, student_tail, welch
+from engram.recognition.conformal import ALPHA
 
 Numbers = NDArray[np.float64]
 

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from engram.backbones import layout_of
-from engram.blocks import ConvBlock, DenseBlock
-from engram.capacity import budget_of
 from engram.certificate import probe_batch
-from engram.elastic import Elastic, ElasticNorm, hold, weight_of
+from engram.checkpointing.progress import Reporter
+from engram.checkpointing.tensors import pack
 from engram.errors import DamagedSnapshot
-from engram.layout import IMAGE, Layout
-from engram.network import Engram, Network, pixels
-from engram.plain import PlainNetwork, blocked_by, claimed, relevances, renewed, resist, silenced
-from engram.plain_files import dump_plain, load_plain
-from engram.progress import Reporter
-from engram.tensors import pack
-from engram.training import Run, Trainer, optimiser_of
+from engram.explain.unit_relevance import relevances
+from engram.nn.backbones import layout_of
+from engram.nn.blocks import ConvBlock, DenseBlock
+from engram.nn.capacity import budget_of
+from engram.nn.elastic import ElasticNorm, hold, weight_of
+from engram.nn.layout import IMAGE, Layout
+from engram.nn.multihead import PlainNetwork, blocked_by, claimed, renewed, resist, silenced
+from engram.nn.network import Engram, Network, pixels
+from engram.nn.serialization import dump_plain, load_plain
+from engram.training.optimisers import Elastic, optimiser_of
+from engram.training.trainer import Run, Trainer
 from tests.engram.patterns import QUICK, bars, definition
 
 BACKBONES = ("mlp", "cnn", "resnet18")

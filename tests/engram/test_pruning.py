@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engram.network import Engram, Network
-from engram.progress import Reporter
-from engram.pruning import choose, smallest
-from engram.scores import score_units
-from engram.training import measure
+from engram.checkpointing.progress import Reporter
+from engram.nn.network import Engram, Network
+from engram.training.importance import score_units
+from engram.training.pruning import choose, smallest
+from engram.training.trainer import measure
 from tests.engram.patterns import QUICK, bars, learned, network_of
 
 

@@ -8,13 +8,13 @@ import torch
 from sklearn.linear_model import Ridge
 
 from engram import Memory
-from engram.density import Density
+from engram.data.examples import batches
 from engram.errors import UnknownTask
-from engram.methods.eidetic import Eidetic
-from engram.network import pixels
-from engram.recogniser import fitted_temperature
-from engram.sums import RIDGE, Sums, solve
-from engram.training import batches
+from engram.methods.eidetic.method import Eidetic
+from engram.nn.network import pixels
+from engram.recognition.calibration import fitted_temperature
+from engram.recognition.density import Density
+from engram.recognition.ridge import RIDGE, Sums, solve
 from tests.engram.patterns import QUICK, bars, learned
 
 

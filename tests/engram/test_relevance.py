@@ -9,7 +9,7 @@ from PIL import Image
 
 from engram import Memory
 from engram.errors import UnknownComposite, UnknownLabel, UnknownTask
-from engram.relevance import COMPOSITES, CONSERVING
+from engram.explain.rules import COMPOSITES, CONSERVING
 from tests.engram.patterns import QUICK, SIZE, bars, learned, network_of
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from engram import Examples, LearnOptions, Memory
 from engram.certificate import certify, compare, probe_batch
+from engram.config.rmn import RmnSettings
 from engram.errors import DamagedSnapshot, InvalidDefinition
-from engram.mapping import Candidate, Pull
-from engram.maps import HEAD, SharedNetwork, packed, unpacked
-from engram.methods.rmn import Rmn
-from engram.network import pixels
-from engram.settings.rmn import RmnSettings
-from engram.snapshot import dump, restore
+from engram.memory import dump, restore
+from engram.methods.rmn.map_learning import Candidate, Pull
+from engram.methods.rmn.maps import HEAD, SharedNetwork, packed, unpacked
+from engram.methods.rmn.method import Rmn
+from engram.nn.network import pixels
 from tests.engram.patterns import QUICK, SIZE, bars, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 8, "patience": 8, "learning_rate": 1e-2})
@@ -123,11 +123,11 @@ def _first(recogniser: bytes, memory: Memory) -> tuple[bytes, None]:
     """The recogniser as it was after the first task."""
     from dataclasses import replace
 
-    from engram import files
+    from engram.recognition.serialization import dump_recogniser, load_recogniser
 
-    known = files.load_recogniser(recogniser)
+    known = load_recogniser(recogniser)
     classes = known.readings[0].classes
-    return files.dump_recogniser(replace(known, readings=known.readings[:1], weights=known.weights[:, :classes])), None
+    return dump_recogniser(replace(known, readings=known.readings[:1], weights=known.weights[:, :classes])), None
 
 
 def test_maps_on_other_weights_are_refused() -> None:

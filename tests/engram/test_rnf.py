@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from engram import LearnOptions, Memory
-from engram.blocks import ConvBlock, DenseBlock
 from engram.certificate import certify, compare, probe_batch
-from engram.elastic import weight_of
+from engram.checkpointing.progress import Reporter
 from engram.errors import DamagedSnapshot, InvalidDefinition
-from engram.importance import importance, relevant
-from engram.methods.rnf import Rnf
-from engram.network import Engram, Network
-from engram.plain import PlainNetwork, silenced
-from engram.progress import Reporter
-from engram.pruning import choose
-from engram.scores import Scores
-from engram.snapshot import dump, restore
-from engram.training import measure
+from engram.memory import dump, restore
+from engram.methods.rnf.importance import importance, relevant
+from engram.methods.rnf.method import Rnf
+from engram.nn.blocks import ConvBlock, DenseBlock
+from engram.nn.elastic import weight_of
+from engram.nn.multihead import PlainNetwork, silenced
+from engram.nn.network import Engram, Network
+from engram.training.importance import Scores
+from engram.training.pruning import choose
+from engram.training.trainer import measure
 from tests.engram.patterns import QUICK, bars, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})

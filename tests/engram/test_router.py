@@ -10,11 +10,11 @@ import torch
 
 from engram import Examples, Memory
 from engram.certificate import certify, compare
+from engram.checkpointing.tensors import pack
 from engram.errors import DamagedSnapshot
-from engram.methods.eidetic import Eidetic
-from engram.router import dump_images, load_images
-from engram.snapshot import dump, restore
-from engram.tensors import pack
+from engram.memory import dump, restore
+from engram.methods.eidetic.method import Eidetic
+from engram.methods.eidetic.router import dump_images, load_images
 from tests.engram.patterns import QUICK, bars, learned
 
 LONGER = QUICK.model_copy(update={"epochs": 4})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.saliency import kept_channels, mask, saliency
+from engram.methods.sharc.saliency import kept_channels, mask, saliency
 
 
 def _classifier() -> nn.Sequential:

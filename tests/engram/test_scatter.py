@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from engram.grades import Grades, beside_others
-from engram.scatter import Scatter
-from engram.sums import Sums, System
-from engram.usual import Usual
+from engram.recognition.class_scatter import Scatter
+from engram.recognition.conformal import Grades, Usual, beside_others
+from engram.recognition.ridge import Sums, System
 
 SIZE = 40
 

@@ -10,8 +10,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from engram import Memory
-from engram.options import Schedule
-from engram.training import Run, optimiser_of
+from engram.config.options import Schedule
+from engram.training.optimisers import optimiser_of
+from engram.training.trainer import Run
 from tests.engram.patterns import QUICK, bars, definition
 
 RUN = Run("training", (0.0, 1.0), epochs=5, peak=0.2, patience=1)

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from engram import LearnOptions, Memory
-from engram.backbones import layout_of
 from engram.certificate import certify, compare
+from engram.checkpointing.progress import Reporter
 from engram.errors import CapacityExhausted, InvalidDefinition
-from engram.featuremaps import Classifier, FeatureMaps, joined, whole
-from engram.methods.sharc import Sharc
-from engram.network import pixels
-from engram.progress import Reporter
-from engram.replay import Fresh, Recalled, train
-from engram.snapshot import dump
-from engram.training import Run
+from engram.memory import dump
+from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, whole
+from engram.methods.sharc.method import Sharc
+from engram.methods.sharc.replay import Fresh, Recalled, train
+from engram.nn.backbones import layout_of
+from engram.nn.network import pixels
+from engram.training.trainer import Run
 from tests.engram.patterns import bars, definition
 
 LONGER = LearnOptions(epochs=6, augment="none", batch_size=16, learning_rate=1e-2)

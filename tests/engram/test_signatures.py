@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.network import pixels
-from engram.signatures import head_relevance, herded, most_relevant, normalised
+from engram.data.herding import herded
+from engram.explain.unit_relevance import normalised
+from engram.methods.rerelrp.signatures import head_relevance, most_relevant
+from engram.nn.network import pixels
 from tests.engram.patterns import bars, learned, network_of
 
 

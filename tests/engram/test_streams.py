@@ -9,9 +9,9 @@ import torch
 
 from engram import Memory
 from engram.certificate import certify, compare
+from engram.drift.task_switches import Switches, surprise
 from engram.errors import Cancelled, ExamplesError, InvalidDefinition
 from engram.streams import Batch, Stream, StreamOptions, learn_stream
-from engram.switches import Switches, surprise
 from tests.engram.patterns import QUICK, bars, definition
 
 LEARNING = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from engram import Definition, Memory
-from engram.blocks import DenseBlock
+from engram.checkpointing.tensors import pack
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
-from engram.methods.rerelrp import Rerelrp
-from engram.network import Engram, pixels
-from engram.plain_subnetworks import PlainSubnetworks
-from engram.snapshot import Parts, dump, restore
-from engram.tensors import pack
-from engram.unit_relevance import AT_ONCE, UnitRelevance
+from engram.explain.unit_relevance import AT_ONCE, UnitRelevance
+from engram.memory import dump, restore
+from engram.methods.rerelrp.frozen_subnetworks import PlainSubnetworks
+from engram.methods.rerelrp.method import Rerelrp
+from engram.nn.blocks import DenseBlock
+from engram.nn.network import Engram, pixels
+from engram.snapshot import Parts
 from tests.engram.patterns import QUICK, bars, definition
 
 SETTINGS = {"preset": "paper", "trees": 8, "exemplars": 24, "features": 10}

@@ -27,7 +27,7 @@ from vault.errors import VaultError
 from vault.log import Commit
 from vault.sweep import Ages
 from vault.vault import Vault
-from worker.publishing import restore
+from worker.publishing import load_memory
 
 TASKS = {name: archive(digits) for name, digits in (("low", (0, 1)), ("mid", (2, 3)), ("high", (4, 5)))}
 """What every model learns, in this order."""
@@ -331,5 +331,5 @@ def _holds(vault: Vault, commit: Commit, model: str) -> bool:
     assert commit.certificate is not None
     stored = Certificate.from_dict(json.loads(vault.objects.get_blob(commit.certificate)))
     with threads(1):
-        now = certify(restore(vault, vault.models.get(model), commit))
+        now = certify(load_memory(vault, vault.models.get(model), commit))
     return list(stored.tasks) == [*TASKS][: commit.version] and not compare(stored, now)

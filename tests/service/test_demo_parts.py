@@ -4,8 +4,8 @@ from zipfile import ZipFile
 
 from PIL import Image
 
-from engram.archives import read
-from engram.definition import InputShape
+from engram.config.definition import InputShape
+from engram.data.archives import read
 from service import contact_sheet
 from service.digits import SIDE, tasks
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from engram.certificate import certify
-from engram.definition import Definition
+from engram.config.definition import Definition
 from service.cli import app
 from service.examiner import LearnersExaminer
 from service.live import load

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from engram.certificate import Certificate, certify, compare
+from engram.config.options import LearnOptions
 from engram.errors import RetentionViolated
-from engram.options import LearnOptions
-from engram.snapshot import dump
+from engram.memory import dump
 from service import history
 from tests.digits import QUICK, archive
 from tests.engram.patterns import network_of
@@ -74,7 +74,7 @@ def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault
     new = Certificate.from_dict(json.loads(ready.objects.get_blob(second.certificate)))
     assert compare(old, new) == []
     assert list(new.tasks) == ["low", "mid"]
-    assert certify(publishing.restore(ready, model, second)).tasks == new.tasks
+    assert certify(publishing.load_memory(ready, model, second)).tasks == new.tasks
 
 
 def longest_pause(moments: list[float]) -> float:
@@ -257,7 +257,7 @@ def test_a_version_whose_job_died_before_saying_so_is_found(ready: Vault) -> Non
 def _publication(vault: Vault, job: Job, token: int) -> publishing.Publication:
     """What an attempt at `job` has in its hands before it publishes."""
     found = head(vault)
-    memory = publishing.restore(vault, vault.models.get(MODEL), found)
+    memory = publishing.load_memory(vault, vault.models.get(MODEL), found)
     report = memory.learn(job.task, examples((0, 1)), LearnOptions.model_validate(QUICK))
     return publishing.Publication(
         job, token, found, dump(memory), ("digit-0", "digit-1"), certify(memory).to_dict(), report.to_dict()
@@ -272,7 +272,7 @@ def test_a_head_moved_by_budget_alone_is_built_upon(ready: Vault) -> None:
     commit = publication.publish(ready)
     assert (commit.version, commit.parent) == (3, 2)
     assert commit.budget == ready.log.read(MODEL, 2).budget
-    assert publishing.restore(ready, ready.models.get(MODEL), commit).tasks[0].name == "low"
+    assert publishing.load_memory(ready, ready.models.get(MODEL), commit).tasks[0].name == "low"
 
 
 def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
@@ -288,7 +288,7 @@ def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
 
 def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) -> None:
     learn(ready, "low", (0, 1))
-    memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
+    memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
     before = before_learning(ready, head(ready), memory)
     proof = verify(dump(memory), before, "low", 1.0)
     assert proof.tasks == before.tasks
@@ -300,7 +300,7 @@ def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) 
 
 def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(ready: Vault) -> None:
     learn(ready, "low", (0, 1))
-    memory = publishing.restore(ready, ready.models.get(MODEL), head(ready))
+    memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
     network_of(memory).stack[0].head.bias.data[0] += 1e-6
     with pytest.raises(RetentionViolated, match="as certified for version 1"):
         before_learning(ready, head(ready), memory)

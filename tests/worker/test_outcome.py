@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from engram.definition import Definition
+from engram.config.definition import Definition
 from engram.errors import Cancelled
 from engram.snapshot import Parts
 from tests.digits import SMALL_MODEL

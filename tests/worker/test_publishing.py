@@ -17,7 +17,7 @@ from vault.job import Job
 from vault.vault import Vault
 from worker import learning
 from worker.outcome import find
-from worker.publishing import restore
+from worker.publishing import load_memory
 from worker.workshop import Workshop
 
 
@@ -93,7 +93,7 @@ def test_the_late_one_changes_nothing(ready: Vault, checked: bool) -> None:
     ready.sweep()
     head = ready.log.head(MODEL)
     assert head is not None
-    assert [task.name for task in restore(ready, ready.models.get(MODEL), head).tasks] == ["a"]
+    assert [task.name for task in load_memory(ready, ready.models.get(MODEL), head).tasks] == ["a"]
 
 
 @pytest.mark.parametrize("checked", [False, True])

@@ -1,0 +1,57 @@
+"""How one task is learned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from engram.config.base import Frozen
+
+Schedule = Literal["cosine", "constant"]
+
+
+class LearnOptions(Frozen):
+    """How one task is learned; the defaults suit small images on a laptop."""
+
+    epochs: int = Field(default=5, ge=1, le=1000)
+    """At most so many passes over the images before pruning."""
+    patience: int = Field(default=2, ge=1, le=1000)
+    """Epochs without a better held-out loss after which the plateau is reached."""
+    batch_size: int = Field(default=128, ge=2, le=4096)
+    """Images per step; small tasks take fewer, so that an epoch has about twenty steps."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0, le=10)
+    """Highest of the schedule."""
+    schedule: Schedule = "cosine"
+    """Warmed up, then annealed by a cosine; or the same for every step, as in most of the papers."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """For `sgd`."""
+    weight_decay: float = Field(default=1e-2, ge=0, le=1)
+    """Decoupled for `adamw`."""
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    augment: Literal["none", "shift", "shift+flip"] = "shift"
+    """Random translations by up to an eighth of the image, and mirror images where they mean the same."""
+    held_out: float = Field(default=0.1, gt=0, lt=0.9)
+    """Share of the images that plateau, pruning and recognition are judged by, where no `val/` was given."""
+    score: Literal["l1", "l2", "taylor", "lrp", "random"] = "taylor"
+    """What orders the units for pruning."""
+    prune: bool = True
+    """Whether units that the task can do without are given back."""
+    tolerance: float = Field(default=0.002, ge=0, le=1)
+    """Held-out accuracy that pruning may cost, as a fraction."""
+    rounds: int = Field(default=2, ge=1, le=20)
+    """Searches for the smallest set, each followed by a recovery."""
+    recovery_epochs: int = Field(default=1, ge=0, le=1000)
+    """Passes of fine-tuning after each search."""
+    floor: float = Field(default=0.05, gt=0, le=1)
+    """Share of each layer's units that is kept whatever their score."""
+    least_accuracy: float = Field(default=0.0, ge=0, le=1)
+    """Held-out accuracy, the task given, under which learning fails and nothing is published."""
+    least_recognised: float = Field(default=0.0, ge=0, le=1)
+    """Share of the held-out images given to this task, among all tasks so far, under which learning fails."""
+    max_unreadable: float = Field(default=0.05, ge=0, lt=1)
+    """Share of an upload's images that may be unreadable before the task fails."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock time after which a job fails, where a worker learns the task."""
+    seed: int = Field(default=0, ge=0, lt=2**63)

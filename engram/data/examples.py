@@ -1,0 +1,143 @@
+"""Labelled images, and how they are divided into those to learn from and those to judge by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.errors import ExamplesError, TooFewClasses, TooFewImages
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their labels.
+
+    Parameters
+    ----------
+    images
+        Tensor (N, C, H, W) of uint8.
+    labels
+        Tensor (N,) of int64; indices into `classes`.
+    classes
+        The names of the classes.
+    held_out
+        Images to judge by, of the very same classes, where the upload had some of its own.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    held_out: Examples | None = None
+
+    def __post_init__(self) -> None:
+        assert self.images.ndim == 4, f"images are (N, C, H, W), not {tuple(self.images.shape)}"
+        assert self.images.dtype == torch.uint8, f"images are uint8, not {self.images.dtype}"
+        assert self.labels.dtype == torch.int64, f"labels are int64, not {self.labels.dtype}"
+        assert self.labels.shape == self.images.shape[:1], "there is one label for each image"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> Examples:
+        """The examples at `indices` (int64), in that order, of the same classes and without a held-out part."""
+        return Examples(self.images[indices], self.labels[indices], self.classes)
+
+    def counts(self) -> tuple[int, ...]:
+        """How many images each class has, in the order of `classes`."""
+        return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
+
+    def digest(self) -> str:
+        """SHA-256 of images, labels and classes, those of the held-out part included."""
+        found = hashlib.sha256(json.dumps([self.classes, tuple(self.images.shape)]).encode())
+        for tensor in (self.images, self.labels):
+            for part in torch.split(tensor, 1024):
+                found.update(part.cpu().contiguous().numpy().tobytes())
+        return f"{found.hexdigest()}{'' if self.held_out is None else self.held_out.digest()}"
+
+    def check(self) -> None:
+        """Refuse examples that no classifier can be learned from.
+
+        Raises
+        ------
+        TooFewClasses
+            Fewer than two classes.
+        TooFewImages
+            A class with fewer than two images, or with none among the held-out images that were given.
+        ExamplesError
+            A label out of range, a name used twice, or held-out images of other classes or another size.
+        """
+        if len(self.classes) < 2:
+            raise TooFewClasses(f"a task needs at least two classes; there is {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ExamplesError("two classes have the same name")
+        _check_range(self)
+        _check_counts(self, least=2, kind="image")
+        if self.held_out is not None:
+            if self.held_out.classes != self.classes:
+                raise ExamplesError("the held-out images are of other classes than the images to learn from")
+            if self.held_out.images.shape[1:] != self.images.shape[1:]:
+                raise ExamplesError("the held-out images are of another size than the images to learn from")
+            _check_range(self.held_out)
+            _check_counts(self.held_out, least=1, kind="held-out image")
+
+
+def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Divide into what is learned from and what is judged by.
+
+    Held-out images that came with the upload are taken as they are. Otherwise each class gives the same share of its
+    images, at least one and never all, drawn by `seed`.
+
+    Returns
+    -------
+    The images to learn from and the held-out images, neither with a held-out part of its own.
+
+    Raises
+    ------
+    TooFewClasses, TooFewImages, ExamplesError
+        As `Examples.check`.
+    """
+    assert 0 < held_out_fraction < 1, f"the held-out share lies between 0 and 1, not {held_out_fraction}"
+    examples.check()
+    if examples.held_out is not None:
+        return Examples(examples.images, examples.labels, examples.classes), examples.held_out
+    generator = torch.Generator().manual_seed(seed)
+    train: list[Tensor] = []
+    held_out: list[Tensor] = []
+    for label in range(len(examples.classes)):
+        members = (examples.labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        share = min(max(round(len(members) * held_out_fraction), 1), len(members) - 1)
+        held_out.append(members[:share])
+        train.append(members[share:])
+    return (
+        examples.subset(torch.cat(train).sort().values),
+        examples.subset(torch.cat(held_out).sort().values),
+    )
+
+
+def _check_range(examples: Examples) -> None:
+    if len(examples) and not 0 <= int(examples.labels.min()) <= int(examples.labels.max()) < len(examples.classes):
+        raise ExamplesError(f"labels must lie between 0 and {len(examples.classes) - 1}")
+
+
+def _check_counts(examples: Examples, least: int, kind: str) -> None:
+    for name, count in zip(examples.classes, examples.counts(), strict=True):
+        if count < least:
+            raise TooFewImages(f"class {name!r} has {count} {kind}{'' if count == 1 else 's'}; it needs {least}")
+
+
+def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """Index vectors of at most `size`, shuffled if a generator is given. A last batch of one joins the one before."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    parts = list(torch.split(order, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    yield from parts
+
+
+EVALUATION_BATCH = 512

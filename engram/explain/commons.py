@@ -1,0 +1,70 @@
+"""Relevance through the commons: from what a head reads of them back to pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engram.nn.commons import Commons
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def conserved(commons: Commons, image: Tensor, weight: Tensor, bias: Tensor, *, flat: bool) -> Tensor:
+    """Relevance (C, H, W) that sums to `weight @ features + bias`.
+
+    Each feature has what it contributes to the sum; within its cell of the grid that goes to the places that respond,
+    by how strongly they do; within a place's patch to pixels by the z+ rule, or evenly if `flat`. The local contrast
+    counts as a constant, as LRP treats every normalisation.
+
+    Parameters
+    ----------
+    image
+        (1, C, H, W) float32 in [0, 1].
+    weight, bias
+        (F,) and (): how one logit reads the commons.
+    """
+    with torch.no_grad():
+        shrunk = commons.shrunk(image)  # (1, C, h, w)
+        responses = commons.responses(shrunk)  # (1, 2 filters, H', W')
+        features = commons.pooled(responses)[0]  # (F,)
+        parts = features * weight
+        whole = parts.abs().sum()
+        parts = parts + bias * (parts.abs() / whole if float(whole) > 0 else torch.full_like(parts, 1 / len(parts)))
+        cells = parts.view(1, -1, commons.grid, commons.grid)
+    responses.requires_grad_(True)
+    with torch.enable_grad():
+        averages = F.adaptive_avg_pool2d(responses, commons.grid)  # (1, 2 filters, grid, grid)
+        (shares,) = torch.autograd.grad(averages, responses, cells / averages.detach().clamp_min(_TINY))
+    placed = shares * responses.detach()  # (1, 2 filters, H', W'): proportional within each cell
+    filters = commons.filters.weight
+    if flat:
+        kernel = torch.ones(1, *filters.shape[1:], device=filters.device)
+        relevance = F.conv_transpose2d(placed.sum(1, keepdim=True), kernel) / kernel.numel()
+    else:
+        positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)])  # (2 filters, C, patch, patch)
+        received = F.conv2d(shrunk, positive)
+        relevance = shrunk * F.conv_transpose2d(placed / received.clamp_min(1e-9), positive)
+    return _spread(commons, relevance, shrunk, image, flat)[0]
+
+
+def gradient(commons: Commons, image: Tensor, weight: Tensor) -> Tensor:
+    """The gradient (C, H, W) of `weight @ features` by the pixels of an image (1, C, H, W)."""
+    given = image.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        # A root has no slope at zero; what does not respond has none to give.
+        pooled = commons.pooled(commons.responses(commons.shrunk(given)), least=1e-12)
+        (carried,) = torch.autograd.grad(pooled[0] @ weight, given)
+    return carried[0].detach()
+
+
+def _spread(commons: Commons, relevance: Tensor, shrunk: Tensor, image: Tensor, flat: bool) -> Tensor:
+    """Relevance of shrunken pixels, given to the pixels that they average."""
+    if commons.shrink == 1:
+        return relevance
+    size, side = image.shape[2:], commons.shrink
+    parts = relevance / side**2 if flat else relevance / (shrunk * side**2).clamp_min(_TINY)
+    wide = F.interpolate(parts, scale_factor=float(side), mode="nearest")
+    padded = F.pad(wide, (0, size[1] - wide.shape[3], 0, size[0] - wide.shape[2]))
+    return padded if flat else padded * image

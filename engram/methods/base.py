@@ -1,0 +1,233 @@
+"""What every method is: a way to learn tasks one after another, to answer, and to be stored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
+from engram.errors import AccuracyTooLow, InvalidDefinition, RecognitionTooLow, TaskExists
+from engram.explain.explainer import Heatmap
+from engram.nn.capacity import LayerCapacity, TaskInfo
+from engram.recognition.predictions import Observation
+from engram.training.report import LearningReport
+
+if TYPE_CHECKING:
+    from engram.training.optimisers import OptimiserFactory
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as bytes; equal models give equal bytes."""
+
+    engrams: tuple[bytes, ...]
+    """What answering needs, in an order of the method's own. What a method never changes again it repeats byte for
+    byte, so that it is stored once."""
+    recogniser: bytes
+    """What recognises the task; it may change whole with every task."""
+    kept: tuple[bytes, ...]
+    """What only learning needs."""
+
+
+class Method(ABC):
+    """One way to learn.
+
+    `learn` and `raise_budget` change the model, and on any error leave it as it was; all else only reads, and may be
+    called from many threads at once. Every method answers with an `Observation`: logits for each task's own classes,
+    and the probability of each task.
+    """
+
+    retentions: ClassVar[frozenset[str]] = frozenset({"none"})
+    """What the method can be told to keep of the training images."""
+
+    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn", "resnet18", "resnet50"})
+    """The backbones it is defined for."""
+
+    def __init__(self, definition: Definition, budget: Mapping[str, int]) -> None:
+        self.definition = definition
+        self.budget = dict(budget)
+
+    @classmethod
+    def check(cls, definition: Definition) -> None:
+        """Refuse, by name, what this method cannot do.
+
+        Raises
+        ------
+        InvalidDefinition
+        """
+        if definition.backbone not in cls.backbones:
+            known = ", ".join(sorted(cls.backbones))
+            raise InvalidDefinition(
+                f"the method {definition.method} has no backbone {definition.backbone!r}; it has {known}"
+            )
+        if definition.retention not in cls.retentions:
+            known = ", ".join(sorted(cls.retentions))
+            raise InvalidDefinition(
+                f"the method {definition.method} has no retention {definition.retention!r}; it has {known}"
+            )
+
+    @classmethod
+    @abstractmethod
+    def create(cls, definition: Definition) -> Self:
+        """A model that has learned nothing yet.
+
+        Raises
+        ------
+        InvalidDefinition
+        """
+
+    @classmethod
+    @abstractmethod
+    def restore(
+        cls,
+        definition: Definition,
+        engrams: Sequence[bytes],
+        recogniser: bytes,
+        kept: Sequence[bytes] | None,
+        budget: Mapping[str, int],
+        reuse: Self | None = None,
+    ) -> Self:
+        """Rebuild a model from what `dump` gave.
+
+        Parameters
+        ----------
+        kept
+            None for a model that will only answer.
+        reuse
+            Another version of the same model, with which equal parts may be shared.
+
+        Raises
+        ------
+        DamagedSnapshot, UnsupportedFormat
+        """
+
+    @abstractmethod
+    def dump(self) -> Stored:
+        """The model as bytes."""
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        """The learned tasks, oldest first."""
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether what a task answers, when it is given, can never change again."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the model computes."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> None:
+        """Move everything to a device, in place."""
+
+    def admit(self, task: str) -> None:
+        """Refuse what could not be learned, as far as that is known before looking at the data.
+
+        Raises
+        ------
+        TaskExists, CapacityExhausted
+        """
+        if any(info.name == task for info in self.tasks):
+            raise TaskExists(f"the model already has a task {task!r}")
+
+    @abstractmethod
+    def learn(
+        self,
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None = None,
+    ) -> LearningReport:
+        """Learn one task, which `admit` has let in.
+
+        Parameters
+        ----------
+        examples
+            Checked images of the model's size.
+        seed
+            Of every random choice; from the model's seed, the task's number and the options' seed.
+        reporter
+            Told of progress, and asked whether to stop, at every step.
+        optimiser
+            Makes the optimiser; by default as the options say.
+
+        Raises
+        ------
+        ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow, RecognitionTooLow
+        """
+
+    @abstractmethod
+    def observe(self, images: Tensor) -> Observation:
+        """See (B, C, H, W) uint8 images, with at least one task learned."""
+
+    @abstractmethod
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        """The heatmap of one logit for a (C, H, W) uint8 image.
+
+        Parameters
+        ----------
+        owner
+            Index of the task whose logit is explained.
+        target
+            Index of the class among that task's.
+
+        Raises
+        ------
+        UnknownComposite
+        """
+
+    @abstractmethod
+    def capacity(self) -> list[LayerCapacity]:
+        """Budget, owned and free units of each layer."""
+
+    @abstractmethod
+    def raise_budget(self, budget: float | Mapping[str, int]) -> None:
+        """Widen the network for tasks to come; nothing that exists is touched.
+
+        Raises
+        ------
+        InvalidDefinition
+            for an unknown layer, or less than there is, or when the method's network has a fixed size.
+        """
+
+
+def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
+    """Refuse a task that the recogniser does not find again as often as was asked for.
+
+    Raises
+    ------
+    RecognitionTooLow
+    """
+    if report.recognised < options.least_recognised:
+        raise RecognitionTooLow(
+            f"{report.recognised:.1%} of the held-out images are given to this task, under the "
+            f"{options.least_recognised:.1%} that were asked for"
+        )
+
+
+def expect_accurate(report: LearningReport, options: LearnOptions) -> None:
+    """Refuse a task that is not answered right as often as was asked for.
+
+    Raises
+    ------
+    AccuracyTooLow
+    """
+    if report.accuracy["kept"] < options.least_accuracy:
+        raise AccuracyTooLow(
+            f"{report.accuracy['kept']:.1%} of the held-out images are answered right, under the "
+            f"{options.least_accuracy:.1%} that were asked for"
+        )

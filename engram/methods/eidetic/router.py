@@ -1,0 +1,131 @@
+"""EideticNet's own router: a last network trained on all images of all tasks, where a model may keep them.
+
+It is no task: it owns no units, and is trained anew with every task, over the prefix of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.checkpointing.tensors import pack, unpack
+from engram.config.options import LearnOptions
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.errors import DamagedSnapshot
+from engram.nn.capacity import capacity
+from engram.nn.network import Engram, Network, pixels
+from engram.recognition.calibration import fitted_temperature
+from engram.training.trainer import Run, Trainer
+
+NAME = "router"
+
+MOST_TIMES = 20
+"""How often an image of a small task counts at most."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A router, and for each task which of its held-out images it gives to it, (M_t,) bool."""
+
+    engram: Engram
+    right: tuple[Tensor, ...]
+
+
+def trained(
+    network: Network,
+    budget: Mapping[str, int],
+    kept: Sequence[tuple[str, Examples]],
+    options: LearnOptions,
+    seed: int,
+    reporter: Reporter,
+    device: torch.device,
+) -> Routed:
+    """A router over the tasks of `network`, from the images of each.
+
+    Parameters
+    ----------
+    kept
+        Every task's name and images with their held-out part, in the order of the network's. What a task's engram was
+        judged by is what the router is judged by: it has seen none of it.
+
+    Raises
+    ------
+    Cancelled
+    """
+    names = tuple(name for name, _ in kept)
+    parts = [examples for _, examples in kept]
+    train, held_out = _by_task(names, parts, even=True), _by_task(names, [_judged(one) for one in parts], even=False)
+    layout = network.layout
+    free = {layer.layer: layer.free for layer in capacity(layout, budget, network.stack)}
+    units = {layer: max(1, min(width, free[layer])) for layer, width in layout.widths.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        engram = Engram(layout, NAME, names, network.owned, units).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    trainer = Trainer(network, train, held_out, options, reporter, device, generator)
+    trainer.fit(engram, Run("recognising", (0.0, 1.0), options.epochs, options.learning_rate, options.patience))
+    engram = engram.freeze()
+    logits = scores(network, engram, held_out.images, device)
+    with torch.no_grad():
+        temperature = fitted_temperature(logits, held_out.labels).to(device)
+        engram.head.weight.div_(temperature)
+        engram.head.bias.div_(temperature)
+    right = logits.argmax(1) == held_out.labels
+    return Routed(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
+
+
+def _judged(examples: Examples) -> Examples:
+    assert examples.held_out is not None, "images are kept divided as they were learned from and judged by"
+    return examples.held_out
+
+
+def _by_task(names: tuple[str, ...], parts: Sequence[Examples], *, even: bool) -> Examples:
+    """All images with their task as the label.
+
+    Parameters
+    ----------
+    even
+        Whether images of small tasks come several times, so that tasks count about by their classes.
+    """
+    density = [len(part) / len(part.classes) for part in parts]
+    times = [min(MOST_TIMES, round(max(density) / own)) if even else 1 for own in density]
+    images = torch.cat([part.images.repeat(count, 1, 1, 1) for part, count in zip(parts, times, strict=True)])
+    sizes = torch.tensor([len(part) * count for part, count in zip(parts, times, strict=True)])
+    return Examples(images, torch.arange(len(parts)).repeat_interleave(sizes), names)
+
+
+@torch.no_grad()
+def scores(network: Network, router: Engram, images: Tensor, device: torch.device) -> Tensor:
+    """(B, T): a logit for each task, from images (B, C, H, W) uint8."""
+    parts = []
+    for chosen in batches(len(images), EVALUATION_BATCH):
+        given = pixels(images[chosen].to(device))
+        parts.append(router.logits(router(given, network.prefix(given))).cpu())
+    return torch.cat(parts)
+
+
+def dump_images(task: str, examples: Examples) -> bytes:
+    """A task's images as bytes."""
+    about = {"task": task, "classes": list(examples.classes)}
+    tensors = {"images": examples.images, "labels": examples.labels}
+    if examples.held_out is not None:
+        tensors |= {"held_out.images": examples.held_out.images, "held_out.labels": examples.held_out.labels}
+    return pack("images", about, tensors)
+
+
+def load_images(data: bytes) -> tuple[str, Examples]:
+    """A task's images; raises DamagedSnapshot, UnsupportedFormat."""
+    about, tensors = unpack("images", data)
+    try:
+        names = about["classes"]
+        assert isinstance(names, list), "classes are listed"
+        classes, held_out = tuple(map(str, names)), None
+        if "held_out.images" in tensors:
+            held_out = Examples(tensors["held_out.images"], tensors["held_out.labels"], classes)
+        return str(about["task"]), Examples(tensors["images"], tensors["labels"], classes, held_out)
+    except (KeyError, AssertionError) as error:
+        raise DamagedSnapshot(f"the kept images lack {error}") from error

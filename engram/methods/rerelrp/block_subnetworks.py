@@ -1,0 +1,108 @@
+"""Sub-networks on blocks: each is its task's engram with all that it reads, and one pass computes every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
+from engram.explain.explainer import Explainer, Heatmap
+from engram.methods.rerelrp.signatures import head_relevance
+from engram.methods.rerelrp.subnetworks import Look, Subnetworks
+from engram.nn.backbones import layout_of
+from engram.nn.capacity import LayerCapacity, TaskInfo, candidate_units, capacity, raised
+from engram.nn.network import Network
+from engram.nn.serialization import dump_engram, load_engrams
+from engram.training.learner import Learner
+from engram.training.report import LearningReport
+
+if TYPE_CHECKING:
+    from engram.training.optimisers import OptimiserFactory
+
+CPU = torch.device("cpu")
+
+
+class BlockSubnetworks(Subnetworks):
+    """A stack of engrams; the relevance of what a head reads is known without going back through the network."""
+
+    def __init__(self, network: Network, device: torch.device = CPU) -> None:
+        self.network = network.eval()
+        self._device = device
+        self._explainer = Explainer(network.stack)
+
+    @classmethod
+    def create(cls, definition: Definition) -> Self:
+        return cls(Network(layout_of(definition)))
+
+    @classmethod
+    def restore(
+        cls, definition: Definition, engrams: Sequence[bytes], kept: Sequence[bytes] | None, reuse: Self | None
+    ) -> Self:
+        layout = layout_of(definition)
+        return cls(Network(layout, load_engrams(layout, engrams, () if reuse is None else reuse.network.stack)))
+
+    def dump(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        return tuple(dump_engram(engram) for engram in self.network.stack), ()
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        return tuple(TaskInfo(engram.task, engram.classes, dict(engram.units)) for engram in self.network.stack)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def to(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        self.network.to(device)
+        self._explainer = Explainer(self.network.stack)
+
+    def passes(self, explained: int) -> int:
+        return 1
+
+    @torch.no_grad()
+    def look(self, images: Tensor, explained: int = 0) -> Look:
+        outputs = [(features.cpu(), logits.cpu()) for features, logits in self.network(images)]
+        relevance = [
+            head_relevance(features, engram.head.weight.cpu(), logits)
+            for engram, (features, logits) in zip(self.network.stack[:explained], outputs, strict=False)
+        ]
+        features, heads = zip(*outputs, strict=True)
+        return Look(features, heads, tuple(relevance))
+
+    def newest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        look = self.look(images)
+        return look.features[-1], look.heads[-1]
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        return self._explainer.explain(image, owner, target, composite)
+
+    def capacity(self, budget: Mapping[str, int]) -> list[LayerCapacity]:
+        return capacity(self.network.layout, budget, self.network.stack)
+
+    def raised(self, budget: Mapping[str, int], wanted: float | Mapping[str, int]) -> dict[str, int]:
+        return raised(self.network.layout, budget, wanted)
+
+    def admit(self, budget: Mapping[str, int]) -> None:
+        candidate_units(self.network.layout, budget, self.network.stack)
+
+    def learned(
+        self,
+        budget: Mapping[str, int],
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None,
+    ) -> tuple[Self, LearningReport, Examples, Examples]:
+        learner = Learner(self.network, budget, seed, options, reporter, self.device, optimiser)
+        engram, report, train, held_out = learner.learn(task, examples)
+        network = self.network.appended(engram.to(self.device))
+        return type(self)(network, self.device), report, train, held_out

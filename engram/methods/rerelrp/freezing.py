@@ -1,0 +1,209 @@
+"""One task in a shared network, as ReReLRP learns it: train, prune what is least relevant, freeze the rest.
+
+What the paper leaves open is decided so: all units compete over the whole network, frozen ones too, so that a task's
+sub-network may do without units of earlier tasks; of the steps of pruning, the last that holds counts; what was pruned
+acts on nothing that was frozen with the task, and is drawn anew for the next; and pruning may be followed by recovery,
+as the task's options say (the paper has none).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples, split
+from engram.explain.unit_relevance import normalised, relevances
+from engram.nn.elastic import HEAD, Blocked, Rates, hold, spread, weight_of
+from engram.nn.layout import Layout
+from engram.nn.multihead import Kept, Owners, PlainNetwork, claimed, read_by, renewed, silenced, values_of
+from engram.nn.network import Engram, Network
+from engram.training.importance import SCORED_IMAGES, Scores
+from engram.training.optimisers import Elastic, OptimiserFactory, optimiser_of
+from engram.training.pruning import choose
+from engram.training.report import LearningReport
+from engram.training.trainer import Run, Trainer
+
+
+@dataclass
+class Freezer:
+    """Learns one task in a network of which some units are frozen.
+
+    Parameters
+    ----------
+    shared
+        What all tasks share today; nothing of it is changed.
+    step
+        Share of all units that each step of pruning takes away.
+    seed
+        Of the first weights, the order of images, and every random choice.
+    """
+
+    shared: PlainNetwork
+    step: float
+    seed: int
+    options: LearnOptions
+    reporter: Reporter
+    device: torch.device
+    optimiser: OptimiserFactory | None = None
+
+    def learn(
+        self, task: str, examples: Examples, number: int
+    ) -> tuple[PlainNetwork, Engram, LearningReport, Examples, Examples]:
+        """Learn the task of this number, counted from 1.
+
+        Returns
+        -------
+        The shared network afterwards, the task's frozen sub-network as an engram on an empty stack, the report so far,
+        the images it was learned from and the images it was judged by.
+
+        Raises
+        ------
+        ExamplesError, Cancelled
+        """
+        train, held_out = split(examples, self.options.held_out, self.seed)
+        report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
+        report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
+        candidate, trainer = self._candidate(task, train, held_out)
+        with report.timed("training"):
+            run = Run("training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience)
+            report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
+        candidate, kept = self._pruned(candidate, trainer, report)
+        self.reporter.report("freezing", 1.0)
+        owners = claimed(self.shared.owners, kept, number)
+        engram = copy.deepcopy(candidate.narrowed(_indices(kept))).to(self.device).freeze()
+        report.units = {layer: int((owner == number).sum()) for layer, owner in owners.items()}
+        report.details["subnetwork"] = dict(engram.units)
+        report.accuracy["network"] = trainer.accuracy(engram, held_out)
+        return self._frozen(candidate, owners, kept, number), engram, report, train, held_out
+
+    def _candidate(self, task: str, train: Examples, held_out: Examples) -> tuple[Engram, Trainer]:
+        """The network as it is trained: free units move, frozen ones do not."""
+        candidate = self.shared.candidate(task, train.classes, self.seed).to(self.device)
+        candidate.requires_grad_(True)
+        generator = torch.Generator().manual_seed(self.seed)
+        empty = Network(self.shared.layout)
+        trainer = Trainer(empty, train, held_out, self.options, self.reporter, self.device, generator)
+        self._restrain(candidate, trainer, self.shared.rates(0.0), None)
+        return candidate, trainer
+
+    def _restrain(self, candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> None:
+        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+        hold(candidate, rates)
+        trainer.optimiser = Elastic(make, candidate, rates, blocked)
+
+    def _pruned(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> tuple[Engram, Kept]:
+        """What is left when the least relevant units have gone, and the candidate that was trained for it."""
+        kept: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in candidate.units.items()}
+        if not self.options.prune:
+            return candidate, kept
+        judged, rounds = trainer.judged, self.options.rounds
+        least = trainer.accuracy(candidate, judged) - self.options.tolerance
+        for number in range(rounds):
+            self.reporter.report("pruning", number / rounds, units=_count(kept))
+            with report.timed("pruning"):
+                fewer = self._stepped(candidate, kept, trainer, least)
+            if _count(fewer) == _count(kept):
+                break
+            with report.timed("recovering"):
+                recovered = self._recovered(candidate, fewer, trainer, number)
+            if trainer.accuracy(recovered.narrowed(_indices(fewer)), judged) < least:
+                break
+            candidate, kept = recovered, fewer
+        return candidate, kept
+
+    def _stepped(self, candidate: Engram, kept: Kept, trainer: Trainer, least: float) -> Kept:
+        """Take the least relevant of the kept units away, step by step, down to the last step at which accuracy holds.
+
+        One step that fails by chance, on a few hundred images, must not leave the task with the whole network.
+        """
+        scores, judged, found = self._scores(candidate, kept, trainer), trainer.judged, kept
+        share = _count(kept) / sum(candidate.units.values())
+        while (share := share - self.step) > 0:
+            chosen = choose(scores, share, self.options.floor)
+            fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
+            if trainer.accuracy(candidate.narrowed(_indices(fewer)), judged) >= least:
+                found = fewer
+        return found
+
+    def _recovered(self, candidate: Engram, kept: Kept, trainer: Trainer, number: int) -> Engram:
+        """The candidate after more training of the kept units that are not frozen, in the absence of all others."""
+        rounds, epochs = self.options.rounds, self.options.recovery_epochs
+        if not epochs:
+            return candidate
+        pruned = silenced(candidate, kept)
+        free = {layer: owner == 0 for layer, owner in self.shared.owners.items()}
+        rates = {layer: (free[layer] & units).float() for layer, units in kept.items()}
+        self._restrain(pruned, trainer, rates, _unheard(candidate.layout, kept))
+        share = (number / rounds, (number + 1) / rounds)
+        trainer.fit(pruned, Run("recovering", share, epochs, self.options.learning_rate / 4, epochs))
+        recovered = copy.deepcopy(candidate)
+        with torch.no_grad():
+            for node in recovered.layout.nodes:
+                if node.mixing:
+                    rows, found = free[node.layer].to(self.device), pruned.block(node).state_dict()
+                    for name, value in recovered.block(node).state_dict().items():
+                        if value.ndim:
+                            value[rows] = found[name][rows]
+            recovered.head.load_state_dict(pruned.head.state_dict())
+        return recovered
+
+    def _scores(self, candidate: Engram, kept: Kept, trainer: Trainer) -> Scores:
+        """The relevance of each unit: normalised for each image and layer, summed over images, of mean 1 in a layer.
+
+        Units that are not kept come last.
+        """
+        chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[:SCORED_IMAGES]
+        examples, pruned = trainer.train.subset(chosen), silenced(candidate, kept)
+        totals = self.reporter.journal.once("scores", lambda: self._relevance(pruned, examples))
+        means = {layer: total[kept[layer]].abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
+        return {layer: (total / means[layer]).masked_fill(~kept[layer], -torch.inf) for layer, total in totals.items()}
+
+    def _relevance(self, engram: Engram, examples: Examples) -> dict[str, Tensor]:
+        totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+        for found in relevances(engram, examples, self.reporter, self.device):
+            for layer, relevance in found.items():
+                totals[layer] += normalised(relevance).sum(0)
+        return totals
+
+    @torch.no_grad()
+    def _frozen(self, candidate: Engram, owners: Owners, kept: Kept, number: int) -> PlainNetwork:
+        """The shared network after the task: what it pruned is drawn anew, and acts on none of what it froze."""
+        learned = copy.deepcopy(candidate).eval()
+        for node in learned.layout.nodes:
+            read = read_by(learned.layout, node, kept) if node.mixing else None
+            if read is not None:
+                weight, new = weight_of(learned.block(node)), owners[node.layer] == number
+                weight.masked_fill_(spread(new[:, None] & ~read[None, :], weight), 0.0)
+        renewed(learned, {layer: owner == 0 for layer, owner in owners.items()}, self.seed)
+        for parameter in learned.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return PlainNetwork(self.shared.layout, self.shared.units, learned.blocks, owners, ())
+
+
+def _unheard(layout: Layout, kept: Kept) -> Blocked:
+    """All weights by which units that are not kept could act."""
+    blocked = {HEAD: ~values_of(layout.features, kept)[None]}  # (1, F)
+    for node in layout.nodes:
+        if node.mixing:
+            read = read_by(layout, node, kept)
+            deaf = torch.zeros(1, dtype=torch.bool) if read is None else ~read  # the image is always heard
+            blocked[node.name] = deaf.expand(len(kept[node.layer]), -1)  # (units, values read)
+    return blocked
+
+
+def _count(kept: Kept) -> int:
+    return sum(int(units.sum()) for units in kept.values())
+
+
+def _mask(indices: Tensor, units: int) -> Tensor:
+    return torch.zeros(units, dtype=torch.bool).index_fill(0, indices, True)
+
+
+def _indices(kept: Kept) -> dict[str, Tensor]:
+    return {layer: units.nonzero().flatten() for layer, units in kept.items()}

@@ -1,0 +1,243 @@
+"""ReReLRP: relevance decides what is frozen, and signatures of relevance recognise the task.
+
+After ReReLRP (arXiv 2502.10789), in two forms that differ in their sub-networks alone: one conventional network, as
+published, or blocks, where one pass gives every signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.config.rerelrp import RerelrpSettings
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.data.herding import herded
+from engram.errors import DamagedSnapshot
+from engram.explain.explainer import Heatmap
+from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.rerelrp.block_subnetworks import BlockSubnetworks
+from engram.methods.rerelrp.detectors import Chain, Signatures
+from engram.methods.rerelrp.forest import Growth
+from engram.methods.rerelrp.frozen_subnetworks import PlainSubnetworks
+from engram.methods.rerelrp.recogniser import Witness
+from engram.methods.rerelrp.signatures import most_relevant
+from engram.methods.rerelrp.subnetworks import Look, Subnetworks
+from engram.nn.backbones import layout_of
+from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
+from engram.nn.commons import Commons
+from engram.nn.network import pixels
+from engram.recognition.calibration import fitted_temperature
+from engram.recognition.density import Density
+from engram.recognition.predictions import Observation
+from engram.recognition.recogniser import Reading
+from engram.recognition.training import through
+from engram.training.report import LearningReport
+
+if TYPE_CHECKING:
+    from engram.training.optimisers import OptimiserFactory
+
+JUDGED = 512
+"""Held-out images of a task, at most, whose signatures are kept to calibrate detectors by."""
+
+
+class Rerelrp(Method):
+    """A sub-network for each task, and a chain of detectors over what is relevant in them."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        budget: Mapping[str, int],
+        subnetworks: Subnetworks,
+        witness: Witness,
+        signatures: tuple[Signatures, ...] | None,
+    ) -> None:
+        super().__init__(definition, budget)
+        self.settings = RerelrpSettings.model_validate(definition.settings)
+        self.subnetworks = subnetworks
+        self.witness = witness
+        self.signatures = signatures
+        self.commons = _commons(definition, witness).to(subnetworks.device)
+
+    @classmethod
+    def create(cls, definition: Definition) -> Self:
+        cls.check(definition)
+        budget = budget_of(layout_of(definition), definition.budget)
+        return cls(definition, budget, _form(definition).create(definition), Witness(), ())
+
+    @classmethod
+    def restore(
+        cls,
+        definition: Definition,
+        engrams: Sequence[bytes],
+        recogniser: bytes,
+        kept: Sequence[bytes] | None,
+        budget: Mapping[str, int],
+        reuse: Self | None = None,
+    ) -> Self:
+        witness = Witness.load(recogniser)
+        count = len(witness.readings)
+        shared = None if kept is None else kept[count:]
+        beside = None if reuse is None else reuse.subnetworks
+        subnetworks = _form(definition).restore(definition, engrams, shared, beside)
+        if [reading.task for reading in witness.readings] != [info.name for info in subnetworks.tasks]:
+            raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
+        signatures = None if kept is None else tuple(Signatures.load(piece) for piece in kept[:count])
+        if signatures is not None:
+            witness.check(signatures)
+        return cls(definition, budget, subnetworks, witness, signatures)
+
+    def dump(self) -> Stored:
+        assert self.signatures is not None, "a model restored without its signatures cannot be written again"
+        engrams, shared = self.subnetworks.dump()
+        signatures = tuple(piece.dump() for piece in self.signatures)
+        return Stored(engrams, self.witness.dump(), (*signatures, *shared))
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        return self.subnetworks.tasks
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @property
+    def device(self) -> torch.device:
+        return self.subnetworks.device
+
+    def to(self, device: torch.device | str) -> None:
+        self.subnetworks.to(device)
+        self.commons.to(device)
+
+    def admit(self, task: str) -> None:
+        super().admit(task)
+        self.subnetworks.admit(self.budget)
+
+    def learn(
+        self,
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None = None,
+    ) -> LearningReport:
+        assert self.signatures is not None, "this model was restored without its signatures, which learning needs"
+        options = options.model_copy(update={"score": "lrp"})
+        subnetworks, report, train, held_out = self.subnetworks.learned(
+            self.budget, task, examples, options, seed, reporter, optimiser
+        )
+        report.accuracy.setdefault("kept", report.accuracy.pop("network", 0.0))
+        expect_accurate(report, options)
+        with report.timed("recognising"):
+            witness, signatures, judged, head = self._taught(subnetworks, task, train, held_out, seed, reporter)
+        log_tasks = witness.log_probabilities(signatures.judged[:-1], len(judged))
+        right = log_tasks.argmax(1) == len(self.signatures)
+        report.recognised = float(right.double().mean())
+        report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
+        report.details["detector_bytes"] = witness.chain.nbytes
+        expect_recognised(report, options)
+        self.subnetworks, self.witness = subnetworks, witness
+        self.commons = _commons(self.definition, witness).to(self.device)
+        self.signatures = (*self.signatures, signatures)
+        return report
+
+    def _taught(
+        self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, seed: int, reporter: Reporter
+    ) -> tuple[Witness, Signatures, Examples, Tensor]:
+        """The witness that knows one task more, the task's signatures, and by which images it was judged, with the
+        logits they got."""
+        assert self.signatures is not None, "the caller has looked"
+        once = reporter.journal.once
+        own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
+        _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
+        herd = once("exemplars", lambda: herded(own, train.labels, self.settings.exemplars))
+        learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
+        columns = (*self.witness.columns, most_relevant(learned[-1], self.settings.features))
+        some = torch.linspace(0, len(held_out) - 1, min(JUDGED, len(held_out))).long()
+        relevance = once("judged", lambda: _relevance(subnetworks, held_out.subset(some), reporter, 0.4))
+        signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
+        classes = len(train.classes)
+        commons = self.commons.fitted(train.images, reporter).eval()
+        density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
+        reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
+        growth = Growth(self.settings.trees, self.settings.depth, self.settings.leaf)
+        chain = Chain.trained((*self.signatures, signatures), growth, seed, reporter)
+        state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
+        witness = Witness((*self.witness.readings, reading), columns, chain, state)
+        reporter.report("recognising", 1.0)
+        return witness, signatures, held_out.subset(some), head[some]
+
+    def observe(self, images: Tensor) -> Observation:
+        explained = len(self.witness.readings) - 1
+        given = pixels(images.to(self.device))
+        look = self.subnetworks.look(given, explained)
+        signatures = _cut(look.relevance, self.witness.columns[:explained])
+        return Observation(
+            self.tasks,
+            look.heads,
+            torch.stack([reading.temperature for reading in self.witness.readings]),
+            self.witness.log_probabilities(signatures, len(images)),
+            self.witness.p_values(look.features, self.commons(given).cpu()),
+            self.subnetworks.passes(explained),
+        )
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        return self.subnetworks.explain(image, owner, target, composite)
+
+    def capacity(self) -> list[LayerCapacity]:
+        return self.subnetworks.capacity(self.budget)
+
+    def raise_budget(self, budget: float | Mapping[str, int]) -> None:
+        self.budget = self.subnetworks.raised(self.budget, budget)
+
+
+def _form(definition: Definition) -> type[Subnetworks]:
+    form = RerelrpSettings.model_validate(definition.settings).form
+    return BlockSubnetworks if form == "blocks" else PlainSubnetworks
+
+
+def _commons(definition: Definition, witness: Witness) -> Commons:
+    """The commons as the witness knows them; as they are made if it knows none.
+
+    Raises
+    ------
+    DamagedSnapshot
+    """
+    commons = Commons(definition)
+    if witness.commons:
+        try:
+            commons.load_state_dict(dict(witness.commons))
+        except RuntimeError as error:
+            raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
+    return commons.eval()
+
+
+def _cut(relevance: Sequence[Tensor], columns: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Signatures (B, features) from the relevance (B, units) in each task's sub-network."""
+    return tuple(whole[:, chosen].contiguous() for whole, chosen in zip(relevance, columns, strict=True))
+
+
+def _newest(subnetworks: Subnetworks, examples: Examples, reporter: Reporter, within: float) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and logits (N, classes) of the newest task."""
+    seen = []
+    for chosen in batches(len(examples), EVALUATION_BATCH):
+        reporter.report("recognising", within)
+        seen.append(subnetworks.newest(pixels(examples.images[chosen].to(subnetworks.device))))
+    features, logits = zip(*seen, strict=True)
+    return torch.cat(features), torch.cat(logits)
+
+
+def _relevance(subnetworks: Subnetworks, examples: Examples, reporter: Reporter, within: float) -> list[Tensor]:
+    """For each task the relevance (N, units) in its sub-network."""
+    seen: list[Look] = []
+    for chosen in batches(len(examples), EVALUATION_BATCH):
+        reporter.report("recognising", within)
+        given = pixels(examples.images[chosen].to(subnetworks.device))
+        seen.append(subnetworks.look(given, len(subnetworks.tasks)))
+    return [torch.cat(parts) for parts in zip(*(look.relevance for look in seen), strict=True)]

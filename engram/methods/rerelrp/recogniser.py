@@ -1,0 +1,84 @@
+"""What recognises tasks by relevance: for each task what is known of it, and the chain that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.tensors import pack, unpack
+from engram.errors import DamagedSnapshot
+from engram.methods.rerelrp.detectors import Chain, Signatures
+from engram.recognition.recogniser import Reading
+from engram.recognition.serialization import read_readings, readings_told
+
+COMMONS = "commons."
+"""Before the names of the commons' tensors in a file."""
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A recogniser that judges by relevance signatures.
+
+    Parameters
+    ----------
+    readings
+        For each task its classes, its density and the temperature of its head.
+    columns
+        For each task (features,) int64: the units of its sub-network, in the order of relevance vectors, whose
+        relevance makes a signature.
+    chain
+        Detectors for all tasks but the newest.
+    commons
+        The state of the commons that densities are over; none in models that an earlier version saved, until they
+        learn a task more.
+    """
+
+    readings: tuple[Reading, ...] = ()
+    columns: tuple[Tensor, ...] = ()
+    chain: Chain = field(default_factory=Chain)
+    commons: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def log_probabilities(self, signatures: Sequence[Tensor], count: int) -> Tensor:
+        """(B, T): log of the calibrated probability of each task, as `Chain.log_probabilities`."""
+        return self.chain.log_probabilities(signatures, count)
+
+    def p_values(self, features: Sequence[Tensor], common: Tensor) -> Tensor:
+        """(B, T): each task's conformal p-value, from its own features (B, F_t) or those of the commons (B, F)."""
+        columns = []
+        for reading, own in zip(self.readings, features, strict=True):
+            density = reading.density
+            columns.append(density.p_value(density.distance(common if reading.over == "commons" else own)))
+        return torch.stack(columns, 1)
+
+    def check(self, signatures: Sequence[Signatures]) -> None:
+        """Refuse signatures that are not those of this witness's tasks; raises DamagedSnapshot."""
+        features = [len(chosen) for chosen in self.columns]
+        for number, piece in enumerate(signatures, 1):
+            for rows in (piece.learned, piece.judged):
+                if [part.shape[1:] for part in rows] != [(count,) for count in features[:number]]:
+                    raise DamagedSnapshot(f"the signatures of task {number} do not fit the recogniser")
+        if len(signatures) != len(features):
+            raise DamagedSnapshot("there are not as many signatures as tasks")
+
+    def dump(self) -> bytes:
+        """The witness as bytes."""
+        about, tensors = readings_told(self.readings)
+        columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
+        commons = {COMMONS + name: tensor for name, tensor in self.commons.items()}
+        return pack("witness", about, {**tensors, **columns, **commons, **self.chain.tensors()})
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
+        about, tensors = unpack("witness", data)
+        readings = read_readings(about, tensors)
+        try:
+            columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
+        except KeyError as error:
+            raise DamagedSnapshot(f"the witness lacks {error}") from error
+        commons = {name.removeprefix(COMMONS): tensor for name, tensor in tensors.items() if name.startswith(COMMONS)}
+        return cls(readings, columns, Chain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons)

@@ -1,0 +1,126 @@
+"""The part of a network that each task needs: what signatures of relevance are taken from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
+from engram.explain.explainer import Heatmap
+from engram.nn.capacity import LayerCapacity, TaskInfo
+from engram.training.report import LearningReport
+
+if TYPE_CHECKING:
+    from engram.training.optimisers import OptimiserFactory
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the sub-networks see in B images, on the CPU.
+
+    Parameters
+    ----------
+    features, heads
+        For each task its features (B, F_t) and logits (B, classes).
+    relevance
+        For the first tasks, as many as were asked for: (B, units), how much each unit of the task's sub-network spoke
+        for what its head answers; normalised for each image and layer.
+    """
+
+    features: tuple[Tensor, ...]
+    heads: tuple[Tensor, ...]
+    relevance: tuple[Tensor, ...]
+
+
+class Subnetworks(ABC):
+    """One sub-network for each task. `learned` gives new ones; nothing changes in place but the device."""
+
+    @classmethod
+    @abstractmethod
+    def create(cls, definition: Definition) -> Self:
+        """Those of no task; raises InvalidDefinition."""
+
+    @classmethod
+    @abstractmethod
+    def restore(
+        cls, definition: Definition, engrams: Sequence[bytes], kept: Sequence[bytes] | None, reuse: Self | None
+    ) -> Self:
+        """The inverse of `dump`, with `kept` None if they will only answer; raises DamagedSnapshot, UnsupportedFormat.
+
+        Parameters
+        ----------
+        reuse
+            Others, with which equal parts may be shared.
+        """
+
+    @abstractmethod
+    def dump(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """What answering needs, and what only learning needs."""
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        """The learned tasks, oldest first."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where they compute."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> None:
+        """Move everything to a device, in place."""
+
+    @abstractmethod
+    def passes(self, explained: int) -> int:
+        """How often `look` sends an image through a network."""
+
+    @abstractmethod
+    def look(self, images: Tensor, explained: int = 0) -> Look:
+        """See images (B, C, H, W) float32 in [0, 1], with the relevance of the first `explained` tasks."""
+
+    @abstractmethod
+    def newest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of the newest task alone."""
+
+    @abstractmethod
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        """As `Method.explain`."""
+
+    @abstractmethod
+    def capacity(self, budget: Mapping[str, int]) -> list[LayerCapacity]:
+        """Budget, owned and free units of each layer."""
+
+    @abstractmethod
+    def raised(self, budget: Mapping[str, int], wanted: float | Mapping[str, int]) -> dict[str, int]:
+        """The larger budget; raises InvalidDefinition."""
+
+    @abstractmethod
+    def admit(self, budget: Mapping[str, int]) -> None:
+        """Raise CapacityExhausted if there is no room for another task."""
+
+    @abstractmethod
+    def learned(
+        self,
+        budget: Mapping[str, int],
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None,
+    ) -> tuple[Self, LearningReport, Examples, Examples]:
+        """Those of one task more, the report so far, the images it was learned from and those it was judged by.
+
+        Raises
+        ------
+        ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow
+        """

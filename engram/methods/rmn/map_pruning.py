@@ -1,0 +1,95 @@
+"""The smallest relevance map that holds the task's accuracy, found by bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.methods.rmn.map_learning import Candidate
+from engram.nn.network import Engram, pixels
+from engram.training.report import LearningReport
+from engram.training.trainer import Run, Trainer
+
+_BISECTIONS = 7
+
+_CLEAR = 0.1
+"""A margin counts from this share of the mean margin."""
+
+
+def prune(candidate: Candidate, trainer: Trainer, report: LearningReport, recover: Callable[[Run], object]) -> None:
+    """Search for the smallest map that holds, recover, search again from there; a round that fails is taken back.
+
+    The options' unit scores order units; weights go by their size.
+
+    Parameters
+    ----------
+    candidate
+        Trained and settled; changed in place.
+    recover
+        Trains the weights that are left.
+
+    Raises
+    ------
+    Cancelled
+    """
+    options, judged = trainer.options, trainer.judged
+    least = clear(candidate, trainer, judged) - options.tolerance
+    for number in range(options.rounds):
+        trainer.reporter.report("pruning", number / options.rounds, units=sum(candidate.units.values()))
+        before = {name: part.clone() for name, part in candidate.state_dict().items()}
+        with report.timed("pruning"):
+            found = _search(candidate, trainer, judged, least)
+        if not found:
+            return
+        share = (number / options.rounds, (number + 1) / options.rounds)
+        with report.timed("recovering"):
+            epochs = options.recovery_epochs
+            recover(Run("recovering", share, epochs, options.learning_rate / 4, epochs))
+        if clear(candidate, trainer, judged) < least:
+            candidate.load_state_dict(before)
+            return
+
+
+def _search(candidate: Candidate, trainer: Trainer, judged: Examples, least: float) -> bool:
+    low, high, start = 0.0, 1.0, candidate.alive()
+    best = start
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        candidate.revive(start)
+        candidate.keep(middle, trainer.options.floor * middle)
+        if clear(candidate, trainer, judged) >= least:
+            best, high = candidate.alive(), middle
+        else:
+            low = middle
+    candidate.revive(best)
+    return high < 1.0
+
+
+def clear(candidate: Candidate, trainer: Trainer, examples: Examples) -> float:
+    """Share of the images that are answered right by a margin that counts.
+
+    Without biases a class can die away to logits of 0, a tie that plain accuracy may take for right.
+    """
+    logits, labels = logits_of(candidate, examples, trainer), examples.labels[:, None]
+    others = logits.scatter(1, labels, -torch.inf).amax(1)
+    margins = logits.gather(1, labels)[:, 0] - others  # (M,)
+    return float((margins > _CLEAR * margins.abs().mean()).double().mean())
+
+
+def logits_of(engram: Engram, examples: Examples, trainer: Trainer) -> Tensor:
+    """(M, classes) on the CPU, in eval mode, of an engram that stands on no other; raises Cancelled."""
+    engram.eval()
+    return trainer.reporter.journal.once("logits", lambda: _logits(engram, examples, trainer))
+
+
+@torch.no_grad()
+def _logits(engram: Engram, examples: Examples, trainer: Trainer) -> Tensor:
+    found = []
+    for chosen in batches(len(examples), EVALUATION_BATCH):
+        trainer.reporter.check()
+        images = pixels(examples.images[chosen].to(trainer.device))
+        found.append(engram.logits(engram(images, {})).cpu())
+    return torch.cat(found)

@@ -1,0 +1,62 @@
+"""Which units of a shared network a task needs: the most relevant ones, as few as hold its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from engram.checkpointing.progress import Reporter
+from engram.data.examples import Examples
+from engram.explain.unit_relevance import relevances
+from engram.nn.multihead import Kept, silenced
+from engram.nn.network import Engram
+from engram.training.importance import Scores
+from engram.training.pruning import choose
+
+
+def importance(engram: Engram, reference: Examples, reporter: Reporter, device: torch.device) -> Scores:
+    """Mean absolute relevance of each unit for the true label's logit, over a reference set.
+
+    Units compete over the whole network by it as it is. Every layer has the logit to share, so that units of narrow
+    layers count for more; making the layers' means equal was measured to freeze the wrong ones, and to forget more.
+    """
+    totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+    for found in relevances(engram, reference, reporter, device):
+        for layer, relevance in found.items():
+            totals[layer] += relevance.abs().sum(0)  # (units,)
+    return {layer: total / len(reference) for layer, total in totals.items()}
+
+
+def relevant(
+    engram: Engram,
+    scores: Scores,
+    always: Kept,
+    floor: float,
+    least_accuracy: float,
+    accuracy_of: Callable[[Engram], float],
+    steps: int = 8,
+) -> Kept:
+    """Bisect on the share of units kept, for the fewest with which the accuracy is at least `least_accuracy`.
+
+    Parameters
+    ----------
+    always
+        Units that are kept whatever their score.
+    floor
+        Share of each layer that is kept whatever the scores.
+    accuracy_of
+        Judges the engram with all other units silenced, on held-out examples; called `steps` times.
+    """
+    found: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in engram.units.items()}
+    low, high = 0.0, 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        kept = {layer: known.clone() for layer, known in always.items()}
+        for layer, indices in choose(scores, middle, floor).items():
+            kept[layer][indices] = True
+        if accuracy_of(silenced(engram, kept)) >= least_accuracy:
+            found, high = kept, middle
+        else:
+            low = middle
+    return found

@@ -1,0 +1,243 @@
+"""One task of SHARC: a backbone if there is none yet, a classifier by replay, and what is remembered of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.options import LearnOptions
+from engram.config.sharc import SharcSettings
+from engram.data.augmentation import augmented
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.data.herding import order
+from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, whole
+from engram.methods.sharc.replay import Balanced, Fresh, Maps, Recalled, logits_of, train
+from engram.methods.sharc.replay_memory import Remembered, room
+from engram.methods.sharc.saliency import mask, saliency
+from engram.nn.commons import Commons
+from engram.nn.layout import Layout
+from engram.nn.network import Engram, Network, pixels
+from engram.recognition.calibration import fitted_temperature
+from engram.recognition.density import Density
+from engram.recognition.recogniser import Reading, Recogniser
+from engram.recognition.training import through
+from engram.training.optimisers import OptimiserFactory
+from engram.training.trainer import Run, Trainer
+
+SAMPLED = 4096
+"""Images of a task that the associative memory learns from: enough for means and a covariance, and bounded."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A model after one more task; nothing of the model before is changed."""
+
+    maps: FeatureMaps
+    shared: Classifier
+    own: Classifier | None
+    remembered: Remembered
+    recalled: Recalled
+    """What was replayed."""
+    accuracy: float
+    """On held-out images, the task given."""
+    details: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A recogniser that knows one task more, and its shares of held-out images, as `Taught` has."""
+
+    recogniser: Recogniser
+    recognised: float
+    answered: float
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything that learning one task needs but the model itself."""
+
+    layout: Layout
+    settings: SharcSettings
+    train: Examples
+    held_out: Examples
+    options: LearnOptions
+    seed: int
+    reporter: Reporter
+    device: torch.device
+    optimiser: OptimiserFactory | None = None
+
+    def learn(self, maps: FeatureMaps | None, shared: Classifier | None, before: Remembered | None) -> Outcome:
+        """Learn the task on top of what there is; all three are None for the first task.
+
+        Raises
+        ------
+        CapacityExhausted, Cancelled
+        """
+        classes, known = self.train.classes, len(shared.classes) if shared else 0
+        generator = torch.Generator().manual_seed(self.seed)
+        self.reporter.report("training", 0.0)
+        begun = 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            fresh = Classifier(self.layout, classes)
+            wider = shared.widened(classes) if shared else Classifier(self.layout, classes)
+            engram = whole(self.layout, "", self._labels_of_backbone())
+        room(self.settings, FeatureMaps.of(engram).shape if maps is None else maps.shape, known + len(classes))
+        if maps is None:
+            self._train_backbone(engram, generator)
+            maps, begun = FeatureMaps.of(engram), 0.7
+            for classifier in (fresh, wider):
+                classifier.start_from(engram)
+        maps, wider = maps.to(self.device), wider.to(self.device)
+        before = before or Remembered.nothing(self.settings, maps.shape)
+        recalled = before.recalled()
+        images = self.maps_of(maps, self.train, generator, self.options.augment)
+        alone = self.settings.heads == "own"
+        middle = (1 + begun) / 2 if alone else 1.0
+        run = Run("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
+        told = (self.options, run, generator, self.reporter, self.optimiser)
+        train(wider, Fresh(images, self.train.labels + known), recalled, *told)
+        own = None
+        if alone:
+            own = fresh.to(self.device)
+            run = replace(run, share=(middle, 1.0))
+            nothing = Recalled(recalled.maps[:0], recalled.labels[:0])
+            told = (self.options, run, generator, self.reporter, self.optimiser)
+            train(own, Fresh(images, self.train.labels), nothing, *told)
+            own = own.freeze()
+        wider = wider.freeze()
+        remembered, details = self.remembered_once(maps, wider, before, known, generator)
+        logits = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :]  # (M, classes)
+        hit = logits.argmax(1) == self.held_out.labels
+        return Outcome(maps, wider, own, remembered, recalled, float(hit.double().mean()), details)
+
+    def _labels_of_backbone(self) -> list[str]:
+        return [f"{label} turned {turn}" for turn in self._turns() for label in self.train.classes]
+
+    def _turns(self) -> Sequence[int]:
+        """Quarter turns whose images are classes of their own; the first is none."""
+        if self.settings.backbone == "classes":
+            return (0,)
+        height, width = self.train.images.shape[2:]
+        return (0, 1, 2, 3) if height == width else (0, 2)
+
+    def _turned(self, examples: Examples) -> Examples:
+        turns, count = self._turns(), len(examples.classes)
+        images = torch.cat([torch.rot90(examples.images, turn, (2, 3)) for turn in turns])
+        labels = torch.cat([examples.labels + count * number for number in range(len(turns))])
+        return Examples(images, labels, tuple(self._labels_of_backbone()))
+
+    def _train_backbone(self, engram: Engram, generator: torch.Generator) -> None:
+        engram.to(self.device)
+        trainer = Trainer(
+            Network(self.layout),
+            self._turned(self.train),
+            self._turned(self.held_out),
+            self.options,
+            self.reporter,
+            self.device,
+            generator,
+            self.optimiser,
+        )
+        run = Run("training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience)
+        trainer.fit(engram, run)
+
+    def maps_of(self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, augment: str) -> Maps:
+        """The maps of examples, each time as `augment` says."""
+
+        def found(chosen: Tensor) -> Tensor:
+            images = augmented(pixels(examples.images[chosen].to(self.device)), augment, generator)
+            return cast(Tensor, maps(images))
+
+        return found
+
+    def _logits(self, maps: FeatureMaps, classifier: Classifier, examples: Examples) -> Tensor:
+        plain = self.maps_of(maps, examples, torch.Generator(), "none")
+        return self.reporter.journal.once("logits", lambda: logits_of(classifier, plain, len(examples), self.reporter))
+
+    def remembered_once(
+        self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
+    ) -> tuple[Remembered, dict[str, object]]:
+        """What `remember` gives, which a resumed lesson takes from its journal."""
+
+        def work() -> tuple[tuple[bytes, bytes], dict[str, object]]:
+            after, details = self.remember(maps, classifier, before, known, generator)
+            return after.dump(), details
+
+        dumped, details = self.reporter.journal.once("memory", work, generator)
+        return Remembered.load(self.settings, *dumped), details
+
+    def remember(
+        self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
+    ) -> tuple[Remembered, dict[str, object]]:
+        """Forget down to the new quota, let the memory see the new maps, and store as many of them, masked."""
+        classes = known + len(self.train.classes)
+        most = room(self.settings, maps.shape, classes)
+        plain = self.maps_of(maps, self.train, generator, "none")
+        summaries = self._summaries(maps, self.train)
+        chosen = order(summaries, self.train.labels, self.settings.keep, most, generator)
+        stored, labels = self._gathered(plain, chosen), self.train.labels[chosen] + known
+        sample = torch.randperm(len(self.train), generator=generator)[:SAMPLED]
+        after = before.trimmed(most).taught(self._gathered(plain, sample), self.train.labels[sample] + known, classes)
+        scores = self._scores(classifier, stored, labels, generator)
+        after = after.grown(stored, labels, mask(scores, self.settings.quantile), self.settings)
+        self.reporter.report("freezing", 1.0)
+        return after, {"memory": after.about(stored)}
+
+    def _scores(self, classifier: Classifier, maps: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, channels): what masks order channels by."""
+        if self.settings.saliency == "random":
+            return torch.rand(maps.shape[:2], generator=generator)
+        parts = []
+        for rows in self._parts(len(maps)):
+            given, right = maps[rows].to(self.device), labels[rows].to(self.device)
+            parts.append(saliency(given, right, classifier).cpu())
+        return torch.cat(parts)
+
+    def _summaries(self, maps: FeatureMaps, examples: Examples) -> Tensor:
+        plain = self.maps_of(maps, examples, torch.Generator(), "none")
+        return torch.cat([maps.summary(plain(part)).cpu() for part in self._parts(len(examples))])
+
+    def _parts(self, count: int) -> Iterator[Tensor]:
+        """Batches of indices, asking before each whether to stop."""
+        for part in batches(count, EVALUATION_BATCH):
+            self.reporter.check()
+            yield part
+
+    def _gathered(self, maps: Maps, rows: Tensor) -> Tensor:
+        return torch.cat([maps(rows[part]).cpu() for part in self._parts(len(rows))])
+
+    def recognising(self, task: str, recogniser: Recogniser, outcome: Outcome, commons: Commons) -> Told:
+        """A recogniser whose class scores are the logits of the head over all classes.
+
+        Its sharpness is fitted to held-out images of the new task and to as many recalled maps of every earlier class.
+        These were trained on, so that it is a little too sure of old tasks; nothing better is left of them.
+        """
+        maps, known = outcome.maps, len(outcome.shared.classes) - len(self.train.classes)
+        sums, common = through(commons, self.train, self.held_out, self.reporter, self.device)
+        density = Density.from_sums(sums, common)
+        fresh = self._logits(maps, outcome.shared, self.held_out)  # (M, all classes)
+        right = self.held_out.labels + known
+        recalled, generator = outcome.recalled, torch.Generator().manual_seed(self.seed)
+        drawn = Balanced(recalled.labels, generator).draw(len(right) * recalled.classes // len(self.train.classes))
+        past = fresh[:0]
+        if len(drawn):
+            past = logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)
+        temperature = fitted_temperature(torch.cat([fresh, past]), torch.cat([right, recalled.labels[drawn]]))
+        within = temperature
+        if outcome.own is not None:
+            within = fitted_temperature(self._logits(maps, outcome.own, self.held_out), self.held_out.labels)
+        readings = [*recogniser.readings, Reading(task, len(self.train.classes), density, within, over="commons")]
+        if outcome.own is None:
+            readings = [replace(reading, temperature=temperature.clone()) for reading in readings]
+        found = replace(recogniser, readings=tuple(readings), sharpness=1 / temperature, caution=torch.zeros(()))
+        best = fresh.argmax(1)
+        self.reporter.report("recognising", 1.0)
+        scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(readings)))  # which have no weight here
+        ours = scores.argmax(1) == len(readings) - 1
+        return Told(found, float(ours.double().mean()), float((best == right).double().mean()))

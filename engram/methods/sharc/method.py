@@ -1,0 +1,274 @@
+"""SHARC: a frozen backbone, masked feature maps in an associative memory, and replay of what it recalls.
+
+After "Saliency-Guided Hidden Associative Replay for Continual Learning" (arXiv 2310.04334). The backbone is trained on
+the first task, since no weights come from elsewhere; maps are masked by the saliency of their channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.config.sharc import SharcSettings
+from engram.data.examples import Examples, split
+from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
+from engram.explain.explainer import Explainer, Heatmap
+from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, map_shape
+from engram.methods.sharc.learner import Lesson, Outcome
+from engram.methods.sharc.replay_memory import Remembered, room
+from engram.nn.backbones import layout_of
+from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
+from engram.nn.commons import Commons
+from engram.nn.network import pixels
+from engram.nn.serialization import dump_commons, load_commons
+from engram.recognition.predictions import Observation
+from engram.recognition.recogniser import Recogniser
+from engram.recognition.ridge import PackedSums, dump_sums, load_sums
+from engram.recognition.serialization import dump_recogniser, load_recogniser
+from engram.recognition.training import Seen, teach
+from engram.training.optimisers import OptimiserFactory
+from engram.training.report import LearningReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LEAST_CLASSES = 2
+"""Of the first task."""
+
+
+class Sharc(Method):
+    """A backbone frozen after the first task, and a head over all classes that replay keeps from forgetting.
+
+    The first task owns all units there ever are, as many as one task may try; later tasks need none. With heads
+    `shared`, what an earlier task answers changes a little with every task, even when it is given; with `own`, it does
+    not. What is remembered takes `memory_bytes`, associative memory included; a Hopfield memory holds whole patterns
+    and so saves nothing over keeping the maps themselves.
+    """
+
+    retentions: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    def __init__(
+        self,
+        definition: Definition,
+        budget: Mapping[str, int],
+        commons: Commons,
+        maps: FeatureMaps | None,
+        shared: Classifier | None,
+        own: Sequence[Classifier],
+        recogniser: Recogniser,
+        remembered: Remembered | None,
+        sums: tuple[PackedSums, ...] | None,
+    ) -> None:
+        super().__init__(definition, budget)
+        self.settings = SharcSettings.model_validate(definition.settings)
+        self.layout = layout_of(definition)
+        self.commons = commons.eval()
+        self.maps = maps
+        self.shared = shared
+        self.own = tuple(own)
+        self.recogniser = recogniser
+        self.remembered = remembered
+        self.sums = sums
+
+    @classmethod
+    def check(cls, definition: Definition) -> None:
+        if definition.retention == "none":
+            raise InvalidDefinition(
+                f"the method {definition.method} has no retention 'none': it replays masked feature maps of the "
+                "training images, which it has to keep; create the model with retention 'features'"
+            )
+        super().check(definition)
+        try:
+            room(SharcSettings.model_validate(definition.settings), map_shape(layout_of(definition)), _LEAST_CLASSES)
+        except CapacityExhausted as error:
+            raise InvalidDefinition(str(error)) from error
+
+    @classmethod
+    def create(cls, definition: Definition) -> Self:
+        cls.check(definition)
+        budget = budget_of(layout_of(definition), definition.budget)
+        commons = Commons(definition)
+        scored = commons.features if _by_commons(definition) else 0
+        return cls(definition, budget, commons, None, None, (), Recogniser.empty(scored), None, ())
+
+    @classmethod
+    def restore(
+        cls,
+        definition: Definition,
+        engrams: Sequence[bytes],
+        recogniser: bytes,
+        kept: Sequence[bytes] | None,
+        budget: Mapping[str, int],
+        reuse: Self | None = None,
+    ) -> Self:
+        if len(engrams) in (0, 2):
+            raise DamagedSnapshot("a model is its commons, and once it has a task a backbone and a classifier")
+        layout, settings = layout_of(definition), SharcSettings.model_validate(definition.settings)
+        commons, known = load_commons(definition, engrams[0]), load_recogniser(recogniser)
+        maps = FeatureMaps.load(layout, engrams[1]) if len(engrams) > 1 else None
+        classifiers = [Classifier.load(layout, piece) for piece in engrams[2:]]
+        shared, own = (classifiers[0], classifiers[1:]) if classifiers else (None, [])
+        expected = len(known.readings) if settings.heads == "own" else 0
+        classes = sum(reading.classes for reading in known.readings)
+        if len(own) != expected or classes != (len(shared.classes) if shared else 0):
+            raise DamagedSnapshot("the recogniser belongs to other tasks than the classifiers do")
+        remembered, sums = None, None
+        if kept is not None:
+            if len(kept) == 1 or (maps is None) != (not kept):
+                raise DamagedSnapshot("a model that has learned keeps its maps and their memory")
+            remembered = Remembered.load(settings, kept[0], kept[1]) if kept else None
+            sums = tuple(load_sums(piece) for piece in kept[2:])
+        return cls(definition, budget, commons, maps, shared, own, known, remembered, sums)
+
+    def dump(self) -> Stored:
+        assert self.sums is not None, "a model restored without what it keeps cannot be written again"
+        engrams = [dump_commons(self.commons)]
+        if self.maps is not None and self.shared is not None:
+            engrams += [self.maps.dump(), self.shared.dump(), *(head.dump() for head in self.own)]
+        kept = self.remembered.dump() if self.remembered else ()
+        return Stored(tuple(engrams), dump_recogniser(self.recogniser), (*kept, *map(dump_sums, self.sums)))
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        units, none = dict(self.layout.widths), dict.fromkeys(self.layout.layers, 0)
+        return tuple(
+            TaskInfo(reading.task, classes, none if number else units)
+            for number, (reading, classes) in enumerate(zip(self.recogniser.readings, self._classes(), strict=True))
+        )
+
+    def _classes(self) -> Iterator[tuple[str, ...]]:
+        """Each task's labels."""
+        start = 0
+        for reading in self.recogniser.readings:
+            assert self.shared is not None, "what recognises tasks has a classifier beside it"
+            yield self.shared.classes[start : start + reading.classes]
+            start += reading.classes
+
+    @property
+    def exact(self) -> bool:
+        return self.settings.heads == "own"
+
+    @property
+    def device(self) -> torch.device:
+        return self.commons.filters.weight.device
+
+    def to(self, device: torch.device | str) -> None:
+        for module in (self.commons, self.maps, self.shared, *self.own):
+            if module is not None:
+                module.to(device)
+
+    def learn(
+        self,
+        task: str,
+        examples: Examples,
+        options: LearnOptions,
+        seed: int,
+        reporter: Reporter,
+        optimiser: OptimiserFactory | None = None,
+    ) -> LearningReport:
+        assert self.sums is not None, "this model was restored without what it keeps, which learning needs"
+        train, held_out = split(examples, options.held_out, seed)
+        report = LearningReport.begun(task, train, held_out, options, reporter.journal)
+        lesson = Lesson(self.layout, self.settings, train, held_out, options, seed, reporter, self.device, optimiser)
+        with report.timed("training"):
+            outcome = lesson.learn(self.maps, self.shared, self.remembered)
+        units = dict(self.layout.widths) if self.maps is None else dict.fromkeys(self.layout.layers, 0)
+        report.candidate, report.units = units, dict(units)
+        report.accuracy = {"trained": outcome.accuracy, "kept": outcome.accuracy}
+        report.details = outcome.details
+        expect_accurate(report, options)
+        own = (*self.own, outcome.own) if outcome.own is not None else self.own
+        with report.timed("recognising"):
+            commons, recogniser, sums = self._recognising(task, lesson, outcome, own, report)
+        expect_recognised(report, options)
+        self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
+        self.remembered, self.commons, self.recogniser = outcome.remembered, commons, recogniser
+        self.sums = self.sums if sums is None else (*self.sums, sums)
+        return report
+
+    def _recognising(
+        self, task: str, lesson: Lesson, outcome: Outcome, own: Sequence[Classifier], report: LearningReport
+    ) -> tuple[Commons, Recogniser, PackedSums | None]:
+        """The commons it reads, the recogniser with the new task, and the task's sums where it needs any."""
+        if self.settings.recognise == "head":
+            commons = self.commons.fitted(lesson.train.images, lesson.reporter).eval()
+            taught = lesson.recognising(task, self.recogniser, outcome, commons)
+            report.recognised, report.answered = taught.recognised, taught.answered
+            return commons, taught.recogniser, None
+        sizes = [reading.classes for reading in self.recogniser.readings] + [len(lesson.train.classes)]
+        assert self.sums is not None, "learning has them"
+        found = teach(
+            self.commons,
+            self.recogniser,
+            self.sums,
+            lambda images: _see(outcome.maps, outcome.shared, own, sizes, images)[0],
+            task,
+            lesson.train,
+            lesson.held_out,
+            lesson.reporter,
+            self.device,
+        )
+        report.recognised, report.answered = found.recognised, found.answered
+        return found.commons, found.recogniser, found.sums
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Observation:
+        assert self.maps is not None, "a task was learned"
+        assert self.shared is not None, "a task was learned"
+        given = pixels(images.to(self.device))  # (B, C, H, W)
+        sizes = [reading.classes for reading in self.recogniser.readings]
+        seen, scores = _see(self.maps, self.shared, self.own, sizes, given)
+        common = self.commons(given).cpu()  # (B, F)
+        if self.settings.recognise == "commons":
+            scores = self.recogniser.class_scores(common)  # (B, classes of all tasks)
+        distances = self.recogniser.distances(seen.features, common)  # (B, T)
+        return Observation(
+            self.tasks,
+            tuple(seen.heads),
+            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            self.recogniser.log_probabilities(scores, distances),
+            self.recogniser.p_values(distances, scores),
+        )
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        assert self.maps is not None, "a task was learned"
+        assert self.shared is not None, "a task was learned"
+        info = self.tasks[owner]
+        start = sum(reading.classes for reading in self.recogniser.readings[:owner])
+        classifier, start = (self.own[owner], 0) if self.own else (self.shared, start)
+        engram = joined(self.maps, classifier, info.name, start, info.classes)
+        return Explainer([engram]).explain(image, 0, target, composite)
+
+    def capacity(self) -> list[LayerCapacity]:
+        layers = []
+        for layer, units in self.budget.items():
+            owned = {info.name: info.units[layer] for info in self.tasks}
+            layers.append(LayerCapacity(layer, units, owned, units - sum(owned.values())))
+        return layers
+
+    def raise_budget(self, budget: float | Mapping[str, int]) -> None:
+        raise InvalidDefinition(
+            f"the method {self.definition.method} never needs more units than its first task: its network is frozen"
+        )
+
+
+def _by_commons(definition: Definition) -> bool:
+    return SharcSettings.model_validate(definition.settings).recognise == "commons"
+
+
+@torch.no_grad()
+def _see(
+    maps: FeatureMaps, shared: Classifier, own: Sequence[Classifier], sizes: Sequence[int], images: Tensor
+) -> tuple[Seen, Tensor]:
+    """What one pass sees, and the logits of all classes (B, K)."""
+    found = maps(images)  # (B, channels, places)
+    scores = shared(found).cpu()
+    heads = [head(found).cpu() for head in own] if own else list(torch.split(scores, list(sizes), 1))
+    return Seen([maps.summary(found).cpu()] * len(sizes), heads), scores

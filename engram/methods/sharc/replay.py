@@ -1,0 +1,160 @@
+"""Training a classifier on maps of new images and on maps recalled from memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engram.checkpointing.journal import Stretch
+from engram.checkpointing.progress import Reporter
+from engram.config.options import LearnOptions
+from engram.data.examples import batches
+from engram.methods.sharc.feature_maps import Classifier
+from engram.training.optimisers import OptimiserFactory, optimiser_of
+from engram.training.state import Course
+from engram.training.trainer import STEPS_PER_EPOCH, Run
+
+Maps = Callable[[Tensor], Tensor]
+"""Gives maps (B, channels, places) for indices (B,); it may augment images, and so give others each time."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """The new task's examples as maps.
+
+    Parameters
+    ----------
+    labels
+        (N,): outputs of the classifier.
+    """
+
+    maps: Maps
+    labels: Tensor
+
+    @property
+    def classes(self) -> int:
+        return int(torch.bincount(self.labels).count_nonzero())
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What memory gives: maps (M, channels, places) and labels (M,); M is 0 when there is nothing to remember."""
+
+    maps: Tensor
+    labels: Tensor
+
+    @property
+    def classes(self) -> int:
+        return int(torch.bincount(self.labels).count_nonzero())
+
+
+def train(
+    classifier: Classifier,
+    fresh: Fresh,
+    recalled: Recalled,
+    options: LearnOptions,
+    run: Run,
+    generator: torch.Generator,
+    reporter: Reporter,
+    optimiser: OptimiserFactory | None = None,
+) -> None:
+    """Train in place for `run.epochs` over the fresh examples.
+
+    Every step sees as many recalled maps as fresh ones, drawn anew each time. The two losses are weighted by their
+    numbers of classes, so that every class counts the same however many maps it has. There is no early stopping: what
+    is held out is of the new task alone, and would call the forgetting of all others an improvement.
+    """
+    stretch = reporter.journal.stretch(run.phase)
+    if stretch.outcome is None:
+        parameters = list(classifier.parameters())
+        made = optimiser(parameters) if optimiser else optimiser_of(options, parameters)
+        course = Course(classifier, made, generator)
+        if stretch.standing is not None:
+            course.restore(stretch.standing)
+        _run(course, stretch, Replay(classifier, fresh, recalled, options, generator), options, run, reporter)
+        stretch.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
+    classifier.load_state_dict(stretch.outcome["classifier"])
+    generator.set_state(stretch.outcome["generator"])
+    classifier.eval()
+
+
+def _run(course: Course, stretch: Stretch, replay: Replay, options: LearnOptions, run: Run, reporter: Reporter) -> None:
+    """The epochs that are left."""
+    count = len(replay.fresh.labels)
+    size = min(options.batch_size, max(8, count // STEPS_PER_EPOCH))
+    per_epoch = math.ceil(count / size)
+    course.module.train()
+    while course.epoch < run.epochs:
+        for chosen in course.batches(count, size):
+            for group in course.optimiser.param_groups:
+                group["lr"] = run.rate(course.step, per_epoch, options.schedule)
+            loss = replay.loss(chosen)
+            course.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            course.optimiser.step()
+            course.stepped(float(loss.detach()))
+            stretch.pause(course.state)
+            within = run.within(course.step / (per_epoch * run.epochs))
+            reporter.report(run.phase, within, epoch=course.epoch + 1, loss=course.loss)
+        course.turn()
+
+
+class Replay:
+    """The loss of fresh maps together with as many recalled ones."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        fresh: Fresh,
+        recalled: Recalled,
+        options: LearnOptions,
+        generator: torch.Generator,
+    ) -> None:
+        self.classifier, self.fresh, self.recalled = classifier, fresh, recalled
+        self._smoothing = options.label_smoothing
+        self._share = recalled.classes / (recalled.classes + fresh.classes)
+        self._pool = Balanced(recalled.labels, generator)
+
+    def loss(self, chosen: Tensor) -> Tensor:
+        """() of the fresh maps at these indices."""
+        device = self.classifier.head.weight.device
+        maps, labels = self.fresh.maps(chosen).to(device), self.fresh.labels[chosen].to(device)
+        old = self._pool.draw(len(chosen))
+        logits = self.classifier(torch.cat([maps, self.recalled.maps[old].to(device)]))  # (B + old, classes)
+        new = F.cross_entropy(logits[: len(maps)], labels, label_smoothing=self._smoothing)
+        if not self._share:
+            return new
+        past = self.recalled.labels[old].to(device)
+        known = F.cross_entropy(logits[len(maps) :], past, label_smoothing=self._smoothing)
+        return (1 - self._share) * new + self._share * known
+
+
+class Balanced:
+    """Draws indices so that every class is drawn as often, with replacement."""
+
+    def __init__(self, labels: Tensor, generator: torch.Generator) -> None:
+        self._generator = generator
+        counts = torch.bincount(labels)
+        self._weights = 1.0 / counts[labels]  # (M,)
+
+    def draw(self, count: int) -> Tensor:
+        if not len(self._weights):
+            return torch.zeros(0, dtype=torch.int64)
+        return torch.multinomial(self._weights, count, replacement=True, generator=self._generator)
+
+
+@torch.no_grad()
+def logits_of(classifier: Classifier, maps: Maps, count: int, reporter: Reporter) -> Tensor:
+    """(N, classes) on the CPU, for `count` maps given by their indices."""
+    device = classifier.head.weight.device
+    parts = []
+    for chosen in batches(count, 512):
+        reporter.check()
+        parts.append(classifier(maps(chosen).to(device)).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,124 @@
+"""What SHARC remembers: masked maps, the memory that completes them, and a limit on the bytes of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.config.sharc import SharcSettings
+from engram.errors import CapacityExhausted
+from engram.methods.sharc.associative_memory import Associative, Blank, Gaussian, Hopfield, recall_error
+from engram.methods.sharc.masked_maps import Episodes, bytes_each, quota
+from engram.methods.sharc.replay import Recalled
+from engram.methods.sharc.saliency import kept_channels
+
+KINDS: dict[str, type[Associative]] = {"gaussian": Gaussian, "hopfield": Hopfield, "none": Blank}
+
+
+def room(settings: SharcSettings, shape: tuple[int, int], classes: int) -> int:
+    """Maps of each class that fit into the memory when there are so many classes.
+
+    Parameters
+    ----------
+    shape
+        Channels and places of a map.
+
+    Raises
+    ------
+    CapacityExhausted
+        when not even one does.
+    """
+    channels, places = shape
+    each = [bytes_each(channels, places, kept_channels(channels, settings.quantile), settings.values)]
+    fixed = 0
+    if settings.recall == "gaussian":
+        rank = min(settings.rank, channels)
+        fixed = 2 * classes * channels * places + 2 * channels * rank + 4 * channels + 8
+    elif settings.recall == "hopfield":
+        number = 1 if settings.values == "uint8" else 2
+        each.append(channels * places * number + (2 if settings.values == "uint8" else 0) + 2)
+        fixed = 4 + 8
+    found = quota(settings.memory_bytes, fixed, each, classes)
+    if found < 1:
+        raise CapacityExhausted(
+            f"a memory of {settings.memory_bytes} bytes has no room for one map of each of {classes} classes: "
+            f"{fixed} bytes recall, and {sum(each)} bytes are needed for each map"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Masked maps of all classes so far, and what completes them. It is never changed; learning makes another."""
+
+    episodes: Episodes
+    memory: Associative
+
+    @classmethod
+    def nothing(cls, settings: SharcSettings, shape: tuple[int, int]) -> Remembered:
+        channels, places = shape
+        empty = Episodes.empty(channels, places, kept_channels(channels, settings.quantile), settings.values)
+        match settings.recall:
+            case "gaussian":
+                return cls(empty, Gaussian.empty(channels, places, settings.rank))
+            case "hopfield":
+                size = channels * places
+                return cls(empty, Hopfield.empty(settings.values, size, settings.beta, settings.steps))
+            case "none":
+                return cls(empty, Blank())
+
+    @property
+    def nbytes(self) -> int:
+        """What all of it takes."""
+        return self.episodes.nbytes + self.memory.nbytes
+
+    def trimmed(self, most: int) -> Remembered:
+        """With at most so many maps of each class: the last of each are forgotten."""
+        rows = self.episodes.first(most)
+        memory = self.memory.subset(rows) if isinstance(self.memory, Hopfield) else self.memory
+        return Remembered(self.episodes.subset(rows), memory)
+
+    def grown(self, maps: Tensor, labels: Tensor, masks: Tensor, settings: SharcSettings) -> Remembered:
+        """With masked maps (N, channels, places) of new classes, those to keep longest first."""
+        rows = Episodes.of(maps, masks, labels, settings.values)
+        memory = self.memory
+        if isinstance(memory, Hopfield):
+            memory = memory.learned(maps, labels, 0)
+        return Remembered(self.episodes.joined(rows), memory)
+
+    def taught(self, maps: Tensor, labels: Tensor, classes: int) -> Remembered:
+        """With a memory that knows how maps of the new classes look; one that holds patterns has no use for others."""
+        if isinstance(self.memory, Hopfield):
+            return self
+        return Remembered(self.episodes, self.memory.learned(maps, labels, classes))
+
+    def recalled(self) -> Recalled:
+        """Every map, whole."""
+        labels = self.episodes.labels.long()
+        return Recalled(self.memory.recall(self.episodes.cues(), self.episodes.masks(), labels), labels)
+
+    def about(self, maps: Tensor) -> dict[str, object]:
+        """For a report: real bytes, and how well the newest maps (N, channels, places) are recalled."""
+        whole = maps[0].numel() * self.episodes.small.element_size() * len(self.episodes)
+        newest = self.recalled().maps[-len(maps) :]
+        told: dict[str, object] = {
+            "maps": len(self.episodes),
+            "maps_per_class": torch.bincount(self.episodes.labels.long()).tolist(),
+            "bytes": {"maps": self.episodes.nbytes, "memory": self.memory.nbytes, "all": self.nbytes},
+            "bytes_of_whole_maps": whole,
+            "recall_error": round(recall_error(newest, maps), 4),
+        }
+        if isinstance(self.memory, Hopfield):
+            told["note"] = "a Hopfield memory holds whole patterns: masking saves nothing, and its cues come on top"
+        return told
+
+    def dump(self) -> tuple[bytes, bytes]:
+        """The maps and the memory as bytes."""
+        return self.episodes.dump(), self.memory.dump()
+
+    @classmethod
+    def load(cls, settings: SharcSettings, episodes: bytes, memory: bytes) -> Remembered:
+        """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
+        return cls(Episodes.load(episodes), KINDS[settings.recall].load(memory))

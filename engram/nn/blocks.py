@@ -1,0 +1,128 @@
+"""What one owner computes at one node of the layout: ordinary torch modules, one small module per node."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from engram.nn.layout import Node
+
+
+class DenseBlock(nn.Module):
+    """The owner's units of a dense layer: (B, values read) -> (B, own units), rectified."""
+
+    def __init__(self, node: Node, incoming: int, units: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(incoming, units)
+        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="relu")
+        nn.init.zeros_(self.linear.bias)
+        self.rectify = nn.ReLU()
+
+    def forward(self, joined: Tensor) -> Tensor:
+        return cast(Tensor, self.rectify(self.linear(joined.flatten(1))))  # (B, own units)
+
+
+class ConvBlock(nn.Module):
+    """The owner's channels of a convolution: (B, channels read, H, W) -> (B, own channels, H', W').
+
+    Normalisation belongs to the owner: parameters, running statistics and all.
+    """
+
+    def __init__(self, node: Node, incoming: int, units: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(incoming, units, node.kernel, node.stride, node.padding, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(units)
+        self.rectify: nn.Module = nn.ReLU() if node.rectify else nn.Identity()
+
+    def forward(self, joined: Tensor) -> Tensor:
+        return cast(Tensor, self.rectify(self.norm(self.conv(joined))))  # (B, own channels, H', W')
+
+
+class MaxPoolBlock(nn.Module):
+    """Maximum over windows, channel by channel."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(node.kernel, node.stride, node.padding)
+
+    def forward(self, own: Tensor) -> Tensor:
+        return cast(Tensor, self.pool(own))  # (B, own channels, H', W')
+
+
+class GlobalAverageBlock(nn.Module):
+    """Mean over space: (B, own channels, H, W) -> (B, own channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, own: Tensor) -> Tensor:
+        return cast(Tensor, self.pool(own)).flatten(1)  # (B, own channels)
+
+
+class FlattenBlock(nn.Module):
+    """(B, own channels, H, W) -> (B, own channels x H x W); the values of one channel stay together."""
+
+    def forward(self, own: Tensor) -> Tensor:
+        return own.flatten(1)
+
+
+class AddBlock(nn.Module):
+    """A residual sum of the owner's own channels, rectified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rectify = nn.ReLU()
+
+    def join(self, trunk: Tensor, branch: Tensor) -> Tensor:
+        """The sum itself, apart so that heatmaps can share relevance between its sides in their own way."""
+        return trunk + branch
+
+    def forward(self, trunk: Tensor, branch: Tensor) -> Tensor:
+        return cast(Tensor, self.rectify(self.join(trunk, branch)))  # (B, own channels, H, W)
+
+
+Block = DenseBlock | ConvBlock | MaxPoolBlock | GlobalAverageBlock | FlattenBlock | AddBlock
+
+
+def build_block(node: Node, incoming: int, units: int) -> Block:
+    """The module of one owner at one node.
+
+    Parameters
+    ----------
+    incoming
+        Channels or values that a mixing node reads; of no use to the others.
+    units
+        Units the owner has in the node's layer.
+    """
+    match node.operation:
+        case "dense":
+            return DenseBlock(node, incoming, units)
+        case "conv":
+            return ConvBlock(node, incoming, units)
+        case "max_pool":
+            return MaxPoolBlock(node)
+        case "global_average":
+            return GlobalAverageBlock()
+        case "flatten":
+            return FlattenBlock()
+        case "add":
+            return AddBlock()
+
+
+@torch.no_grad()
+def cut_block(node: Node, block: Block, rows: Tensor, columns: Tensor) -> Block:
+    """A new block with only these of its units, reading only these channels or values; indices are int64 vectors."""
+    narrow = build_block(node, len(columns), len(rows))
+    if isinstance(block, DenseBlock) and isinstance(narrow, DenseBlock):
+        narrow.linear.weight.copy_(block.linear.weight[rows][:, columns])
+        narrow.linear.bias.copy_(block.linear.bias[rows])
+    if isinstance(block, ConvBlock) and isinstance(narrow, ConvBlock):
+        narrow.conv.weight.copy_(block.conv.weight[rows][:, columns])
+        whole = block.norm.state_dict()
+        for name, kept in narrow.norm.state_dict().items():
+            kept.copy_(whole[name][rows] if whole[name].ndim else whole[name])
+    return narrow

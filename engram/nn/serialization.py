@@ -1,0 +1,165 @@
+"""A conventional network as safetensors bytes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from engram.checkpointing.tensors import content_hash, pack, unpack
+from engram.config.definition import Definition
+from engram.errors import DamagedSnapshot
+from engram.nn.commons import Commons
+from engram.nn.elastic import ElasticNorm
+from engram.nn.layout import Layout
+from engram.nn.multihead import Head, PlainNetwork, build_blocks
+from engram.nn.network import Engram
+
+
+def dump_plain(network: PlainNetwork) -> tuple[bytes, ...]:
+    """The shared blocks with the owners of their units, which change with every task; then one head for each task,
+    which never changes again."""
+    tensors = {f"blocks.{name}": value for name, value in network.blocks.state_dict().items()}
+    tensors |= {f"owners.{layer}": owner for layer, owner in network.owners.items()}
+    heads = (
+        pack("head", {"task": head.task, "classes": list(head.classes)}, head.state_dict()) for head in network.stack
+    )
+    return pack("plain", {"units": network.units}, tensors), *heads
+
+
+def load_plain(layout: Layout, pieces: Sequence[bytes]) -> PlainNetwork:
+    """The inverse of `dump_plain`.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    if not pieces:
+        raise DamagedSnapshot("a shared network has at least its blocks")
+    about, tensors = unpack("plain", pieces[0])
+    try:
+        units = {layer: int(cast(dict[str, int], about["units"])[layer]) for layer in layout.layers}
+        with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
+            blocks = build_blocks(layout, units)
+        for module in blocks.modules():
+            if isinstance(module, ElasticNorm):  # not stored: how learning treats a unit follows from its owner
+                module.elasticity = torch.ones(module.num_features)
+        state = {name.removeprefix("blocks."): t for name, t in tensors.items() if name.startswith("blocks.")}
+        blocks.load_state_dict(state, assign=True)
+        owners = {layer: tensors[f"owners.{layer}"] for layer in layout.layers}
+        if any(owner.shape != (units[layer],) for layer, owner in owners.items()):
+            raise DamagedSnapshot("the owners do not fit the units of the network")
+        heads = [_load_head(piece, _features(layout, units)) for piece in pieces[1:]]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DamagedSnapshot(f"this network does not fit the model's layout: {error}") from error
+    if any(int(owner.max()) > len(heads) or int(owner.min()) < 0 for owner in owners.values()):
+        raise DamagedSnapshot("units belong to tasks that the network does not have")
+    return PlainNetwork(layout, units, blocks, owners, heads)
+
+
+def _features(layout: Layout, units: dict[str, int]) -> int:
+    return units[layout.features.layer] * layout.features.per_unit
+
+
+def _load_head(data: bytes, features: int) -> Head:
+    about, tensors = unpack("head", data)
+    with torch.device("meta"):
+        head = Head(str(about["task"]), cast(list[str], about["classes"]), features)
+    head.load_state_dict(tensors, assign=True)
+    return head
+
+
+def load_stack(
+    definition: Definition, layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()
+) -> tuple[Commons, list[Engram]]:
+    """The commons, which come first, and the engrams on top of them.
+
+    Parameters
+    ----------
+    known
+        Engrams that are taken instead of building equal ones again.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    if not engrams:
+        raise DamagedSnapshot("a model has at least its commons")
+    return load_commons(definition, engrams[0]), load_engrams(layout, engrams[1:], known)
+
+
+def load_engrams(layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()) -> list[Engram]:
+    """Engrams, each learned on those before it; raises DamagedSnapshot, UnsupportedFormat."""
+    by_hash = {engram.content_hash: engram for engram in known}
+    stack = [by_hash.get(content_hash(data)) or load_engram(layout, data) for data in engrams]
+    _check_stack(layout, stack)
+    return stack
+
+
+def dump_engram(engram: Engram) -> bytes:
+    """One engram as bytes."""
+    about = {
+        "task": engram.task,
+        "classes": list(engram.classes),
+        "earlier": engram.earlier,
+        "units": engram.units,
+    }
+    data = pack("engram", about, engram.state_dict())
+    engram.content_hash = content_hash(data)
+    return data
+
+
+def load_engram(layout: Layout, data: bytes) -> Engram:
+    """One frozen engram from its bytes.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    about, tensors = unpack("engram", data)
+    try:
+        task, classes = str(about["task"]), cast(list[str], about["classes"])
+        earlier, units = cast(dict[str, int], about["earlier"]), cast(dict[str, int], about["units"])
+        with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
+            engram = Engram(layout, task, classes, earlier, units)
+            if "common.weight" in tensors:
+                engram.common = nn.Linear(tensors["common.weight"].shape[1], len(classes))
+        engram.load_state_dict(tensors, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedSnapshot(f"this engram does not fit the model's layout: {error}") from error
+    engram.content_hash = content_hash(data)
+    return engram.freeze()
+
+
+def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
+    owned = dict.fromkeys(layout.layers, 0)
+    for engram in stack:
+        if engram.earlier != owned:
+            raise DamagedSnapshot(f"the engram of task {engram.task!r} was learned on another stack")
+        owned = engram.reach
+
+
+def dump_commons(commons: Commons) -> bytes:
+    """The commons as bytes."""
+    about = {"filters": commons.kind, "features": commons.features, "patch": commons.patch}
+    return pack("commons", about, commons.state_dict())
+
+
+def load_commons(definition: Definition, data: bytes) -> Commons:
+    """The commons; raises DamagedSnapshot, UnsupportedFormat."""
+    about, tensors = unpack("commons", data)
+    kind, patch, told = about.get("filters", "smooth"), about.get("patch"), definition.commons
+    if told.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
+        # What the kind is when none is told has changed since the first models were made.
+        told = told.model_copy(update={"kind": kind, "patch": patch})
+        definition = definition.model_copy(update={"commons": told})
+    commons = Commons(definition)
+    if (kind, about.get("features"), patch) != (commons.kind, commons.features, commons.patch):
+        raise DamagedSnapshot("the commons are not those of the model's definition")
+    try:
+        commons.load_state_dict({"offsets": torch.zeros(len(commons.filters.weight)), **tensors})
+    except RuntimeError as error:
+        raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
+    return commons

@@ -1,0 +1,125 @@
+"""What a task's held-out images showed of one quantity, and how unusual one more image is beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import Tensor
+
+GRADES = 1024
+"""Held-out values kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
+
+ALPHA = 0.01
+"""An image is unknown to a task when fewer than this share of the task's held-out images look as unusual."""
+
+BEYOND = 0.1
+"""How much oftener than its p-value says a known image may be called unknown for its density alone."""
+
+_LEAST = 1e-3
+"""Standard deviation that is taken at least: images that are all alike do not make the next one a stranger."""
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Values of held-out images, which are the larger the less usual an image is."""
+
+    centre: Tensor
+    """(): their mean."""
+    scale: Tensor
+    """(): their standard deviation."""
+    values: Tensor
+    """(<= GRADES,): ascending quantiles of them."""
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """Of values (M,)."""
+        steps = torch.linspace(0, 1, min(GRADES, len(values)), dtype=torch.float64)
+        scale = values.std(unbiased=False).clamp_min(_LEAST)
+        return cls(values.mean(), scale, torch.quantile(values.double(), steps).float())
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Values in standard deviations from what the held-out images show."""
+        return (values - self.centre) / self.scale
+
+    def p_value(self, values: Tensor) -> Tensor:
+        """The conformal p-value (B,): the share of held-out images at least as unusual.
+
+        Beyond the most unusual of them, where counting ends at 1 / (n + 1) however unusual an image is, it goes on
+        falling as the tail of Student's t does that predicts one more value: heavy where few images were held out, a
+        Gaussian's where many were. A task with few held-out images can say no as well, but less readily.
+        """
+        count = len(self.values)
+        nearer = torch.searchsorted(self.values, values.contiguous())  # (B,)
+        counted = (count - nearer + 1) / (count + 1)
+        farthest = _log_tail(self.standardised(self.values[-1]), count)
+        beyond = (_log_tail(self.standardised(values), count) - farthest).clamp_max(0).exp()
+        return torch.where(values > self.values[-1], counted * beyond, counted)
+
+
+def beside_others(values: Tensor) -> Tensor:
+    """Values (M,), each in standard deviations of all the others from the mean of these.
+
+    So a held-out image looks as one more image will: it has no part in what it is compared with. Standardised beside
+    itself it would look less unusual than it is, and every later image more so; of a dozen held out that is much.
+    """
+    count, given = len(values), values.double()
+    if count < 2:
+        return torch.zeros_like(values)
+    centred = given - given.mean()
+    mean = -centred / (count - 1)  # of the others
+    square = (centred.square().sum() - centred.square()) / (count - 1)
+    scale = (square - mean.square()).clamp_min(0).sqrt().clamp_min(_LEAST)
+    return ((centred - mean) / scale).float()
+
+
+def _log_tail(values: Tensor, count: int) -> Tensor:
+    """The log of the share above each value, in deviations from the mean of `count` others, of one more.
+
+    Student's t with count - 1 degrees of freedom, by the normal deviate that Wallace (1959) gives for it.
+    """
+    freedom = max(1, count - 1)
+    t = values * (freedom / (count + 1)) ** 0.5  # the deviation was taken over `count`, and the mean is an estimate too
+    bounded = (freedom * torch.log1p(t.square() / freedom)).sqrt() * ((8 * freedom + 1) / (8 * freedom + 3))
+    return cast(Tensor, torch.special.log_ndtr(-bounded.copysign(t)))
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Held-out images by their density and by the scatter of their scores, and by both together.
+
+    A density notices images of another kind, the scatter those that lie between the known classes. Together: the
+    root of the sum of squares, each kind in standard deviations above what is usual; what is more usual than the mean
+    in one way excuses nothing in the other.
+    """
+
+    scattered: Grades
+    """The scatter alone, as `Scatter.unusual` tells it."""
+    both: Grades
+    """Both together."""
+
+    @classmethod
+    def of(cls, density: Tensor, scatter: Tensor) -> Self:
+        """From held-out images: the density (M,), in any unit, and the scatter (M,)."""
+        return cls(Grades.of(scatter), Grades.of(_together(beside_others(density), beside_others(scatter))))
+
+    def p_value(self, density: Tensor, scatter: Tensor, alone: Tensor) -> Tensor:
+        """(B,): the conformal p-value of both together.
+
+        Parameters
+        ----------
+        density
+            (B,): in standard deviations from what the held-out images show.
+        scatter
+            (B,): as for `of`.
+        alone
+            (B,): the density's own p-value. A tenth as small, it decides alone: scores of what is far from all that
+            was learned may lie anywhere.
+        """
+        both = self.both.p_value(_together(density, self.scattered.standardised(scatter)))
+        return torch.minimum(both, alone / BEYOND)
+
+
+def _together(density: Tensor, scatter: Tensor) -> Tensor:
+    return torch.hypot(density.clamp_min(0), scatter.clamp_min(0))

@@ -1,0 +1,121 @@
+"""What one pass saw, and the answers that can be read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.errors import UnknownTask
+from engram.nn.capacity import TaskInfo
+from engram.recognition.conformal import ALPHA
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One label that an image might have; `probability` counts the task's own probability in."""
+
+    task: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one image."""
+
+    task: str
+    task_probability: float
+    label: str
+    probability: float
+    """Of task and label together."""
+    top: tuple[Candidate, ...]
+    """The most probable labels of all tasks in question, best first; the first is the answer itself."""
+    known: bool
+    """Whether the task that is answered accepts the image as one of its own kind."""
+    novelty: float
+    """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
+    passes: int = 1
+    """How often the image went through a network for this answer."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One pass over B images: every task's logits, and what the recogniser makes of them."""
+
+    tasks: tuple[TaskInfo, ...]
+    heads: tuple[Tensor, ...]
+    """For each task (B, classes) float32: the raw logits."""
+    temperatures: Tensor
+    """(T,)."""
+    log_tasks: Tensor
+    """(B, T)."""
+    p_values: Tensor
+    """(B, T)."""
+    passes: int = 1
+    """How often the images went through a network."""
+
+    def __len__(self) -> int:
+        return len(self.log_tasks)
+
+    def __getitem__(self, rows: slice) -> Observation:
+        """The same, for some of the images."""
+        heads = tuple(head[rows] for head in self.heads)
+        return Observation(self.tasks, heads, self.temperatures, self.log_tasks[rows], self.p_values[rows], self.passes)
+
+    def index(self, task: str) -> int:
+        """The position of a task.
+
+        Raises
+        ------
+        UnknownTask
+        """
+        for position, info in enumerate(self.tasks):
+            if info.name == task:
+                return position
+        raise UnknownTask(f"the model has no task {task!r}")
+
+    def logits(self, task: str) -> Tensor:
+        """(B, classes) float32: the raw logits of one task's head."""
+        return self.heads[self.index(task)]
+
+    def answers(self, task: str | None = None, top_k: int = 1) -> list[Answer]:
+        """Recognise the task unless it is given, then read the label off its head.
+
+        Raises
+        ------
+        UnknownTask
+        """
+        chosen = range(len(self.tasks)) if task is None else [self.index(task)]
+        within = [torch.log_softmax(self.heads[t] / self.temperatures[t], 1) for t in chosen]  # (B, classes) each
+        log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
+        joint = torch.cat([log_tasks[:, [i]] + labels for i, labels in enumerate(within)], 1).exp()  # (B, all classes)
+        names = [(self.tasks[t].name, label) for t in chosen for label in self.tasks[t].classes]
+        best = joint.topk(min(top_k, joint.shape[1]), 1)
+        owners = [i for i, t in enumerate(chosen) for _ in self.tasks[t].classes]
+        answered = torch.tensor(owners)[best.indices[:, 0]]  # (B,)
+        accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
+        return [
+            self._answer(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
+            for row, seen in enumerate(accepted.tolist())
+        ]
+
+    def _answer(
+        self,
+        names: Sequence[tuple[str, str]],
+        owners: Sequence[int],
+        of_tasks: Tensor,
+        values: Tensor,
+        indices: Tensor,
+        accepted: float,
+    ) -> Answer:
+        top = tuple(
+            Candidate(names[index][0], names[index][1], probability)
+            for index, probability in zip(indices.tolist(), values.tolist(), strict=True)
+        )
+        first = top[0]
+        certainty = float(of_tasks[owners[int(indices[0])]])
+        known, novelty = accepted > ALPHA, max(0.0, 1.0 - accepted)
+        return Answer(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)

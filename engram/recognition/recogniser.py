@@ -1,0 +1,208 @@
+"""The task recogniser: which task an image belongs to, from the same pass that computes the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from engram.recognition.calibration import fitted
+from engram.recognition.class_scatter import Scatter
+from engram.recognition.conformal import Usual
+from engram.recognition.density import Density
+
+SHARPNESS = 10.0
+"""Ridge scores estimate probabilities around 0 and 1; this is where their softmax starts from."""
+
+CAUTION = 0.1
+"""Where the weight of the densities starts from."""
+
+TRUST = 3.0
+"""Where the sharpness of the detectors' scores starts from."""
+
+
+PARTS = ("ridge", "densities", "chain")
+"""What tasks are recognised by."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the recogniser knows of one task."""
+
+    task: str
+    classes: int
+    density: Density
+    temperature: Tensor
+    """(): divides the head's logits so that their softmax is calibrated on held-out images."""
+    detector: Tensor | None = None
+    """(F_t + 1, classes of this task and all later ones): ridge regression over the task's own prefix and a constant.
+    Later tasks' images are real negatives: the prefix they are seen through never changes."""
+    over: Literal["commons", "features"] = "features"
+    """What the density is over: the commons, or the task's own features."""
+    usual: Usual | None = None
+    """What is usual by density and scatter together; None where the density alone judges."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a recogniser makes of B images."""
+
+    log_tasks: Tensor
+    """(B, T): log of the calibrated probability of each task."""
+    p_values: Tensor
+    """(B, T): each task's conformal p-value."""
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Three kinds of evidence, fused into calibrated probabilities.
+
+    - ridge: class scores over the commons; for task t the logsumexp over its classes of sharpness x score,
+    - densities: less caution x the standardised log distance of the image from the task's own,
+    - chain: each task's detector tells it from all later ones, p_t, over the task's own prefix; task t has the log of
+      p_t and of all earlier 1 - p_j.
+
+    The weights are shared by all tasks, and are the mean over the tasks learned so far of what fitted their held-out
+    images best, weighted by how many there were.
+    """
+
+    weights: Tensor
+    """(F + 1, classes): ridge regression onto one-hot labels, over the commons and a constant."""
+    readings: tuple[Reading, ...]
+    sharpness: Tensor
+    """()."""
+    caution: Tensor
+    """()."""
+    trust: Tensor
+    """(): the sharpness of the detectors' scores."""
+    evidence: Tensor
+    """(): held-out images that the three were fitted on."""
+    parts: tuple[str, ...] = PARTS
+    """Which of `PARTS` count."""
+    scatter: Scatter | None = None
+    """Of the ridge's scores; None in models that an earlier version saved, until they learn a task more."""
+
+    @classmethod
+    def empty(cls, features: int, parts: Sequence[str] = PARTS) -> Recogniser:
+        sharpness, caution, trust = torch.tensor(SHARPNESS), torch.tensor(CAUTION), torch.tensor(TRUST)
+        return cls(torch.zeros(features + 1, 0), (), sharpness, caution, trust, torch.tensor(0.0), tuple(parts))
+
+    def class_scores(self, commons: Tensor) -> Tensor:
+        """Ridge scores (B, classes of all tasks) from features of the commons (B, F)."""
+        return commons @ self.weights[:-1] + self.weights[-1]
+
+    def distances(self, features: Sequence[Tensor], common: Tensor | None = None) -> Tensor:
+        """(B, T): each task's squared distance.
+
+        Parameters
+        ----------
+        features
+            (B, F_t) of each task.
+        common
+            (B, F) of the commons, which densities over them need.
+        """
+        columns = []
+        for reading, own in zip(self.readings, features, strict=True):
+            assert reading.over == "features" or common is not None, "a density over the commons is asked with them"
+            columns.append(reading.density.distance(own if reading.over == "features" or common is None else common))
+        return torch.stack(columns, 1)
+
+    def detections(self, prefixes: Sequence[Tensor]) -> list[Tensor]:
+        """For each task but the last its detector's scores, (B, classes of this task and all later ones).
+
+        Nothing where a task has no detector, its sums being older than detectors: a chain with a gap says nothing.
+        """
+        detectors = [reading.detector for reading in self.readings[:-1]]
+        pairs = list(zip(detectors, prefixes, strict=False))
+        if any(detector is None for detector in detectors):
+            return []
+        return [features @ detector[:-1] + detector[-1] for detector, features in pairs if detector is not None]
+
+    def log_probabilities(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Tensor:
+        """(B, T): log of the calibrated probability of each task."""
+        fused = self._fused(scores, distances, detections, torch.stack([self.sharpness, self.caution, self.trust]))
+        return torch.log_softmax(fused, 1)
+
+    def judged(self, features: Sequence[Tensor], common: Tensor, chained: bool = False) -> Verdict:
+        """All of it, from each task's features (B, F_t) and the commons' (B, F); with what the detectors see in each
+        task's features only if `chained`."""
+        scores, distances = self.class_scores(common), self.distances(features, common)
+        detections = self.detections(features) if chained else []
+        return Verdict(self.log_probabilities(scores, distances, detections), self.p_values(distances, scores))
+
+    def p_values(self, distances: Tensor, scores: Tensor) -> Tensor:
+        """(B, T): each task's conformal p-value, from `distances` and `class_scores`.
+
+        By density and scatter together, where the task was learned with both, else by the density alone.
+        """
+        scattered = self.scattered(scores)
+        columns = []
+        for number, reading in enumerate(self.readings):
+            distance, alone = distances[:, number], reading.density.p_value(distances[:, number])
+            if scattered is not None and reading.usual is not None:
+                alone = reading.usual.p_value(reading.density.standardised(distance), scattered[:, number], alone)
+            columns.append(alone)
+        return torch.stack(columns, 1)
+
+    def scattered(self, scores: Tensor) -> Tensor | None:
+        """(B, T): how far class scores are from what is usual for each task; None without a scatter."""
+        if self.scatter is None:
+            return None
+        return self.scatter.unusual(scores, [reading.classes for reading in self.readings])
+
+    def graded(self, scores: Tensor, distances: Tensor) -> Recogniser:
+        """The recogniser that knows what is usual for its newest task, from held-out images (M of them) of it."""
+        scattered, newest = self.scattered(scores), self.readings[-1]
+        if scattered is None:
+            return self
+        usual = Usual.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
+        return replace(self, readings=(*self.readings[:-1], replace(newest, usual=usual)))
+
+    def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
+        sharpness, caution, trust = weights
+        fused = torch.zeros_like(distances)  # (B, T)
+        if "ridge" in self.parts:
+            parts = torch.split(sharpness * scores, [reading.classes for reading in self.readings], 1)
+            fused = fused + torch.stack([part.logsumexp(1) for part in parts], 1)
+        if "densities" in self.parts:
+            columns = zip(self.readings, distances.unbind(1), strict=True)
+            unusual = torch.stack([reading.density.standardised(column) for reading, column in columns], 1)
+            fused = fused - caution * unusual.clamp(-8.0, 8.0)
+        if "chain" in self.parts and detections:
+            fused = fused + self._chain(detections, trust)
+        return fused
+
+    def _chain(self, detections: Sequence[Tensor], trust: Tensor) -> Tensor:
+        """(B, T): the log of each task's probability, detector after detector."""
+        passed = torch.zeros(len(detections[0]), dtype=detections[0].dtype, device=detections[0].device)
+        columns = []
+        for reading, scores in zip(self.readings, detections, strict=False):
+            sharp = trust * scores
+            odds = sharp[:, : reading.classes].logsumexp(1) - sharp[:, reading.classes :].logsumexp(1)  # (B,)
+            columns.append(passed + logsigmoid(odds))
+            passed = passed + logsigmoid(-odds)
+        return torch.stack([*columns, passed], 1)
+
+    def calibrated(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Recogniser:
+        """The recogniser with its weights fitted to held-out images (M of them) of its newest task.
+
+        Maximum likelihood of the right task, started from, and averaged with, what earlier tasks gave.
+        """
+        count = len(scores)
+        if len(self.readings) < 2:
+            return self
+        right = torch.full((count,), len(self.readings) - 1)
+        start = torch.stack([self.sharpness, self.caution, self.trust]).double().log()
+        found = [one.double() for one in detections]
+
+        def loss(free: Tensor) -> Tensor:
+            return cross_entropy(self._fused(scores.double(), distances.double(), found, free.exp()), right)
+
+        weights = fitted(start, loss, count).float()
+        total = self.evidence + count
+        sharpness, caution, trust = ((start.float() * self.evidence + weights * count) / total).exp()
+        return replace(self, sharpness=sharpness, caution=caution, trust=trust, evidence=total)

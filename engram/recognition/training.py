@@ -1,0 +1,272 @@
+"""Teaching the recogniser a task, and asking it, for every method whose tasks have features and heads of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.checkpointing.pytree import Tree
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.commons import Commons
+from engram.nn.network import pixels
+from engram.recognition.calibration import fitted_temperature
+from engram.recognition.class_scatter import Scatter
+from engram.recognition.density import Density
+from engram.recognition.recogniser import Reading, Recogniser
+from engram.recognition.ridge import PackedSums, Sums, System, solve
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass of a network sees in B images: for each task its features (B, F_t) and logits (B, classes)."""
+
+    features: Sequence[Tensor]
+    heads: Sequence[Tensor]
+
+
+See = Callable[[Tensor], Seen]
+"""Images (B, C, H, W) float32 in [0, 1] on the network's device -> what it sees, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A recogniser that knows one task more, the commons it reads, and the task's sums.
+
+    Of the held-out images, `accuracy` is the share that the task's head answers right, `recognised` the share that is
+    given to the task among all tasks so far, `answered` the share that is given to the task and to the right class.
+    """
+
+    commons: Commons
+    recogniser: Recogniser
+    sums: PackedSums
+    hits: Tensor
+    """(M,) bool: which held-out images the task's head answers right."""
+    accuracy: float
+    recognised: float
+    answered: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network sees in the M held-out images."""
+
+    features: list[Tensor]
+    """(M, F_t) of each task."""
+    head: Tensor
+    """(M, classes): the new task's logits."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is known of a task's images where a method needs it before the recogniser is taught."""
+
+    sums: Sums
+    """Of the commons over the images that were learned from."""
+    common: Tensor
+    """(M, F): features of the commons of the held-out images."""
+    judged: Judged
+
+
+def gather(
+    commons: Commons, see: See, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
+) -> Gathered:
+    """Look at a task's images through the commons, and at the held-out ones through the network.
+
+    Raises
+    ------
+    Cancelled
+    """
+    sums, common = through(commons, train, held_out, reporter, device)
+    return Gathered(sums, common, _judged_by(see, held_out, reporter, device))
+
+
+def through(
+    commons: Commons, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
+) -> tuple[Sums, Tensor]:
+    """Sums of the commons over the images that were learned from, and the held-out images' features (M, F).
+
+    Raises
+    ------
+    Cancelled
+    """
+    sums = _summed(commons, train, reporter, device)
+    common = reporter.journal.once(
+        "held out", lambda: torch.cat([one for _, one in _common(commons, held_out, reporter, device, (0.25, 0.3))])
+    )
+    return sums, common
+
+
+def teach(
+    commons: Commons,
+    recogniser: Recogniser,
+    earlier: Sequence[PackedSums],
+    see: See,
+    task: str,
+    train: Examples,
+    held_out: Examples,
+    reporter: Reporter,
+    device: torch.device,
+    gathered: Gathered | None = None,
+    *,
+    chained: bool = False,
+) -> Taught:
+    """Teach the recogniser the task that `see` sees last.
+
+    Parameters
+    ----------
+    earlier
+        The sums of the tasks the recogniser knows; none of what is given is changed.
+    gathered
+        What `gather` gave for the same images, if it was called already.
+    chained
+        Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never change.
+
+    Raises
+    ------
+    Cancelled
+    """
+    classes = len(train.classes)
+    commons = commons.fitted(train.images, reporter).eval()
+    gathered = gathered or gather(commons, see, train, held_out, reporter, device)
+    sums, common = gathered.sums, gathered.common
+    features, head = gathered.judged.features, gathered.judged.head
+    tasks = len(recogniser.readings) + 1
+    prefixes = _Prefixes.empty(tasks if chained else 0, classes)
+    if chained:
+        prefixes = _read(prefixes, see, train, reporter, device)
+    temperature = fitted_temperature(head, held_out.labels)
+    reading = Reading(task, classes, Density.from_sums(sums, common), temperature, over="commons")
+    recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
+    recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
+    reporter.report("recognising", 0.85)
+    seen_by = (recogniser.class_scores(common), recogniser.distances(features, common), recogniser.detections(features))
+    recogniser = recogniser.calibrated(*seen_by).graded(*seen_by[:2])
+    right = recogniser.log_probabilities(*seen_by).argmax(1) == tasks - 1
+    hit = head.argmax(1) == held_out.labels
+    # What was held out has served its purpose, and exact sums only gain by it.
+    packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
+    recogniser = _solved(recogniser, (*earlier, packed))
+    reporter.report("recognising", 1.0)
+    shares = [float(share.double().mean()) for share in (hit, right, right & hit)]
+    return Taught(commons, recogniser, packed, hit, *shares)
+
+
+@dataclass(frozen=True)
+class _Prefixes:
+    """Sums over the prefix features of each task so far."""
+
+    sums: tuple[Sums, ...] | None
+    tasks: int
+    classes: int
+
+    @classmethod
+    def empty(cls, tasks: int, classes: int) -> _Prefixes:
+        return cls(None, tasks, classes)
+
+    def plus(self, features: Sequence[Tensor], labels: Tensor) -> _Prefixes:
+        chosen = features[: self.tasks]
+        before = self.sums or tuple(Sums.empty(one.shape[1], self.classes) for one in chosen)
+        return replace(self, sums=tuple(old.plus(one, labels) for old, one in zip(before, chosen, strict=True)))
+
+    def tensors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [one.tensors() for one in self.sums or ()]
+
+    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> _Prefixes:
+        return replace(self, sums=tuple(Sums(*one) for one in tensors) or None)
+
+    def packed(self, sums: Sums) -> PackedSums:
+        return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
+
+
+def _read(prefixes: _Prefixes, see: See, train: Examples, reporter: Reporter, device: torch.device) -> _Prefixes:
+    """With sums over the images that were learned from."""
+    stretch = reporter.journal.stretch("prefixes")
+    if stretch.outcome is None:
+        done, found = stretch.standing or (0, [])
+        prefixes = prefixes.of(found)
+        for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6), done):
+            prefixes, done = prefixes.plus(seen.features, train.labels[chosen]), done + 1
+            stretch.pause(partial(_state, done, prefixes.tensors()))
+        stretch.finish(prefixes.tensors())
+    return prefixes.of(stretch.outcome)
+
+
+def _summed(commons: Commons, train: Examples, reporter: Reporter, device: torch.device) -> Sums:
+    """Sums of the commons over the images that were learned from."""
+    stretch = reporter.journal.stretch("commons")
+    if stretch.outcome is None:
+        done, sums = 0, Sums.empty(commons.features, len(train.classes))
+        if stretch.standing is not None:
+            done, sums = stretch.standing[0], Sums(*stretch.standing[1])
+        for chosen, common in _common(commons, train, reporter, device, (0.0, 0.25), done):
+            sums, done = sums.plus(common, train.labels[chosen]), done + 1
+            stretch.pause(partial(_state, done, sums.tensors()))
+        stretch.finish(sums.tensors())
+    return Sums(*stretch.outcome)
+
+
+def _state(done: int, tensors: Tree) -> Tree:
+    """How many batches are done, and what they gave."""
+    return done, tensors
+
+
+def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> Judged:
+    """Every task's features of the held-out images, and the new task's logits."""
+
+    def look() -> tuple[list[Tensor], Tensor]:
+        judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
+        features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
+        return features, torch.cat([seen.heads[-1] for seen in judged])
+
+    return Judged(*reporter.journal.once("judged", look))
+
+
+def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
+    """Weights, scatter and detectors anew, from the sums of all tasks in order."""
+    readings = list(recogniser.readings)
+    # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
+    for number in range(len(readings) - 1):
+        pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
+        if len(pieces) == len(readings) - number and len(sums) == len(readings):
+            readings[number] = replace(readings[number], detector=solve(pieces))
+    system = System.of(sums)
+    weights, scatter = system.weights().float(), Scatter.of(sums, system)
+    return replace(recogniser, weights=weights, scatter=scatter, readings=tuple(readings))
+
+
+@torch.no_grad()
+def _common(
+    commons: Commons,
+    examples: Examples,
+    reporter: Reporter,
+    device: torch.device,
+    share: tuple[float, float],
+    done: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of indices after the first `done`, with features of the commons (B, F)."""
+    commons = commons.to(device)
+    for chosen in _left(examples, done, reporter, share):
+        yield chosen, commons(pixels(examples.images[chosen].to(device))).cpu()
+
+
+@torch.no_grad()
+def _seen(
+    see: See, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float], done: int = 0
+) -> Iterator[tuple[Tensor, Seen]]:
+    """Batches of indices after the first `done`, and what one pass sees."""
+    for chosen in _left(examples, done, reporter, share):
+        yield chosen, see(pixels(examples.images[chosen].to(device)))
+
+
+def _left(examples: Examples, done: int, reporter: Reporter, share: tuple[float, float]) -> Iterator[Tensor]:
+    """Batches of indices after the first `done`, each told of when it is worked on."""
+    for number, chosen in enumerate(batches(len(examples), EVALUATION_BATCH)):
+        if number >= done:
+            yield chosen
+            within = min(1.0, (number + 1) * EVALUATION_BATCH / len(examples))
+            reporter.report("recognising", share[0] + (share[1] - share[0]) * within)

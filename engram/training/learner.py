@@ -1,0 +1,117 @@
+"""One task on blocks: examples in, an engram out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from engram.checkpointing.progress import Reporter
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples, split
+from engram.nn.capacity import candidate_units
+from engram.nn.network import Engram, Network
+from engram.training.importance import Scores, score_units
+from engram.training.optimisers import OptimiserFactory
+from engram.training.pruning import smallest
+from engram.training.report import LearningReport
+from engram.training.trainer import Run, Trainer
+
+
+@dataclass
+class Learner:
+    """Learns one task on a fixed stack.
+
+    Parameters
+    ----------
+    network
+        What the model is today; nothing of it is changed.
+    budget
+        Units per layer for all tasks together.
+    seed
+        Of the first weights, the order of images, and every random choice.
+    """
+
+    network: Network
+    budget: Mapping[str, int]
+    seed: int
+    options: LearnOptions
+    reporter: Reporter
+    device: torch.device
+    optimiser: OptimiserFactory | None = None
+
+    def learn(self, task: str, examples: Examples) -> tuple[Engram, LearningReport, Examples, Examples]:
+        """Train to a plateau, prune, recover, freeze.
+
+        Returns
+        -------
+        The frozen engram, the report so far, the images it was learned from and the images it was judged by.
+
+        Raises
+        ------
+        ExamplesError, CapacityExhausted, Cancelled
+        """
+        train, held_out = split(examples, self.options.held_out, self.seed)
+        report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
+        generator = torch.Generator().manual_seed(self.seed)
+        trainer = Trainer(
+            self.network, train, held_out, self.options, self.reporter, self.device, generator, self.optimiser
+        )
+        with report.timed("training"):
+            engram = self._train(task, trainer, report)
+        if self.options.prune:
+            engram = self._prune(engram, trainer, report)
+        self.reporter.report("freezing", 1.0, units=sum(engram.units.values()))
+        # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
+        engram = copy.deepcopy(engram).freeze()
+        report.units = dict(engram.units)
+        report.accuracy["network"] = trainer.accuracy(engram, held_out)
+        return engram, report, train, held_out
+
+    def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
+        units = candidate_units(self.network.layout, self.budget, self.network.stack)
+        report.candidate = dict(units)
+        self.reporter.report("training", 0.0, units=sum(units.values()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            engram = Engram(self.network.layout, task, trainer.train.classes, self.network.owned, units)
+        engram.to(self.device)
+        best = trainer.fit(
+            engram,
+            Run("training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience),
+        )
+        report.accuracy["trained"] = best.accuracy
+        return engram
+
+    def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
+        """Search for the smallest set that holds, recover, search again from there."""
+        judged = trainer.judged
+        least = trainer.accuracy(engram, judged) - self.options.tolerance
+        rounds, epochs = self.options.rounds, self.options.recovery_epochs
+        for number in range(rounds):
+            self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
+            with report.timed("pruning"):
+                narrow = self._search(engram, trainer, judged, least)
+            if narrow is None:
+                break
+            share = (number / rounds, (number + 1) / rounds)
+            with report.timed("recovering"):
+                run = Run("recovering", share, epochs, self.options.learning_rate / 4, epochs)
+                trainer.fit(narrow, run)
+            if trainer.accuracy(narrow, judged) < least:
+                break
+            engram = narrow
+        return engram
+
+    def _search(self, engram: Engram, trainer: Trainer, judged: Examples, least: float) -> Engram | None:
+        scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
+        found = smallest(
+            engram, scores, self.options.floor, least, lambda candidate: trainer.accuracy(candidate, judged)
+        )
+        return None if found is None else found.engram
+
+    def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
+        kind, drawn = self.options.score, trainer.generator
+        return score_units(kind, self.network, engram, trainer.train, drawn, self.reporter, self.device)

@@ -1,0 +1,82 @@
+"""Optimiser factories; per-unit step scaling (Elastic)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from engram.config.options import LearnOptions
+from engram.nn.blocks import ConvBlock, DenseBlock
+from engram.nn.elastic import HEAD, Blocked, Rates, follow, spread, weight_of
+from engram.nn.network import Engram
+
+OptimiserFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
+"""Makes the optimiser of one run from the new engram's parameters, which are all it is ever handed."""
+
+
+def optimiser_of(options: LearnOptions, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+    """The optimiser that the options name."""
+    match options.optimiser:
+        case "sgd":
+            return SGD(parameters, options.learning_rate, options.momentum, weight_decay=options.weight_decay)
+        case "adam":
+            return Adam(parameters, options.learning_rate, weight_decay=options.weight_decay)
+        case "adamw":
+            return AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
+
+
+class Elastic:
+    """Makes optimisers whose steps move each unit of one engram by its elasticity: w = old + rate x (new - old).
+
+    That covers incoming weights, biases and the parameters of normalisation. Heads move freely.
+
+    Parameters
+    ----------
+    make
+        Makes the optimiser itself.
+    rates
+        Of every unit.
+    blocked
+        Weights that are set back to zero after every step.
+    """
+
+    def __init__(self, make: OptimiserFactory, engram: Engram, rates: Rates, blocked: Blocked | None = None) -> None:
+        self._make = make
+        self._slow: list[tuple[nn.Parameter, Tensor]] = []
+        self._zero: list[tuple[Tensor, Tensor]] = []
+        for node in engram.layout.nodes:
+            block, rate = engram.block(node), rates[node.layer]
+            if not isinstance(block, DenseBlock | ConvBlock):
+                continue
+            weight = weight_of(block)
+            if bool((rate < 1).any()):
+                for parameter in block.parameters():
+                    shape = (-1, *[1] * (parameter.ndim - 1))
+                    self._slow.append((parameter, rate.to(parameter.device).reshape(shape)))  # (own units, 1, ...)
+            if blocked is not None and bool(blocked[node.name].any()):
+                self._zero.append((weight, spread(blocked[node.name], weight)))
+        if blocked is not None and HEAD in blocked:
+            self._zero.append((engram.head.weight, blocked[HEAD].to(engram.head.weight.device)))
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        optimiser = self._make(parameters)
+        before: list[Tensor] = []
+
+        def remember(*_: object) -> None:
+            before[:] = [parameter.detach().clone() for parameter, _ in self._slow]
+
+        @torch.no_grad()
+        def restrain(*_: object) -> None:
+            for (parameter, rate), old in zip(self._slow, before, strict=True):
+                follow(old, parameter, rate)
+                parameter.copy_(old)
+            for weight, blocked in self._zero:
+                weight.masked_fill_(blocked, 0.0)
+
+        if self._slow or self._zero:
+            optimiser.register_step_pre_hook(remember)
+            optimiser.register_step_post_hook(restrain)
+        return optimiser

@@ -1,0 +1,79 @@
+"""The smallest set of units that holds the task's accuracy, found by bisection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.nn.network import Engram
+from engram.training.importance import Scores
+
+STEP = 8
+"""Wide layers keep a multiple of so many units: such shapes run faster, and a finer choice buys nothing."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A narrower engram, and the held-out accuracy it was accepted with."""
+
+    engram: Engram
+    accuracy: float
+
+
+def choose(scores: Scores, fraction: float, floor: float) -> dict[str, Tensor]:
+    """Indices of the kept units per layer, sorted, when about `fraction` of all units are to stay.
+
+    Units compete over the whole network by their normalised score, but every layer keeps its own best `floor` share
+    (at least one unit): gradient scores would otherwise empty the last layers first.
+    """
+    order = torch.cat(list(scores.values())).sort(descending=True).values  # (all units,)
+    count = max(1, min(len(order), round(fraction * len(order))))
+    threshold = float(order[count - 1])
+    keep = {}
+    for layer, score in scores.items():
+        width = len(score)
+        number = max(int((score >= threshold).sum()), math.ceil(floor * width), 1)
+        if width >= 2 * STEP:
+            number = min(width, math.ceil(number / STEP) * STEP)
+        best = torch.topk(score, number).indices
+        keep[layer] = best.sort().values
+    return keep
+
+
+def smallest(
+    engram: Engram,
+    scores: Scores,
+    floor: float,
+    least_accuracy: float,
+    accuracy_of: Callable[[Engram], float],
+    steps: int = 7,
+) -> Found | None:
+    """Bisect on the share of units kept, for the narrowest engram whose accuracy is at least `least_accuracy`.
+
+    Parameters
+    ----------
+    accuracy_of
+        Judges a candidate, in eval mode on held-out examples; called at most `steps` times.
+
+    Returns
+    -------
+    None if no narrower engram holds.
+    """
+    low, high, found = 0.0, 1.0, None
+    for _ in range(steps):
+        middle = (low + high) / 2
+        keep = choose(scores, middle, floor)
+        if all(len(kept) == engram.units[layer] for layer, kept in keep.items()):
+            high = middle  # rounding up kept everything; only a smaller share can say anything
+            continue
+        narrow = engram.narrowed(keep)
+        accuracy = accuracy_of(narrow)
+        if accuracy >= least_accuracy:
+            found, high = Found(narrow, accuracy), middle
+        else:
+            low = middle
+    return found

@@ -1,0 +1,62 @@
+"""What learning one task did and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+from engram.checkpointing.journal import Journal
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples
+
+
+@dataclass
+class LearningReport:
+    """What learning one task did and cost; everything in it can be written as JSON."""
+
+    task: str
+    classes: dict[str, int]
+    """Images of each class that were learned from."""
+    held_out: int
+    options: dict[str, object]
+    candidate: dict[str, int] = field(default_factory=dict)
+    """Units tried in each layer."""
+    units: dict[str, int] = field(default_factory=dict)
+    """Units kept in each layer."""
+    accuracy: dict[str, float] = field(default_factory=dict)
+    """Held-out accuracy with the task given: `trained`, before pruning, and `kept`, of all that remains; with `eidetic`
+    also `network`, what remains before the head reads the commons."""
+    recognised: float = 1.0
+    """Share of the held-out images that the recogniser gives to this task, among all tasks so far."""
+    answered: float = 0.0
+    """Held-out accuracy with no task given."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each phase, over all runs that this one goes on from."""
+    resumed: int = 0
+    """How many runs broke off whose work was taken over from their checkpoints."""
+    details: dict[str, object] = field(default_factory=dict)
+    """What only this method has to tell."""
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    """What seconds are counted by; no part of the report."""
+
+    @classmethod
+    def begun(cls, task: str, train: Examples, held_out: Examples, options: LearnOptions, journal: Journal) -> Self:
+        """The report of a task that is about to be learned from `train`, and judged by `held_out`."""
+        counts = dict(zip(train.classes, train.counts(), strict=True))
+        told = options.model_dump(mode="json")
+        return cls(task, counts, len(held_out), told, resumed=journal.resumed, clock=journal.clock)
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "clock"}
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Count the time of what is done within to a phase."""
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + self.clock() - started, 3)

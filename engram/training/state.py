@@ -1,0 +1,79 @@
+"""Where a run of training stands between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from engram.checkpointing.pytree import Tree
+from engram.data.examples import batches
+
+
+@dataclass
+class Course:
+    """A module in training, and all that its next step depends on.
+
+    Parameters
+    ----------
+    generator
+        What the order of the images, and all else that is random in a step, is drawn from.
+    """
+
+    module: nn.Module
+    optimiser: Optimizer
+    generator: torch.Generator
+    epoch: int = 0
+    """Epochs that are done."""
+    step: int = 0
+    """Steps that are done."""
+    loss: float = 0.0
+    """The running mean of the steps' losses."""
+    _within: int = 0
+    """Steps of this epoch that are done."""
+    _begun: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
+    """The generator at the beginning of this epoch, from which the order of its images is drawn."""
+
+    def batches(self, count: int, size: int) -> Iterator[Tensor]:
+        """Those of this epoch that are not done yet, as `batches` gives them."""
+        if not self._within:
+            self._begun = self.generator.get_state()
+            yield from batches(count, size, self.generator)
+            return
+        now = self.generator.get_state()
+        self.generator.set_state(self._begun)
+        order = list(batches(count, size, self.generator))
+        self.generator.set_state(now)
+        yield from order[self._within :]
+
+    def stepped(self, loss: float) -> None:
+        """A step is done."""
+        self.loss = loss if self.step == 0 else 0.9 * self.loss + 0.1 * loss
+        self.step += 1
+        self._within += 1
+
+    def turn(self) -> None:
+        """The epoch is done."""
+        self.epoch += 1
+        self._within = 0
+
+    def state(self) -> dict[str, Tree]:
+        """What `restore` takes."""
+        return {
+            "counters": (self.epoch, self.step, self._within, self.loss),
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "begun": self._begun,
+        }
+
+    def restore(self, state: dict[str, Tree]) -> None:
+        """Go on from where another course of the same run stood."""
+        self.epoch, self.step, self._within, self.loss = state["counters"]
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self._begun = state["begun"]

@@ -1,0 +1,225 @@
+"""The training loop: one new engram on a fixed prefix, to a plateau."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import astuple, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from engram.checkpointing.journal import Stretch
+from engram.checkpointing.progress import Reporter
+from engram.checkpointing.pytree import Tree
+from engram.config.options import LearnOptions, Schedule
+from engram.data.augmentation import augmented
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.elastic import NORM_MOMENTUM
+from engram.nn.network import Engram, Network, pixels
+from engram.training.optimisers import OptimiserFactory, optimiser_of
+from engram.training.state import Course
+
+STEPS_PER_EPOCH = 20
+"""Small tasks take smaller batches until an epoch has about so many steps."""
+
+
+LEAST_JUDGED = 256
+"""Images that pruning is judged by at least, where a task has so many."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Loss (mean cross-entropy) and accuracy (fraction) on some examples."""
+
+    loss: float
+    accuracy: float
+
+
+def norms(engram: Engram) -> list[nn.BatchNorm2d]:
+    """The engram's normalisations."""
+    return [module for module in engram.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def measure(
+    network: Network,
+    engram: Engram,
+    examples: Examples,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+) -> Measured:
+    """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
+
+    Raises
+    ------
+    Cancelled
+        Only with a `reporter`.
+    """
+    was_training = engram.training
+    engram.eval()
+    loss = correct = 0.0
+    try:
+        for chosen in batches(len(examples), EVALUATION_BATCH):
+            if reporter is not None:
+                reporter.check()
+            images = pixels(examples.images[chosen].to(device))
+            labels = examples.labels[chosen].to(device)
+            logits = engram.logits(engram(images, network.prefix(images)))  # (B, classes)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            correct += float((logits.argmax(1) == labels).sum())
+    finally:
+        engram.train(was_training)
+    return Measured(loss / len(examples), correct / len(examples))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of training: how long, how fast, and what to report it as."""
+
+    phase: str
+    share: tuple[float, float]
+    """Which part of the phase this run is, from and to."""
+    epochs: int
+    peak: float
+    """The highest learning rate."""
+    patience: int
+
+    def rate(self, step: int, per_epoch: int, schedule: Schedule) -> float:
+        """The learning rate of a step: after a short warm-up annealed by a cosine, or always the highest."""
+        if schedule == "constant":
+            return self.peak
+        total = self.epochs * per_epoch
+        warm = max(1, min(per_epoch, total // 10))
+        return self.peak * min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / total)) + 1e-3)
+
+    def within(self, fraction: float) -> float:
+        """How much of the phase is done when so much of the run is."""
+        return self.share[0] + (self.share[1] - self.share[0]) * fraction
+
+
+@dataclass
+class Judged(Course):
+    """A course that returns to its best epoch."""
+
+    best: Measured = field(default_factory=lambda: Measured(math.inf, 0.0))
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    waited: int = 0
+    """Epochs since the best one."""
+
+    def judged(self, now: Measured) -> None:
+        """What was measured at the beginning, or after an epoch."""
+        if not self.best_state or now.loss < self.best.loss:
+            self.best, self.best_state, self.waited = now, copy.deepcopy(self.module.state_dict()), 0
+        else:
+            self.waited += 1
+
+    def state(self) -> dict[str, Tree]:
+        best = (astuple(self.best), self.best_state, self.waited)
+        return {**super().state(), "best": best}
+
+    def restore(self, state: dict[str, Tree]) -> None:
+        super().restore(state)
+        measured, self.best_state, self.waited = state["best"]
+        self.best = Measured(*measured)
+
+
+@dataclass
+class Trainer:
+    """Trains one engram on top of a network that cannot change.
+
+    Earlier owners run in eval mode without autograd, and the optimiser is handed the new engram's parameters alone:
+    neither momentum, nor weight decay, nor normalisation statistics can reach an owned unit.
+    """
+
+    network: Network
+    train: Examples
+    held_out: Examples
+    options: LearnOptions
+    reporter: Reporter
+    device: torch.device
+    generator: torch.Generator
+    optimiser: OptimiserFactory | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step: as the options say, or fewer for small tasks, which would otherwise see too few steps."""
+        return min(self.options.batch_size, max(8, len(self.train) // STEPS_PER_EPOCH))
+
+    @property
+    def judged(self) -> Examples:
+        """What pruning is judged by: the held-out images, and for small tasks some that were learned from.
+
+        A handful of held-out images would call almost any remnant as good as the whole.
+        """
+        missing = LEAST_JUDGED - len(self.held_out)
+        if missing <= 0:
+            return self.held_out
+        some = self.train.subset(torch.linspace(0, len(self.train) - 1, min(missing, len(self.train))).long())
+        images = torch.cat([self.held_out.images, some.images])
+        return Examples(images, torch.cat([self.held_out.labels, some.labels]), self.train.classes)
+
+    def fit(self, engram: Engram, run: Run) -> Measured:
+        """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
+        stretch = self.reporter.journal.stretch(run.phase)
+        if stretch.outcome is None:
+            best, state = self._trained(engram, run, stretch)
+            stretch.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
+        engram.load_state_dict(stretch.outcome["engram"])
+        self.generator.set_state(stretch.outcome["generator"])
+        engram.eval()
+        return Measured(*stretch.outcome["best"])
+
+    def _trained(self, engram: Engram, run: Run, stretch: Stretch) -> tuple[Measured, dict[str, Tensor]]:
+        """What was measured in the best epoch, and the engram's state then."""
+        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+        course = Judged(engram, make(list(engram.parameters())), self.generator)
+        if stretch.standing is None:
+            course.judged(self._judge(engram, self.held_out))
+        else:
+            course.restore(stretch.standing)
+        while course.epoch < run.epochs and course.waited < run.patience:
+            self._epoch(engram, course, run, stretch)
+            course.judged(self._judge(engram, self.held_out))
+            course.turn()
+            stretch.pause(course.state)
+        return course.best, course.best_state
+
+    def _epoch(self, engram: Engram, course: Judged, run: Run, stretch: Stretch) -> None:
+        """What is left of an epoch."""
+        size, units = self.batch_size, sum(engram.units.values())
+        per_epoch = math.ceil(len(self.train) / size)
+        engram.train()
+        for chosen in course.batches(len(self.train), size):
+            for group in course.optimiser.param_groups:
+                group["lr"] = run.rate(course.step, per_epoch, self.options.schedule)
+            course.stepped(self._step(engram, course.optimiser, chosen, course.step))
+            stretch.pause(course.state)
+            within = run.within(course.step / (per_epoch * run.epochs))
+            self.reporter.report(
+                run.phase, within, epoch=course.epoch + 1, loss=course.loss, accuracy=course.best.accuracy, units=units
+            )
+
+    def accuracy(self, engram: Engram, examples: Examples) -> float:
+        """The share of examples that an engram, once it is moved to the trainer's device, answers right."""
+        engram.to(self.device)
+        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
+
+    def _judge(self, engram: Engram, examples: Examples) -> Measured:
+        return measure(self.network, engram, examples, self.device, self.reporter)
+
+    def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
+        for norm in norms(engram):
+            norm.momentum = max(NORM_MOMENTUM, 1 / (step + 1))
+        images = augmented(pixels(self.train.images[chosen].to(self.device)), self.options.augment, self.generator)
+        labels = self.train.labels[chosen].to(self.device)
+        with torch.no_grad():
+            joined = self.network.prefix(images)
+        logits = engram.logits(engram(images, joined))  # (B, classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimiser.step()
+        return float(loss.detach())
