@@ -10,8 +10,8 @@ from anyio import CapacityLimiter, to_thread
 
 from service.background import Background
 from service.metrics import Metrics
-from vault import backlog
 from vault.errors import VaultError
+from vault.jobs import backlog
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")

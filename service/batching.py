@@ -20,7 +20,7 @@ from engram.recognition.predictions import Answer, Observation
 from service.errors import Overloaded, status_of
 from service.metrics import Metrics
 from service.room import full
-from vault import traces
+from telemetry import traces
 
 log = logging.getLogger("engram.service")
 

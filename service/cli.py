@@ -58,9 +58,8 @@ def _tune() -> None:
 
 def _observe() -> None:
     """Write the log to standard error, and send spans where the environment says, as the worker does."""
-    from vault import logs, traces
-    from vault.setting_names import warn_of_strangers
-    from vault.settings import LogSettings
+    from telemetry import logs, traces
+    from vault.settings import LogSettings, warn_of_strangers
 
     settings = LogSettings()
     logs.configure(settings.log_level, settings.log_format)
@@ -125,7 +124,7 @@ def _end(status: int) -> NoReturn:
 
     Python would wait for these, and spend seconds on taking torch apart, which whoever restarts it would wait for.
     """
-    from vault import traces
+    from telemetry import traces
 
     traces.shutdown()
     sys.stdout.flush()
@@ -194,7 +193,7 @@ app.add_typer(vault_app, name="vault")
 
 def main() -> None:
     """Entry point of the console script."""
-    from vault.environment import told
+    from vault.settings import told
 
     with told():
         app()

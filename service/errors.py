@@ -13,8 +13,8 @@ import engram.errors as learner
 import vault.errors as store
 from service.documentation import MEDIA_TYPE
 from service.findings import findings, sentence
-from vault import logs
-from vault.redaction import redact
+from telemetry import logs
+from telemetry.redaction import redact
 
 HEADER = "X-Request-ID"
 

@@ -15,10 +15,10 @@ from engram.config.definition import Definition
 from engram.errors import EngramError, UnsupportedFormat
 from engram.memory import restore
 from vault import errors
-from vault.examiner import Role
-from vault.log import Commit
+from vault.commit_log import Commit
+from vault.maintenance.validator import Role
 from vault.models import Model
-from vault.objects import Objects
+from vault.storage.object_store import Objects
 
 
 class LearnersExaminer:
@@ -32,12 +32,12 @@ class LearnersExaminer:
         self._objects = objects
 
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:
-        """Raise what `vault.examiner` says when no model can be made of it."""
+        """Raise what `vault.maintenance.validator` says when no model can be made of it."""
         with _named(path):
             Definition.model_validate(definition)
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
-        """Raise what `vault.examiner` says when the file is none that the learner wrote."""
+        """Raise what `vault.maintenance.validator` says when the file is none that the learner wrote."""
         with _named(path):
             if role == "certificate":
                 Certificate.from_dict(json.loads(data))

@@ -28,8 +28,8 @@ from service.errors import (
 )
 from service.findings import findings, sentence
 from service.headers import COMMON
-from vault import logs
-from vault.redaction import redact
+from telemetry import logs
+from telemetry.redaction import redact
 
 log = logging.getLogger("engram.service")
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from engram.config.definition import Definition
 from engram.memory import Memory, dump
 from service.errors import CertificateMissing, EmptyVersion
+from vault.commit_log import Commit
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
-from vault.idempotency import Claim
-from vault.log import Commit
+from vault.jobs.idempotency import Claim
 from vault.vault import Vault
 
 _TRIES = 20

@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from service import errors
 from service.errors import IdempotencyInProgress, IdempotencyKeyReused, InvalidIdempotencyKey
+from vault.coordination.leases import Lease
 from vault.errors import Conflict, RedisUnavailable
-from vault.idempotency import Answer, Claim, IdempotencyRecords
-from vault.leases import Lease
+from vault.jobs.idempotency import Answer, Claim, IdempotencyRecords
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
@@ -83,8 +83,8 @@ async def body_fingerprint(request: Request) -> str:
 class Idempotency:
     """Does each request once, as far as its caller gives it a key.
 
-    The truth is in the store (`vault.idempotency`): whatever happens to Redis or to this process, two requests under
-    one key work under one id, and the first answer kept is the answer of both. Redis only keeps the second from
+    The truth is in the store (`vault.jobs.idempotency`): whatever happens to Redis or to this process, two requests
+    under one key work under one id, and the first answer kept is the answer of both. Redis only keeps the second from
     working in vain while the first is at it.
     """
 

@@ -27,7 +27,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.metrics import Metrics
-from vault import traces
+from telemetry import traces
 
 Source = bytes | ServiceError
 """An image's bytes, or why there are none."""

@@ -17,7 +17,7 @@ from service.live import LiveModels, Loaded
 from service.metrics import Metrics
 from service.novelty import Novelty
 from service.settings import ServiceSettings
-from vault import traces
+from telemetry import traces
 
 
 class Inference:

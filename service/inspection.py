@@ -14,8 +14,8 @@ from service.background import Background
 from service.errors import told
 from service.live import Loaded
 from service.problems import Problem
+from vault.commit_log import record_path
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable, VaultError
-from vault.log import record_path
 from vault.models import Model
 from vault.vault import Vault
 

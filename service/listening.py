@@ -9,7 +9,7 @@ from service.settings import ServiceSettings
 from service.stopping import while_heeding
 from vault.errors import StoreUnavailable
 from vault.keys import Keys
-from vault.objects import Objects
+from vault.storage.object_store import Objects
 
 
 class Unguarded(Exception):

@@ -21,8 +21,8 @@ from service.errors import ModelUnavailable, traceback_of
 from service.metrics import Metrics
 from service.problems import Problem
 from service.settings import ServiceSettings
+from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
-from vault.log import Commit
 from vault.models import Model
 from vault.vault import Vault
 

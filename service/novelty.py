@@ -18,9 +18,9 @@ from engram.recognition.predictions import Answer
 from service.errors import traceback_of
 from service.live import LiveModels, Loaded
 from service.metrics import Metrics
+from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
 from vault.errors import UnknownModel
-from vault.moment import now
-from vault.novelty import TTL_SECONDS, NoveltyBoard
+from vault.timestamps import now
 
 log = logging.getLogger("engram.service")
 

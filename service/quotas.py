@@ -25,8 +25,8 @@ from starlette.requests import Request
 from service.errors import Overloaded, QuotaExceeded, RateLimited
 from service.uses import Use
 from service.wording import counted
-from vault.connection import PREFIX
-from vault.jobs import Jobs
+from vault.coordination.connection import PREFIX
+from vault.jobs.jobs import Jobs
 from vault.keys import Key, Limits
 
 log = logging.getLogger("engram.service")

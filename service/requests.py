@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import HEADER
 from service.metrics import Metrics
-from vault import logs
+from telemetry import logs
 
 log = logging.getLogger("engram.service.requests")
 

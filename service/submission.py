@@ -27,9 +27,9 @@ from service.errors import DataNotFound, DataUriNotAllowed, InvalidRequest, inva
 from service.live import LiveModels
 from service.schemas import check_task_name
 from service.wake import Waker
-from vault import logs, traces
+from telemetry import logs, traces
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
-from vault.job import Job
+from vault.jobs.job import Job
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")

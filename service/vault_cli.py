@@ -15,9 +15,9 @@ import typer
 from service.wording import counted
 
 if TYPE_CHECKING:
-    from vault.findings import Findings
-    from vault.objects import Objects
-    from vault.transfer import Transfer
+    from vault.maintenance.export import Transfer
+    from vault.maintenance.findings import Findings
+    from vault.storage.object_store import Objects
 
 vault_app = typer.Typer(help="Check what is stored, and move models from one store to another.", no_args_is_help=True)
 
@@ -34,8 +34,8 @@ def opened(data: Path | None, store: str | None, *, make: bool = False) -> Itera
     not there, unless it is to be made, with 2.
     """
     from vault.errors import VaultError
-    from vault.objects import Objects
     from vault.settings import VaultSettings
+    from vault.storage.object_store import Objects
 
     if data is not None and store is not None:
         raise typer.BadParameter("Either --data or --store, not both.")
@@ -85,7 +85,7 @@ def check(
         from engram.runtime import configure
         from service.examiner import LearnersExaminer
         from service.settings import ServiceSettings
-        from vault.check import check as look
+        from vault.maintenance.check import check as look
 
         configure(ServiceSettings().torch_threads)
         found = look(objects, LearnersExaminer(objects), model, deep=deep)
@@ -109,7 +109,7 @@ def export(
     if file.exists() and not force:
         raise typer.BadParameter(f"{file} is there already; --force replaces it.")
     with opened(data, store) as objects:
-        from vault.transfer import export_model
+        from vault.maintenance.export import export_model
 
         done = export_model(objects, model, file)
     _tell("Wrote", done, as_json)
@@ -128,7 +128,7 @@ def import_(
         raise typer.BadParameter(f"There is no file {file}.")
     with opened(data, store, make=True) as objects:
         from service.examiner import LearnersExaminer
-        from vault.transfer import import_model
+        from vault.maintenance.export import import_model
 
         done = import_model(objects, file, LearnersExaminer(objects), name)
     _tell("Made", done, as_json)
@@ -143,8 +143,8 @@ def sweep(
 ) -> None:
     """Remove what nobody needs any more, as the workers do once a day: see ENGRAM_JOB_KEEP_DAYS and the like."""
     with opened(data, store) as objects:
+        from vault.maintenance.sweep import Ages, Sweep
         from vault.settings import VaultSettings
-        from vault.sweep import Ages, Sweep
 
         swept = Sweep(objects, Ages.of(VaultSettings()), dry_run).run()
     if as_json:

@@ -12,7 +12,7 @@ from engram.config.definition import Definition
 from engram.data.examples import Examples
 from service import history
 from tests.digits import QUICK, SMALL_MODEL, archive, pixels
-from vault.job import Job
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import learning
 from worker.settings import WorkerSettings

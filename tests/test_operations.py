@@ -14,8 +14,8 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
+from telemetry.logs import FIELDS
 from tests.promql import grouping, selectors
-from vault.logs import FIELDS
 from worker import metrics as worker
 
 ROOT = Path(__file__).parents[1]

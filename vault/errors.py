@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vault.metrics import count_failure
+from telemetry.metrics import count_failure
 
 
 class VaultError(Exception):

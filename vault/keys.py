@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey, Unreadable
-from vault.moment import now
-from vault.objects import Objects
+from vault.storage.object_store import Objects
+from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
-from vault.moment import now
-from vault.objects import Objects
-from vault.readers import each
+from vault.parallel import each
+from vault.storage.object_store import Objects
+from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 

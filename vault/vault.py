@@ -7,17 +7,17 @@ from typing import Self
 
 import redis
 
-from vault import connection
-from vault.events import Events
-from vault.jobs import Jobs
+from vault.commit_log import CommitLog
+from vault.coordination import connection
+from vault.coordination.events import Events
+from vault.coordination.leases import Leases
+from vault.coordination.novelty_board import NoveltyBoard
+from vault.jobs.jobs import Jobs
 from vault.keys import Keys
-from vault.leases import Leases
-from vault.log import CommitLog
+from vault.maintenance.sweep import Ages, Sweep, Swept
 from vault.models import Models
-from vault.novelty import NoveltyBoard
-from vault.objects import Objects
 from vault.settings import VaultSettings
-from vault.sweep import Ages, Sweep, Swept
+from vault.storage.object_store import Objects
 
 
 class Vault:
@@ -27,7 +27,7 @@ class Vault:
         self.settings = settings
         self.objects = objects
         self.redis = client
-        """For keys of one's own; they begin with `vault.connection.PREFIX`."""
+        """For keys of one's own; they begin with `vault.coordination.connection.PREFIX`."""
         self.models = Models(objects)
         self.log = CommitLog(objects, self.models)
         self.leases = Leases(client, settings.lease_seconds)

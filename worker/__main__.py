@@ -8,9 +8,8 @@ import sys
 import warnings
 from functools import partial
 
-from vault import logs, traces
-from vault.environment import told
-from vault.setting_names import warn_of_strangers
+from telemetry import logs, traces
+from vault.settings import told, warn_of_strangers
 from vault.vault import Vault
 from worker import limits, metrics
 from worker.app import bind, create_app, send_wake

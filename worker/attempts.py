@@ -9,9 +9,9 @@ from typing import Any
 
 from opentelemetry.trace import SpanKind
 
-from vault import logs, traces
+from telemetry import logs, traces
 from vault.errors import LeaseLost, StoreUnavailable
-from vault.job import Job
+from vault.jobs.job import Job
 from worker import metrics
 from worker.interruption import Interrupted
 from worker.publishing import Moved

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from engram.checkpointing.checkpoints import Checkpoint, Checkpoints
-from vault.checkpoints import JobCheckpoints
+from vault.commit_log import Commit
 from vault.errors import StoreUnavailable
-from vault.log import Commit
+from vault.jobs.checkpoints import JobCheckpoints
 from worker import metrics
 
 log = logging.getLogger("engram.worker")

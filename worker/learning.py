@@ -17,10 +17,10 @@ from engram.data.images import ImageLimits
 from engram.errors import Cancelled, EngramError, InputError
 from engram.memory import dump
 from engram.runtime import threads
-from vault.checkpoints import JobCheckpoints
+from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
-from vault.job import Job
-from vault.log import Commit
+from vault.jobs.checkpoints import JobCheckpoints
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import device, metrics, outcome, publishing, source
 from worker.checkpoints import StoredCheckpoints

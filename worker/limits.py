@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vault.job import Job
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker.interruption import End
 from worker.settings import WorkerSettings

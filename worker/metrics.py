@@ -10,8 +10,8 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
-from vault.job import Job
-from vault.metrics import Failures, build_info
+from telemetry.metrics import Failures, build_info
+from vault.jobs.job import Job
 
 log = logging.getLogger("engram.worker")
 

@@ -6,10 +6,10 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from vault.decisions import Decision, Ending
+from vault.commit_log import Commit
 from vault.errors import AlreadyExists, Conflict, JobOver, NotFound, StoreUnavailable, Unreadable
-from vault.job import Job
-from vault.log import Commit
+from vault.jobs.decisions import Decision, Ending
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import metrics
 from worker.interruption import End

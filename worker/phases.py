@@ -8,7 +8,7 @@ from typing import Self
 
 from opentelemetry.trace import Span
 
-from vault import logs, traces
+from telemetry import logs, traces
 from worker import metrics
 
 

@@ -12,10 +12,10 @@ from engram.checkpointing.tensors import content_hash
 from engram.config.definition import Definition
 from engram.memory import Memory, restore
 from engram.snapshot import Parts
-from vault.decisions import Decision
+from vault.commit_log import Commit
 from vault.errors import AlreadyExists, UnknownModel
-from vault.job import Job
-from vault.log import Commit
+from vault.jobs.decisions import Decision
+from vault.jobs.job import Job
 from vault.models import Model
 from vault.vault import Vault
 from worker import outcome

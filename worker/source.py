@@ -14,9 +14,9 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from engram.errors import ArchiveError, Cancelled
-from vault.job import Job
-from vault.objects import Objects
+from vault.jobs.job import Job
 from vault.settings import VaultSettings
+from vault.storage.object_store import Objects
 
 
 class DataUnavailable(ArchiveError):

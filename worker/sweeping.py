@@ -7,8 +7,8 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 from vault.errors import VaultError
-from vault.moment import now
-from vault.sweep import Swept
+from vault.maintenance.sweep import Swept
+from vault.timestamps import now
 from vault.vault import Vault
 
 log = logging.getLogger("engram.worker")

@@ -10,7 +10,7 @@ from engram.certificate import Certificate, certify, compare
 from engram.errors import RetentionViolated
 from engram.memory import Memory, restore
 from engram.snapshot import Parts
-from vault.log import Commit
+from vault.commit_log import Commit
 from vault.vault import Vault
 
 log = logging.getLogger("engram.worker")

@@ -12,10 +12,10 @@ from contextlib import suppress
 from functools import partial
 
 from engram.runtime import give_back_freed_memory
-from vault.checkpoints import reached
+from vault.coordination.leases import Lease
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
-from vault.job import Job
-from vault.leases import Lease
+from vault.jobs.checkpoints import reached
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import learning, metrics
 from worker.attempts import about, watched

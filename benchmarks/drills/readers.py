@@ -32,14 +32,14 @@ from engram.recognition.serialization import load_recogniser
 from engram.snapshot import MANIFEST, Parts
 from tests.digits import QUICK, SMALL_MODEL, archive, png
 from tests.learned import examples
-from vault.bundle import BundleReader, BundleWriter
-from vault.documents import seal
+from vault.commit_log import Commit, CommitLog
 from vault.errors import VaultError
-from vault.folder import Folder
 from vault.keys import Keys
-from vault.log import Commit, CommitLog
+from vault.maintenance.bundle import BundleReader, BundleWriter
 from vault.models import Models
-from vault.objects import Objects
+from vault.storage.documents import seal
+from vault.storage.local import Folder
+from vault.storage.object_store import Objects
 
 SHAPE = InputShape(channels=1, height=8, width=8, convert=True)
 ARCHIVE_LIMITS = ArchiveLimits(

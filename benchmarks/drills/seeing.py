@@ -57,7 +57,7 @@ async def _measure(way: str, requests: int) -> float:
 
     from service.metrics import Metrics
     from service.requests import Requests
-    from vault import logs, traces
+    from telemetry import logs, traces
 
     app = FastAPI(telemetry={"operation_spans": False, "metrics": False, "logs": False})
 

@@ -43,8 +43,8 @@ from tests.learned import MODEL, create, submit
 from tests.promises.faulty import FaultyS3
 from tests.promises.plant import PNG, PREDICT, Plant, kinds, planted
 from tests.service.running import Service, running, wait_until
-from vault.check import check
 from vault.errors import VaultError
+from vault.maintenance.check import check
 from vault.settings import VaultSettings
 
 FAULTS = ("error", "throttle", "cut", "lost", "hang", "flip")

@@ -16,7 +16,7 @@ from service.documentation import ref
 from service.doors import Door, needs
 from service.runtime import Parts
 from service.schemas import HeatmapAnswer
-from vault import logs
+from telemetry import logs
 
 router = APIRouter(tags=["explain"], route_class=Door)
 

@@ -16,9 +16,9 @@ from service.doors import Door, needs
 from service.runtime import Paging, Parts, Runtime
 from service.schemas import JobAnswer, JobPage
 from service.streams import EventStream
+from vault.coordination.events import LAST_ID
 from vault.errors import JobOver
-from vault.events import LAST_ID
-from vault.job import Job
+from vault.jobs.job import Job
 
 router = APIRouter(tags=["jobs"], route_class=Door)
 

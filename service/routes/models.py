@@ -19,9 +19,9 @@ from service.problems import Problem
 from service.runtime import Paging, Parts, Runtime
 from service.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
 from vault.errors import UnknownModel
-from vault.idempotency import Claim
+from vault.jobs.idempotency import Claim
 from vault.models import Model
-from vault.readers import each
+from vault.parallel import each
 from vault.vault import Vault
 
 router = APIRouter(tags=["models"], route_class=Door)

@@ -17,7 +17,7 @@ from service.doors import Door, needs
 from service.errors import InvalidRequest, describe
 from service.runtime import Parts
 from service.schemas import PredictAnswer
-from vault import logs
+from telemetry import logs
 
 router = APIRouter(tags=["predict"], route_class=Door)
 

@@ -22,10 +22,10 @@ from service.routes.jobs import answer
 from service.runtime import Paging, Parts, Runtime
 from service.schemas import TASK_NAME, Accepted, TaskAnswer, TaskPage, TaskRequest, TaskSummary
 from service.submission import allowed_uri, learn_options, task_name
+from vault.commit_log import Commit
 from vault.errors import UnknownModel
-from vault.idempotency import Claim
-from vault.job import Job
-from vault.log import Commit
+from vault.jobs.idempotency import Claim
+from vault.jobs.job import Job
 from vault.vault import Vault
 
 router = APIRouter(tags=["tasks"], route_class=Door)

@@ -16,8 +16,8 @@ from service.errors import InvalidRequest
 from service.idempotency import Key, body_fingerprint
 from service.runtime import Paging, Parts
 from service.schemas import VersionAnswer, VersionPage
-from vault.idempotency import Claim
-from vault.log import Commit
+from vault.commit_log import Commit
+from vault.jobs.idempotency import Claim
 
 router = APIRouter(tags=["versions"], route_class=Door)
 

@@ -22,10 +22,10 @@ from service.examiner import LearnersExaminer
 from tests.digits import SMALL_MODEL, archive, png
 from tests.promises.processes import eventually
 from tests.promises.supervised import Supervised
-from vault.check import check
+from vault.commit_log import Commit
 from vault.errors import VaultError
-from vault.log import Commit
-from vault.sweep import Ages
+from vault.maintenance.check import check
+from vault.maintenance.sweep import Ages
 from vault.vault import Vault
 from worker.publishing import load_memory
 

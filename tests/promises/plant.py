@@ -16,7 +16,7 @@ from service.settings import ServiceSettings
 from tests.digits import QUICK, archive, png
 from tests.learned import MODEL, worker_settings
 from tests.service.running import Service, running, wait_until
-from vault.check import check
+from vault.maintenance.check import check
 from vault.settings import VaultSettings
 from worker.workshop import Workshop
 

@@ -10,7 +10,7 @@ from tests.promises.crowd import Crowd, Learning, prepare
 from tests.promises.processes import eventually
 from tests.promises.stack import Stack
 from tests.promises.watching import MIB, look
-from vault.readers import THREADS
+from vault.parallel import THREADS
 
 KINDS = {"predict", "batch", "explain", "events", "not an image"}
 

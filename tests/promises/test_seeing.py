@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from telemetry.logs import FIELDS
 from tests.promises.collector import Span
 from tests.promises.seen import PARENT, SECRET, TRACE, Seen, lines, seen
 from tests.promql import selectors
 from tests.test_operations import BY_PROMETHEUS, expressions
-from vault.logs import FIELDS
 
 
 @pytest.fixture(scope="module")

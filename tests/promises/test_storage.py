@@ -17,8 +17,8 @@ from tests.learned import create, submit
 from tests.promises.faulty import FaultyS3
 from tests.promises.plant import Plant, planted
 from tests.service.running import wait_until
-from vault.objects import Objects
 from vault.settings import VaultSettings
+from vault.storage.object_store import Objects
 from worker.phases import Phases
 
 PATIENCE = 3.0

@@ -18,7 +18,7 @@ from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import MODEL, learn
 from tests.service.running import PATIENCE, Service, running, wait_until
-from vault.objects import Objects
+from vault.storage.object_store import Objects
 
 PREDICT = f"/v1/models/{MODEL}/predict"
 PNG = {"Content-Type": "image/png"}

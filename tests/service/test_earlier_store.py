@@ -20,8 +20,8 @@ from testing.learned_digests import machine
 from tests.digits import png
 from tests.learned import MODEL, worker_settings
 from tests.service.running import Service, running, wait_until
-from vault.check import check
-from vault.transfer import export_model, import_model
+from vault.maintenance.check import check
+from vault.maintenance.export import export_model, import_model
 from vault.vault import Vault
 from worker.workshop import Workshop
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from vault.keys import Keys, Limits
-from vault.objects import Objects
 from vault.settings import VaultSettings
+from vault.storage.object_store import Objects
 
 HEADS = ["ID", "SCOPE", "STATE", "CREATED", "EXPIRES", "REQUESTS/MIN", "IMAGES/DAY", "JOBS", "NAME"]
 

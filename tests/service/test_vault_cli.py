@@ -24,13 +24,13 @@ from tests.digits import png
 from tests.learned import MODEL, learn, submit
 from tests.promises.plant import kinds
 from tests.service.running import running, wait_until
-from vault.check import check as look
-from vault.documents import seal
 from vault.errors import InvalidBundle, StoreUnavailable, UnknownModel, Unreadable, VaultError
-from vault.objects import Objects
+from vault.maintenance.check import check as look
+from vault.maintenance.export import export_model, import_model
+from vault.maintenance.sweep import Ages
 from vault.settings import VaultSettings
-from vault.sweep import Ages
-from vault.transfer import export_model, import_model
+from vault.storage.documents import seal
+from vault.storage.object_store import Objects
 from vault.vault import Vault
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from tests.learned import create
-from vault import backlog
-from vault.jobids import given_at, new_job_id
+from vault.jobs import backlog
+from vault.jobs.ids import given_at, new_job_id
 from vault.vault import Vault
 
 

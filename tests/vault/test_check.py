@@ -8,10 +8,10 @@ import pytest
 
 from service.examiner import LearnersExaminer
 from tests.learned import MODEL, create
-from vault.check import check
-from vault.decisions import Decision, Decisions
-from vault.jobs_check import check_jobs
-from vault.log import Commit, CommitLog
+from vault.commit_log import Commit, CommitLog
+from vault.jobs.decisions import Decision, Decisions
+from vault.maintenance.check import check
+from vault.maintenance.check_jobs import check_jobs
 from vault.vault import Vault
 
 
@@ -31,7 +31,7 @@ def test_a_job_that_succeeds_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyP
             create(vault)
         return check_jobs(*arguments)
 
-    monkeypatch.setattr("vault.check.check_jobs", late)
+    monkeypatch.setattr("vault.maintenance.check.check_jobs", late)
     found = check(vault.objects, LearnersExaminer(vault.objects))
     assert (found.jobs, found.problems) == (1, [])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vault.checkpoints import JobCheckpoints, reached
 from vault.errors import JobOver, LeaseLost
-from vault.job import Job
+from vault.jobs.checkpoints import JobCheckpoints, reached
+from vault.jobs.job import Job
 from vault.vault import Vault
 
 

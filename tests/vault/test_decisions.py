@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.vault.races import race
-from vault.decisions import Decision, Ending
+from vault.commit_log import Commit
 from vault.errors import AlreadyExists, Damaged
-from vault.jobids import new_job_id
-from vault.log import Commit
+from vault.jobs.decisions import Decision, Ending
+from vault.jobs.ids import new_job_id
 from vault.vault import Vault
 
 CANCELLED = Ending("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})

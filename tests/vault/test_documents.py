@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.documents import FORMAT, seal, unseal
 from vault.errors import Damaged, Unreadable, UnsupportedFormat
+from vault.storage.documents import FORMAT, seal, unseal
 
 PATH = "jobs/1/request.json"
 DOCUMENT = {"model": "a", "n": 1, "share": 0.25, "tasks": [{"name": "b", "classes": ["ä"]}], "none": None}

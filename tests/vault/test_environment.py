@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 import worker.__main__
 from service import cli
 from service.settings import ServiceSettings
-from vault.environment import told
+from vault.settings import told
 
 
 @pytest.mark.parametrize(

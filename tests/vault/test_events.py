@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RedisServer
-from vault.events import LAST_ID, Notice
+from vault.coordination.events import LAST_ID, Notice
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

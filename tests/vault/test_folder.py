@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-import vault.folder
 from vault.errors import AlreadyExists, StoreUnavailable
-from vault.objects import Objects
 from vault.settings import VaultSettings
+from vault.storage import local
+from vault.storage.object_store import Objects
 
 USE = """
 import os, sys, time
 from tests.vault.races import race
-from vault.objects import Objects
+from vault.storage.object_store import Objects
 from vault.settings import VaultSettings
 
 objects = Objects.connect(VaultSettings(store_url=sys.argv[1]))
@@ -57,7 +57,7 @@ def test_an_object_is_on_disk_before_it_has_its_name(
     objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[Path] = []
-    flush = vault.folder._flush
+    flush = local._flush
 
     def watch(path: str) -> None:
         if os.path.isfile(path):
@@ -65,7 +65,7 @@ def test_an_object_is_on_disk_before_it_has_its_name(
         flushed.append(Path(path).relative_to(root))
         flush(path)
 
-    monkeypatch.setattr(vault.folder, "_flush", watch)
+    monkeypatch.setattr(local, "_flush", watch)
     objects.put_new("jobs/1/request.json", b"{}")
     assert flushed[0].parts[0] == "staging"
     assert set(map(str, flushed[1:])) == {"jobs/1", "jobs", "."}
@@ -74,9 +74,9 @@ def test_an_object_is_on_disk_before_it_has_its_name(
 def test_no_more_folders_are_remembered_than_a_few(
     objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault.folder, "_REMEMBERED", 4)
+    monkeypatch.setattr(local, "_REMEMBERED", 4)
     flushed: list[str] = []
-    monkeypatch.setattr(vault.folder, "_flush", flushed.append)
+    monkeypatch.setattr(local, "_flush", flushed.append)
     for job in range(10):
         objects.put(f"jobs/{job}/request.json", b"{}")
 
@@ -105,7 +105,7 @@ def test_a_folder_made_anew_is_flushed_anew_though_its_inode_is_the_same(
     objects.delete("a/b/c")
     objects.remove_folder("a/b")
     flushed: list[str] = []
-    monkeypatch.setattr(vault.folder, "_flush", flushed.append)
+    monkeypatch.setattr(local, "_flush", flushed.append)
     objects.put("a/b/c", b"")
     assert flushed[1:] == [str(root / "a/b"), str(root / "a")]
 

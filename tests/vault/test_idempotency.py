@@ -6,8 +6,8 @@ import pytest
 
 from tests.vault.races import race
 from vault.errors import Damaged
-from vault.idempotency import Answer, IdempotencyRecords
-from vault.jobids import is_job_id
+from vault.jobs.idempotency import Answer, IdempotencyRecords
+from vault.jobs.ids import is_job_id
 from vault.vault import Vault
 
 NAME = "a" * 64

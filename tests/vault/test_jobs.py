@@ -11,10 +11,10 @@ import pytest
 
 from tests.conftest import RedisServer
 from tests.vault.races import race
-from vault.attempts import Attempts
 from vault.errors import Damaged, JobExists, JobOver, LeaseLost, UnknownJob
-from vault.job import Job, Outcome
-from vault.jobids import inverted, new_job_id
+from vault.jobs.attempts import Attempts
+from vault.jobs.ids import inverted, new_job_id
+from vault.jobs.job import Job, Outcome
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

@@ -11,9 +11,9 @@ import redis
 from tests.conftest import RedisServer
 from tests.service.running import wait_until
 from tests.vault.races import race
-from vault import connection
+from vault.coordination import connection
+from vault.coordination.leases import Leases
 from vault.errors import LeaseLost, RedisUnavailable
-from vault.leases import Leases
 from vault.vault import Vault
 
 LEASE = f"{connection.PREFIX}lease:lines"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.learned import MODEL, create, learn, submit
-from vault.checkpoints import JobCheckpoints, reached
 from vault.errors import StoreUnavailable
-from vault.folder import Folder
-from vault.objects import Objects
-from vault.storage import Entry
-from vault.sweep import Ages, Sweep
+from vault.jobs.checkpoints import JobCheckpoints, reached
+from vault.maintenance.sweep import Ages, Sweep
+from vault.storage.backend import Entry
+from vault.storage.local import Folder
+from vault.storage.object_store import Objects
 from vault.vault import Vault
 
 STRAYS = ("0", "notes.txt", "0000.json", "123456789.json")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.vault.races import race
+from vault.commit_log import Commit
 from vault.errors import Conflict, Damaged, NotFound, UnknownModel, UnknownVersion
-from vault.log import Commit
 from vault.models import Model
 from vault.settings import VaultSettings
 from vault.vault import Vault

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vault import logs
+from telemetry import logs
 from vault.settings import LogSettings
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from tests.vault.races import race
+from vault.commit_log import Commit
 from vault.errors import Damaged, InvalidName, ModelExists, UnknownModel, UnknownVersion
-from vault.log import Commit
+from vault.maintenance.sweep import Ages
 from vault.models import Models
-from vault.sweep import Ages
 from vault.vault import Vault
 
 NAMES_REFUSED = ["", "A", "-a", "_a", "a/b", "../a", "a.b", "a b", "ä", "a" * 64, "a\n"]

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.conftest import RedisServer
-from vault import connection
-from vault.novelty import TTL_SECONDS, NoveltyBoard
+from vault.coordination import connection
+from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
 from vault.vault import Vault
 
 

@@ -12,10 +12,10 @@ import obstore
 import pytest
 
 from tests.vault.races import race
-from vault import s3
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
-from vault.objects import Objects
 from vault.settings import VaultSettings
+from vault.storage import s3
+from vault.storage.object_store import Objects
 
 
 class ObjectsContract:

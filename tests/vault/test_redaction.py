@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vault.redaction import known_secrets, redact
+from telemetry.redaction import known_secrets, redact
 
 HIDDEN = "S3cr3t/+x"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.settings import ServiceSettings
-from vault.setting_names import NAMES, warn_of_strangers
+from vault.settings import NAMES, warn_of_strangers
 from worker.settings import WorkerSettings
 
 

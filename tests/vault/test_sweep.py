@@ -15,14 +15,14 @@ import pytest
 
 from tests.service.running import wait_until
 from tests.vault.races import race
-from vault.decisions import Decision
+from vault.commit_log import Commit
 from vault.errors import UnknownJob
-from vault.idempotency import Answer, IdempotencyRecords
-from vault.job import Job
-from vault.log import Commit
-from vault.objects import Objects
+from vault.jobs.decisions import Decision
+from vault.jobs.idempotency import Answer, IdempotencyRecords
+from vault.jobs.job import Job
+from vault.maintenance.sweep import Ages, Sweep
 from vault.settings import VaultSettings
-from vault.sweep import Ages, Sweep
+from vault.storage.object_store import Objects
 from vault.vault import Vault
 
 NONE = Ages.all(timedelta(seconds=-1))

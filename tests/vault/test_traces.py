@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from telemetry import traces
 from tests.promises.collector import collecting
-from vault import traces
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -21,9 +21,9 @@ from service import history
 from tests.digits import QUICK, archive
 from tests.engram.patterns import network_of
 from tests.learned import MODEL, create, examples, learn, submit, worker_settings
+from vault.commit_log import Commit
 from vault.errors import JobOver, LeaseLost, StoreUnavailable
-from vault.job import Job
-from vault.log import Commit
+from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker import learning, publishing

@@ -17,12 +17,12 @@ from engram.errors import Cancelled
 from engram.snapshot import Parts
 from tests.digits import SMALL_MODEL
 from tests.worker.turns import Actor, InTurns, play
+from vault.commit_log import Commit
 from vault.errors import Conflict, JobOver, LeaseLost, ModelExists, UnknownJob
-from vault.folder import Folder
-from vault.job import Job
-from vault.log import Commit
-from vault.objects import Objects
-from vault.sweep import Ages
+from vault.jobs.job import Job
+from vault.maintenance.sweep import Ages
+from vault.storage.local import Folder
+from vault.storage.object_store import Objects
 from vault.vault import Vault
 from worker import outcome
 from worker.interruption import End

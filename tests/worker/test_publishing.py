@@ -13,7 +13,7 @@ import pytest
 from service import history
 from tests.learned import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
-from vault.job import Job
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import learning
 from worker.outcome import find

@@ -13,8 +13,8 @@ import pytest
 
 from engram.memory import Memory
 from tests.learned import MODEL, create, submit, worker_settings
-from vault.checkpoints import JobCheckpoints
-from vault.job import Job
+from vault.jobs.checkpoints import JobCheckpoints
+from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import learning, limits, workshop
 from worker.checkpoints import StoredCheckpoints

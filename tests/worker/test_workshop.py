@@ -14,7 +14,7 @@ from service import history
 from tests.conftest import RedisServer
 from tests.learned import MODEL, create, learn, submit, worker_settings
 from tests.service.running import wait_until
-from vault.leases import Leases
+from vault.coordination.leases import Leases
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker.phases import Phases

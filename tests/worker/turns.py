@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vault.storage import Entry, Storage
+from vault.storage.backend import Entry, Storage
 
 _LONGEST = 60
 """Seconds for one turn."""

@@ -1,0 +1,349 @@
+"""The commit log of a model: what its versions are made of."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from builtins import list as List
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+from vault import timestamps
+from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
+from vault.models import Model, Models
+from vault.parallel import each
+from vault.storage.documents import unseal
+from vault.storage.object_store import Objects
+from vault.timestamps import now
+
+log = logging.getLogger("engram.vault")
+
+_CLOCKS_APART = timedelta(hours=1)
+_PAGE = 16
+_RECORD = re.compile(r"[0-9]{8}\.json")
+_REMEMBERED = 1024
+"""Models whose heads are known without a look at the store."""
+
+Kind = Literal["create", "learn", "activate", "retire", "budget"]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One version of a model: which blobs it is made of, and why it was published.
+
+    A commit says everything about what is served from it on; an `activate` repeats the content of its target.
+    """
+
+    version: int
+    """0 for the first, then one more each."""
+    kind: Kind
+    lineage: str
+    """The model's own (`Model.lineage`); the next commit carries it on."""
+    engrams: tuple[str, ...] = ()
+    """SHA-256 of each engram, the commons first."""
+    recogniser: str | None = None
+    """SHA-256 of the recogniser."""
+    kept: tuple[str, ...] = ()
+    """SHA-256 of each part that only learning needs."""
+    certificate: str | None = None
+    """SHA-256 of the retention certificate (JSON)."""
+    report: str | None = None
+    """SHA-256 of the learning report (JSON) of the task this commit added."""
+    task: str | None = None
+    """The task this commit added or retired."""
+    tasks: tuple[dict[str, Any], ...] = ()
+    """The tasks served, in the order learned, each with at least `name` and `classes`; so a listing needs no blob."""
+    budget: dict[str, int] = field(default_factory=dict)
+    """Units at most, by layer."""
+    parent: int | None = None
+    """The version before; None for the first."""
+    target: int | None = None
+    """Of an `activate`: the version whose content is served again."""
+    job: str | None = None
+    """The job that made it."""
+    token: int | None = None
+    """That job's attempt, which is the fencing token."""
+    request: str | None = None
+    """The request that asked for it, if it had an idempotency key: the id of its claim."""
+    created_at: str = field(default_factory=now)
+    """RFC 3339, UTC."""
+
+    @classmethod
+    def first(cls, model: Model, **content: Any) -> Commit:
+        """Version 0 of a model; `content` are further fields, such as `engrams`, `recogniser` and `budget`."""
+        return cls(version=0, kind="create", lineage=model.lineage, **content)
+
+    def following(self, kind: Kind, **changes: Any) -> Commit:
+        """The commit after this one: its content with `changes`, made now, naming this one as parent.
+
+        What tells of one commit only (`task`, `report`, `target`, `job`, `token`, `request`) is empty unless given.
+        """
+        fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request"))
+        return replace(
+            self,
+            **{**fresh, "created_at": now(), **changes},
+            kind=kind,
+            version=self.version + 1,
+            parent=self.version,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Commit:
+        """From a JSON object; fields that later releases may add are passed over. Raises KeyError, TypeError."""
+        known = {one.name for one in fields(cls)}
+        content = {key: value for key, value in document.items() if key in known}
+        if document.get("sums"):  # before tasks had sums of their own, one blob held those of all
+            content["kept"] = [document["sums"]]
+        lists = {"engrams": document["engrams"], "kept": content.get("kept", ()), "tasks": document["tasks"]}
+        singles = (content.get(name) for name in ("recogniser", "certificate", "report"))
+        if not all(isinstance(sha, str) for sha in (*lists["engrams"], *lists["kept"], *filter(None, singles))):
+            raise TypeError("a blob is named by something else than its SHA-256")
+        return cls(**content | {name: tuple(values) for name, values in lists.items()})
+
+
+class CommitLog:
+    """The commit logs of all models, `models/{model}/log/{lineage}/{version:08d}.json`; safe to use from any thread."""
+
+    def __init__(self, objects: Objects, models: Models) -> None:
+        self._objects = objects
+        self._models = models
+        self._heads: dict[str, Commit] = {}
+        """The highest commit seen, by model; only where to begin to look."""
+        self._lock = threading.Lock()
+
+    def head(self, model: str) -> Commit | None:
+        """The highest version, that which is served; None when the model has no commit yet.
+
+        Two small reads when nothing has happened since the last call: fit to be polled.
+
+        Raises
+        ------
+        UnknownModel
+        Unreadable
+            There is a highest version, and its record cannot be read.
+        """
+        lineage = self._lineage(model)
+        with self._lock:
+            known = self._heads.get(model)
+        head = known if known is not None and known.lineage == lineage else self._last(model, lineage)
+        while (following := self._after(model, lineage, head)) is not None:
+            head = following
+        if head is not None:
+            self._remember(model, head)
+        return head
+
+    def numbers(self, model: str) -> List[int]:
+        """The numbers of all stored versions, ascending, whether they can be read or not; raises UnknownModel."""
+        return self._numbers(model, self._lineage(model))
+
+    def read(self, model: str, version: int) -> Commit:
+        """One version.
+
+        Raises
+        ------
+        UnknownModel, UnknownVersion
+        NotFound
+            There are later versions, but its record is missing.
+        Unreadable
+            Its record is damaged, of another place, or of a later release.
+        """
+        lineage = self._lineage(model)
+        commit = self._find(model, lineage, version)
+        if commit is not None:
+            return commit
+        if 0 <= version < max(self._numbers(model, lineage), default=0):
+            return self._have(model, lineage, version)  # it may have come since, and another after it
+        raise UnknownVersion(model, version)
+
+    def parse(self, model: Model, version: int, data: bytes) -> Commit:
+        """What the bytes of a version's record say; raises Unreadable."""
+        path = record_path(model.name, model.lineage, version)
+        return _decode(path, unseal(path, data), version, model.lineage)
+
+    def list(
+        self,
+        model: str,
+        after: int | None = None,
+        limit: int | None = None,
+        *,
+        newest_first: bool = False,
+        lenient: bool = False,
+    ) -> List[Commit]:
+        """Versions in ascending order, those after the number `after`, `limit` at most.
+
+        With `newest_first` in descending order, those before the number `after`. Fewer than `limit` come at the end
+        only.
+
+        Raises
+        ------
+        UnknownModel
+        Unreadable, NotFound
+            A record cannot be read, or is missing; unless `lenient`, which passes it over.
+        """
+        lineage = self._lineage(model)
+        numbers = self._range(model, lineage, after, newest_first, lenient)
+        found: List[Commit] = []
+        find = partial(self._passing if lenient else self._have, model, lineage)
+        while numbers and (limit is None or len(found) < limit):
+            size = len(numbers) if limit is None else limit - len(found)
+            found.extend(commit for commit in each(find, numbers[:size]) if commit is not None)
+            numbers = numbers[size:]
+        return found
+
+    def find(
+        self, model: str, since: str, wanted: Callable[[Commit], bool], through: int | None = None
+    ) -> Commit | None:
+        """The newest version that is `wanted`, of those made at the moment `since` or later.
+
+        Clocks of different machines may be an hour apart. Records that cannot be read are passed over.
+
+        Parameters
+        ----------
+        through
+            The last number to look at; the newest without it.
+        """
+        oldest = timestamps.before(since, _CLOCKS_APART)
+        after = None if through is None else through + 1
+        while page := self.list(model, after, _PAGE, newest_first=True, lenient=True):
+            for commit in page:
+                if wanted(commit):
+                    return commit
+                if commit.created_at < oldest:
+                    return None
+            after = page[-1].version
+        return None
+
+    def append(self, model: str, commit: Commit) -> None:
+        """Publish a version; of any number of racing writers one succeeds. Blobs it names must be stored before.
+
+        Raises
+        ------
+        Conflict
+            That version is there already.
+        UnknownModel
+            The model is gone, or is another of the same name.
+        UnknownVersion
+            The version before is not there.
+        """
+        assert commit.parent == (commit.version - 1 if commit.version else None), "a commit's parent is the one before"
+        if self._lineage(model) != commit.lineage:
+            raise UnknownModel(model)
+        # One whose record is damaged is there: it may be overruled, not replaced.
+        with suppress(Unreadable):
+            if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
+                raise UnknownVersion(model, commit.version - 1)
+        try:
+            self._objects.create_json(record_path(model, commit.lineage, commit.version), commit.to_dict())
+        except AlreadyExists:
+            raise Conflict(model, commit.version) from None
+
+    def restore(self, model: Model, commits: Iterable[Commit]) -> None:
+        """Write the whole log of a model that is about to be (`Models.restore`); raises AlreadyExists."""
+        for commit in commits:
+            assert commit.lineage == model.lineage, "a log is of one lineage"
+            self._objects.create_json(record_path(model.name, model.lineage, commit.version), commit.to_dict())
+
+    def _lineage(self, model: str) -> str:
+        try:
+            return self._models.get(model).lineage
+        except UnknownModel:
+            with self._lock:
+                self._heads.pop(model, None)
+            raise
+
+    def _remember(self, model: str, head: Commit) -> None:
+        with self._lock:
+            known = self._heads.get(model)
+            if known is None or known.lineage != head.lineage or known.version < head.version:
+                self._heads.pop(model, None)
+                self._heads[model] = head
+                while len(self._heads) > _REMEMBERED:
+                    del self._heads[next(iter(self._heads))]
+
+    def _range(self, model: str, lineage: str, after: int | None, newest_first: bool, lenient: bool) -> range:
+        """The numbers to list."""
+        try:
+            head = self.head(model)
+            last = head.version if head else -1
+        except Unreadable:
+            if not lenient:
+                raise
+            last = max(self._numbers(model, lineage), default=-1)
+        if newest_first:
+            return range(last if after is None else min(after - 1, last), -1, -1)
+        return range(0 if after is None else max(after + 1, 0), last + 1)
+
+    def _numbers(self, model: str, lineage: str) -> List[int]:
+        names = [path.rsplit("/", 1)[1] for path in self._objects.list(f"models/{model}/log/{lineage}")]
+        return [int(name.removesuffix(".json")) for name in names if _RECORD.fullmatch(name)]
+
+    def _last(self, model: str, lineage: str) -> Commit | None:
+        numbers = self._numbers(model, lineage)
+        return self._find(model, lineage, numbers[-1]) if numbers else None
+
+    def _after(self, model: str, lineage: str, head: Commit | None) -> Commit | None:
+        """The next version; where its record cannot be read but there are later ones, the last of these."""
+        number = head.version + 1 if head else 0
+        try:
+            return self._find(model, lineage, number)
+        except Unreadable:
+            last = self._last(model, lineage)
+            if last is None or last.version <= number:
+                raise
+            return last
+
+    def _find(self, model: str, lineage: str, version: int) -> Commit | None:
+        """A version; None when it is not there."""
+        if not 0 <= version < 10**8:
+            return None
+        path = record_path(model, lineage, version)
+        try:
+            return _decode(path, self._objects.get_json(path), version, lineage)
+        except NotFound:
+            return None
+
+    def _have(self, model: str, lineage: str, version: int) -> Commit:
+        """A version that is there, or was."""
+        commit = self._find(model, lineage, version)
+        if commit is None:
+            raise self._missing(model, lineage, version)
+        return commit
+
+    def _missing(self, model: str, lineage: str, version: int) -> NotFound:
+        """What a record that should be there is: lost, or gone with its model a moment ago."""
+        if self._lineage(model) != lineage:
+            return UnknownVersion(model, version)
+        path = record_path(model, lineage, version)
+        return NotFound(f"The object {path} is missing; it is version {version}, and there are later ones.", path)
+
+    def _passing(self, model: str, lineage: str, version: int) -> Commit | None:
+        """A version; None also when its record cannot be read."""
+        try:
+            return self._find(model, lineage, version)
+        except Unreadable as error:
+            log.error("version %d of model %s is passed over: %s", version, model, error)
+            return None
+
+
+def _decode(path: str, document: Mapping[str, Any], version: int, lineage: str) -> Commit:
+    try:
+        commit = Commit.from_dict(document)
+    except (KeyError, TypeError) as error:
+        raise Damaged(path, f"it is no commit ({error})") from error
+    if (commit.version, commit.lineage) != (version, lineage):
+        raise Damaged(path, "it is the commit of another place")
+    return commit
+
+
+def record_path(model: str, lineage: str, version: int) -> str:
+    """The object that is the commit of a version."""
+    return f"models/{model}/log/{lineage}/{version:08d}.json"

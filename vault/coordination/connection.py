@@ -1,0 +1,65 @@
+"""The connection to Redis, and what its failures are called here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
+from redis.retry import Retry
+
+from telemetry.metrics import count_failure
+from vault.errors import RedisUnavailable
+
+PREFIX = "engram:"
+"""Begins every key."""
+
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that is safe to share between threads; connects when first used, again after a Redis restart."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_ANSWER_SECONDS,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionError, TimeoutError)),
+    )
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """A client for one task of an event loop, to be closed with `aclose()`.
+
+    What is asked is to be put under `asyncio.timeout`, since it waits for an answer without end: a time that the client
+    looks after itself is `asyncio.wait_for`, which before Python 3.12 may swallow that its task is cancelled.
+    """
+    return redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=None,
+        retry=AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), 0),
+    )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Inside, every failure of Redis is raised as RedisUnavailable."""
+    try:
+        yield
+    except AuthenticationError as error:
+        count_failure("redis", "unavailable")
+        raise RedisUnavailable(f"Redis refuses the credentials: {error}") from error
+    except RedisError as error:
+        count_failure("redis", "unavailable")
+        raise RedisUnavailable(f"Redis cannot be used: {error}") from error
+    except OSError as error:
+        count_failure("redis", "unavailable")
+        raise RedisUnavailable(f"Redis cannot be reached: {error}") from error

@@ -1,0 +1,196 @@
+"""Events: how far a job is, and which versions were published, told while it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from vault.coordination.connection import PREFIX, connect_async, redis_errors
+from vault.errors import RedisUnavailable, VaultError
+from vault.storage.documents import encode
+
+log = logging.getLogger("engram.vault")
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""States that a job does not leave; an event with such a `state` is a job's last."""
+
+LAST_ID = "end"
+"""Id of a job's last event, whether Redis told it or the job's record: so that it is known again once Redis forgot."""
+
+_CHANNEL = f"{PREFIX}versions"
+_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+_BLOCK_MILLISECONDS = 2000
+_ANSWER_SECONDS = 30.0
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A model has a new version, or is gone."""
+
+    model: str
+    version: int | None
+    """None when the model was deleted."""
+
+    @property
+    def deleted(self) -> bool:
+        return self.version is None
+
+
+class Events:
+    """Publishing never fails: what Redis cannot take is lost, and so is said once in the log.
+
+    Nothing here is the truth; whoever follows must look at the records from time to time.
+    """
+
+    def __init__(self, client: redis.Redis, url: str, ttl_seconds: int, count: int) -> None:
+        self._redis = client
+        self._url = url
+        self._ttl = ttl_seconds
+        self._count = count
+        self._failing = False
+
+    def publish(self, job_id: str, event: Mapping[str, Any]) -> str | None:
+        """Add an event to a job's stream; its id, None when it got lost."""
+        key = _stream(job_id)
+        try:
+            with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.xadd(key, {"event": encode(event)}, maxlen=self._count, approximate=True)
+                pipe.expire(key, self._ttl)
+                added = pipe.execute()[0]
+        except RedisUnavailable as error:
+            self._lost(error)
+            return None
+        self._failing = False
+        return str(added)
+
+    def publish_version(self, model: str, version: int) -> None:
+        """Tell every service of a new version."""
+        self._notify({"model": model, "version": version})
+
+    def publish_deleted(self, model: str) -> None:
+        """Tell every service that a model is gone."""
+        self._notify({"model": model, "version": None})
+
+    async def follow(
+        self,
+        job_id: str,
+        last_id: str | None = None,
+        over: Callable[[], Mapping[str, Any] | None] | None = None,
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        """The events of a job after the id `last_id`, as (id, event), until one has a final `state`: it has `LAST_ID`.
+
+        A Redis restart is waited for. Use `contextlib.aclosing` around it when the loop may be left early.
+
+        Parameters
+        ----------
+        last_id
+            From the beginning when None; so too when it is no id of an event in Redis. Nothing comes after `LAST_ID`,
+            which is the caller's to see.
+        over
+            Asked, in a thread, when two seconds brought nothing: the last event when the job's record says that it is
+            over, else None. It ends the iteration where the stream that had the last event got lost
+            (`Jobs.last_event`).
+        """
+        position = last_id if last_id and _ID.fullmatch(last_id) else "0"
+        failures = 0
+        client = connect_async(self._url)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        answer = await client.xread({_stream(job_id): position}, block=_BLOCK_MILLISECONDS, count=100)
+                    failures = 0
+                except (RedisError, OSError):
+                    await asyncio.sleep(_pause(failures))
+                    failures += 1
+                    answer = []
+                for position, event in _entries(answer):
+                    if event.get("state") in FINAL:
+                        yield LAST_ID, event
+                        return
+                    yield position, event
+                if not answer and over is not None and (last := await _ask(over)) is not None:
+                    yield LAST_ID, dict(last)
+                    return
+        finally:
+            await client.aclose()
+
+    async def versions(self) -> AsyncGenerator[Notice, None]:
+        """Notices from now on, without end. Those sent while Redis or the connection is down are lost.
+
+        Use `contextlib.aclosing` around it when the loop may be left early.
+        """
+        failures = 0
+        while True:
+            client = connect_async(self._url)
+            listener = client.pubsub()
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await listener.subscribe(_CHANNEL)
+                while True:
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        message = await listener.get_message(ignore_subscribe_messages=True, timeout=5.0)
+                    failures = 0
+                    if message is not None:
+                        yield _notice(message["data"])
+            except (RedisError, OSError):
+                await asyncio.sleep(_pause(failures))
+                failures += 1
+            finally:
+                await listener.aclose()  # type: ignore[no-untyped-call] # redis-py leaves it without annotations
+                await client.aclose()
+
+    def _notify(self, document: Mapping[str, Any]) -> None:
+        try:
+            with redis_errors():
+                self._redis.publish(_CHANNEL, json.dumps(document))
+        except RedisUnavailable as error:
+            self._lost(error)
+        else:
+            self._failing = False
+
+    def _lost(self, error: Exception) -> None:
+        if not self._failing:
+            log.warning("events get lost: %s", error)
+        self._failing = True
+
+
+async def _ask(over: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    try:
+        return await asyncio.to_thread(over)
+    except VaultError as error:
+        log.warning("a followed job cannot be looked up: %s", error)
+        return None
+
+
+def _stream(job_id: str) -> str:
+    return f"{PREFIX}events:{job_id}"
+
+
+def _pause(failures: int) -> float:
+    return _PAUSES[min(failures, len(_PAUSES) - 1)]
+
+
+def _entries(answer: Any) -> list[tuple[str, dict[str, Any]]]:
+    # The older protocol answers with a list of [stream, entries], the newer with a dict of them.
+    streams = answer.items() if isinstance(answer, dict) else answer
+    found: list[tuple[str, dict[str, Any]]] = []
+    for _, batches in streams:
+        entries = batches[0] if batches and isinstance(batches[0], list) else batches
+        found.extend((name, json.loads(fields["event"])) for name, fields in entries)
+    return found
+
+
+def _notice(data: str) -> Notice:
+    document = json.loads(data)
+    return Notice(document["model"], document["version"])

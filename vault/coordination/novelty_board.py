@@ -1,0 +1,83 @@
+"""What each replica makes of each model's stream of images; only Redis knows, and it may forget."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import redis
+
+from vault.coordination.connection import PREFIX, redis_errors
+from vault.errors import RedisUnavailable
+from vault.storage.documents import encode
+
+log = logging.getLogger("engram.vault")
+
+TTL_SECONDS = 30
+"""How long a report stands unless it is written again; then its replica is taken for gone."""
+
+
+class NoveltyBoard:
+    """The latest report of each replica on each model; what Redis cannot take or give is left out, and said once."""
+
+    def __init__(self, client: redis.Redis, ttl_seconds: float = TTL_SECONDS) -> None:
+        self._redis = client
+        self._milliseconds = round(ttl_seconds * 1000)
+        self._failing = False
+
+    def write(self, replica: str, reports: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Replace a replica's reports on the given models; whether Redis took them."""
+        if not reports:
+            return True
+        try:
+            with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+                for model, report in reports.items():
+                    pipe.set(_report(model, replica), encode(report), px=self._milliseconds)
+                    pipe.sadd(_replicas(model), replica)
+                    pipe.pexpire(_replicas(model), self._milliseconds)
+                pipe.execute()
+        except RedisUnavailable as error:
+            self._lost(error)
+            return False
+        self._failing = False
+        return True
+
+    def read(self, model: str) -> dict[str, dict[str, Any]]:
+        """The reports on a model by replica; empty when Redis cannot be asked."""
+        try:
+            with redis_errors():
+                replicas = sorted(str(replica) for replica in self._redis.smembers(_replicas(model)))
+                texts = self._redis.mget([_report(model, replica) for replica in replicas]) if replicas else []
+                gone = [replica for replica, text in zip(replicas, texts, strict=True) if text is None]
+                if gone:
+                    self._redis.srem(_replicas(model), *gone)
+        except RedisUnavailable as error:
+            self._lost(error)
+            return {}
+        return {replica: json.loads(text) for replica, text in zip(replicas, texts, strict=True) if text is not None}
+
+    def clear(self, replica: str, models: Iterable[str]) -> None:
+        """Withdraw a replica's reports on the given models."""
+        try:
+            with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+                for model in models:
+                    pipe.delete(_report(model, replica))
+                    pipe.srem(_replicas(model), replica)
+                pipe.execute()
+        except RedisUnavailable as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        if not self._failing:
+            log.warning("what replicas say of novelty gets lost: %s", error)
+        self._failing = True
+
+
+def _replicas(model: str) -> str:
+    return f"{PREFIX}novelty:{model}"
+
+
+def _report(model: str, replica: str) -> str:
+    return f"{PREFIX}novelty:{model}:{replica}"

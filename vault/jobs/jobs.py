@@ -1,0 +1,361 @@
+"""The jobs in the store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from builtins import list as List
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, get_args
+
+import redis
+
+from vault.coordination.events import Events
+from vault.coordination.leases import Leases
+from vault.coordination.progress_board import ProgressBoard
+from vault.errors import (
+    AlreadyExists,
+    Damaged,
+    JobExists,
+    JobOver,
+    RedisUnavailable,
+    StoreUnavailable,
+    UnknownJob,
+    UnknownModel,
+    Unreadable,
+)
+from vault.jobs.attempts import Attempt, Attempts
+from vault.jobs.decisions import Decision, Decisions, Ending
+from vault.jobs.ids import is_job_id, new_job_id
+from vault.jobs.index import JobIndex
+from vault.jobs.job import Job, Outcome
+from vault.jobs.records import JobRecords
+from vault.models import is_model_name
+from vault.parallel import each
+from vault.storage.object_store import Objects
+from vault.timestamps import now
+
+log = logging.getLogger("engram.vault")
+
+_CANCELLED = Ending("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
+_REMEMBERED = 256
+"""Jobs that are over; each has the report of what was learned, tens of kilobytes as an object."""
+
+
+class Jobs:
+    """The jobs in the store; safe to use from any thread.
+
+    `jobs/{id}/request.json` makes a job, `result.json` ends it: the first one written stands. Between them lie
+    `attempts/`, `cancel.json` and `decisions/`. A job is running while the live lease of its model names it
+    (`Lease.assign`); otherwise it is queued. Redis adds progress. Without Redis nothing is lost but that.
+    """
+
+    def __init__(
+        self, objects: Objects, client: redis.Redis, leases: Leases, events: Events, progress_seconds: int
+    ) -> None:
+        self._objects = objects
+        self._leases = leases
+        self._events = events
+        self._records = JobRecords(objects)
+        self._attempts = Attempts(objects)
+        self.decisions = Decisions(objects)
+        """What was decided to become of them."""
+        self._index = JobIndex(objects)
+        self._board = ProgressBoard(client, progress_seconds)
+        self._over: OrderedDict[str, Job] = OrderedDict()
+        """Jobs that are over, since these never change."""
+        self._lock = threading.Lock()
+
+    def submit(
+        self,
+        model: str,
+        task: str,
+        data: str,
+        options: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
+        lineage: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Make a job, and publish that it is queued. Its upload must be stored before.
+
+        Parameters
+        ----------
+        job_id
+            Of one's own choice (`vault.jobs.ids.new_job_id`); submitting the same request under it again answers with
+            the job that is there.
+
+        Raises
+        ------
+        UnknownModel, UnknownJob
+            Neither a model nor a job can be called so.
+        JobExists
+            The id is taken by another request.
+        """
+        if not is_model_name(model):
+            raise UnknownModel(model)
+        job_id = job_id or new_job_id()
+        if not is_job_id(job_id):
+            raise UnknownJob(job_id)
+        request: dict[str, Any] = {
+            "id": job_id,
+            "model": model,
+            "task": task,
+            "data": data,
+            "options": dict(options),
+            "lineage": lineage,
+            "extra": dict(extra or {}),
+            "created_at": now(),
+        }
+        self._index.add(model, job_id)
+        try:
+            self._records.create(job_id, request)
+        except AlreadyExists:
+            there = self.get(job_id)
+            if (there.model, there.task, there.options) != (model, task, dict(options)):
+                if there.model != model:
+                    self._index.close(model, job_id)
+                raise JobExists(job_id) from None
+            return there
+        self._events.publish(job_id, {"state": "queued"})
+        return Job(**request)
+
+    def get(self, job_id: str) -> Job:
+        """A job by id; raises UnknownJob."""
+        with self._lock:
+            known = self._over.get(job_id)
+        if known is not None:
+            return known
+        job = self._load(job_id)
+        if job.over:
+            with self._lock:
+                self._over[job_id] = job
+                while len(self._over) > _REMEMBERED:
+                    self._over.popitem(last=False)
+        return job
+
+    def list(self, model: str | None = None, *, before: str | None = None, limit: int = 100) -> List[Job]:
+        """Jobs, newest first; those older than the job `before` (an id: the last of the page before), `limit` at most.
+
+        Fewer than `limit` are returned at the end only. Damaged records are passed over.
+        """
+        if before is not None and not is_job_id(before):
+            raise UnknownJob(before)
+        found: List[Job] = []
+        while len(found) < limit:
+            ids = self._index.recent(model, before, limit - len(found))
+            if not ids:
+                break
+            found.extend(job for job in self._get_all(ids) if isinstance(job, Job))
+            before = ids[-1]
+        return found
+
+    def open_jobs(self, model: str | None = None) -> List[Job]:
+        """The jobs that have no result, oldest first; one whose record is damaged is passed over."""
+        pairs = self._index.open(model)
+        found: List[Job] = []
+        for (name, job_id), job in zip(pairs, self._get_all([job_id for _, job_id in pairs]), strict=True):
+            if isinstance(job, UnknownJob):
+                self._index.close_abandoned(name, job_id)
+            elif isinstance(job, Job) and job.over:
+                # Whoever wrote the result died before it could do this.
+                self._clear(job)
+            elif isinstance(job, Job):
+                found.append(job)
+        return found
+
+    def open_models(self) -> List[str]:
+        """Names of the models that may have open jobs, sorted: one listing, fit to be polled."""
+        return sorted({model for model, _ in self._index.open()})
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Ask for a job's end; the job as it is then. One that is over stays as it is.
+
+        A job that nobody has begun is cancelled at once, and its upload deleted. Else it is up to the worker, which
+        asks `cancel_requested`: the one at work or, when that is gone, the next.
+
+        Raises
+        ------
+        UnknownJob
+        """
+        job = self.get(job_id)
+        if job.over:
+            return job
+        self._records.cancel(job_id)
+        # A worker writes its attempt and looks for a cancel afterwards; here it is the other way round. So one of the
+        # two sees the other.
+        if self._attempts.last(job_id) == 0:
+            with suppress(AlreadyExists):
+                self.decisions.create(job_id, Decision.after(None, _CANCELLED))
+            if (decided := self.decisions.last(job_id)) and (ending := decided.ending):
+                return self.finish(job_id, ending.state, error=ending.error)
+        self._events.publish(job_id, {"state": job.state, "cancel_requested": True})
+        return self.get(job_id)
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether a job's end was asked for; also False while the store cannot be asked."""
+        try:
+            return self._records.is_cancelled(job_id)
+        except StoreUnavailable as error:
+            log.warning("whether job %s is to be cancelled cannot be told: %s", job_id, error)
+            return False
+
+    def start_attempt(self, job_id: str, owner: str = "") -> int:
+        """Begin an attempt; its number from 1, which is the fencing token. Look at `cancel_requested` after it.
+
+        Raises
+        ------
+        UnknownJob
+        JobOver
+        """
+        self._records.request(job_id)
+        if self._records.is_over(job_id):
+            raise JobOver(job_id)
+        number = self._attempts.start(job_id, owner)
+        if self._records.is_over(job_id):
+            raise JobOver(job_id)
+        return number
+
+    def release_attempt(self, job_id: str, token: int) -> None:
+        """Say that an attempt was given up in good order, the job being left to another worker."""
+        self._attempts.release(job_id, token)
+        if self._attempts.last(job_id) == token:
+            self._board.clear(job_id)
+            self._events.publish(job_id, {"state": "queued"})
+
+    def attempts(self, job_id: str) -> List[Attempt]:
+        """The attempts at a job in their order; raises UnknownJob."""
+        self._records.request(job_id)
+        return self._attempts.all(job_id)
+
+    def check_there(self, job_id: str) -> None:
+        """Raise UnknownJob when the job was swept, so that nothing is written for it any more."""
+        self._records.request(job_id)
+
+    def check_token(self, job_id: str, token: int) -> None:
+        """To be asked before anything is published for a job.
+
+        Raises
+        ------
+        LeaseLost
+            A later attempt than `token` has begun.
+        JobOver
+            The job has a result.
+        """
+        self._attempts.check(job_id, token)
+        if self._records.is_over(job_id):
+            raise JobOver(job_id)
+
+    def report(self, job_id: str, figures: Mapping[str, Any]) -> None:
+        """Tell how far a running job is: `phase`, `fraction` and so on. Never fails; kept in Redis only.
+
+        The figures are what `Job.phase` and `Job.progress` show, and an event with `state` "running".
+        """
+        self._board.write(job_id, figures)
+        self._events.publish(job_id, {"state": "running", **figures})
+
+    def finish(
+        self,
+        job_id: str,
+        state: Outcome,
+        *,
+        error: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
+        token: int | None = None,
+    ) -> Job:
+        """Give a job its result, publish it as the last event and delete the upload; the first result stands.
+
+        Parameters
+        ----------
+        token
+            The attempt that asks; refused when a later one has begun.
+
+        Raises
+        ------
+        UnknownJob
+        LeaseLost
+        """
+        assert state in get_args(Outcome), "a job ends as succeeded, failed or cancelled"
+        self._records.request(job_id)
+        if token is not None:
+            self._attempts.check(job_id, token)
+        document = {
+            "state": state,
+            "error": dict(error) if error is not None else None,
+            "result": dict(result) if result is not None else None,
+            "attempts": self._attempts.last(job_id),
+            "cancel_requested": self.cancel_requested(job_id),
+            "finished_at": now(),
+        }
+        first = self._records.finish(job_id, document)
+        job = self.get(job_id)
+        self._clear(job)
+        if first:
+            self._events.publish(job_id, _last_event(job))
+        return job
+
+    def last_event(self, job_id: str) -> dict[str, Any] | None:
+        """The event that ends a job's stream, made from its record; None while it is not over. Raises UnknownJob."""
+        job = self.get(job_id)
+        return _last_event(job) if job.over else None
+
+    def _clear(self, job: Job) -> None:
+        """Remove what only an open job needs; last the entry of the index, which tells that this is left to do."""
+        if job.uploaded:
+            self._objects.delete(f"data/{job.data}")
+        self._records.remove_checkpoints(job.id)
+        self._index.close(job.model, job.id)
+
+    def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Unreadable]:
+        """The jobs, or why one cannot be had: a damaged one must not keep the others from being worked on."""
+
+        def find(job_id: str) -> Job | UnknownJob | Unreadable:
+            try:
+                return self.get(job_id)
+            except UnknownJob as error:
+                return error
+            except Unreadable as error:
+                log.error("job %s is passed over: %s", job_id, error)
+                return error
+
+        return each(find, ids)
+
+    def _load(self, job_id: str) -> Job:
+        request = self._records.request(job_id)
+        result = self._records.result(job_id)
+        try:
+            known = {name: request[name] for name in ("id", "model", "task", "data", "options", "created_at")}
+        except KeyError as error:
+            raise Damaged(f"jobs/{job_id}/request.json", f"it lacks {error}") from error
+        known.update(lineage=request.get("lineage"), extra=request.get("extra") or {})
+        if result is None:
+            return Job(**known, **self._open(job_id, known["model"]))
+        return Job(**known, **result, **self._reached(job_id, result["state"]))
+
+    def _reached(self, job_id: str, state: Outcome) -> dict[str, Any]:
+        """How far a job that is over got."""
+        if state == "succeeded":
+            return {"progress": {"fraction": 1.0}}
+        figures = self._board.read(job_id)
+        return {"phase": figures.pop("phase", None), "progress": figures}
+
+    def _open(self, job_id: str, model: str) -> dict[str, Any]:
+        try:
+            holder = self._leases.holder(model)
+        except RedisUnavailable:
+            holder = None
+        running = holder is not None and holder.job == job_id
+        figures = self._board.read(job_id) if running else {}
+        return {
+            "state": "running" if running else "queued",
+            "attempts": self._attempts.last(job_id),
+            "cancel_requested": self.cancel_requested(job_id),
+            "phase": figures.pop("phase", None),
+            "progress": figures,
+        }
+
+
+def _last_event(job: Job) -> dict[str, Any]:
+    return {"state": job.state, "error": job.error, "result": job.result}

@@ -1,0 +1,72 @@
+"""What is written of a job: what was asked for, what came of it, and whether its end was asked for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from vault.errors import AlreadyExists, NotFound, UnknownJob
+from vault.jobs.ids import is_job_id
+from vault.storage.object_store import Objects
+from vault.timestamps import now
+
+_RESULT = ("state", "error", "result", "attempts", "cancel_requested", "finished_at")
+
+
+class JobRecords:
+    """`jobs/{id}/request.json`, `result.json` and `cancel.json`, created once each."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def create(self, job_id: str, request: dict[str, Any]) -> None:
+        """Write a request; raises AlreadyExists."""
+        self._objects.create_json(_path(job_id, "request"), request)
+
+    def request(self, job_id: str) -> dict[str, Any]:
+        """What was asked for; raises UnknownJob, also for what cannot be an id."""
+        if not is_job_id(job_id):
+            raise UnknownJob(job_id)
+        try:
+            return self._objects.get_json(_path(job_id, "request"))
+        except NotFound:
+            raise UnknownJob(job_id) from None
+
+    def finish(self, job_id: str, result: dict[str, Any]) -> bool:
+        """Write a result; False when there was one, which stands."""
+        assert tuple(sorted(result)) == tuple(sorted(_RESULT)), "a result has all of its fields"
+        try:
+            self._objects.create_json(_path(job_id, "result"), result)
+        except AlreadyExists:
+            return False
+        return True
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """What came of it; None as long as it is open."""
+        try:
+            document = self._objects.get_json(_path(job_id, "result"))
+        except NotFound:
+            return None
+        return {name: document.get(name) for name in _RESULT}
+
+    def is_over(self, job_id: str) -> bool:
+        """Whether there is a result."""
+        return self._objects.exists(_path(job_id, "result"))
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job's end; asking again changes nothing."""
+        with suppress(AlreadyExists):
+            self._objects.create_json(_path(job_id, "cancel"), {"requested_at": now()})
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether the job's end was asked for."""
+        return self._objects.exists(_path(job_id, "cancel"))
+
+    def remove_checkpoints(self, job_id: str) -> None:
+        """Remove what attempts have left of their work; see `vault.jobs.checkpoints`."""
+        for path in self._objects.list(f"jobs/{job_id}/checkpoint"):
+            self._objects.delete(path)
+
+
+def _path(job_id: str, name: str) -> str:
+    return f"jobs/{job_id}/{name}.json"

@@ -1,0 +1,177 @@
+"""Whether everything that is stored is whole."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from vault.commit_log import Commit, CommitLog
+from vault.errors import NotFound, UnknownModel
+from vault.jobs.decisions import Decisions
+from vault.maintenance.check_jobs import check_jobs
+from vault.maintenance.findings import Findings
+from vault.maintenance.validator import Examiner, Role, blobs_of, check_order
+from vault.models import Model, Models
+from vault.storage.object_store import Objects
+
+_READERS = 4
+"""Blobs read at once: as many lie in memory."""
+_LOOKED_AT = ("blobs", "data", "jobs", "models", "open", "recent", "staging")
+"""Folders with objects of kinds of their own; in any other all records are read."""
+_REMAINS = "Either its record was lost, or it was deleted, or imported, half; a sweep will remove what is left."
+
+
+def check(objects: Objects, examiner: Examiner, model: str | None = None, *, deep: bool = False) -> Findings:
+    """Look at every object of a store, or at those of one model; it may be in use meanwhile.
+
+    Parameters
+    ----------
+    deep
+        Whether to make every version of its blobs and compare its answers with its certificate.
+
+    Raises
+    ------
+    StoreUnavailable
+    UnknownModel
+        There is no such model.
+    """
+    return _Check(objects, examiner, model, deep).run()
+
+
+class _Check:
+    """What the steps of one look share."""
+
+    def __init__(self, objects: Objects, examiner: Examiner, only: str | None, deep: bool) -> None:
+        self._objects = objects
+        self._examiner = examiner
+        self._only = only
+        self._deep = deep
+        self._models = Models(objects)
+        self._log = CommitLog(objects, self._models)
+        self._found = Findings()
+        self._whole: set[str] = set()
+        """Hashes of the blobs that are."""
+
+    def run(self) -> Findings:
+        found = self._found
+        # Listed first, so that what is written from here on does not seem to be named by nothing.
+        stored = {} if self._only else self._objects.sizes("blobs") | self._objects.sizes("data")
+        # Before the versions: what is published meanwhile is among these.
+        decided = self._decided()
+        versions = self._all_versions()
+        all_commits = [*decided, *(one for _, commits in versions.values() for one in commits)]
+        named = {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
+            for size in pool.map(self._blob, named, named.values()):
+                if size is not None:
+                    found.blobs += 1
+                    found.bytes += size
+        if self._deep:
+            for model, commits in versions.values():
+                self._answer(model, commits)
+        waiting = check_jobs(self._objects, found, versions, self._only)
+        if self._only is None:
+            needed = waiting | {f"blobs/{sha}" for sha in named}
+            orphans = {path: size for path, size in stored.items() if path not in needed}
+            found.orphans += len(orphans)
+            found.orphan_bytes += sum(orphans.values())
+            self._other_records()
+        return found
+
+    def _decided(self) -> list[Commit]:
+        """The versions that open jobs are to have, and that may not be in the log yet."""
+        decisions = Decisions(self._objects)
+        commits = []
+        for job_id, path in decisions.pending():
+            with self._found.noting(path), suppress(NotFound):  # swept since
+                request = self._objects.get_json(f"jobs/{job_id}/request.json") if self._only else {}
+                if request.get("model") == self._only and (commit := decisions.commit(path)):
+                    commits.append(commit)
+        return commits
+
+    def _all_models(self) -> list[Model]:
+        models = []
+        for name in [self._only] if self._only else self._objects.list_folders("models"):
+            path = f"models/{name}/model.json"
+            try:
+                with self._found.noting(path):
+                    model = self._models.get(name)
+                    self._examiner.definition(path, model.definition)
+                    models.append(model)
+            except UnknownModel:
+                if self._only:
+                    raise
+                # Folders stay when their files are gone; where some are left, the model's record may have been lost.
+                if self._objects.list(f"models/{name}"):
+                    self._found.add(path, "not_found", f"{name} has versions and no record. {_REMAINS}")
+        self._found.models = len(models)
+        return models
+
+    def _all_versions(self) -> dict[str, tuple[Model, list[Commit]]]:
+        versions = {}
+        for model in self._all_models():
+            try:
+                versions[model.name] = self._versions(model)
+            except UnknownModel:  # deleted since
+                if self._only:
+                    raise
+                self._found.models -= 1
+        return versions
+
+    def _versions(self, model: Model) -> tuple[Model, list[Commit]]:
+        """The versions whose records can be read; raises UnknownModel for a model that is gone, or made anew, since."""
+        numbers = self._log.numbers(model.name)
+        commits = []
+        found = Findings()
+        folder = f"models/{model.name}/log/{model.lineage}"
+        for number in range(numbers[-1] + 1 if numbers else 0):
+            path = f"{folder}/{number:08d}.json"
+            if number not in numbers:
+                found.add(path, "gap", f"There is no version {number}, but there are later ones.")
+                continue
+            with found.noting(path):
+                commit = self._log.read(model.name, number)
+                check_order(path, commit)
+                commits.append(commit)
+        with found.noting(f"models/{model.name}/model.json"):
+            if self._models.get(model.name).lineage != model.lineage:
+                raise UnknownModel(model.name)
+        self._found.versions += len(numbers)
+        self._found.problems.extend(found.problems)
+        return model, commits
+
+    def _blob(self, sha: str, role: Role) -> int | None:
+        """Look at a blob; its size when it is what was stored."""
+        path = f"blobs/{sha}"
+        size = None
+        with self._found.noting(path):
+            data = self._objects.get_blob(sha)
+            size = len(data)
+            self._examiner.blob(path, role, data)
+            self._whole.add(sha)
+        return size
+
+    def _answer(self, model: Model, commits: list[Commit]) -> None:
+        """Whether versions answer as certified; those of one content are looked at once."""
+        seen = set()
+        for commit in commits:
+            parts = (*commit.engrams, commit.recogniser, commit.certificate)
+            if parts in seen or not self._whole.issuperset(blobs_of(commit)):
+                continue
+            seen.add(parts)
+            with self._found.noting(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
+                changed = self._examiner.version(model, commit)
+                if commit.certificate is not None:
+                    self._found.certificates += changed == []
+                    self._found.elsewhere += changed is None
+                if changed:
+                    detail = f"{', '.join(changed)} no longer answers as certified for version {commit.version}."
+                    self._found.add(f"blobs/{commit.certificate}", "retention_violated", detail)
+
+    def _other_records(self) -> None:
+        for folder in self._objects.list_top():
+            if folder not in _LOOKED_AT:
+                for path in self._objects.list(folder):
+                    if path.endswith(".json"):
+                        with self._found.noting(path), suppress(NotFound):  # gone since it was listed
+                            self._objects.get_json(path)

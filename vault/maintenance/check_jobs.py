@@ -1,0 +1,130 @@
+"""Whether the records of jobs are whole, and agree with what was published."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from vault.commit_log import Commit, CommitLog
+from vault.errors import Damaged, NotFound, UnknownModel, Unreadable
+from vault.jobs.ids import is_job_id
+from vault.maintenance.findings import Findings
+from vault.models import Model, Models
+from vault.storage.object_store import Objects
+
+Versions = Mapping[str, tuple[Model, list[Commit]]]
+"""Each model with the versions whose records can be read."""
+
+
+def check_jobs(objects: Objects, found: Findings, versions: Versions, only: str | None) -> set[str]:
+    """Look at the records of all jobs, or those of one model; the uploads (`data/...`) that wait for their job."""
+    waiting: set[str] = set()
+    for job_id in objects.list_folders("jobs"):
+        if is_job_id(job_id):
+            upload = _Job(objects, found, job_id, versions, only).check()
+            waiting |= {upload} if upload else set()
+    return waiting
+
+
+class _Job:
+    """One job's records."""
+
+    def __init__(self, objects: Objects, found: Findings, job_id: str, versions: Versions, only: str | None) -> None:
+        self._objects = objects
+        self._found = found
+        self._id = job_id
+        self._versions = versions
+        self._only = only
+        self._folder = f"jobs/{job_id}"
+        self._request = f"{self._folder}/request.json"
+        self._result = f"{self._folder}/result.json"
+
+    def check(self) -> str | None:
+        """Look at all; the path of the upload that waits for this job, if one does."""
+        paths = self._objects.list(self._folder)
+        records = self._read(paths)
+        request, result = records.get(self._request), records.get(self._result)
+        if request is None:
+            self._check_remains(paths)
+            return None
+        model, data = str(request.get("model")), str(request.get("data"))
+        if self._only not in (None, model):
+            return None
+        self._found.jobs += 1
+        if result is not None:
+            self._check_result(model, request, result)
+        if self._result in paths:
+            return None
+        upload = None if "://" in data else data
+        self._check_open(model, upload)
+        return upload and f"data/{upload}"
+
+    def _read(self, paths: list[str]) -> dict[str, dict[str, Any]]:
+        """The records that can be read; what is gone since it was listed is passed over."""
+        records = {}
+        for path in paths:
+            with self._found.noting(path), suppress(NotFound):
+                if path.endswith(".json"):
+                    records[path] = self._objects.get_json(path)
+                elif "/checkpoint/" in path:
+                    _check_piece(path, self._objects.get(path))
+        return records
+
+    def _check_remains(self, paths: list[str]) -> None:
+        """Records without a request: of a job that was swept, or of one whose request was lost."""
+        if self._request in paths or self._only is not None:
+            return  # a damaged one is noted already
+        if self._result not in paths and any("/attempts/" in path for path in paths):
+            self._found.add(self._request, "not_found", "The request of a job under way is missing.")
+        else:
+            self._found.orphans += len(paths)
+
+    def _check_result(self, model: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """A success has its version, unless the model was deleted meanwhile."""
+        there, commits = self._versions.get(model, (None, []))
+        if there is None or result.get("state") != "succeeded" or request.get("lineage") not in (None, there.lineage):
+            return
+        told = result.get("result")
+        version = told.get("version") if isinstance(told, Mapping) else None
+        path = f"models/{model}/log/{there.lineage}/{version:08d}.json" if isinstance(version, int) else self._result
+        if any(finding.object == path for finding in self._found.problems):
+            return  # a damaged one is noted already
+        known = any(commit.version == version and commit.job == self._id for commit in commits)
+        if not known and not self._came_since(there, version):
+            detail = f"The job {self._id} published version {version} of {model}, and that is not there."
+            self._found.add(path, "version_missing", detail)
+
+    def _came_since(self, model: Model, version: object) -> bool:
+        """Whether this job's version was published after the versions were looked at, or the model is gone."""
+        models = Models(self._objects)
+        try:
+            if models.get(model.name).lineage != model.lineage:
+                return True
+            return (
+                isinstance(version, int) and CommitLog(self._objects, models).read(model.name, version).job == self._id
+            )
+        except UnknownModel:
+            return True
+        except (NotFound, Unreadable):
+            return False
+
+    def _check_open(self, model: str, upload: str | None) -> None:
+        """An open job is among those that workers look for, and its upload is there; it may end meanwhile."""
+        findings = Findings()
+        if not self._objects.exists(f"open/{model}/{self._id}"):
+            findings.add(f"open/{model}/{self._id}", "not_found", "No worker can find this open job.")
+        if upload is not None:
+            with findings.noting(f"data/{upload}"):
+                self._objects.check_file(upload)
+        if not self._objects.exists(self._result):
+            self._found.uploads += upload is not None
+            self._found.problems.extend(findings.problems)
+
+
+def _check_piece(path: str, data: bytes) -> None:
+    """A piece of a checkpoint is called by its hash; raises Damaged."""
+    sha = path.rsplit("/", 1)[-1]
+    if hashlib.sha256(data).hexdigest() != sha:
+        raise Damaged(path, "its SHA-256 is not the one it is called by")

@@ -1,0 +1,173 @@
+"""Models out of a store into one file, and from there into any store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from vault.commit_log import Commit, CommitLog, record_path
+from vault.errors import Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
+from vault.maintenance.bundle import BundleReader, BundleWriter
+from vault.maintenance.validator import Examiner, blobs_of, check_order
+from vault.models import Model, Models, is_model_name
+from vault.storage.documents import seal
+from vault.storage.object_store import Objects
+
+_MODEL = "model.json"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was moved."""
+
+    model: str
+    versions: int
+    blobs: int
+    bytes: int
+    """Of the blobs."""
+
+
+def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
+    """Write everything of a model into the file `destination`, which appears, or is replaced, when it is whole.
+
+    The model may be in use. Memory is needed for one blob.
+
+    Raises
+    ------
+    UnknownModel, StoreUnavailable
+    Damaged, NotFound, UnsupportedFormat
+        Something of the model is not whole.
+    OSError
+        The file cannot be written; it is named, or its folder where there is none.
+    """
+    models = Models(objects)
+    model = models.get(name)
+    commits = CommitLog(objects, models).list(name)
+    records = {_MODEL: seal({key: getattr(model, key) for key in ("definition", "format_version", "created_at")})}
+    for number, commit in enumerate(commits):
+        check_order(record_path(name, model.lineage, number), commit)
+        records[_log_member(number)] = seal(_portable(commit))
+    shas = sorted({sha for commit in commits for sha in blobs_of(commit)})
+    members = {member: (len(data), hashlib.sha256(data).hexdigest()) for member, data in records.items()}
+    members |= {f"blobs/{sha}": (objects.size(f"blobs/{sha}"), sha) for sha in shas}
+    with _written_whole(destination) as file:
+        writer = BundleWriter(file, name, members)
+        for member, data in records.items():
+            writer.add(member, data)
+        for sha in shas:
+            writer.add(f"blobs/{sha}", objects.get_blob(sha))
+        writer.close()
+    return Transfer(name, len(commits), len(shas), sum(members[f"blobs/{sha}"][0] for sha in shas))
+
+
+@contextmanager
+def _written_whole(destination: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `destination` when the block has ended well; an OSError names that, and not the other."""
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield cast(BinaryIO, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, destination)
+        except BaseException:
+            os.unlink(partial)
+            raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(destination.parent)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(destination)) from error
+
+
+def import_model(objects: Objects, source: Path, examiner: Examiner, name: str | None = None) -> Transfer:
+    """Make the model in the file `source` a model of this store, as `name` or as it was called.
+
+    Everything is verified before anything is written, and the model's record is written last: until then there is no
+    such model, and what a crash leaves is swept. Doing it again goes on from there.
+
+    Raises
+    ------
+    InvalidBundle, Damaged, UnsupportedFormat
+        The file is no whole bundle that this release can read; nothing was written.
+    InvalidName, ModelExists
+        The model cannot be called so.
+    StoreUnavailable
+    """
+    with BundleReader(source) as bundle:
+        name = name or bundle.model
+        if not is_model_name(name):
+            raise InvalidName(f"A model cannot be called {name[:120]!r}.")
+        models = Models(objects)
+        _refuse_taken(models, name)
+        bundle.verify()
+        model = _model(bundle, name, examiner)
+        commits = _commits(bundle, model)
+        roles = {sha: role for commit in commits for sha, role in blobs_of(commit).items()}
+        blobs = {member.removeprefix("blobs/") for member in bundle.members if member.startswith("blobs/")}
+        if odd := sorted(blobs ^ roles.keys()):
+            raise InvalidBundle(f"The blob {odd[0]} is named by no version, or missing.")
+        for sha, role in roles.items():
+            examiner.blob(f"blobs/{sha}", role, bundle.read(f"blobs/{sha}"))
+        for sha in roles:
+            objects.put_blob(bundle.read(f"blobs/{sha}"))
+        CommitLog(objects, models).restore(model, commits)
+        models.restore(model)
+        size = sum(bundle.members[f"blobs/{sha}"].size for sha in roles)
+    return Transfer(name, len(commits), len(roles), size)
+
+
+def _refuse_taken(models: Models, name: str) -> None:
+    try:
+        models.get(name)
+    except UnknownModel:
+        return
+    raise ModelExists(name, "and nothing of it is replaced; import under another name (--name)")
+
+
+def _model(bundle: BundleReader, name: str, examiner: Examiner) -> Model:
+    """The model under its new name; its lineage is new, since it goes its own way from here on."""
+    document = bundle.read_json(_MODEL)
+    try:
+        definition, version, created = (document[key] for key in ("definition", "format_version", "created_at"))
+    except KeyError as error:
+        raise Damaged(_MODEL, f"it lacks {error}") from error
+    if not isinstance(definition, dict) or not isinstance(version, int):
+        raise Damaged(_MODEL, "it is no model")
+    examiner.definition(_MODEL, definition)
+    return Model(name, definition, version, uuid.uuid4().hex, str(created))
+
+
+def _commits(bundle: BundleReader, model: Model) -> list[Commit]:
+    members = sorted(member for member in bundle.members if member.startswith("log/"))
+    commits = []
+    for number, member in enumerate(members):
+        if member != _log_member(number):
+            raise InvalidBundle(f"Version {number} is missing, and there are later ones.")
+        try:
+            commit = Commit.from_dict({**bundle.read_json(member), "lineage": model.lineage})
+        except (KeyError, TypeError) as error:
+            raise Damaged(member, f"it is no commit ({error})") from error
+        if commit.version != number:
+            raise Damaged(member, "it is the commit of another place")
+        check_order(member, commit)
+        commits.append(commit)
+    if not commits:
+        raise InvalidBundle("There is no version in this bundle.")
+    return commits
+
+
+def _portable(commit: Commit) -> Mapping[str, Any]:
+    """A commit without what belongs to one store only."""
+    return {key: value for key, value in commit.to_dict().items() if key != "lineage"}
+
+
+def _log_member(version: int) -> str:
+    return f"log/{version:08d}.json"

@@ -1,0 +1,84 @@
+"""Blobs that no commit names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from vault.commit_log import Commit, CommitLog
+from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
+from vault.jobs.decisions import Decisions
+from vault.models import Models
+from vault.storage.object_store import CONDEMNED, STALE_MARK, Objects
+
+
+def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) -> list[str]:
+    """Remove logs of deleted models, and blobs that no commit names; the paths of the blobs removed.
+
+    It may run while models learn. A publication must not take longer than `grace` from its first blob to its decision
+    (`vault.jobs.decisions`), which names them as a commit does; `Objects.put_blob` makes young again what it finds
+    there. Whoever makes a blob young in the very moment it is looked at here sees the mark `condemned/{sha}`, and
+    stores it once more when the mark is gone.
+
+    Raises
+    ------
+    Unreadable, NotFound
+        A model, a commit or a decision cannot be read, or is missing, so what it names is not known; nothing is removed
+        then.
+    """
+    models = Models(objects)
+    log = CommitLog(objects, models)
+    # In this order: what is stored later than this listing is not looked at.
+    blobs = objects.written("blobs")
+    if not dry_run:
+        models.remove_remains(grace)
+    # Before the commits: a job that has its result by now has its version among these.
+    decisions = Decisions(objects)
+    decided = [commit for _, path in decisions.pending() if (commit := decisions.commit(path))]
+    # Twice: a name that was harmed on its way would leave its model's blobs named by nothing.
+    names = {*objects.list_folders("models"), *objects.list_folders("models")}
+    commits = [*decided, *(commit for model in names for commit in _commits(log, model))]
+    named = {f"blobs/{sha}" for commit in commits for sha in _hashes(commit)}
+    oldest = datetime.now(UTC) - grace
+    orphans = sorted(path for path, written in blobs.items() if path not in named and written < oldest)
+    if dry_run:
+        return orphans
+    _remove_stale_marks(objects)
+    return [path for path in orphans if _remove(objects, path, oldest)]
+
+
+def _remove(objects: Objects, path: str, oldest: datetime) -> bool:
+    """Remove one blob, unless it is young again; whether it was."""
+    mark = f"{CONDEMNED}/{path.partition('/')[2]}"
+    try:
+        objects.put_new(mark, b"")
+    except AlreadyExists:
+        return False  # another sweep is at it
+    try:
+        written = objects.written_at(path)
+        if written is None or written >= oldest:
+            return False
+        objects.delete(path)
+        return True
+    finally:
+        objects.delete(mark)
+
+
+def _remove_stale_marks(objects: Objects) -> None:
+    """Those of sweeps that died."""
+    for mark, written in objects.written(CONDEMNED).items():
+        if datetime.now(UTC) - written > STALE_MARK:
+            objects.delete(mark)
+
+
+def _commits(log: CommitLog, model: str) -> list[Commit]:
+    try:
+        return log.list(model)
+    except (UnknownModel, UnknownVersion):
+        return []  # deleted, perhaps a moment ago
+
+
+def _hashes(commit: Commit) -> Iterator[str]:
+    yield from commit.engrams
+    yield from commit.kept
+    yield from filter(None, (commit.recogniser, commit.certificate, commit.report))

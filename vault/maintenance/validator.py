@@ -1,0 +1,44 @@
+"""Whoever knows what is inside of objects, which the vault does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from vault.commit_log import Commit
+from vault.errors import Damaged
+from vault.models import Model
+
+Role = Literal["engram", "recogniser", "kept", "certificate", "report"]
+
+
+class Examiner(Protocol):
+    """Looks into what a vault only keeps; what it does not understand it raises as VaultError."""
+
+    def definition(self, path: str, definition: Mapping[str, Any]) -> None:
+        """Look at the definition inside the model record `path`."""
+
+    def blob(self, path: str, role: Role, data: bytes) -> None:
+        """Look at one blob by itself."""
+
+    def version(self, model: Model, commit: Commit) -> list[str] | None:
+        """Make a version of its blobs; the tasks that do not answer as certified, None when that cannot be told."""
+
+
+def blobs_of(commit: Commit) -> dict[str, Role]:
+    """The blobs that a commit names, and what they are to it."""
+    named: dict[str, Role] = dict.fromkeys(commit.engrams, "engram")
+    named |= dict.fromkeys(commit.kept, "kept")
+    singles: tuple[tuple[str | None, Role], ...] = (
+        (commit.recogniser, "recogniser"),
+        (commit.certificate, "certificate"),
+        (commit.report, "report"),
+    )
+    return named | {sha: role for sha, role in singles if sha}
+
+
+def check_order(path: str, commit: Commit) -> None:
+    """Raise Damaged when a commit's parent is not the version before."""
+    parent = commit.version - 1 if commit.version else None
+    if commit.parent != parent:
+        raise Damaged(path, f"its parent is {commit.parent}, not {parent}")

@@ -1,0 +1,367 @@
+"""Write-once objects in a folder or in S3."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+import uuid
+from builtins import list as List
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from obstore.exceptions import BaseError
+
+from telemetry.metrics import count_failure
+from vault.errors import AlreadyExists, Damaged, NotFound, StoreUnavailable, Unreadable, VaultError
+from vault.settings import VaultSettings
+from vault.storage.backend import Entry, Storage
+from vault.storage.documents import seal, unseal
+from vault.storage.local import Folder
+from vault.storage.paths import check_path
+from vault.storage.s3 import Bucket
+
+Answer = TypeVar("Answer")
+Listed = TypeVar("Listed")
+
+_CHUNK = 4 * 2**20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FRESH = timedelta(hours=1)
+
+CONDEMNED = "condemned"
+"""Below it lie marks of the blobs that a sweep is about to remove."""
+STALE_MARK = timedelta(minutes=10)
+"""A sweep that left its mark for so long is dead."""
+
+
+class Objects:
+    """Objects by path, such as `jobs/0192.../request.json`; safe to use from any thread.
+
+    Whatever a call has written when it returns stays: in a folder, files and the folders that name them are flushed to
+    disk, and a file gets its name only after that. Segments of a path are letters, digits, `.`, `_` and `-`, and begin
+    with a letter or digit; anything else raises InvalidPath. Every call raises StoreUnavailable when the storage
+    cannot be reached.
+    """
+
+    def __init__(self, storage: Storage, retry_seconds: float = 0) -> None:
+        self._storage = storage
+        self._retry_seconds = retry_seconds
+        """How long a question that failed is asked again, beyond what the storage does by itself."""
+
+    @classmethod
+    def connect(cls, settings: VaultSettings) -> Objects:
+        """The store that `settings.store_url` names; a local folder is made when it is not there."""
+        root = settings.store_folder
+        with _store_errors("the store"):
+            if root is not None:
+                return cls(Folder(root))
+            return cls(Bucket.connect(settings), retry_seconds=settings.store_timeout_seconds)
+
+    def ping(self) -> None:
+        """Ask the storage for something; raises StoreUnavailable."""
+        try:
+            self.list_top()
+        except NotFound as error:
+            raise StoreUnavailable(f"The bucket cannot be listed: {error}") from error
+
+    def put_new(self, path: str, data: bytes) -> None:
+        """Create an object; of any number of racing writers one succeeds.
+
+        Raises
+        ------
+        AlreadyExists
+            There is one already, whatever it holds.
+        """
+        check_path(path)
+        with _store_errors(path):
+            self._storage.write(path, data, overwrite=False)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Create or replace an object, at once and whole."""
+        check_path(path)
+        with _store_errors(path):
+            self._storage.write(path, data, overwrite=True)
+
+    def get(self, path: str) -> bytes:
+        """The bytes of an object; raises NotFound."""
+        check_path(path)
+        return self._ask(path, lambda: self._storage.read(path))
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object of that path."""
+        return self.written_at(path) is not None
+
+    def written_at(self, path: str) -> datetime | None:
+        """When an object was written; None when there is none."""
+        check_path(path)
+        try:
+            return self._ask(path, lambda: self._storage.look(path).written)
+        except NotFound:
+            return None
+
+    def size(self, path: str) -> int:
+        """Bytes of an object; raises NotFound."""
+        check_path(path)
+        return self._ask(path, lambda: self._storage.look(path).size)
+
+    def delete(self, path: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+        check_path(path)
+        with suppress(NotFound), _store_errors(path):
+            self._storage.remove(path)
+
+    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
+        """Paths below the folder `prefix`, at any depth, sorted; those greater than the path `after`, `limit` at most.
+
+        From S3 no more is fetched than the limit asks for.
+        """
+        check_path(prefix)
+        return sorted(self._ask(prefix, lambda: _below(prefix, self._storage.paths(prefix, after, limit), str)))[:limit]
+
+    def written(self, prefix: str) -> dict[str, datetime]:
+        """When every object below the folder `prefix` was written, by path."""
+        return {entry.path: entry.written for entry in self._entries(prefix)}
+
+    def remove_folder(self, prefix: str) -> None:
+        """Remove the empty folders below `prefix`, and itself, that a local store keeps of objects deleted."""
+        check_path(prefix)
+        self._storage.remove_empty(prefix)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of every object below the folder `prefix`, by path."""
+        return {entry.path: entry.size for entry in self._entries(prefix)}
+
+    def list_top(self) -> List[str]:
+        """Names of the folders that all objects lie in, sorted."""
+        with _store_errors("the store"):
+            return sorted(self._storage.folders(None))
+
+    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
+        """Names of the folders right below `prefix`, sorted; those greater than the name `after`, `limit` at most.
+
+        A local store also names folders that everything was deleted from.
+        """
+        check_path(prefix)
+        names = sorted(self._ask(prefix, lambda: self._storage.folders(prefix)))
+        return [name for name in names if after is None or name > after][:limit]
+
+    def create_json(self, path: str, document: Mapping[str, Any]) -> None:
+        """Create an object from a JSON document, sealed, with a field `writer` that no other call ever writes.
+
+        A writer whose answer got lost and who finds the object when trying again knows it for its own by that.
+
+        Raises
+        ------
+        AlreadyExists
+            Another call created it.
+        """
+        writer = uuid.uuid4().hex
+        try:
+            self.put_new(path, seal({**document, "writer": writer}))
+        except AlreadyExists as taken:
+            try:
+                mine = self.get_json(path).get("writer") == writer
+            except (Unreadable, NotFound):  # another's, which may be gone since
+                raise taken from None
+            if not mine:
+                raise
+
+    def put_json(self, path: str, document: Mapping[str, Any]) -> None:
+        """Create or replace an object by a JSON document."""
+        self.put(path, seal(document))
+
+    def get_json(self, path: str) -> dict[str, Any]:
+        """A JSON object as a dict, without its seal.
+
+        Raises
+        ------
+        NotFound
+        Damaged
+            It is not JSON, no JSON object, or not what was sealed.
+        UnsupportedFormat
+            It was written by a later release.
+        """
+        try:
+            return unseal(path, self.get(path))
+        except Damaged:
+            # What was harmed on its way only is whole at the second look.
+            return unseal(path, self.get(path))
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes under their SHA-256, which is returned (64 hex digits); storing them again changes nothing."""
+        sha = hashlib.sha256(data).hexdigest()
+        path = f"blobs/{sha}"
+        try:
+            self.put_new(path, data)
+        except AlreadyExists:
+            if not self._is_fresh(path, data):
+                self.put(path, data)
+            # One that is fresh too: whoever made it so may be waiting for the same sweep, or have died.
+            self._outlast_sweep(sha, data)
+        return sha
+
+    def _is_fresh(self, path: str, data: bytes) -> bool:
+        """Whether a blob need not be written anew: its bytes are whole, and so young that a sweep spares them.
+
+        The commit that will name it is yet to come.
+        """
+        written = self.written_at(path)
+        if written is None or datetime.now(UTC) - written > _FRESH:
+            return False
+        with suppress(NotFound):
+            return self.get(path) == data
+        return False
+
+    def _outlast_sweep(self, sha: str, data: bytes) -> None:
+        """A sweep that looked at this blob before it was young again may still remove it: then store it once more."""
+        mark = f"{CONDEMNED}/{sha}"
+        while (condemned := self.written_at(mark)) and datetime.now(UTC) - condemned < STALE_MARK:
+            time.sleep(0.02)
+        if not self.exists(f"blobs/{sha}"):
+            self.put(f"blobs/{sha}", data)
+
+    def get_blob(self, sha: str) -> bytes:
+        """The bytes stored under a SHA-256.
+
+        Raises
+        ------
+        NotFound
+        Damaged
+            They have another hash now.
+        """
+        if _SHA256.fullmatch(sha) is None:
+            raise NotFound(f"There is no blob {sha[:120]!r}.")
+        path = f"blobs/{sha}"
+        data = self.get(path)
+        if hashlib.sha256(data).hexdigest() != sha:
+            # As above.
+            data = self.get(path)
+            _compare(path, sha, hashlib.sha256(data).hexdigest())
+        return data
+
+    def put_file(self, path: Path) -> str:
+        """Store a file of any size under `data/`, without reading it whole into memory.
+
+        Returns
+        -------
+        str
+            Its name there: the SHA-256, a hyphen and 8 digits that make the name this call's own. So each upload is
+            deleted with its own job, even where another uploaded the same bytes.
+        """
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        name = f"{digest.hexdigest()}-{uuid.uuid4().hex[:8]}"
+        with _store_errors(f"data/{name}"):
+            self._storage.write(f"data/{name}", path, overwrite=False)
+        return name
+
+    def get_file(self, name: str, destination: Path) -> None:
+        """Fetch what `put_file` stored into the file `destination`, which appears when it is whole and checked.
+
+        Raises
+        ------
+        NotFound
+        Damaged
+            The bytes have another hash than when they were stored.
+        """
+        handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in self._checked(name):
+                    file.write(chunk)
+            os.replace(partial, destination)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+    def check_file(self, name: str) -> None:
+        """Read what `put_file` stored, and throw it away.
+
+        Raises
+        ------
+        NotFound
+        Damaged
+            The bytes have another hash than when they were stored.
+        """
+        for _ in self._checked(name):
+            pass
+
+    def _checked(self, name: str) -> Iterator[bytes | memoryview]:
+        """An upload in pieces; raises Damaged after the last when their hash is another than its name says."""
+        sha = name.split("-")[0]
+        if _SHA256.fullmatch(sha) is None:
+            raise NotFound(f"There is no upload {name[:120]!r}.")
+        path = f"data/{name}"
+        check_path(path)
+        digest = hashlib.sha256()
+        for chunk in self._stream(path):
+            digest.update(chunk)
+            yield chunk
+        _compare(path, sha, digest.hexdigest())
+
+    def _entries(self, prefix: str) -> List[Entry]:
+        check_path(prefix)
+        return self._ask(prefix, lambda: _below(prefix, self._storage.entries(prefix), attrgetter("path")))
+
+    def _ask(self, path: str, question: Callable[[], Answer]) -> Answer:
+        """What `question` answers; it changes nothing, so that it may be asked again when the storage fails."""
+        until, pause = time.monotonic() + self._retry_seconds, 0.05
+        while True:
+            try:
+                with _store_errors(path):
+                    return question()
+            except StoreUnavailable:
+                if time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause *= 2
+
+    def _stream(self, path: str) -> Iterator[bytes | memoryview]:
+        chunks = self._storage.stream(path)
+        while True:
+            with _store_errors(path):
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    return
+            yield chunk
+
+
+def _compare(path: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise Damaged(path, f"its SHA-256 is {found}, not {expected}")
+
+
+@contextmanager
+def _store_errors(path: str) -> Iterator[None]:
+    """Inside, the failures of a storage are raised as errors of ours that name `path`."""
+    try:
+        yield
+    except VaultError:
+        raise
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no object {path}.", path) from error
+    except FileExistsError as error:
+        raise AlreadyExists(f"There is an object {path} already.") from error
+    except (BaseError, OSError) as error:
+        count_failure("store", "unavailable")
+        # What the system says of a file names where the store lies, which is nobody's business.
+        why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise StoreUnavailable(f"The storage failed at {path}: {why}") from error
+
+
+def _below(prefix: str, listing: Iterable[Listed], path_of: Callable[[Listed], str]) -> list[Listed]:
+    """All of a listing; raises StoreUnavailable for a path that was harmed on its way, so that it is asked again."""
+    found = list(listing)
+    for path in map(path_of, found):
+        if not path.startswith(f"{prefix}/"):
+            raise StoreUnavailable(f"The storage lists {path[:120]!r} below {prefix}.")
+    return found
