@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.keeping import append
 from benchmarks.measuring import provenance
-from service.digits import tasks
+from service.cli.digits import tasks
 from tests.promises.load import Load
 from tests.promises.stack import Stack, started
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.predictions import Prediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
-from service.processes import spawn
+from service.lifecycle.processes import spawn
 
 IMAGES_PER_REQUEST = 32
 CONNECTIONS = 4

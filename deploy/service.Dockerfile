@@ -19,7 +19,7 @@ RUN /opt/engram/bin/pip install -c constraints.txt .
 FROM python:3.11-slim-bookworm
 RUN useradd --system --no-create-home engram
 COPY --from=build /opt/engram /opt/engram
-# See service/cli.py, TUNING: they only count from a process's first moment.
+# See service/cli/main.py, TUNING: they only count from a process's first moment.
 ENV PATH=/opt/engram/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432 OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 USER engram

@@ -12,32 +12,32 @@ from fastapi import FastAPI
 from engram.data.containers import ArchiveLimits
 from engram.data.images import ImageLimits
 from engram.runtime import configure
-from service import documentation, handlers
-from service.admission import Admission
-from service.backlog import BacklogWatch
-from service.bodies import BodyLimit
-from service.doors import Doors, scopes
-from service.draining import Draining
-from service.headers import AnswerHeaders
-from service.idempotency import Idempotency
-from service.images import Decoder
-from service.inference import Inference
-from service.inspection import Inspection
-from service.keyring import Keyring
-from service.live import LiveModels
+from service.api import explain, health, jobs, models, novelty, openapi, predict, tasks, versions
+from service.api.route import scopes
+from service.auth.access import Doors
+from service.auth.key_cache import Keyring
+from service.auth.quotas import Quotas
+from service.dependencies import Runtime
+from service.jobs.event_streams import Streams
+from service.jobs.submission import Submissions
+from service.jobs.wakeup import Waker
+from service.lifecycle.background import BacklogWatch, Trimming
+from service.lifecycle.draining import Draining
 from service.metrics import Metrics
-from service.novelty import Novelty
-from service.quotas import Quotas
-from service.readiness import unready
-from service.requests import Requests, is_probe
-from service.room import Room
-from service.routes import explain, health, jobs, models, novelty, predict, tasks, versions
-from service.runtime import Runtime
+from service.middleware import error_handlers
+from service.middleware.body_limits import BodyLimit
+from service.middleware.concurrency import Admission
+from service.middleware.idempotency import Idempotency
+from service.middleware.limiter import Room
+from service.middleware.request_log import Requests, is_probe
+from service.middleware.response_headers import AnswerHeaders
+from service.models.decoding import Decoder
+from service.models.inference import Inference
+from service.models.integrity import Inspection
+from service.models.live import LiveModels
+from service.models.novelty import Novelty
+from service.models.readiness import unready
 from service.settings import ServiceSettings
-from service.streams import Streams
-from service.submission import Submissions
-from service.trimming import Trimming
-from service.wake import Waker
 from vault.keys import Limits
 from vault.vault import Vault
 
@@ -76,8 +76,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         },
     )
     app.state.settings = settings
-    documentation.install(app, lambda: scopes(app), settings.keys)
-    handlers.install(app)
+    openapi.install(app, lambda: scopes(app), settings.keys)
+    error_handlers.install(app)
     for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, settings=settings, metrics=metrics)

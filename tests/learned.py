@@ -10,7 +10,7 @@ import torch
 
 from engram.config.definition import Definition
 from engram.data.examples import Examples
-from service import history
+from service.models import versions
 from tests.digits import QUICK, SMALL_MODEL, archive, pixels
 from vault.jobs.job import Job
 from vault.vault import Vault
@@ -23,7 +23,7 @@ TASKS = {"low": (0, 1), "mid": (2, 3)}
 
 def create(vault: Vault, model: str = MODEL, **changes: Any) -> None:
     """A small model that has learned nothing."""
-    history.create(vault, model, Definition.model_validate(SMALL_MODEL | changes))
+    versions.create(vault, model, Definition.model_validate(SMALL_MODEL | changes))
 
 
 def submit(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, **options: Any) -> Job:

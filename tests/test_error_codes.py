@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service import errors
+from service.errors import problem_details
 from tests.service.test_errors import LOWEST
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_every_error_is_listed_with_its_status() -> None:
     for kind in LOWEST:
         code = getattr(kind, "code", "")
         if code not in INSIDE:
-            assert (code, listed.get(code)) == (code, str(errors.STATUS[kind]))
+            assert (code, listed.get(code)) == (code, str(problem_details.STATUS[kind]))
 
 
 def test_no_code_is_missing_or_made_up() -> None:

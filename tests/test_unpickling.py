@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.wake import Waker
+from service.jobs.wakeup import Waker
 from worker.app import create_app
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.drills.record import parser, record
-from service.cli import TUNING
+from service.cli.main import TUNING
 from tests.promises.outage import Outage, live_through
 from tests.promises.stack import started
 

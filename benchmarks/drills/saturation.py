@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.drills.curves import draw
 from benchmarks.drills.record import parser, record
-from service.cli import TUNING
+from service.cli.main import TUNING
 from tests.promises.crowd import NARROW, Crowd, Learning, prepare
 from tests.promises.stack import started
 from tests.promises.watching import MIB, Growth, Sample, Watch

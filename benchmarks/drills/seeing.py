@@ -56,7 +56,7 @@ async def _measure(way: str, requests: int) -> float:
     from starlette.types import Message, Scope
 
     from service.metrics import Metrics
-    from service.requests import Requests
+    from service.middleware.request_log import Requests
     from telemetry import logs, traces
 
     app = FastAPI(telemetry={"operation_spans": False, "metrics": False, "logs": False})

@@ -34,8 +34,8 @@ from typing import Any
 import httpx
 
 from benchmarks.drills.record import parser, record
-from service import history
-from service.examiner import LearnersExaminer
+from service.cli.validator import LearnersExaminer
+from service.models import versions
 from service.settings import ServiceSettings
 from tests.conftest import AWS, BUCKET, RedisServer, s3_server
 from tests.digits import png
@@ -109,7 +109,7 @@ class Objects:
         found = check(plant.vault.objects, LearnersExaminer(plant.vault.objects))
         self._expect(found.whole, f"{kind} {how}: not whole afterwards: {found.problems}")
         # Back to one task, so that rounds do not fill the model.
-        history.activate(plant.vault, MODEL, 1)
+        versions.activate(plant.vault, MODEL, 1)
         wait_until(lambda: not plant.client.get(f"/v1/models/{MODEL}").json()["problems"], 30)
         self.done[f"{kind} {how}: job {outcome}"] += 1
         print(f"round {number}: {kind} {how}, job {outcome}", file=sys.stderr)

@@ -17,8 +17,8 @@ import boto3
 import redis
 import yaml
 
-from service.embedded import redis_binary
-from service.processes import spawn, wait
+from service.lifecycle.processes import spawn, wait
+from service.server.standalone import redis_binary
 from tests.promises.processes import plain_environment, reserved_port
 
 ROOT = Path(__file__).parents[2]

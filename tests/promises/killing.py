@@ -18,7 +18,7 @@ import httpx
 
 from engram.certificate import Certificate, certify, compare
 from engram.runtime import threads
-from service.examiner import LearnersExaminer
+from service.cli.validator import LearnersExaminer
 from tests.digits import SMALL_MODEL, archive, png
 from tests.promises.processes import eventually
 from tests.promises.supervised import Supervised

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from service.examiner import LearnersExaminer
+from service.cli.validator import LearnersExaminer
 from service.settings import ServiceSettings
 from tests.digits import QUICK, archive, png
 from tests.learned import MODEL, worker_settings

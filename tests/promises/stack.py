@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from service.processes import spawn, stop
+from service.lifecycle.processes import spawn, stop
 from tests.conftest import RedisServer
 from tests.digits import QUICK, SMALL_MODEL, archive
 from tests.promises.processes import eventually, plain_environment

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from service.processes import spawn
+from service.lifecycle.processes import spawn
 from tests.conftest import RedisServer
 from tests.promises.processes import eventually, plain_environment, reserved_port
 from vault.settings import VaultSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.processes import spawn
+from service.lifecycle.processes import spawn
 from tests.digits import SMALL_MODEL, archive
 from tests.promises.processes import alive, children, eventually, plain_environment
 

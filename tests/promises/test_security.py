@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.processes import spawn, stop
+from service.lifecycle.processes import spawn, stop
 from tests.conftest import RedisServer
 from tests.digits import SMALL_MODEL, png
 from tests.promises.processes import eventually, plain_environment

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.processes import spawn, stop
+from service.lifecycle.processes import spawn, stop
 from tests.conftest import AWS
 from tests.digits import archive, png
 from tests.promises.faulty import FaultyS3

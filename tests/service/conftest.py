@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service import live
+from service.models import live
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.learned import TASKS, create, learn

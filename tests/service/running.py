@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import httpx
 
 from service.app import create_app
-from service.runtime import Runtime
-from service.server import Server, listen, url
+from service.dependencies import Runtime
+from service.server.server import Server, listen, url
 from service.settings import ServiceSettings
 
 PATIENCE = 100.0

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from service import background
-from service.background import Background
+from service.lifecycle import background
+from service.lifecycle.background import Background
 
 
 class Stumbling(Background):

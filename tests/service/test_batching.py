@@ -17,10 +17,10 @@ from torch import Tensor
 
 from engram.errors import UnknownTask
 from engram.memory import Memory
-from service.batching import Batcher, Query, Reply
-from service.errors import Overloaded
-from service.live import load
+from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
+from service.models.batching import Batcher, Query, Reply
+from service.models.live import load
 from tests.digits import pixels
 from tests.learned import MODEL
 from tests.service.running import PATIENCE

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import inspection, live
+from service.models import integrity, live
 from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import MODEL, learn
@@ -85,7 +85,7 @@ def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
 def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
     learned_settings: ServiceSettings, store: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(integrity, "_RETRY_SECONDS", 0.2)
     kept = json.loads(head(store).read_text())["kept"]
     assert len(kept) == 2
     blob = store / "blobs" / kept[0]
@@ -109,7 +109,7 @@ def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
 def test_what_learning_needs_is_read_once_and_again_after_a_day(
     learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_PASS_SECONDS", 0.01)
+    monkeypatch.setattr(integrity, "_PASS_SECONDS", 0.01)
     read: list[str] = []
     original = Objects.get_blob
 
@@ -128,7 +128,7 @@ def test_what_learning_needs_is_read_once_and_again_after_a_day(
         flip(store / "blobs" / kept[1])
         time.sleep(0.3)
         assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
-        monkeypatch.setattr(inspection, "_AGAIN_SECONDS", 0.1)
+        monkeypatch.setattr(integrity, "_AGAIN_SECONDS", 0.1)
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
         assert told(service)["object"] == f"blobs/{kept[1]}"
 
@@ -165,7 +165,7 @@ def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
 def test_an_older_commit_that_is_harmed_is_named_and_the_others_are_served(
     learned_settings: ServiceSettings, store: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(integrity, "_RETRY_SECONDS", 0.2)
     record = head(store).with_name("00000001.json")
     name = str(record.relative_to(store))
     whole = flip(record)
@@ -209,7 +209,7 @@ def test_an_older_commit_that_is_harmed_is_named_and_the_others_are_served(
 def test_a_commit_that_is_harmed_while_its_version_answers_is_named(
     learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(integrity, "_AGAIN_SECONDS", 0.2)
     with running(learned_settings) as service:
         wait_until(lambda: version(service) == 2)
         flip(head(store))
@@ -225,7 +225,7 @@ def test_versions_of_a_model_that_was_deleted_are_no_problem(
     learned_settings: ServiceSettings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_AGAIN_SECONDS", "_PASS_SECONDS"):
-        monkeypatch.setattr(inspection, name, 0.0)
+        monkeypatch.setattr(integrity, name, 0.0)
     # So that what was deleted is looked at before it is known that it was.
     patient = learned_settings.model_copy(update={"poll_seconds": 5.0})
     with running(patient) as service:

@@ -6,8 +6,8 @@ from PIL import Image
 
 from engram.config.definition import InputShape
 from engram.data.archives import read
-from service import contact_sheet
-from service.digits import SIDE, tasks
+from service.cli import contact_sheet
+from service.cli.digits import SIDE, tasks
 
 
 def test_the_digits_are_five_tasks_that_keep_their_held_out_images_apart(tmp_path: Path) -> None:

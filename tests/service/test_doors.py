@@ -14,8 +14,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
+from service.api.route import Door, needs, scopes
 from service.app import create_app
-from service.doors import ANYONE, Door, needs, scopes
+from service.auth.access import ANYONE
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import png

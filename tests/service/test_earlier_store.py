@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.examiner import LearnersExaminer
+from service.cli.validator import LearnersExaminer
 from service.settings import ServiceSettings
 from testing.learned_digests import machine
 from tests.digits import png

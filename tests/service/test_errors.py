@@ -10,11 +10,12 @@ import pytest
 from fastapi import FastAPI
 
 import engram.errors as learner
-import service.errors as interface
+import service.errors.exceptions as interface
 import vault.errors as store
-from service import errors, handlers
-from service.bodies import BodyLimit
+from service.errors import problem_details
 from service.metrics import Metrics
+from service.middleware import error_handlers
+from service.middleware.body_limits import BodyLimit
 from service.settings import ServiceSettings
 from tests.service.running import Service
 
@@ -34,7 +35,7 @@ LOWEST = sorted(
         one
         for root in ROOTS
         for one in lowest(root)
-        if one.__module__ in ("engram.errors", "vault.errors", "service.errors")
+        if one.__module__ in ("engram.errors", "vault.errors", "service.errors.exceptions")
     },
     key=lambda one: one.__qualname__,
 )
@@ -42,8 +43,8 @@ LOWEST = sorted(
 
 @pytest.mark.parametrize("kind", LOWEST, ids=lambda kind: kind.__name__)
 def test_every_lowest_error_has_a_status_of_its_own(kind: type[Exception]) -> None:
-    assert kind in errors.STATUS
-    assert 400 <= errors.STATUS[kind] <= 599
+    assert kind in problem_details.STATUS
+    assert 400 <= problem_details.STATUS[kind] <= 599
 
 
 def test_codes_tell_errors_apart() -> None:
@@ -57,7 +58,7 @@ def test_an_error_below_a_known_one_gets_its_status() -> None:
     class Odd(learner.NotAnImage):
         code = "odd"
 
-    assert errors.describe(Odd("an odd one")) == {
+    assert problem_details.describe(Odd("an odd one")) == {
         "type": "urn:engram:error:odd",
         "title": "Unprocessable Entity",
         "status": 422,
@@ -68,7 +69,7 @@ def test_an_error_below_a_known_one_gets_its_status() -> None:
 
 def app_that_raises(error: Exception) -> FastAPI:
     app = FastAPI()
-    handlers.install(app)
+    error_handlers.install(app)
     small = ServiceSettings(max_request_bytes=1024, max_document_bytes=1024, max_upload_bytes=1024)
     app.add_middleware(BodyLimit, settings=small, metrics=Metrics())
 

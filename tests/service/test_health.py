@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.draining import Draining
+from service.lifecycle.draining import Draining
 from service.settings import ServiceSettings
 from tests.digits import SMALL_MODEL, png
 from tests.learned import create, learn, submit

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.schemas import ModelRequest
+from service.api.schemas import ModelRequest
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import QUICK, SMALL_MODEL, archive

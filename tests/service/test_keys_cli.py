@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.cli.main import app
 from vault.keys import Keys, Limits
 from vault.settings import VaultSettings
 from vault.storage.object_store import Objects

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from service.listening import Unguarded, guarded, is_loopback
+from service.auth.exposure import Unguarded, guarded, is_loopback
 from service.settings import ServiceSettings
 from vault.vault import Vault
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service import history
+from service.models import versions
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import SMALL_MODEL, png
@@ -45,13 +45,13 @@ def test_a_lost_notice_is_made_up_for_by_the_poll(learned_settings: ServiceSetti
         assert version(service) == 2
         own_redis.stop()
         assert version(service) == 2
-        history.activate(service.vault, MODEL, 1)
+        versions.activate(service.vault, MODEL, 1)
         wait_until(lambda: version(service) == 3)
 
 
 def test_what_is_unchanged_is_shared_with_the_new_version(service: Service) -> None:
     before = service.runtime.live.current(MODEL)
-    history.raise_budget(service.vault, MODEL, 20.0)
+    versions.raise_budget(service.vault, MODEL, 20.0)
     wait_until(lambda: service.runtime.live.current(MODEL).version == 3)
     after = service.runtime.live.current(MODEL)
     assert after.memory is not before.memory
@@ -72,7 +72,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(service: Service,
     wait_until(lambda: 'engram_swaps_total{outcome="failed"}' in service.client.get("/metrics").text)
     assert version(service) == 2
     assert service.client.get("/readyz").status_code == 200
-    history.activate(service.vault, MODEL, 2)
+    versions.activate(service.vault, MODEL, 2)
     wait_until(lambda: version(service) == 4)
 
 
@@ -97,7 +97,7 @@ def test_a_model_made_elsewhere_is_met_when_it_is_named(empty: Service) -> None:
 def test_older_versions_are_kept_for_a_while_only(learned_settings: ServiceSettings) -> None:
     with running(learned_settings.model_copy(update={"older_versions": 1})) as service:
         for wanted in (3, 4):
-            history.activate(service.vault, MODEL, wanted - 2)
+            versions.activate(service.vault, MODEL, wanted - 2)
         wait_until(lambda: version(service) == 4)
         for wanted in (1, 2, 3, 1, 4):
             assert predict(service, version=wanted)["version"] == wanted
@@ -125,7 +125,7 @@ def test_no_request_fails_and_versions_only_rise_while_versions_change(service: 
         client.start()
     try:
         for number in range(3, 9):
-            history.activate(service.vault, MODEL, 2 - number % 2)
+            versions.activate(service.vault, MODEL, 2 - number % 2)
             enough = answered() + 10
             wait_until(lambda enough=enough: answered() >= enough)
         wait_until(lambda: all(answers[-1:] == [8] for answers in seen) or failures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.schemas import ModelRequest
+from service.api.schemas import ModelRequest
 from tests.digits import SMALL_MODEL
 from tests.learned import submit
 from tests.service.running import Service

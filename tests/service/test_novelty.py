@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import history
-from service.schemas import CusumAnswer
+from service.api.schemas import CusumAnswer
+from service.models import versions
 from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.digits import SMALL_MODEL, png
@@ -129,7 +129,7 @@ def test_the_worst_state_of_the_replicas_is_the_answer_of_all(two: tuple[Service
     assert metrics(alarmed)["engram_novelty_state"] == 2
 
     # A version that only one of them has met: what the other says of the one before is not about this one.
-    history.raise_budget(quiet.vault, MODEL, 20.0)
+    versions.raise_budget(quiet.vault, MODEL, 20.0)
     wait_until(lambda: novelty(quiet)["version"] == 3)
     found = novelty(quiet)
     assert (found["state"], found["samples"]) == ("known", 0)

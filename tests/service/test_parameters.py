@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.api.route import check
 from service.app import create_app
-from service.parameters import check
 from service.settings import ServiceSettings
 from tests.digits import png
 from tests.learned import MODEL

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.processes import FIRST_DELAY, Child, Watch, spawn, stop
+from service.lifecycle.processes import FIRST_DELAY, Child, Watch, spawn, stop
 from tests.promises.processes import alive, eventually, plain_environment
 from tests.service.running import PATIENCE
 
@@ -46,7 +46,7 @@ def test_a_child_makes_way_when_told_to() -> None:
 
 def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     code = (
-        "import os, sys, time; from service.processes import spawn; "
+        "import os, sys, time; from service.lifecycle.processes import spawn; "
         f"print(spawn({SLEEP!r}, os.environ).pid, flush=True); time.sleep(300)"
     )
     with spawn([sys.executable, "-c", code], plain_environment(), stdout=subprocess.PIPE) as parent:

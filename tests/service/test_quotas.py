@@ -11,10 +11,10 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from service.errors import QuotaExceeded
-from service.quotas import Counters, Quotas
+from service.auth.quotas import Counters, Quotas
+from service.errors.exceptions import QuotaExceeded
+from service.middleware.response_headers import Use, remaining
 from service.settings import ServiceSettings
-from service.uses import Use, remaining
 from tests.conftest import RedisServer
 from tests.digits import QUICK, archive, png
 from tests.learned import MODEL
@@ -29,8 +29,8 @@ ASK = f"/v1/models/{MODEL}/predict"
 @pytest.fixture(autouse=True)
 def _redis_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as Redis is there it is Redis that counts, on a busy machine too."""
-    monkeypatch.setattr("service.quotas._PATIENCE", PATIENCE)
-    monkeypatch.setattr("service.quotas._SLOT_SECONDS", PATIENCE)
+    monkeypatch.setattr("service.auth.quotas._PATIENCE", PATIENCE)
+    monkeypatch.setattr("service.auth.quotas._SLOT_SECONDS", PATIENCE)
 
 
 def images(count: int) -> list[tuple[str, tuple[str, bytes, str]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.requests import request_id
+from service.middleware.request_log import request_id
 from tests.digits import QUICK, archive, png
 from tests.service.running import Service, wait_until
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import stopping
 from service.app import create_app
-from service.server import Server, listen
+from service.lifecycle import signals
+from service.lifecycle.signals import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided, while_heeding
+from service.server.server import Server, listen
 from service.settings import ServiceSettings
-from service.stopping import SIGNALS, Stopped, stop_if_asked, stop_on_signals, undivided, while_heeding
 from tests.service.running import PATIENCE
 
 pytestmark = pytest.mark.parametrize("number", SIGNALS)
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("number", SIGNALS)
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    stopping._came = False
+    signals._came = False
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -85,7 +85,7 @@ def test_what_hangs_is_left_behind_for_a_signal_that_was_swallowed(number: int) 
     over = threading.Event()
 
     def swallow_and_hang() -> None:
-        stopping._came = True  # as after `swallowed`, which takes the main thread
+        signals._came = True  # as after `swallowed`, which takes the main thread
         over.wait(PATIENCE)
 
     with pytest.raises(Stopped):

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 import pytest
 from sse_starlette.sse import AppStatus
 
+from service.jobs.event_streams import Streams
 from service.metrics import Metrics
 from service.settings import ServiceSettings
-from service.streams import Streams
 
 
 async def endless() -> AsyncGenerator[int, None]:

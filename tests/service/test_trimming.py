@@ -7,15 +7,15 @@ import threading
 
 import pytest
 
-from service import trimming
-from service.trimming import Trimming
+from service.lifecycle import background
+from service.lifecycle.background import Trimming
 from tests.service.running import PATIENCE
 
 
 def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[threading.Thread] = []
-    monkeypatch.setattr(trimming, "_SECONDS", 0.01)
-    monkeypatch.setattr(trimming, "give_back_freed_memory", lambda: given.append(threading.current_thread()))
+    monkeypatch.setattr(background, "_SECONDS", 0.01)
+    monkeypatch.setattr(background, "give_back_freed_memory", lambda: given.append(threading.current_thread()))
 
     async def run() -> None:
         subject = Trimming()

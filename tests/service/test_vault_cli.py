@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 
 from engram.certificate import certify
 from engram.config.definition import Definition
-from service.cli import app
-from service.examiner import LearnersExaminer
-from service.live import load
+from service.cli.main import app
+from service.cli.validator import LearnersExaminer
+from service.models.live import load
 from service.settings import ServiceSettings
 from tests.digits import png
 from tests.learned import MODEL, learn, submit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.examiner import LearnersExaminer
+from service.cli.validator import LearnersExaminer
 from tests.learned import MODEL, create
 from vault.commit_log import Commit, CommitLog
 from vault.jobs.decisions import Decision, Decisions

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import worker.__main__
-from service import cli
+from service.cli import main
 from service.settings import ServiceSettings
 from vault.settings import told
 
@@ -59,7 +59,7 @@ def test_both_programs_end_with_the_line(
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("ENGRAM_JOB_KEEP_DAYS", "many")
     monkeypatch.setattr(sys, "argv", ["engram", "vault", "sweep", "--data", str(tmp_path)])
-    for program in (cli.main, worker.__main__.main):
+    for program in (main.main, worker.__main__.main):
         with pytest.raises(SystemExit) as end:
             program()
         assert end.value.code == 78

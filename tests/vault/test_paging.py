@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.dependencies import decode_cursor, encode_cursor
 from vault.errors import InvalidCursor
-from vault.paging import decode_cursor, encode_cursor
 
 
 @given(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=100))

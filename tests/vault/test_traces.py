@@ -16,7 +16,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 SCRIPT = """
-from vault import traces
+from telemetry import traces
 assert traces.configure("engram-test")
 with traces.span("outer", attributes={"url.query": "top_k=1&X-Amz-Signature=hunter22"}):
     traces.past("inner", 1, 2)
@@ -47,7 +47,7 @@ def test_the_standard_variables_decide(environment: dict[str, str], expected: bo
 
 def test_nothing_is_imported_or_recorded_unless_it_is_asked_for() -> None:
     code = (
-        "import sys; from vault import traces; assert not traces.configure('x')\n"
+        "import sys; from telemetry import traces; assert not traces.configure('x')\n"
         "with traces.span('one') as span: assert not span.is_recording() and traces.carrier() == {}\n"
         "traces.shutdown(); assert not any(name.startswith('opentelemetry.sdk') for name in sys.modules)"
     )

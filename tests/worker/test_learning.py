@@ -17,7 +17,7 @@ from engram.certificate import Certificate, certify, compare
 from engram.config.options import LearnOptions
 from engram.errors import RetentionViolated
 from engram.memory import dump
-from service import history
+from service.models import versions
 from tests.digits import QUICK, archive
 from tests.engram.patterns import network_of
 from tests.learned import MODEL, create, examples, learn, submit, worker_settings
@@ -267,8 +267,8 @@ def _publication(vault: Vault, job: Job, token: int) -> publishing.Publication:
 def test_a_head_moved_by_budget_alone_is_built_upon(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1))
     publication = _publication(ready, job, ready.jobs.start_attempt(job.id))
-    history.raise_budget(ready, MODEL, 30.0)
-    history.raise_budget(ready, MODEL, 40.0)
+    versions.raise_budget(ready, MODEL, 30.0)
+    versions.raise_budget(ready, MODEL, 40.0)
     commit = publication.publish(ready)
     assert (commit.version, commit.parent) == (3, 2)
     assert commit.budget == ready.log.read(MODEL, 2).budget

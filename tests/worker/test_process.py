@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.wake import Waker
+from service.jobs.wakeup import Waker
 from tests.learned import MODEL, create, submit
 from tests.service.running import wait_until
 from vault.settings import VaultSettings

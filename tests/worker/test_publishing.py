@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from service import history
+from service.models import versions
 from tests.learned import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
@@ -114,7 +114,7 @@ def test_the_late_one_is_not_misled_by_versions_that_came_later(ready: Vault) ->
     job = submit(ready, "a", (0, 1))
     with standing(ready, job, True) as (late, outcome):
         assert take_over(ready, job).state == "succeeded"
-        history.activate(ready, MODEL, 0, allow_empty=True)  # the head is made of the same as when it learned
+        versions.activate(ready, MODEL, 0, allow_empty=True)  # the head is made of the same as when it learned
         late.go_on()
         with pytest.raises(LeaseLost):
             outcome.result(120)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service import history
+from service.models import versions
 from tests.conftest import RedisServer
 from tests.learned import MODEL, create, learn, submit, worker_settings
 from tests.service.running import wait_until
@@ -105,7 +105,7 @@ def keep_moving(vault: Vault, times: int, monkeypatch: pytest.MonkeyPatch) -> No
     def entered(self: Phases, name: str) -> None:
         enter(self, name)
         if name == "training" and (number := next(numbers, None)) is not None:
-            history.activate(vault, MODEL, number % 2, allow_empty=True)
+            versions.activate(vault, MODEL, number % 2, allow_empty=True)
 
     monkeypatch.setattr(Phases, "enter", entered)
 

@@ -1,0 +1,72 @@
+"""Why: heatmaps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from engram.explain.rules import COMPOSITES
+from service.api.openapi import ref
+from service.api.route import Door, needs
+from service.api.schemas import HeatmapAnswer
+from service.dependencies import Parts
+from service.models import decoding
+from telemetry import logs
+
+router = APIRouter(tags=["explain"], route_class=Door)
+
+_COMPOSITES = f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}. By default what suits the model."
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapAnswer)}},
+        "headers": {
+            name: {"schema": {"type": "string"}} for name in ("X-Engram-Task", "X-Engram-Label", "X-Engram-Version")
+        },
+    }
+}
+
+
+@router.post("/v1/models/{model}/explain", response_class=Response, responses=_ANSWERS, openapi_extra=decoding.asked(1))
+@needs("predict", 409)
+async def explain(
+    request: Request,
+    model: str,
+    parts: Parts,
+    target: Annotated[str | None, Query(max_length=255)] = None,
+    task: str | None = None,
+    composite: Annotated[str | None, Query(min_length=1, max_length=64, description=_COMPOSITES)] = None,
+    format: Literal["overlay", "heatmap", "json"] = "overlay",
+) -> Response:
+    """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded."""
+    loaded = await parts.live.get(model)
+    sources = await decoding.read(request, 1)
+    await parts.quotas.count_images(request, 1)
+    image = (await parts.decoder.decode(sources, loaded.memory.definition.input))[0]
+    if isinstance(image, Exception):
+        raise image
+    logs.bind(version=loaded.version)
+    heatmap = await parts.inference.explain(loaded, image, target, task, composite)
+    headers = {
+        "X-Engram-Task": quote(heatmap.task),
+        "X-Engram-Label": quote(heatmap.label),
+        "X-Engram-Version": str(loaded.version),
+    }
+    if format == "json":
+        body = {
+            "model": model,
+            "version": loaded.version,
+            "task": heatmap.task,
+            "label": heatmap.label,
+            "composite": heatmap.composite,
+            "relevance": heatmap.relevance.tolist(),
+            "sum": heatmap.total,
+            "logit": heatmap.logit,
+        }
+        return JSONResponse(body, headers=headers)
+    png = await to_thread.run_sync(heatmap.png, format)
+    return Response(png, media_type="image/png", headers=headers)

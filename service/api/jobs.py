@@ -1,0 +1,111 @@
+"""Jobs: looked at, followed, cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import JSONResponse, Response
+
+from service.api.route import Door, needs
+from service.api.schemas import JobAnswer, JobPage
+from service.dependencies import Paging, Parts, Runtime
+from service.jobs.event_streams import EventStream
+from vault.coordination.events import LAST_ID
+from vault.errors import JobOver
+from vault.jobs.job import Job
+
+router = APIRouter(tags=["jobs"], route_class=Door)
+
+
+def answer(job: Job) -> dict[str, Any]:
+    """One job as JSON."""
+    return {
+        "id": job.id,
+        "model": job.model,
+        "task": job.task,
+        "state": job.state,
+        "phase": job.phase,
+        "progress": job.progress or None,
+        "attempts": job.attempts,
+        "created_at": job.created_at,
+        "error": job.error,
+        "result": job.result,
+    }
+
+
+@router.get("/v1/jobs", response_model=JobPage)
+@needs("learn", 404)
+def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = None) -> JSONResponse:
+    """Jobs, the newest first, of all models or of one."""
+    jobs = parts.vault.jobs.list(model, before=page.position, limit=page.fetch)
+    found, following = page.cut(jobs, lambda job: job.id)
+    return JSONResponse({"jobs": [answer(job) for job in found], "next": following})
+
+
+@router.get("/v1/jobs/{job}", response_model=JobAnswer)
+@needs("learn")
+async def show(job: str, parts: Parts) -> JSONResponse:
+    """One job; when it has succeeded, this replica answers with the version it made."""
+    found = await to_thread.run_sync(parts.vault.jobs.get, job)
+    if found.state == "succeeded":
+        await _catch_up(parts, found)
+    return JSONResponse(answer(found))
+
+
+@router.post(
+    "/v1/jobs/{job}/cancel",
+    status_code=202,
+    response_model=JobAnswer,
+    responses={200: {"model": JobAnswer, "description": "It is cancelled; nobody works on it."}},
+)
+@needs("learn", 409)
+def cancel(job: str, parts: Parts) -> JSONResponse:
+    """Ask for a job's end: at once when it waits, at its next step when it runs."""
+    found = parts.vault.jobs.request_cancel(job)
+    if found.state in ("succeeded", "failed"):
+        raise JobOver(job)
+    return JSONResponse(answer(found), 200 if found.over else 202)
+
+
+@router.get(
+    "/v1/jobs/{job}/events",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The last event was seen; there is nothing to come back for."}},
+)
+@needs("learn")
+async def events(
+    job: str, parts: Parts, last_event_id: Annotated[str | None, Header(max_length=64)] = None
+) -> Response:
+    """A job's events as they come, from the beginning or after `Last-Event-ID`, until its last one.
+
+    204 tells who has that one already, such as a browser that connects again by itself, to stop asking.
+    """
+    found = await to_thread.run_sync(parts.vault.jobs.get, job)
+    if last_event_id == LAST_ID and found.over:
+        return Response(status_code=204)
+    return EventStream(parts.streams, job, _follow(parts, job, last_event_id), parts.settings.ping_seconds)
+
+
+async def _follow(parts: Runtime, job: str, last_id: str | None) -> AsyncGenerator[ServerSentEvent, None]:
+    follow = parts.vault.events.follow(job, last_id, lambda: parts.vault.jobs.last_event(job))
+    assert isinstance(follow, AsyncGenerator), "it has connections to give back"
+    async with aclosing(follow) as stream:
+        async for name, event in stream:
+            if event.get("state") == "succeeded":
+                await _catch_up(parts, await to_thread.run_sync(parts.vault.jobs.get, job))
+            kind = "progress" if event.get("phase") else "state"
+            yield ServerSentEvent(json.dumps(event), event=kind, id=name)
+
+
+async def _catch_up(parts: Runtime, job: Job) -> None:
+    """Have the version of a succeeded job in service here before its maker hears of it."""
+    version = (job.result or {}).get("version", 0)
+    live = {loaded.name: loaded.version for loaded in parts.live.models()}
+    if live.get(job.model, -1) < version:
+        await parts.live.refresh(job.model)

@@ -1,0 +1,118 @@
+"""Models: made, listed, widened, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.route import Door, needs
+from service.api.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
+from service.dependencies import Paging, Parts, Runtime
+from service.middleware.idempotency import Key, body_fingerprint
+from service.models import versions
+from service.models.live import Loaded
+from service.models.problems import Problem
+from vault.errors import UnknownModel
+from vault.jobs.idempotency import Claim
+from vault.models import Model
+from vault.parallel import each
+from vault.vault import Vault
+
+router = APIRouter(tags=["models"], route_class=Door)
+
+
+def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
+    """One model as JSON, with what keeps its versions out of service, from being learned on, or from being had."""
+    memory = loaded.memory
+    return {
+        "name": loaded.name,
+        "version": loaded.version,
+        **memory.definition.model_dump(mode="json"),
+        "exact": memory.exact,
+        "budget": memory.budget,
+        "tasks": [{"name": task.name, "classes": list(task.classes)} for task in memory.tasks],
+        "capacity": [layer.to_dict() for layer in memory.capacity()],
+        "problems": [asdict(problem) for problem in problems],
+        "created_at": loaded.model.created_at,
+    }
+
+
+async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
+    loaded = await parts.live.get(name)
+    return answer(loaded, parts.live.problems(name) + parts.inspection.problems(name))
+
+
+@router.post(
+    "/v1/models",
+    status_code=201,
+    response_model=ModelAnswer,
+    responses={200: {"model": ModelAnswer, "description": "There is this very model already; nothing was made."}},
+)
+@needs("admin", 409)
+async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -> Response:
+    """Make a model; asking for one that is there answers with it, for another of its name is refused.
+
+    The status tells the two apart. A request that is made again under its `Idempotency-Key` is answered 201 again.
+    """
+
+    async def run(claim: Claim | None) -> Response:
+        made = await to_thread.run_sync(versions.create, parts.vault, body.name, body.definition(), claim)
+        await parts.live.refresh(body.name)
+        where = f"/v1/models/{body.name}"
+        return JSONResponse(await _answer(parts, body.name), 201 if made else 200, headers={"Location": where})
+
+    return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
+
+
+@router.get("/v1/models", response_model=ModelPage)
+@needs("predict")
+def index(page: Paging, parts: Parts) -> ModelPage:
+    """All models by name."""
+    found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
+    return ModelPage(models=each(partial(_summary, parts.vault), found), next=following)
+
+
+def _summary(vault: Vault, model: Model) -> ModelSummary:
+    try:
+        newest = vault.log.list(model.name, limit=1, newest_first=True, lenient=True)
+    except UnknownModel:  # deleted since it was listed
+        newest = []
+    head = newest[0] if newest else None
+    return ModelSummary(
+        name=model.name,
+        version=head.version if head else 0,
+        tasks=len(head.tasks) if head else 0,
+        created_at=model.created_at,
+    )
+
+
+@router.get("/v1/models/{model}", response_model=ModelAnswer)
+@needs("predict")
+async def show(model: str, parts: Parts) -> JSONResponse:
+    """One model with its version, its tasks and its capacity."""
+    await parts.live.refresh(model)
+    return JSONResponse(await _answer(parts, model))
+
+
+@router.patch("/v1/models/{model}", response_model=ModelAnswer)
+@needs("admin", 409)
+async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
+    """Give a model more room; what it has learned stays as it is."""
+    await to_thread.run_sync(versions.raise_budget, parts.vault, model, body.budget)
+    await parts.live.refresh(model)
+    return JSONResponse(await _answer(parts, model))
+
+
+@router.delete("/v1/models/{model}", status_code=204)
+@needs("admin")
+async def delete(model: str, parts: Parts) -> Response:
+    """Delete a model with its history; its open jobs are cancelled."""
+    await to_thread.run_sync(parts.vault.delete_model, model)
+    await parts.live.refresh(model)
+    return Response(status_code=204)

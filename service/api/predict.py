@@ -1,0 +1,74 @@
+"""Which task, which label."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import torch
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from torch import Tensor
+
+from engram.recognition.predictions import Answer
+from service.api.route import Door, needs
+from service.api.schemas import PredictAnswer
+from service.dependencies import Parts
+from service.errors.exceptions import InvalidRequest
+from service.errors.problem_details import describe
+from service.models import batching, decoding
+from telemetry import logs
+
+router = APIRouter(tags=["predict"], route_class=Door)
+
+
+@router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=decoding.asked())
+@needs("predict", 409)
+async def predict(
+    request: Request,
+    model: str,
+    parts: Parts,
+    top_k: Annotated[int, Query(ge=1, le=100)] = 1,
+    task: str | None = None,
+    version: Annotated[int | None, Query(ge=0)] = None,
+    logits: bool = False,
+) -> JSONResponse:
+    """Answer for one image or several; an unreadable one among others has an `error` in its place."""
+    if logits and task is None:
+        raise InvalidRequest("logits=true needs task=, whose logits are meant.")
+    loaded = await parts.live.get(model)
+    sources = await decoding.read(request, parts.settings.max_images_per_request)
+    await parts.quotas.count_images(request, len(sources))
+    decoded = await parts.decoder.decode(sources, loaded.memory.definition.input)
+    good = [image for image in decoded if isinstance(image, Tensor)]
+    if not good:
+        raise next(failure for failure in decoded if isinstance(failure, Exception))
+    query = batching.Query(torch.stack(good), task, top_k, logits)
+    reply = await parts.inference.predict(model, query, version)
+    logs.bind(version=reply.version)
+    answers = iter(_predictions(reply))
+    predictions = [next(answers) if isinstance(image, Tensor) else {"error": describe(image)} for image in decoded]
+    # Not through a response model: validating hundreds of predictions again would cost more than making them.
+    return JSONResponse({"model": model, "version": reply.version, "predictions": predictions})
+
+
+def _predictions(reply: batching.Reply) -> list[dict[str, Any]]:
+    predictions = [_prediction(answer) for answer in reply.answers]
+    if reply.logits is not None:
+        for prediction, row in zip(predictions, reply.logits, strict=True):
+            prediction["logits"] = row
+    return predictions
+
+
+def _prediction(answer: Answer) -> dict[str, Any]:
+    return {
+        "task": answer.task,
+        "task_probability": answer.task_probability,
+        "label": answer.label,
+        "probability": answer.probability,
+        "top": [asdict(candidate) for candidate in answer.top],
+        "known": answer.known,
+        "novelty": answer.novelty,
+        "passes": answer.passes,
+    }

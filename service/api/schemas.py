@@ -1,0 +1,298 @@
+"""What goes in and out as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engram.config.definition import Budget, Definition
+from engram.drift.monitor import State
+from engram.recognition.conformal import ALPHA
+from service.jobs.submission import TASK_NAME
+
+MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+
+
+class ModelRequest(Definition):
+    """A model to create: a definition and a name."""
+
+    name: ModelName
+
+    def definition(self) -> Definition:
+        """The definition without the name."""
+        return Definition.model_validate(self.model_dump(exclude={"name"}))
+
+
+class BudgetRequest(BaseModel):
+    """More room: a multiple of one task's units, or units by layer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: Budget
+
+
+class DataSource(BaseModel):
+    """Training data that lies where the workers can read it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(min_length=1, max_length=2048)
+
+
+class TaskRequest(BaseModel):
+    """A task to learn from data that is not uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(json_schema_extra={"pattern": TASK_NAME})
+    data: DataSource
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskSummary(BaseModel):
+    name: str
+    classes: list[str]
+
+
+class Capacity(BaseModel):
+    """One layer: all its units, those each task owns, those still free."""
+
+    layer: str
+    units: int
+    owned: dict[str, int]
+    free: int
+
+
+class ModelSummary(BaseModel):
+    """A model in a list."""
+
+    name: str
+    version: int
+    tasks: int
+    """How many it has learned."""
+    created_at: str
+
+
+class Finding(BaseModel):
+    """One thing that does not fit, and where."""
+
+    loc: list[str]
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """What every refusal looks like (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    code: str
+    """Stable; for programs."""
+    request_id: str | None = None
+    errors: list[Finding] | None = None
+    object: str | None = None
+    """What is damaged or missing in the store, where that is to blame (500)."""
+
+
+class ProblemAnswer(BaseModel):
+    """What keeps the newest version out of service or from being learned on, or an older one from being had."""
+
+    code: str
+    detail: str
+    version: int | None
+    object: str | None
+
+
+class ModelAnswer(BaseModel):
+    """One model: its definition's fields beside what it has become."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    tasks: list[TaskSummary]
+    capacity: list[Capacity]
+    exact: bool
+    """Whether what a task answers, when it is given, can never change again; else certificates measure how much did."""
+    problems: list[ProblemAnswer]
+    """Why a newer version than `version` does not answer, why this one cannot be learned on, which older ones cannot be
+    had; empty when nothing is wrong."""
+    created_at: str
+
+
+class TaskAnswer(TaskSummary):
+    """One task, with the version that brought it and how it was learned."""
+
+    model: str
+    version: int
+    report: dict[str, Any] | None
+
+
+class JobError(BaseModel):
+    code: str
+    detail: str
+
+
+class JobAnswer(BaseModel):
+    """One job, from its request to its result."""
+
+    id: str
+    model: str
+    task: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    phase: str | None
+    progress: dict[str, Any] | None
+    """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any: of a running job now, of
+    one that failed or was cancelled at its last report, unless that is forgotten; a `fraction` of 1 of one that
+    succeeded."""
+    attempts: int
+    created_at: str
+    error: JobError | None
+    result: dict[str, Any] | None
+
+
+class Accepted(BaseModel):
+    job: JobAnswer
+
+
+class VersionAnswer(BaseModel):
+    """One entry of a model's history."""
+
+    version: int
+    parent: int | None
+    kind: str
+    task: str | None
+    tasks: list[TaskSummary]
+    target: int | None
+    job: str | None
+    engrams: list[str]
+    created_at: str
+
+
+class CandidateAnswer(BaseModel):
+    task: str
+    label: str
+    probability: float
+
+
+class Prediction(BaseModel):
+    """The answer for one image."""
+
+    task: str
+    task_probability: float
+    label: str
+    probability: float
+    top: list[CandidateAnswer]
+    known: bool
+    novelty: float
+    passes: int
+    """How often the image went through a network; 1 for the default method."""
+    logits: list[float] | None = None
+
+
+class FailedPrediction(BaseModel):
+    """What stands at the place of an image that could not be read."""
+
+    error: dict[str, Any]
+
+
+class PredictAnswer(BaseModel):
+    model: str
+    version: int
+    predictions: list[Prediction | FailedPrediction]
+
+
+class HeatmapAnswer(BaseModel):
+    """A heatmap in numbers: relevance (C, H, W), its sum, and the logit it explains."""
+
+    model: str
+    version: int
+    task: str
+    label: str
+    composite: str
+    relevance: list[list[list[float]]]
+    sum: float
+    logit: float
+
+
+class WelchAnswer(BaseModel):
+    """The latest Welch test: whether the newest window's novelty lies above the reference's."""
+
+    reference_samples: int
+    """Images of the reference so far; tests begin when it is complete."""
+    reference_mean: float | None
+    """Null before there is any of it."""
+    window_mean: float | None
+    p_value: float | None
+    drift: bool
+    """Whether the last two tests that agreed said so."""
+
+
+class CusumAnswer(BaseModel):
+    """The cumulative sums over unusual images: the one that is nearest to its alarm."""
+
+    level: float = ALPHA
+    """Images whose p-value, one minus their novelty, is at most this are unusual to it; to the first, at 0.01, they are
+    the unknown ones. Absent from what a replica of an earlier release tells, which has that one only."""
+    value: float
+    threshold: float
+    usual: float
+    """The share of unusual images that is taken for usual."""
+    raised: bool
+    """From the moment it reaches the threshold until it is back at 0."""
+
+
+class ReplicaNovelty(BaseModel):
+    """What one replica makes of its share of the images."""
+
+    replica: str
+    state: State
+    samples: int
+    unknown: int
+    unknown_share: float
+    since: str
+
+
+class NoveltyAnswer(BaseModel):
+    """The worst state of all replicas on the live version, since when some are in it, and counts over all of them."""
+
+    model: str
+    version: int
+    state: State
+    samples: int
+    """Images answered by this version without being told their task."""
+    unknown: int
+    """Those of them that the task they are given to does not accept."""
+    unknown_share: float
+    since: str
+    welch: WelchAnswer
+    """Of the replica with the worst state, as is `cusum`."""
+    cusum: CusumAnswer
+    replicas: list[ReplicaNovelty]
+
+
+class ModelPage(BaseModel):
+    models: list[ModelSummary]
+    next: str | None
+
+
+class TaskPage(BaseModel):
+    tasks: list[TaskSummary]
+    next: str | None
+
+
+class JobPage(BaseModel):
+    jobs: list[JobAnswer]
+    next: str | None
+
+
+class VersionPage(BaseModel):
+    versions: list[VersionAnswer]
+    next: str | None

@@ -1,0 +1,149 @@
+"""Tasks: submitted to be learned, listed, shown."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from anyio import to_thread
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from engram.config.options import LearnOptions
+from engram.errors import UnknownTask
+from service.api.jobs import answer
+from service.api.openapi import ref
+from service.api.route import Door, needs
+from service.api.schemas import Accepted, TaskAnswer, TaskPage, TaskRequest, TaskSummary
+from service.dependencies import Paging, Parts, Runtime
+from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
+from service.errors.problem_details import invalid
+from service.jobs import upload
+from service.jobs.submission import TASK_NAME, allowed_uri, learn_options, task_name
+from service.middleware.body_limits import parse_json, read_json
+from service.middleware.idempotency import Key, body_fingerprint, fingerprint
+from service.models import versions
+from vault.commit_log import Commit
+from vault.errors import UnknownModel
+from vault.jobs.idempotency import Claim
+from vault.jobs.job import Job
+from vault.vault import Vault
+
+router = APIRouter(tags=["tasks"], route_class=Door)
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name", "data"],
+                    "properties": {
+                        "name": {"type": "string", "pattern": TASK_NAME},
+                        "data": {"type": "string", "format": "binary", "description": "A zip or tar archive."},
+                        "options": ref(LearnOptions),
+                    },
+                },
+                "encoding": {"options": {"contentType": "application/json"}},
+            },
+            "application/json": {"schema": ref(TaskRequest)},
+        },
+    }
+}
+
+
+@router.post("/v1/models/{model}/tasks", status_code=202, response_model=Accepted, openapi_extra=_BODY)
+@needs("learn", 409)
+async def submit(request: Request, model: str, parts: Parts, key: Key) -> Response:
+    """Have a task learned from an upload, or from data at an allowed address."""
+    # What cannot be taken, and a quota that is used up, are told before data is read.
+    await parts.live.get(model)
+    await parts.submissions.reachable()
+    if key is None:
+        await parts.quotas.check_jobs(request)
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        with parts.uploads.held():
+            return await _from_multipart(request, model, parts, key)
+    if media == "application/json":
+        asked = await body_fingerprint(request)
+        return await parts.idempotency.once(request, key, asked, partial(_from_uri, request, model, parts))
+    raise UnsupportedMediaType(
+        f"{media or 'No content type'}: send multipart/form-data with name and data, or application/json."
+    )
+
+
+async def _from_multipart(request: Request, model: str, parts: Runtime, key: Key) -> Response:
+    async with upload.receive(request) as received:
+        parts.metrics.uploads.inc(received.size)
+        asked = fingerprint(request, {**received.fields, "data": received.digest.hexdigest()})
+        return await parts.idempotency.once(request, key, asked, partial(_from_upload, request, received, model, parts))
+
+
+async def _from_upload(
+    request: Request, received: upload.Upload, model: str, parts: Runtime, claim: Claim | None
+) -> Response:
+    if "name" not in received.fields or not received.has_data:
+        missing = "data" if "name" in received.fields else "name"
+        raise InvalidRequest(f"The form has no part called {missing}.")
+    name = task_name(received.fields["name"])
+    options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
+    job_id = None if claim is None else claim.id
+    room = partial(parts.quotas.job_slot, request, job_id)
+    caller = request.state.caller
+    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id, room))
+
+
+async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim | None) -> Response:
+    try:
+        body = TaskRequest.model_validate(await read_json(request))
+    except ValidationError as error:
+        raise invalid(error, "body") from error
+    name = task_name(body.name)
+    options = learn_options(body.options)
+    uri = allowed_uri(body.data.uri, parts.settings.data_uri_prefixes)
+    job_id = None if claim is None else claim.id
+    # What was asked under a key before is not counted a second time.
+    room = partial(parts.quotas.job_slot, request, job_id)
+    return _accepted(await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id, room))
+
+
+def _accepted(job: Job) -> Response:
+    return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+
+@router.get("/v1/models/{model}/tasks", response_model=TaskPage)
+@needs("predict")
+def index(model: str, page: Paging, parts: Parts) -> TaskPage:
+    """The tasks a model has learned, in that order."""
+    tasks = _head(parts.vault, model).tasks
+    names = [task["name"] for task in tasks]
+    start = names.index(page.position) + 1 if page.position in names else 0
+    found, following = page.cut(list(tasks[start:]), lambda task: str(task["name"]))
+    return TaskPage(tasks=[TaskSummary(name=t["name"], classes=t["classes"]) for t in found], next=following)
+
+
+@router.get("/v1/models/{model}/tasks/{task}", response_model=TaskAnswer)
+@needs("predict")
+async def show(model: str, task: str, parts: Parts) -> TaskAnswer:
+    """One task with its classes and how it was learned."""
+    return await to_thread.run_sync(_show, parts.vault, model, task)
+
+
+def _show(vault: Vault, model: str, task: str) -> TaskAnswer:
+    head = _head(vault, model)
+    commit = versions.origin(vault, head, model, task)
+    if commit is None:
+        raise UnknownTask(f"The model {model} has no task {task!r}.")
+    classes = next(one["classes"] for one in head.tasks if one["name"] == task)
+    report = versions.report(vault, commit)
+    return TaskAnswer(name=task, classes=classes, model=model, version=commit.version, report=report)
+
+
+def _head(vault: Vault, model: str) -> Commit:
+    head = vault.log.head(model)
+    if head is None:
+        raise UnknownModel(model)
+    return head

@@ -1,0 +1,57 @@
+"""Whether an address may be listened on, as long as nobody has to show a key there."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from service.lifecycle.signals import while_heeding
+from service.settings import ServiceSettings
+from vault.errors import StoreUnavailable
+from vault.keys import Keys
+from vault.storage.object_store import Objects
+
+
+class Unguarded(Exception):
+    """Nobody could get in, or everybody; the text is for the person who tried."""
+
+
+def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys: bool = False) -> ServiceSettings:
+    """`settings` as they are to be on the address of `listening`.
+
+    `without_keys` turns keys off by name, as `ENGRAM_KEYS=off` does. On loopback a request without a key must be meant
+    for this machine. On any other address keys are required, unless they were turned off by name.
+
+    Raises
+    ------
+    Unguarded
+        Keys are required there, and the store has never had one.
+    Stopped
+        A signal came while the store was asked (`service.lifecycle.signals`).
+    """
+    host = listening.getsockname()[0]
+    if without_keys or settings.keys == "off":
+        return settings.model_copy(update={"keys": "off"})
+    if settings.keys == "auto" and is_loopback(host):
+        return settings.model_copy(update={"hosts": settings.hosts or ("localhost",)})
+    try:
+        known = while_heeding(lambda: Keys(Objects.connect(settings)).index())
+    except StoreUnavailable:
+        known = {"unknown": True}  # nobody is let in before the store can be read
+    if not known:
+        raise Unguarded(
+            f"There is no API key, so {host} is not listened on. Make one with `engram keys create NAME --scope admin`"
+            " and the --data or ENGRAM_STORE_URL of this service, or say --without-keys (ENGRAM_KEYS=off) if everybody"
+            " who can reach this address may do everything."
+        )
+    return settings.model_copy(update={"keys": "required"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own and reached from nowhere else."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

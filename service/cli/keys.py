@@ -1,0 +1,123 @@
+"""`engram keys`: API keys are made, listed and revoked beside the store, never over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.vault import AsJson, opened
+from vault.keys import Key, Keys, Limits
+
+MOST = 10**12
+"""Of any limit: numbers in headers have at most 15 digits."""
+
+app = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `engram serve`; without it the store of ENGRAM_STORE_URL, else ./engram-data."),
+]
+_COLUMNS = {
+    "ID": "id",
+    "SCOPE": "scope",
+    "STATE": "state",
+    "CREATED": "created_at",
+    "EXPIRES": "expires_at",
+    "REQUESTS/MIN": "requests_per_minute",
+    "IMAGES/DAY": "images_per_day",
+    "JOBS": "open_jobs",
+    "NAME": "name",
+}
+"""The table of keys: what heads each column, and the field in it."""
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+class KeyScope(str, Enum):  # noqa: UP042  # typer shows the values of such an enum as choices
+    """What a key may do; each may also do all that those before it may."""
+
+    predict = "predict"
+    learn = "learn"
+    admin = "admin"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is, for people.")],
+    scope: Annotated[KeyScope, typer.Option(help="predict: answers. learn: also tasks and jobs. admin: everything.")],
+    expires: Annotated[
+        str | None, typer.Option(help="For how long, such as 90d, 12h or 30m; without it, for good.")
+    ] = None,
+    rate: Annotated[int | None, typer.Option(min=1, max=MOST, help="Requests a minute.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, max=MOST, help="Images a day, predicted or explained.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=MOST, help="Jobs open at the same time.")] = None,
+    data: Data = None,
+) -> None:
+    """Make a key and show it, this once: the store only keeps its hash."""
+    until = None if expires is None else datetime.now(UTC) + duration(expires)
+    with _keys(data, make=True) as keys:
+        key, token = keys.create(name, scope.value, until, Limits(rate, images, jobs))
+    typer.echo(f"Key {key.id} for {key.name}, scope {key.scope}. This is the only time it is shown:", err=True)
+    typer.echo(token)
+
+
+@app.command("list")
+def show(data: Data = None, as_json: AsJson = False) -> None:
+    """All keys there ever were, without their secrets: one on a line below the columns' names, every column but the
+    last one word, and - for what a key does not have.
+    """
+    with _keys(data) as keys:
+        found = [_told(key, revoked) for key, revoked in keys.list()]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    rows = [tuple(_COLUMNS), *(tuple(_cell(field, key[field]) for field in _COLUMNS.values()) for key in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `engram keys list` shows it.")], data: Data = None
+) -> None:
+    """End a key; services notice within ENGRAM_KEY_SECONDS."""
+    with _keys(data) as keys:
+        keys.revoke(key_id)
+    typer.echo(f"Key {key_id} is revoked.")
+
+
+def duration(text: str) -> timedelta:
+    """`90d`, `12h` or `30m`; raises typer.BadParameter."""
+    match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time such as 90d, 12h or 30m.")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _told(key: Key, revoked: bool) -> dict[str, Any]:
+    """What may be told of a key."""
+    state = "revoked" if revoked else "expired" if key.expired else "valid"
+    told = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
+    return told | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
+
+
+def _cell(field: str, value: object) -> str:
+    """A value in the table: moments to the second."""
+    if value is None:
+        return "-"
+    return f"{str(value)[:19]}Z" if field.endswith("_at") else str(value)
+
+
+@contextmanager
+def _keys(data: Path | None, *, make: bool = False) -> Iterator[Keys]:
+    with opened(data, None, make=make) as objects:
+        yield Keys(objects)

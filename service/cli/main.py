@@ -1,0 +1,199 @@
+"""The program `engram`.
+
+Every command imports what it needs by itself, so that `engram --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from service.cli import keys
+from service.cli.vault import vault_app
+from service.lifecycle.signals import Stopped, stop_on_signals
+
+app = typer.Typer(
+    name="engram",
+    help="Image models that keep learning in production and never forget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(keys.app)
+
+WithoutKeys = Annotated[
+    bool, typer.Option("--without-keys", help="Let everybody who can reach the address do everything.")
+]
+
+TUNING = {
+    # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    # The most that glibc accepts.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    # An arena for every few threads keeps what it once held: with dozens of threads a process grows for hours.
+    "MALLOC_ARENA_MAX": "2",
+    # Several small requests at once are served better by one thread each than each by all threads.
+    "OMP_NUM_THREADS": "1",
+    # Threads that wait for each other by spinning take processors from those they wait for: beside a busy service, a
+    # worker with as many threads as there are processors then learns ten times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""What PyTorch's processes want from their environment; what is set already stays."""
+
+
+def _tune() -> None:
+    """Begin again with the environment that only counts from a process's first moment."""
+    missing = {name: value for name, value in TUNING.items() if name not in os.environ}
+    if missing:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def _observe() -> None:
+    """Write the log to standard error, and send spans where the environment says, as the worker does."""
+    from telemetry import logs, traces
+    from vault.settings import LogSettings, warn_of_strangers
+
+    settings = LogSettings()
+    logs.configure(settings.log_level, settings.log_format)
+    warn_of_strangers(os.environ)
+    traces.configure("engram-service")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"engram {version('engram')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Image models that keep learning in production and never forget."""
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="Folder for everything lasting; made if it is not there.")] = Path(
+        "engram-data"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    without_keys: WithoutKeys = False,
+) -> None:
+    """Run everything on this machine: the service, a worker and a Redis of its own."""
+    stop_on_signals()
+    _tune()
+    status = 0
+    with contextlib.suppress(Stopped):
+        _observe()
+        from service.server.standalone import serve as run
+
+        status = run(data, host, port, without_keys=without_keys)
+    _end(status)
+
+
+@app.command()
+def service(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    without_keys: WithoutKeys = False,
+) -> None:
+    """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    stop_on_signals()
+    _tune()
+    status = 0
+    with contextlib.suppress(Stopped):
+        _observe()
+        status = _serve(host, port, without_keys=without_keys)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process at once: all is stopped and closed by now, but for threads that hang in the storage.
+
+    Python would wait for these, and spend seconds on taking torch apart, which whoever restarts it would wait for.
+    """
+    from telemetry import traces
+
+    traces.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _serve(host: str, port: int, *, without_keys: bool) -> int:
+    """Run one replica until a signal comes; the exit status."""
+    from service.app import create_app
+    from service.auth.exposure import Unguarded, guarded
+    from service.server.server import Server, listen, url
+    from service.settings import ServiceSettings
+
+    try:
+        listening = listen(host, port)
+    except OSError as error:
+        typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
+        return 1
+    with listening:
+        address = url(listening)
+        try:
+            settings = guarded(ServiceSettings(), listening, without_keys=without_keys)
+        except Unguarded as error:
+            typer.echo(error, err=True)
+            return 1
+        server = Server(
+            create_app(settings),
+            on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
+        )
+        server.run(sockets=[listening])
+        return 0 if server.started else 1
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the heatmaps.")] = Path("demo-output"),
+) -> None:
+    """Learn handwritten digits as five tasks and show that nothing is forgotten."""
+    from service.cli.demo import run
+
+    raise typer.Exit(run(output))
+
+
+@app.command()
+def digits(
+    output: Annotated[Path, typer.Option(help="Folder for the archives and images.")] = Path("digits"),
+) -> None:
+    """Write the demo's handwritten digits: five archives to learn from, and images kept apart to try them on."""
+    from service.cli.digits import write
+
+    write(output)
+    typer.echo(f"Wrote five archives to {output}/ and held-out images to {output}/held-out/.")
+
+
+app.add_typer(vault_app, name="vault")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from vault.settings import told
+
+    with told():
+        app()

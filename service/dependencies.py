@@ -1,0 +1,120 @@
+"""The parts that the routes share."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+
+from service.auth.access import Doors
+from service.auth.quotas import Quotas
+from service.jobs.event_streams import Streams
+from service.jobs.submission import Submissions
+from service.lifecycle.draining import Draining
+from service.metrics import Metrics
+from service.middleware.idempotency import Idempotency
+from service.middleware.limiter import Room
+from service.models.decoding import Decoder
+from service.models.inference import Inference
+from service.models.integrity import Inspection
+from service.models.live import LiveModels
+from service.models.novelty import Novelty
+from service.settings import ServiceSettings
+from vault.errors import InvalidCursor
+from vault.vault import Vault
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Made by the app when it starts, closed when it stops."""
+
+    settings: ServiceSettings
+    vault: Vault
+    metrics: Metrics
+    live: LiveModels
+    inspection: Inspection
+    inference: Inference
+    novelty: Novelty
+    decoder: Decoder
+    submissions: Submissions
+    idempotency: Idempotency
+    draining: Draining
+    doors: Doors
+    quotas: Quotas
+    streams: Streams
+    uploads: Room
+    """For uploads that are received side by side."""
+
+
+# Asynchronous, since dependencies that are not take one of the threads in which requests wait for the storage.
+async def _runtime(request: Request) -> Runtime:
+    runtime = request.app.state.runtime
+    assert isinstance(runtime, Runtime), "the app has not started: run its lifespan"
+    return runtime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list is asked for: at most `limit` entries behind the one at `position`."""
+
+    limit: int
+    position: str | None
+
+    @property
+    def fetch(self) -> int:
+        """How many entries to look for: one more tells whether there is a next page."""
+        return self.limit + 1
+
+    def cut(self, found: list[Item], key: Callable[[Item], str]) -> tuple[list[Item], str | None]:
+        """This page's entries, and the cursor of the next page or None."""
+        if len(found) <= self.limit:
+            return found, None
+        kept = found[: self.limit]
+        return kept, encode_cursor(key(kept[-1]))
+
+
+async def _page(
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=1024, description="`next` of the page before, and nothing else.")
+    ] = None,
+) -> Page:
+    return Page(limit, None if after is None else decode_cursor(after))
+
+
+Parts = Annotated[Runtime, Depends(_runtime)]
+Paging = Annotated[Page, Depends(_page)]
+
+
+_MAX_CHARACTERS = 1024
+
+
+def encode_cursor(position: str) -> str:
+    """An opaque, URL-safe cursor for `position`, the key of a page's last item."""
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """The position inside a cursor.
+
+    Raises
+    ------
+    InvalidCursor
+        `encode_cursor` did not make it.
+    """
+    if not cursor or len(cursor) > _MAX_CHARACTERS:
+        raise InvalidCursor("This is not a cursor of a page.")
+    try:
+        position = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError, ValueError) as error:
+        raise InvalidCursor("This is not a cursor of a page.") from error
+    if encode_cursor(position) != cursor or not position.isprintable():
+        raise InvalidCursor("This is not a cursor of a page.")
+    return position

@@ -1,0 +1,170 @@
+"""Every failure the interface can answer with: one table from error to status, one shape of answer (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """Base of what only the HTTP interface can refuse."""
+
+    code: ClassVar[str] = "service_error"
+
+
+class Unauthorized(ServiceError):
+    """No key, or none that opens anything; `given` tells which."""
+
+    code = "unauthorized"
+
+    def __init__(self, detail: str, *, given: bool) -> None:
+        super().__init__(detail)
+        error = ', error="invalid_token"' if given else ""
+        self.headers = {"WWW-Authenticate": f'Bearer realm="engram"{error}'}
+
+
+class Forbidden(ServiceError):
+    """A key that may not do this."""
+
+    code = "forbidden"
+
+    def __init__(self, detail: str, scope: str) -> None:
+        super().__init__(detail)
+        self.headers = {"WWW-Authenticate": f'Bearer realm="engram", error="insufficient_scope", scope="{scope}"'}
+
+
+class CrossSite(ServiceError):
+    code = "cross_site"
+
+
+class Misdirected(ServiceError):
+    code = "misdirected_request"
+
+
+class RateLimited(ServiceError):
+    """Too many requests for a key; `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RateLimited):
+    """More than a key may have of something; `retry_after` is in seconds."""
+
+    code = "quota_exceeded"
+
+
+class InvalidJson(ServiceError):
+    code = "invalid_json"
+
+
+class InvalidRequest(ServiceError):
+    """A request whose fields do not fit; `errors` names each."""
+
+    code = "invalid_request"
+
+    def __init__(self, detail: str, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.errors = errors or []
+
+
+class UnknownParameter(InvalidRequest):
+    """Query parameters that the route does not have."""
+
+    code = "unknown_parameter"
+
+
+class InvalidBase64(ServiceError):
+    code = "invalid_base64"
+
+
+class InvalidMultipart(ServiceError):
+    code = "invalid_multipart"
+
+
+class UnsupportedMediaType(ServiceError):
+    code = "unsupported_media_type"
+
+
+class RequestTooLarge(ServiceError):
+    code = "request_too_large"
+
+
+class UploadTooLarge(ServiceError):
+    code = "upload_too_large"
+
+
+class SlowRequest(ServiceError):
+    """The client stopped sending, or nearly so."""
+
+    code = "request_timeout"
+
+
+class TooManyImages(ServiceError):
+    code = "too_many_images"
+
+
+class DataUriNotAllowed(ServiceError):
+    code = "data_uri_not_allowed"
+
+
+class DataNotFound(ServiceError):
+    code = "data_not_found"
+
+
+class EmptyVersion(ServiceError):
+    """A version without any task, whose activation would end all answers of the model."""
+
+    code = "empty_version"
+
+
+class CertificateMissing(ServiceError):
+    code = "certificate_missing"
+
+
+class Overloaded(ServiceError):
+    """No room to wait; `retry_after` is in seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class InvalidIdempotencyKey(ServiceError):
+    code = "invalid_idempotency_key"
+
+
+class IdempotencyKeyReused(ServiceError):
+    code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(ServiceError):
+    """The same request is being answered; `retry_after` is in seconds."""
+
+    code = "idempotency_in_progress"
+    retry_after: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        super().__init__("The first request under this Idempotency-Key is not answered yet.")
+
+
+class Stopping(ServiceError):
+    """The process ends before the request was answered."""
+
+    code = "stopping"
+
+
+class NoRoom(ServiceError):
+    """A disk is full."""
+
+    code = "no_room"
+
+
+class ModelUnavailable(ServiceError):
+    """A model that is there but could not be loaded."""
+
+    code = "model_unavailable"

@@ -1,0 +1,211 @@
+"""Error to status and problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+import engram.errors as learner
+import vault.errors as store
+from service.errors.exceptions import (
+    CertificateMissing,
+    CrossSite,
+    DataNotFound,
+    DataUriNotAllowed,
+    EmptyVersion,
+    Forbidden,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    InvalidBase64,
+    InvalidIdempotencyKey,
+    InvalidJson,
+    InvalidMultipart,
+    InvalidRequest,
+    Misdirected,
+    ModelUnavailable,
+    NoRoom,
+    Overloaded,
+    QuotaExceeded,
+    RateLimited,
+    RequestTooLarge,
+    SlowRequest,
+    Stopping,
+    TooManyImages,
+    Unauthorized,
+    UnknownParameter,
+    UnsupportedMediaType,
+    UploadTooLarge,
+)
+from service.errors.validation import findings, sentence
+from telemetry import logs
+from telemetry.redaction import redact
+
+HEADER = "X-Request-ID"
+
+
+STATUS: Mapping[type[Exception], int] = {
+    Unauthorized: 401,
+    Forbidden: 403,
+    CrossSite: 403,
+    Misdirected: 421,
+    RateLimited: 429,
+    QuotaExceeded: 429,
+    InvalidJson: 400,
+    InvalidMultipart: 400,
+    InvalidRequest: 422,
+    UnknownParameter: 422,
+    InvalidBase64: 422,
+    UnsupportedMediaType: 415,
+    RequestTooLarge: 413,
+    UploadTooLarge: 413,
+    SlowRequest: 408,
+    TooManyImages: 413,
+    DataUriNotAllowed: 403,
+    DataNotFound: 422,
+    CertificateMissing: 404,
+    EmptyVersion: 409,
+    Overloaded: 503,
+    ModelUnavailable: 503,
+    NoRoom: 503,
+    InvalidIdempotencyKey: 422,
+    IdempotencyKeyReused: 422,
+    IdempotencyInProgress: 409,
+    Stopping: 503,
+    learner.InvalidDefinition: 422,
+    learner.InvalidOptions: 422,
+    learner.InputError: 422,
+    learner.ImageError: 422,
+    learner.EmptyImage: 422,
+    learner.NotAnImage: 422,
+    learner.TruncatedImage: 422,
+    learner.ImageTooLarge: 413,
+    learner.WrongChannels: 422,
+    learner.ArchiveError: 422,
+    learner.NotAnArchive: 422,
+    learner.UnsafePath: 422,
+    learner.ArchiveLink: 422,
+    learner.TooManyEntries: 413,
+    learner.SuspiciousRatio: 413,
+    learner.ArchiveTooLarge: 413,
+    learner.BadLayout: 422,
+    learner.ExamplesError: 422,
+    learner.TooFewClasses: 422,
+    learner.TooFewImages: 422,
+    learner.TooManyUnreadable: 422,
+    learner.LearningFailed: 422,
+    learner.AccuracyTooLow: 422,
+    learner.RecognitionTooLow: 422,
+    learner.TaskExists: 409,
+    learner.UnknownTask: 404,
+    learner.UnknownLabel: 404,
+    learner.UnknownComposite: 404,
+    learner.NothingLearned: 409,
+    learner.CapacityExhausted: 409,
+    learner.Cancelled: 409,
+    learner.RetentionViolated: 500,
+    learner.SnapshotError: 500,
+    learner.DamagedSnapshot: 500,
+    learner.UnsupportedFormat: 500,
+    store.StoreUnavailable: 503,
+    store.RedisUnavailable: 503,
+    store.InvalidPath: 500,
+    store.InvalidName: 422,
+    store.InvalidCursor: 422,
+    store.InvalidBundle: 422,
+    store.NotFound: 500,
+    store.UnknownModel: 404,
+    store.UnknownVersion: 404,
+    store.UnknownJob: 404,
+    store.UnknownKey: 404,
+    store.AlreadyExists: 500,
+    store.ModelExists: 409,
+    store.JobExists: 409,
+    store.Conflict: 409,
+    store.Unreadable: 500,
+    store.Damaged: 500,
+    store.UnsupportedFormat: 500,
+    store.JobOver: 409,
+    store.LeaseLost: 409,
+}
+"""Each error that may reach the interface. A class that is not here is answered 500 and logged."""
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of `error` by the nearest class of its line in the table; None for what nobody foresaw."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return None
+
+
+def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    """The members of a problem document."""
+    return {
+        "type": f"urn:engram:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """The problem document of a foreseen error, of one that was not when it is in no table."""
+    status = status_of(error)
+    if status is None:
+        return problem(500, "internal_error", "Something went wrong here; it has been logged.")
+    code = getattr(error, "code", "internal_error")
+    if status == 500:
+        harmed = getattr(error, "path", None)
+        if isinstance(error, store.Unreadable | store.NotFound) and harmed is not None:
+            return problem(500, code, told(error), object=harmed)
+        # What else is wrong inside is for the log: it means nothing to the client.
+        return problem(500, code, "Something stored is damaged or inconsistent; it has been logged.")
+    extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
+    return problem(status, code, told(error) or code.replace("_", " "), **extra)
+
+
+def told(error: Exception) -> str:
+    """What of an error is the client's business: not which file or host failed, that is in the log."""
+    if isinstance(error, store.StoreUnavailable):
+        return "The storage cannot be used at present."
+    if isinstance(error, store.RedisUnavailable):
+        return "Redis cannot be used at present."
+    return redact(str(error))
+
+
+def traceback_of(error: Exception) -> Exception | None:
+    """`error` as `exc_info` of a line in the log; None where what is needed cannot be reached for now.
+
+    That is foreseen, and comes again with every request: its text, which names the cause, says all there is.
+    """
+    return None if status_of(error) == 503 else error
+
+
+def invalid(error: ValidationError, what: str) -> InvalidRequest:
+    """A pydantic error as ours; `what` names the thing that does not fit."""
+    found = findings(error.errors())
+    return InvalidRequest(f"{what}: {sentence(found[0])}", found)
+
+
+def answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A problem document as a response, with the id of the request that it answers."""
+    if (identity := logs.value("request_id")) is not None:
+        body = {**body, "request_id": identity}
+    return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def response(error: Exception) -> JSONResponse:
+    """The answer to an error, with `Retry-After` where coming back later may help."""
+    body = describe(error)
+    retry = getattr(error, "retry_after", 5 if body["status"] == 503 else None)
+    headers = {"Retry-After": str(retry)} if retry is not None else {}
+    return answer(body, headers | getattr(error, "headers", {}))
+
+
+MEDIA_TYPE = "application/problem+json"

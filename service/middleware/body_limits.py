@@ -1,0 +1,134 @@
+"""Bounds on what a request may send, and on how slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, SlowRequest, UploadTooLarge
+from service.metrics import Metrics
+from service.middleware.limiter import Room
+from service.settings import ServiceSettings
+
+_UPLOADS = re.compile(r"/v1/models/[^/]+/tasks/?")
+_IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")
+
+
+class BodyLimit:
+    """ASGI middleware that ends the reading of a body that is too large, announced or not, or comes too slowly.
+
+    What is received counts as held until the request is answered: images and JSON in memory, uploads on disk. There is
+    room for so much of each, and whoever finds none is told to come back.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        retry = settings.retry_after_seconds
+        self._memory = Room(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
+        self._disk = Room(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(scope, receive, self._settings, self._memory, self._disk)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            body.room.give(body.held)
+
+
+class _Body:
+    """One request's body on its way in."""
+
+    def __init__(self, scope: Scope, receive: Receive, settings: ServiceSettings, memory: Room, disk: Room) -> None:
+        self._upload = bool(_UPLOADS.fullmatch(scope["path"]))
+        self.room = disk if self._upload else memory
+        self.held = 0
+        self._receive = receive
+        self._pace = _Pace(settings.slow_body_bytes, settings.slow_body_seconds)
+        self._complete = False
+        announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        self._announced = int(announced) if announced.isdigit() else 0
+        if self._upload:
+            self._limit = settings.max_upload_bytes
+        elif _IMAGES.fullmatch(scope["path"]):
+            self._limit = settings.max_request_bytes
+        else:
+            self._limit = min(settings.max_document_bytes, settings.max_request_bytes)
+
+    async def receive(self) -> Message:
+        """The next message; raises what is wrong with it, or with its not coming."""
+        if self._complete:  # what may still come is that the client has gone
+            return await self._receive()
+        if self._announced > self._limit:
+            raise self._too_large()
+        message = await self._pace.keep(self._receive)
+        if message["type"] != "http.request":
+            return message
+        size = len(message.get("body", b""))
+        if self.held + size > self._limit:
+            raise self._too_large()
+        self.room.take(size)
+        self.held += size
+        self._pace.came(size)
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> ServiceError:
+        kind = UploadTooLarge if self._upload else RequestTooLarge
+        return kind(f"The body has more than {self._limit} bytes.")
+
+
+class _Pace:
+    """At least `least` bytes in any `seconds` of waiting for them; the time in which nobody waits does not count."""
+
+    def __init__(self, least: int, seconds: float) -> None:
+        self._least = least
+        self._seconds = seconds
+        self._bytes = 0
+        self._waited = 0.0
+
+    def came(self, size: int) -> None:
+        """So many bytes were received."""
+        self._bytes += size
+
+    async def keep(self, receive: Receive) -> Message:
+        """What `receive` gives; raises SlowRequest."""
+        while True:
+            if self._waited >= self._seconds:
+                self._next_window()
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(self._seconds - self._waited):
+                    return await receive()
+            except TimeoutError:
+                continue
+            finally:
+                self._waited += time.monotonic() - began
+
+    def _next_window(self) -> None:
+        if self._bytes < self._least:
+            raise SlowRequest(f"Fewer than {self._least} bytes of the body came within {self._seconds:g} seconds.")
+        self._bytes = 0
+        self._waited = 0.0
+
+
+async def read_json(request: Request) -> Any:
+    """The body as JSON; raises InvalidJson."""
+    return parse_json(await request.body(), "The body")
+
+
+def parse_json(data: bytes | str, what: str) -> Any:
+    """`data` as JSON; raises InvalidJson that names `what`."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJson(f"{what} is not JSON.") from error

@@ -1,0 +1,256 @@
+"""Requests gathered into batches for one model, run one batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engram.memory import Memory
+from engram.recognition.predictions import Answer, Observation
+from service.errors.exceptions import Overloaded
+from service.errors.problem_details import status_of
+from service.metrics import Metrics
+from service.middleware.limiter import full
+from telemetry import traces
+
+log = logging.getLogger("engram.service")
+
+
+class Served(Protocol):
+    """What a batch runs on: a version and its memory, which belong together."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def memory(self) -> Memory: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request's images (B, C, H, W) uint8, and what it wants to know of them."""
+
+    images: Tensor
+    task: str | None = None
+    top_k: int = 1
+    logits: bool = False
+    """Also the logits of `task`; such a query runs by itself, since the last bits depend on the batch's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to one query, all from `version`."""
+
+    version: int
+    answers: list[Answer]
+    logits: list[list[float]] | None
+
+
+Heard = Callable[[Served, list[Answer]], None]
+"""Told what answered, and the answers that were given without being told the task."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    query: Query
+    future: asyncio.Future[Reply]
+    since: float = field(default_factory=time.monotonic)
+    asked: int = field(default_factory=time.time_ns)
+    ran: tuple[int, int, int] | None = None
+    """When its batch began and ended (nanoseconds since 1970), and the batch's images."""
+
+
+class Batcher:
+    """A bounded queue in front of one model.
+
+    A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
+    to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
+    another directly, and has room left, fill up. A query of more than `size` images is answered in several passes on
+    one version. When a batch fails, its queries are tried one by one, so that only what is at fault fails. `heard` is
+    told of every batch in the event loop, after its clients.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], Served],
+        pool: ThreadPoolExecutor,
+        metrics: Metrics,
+        heard: Heard | None = None,
+        *,
+        size: int,
+        wait: float,
+        bound: int,
+        retry_after: int,
+    ) -> None:
+        self._current = current
+        self._pool = pool
+        self._metrics = metrics
+        self._heard = heard
+        self._size = size
+        self._wait = wait
+        self._bound = bound
+        self._retry_after = retry_after
+        self._queue: deque[_Waiting] = deque()
+        self._images = 0
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, query: Query) -> Reply:
+        """Answers to `query`.
+
+        Raises
+        ------
+        Overloaded
+            At once, when `bound` images wait already.
+        """
+        count = len(query.images)
+        if self._queue and self._images + count > self._bound:
+            self._metrics.refused.labels("predict").inc()
+            raise full("images", self._images, self._bound, self._retry_after)
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._count(count)
+        if self._runner is None:
+            # Batches belong to no single request: neither do their lines in the log.
+            self._runner = asyncio.create_task(self._run(), context=Context())
+        try:
+            return await waiting.future
+        finally:
+            _trace(waiting)
+
+    def _count(self, images: int) -> None:
+        self._images += images
+        self._metrics.waiting.inc(images)
+
+    async def _run(self) -> None:
+        try:
+            followed = False
+            while self._queue:
+                if followed and self._wait:
+                    await self._fill()
+                batch = self._take()
+                if batch:
+                    await self._answer(batch)
+                followed = True
+        finally:
+            self._runner = None
+
+    async def _fill(self) -> None:
+        until = self._queue[0].since + self._wait
+        while self._images < self._size and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.001))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: at least one query, no more than `size` images, one that wants logits by itself."""
+        batch: list[_Waiting] = []
+        images = 0
+        while self._queue:
+            head = self._queue[0]
+            count = len(head.query.images)
+            alone = head.query.logits
+            if batch and (alone or images + count > self._size):
+                break
+            self._queue.popleft()
+            self._count(-count)
+            if head.future.done():  # its client has gone
+                continue
+            batch.append(head)
+            images += count
+            if alone:
+                break
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        queries = [waiting.query for waiting in batch]
+        self._metrics.batches.observe(sum(len(q.images) for q in queries))
+        began, moment = time.perf_counter(), time.time_ns()
+        served: Served | None = None
+        outcomes: list[Reply | Exception]
+        try:
+            loop = asyncio.get_running_loop()
+            served, outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
+        except Exception as error:
+            if len(batch) > 1 and status_of(error) is None:  # one of them may be to blame, which shall fail alone
+                log.exception("a batch of %d requests failed; each is tried by itself", len(batch))
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            outcomes = [self._no_memory() if _lacks_memory(error) else error] * len(batch)
+        self._metrics.inference.observe(time.perf_counter() - began)
+        answers: list[Answer] = []
+        ran = (moment, time.time_ns(), sum(len(q.images) for q in queries))
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.ran = ran
+            if waiting.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+                answers += outcome.answers if waiting.query.task is None else []
+        if self._heard is not None and served is not None and answers:
+            try:
+                self._heard(served, answers)
+            except Exception:  # the clients have their answers, and those that wait want theirs
+                log.exception("the answers of a batch could not be listened to")
+
+    def _no_memory(self) -> Overloaded:
+        self._metrics.refused.labels("memory").inc()
+        log.exception("there is not enough memory for a batch")
+        return Overloaded("There is not enough memory to answer this at present.", self._retry_after)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed; PyTorch has no class of its own for that on a processor."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+
+
+def _trace(waiting: _Waiting) -> None:
+    """The spans of a request that was answered, in its own context: the batch ran in that of many."""
+    if waiting.ran is not None:
+        began, ended, images = waiting.ran
+        traces.past("queue", waiting.asked, began, {"engram.images": len(waiting.query.images)})
+        traces.past("infer", began, ended, {"engram.batch.images": images})
+
+
+def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> tuple[Served, list[Reply | Exception]]:
+    """What is current, and every query's reply from it, or the error that is its own."""
+    served = current()
+    return served, _replies(served, queries, size)
+
+
+def _replies(served: Served, queries: list[Query], size: int) -> list[Reply | Exception]:
+    if len(queries) == 1 and (queries[0].logits or len(queries[0].images) <= size):
+        return [_reply(served, queries[0], served.memory.observe(queries[0].images))]
+    if len(queries) == 1:
+        chunks = torch.split(queries[0].images, size)
+        replies = [_reply(served, queries[0], served.memory.observe(chunk)) for chunk in chunks]
+        return [Reply(served.version, [a for reply in replies for a in reply.answers], None)]
+    seen = served.memory.observe(torch.cat([query.images for query in queries]))
+    outcomes: list[Reply | Exception] = []
+    start = 0
+    for query in queries:
+        stop = start + len(query.images)
+        try:
+            outcomes.append(_reply(served, query, seen[start:stop]))
+        except Exception as error:  # an unknown task, say, concerns this query alone
+            outcomes.append(error)
+        start = stop
+    return outcomes
+
+
+def _reply(served: Served, query: Query, seen: Observation) -> Reply:
+    logits = None
+    if query.logits:
+        assert query.task is not None, "the route asks for a task with logits"
+        logits = [[float(value) for value in row] for row in seen.logits(query.task).tolist()]
+    return Reply(served.version, seen.answers(task=query.task, top_k=query.top_k), logits)

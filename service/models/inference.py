@@ -1,0 +1,102 @@
+"""What runs on the models: batched predictions in one thread, heatmaps in another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from torch import Tensor
+
+from engram.explain.explainer import Heatmap
+from service.errors.exceptions import Overloaded
+from service.metrics import Metrics
+from service.models.batching import Batcher, Heard, Query, Reply
+from service.models.live import LiveModels, Loaded
+from service.models.novelty import Novelty
+from service.settings import ServiceSettings
+from telemetry import traces
+
+
+class Inference:
+    """A batcher for each live model and each older version that is asked for; heatmaps on private copies."""
+
+    def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics, novelty: Novelty) -> None:
+        self._live = live
+        self._novelty = novelty
+        self._settings = settings
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._explain_pool = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._explaining = 0
+        self._batchers: dict[str, Batcher] = {}
+        self._older: dict[tuple[str, int], tuple[Loaded, Batcher]] = {}
+
+    def close(self) -> None:
+        """Let the threads end after what they are doing."""
+        for pool in (self._pool, self._explain_pool):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def predict(self, name: str, query: Query, version: int | None = None) -> Reply:
+        """Answers of the live version of `name`, or of the given one.
+
+        Raises
+        ------
+        Overloaded, UnknownModel, UnknownVersion, ModelUnavailable, NothingLearned, UnknownTask
+        """
+        loaded = await (self._live.get(name) if version is None else self._live.get_version(name, version))
+        if version is None or loaded is self._live.current(name):
+            for gone in self._batchers.keys() - {model.name for model in self._live.models()} - {name}:
+                del self._batchers[gone]
+            if name not in self._batchers:
+                hear = partial(self._novelty.hear, name)
+                self._batchers[name] = self._batcher(lambda: self._live.current(name), hear)
+            return await self._batchers[name].submit(query)
+        return await self._older_batcher(loaded).submit(query)
+
+    def _older_batcher(self, loaded: Loaded) -> Batcher:
+        key = (loaded.name, loaded.version)
+        if key not in self._older or self._older[key][0] is not loaded:
+            while len(self._older) >= self._settings.older_versions:
+                del self._older[next(iter(self._older))]
+            self._older[key] = (loaded, self._batcher(lambda: loaded))
+        return self._older[key][1]
+
+    def _batcher(self, current: Callable[[], Loaded], heard: Heard | None = None) -> Batcher:
+        settings = self._settings
+        return Batcher(
+            current,
+            self._pool,
+            self._metrics,
+            heard,
+            size=settings.batch_images,
+            wait=settings.batch_wait_ms / 1000,
+            bound=settings.queue_images,
+            retry_after=settings.retry_after_seconds,
+        )
+
+    async def explain(
+        self, loaded: Loaded, image: Tensor, target: str | None, task: str | None, composite: str | None
+    ) -> Heatmap:
+        """The heatmap of `image` (C, H, W) uint8 on the given pair.
+
+        Raises
+        ------
+        Overloaded, NothingLearned, UnknownTask, UnknownLabel, UnknownComposite
+        """
+        if self._explaining >= self._settings.explain_queue:
+            self._metrics.refused.labels("explain").inc()
+            raise Overloaded(f"{self._explaining} heatmaps wait already.", self._settings.retry_after_seconds)
+        self._explaining += 1
+        began = time.perf_counter()
+        try:
+            with traces.span("explain"):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._explain_pool,
+                    lambda: loaded.memory.explain(image, target=target, task=task, composite=composite),
+                )
+        finally:
+            self._explaining -= 1
+            self._metrics.heatmaps.observe(time.perf_counter() - began)

@@ -1,0 +1,176 @@
+"""What is stored of the models that answer, and not needed to answer, is read now and then: whether it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from anyio import CapacityLimiter, to_thread
+
+from service.errors.problem_details import told
+from service.lifecycle.background import Background
+from service.models.live import Loaded
+from service.models.problems import Problem
+from vault.commit_log import record_path
+from vault.errors import Damaged, NotFound, UnknownModel, Unreadable, VaultError
+from vault.models import Model
+from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
+
+_PASS_SECONDS = 1.0
+"""Between two looks at which versions answer."""
+_RETRY_SECONDS = 10.0
+"""Until what was harmed is read again."""
+_AGAIN_SECONDS = 86_400.0
+"""Until what was whole is read again."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One object that a version needs for more than to answer."""
+
+    path: str
+    loaded: Loaded
+    """What answers now."""
+    version: int
+    """The one that needs it: that which answers, or an older one, whose commit this is."""
+    sha: str | None
+    """Of a blob; None for a commit."""
+
+    @property
+    def older(self) -> bool:
+        return self.version != self.loaded.version
+
+    def told(self, error: VaultError) -> str:
+        """What is wrong with it, and what that keeps from being done."""
+        if self.older:
+            return f"{told(error)} Version {self.version} can be neither asked for nor activated; the others can."
+        return f"{told(error)} It answers, but cannot be learned on."
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What came of reading one object."""
+
+    when: float
+    error: VaultError | None
+    data: bytes | None = None
+    """What was read, of a commit."""
+
+    def due(self) -> bool:
+        """Whether it is to be read again."""
+        return time.monotonic() - self.when >= (_AGAIN_SECONDS if self.error is None else _RETRY_SECONDS)
+
+
+class Inspection(Background):
+    """Looks whether the live versions can be learned on and the older ones be had, so that harm is known before that.
+
+    None of it is needed to answer, so it is read beside everything else, one object at a time: what a version keeps for
+    learning and the commits of its model up to its own, each when a version that needs it goes live, and once a day.
+
+    Parameters
+    ----------
+    models
+        The versions that answer.
+    vault
+        Where the rest of them is stored.
+    """
+
+    def __init__(self, models: Callable[[], list[Loaded]], vault: Vault) -> None:
+        self._models = models
+        self._vault = vault
+        self._read: dict[str, _Read] = {}
+        """By path, of what live versions name."""
+        self._listed: list[Loaded] = []
+        self._list: list[_Part] = []
+        """Of those that are `_listed`."""
+        self._alone = CapacityLimiter(1)
+
+    def problems(self, name: str) -> list[Problem]:
+        """Why the version of a model that answers cannot be learned on, and which older ones cannot be had."""
+        found = [(part, error) for part, error in self._harmed() if part.loaded.name == name]
+        return [replace(Problem.of(error, part.version), detail=part.told(error)) for part, error in found]
+
+    def troubled(self) -> set[str]:
+        """The models that cannot be learned on.
+
+        Older versions do not count: nothing that is under way needs them, and one that is lost for good, or was given
+        up, is not to be told of as an emergency for ever.
+        """
+        return {part.loaded.name for part, _ in self._harmed() if not part.older}
+
+    def _harmed(self) -> list[tuple[_Part, VaultError]]:
+        errors = {path: read.error for path, read in list(self._read.items()) if read.error is not None}
+        return [(part, errors[part.path]) for part in self._parts() if part.path in errors] if errors else []
+
+    def _parts(self) -> list[_Part]:
+        """Of all that answers now; kept, since with thousands of versions listing them takes time in the event loop."""
+        models = self._models()
+        if [*map(id, models)] != [*map(id, self._listed)]:
+            self._listed, self._list = models, [part for loaded in models for part in _parts(loaded)]
+        return self._list
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except VaultError as error:
+                log.warning("what learning and older versions need cannot be read for now: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(_PASS_SECONDS)
+
+    async def _look(self) -> None:
+        """Read what was not read yet, or long ago; raises VaultError for what says nothing of the object."""
+        parts = self._parts()
+        for path in self._read.keys() - {part.path for part in parts}:
+            del self._read[path]
+        for part in parts:
+            known = self._read.get(part.path)
+            if known is None or known.due():
+                read = await to_thread.run_sync(self._ask, part, known, limiter=self._alone, abandon_on_cancel=True)
+                if read.error is not None and (known is None or known.error is None):
+                    name = part.loaded.name
+                    log.error("model %s: %s", name, part.told(read.error), extra={"model": name})
+                self._read[part.path] = read
+
+    def _ask(self, part: _Part, known: _Read | None) -> _Read:
+        data = None
+        try:
+            if part.sha is not None:
+                self._vault.objects.get_blob(part.sha)
+                return _Read(time.monotonic(), None)
+            data = self._vault.objects.get(part.path)
+            if known is not None and known.error is not None and data == known.data:
+                # Not looked into again: what is found damaged is counted, and somebody is paged for the count.
+                return replace(known, when=time.monotonic())
+            try:
+                self._vault.log.parse(part.loaded.model, part.version, data)
+            except Damaged:
+                # What was harmed on its way only is whole at the second look.
+                data = self._vault.objects.get(part.path)
+                self._vault.log.parse(part.loaded.model, part.version, data)
+        except (Unreadable, NotFound) as error:
+            if not self._is_gone(part.loaded.model):
+                return _Read(time.monotonic(), error, data)
+        return _Read(time.monotonic(), None)
+
+    def _is_gone(self, model: Model) -> bool:
+        """Whether the model was deleted a moment ago, and its versions with it."""
+        try:
+            return self._vault.models.get(model.name).lineage != model.lineage
+        except UnknownModel:
+            return True
+        except Unreadable:
+            return False
+
+
+def _parts(loaded: Loaded) -> Iterator[_Part]:
+    """What only learning needs, and the model's commits up to the one that answers, the newest first."""
+    for sha in loaded.commit.kept:
+        yield _Part(f"blobs/{sha}", loaded, loaded.version, sha)
+    for version in range(loaded.version, -1, -1):
+        yield _Part(record_path(loaded.name, loaded.model.lineage, version), loaded, version, None)

@@ -1,0 +1,351 @@
+"""The models that answer: for each one pair of version and memory, replaced whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from engram.config.definition import Definition
+from engram.errors import SnapshotError
+from engram.memory import Memory, restore
+from service.errors.exceptions import ModelUnavailable
+from service.errors.problem_details import traceback_of
+from service.metrics import Metrics
+from service.models.problems import Problem
+from service.settings import ServiceSettings
+from vault.commit_log import Commit
+from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
+from vault.models import Model
+from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
+
+_RETRY_SECONDS = 5.0
+_LIST_SECONDS = 5.0
+"""Between two listings of all models; new ones are told of by a notice, or met when a request names them."""
+_LOOK_SECONDS = 5.0
+"""How long a request waits for a look at the log; then it is answered with what is in service."""
+_END_SECONDS = 1.0
+"""How long the threads may take to end; the process ends without waiting for what hangs."""
+_HARMED = (Unreadable, NotFound, SnapshotError)
+"""What is wrong with stored bytes, and not with the way to them."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version and its memory; neither changes."""
+
+    model: Model
+    commit: Commit
+    memory: Memory
+    blobs: Mapping[str, bytes] = field(repr=False)
+    """The stored bytes by hash, so that the next version fetches only what is new."""
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def version(self) -> int:
+        return self.commit.version
+
+
+def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = None) -> Loaded:
+    """Fetch, check, build and warm up the version of `commit`; what `beside` holds already is shared.
+
+    Raises
+    ------
+    VaultError, SnapshotError
+        The version cannot be had.
+    """
+    assert commit.recogniser is not None, "every commit names its recogniser"
+    known = beside.blobs if beside else {}
+    hashes = (*commit.engrams, commit.recogniser)
+    blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
+    memory = restore(
+        Definition.model_validate(model.definition),
+        [blobs[name] for name in commit.engrams],
+        blobs[commit.recogniser],
+        None,
+        dict(commit.budget),
+        reuse=beside.memory if beside else None,
+    )
+    if memory.tasks:
+        shape = memory.definition.input
+        memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8))
+    return Loaded(model, commit, memory, blobs)
+
+
+def newest_whole(vault: Vault, model: Model, head: int, beside: Loaded | None) -> Loaded | None:
+    """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
+
+    Raises
+    ------
+    VaultError
+        The storage cannot be asked.
+    """
+    harmed: set[str] = set()
+    for number in reversed(vault.log.numbers(model.name)):
+        if beside is not None and number <= beside.version:
+            break
+        if number >= head:
+            continue
+        try:
+            commit = vault.log.read(model.name, number)
+            if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
+                return load(vault, model, commit, beside)
+        except UnknownModel:
+            raise
+        except _HARMED as error:
+            harmed.add(getattr(error, "path", None) or "")
+            log.error("model %s: version %d cannot be loaded either: %s", model.name, number, error)
+    return None
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What was found when a head was tried."""
+
+    problem: Problem
+    head: Commit | None
+    """None when its record could not be read."""
+    when: float
+
+    def recent(self, head: Commit | None) -> bool:
+        """Whether that head was tried a moment ago."""
+        return self.head == head and time.monotonic() - self.when < _RETRY_SECONDS
+
+
+class LiveModels:
+    """Keeps the newest version of every model in service that is whole.
+
+    A notice wakes it, and it looks at the logs every `poll_seconds` in case a notice was lost. A version is built in a
+    thread of its own beside the one that answers; then one reference is replaced. While the head cannot be built, the
+    version before goes on answering; a process that has none takes the newest that is whole. What is wrong is told by
+    `problems`, and the head is tried again and again, so that it goes live once it is mended.
+    """
+
+    def __init__(self, vault: Vault, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._vault = vault
+        self._settings = settings
+        self._metrics = metrics
+        self._live: dict[str, Loaded] = {}
+        self._older: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+        self._troubles: dict[str, _Trouble] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
+        self._tasks: list[asyncio.Task[None]] = []
+        self.swept = False
+        """Whether every stored model has been looked at once."""
+
+    def start(self) -> None:
+        """Begin to watch; to be called inside the event loop."""
+        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._listen())]
+
+    async def close(self) -> None:
+        """Stop watching and let the threads end; one that hangs in the storage is left behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pools = (self._loader, self._older_loader)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        ends = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
+        for end in ends:
+            end.start()
+        until = time.monotonic() + _END_SECONDS
+        for end in ends:
+            end.join(max(0.0, until - time.monotonic()))
+
+    def current(self, name: str) -> Loaded:
+        """The pair that answers now; raises UnknownModel when there is none."""
+        try:
+            return self._live[name]
+        except KeyError:
+            raise UnknownModel(name) from None
+
+    def models(self) -> list[Loaded]:
+        """All pairs that answer now."""
+        return list(self._live.values())
+
+    @property
+    def failing(self) -> bool:
+        """Whether some model is there and cannot be loaded at all."""
+        return any(name not in self._live for name in list(self._troubles))
+
+    def troubled(self) -> set[str]:
+        """The models whose newest version does not answer."""
+        return set(self._troubles)
+
+    def problems(self, name: str) -> list[Problem]:
+        """Why the model's newest version does not answer; empty when it does."""
+        trouble = self._troubles.get(name)
+        return [] if trouble is None else [trouble.problem]
+
+    async def get(self, name: str) -> Loaded:
+        """The live pair, loaded now if this process has not met the model yet.
+
+        Raises
+        ------
+        UnknownModel
+        ModelUnavailable
+            It is stored, but cannot be loaded.
+        """
+        if name not in self._live:
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        loaded = self._live.get(name)
+        if loaded is None:
+            why = "".join(f" {problem.detail}" for problem in self.problems(name))
+            raise ModelUnavailable(f"The model {name} cannot be loaded at present.{why}")
+        return loaded
+
+    async def get_version(self, name: str, version: int) -> Loaded:
+        """The pair of a given version, kept for a while.
+
+        Raises
+        ------
+        UnknownModel, UnknownVersion, ModelUnavailable
+        Unreadable, NotFound
+            Something of that version is damaged or missing.
+        """
+        live = await self.get(name)
+        if version == live.version:
+            return live
+        key = (live.model.lineage, version)
+        if (older := self._older.get(key)) is not None:
+            self._older.move_to_end(key)
+            return older
+        loop = asyncio.get_running_loop()
+        commit = await loop.run_in_executor(self._older_loader, self._vault.log.read, name, version)
+        older = await loop.run_in_executor(self._older_loader, load, self._vault, live.model, commit, live)
+        older = self._older.setdefault(key, older)
+        while len(self._older) > self._settings.older_versions:
+            self._older.popitem(last=False)
+        return older
+
+    async def refresh(self, name: str) -> None:
+        """Look at one model's log now; where that takes long, or fails, what is in service stays for the time being."""
+        look = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        with contextlib.suppress(VaultError, TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await look
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        listed = -_LIST_SECONDS
+        while True:
+            whole = time.monotonic() - listed >= _LIST_SECONDS
+            try:
+                await loop.run_in_executor(self._loader, self._sweep, whole)
+                if whole:
+                    self.swept, listed = True, time.monotonic()
+            except Exception as error:
+                trace = traceback_of(error)
+                log.error("the models cannot be listed; those in service go on answering: %s", error, exc_info=trace)
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with contextlib.aclosing(self._vault.events.versions()) as notices:
+                    async for notice in notices:
+                        await self.refresh(notice.model)
+            except Exception as error:
+                log.warning("no notices of new versions; the poll goes on: %s", error, exc_info=traceback_of(error))
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    def _sweep(self, whole: bool) -> None:
+        """Bring the models that are known up to date, when `whole` all that are stored."""
+        names = {model.name for model in self._vault.models.list()} if whole else set(self._live) | set(self._troubles)
+        for name in names | self._live.keys() | self._troubles.keys():
+            try:
+                self._refresh(name)
+            except UnknownModel:
+                continue
+            except Exception as error:
+                log.error("model %s: its log cannot be read: %s", name, error, exc_info=traceback_of(error))
+
+    def _drop(self, name: str) -> None:
+        self._clear(name)
+        if self._live.pop(name, None) is not None:
+            log.info("model %s is gone", name, extra={"model": name})
+            self._metrics.forget(name)
+        self._metrics.live.set(len(self._live))
+
+    def _clear(self, name: str) -> None:
+        if self._troubles.pop(name, None) is not None:
+            log.info("model %s has no problem any more", name)
+
+    def _note(self, name: str, problem: Problem, head: Commit | None) -> None:
+        known = self._troubles.get(name)
+        self._troubles[name] = _Trouble(problem, head, time.monotonic())
+        if known is None or known.problem != problem:
+            log.error("model %s: %s", name, problem.detail)
+
+    def _refresh(self, name: str) -> None:
+        """Bring one model up to its head, in the loader's thread only; raises VaultError."""
+        live = self._live.get(name)
+        known = self._troubles.get(name)
+        try:
+            try:
+                head = self._vault.log.head(name)
+            except Unreadable as error:
+                if known is None or not known.recent(None):
+                    self._note(name, Problem.of(error), None)
+                    self._fall_back(self._vault.models.get(name), 10**8, live)
+                return
+            if head is None or (live is not None and head == live.commit):
+                self._clear(name)
+                return
+            if known is not None and known.recent(head):
+                return
+            model = self._vault.models.get(name)
+        except UnknownModel:
+            self._drop(name)
+            raise
+        except Unreadable:
+            return  # the model's own record, which is noted
+        live = live if live and live.model == model else None
+        try:
+            self._swap(model, head, live)
+        except Exception as error:
+            if known is None or known.head != head:  # it is tried again and again
+                trace = traceback_of(error)
+                log.error("model %s: version %d cannot be loaded: %s", name, head.version, error, exc_info=trace)
+            self._metrics.swaps.labels("failed").inc()
+            self._note(name, Problem.of(error, head.version), head)
+            if isinstance(error, _HARMED):
+                self._fall_back(model, head.version, live)
+        else:
+            self._clear(name)
+
+    def _fall_back(self, model: Model, head: int, live: Loaded | None) -> None:
+        """Serve the newest version below `head` that is whole, unless it is in service already."""
+        loaded = newest_whole(self._vault, model, head, live)
+        if loaded is not None:
+            self._enter(loaded)
+            log.warning("model %s answers with version %d for the time being", model.name, loaded.version)
+
+    def _swap(self, model: Model, head: Commit, live: Loaded | None) -> None:
+        began = time.perf_counter()
+        loaded = load(self._vault, model, head, live)
+        self._enter(loaded)
+        seconds = time.perf_counter() - began
+        self._metrics.swaps.labels("done").inc()
+        self._metrics.swap_seconds.observe(seconds)
+        about = {"model": model.name, "version": head.version, "duration_seconds": round(seconds, 6)}
+        log.info("model %s answers with version %d", model.name, head.version, extra=about)
+
+    def _enter(self, loaded: Loaded) -> None:
+        self._live[loaded.name] = loaded
+        self._metrics.live.set(len(self._live))
+        self._metrics.show(loaded.name, loaded.version, loaded.memory.capacity(), len(loaded.memory.tasks))

@@ -1,0 +1,169 @@
+"""Whether what comes in is still what each live model has learned, as this replica and the others see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engram.drift.monitor import STATES, StreamMonitor
+from engram.recognition.predictions import Answer
+from service.errors.problem_details import traceback_of
+from service.metrics import Metrics
+from service.models.live import LiveModels, Loaded
+from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
+from vault.errors import UnknownModel
+from vault.timestamps import now
+
+log = logging.getLogger("engram.service")
+
+_TELL_SECONDS = 1.0
+_REPEAT_SECONDS = TTL_SECONDS / 3
+"""A report that stays the same is written again after that, so that it does not pass away."""
+
+
+@dataclass
+class _Watch:
+    """A monitor and the version it watches."""
+
+    loaded: Loaded
+    monitor: StreamMonitor = field(default_factory=StreamMonitor)
+    since: str = field(default_factory=now)
+    told: int = -1
+    """How many images the report that Redis has is about."""
+    told_at: float = 0.0
+
+    def report(self) -> dict[str, Any]:
+        """What is known of the stream, and of which version."""
+        of = {"lineage": self.loaded.model.lineage, "version": self.loaded.version, "since": self.since}
+        return self.monitor.to_dict() | of
+
+
+class Novelty:
+    """A monitor for each live model, made anew with each version; every method but `read` belongs to the event loop.
+
+    About once a second it tells Redis what has changed. Without Redis each replica knows of itself alone.
+    """
+
+    def __init__(self, live: LiveModels, board: NoveltyBoard, metrics: Metrics) -> None:
+        self._live = live
+        self._board = board
+        self._metrics = metrics
+        self._watches: dict[str, _Watch] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        self._heard = False
+        self.replica = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+    def start(self) -> None:
+        """Begin to tell; to be called inside the event loop."""
+        self._task = asyncio.create_task(self._tell())
+
+    async def close(self) -> None:
+        """Stop telling, and withdraw what was told."""
+        self._over.set()
+        if self._task is not None:
+            await self._task  # not cancelled: what its thread writes must not come after it is withdrawn
+        if self._heard:
+            await asyncio.to_thread(self._board.clear, self.replica, list(self._watches))
+
+    def hear(self, name: str, served: object, answers: Sequence[Answer]) -> None:
+        """Take in answers of the model `name`, unless what `served` them has just been replaced."""
+        try:
+            loaded = self._live.current(name)
+        except UnknownModel:
+            return
+        if served is not loaded:
+            return
+        watch = self._watch(loaded)
+        monitor, before, unknown = watch.monitor, watch.monitor.state, watch.monitor.unknown
+        for answer in answers:
+            monitor.add(answer.novelty, answer.known)
+        self._metrics.judged.labels(name).inc(len(answers))
+        if monitor.unknown > unknown:
+            self._metrics.unknown.labels(name).inc(monitor.unknown - unknown)
+        if monitor.state != before:
+            watch.since = now()
+            self._show(watch)
+            about = {"model": name, "version": loaded.version}
+            log.info("what comes in is %s", monitor.state, extra=about)
+
+    async def read(self, loaded: Loaded) -> dict[str, Any]:
+        """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
+        own = self._watch(loaded).report()
+        told = await asyncio.to_thread(self._board.read, loaded.name)
+        same = (own["lineage"], own["version"])
+        reports = {replica: one for replica, one in told.items() if (one["lineage"], one["version"]) == same}
+        reports[self.replica] = own
+        worst = max(reports.values(), key=lambda one: (STATES.index(one["state"]), one["samples"]))
+        samples, unknown = (sum(one[count] for one in reports.values()) for count in ("samples", "unknown"))
+        return {
+            "model": loaded.name,
+            "version": loaded.version,
+            "state": worst["state"],
+            "samples": samples,
+            "unknown": unknown,
+            "unknown_share": _share(unknown, samples),
+            "since": min(one["since"] for one in reports.values() if one["state"] == worst["state"]),
+            "welch": worst["welch"],
+            "cusum": worst["cusum"],
+            "replicas": [_line(replica, one) for replica, one in sorted(reports.items())],
+        }
+
+    def _watch(self, loaded: Loaded) -> _Watch:
+        watch = self._watches.get(loaded.name)
+        if watch is None or watch.loaded is not loaded:
+            watch = self._watches[loaded.name] = _Watch(loaded)
+            self._show(watch)
+        return watch
+
+    def _show(self, watch: _Watch) -> None:
+        self._metrics.novelty.labels(watch.loaded.name).set(STATES.index(watch.monitor.state))
+
+    async def _tell(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_SECONDS):
+                    await self._over.wait()
+            if self._over.is_set():
+                return
+            try:
+                await self._tell_once()
+            except Exception as error:
+                log.error("what became of novelty cannot be told: %s", error, exc_info=traceback_of(error))
+
+    async def _tell_once(self) -> None:
+        live = {loaded.name: self._watch(loaded) for loaded in self._live.models()}
+        gone = self._watches.keys() - live.keys()
+        for name in gone:
+            del self._watches[name]
+            for metric in (self._metrics.novelty, self._metrics.unknown, self._metrics.judged):
+                with contextlib.suppress(KeyError):
+                    metric.remove(name)
+        moment = time.monotonic()
+        news = {
+            name: (watch, watch.monitor.samples)
+            for name, watch in live.items()
+            if watch.told != watch.monitor.samples or moment - watch.told_at >= _REPEAT_SECONDS
+        }
+        reports = {name: watch.report() for name, (watch, _) in news.items()}
+        self._heard = await asyncio.to_thread(self._board.write, self.replica, reports)
+        if self._heard:
+            for watch, samples in news.values():
+                watch.told, watch.told_at = samples, moment
+
+
+def _line(replica: str, report: dict[str, Any]) -> dict[str, Any]:
+    figures = {key: report[key] for key in ("state", "samples", "unknown", "since")}
+    return {"replica": replica, **figures, "unknown_share": _share(report["unknown"], report["samples"])}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

