@@ -14,7 +14,7 @@ from service.models import versions
 from tests.digits import QUICK, SMALL_MODEL, archive, pixels
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import learning
+from worker import attempt
 from worker.settings import WorkerSettings
 
 MODEL = "digits"
@@ -39,7 +39,7 @@ def learn(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, 
     """The job that learned the task."""
     job = submit(vault, task, digits, model, **options)
     token = vault.jobs.start_attempt(job.id)
-    return learning.run(vault, job, token, lambda: False, worker_settings(vault))
+    return attempt.run(vault, job, token, lambda: False, worker_settings(vault))
 
 
 def worker_settings(vault: Vault, **changes: Any) -> WorkerSettings:

@@ -67,7 +67,7 @@ def test_imports_go_one_way_and_nothing_is_too_long(path: Path) -> None:
     [
         ("engram", "import vault", {"vault"}),
         ("vault", "def f():\n    from torch import nn", {"torch"}),
-        ("service", "from worker.tasks import wake", {"worker"}),
+        ("service", "from worker.celery_app import wake", {"worker"}),
         ("worker", "import importlib\nimportlib.import_module('service.app')", {"service"}),
         ("service", "from engram.memory import Memory\nimport vault.vault", set()),
     ],

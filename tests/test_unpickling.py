@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.jobs.wakeup import Waker
-from worker.app import create_app
+from worker.celery_app import create_app
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(

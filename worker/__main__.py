@@ -11,12 +11,12 @@ from functools import partial
 from telemetry import logs, traces
 from vault.settings import told, warn_of_strangers
 from vault.vault import Vault
-from worker import limits, metrics
-from worker.app import bind, create_app, send_wake
-from worker.device import prepare
+from worker import metrics, resources
+from worker.background import Reconciler, Sweeper
+from worker.celery_app import bind, create_app, send_wake
+from worker.job_runner import Workshop
+from worker.resources import prepare
 from worker.settings import WorkerSettings
-from worker.sweeping import Sweeper
-from worker.workshop import Reconciler, Workshop
 
 log = logging.getLogger("engram.worker")
 
@@ -33,7 +33,7 @@ def main() -> int:
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
     prepare(settings.worker_threads, settings.device)
-    limits.bound(settings)
+    resources.bound(settings)
     with Vault.connect(settings) as vault:
         workshop = Workshop(vault, settings)
         app = create_app(settings.redis_url)

@@ -110,3 +110,7 @@ class Watchdog:
                     self._declare(end)
                 except Exception:  # the work itself will declare it; this thread has nobody to tell
                     log.exception("the end of the job could not be declared")
+
+
+class Moved(Exception):
+    """Meanwhile the model got other engrams; what was learned does not fit on top of them any more."""

@@ -18,7 +18,7 @@ from tests.learned import MODEL, worker_settings
 from tests.service.running import Service, running, wait_until
 from vault.maintenance.check import check
 from vault.settings import VaultSettings
-from worker.workshop import Workshop
+from worker.job_runner import Workshop
 
 PREDICT = f"/v1/models/{MODEL}/predict"
 PNG = {"Content-Type": "image/png"}

@@ -19,7 +19,7 @@ from tests.promises.plant import Plant, planted
 from tests.service.running import wait_until
 from vault.settings import VaultSettings
 from vault.storage.object_store import Objects
-from worker.phases import Phases
+from worker.instrumentation import Phases
 
 PATIENCE = 3.0
 """Seconds that S3 may be silent: few enough to wait for, and enough for a server that waits for a processor."""

@@ -23,7 +23,7 @@ from tests.service.running import Service, running, wait_until
 from vault.maintenance.check import check
 from vault.maintenance.export import export_model, import_model
 from vault.vault import Vault
-from worker.workshop import Workshop
+from worker.job_runner import Workshop
 
 FILES = Path(__file__).parent / "files"
 STORE_1 = FILES / "store-1"

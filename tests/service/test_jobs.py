@@ -13,7 +13,7 @@ from service.settings import ServiceSettings
 from tests.conftest import RedisServer
 from tests.learned import create, submit, worker_settings
 from tests.service.running import Service, running
-from worker import learning
+from worker import attempt
 
 
 @dataclass
@@ -55,7 +55,7 @@ def waiting(empty: Service) -> str:
 def work(service: Service, job: str) -> None:
     token = service.vault.jobs.start_attempt(job)
     record = service.vault.jobs.get(job)
-    learning.run(service.vault, record, token, lambda: False, worker_settings(service.vault))
+    attempt.run(service.vault, record, token, lambda: False, worker_settings(service.vault))
 
 
 def test_events_come_as_they_happen_and_end_with_the_job(empty: Service, waiting: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worker.device import chosen
+from worker.resources import chosen
 
 
 def test_the_processor_when_it_is_wanted() -> None:

@@ -26,16 +26,15 @@ from vault.errors import JobOver, LeaseLost, StoreUnavailable
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
-from worker import learning, publishing
-from worker.interruption import Interrupted
+from worker import attempt, publishing
+from worker.interruption import Interrupted, Moved
 from worker.progress import Reporter
-from worker.publishing import Moved
-from worker.verification import before_learning, verify
+from worker.publishing import before_learning, verify
 
 
 def run(vault: Vault, job: Job, token: int | None = None, stop: Any = lambda: False, **changes: Any) -> Job:
     token = token or vault.jobs.start_attempt(job.id)
-    return learning.run(vault, job, token, stop, worker_settings(vault, **changes))
+    return attempt.run(vault, job, token, stop, worker_settings(vault, **changes))
 
 
 def head(vault: Vault) -> Commit:

@@ -25,8 +25,8 @@ from vault.storage.local import Folder
 from vault.storage.object_store import Objects
 from vault.vault import Vault
 from worker import outcome
-from worker.interruption import End
-from worker.publishing import Moved, Publication
+from worker.interruption import End, Moved
+from worker.publishing import Publication
 
 CANCELLED = End("cancelled", "The job was cancelled.", cancelled=True)
 FAILED = End("job_timeout", "It took too long.")

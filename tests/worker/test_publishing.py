@@ -15,10 +15,10 @@ from tests.learned import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import learning
+from worker import attempt
+from worker.job_runner import Workshop
 from worker.outcome import find
 from worker.publishing import load_memory
-from worker.workshop import Workshop
 
 
 class Late:
@@ -46,7 +46,7 @@ class Late:
         """The whole attempt."""
         with self._vault as vault:
             token = vault.jobs.start_attempt(self._job.id, "late")
-            return learning.run(vault, self._job, token, lambda: False, worker_settings(vault))
+            return attempt.run(vault, self._job, token, lambda: False, worker_settings(vault))
 
     def go_on(self) -> None:
         self._go_on.set()
@@ -68,7 +68,7 @@ def standing(vault: Vault, job: Job, checked: bool) -> Iterator[tuple[Late, Futu
 def take_over(vault: Vault, job: Job) -> Job:
     """Another attempt, which nothing keeps up."""
     token = vault.jobs.start_attempt(job.id, "other")
-    return learning.run(vault, job, token, lambda: False, worker_settings(vault))
+    return attempt.run(vault, job, token, lambda: False, worker_settings(vault))
 
 
 def records(vault: Vault, job: Job) -> dict[str, bytes]:

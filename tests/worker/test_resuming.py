@@ -16,11 +16,11 @@ from tests.learned import MODEL, create, submit, worker_settings
 from vault.jobs.checkpoints import JobCheckpoints
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import learning, limits, workshop
+from worker import attempt, job_runner, resources
 from worker.checkpoints import StoredCheckpoints
+from worker.instrumentation import Phases
 from worker.interruption import End, Interrupted, Interruption, Watchdog
-from worker.phases import Phases
-from worker.workshop import Workshop
+from worker.job_runner import Workshop
 
 Stops = Callable[[int], Callable[[], bool]]
 
@@ -29,7 +29,7 @@ SLOW: dict[str, Any] = {"epochs": 6, "patience": 6, "batch_size": 8, "rounds": 2
 
 def run(vault: Vault, job: Job, stop: Any = lambda: False, **changes: Any) -> Job:
     token = vault.jobs.start_attempt(job.id)
-    return learning.run(vault, job, token, stop, worker_settings(vault, **changes))
+    return attempt.run(vault, job, token, stop, worker_settings(vault, **changes))
 
 
 def contents(vault: Vault, model: str = MODEL) -> tuple[Any, ...]:
@@ -153,7 +153,7 @@ def test_a_poison_job_comes_to_its_end_however_many_checkpoints_it_leaves(
         raise RuntimeError("it cannot be learned")
 
     monkeypatch.setattr(Phases, "enter", entered)
-    monkeypatch.setattr(workshop, "_PAUSES", (0.0,))
+    monkeypatch.setattr(job_runner, "_PAUSES", (0.0,))
     job = submit(ready, "low", (0, 1), **SLOW)
     Workshop(ready, worker_settings(ready, max_attempts=3, checkpoint_seconds=0.05)).work(MODEL)
     done = ready.jobs.get(job.id)
@@ -221,9 +221,9 @@ def test_what_pytorch_says_when_there_is_no_memory_left() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert limits.is_out_of_memory(caught.value)
-    assert not limits.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert limits.resident() > 2**20
+    assert resources.is_out_of_memory(caught.value)
+    assert not resources.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert resources.resident() > 2**20
 
 
 def test_the_end_of_a_job_is_declared_where_the_work_cannot_ask() -> None:
@@ -249,15 +249,15 @@ def test_nothing_is_declared_of_work_that_has_settled() -> None:
 
 _ALLOCATE = """
 import torch
-from worker import limits
+from worker import resources
 from worker.settings import WorkerSettings
 torch.ones(8) @ torch.ones(8)
-limits.bound(WorkerSettings(worker_memory_bytes=limits.resident() + 200 * 2**20))
+resources.bound(WorkerSettings(worker_memory_bytes=resources.resident() + 200 * 2**20))
 torch.zeros(100 * 2**20, dtype=torch.uint8)
 try:
     torch.zeros(600 * 2**20, dtype=torch.uint8)
 except RuntimeError as error:
-    assert limits.is_out_of_memory(error), error
+    assert resources.is_out_of_memory(error), error
 else:
     raise SystemExit("it got more memory than it may take")
 """

@@ -10,7 +10,7 @@ from tests.learned import MODEL, learn
 from tests.service.running import wait_until
 from tests.vault.races import race
 from vault.vault import Vault
-from worker.sweeping import Sweeper
+from worker.background import Sweeper
 
 
 def test_of_many_workers_one_sweeps(ready: Vault) -> None:

@@ -17,8 +17,9 @@ from tests.service.running import wait_until
 from vault.coordination.leases import Leases
 from vault.settings import VaultSettings
 from vault.vault import Vault
-from worker.phases import Phases
-from worker.workshop import Reconciler, Workshop
+from worker.background import Reconciler
+from worker.instrumentation import Phases
+from worker.job_runner import Workshop
 
 LONG: dict[str, Any] = {"epochs": 1000, "patience": 1000}
 
@@ -124,7 +125,7 @@ def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault, monkeypatch: 
 
 
 def test_a_model_that_never_rests_ends_the_job(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.workshop.MOVES", 1)
+    monkeypatch.setattr("worker.job_runner.MOVES", 1)
     learn(ready, "low", (0, 1))
     job = submit(ready, "mid", (2, 3))
     keep_moving(ready, 2, monkeypatch)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from telemetry import logs, traces
 from vault.errors import LeaseLost, StoreUnavailable
 from vault.jobs.job import Job
 from worker import metrics
-from worker.interruption import Interrupted
-from worker.publishing import Moved
+from worker.interruption import Interrupted, Moved
 
 _OUTCOMES: dict[type[BaseException], str] = {
     Interrupted: "interrupted",
@@ -71,3 +72,41 @@ def watched(job: Job, token: int) -> Iterator[Watched]:
             span.set_attribute("engram.job.outcome", attempt.outcome)
             if attempt.outcome in ("failed", "broken_off"):
                 traces.failed(span, attempt.outcome)
+
+
+class Phases:
+    """Told of each phase when it begins, which ends the one before; the end of the block ends the last one.
+
+    To be used in the thread that works, within the attempt's span.
+    """
+
+    def __init__(self) -> None:
+        self._phase: str | None = None
+        self._began = 0.0
+        self._span: Span | None = None
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase; nothing happens where it is under way already."""
+        if phase == self._phase:
+            return
+        self._end()
+        self._phase, self._began = phase, time.monotonic()
+        self._span = traces.begin(phase, {"engram.job.phase": phase})
+        logs.bind(phase=phase)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._phase is None or self._span is None:
+            return
+        metrics.phases.labels(self._phase).observe(time.monotonic() - self._began)
+        if error is not None:
+            traces.failed(self._span, error)
+        self._span.end()
+        self._phase = self._span = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)

@@ -10,8 +10,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from vault.settings import broker_url
-from worker.tasks import WAKE, register
-from worker.workshop import Reconciler, Workshop
+from worker.background import Reconciler
+from worker.job_runner import Workshop
 
 log = logging.getLogger("engram.worker")
 
@@ -68,3 +68,16 @@ def bind(app: Celery, workshop: Workshop, reconciler: Reconciler) -> None:
     signals.setup_logging.connect(leave_logging_alone, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
+
+
+WAKE = "engram.wake"
+"""The name that services send."""
+
+
+def register(app: Celery, workshop: Workshop) -> None:
+    """Have messages for `app` worked on in `workshop`."""
+
+    def wake(model: str) -> None:
+        workshop.work(model)
+
+    app.task(wake, name=WAKE, ignore_result=True)

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -17,10 +16,10 @@ from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable,
 from vault.jobs.checkpoints import reached
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import learning, metrics
-from worker.attempts import about, watched
-from worker.interruption import Interrupted
-from worker.publishing import Moved
+from worker import metrics
+from worker.attempt import fail, run
+from worker.instrumentation import about, watched
+from worker.interruption import Interrupted, Moved
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
@@ -96,7 +95,7 @@ class Workshop:
         broken_off = sum(not attempt.released for attempt in tried)
         if broken_off >= self._settings.max_attempts:
             detail = f"{broken_off} attempts broke off; the workers' logs tell why."
-            learning.fail(self._vault, job, "too_many_attempts", detail)
+            fail(self._vault, job, "too_many_attempts", detail)
             return
         with suppress(JobOver):
             for moves in range(MOVES + 1):
@@ -111,7 +110,7 @@ class Workshop:
                     log.info("job %s: %s", job.id, error)
                     if moves == MOVES:
                         detail = f"The model changed each of {moves + 1} times the task was learned; at last {error}."
-                        learning.fail(self._vault, job, "model_moved", detail, token)
+                        fail(self._vault, job, "model_moved", detail, token)
                         return
                     # Nothing is wrong with the job; the attempt shall not count against it.
                     jobs.release_attempt(job.id, token)
@@ -123,7 +122,7 @@ class Workshop:
             # The last one begins at the beginning, in case it is the checkpoint that the others broke off at.
             resume = broken_off < max(1, self._settings.max_attempts - 1)
             stop = partial(self._must_stop, lease)
-            done = learning.run(self._vault, job, token, stop, self._settings, resume=resume)
+            done = run(self._vault, job, token, stop, self._settings, resume=resume)
             log.info("job %s has %s", job.id, done.state, extra={"outcome": done.state})
             return done.state
         except Interrupted:
@@ -166,43 +165,3 @@ def _assign(lease: Lease, job: str | None) -> None:
         lease.assign(job)
     except RedisUnavailable as error:
         log.warning("nobody can be told who works for %s: %s", lease.model, error)
-
-
-class Reconciler:
-    """Looks for models with open jobs that nobody works on, so that no lost message keeps a job from being done."""
-
-    def __init__(self, vault: Vault, workshop: Workshop, wake: Callable[[str], None], seconds: float) -> None:
-        self._vault = vault
-        self._workshop = workshop
-        self._wake = wake
-        self._seconds = seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-
-    def start(self) -> None:
-        """Look now and then every so many seconds, in a thread."""
-        if not self._thread.is_alive():
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            # A busy worker leaves it to the others; its messages would only pile up.
-            if not self._workshop.busy:
-                self._look()
-            self._over.wait(self._seconds)
-
-    def _look(self) -> None:
-        try:
-            models = self._vault.jobs.open_models()
-            holders = self._vault.leases.holders(models)
-            for model in models:
-                if holders[model] is None:
-                    self._wake(model)
-        except VaultError as error:
-            log.warning("open jobs cannot be looked for: %s", error)

@@ -22,14 +22,14 @@ from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import device, metrics, outcome, publishing, source
+from worker import dataset_source, metrics, outcome, publishing, resources
 from worker.checkpoints import StoredCheckpoints
+from worker.instrumentation import Phases
 from worker.interruption import End, Interrupted, Interruption, Watchdog
-from worker.limits import is_out_of_memory, look_for_end, out_of_memory, release
-from worker.phases import Phases
 from worker.progress import Reporter
+from worker.publishing import before_learning, verify
+from worker.resources import is_out_of_memory, look_for_end, out_of_memory, release
 from worker.settings import WorkerSettings
-from worker.verification import before_learning, verify
 
 log = logging.getLogger("engram.worker")
 
@@ -148,7 +148,7 @@ class _Attempt:
         archive = self._read(memory.definition, options)
         with threads(self._settings.torch_threads):
             before = before_learning(self._vault, head, memory)
-        memory.to(device.chosen(self._settings.device))
+        memory.to(resources.chosen(self._settings.device))
         report = memory.learn(
             self._job.task,
             archive.examples,
@@ -194,7 +194,7 @@ class _Attempt:
 
     def _read(self, definition: Definition, options: LearnOptions) -> ReadArchive:
         settings = self._settings
-        with source.fetched(self._job, self._vault.objects, settings, self._interruption) as path:
+        with dataset_source.fetched(self._job, self._vault.objects, settings, self._interruption) as path:
             return read(
                 path,
                 definition.input,

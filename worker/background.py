@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from vault.errors import VaultError
 from vault.maintenance.sweep import Swept
 from vault.timestamps import now
 from vault.vault import Vault
+from worker.job_runner import Workshop
 
 log = logging.getLogger("engram.worker")
 
@@ -63,3 +65,43 @@ class Sweeper:
                 self.sweep_if_due()
             except VaultError as error:
                 log.warning("the store cannot be swept now: %s", error)
+
+
+class Reconciler:
+    """Looks for models with open jobs that nobody works on, so that no lost message keeps a job from being done."""
+
+    def __init__(self, vault: Vault, workshop: Workshop, wake: Callable[[str], None], seconds: float) -> None:
+        self._vault = vault
+        self._workshop = workshop
+        self._wake = wake
+        self._seconds = seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Look now and then every so many seconds, in a thread."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            # A busy worker leaves it to the others; its messages would only pile up.
+            if not self._workshop.busy:
+                self._look()
+            self._over.wait(self._seconds)
+
+    def _look(self) -> None:
+        try:
+            models = self._vault.jobs.open_models()
+            holders = self._vault.leases.holders(models)
+            for model in models:
+                if holders[model] is None:
+                    self._wake(model)
+        except VaultError as error:
+            log.warning("open jobs cannot be looked for: %s", error)
