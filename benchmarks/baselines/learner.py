@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks.baselines.avalanche import benchmarks, datasets, plugins, supervised
 from benchmarks.baselines.network import Plain
 from benchmarks.baselines.unsuited import Unsuited
-from benchmarks.datasets import Tasks
-from benchmarks.predictions import Prediction
+from benchmarks.harness.datasets import Tasks
+from benchmarks.harness.learners import Prediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
 from engram.data.examples import EVALUATION_BATCH

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of what reads strangers' bytes: archives, images, and everything stored that names things.
 
-    python -m benchmarks.drills.fuzz [--reader archive|image|manifest] [--seconds 600] [--seed 0] [--out results.jsonl]
+    python -m benchmarks fuzz [--reader archive|image|manifest] [--seconds 600] [--seed 0] [--out results.jsonl]
 
 atheris (libFuzzer for Python) watches which lines of the readers and of the Python libraries below them an input
 reaches, and goes on from those that reach new ones. Anything but an answer or one of our own errors is a crash; more

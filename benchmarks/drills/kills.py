@@ -1,6 +1,6 @@
 """SIGKILL at random moments of random phases, while tasks are learned and questions answered.
 
-    python -m benchmarks.drills.kills [--kills 200] [--minutes 60] [--longest 8] [--seed 0] [--out results.jsonl]
+    python -m benchmarks kills [--kills 200] [--minutes 60] [--longest 8] [--seed 0] [--out results.jsonl]
 
 Real processes over one folder: a Redis, two workers and a service, each started again at once when it is killed. One
 client makes model after model and has three tasks of two digits learned by each, another asks an undisturbed model all

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.keeping import append
-from benchmarks.measuring import provenance
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.results import append
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Redis goes away for a minute while clients predict, a task is learned and others are submitted.
 
-    python -m benchmarks.drills.redis_gone [--seconds 60] [--connections 16] [--epochs 1000] [--out results.jsonl]
+    python -m benchmarks redis_gone [--seconds 60] [--connections 16] [--epochs 1000] [--out results.jsonl]
 
 Real processes over one folder: a Redis that is killed and comes back empty, a service and a worker. No prediction may
 fail, the task that is being learned must be learned in one attempt, and every submission meanwhile must be answered 503

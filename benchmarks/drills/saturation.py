@@ -1,6 +1,6 @@
 """More clients than can be served, for half an hour, while tasks are learned: does anything grow?
 
-    python -m benchmarks.drills.saturation [--minutes 30] [--clients 60] [--out results.jsonl] [--plot memory.svg]
+    python -m benchmarks saturation [--minutes 30] [--clients 60] [--out results.jsonl] [--plot memory.svg]
 
 Real processes over one folder: a Redis, a service with little room, a worker. The clients ask again as soon as they are
 answered: for predictions of one image and of many, heatmaps, lists, certificates, event streams, and for what does not

@@ -1,6 +1,6 @@
 """The interface against its own document: every check of Schemathesis, thousands of requests made up from it.
 
-    python -m benchmarks.drills.schema [--examples 2000] [--seed 0] [--out results.jsonl]
+    python -m benchmarks schema [--examples 2000] [--seed 0] [--out results.jsonl]
 
 A service that asks for keys, with a model that has learned two tasks, is asked what the document says may be asked and
 much that it says may not. Two rounds: one where every path names that model, one where names are made up too and

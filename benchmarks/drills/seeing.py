@@ -1,6 +1,6 @@
 """What being watched costs a request: lines in the log, metrics and spans, without the network and the model.
 
-    python -m benchmarks.drills.seeing --out benchmarks/results/drill_seeing.jsonl
+    python -m benchmarks seeing --out benchmarks/results/drill_seeing.jsonl
 
 Each way of being watched runs in a process of its own, by turns, several times. What counts is processor time, of all
 threads, in the cheapest round of each: whatever else runs on the machine can only make one dearer.

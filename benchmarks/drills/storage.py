@@ -1,6 +1,6 @@
 """Storage that fails: objects harmed at random, S3 that fails in every way, a disk that is full during commits.
 
-    python -m benchmarks.drills.storage [--rounds 60] [--tasks 3] [--seed 0] [--out results.jsonl]
+    python -m benchmarks storage [--rounds 60] [--tasks 3] [--seed 0] [--out results.jsonl]
 
 Three parts, each over a service and a workshop that learns:
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.datasets import Tasks
+from benchmarks.harness.datasets import Tasks
 from engram import Examples, InputShape
 from tests.engram.patterns import SIZE, bars
 

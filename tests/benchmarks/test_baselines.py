@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.baselines import BASELINES
 from benchmarks.baselines.network import Plain
 from benchmarks.baselines.unsuited import Unsuited
-from benchmarks.datasets import Tasks
-from benchmarks.measuring import measure
-from benchmarks.presets import BASELINE_SETTINGS
+from benchmarks.harness.datasets import Tasks
+from benchmarks.harness.evaluation import measure
+from benchmarks.harness.presets import BASELINE_SETTINGS, BASELINES
 from engram import Examples, LearnOptions
 from tests.benchmarks.small import bar_tasks
 from tests.engram.patterns import definition

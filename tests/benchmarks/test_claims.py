@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import claims, left_out
+from benchmarks.reports import claims, leave_one_out
 
 
 def rnf(forgetting: float, *overrides: str, seed: int = 0) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
         "delay_alone": {"mean": 20.4, "largest": 30},
         "delay_half": {"mean": 60.0, "largest": 90},
     }
-    table = left_out.table([{**row, "left_out": 0, "auroc_near": 0.9}, {**row, "left_out": 4, "auroc_near": 0.98}])
+    table = leave_one_out.table([{**row, "left_out": 0, "auroc_near": 0.9}, {**row, "left_out": 4, "auroc_near": 0.98}])
     assert "| 8 and 9 | 0.980 | 1.000 | 1.1 % / 50.0 % / 100.0 % | 0.3 / 0.5 | 20 (30) | 60 (90) |" in table
     assert "| mean | 0.940 | 1.000 |" in table
     assert len({line.count("|") for line in table.splitlines()[2:]}) == 1
-    assert left_out.table([]) == ""
+    assert leave_one_out.table([]) == ""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.datasets import (
+from benchmarks.harness.datasets import (
     CIFAR10_ORDER,
     MissingData,
     Sizes,

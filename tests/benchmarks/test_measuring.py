@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.measuring import measure
-from benchmarks.novelty import some
-from benchmarks.predictions import Prediction
+from benchmarks.harness.evaluation import measure
+from benchmarks.harness.learners import Prediction
+from benchmarks.harness.novelty import some
 from engram import Examples
 from engram.checkpointing.progress import Progress
 from tests.benchmarks.small import bar_tasks

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.plan import planned
-from benchmarks.presets import COMMON
-from benchmarks.sharc_er import Course, course_of, live, shown
-from benchmarks.sharc_recall import Patterns, patterns_of, recall_curve
+from benchmarks.harness.plan import planned
+from benchmarks.harness.presets import COMMON
+from benchmarks.studies.sharc_recall import Patterns, patterns_of, recall_curve
+from benchmarks.studies.sharc_replay import Course, course_of, live, shown
 from engram import Memory
 from engram.config.sharc import SharcSettings
 from tests.benchmarks.small import bar_tasks

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.baselines import BASELINES
-from benchmarks.datasets import SEQUENCES
-from benchmarks.plots import CURVES, draw
-from benchmarks.presets import METHODS
-from benchmarks.published import PUBLISHED
-from benchmarks.tables import BEGIN, COLUMNS, END, RESULTS, grouped, main, markdown, page, written
+from benchmarks.harness.datasets import SEQUENCES
+from benchmarks.harness.presets import BASELINES, METHODS
+from benchmarks.reports.plots import CURVES, draw
+from benchmarks.reports.published import PUBLISHED
+from benchmarks.reports.tables import BEGIN, COLUMNS, END, RESULTS, grouped, main, markdown, page, written
 
 
 def row(seed: int = 0, **changes: Any) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.harness.metrics import calibration_error
 from engram.checkpointing.progress import Reporter
 from engram.errors import DamagedSnapshot
 from engram.methods.rerelrp.detectors import Chain, Detector, Signatures
 from engram.methods.rerelrp.forest import Growth
-from engram.metrics import calibration_error
 
 GROWTH = Growth(trees=30, depth=12, leaf=3)
 FEATURES = 6

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engram.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
+from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
 
 MATRIX = [[0.9], [0.7, 0.8], [0.8, 0.6, 1.0]]
 

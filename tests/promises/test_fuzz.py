@@ -1,4 +1,4 @@
-"""Bytes that were tampered with are refused in our words; the long form is `python -m benchmarks.drills.fuzz`."""
+"""Bytes that were tampered with are refused in our words; the long form is `python -m benchmarks fuzz`."""
 
 from __future__ import annotations
 

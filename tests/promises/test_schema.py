@@ -1,4 +1,4 @@
-"""The interface answers as its own document says; the long form is `python -m benchmarks.drills.schema`."""
+"""The interface answers as its own document says; the long form is `python -m benchmarks schema`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How well associative memories recall feature maps, against the number of stored patterns.
 
-    python -m benchmarks.sharc_recall --data DIR [--dataset split_cifar10] [--out FILE.jsonl]
+    python -m benchmarks sharc_recall --data DIR [--dataset split_cifar10] [--out FILE.jsonl]
 
 The backbone is SHARC's, frozen after the first task; patterns are maps of all classes in equal numbers. Cues are the
 stored patterns themselves, masked by saliency or corrupted by Gaussian noise. One line for each memory, number of
@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.datasets import SEQUENCES, MissingData
-from benchmarks.keeping import append
-from benchmarks.measuring import provenance
-from benchmarks.sharc_er import BUDGETS, SIZES, Course, course_of
+from benchmarks.harness.datasets import SEQUENCES, MissingData
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.results import append
+from benchmarks.studies.sharc_replay import BUDGETS, SIZES, Course, course_of
 from engram import LearnOptions
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
@@ -132,7 +132,7 @@ def shown(rows: Sequence[dict[str, Any]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sharc_recall", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_recall", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), default="split_mnist")
     parser.add_argument("--patterns", type=int, default=max(COUNTS), help="most patterns that are stored")

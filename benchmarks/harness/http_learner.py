@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.predictions import Prediction
+from benchmarks.harness.learners import Prediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
 from service.lifecycle.processes import spawn

@@ -1,6 +1,6 @@
 """Does a model know that it does not know? Each task of Split-MNIST left out in turn, and another data set.
 
-    python -m benchmarks.leave_one_out --data DIR [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
+    python -m benchmarks leave_one_out --data DIR [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
 
 DIR holds `mnist.npz` and `cifar10.tar.xz`. A model learns four of the five tasks. Its novelty is judged on the test
 images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams are
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 
-from benchmarks.datasets import Sizes, split_cifar10, split_mnist
-from benchmarks.keeping import append
-from benchmarks.measuring import provenance
+from benchmarks.harness.datasets import Sizes, split_cifar10, split_mnist
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.results import append
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.drift.monitor import StreamMonitor
 from engram.recognition.conformal import ALPHA

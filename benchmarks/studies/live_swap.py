@@ -1,6 +1,6 @@
 """The live swap under load: two replicas, 16 connections, two tasks learned and published meanwhile.
 
-    python -m benchmarks.live_swap [--seconds 60] [--connections 16] [--out results.jsonl]
+    python -m benchmarks live_swap [--seconds 60] [--connections 16] [--out results.jsonl]
 
 Real processes throughout: a Redis, a worker, two service replicas over one folder. The model is a `cnn` for 28 x 28
 pixels and learns the bundled handwritten digits. What counts: no failed request, every answer from the old or the new
@@ -15,8 +15,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.keeping import append
-from benchmarks.measuring import provenance
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.results import append
 from service.cli.digits import tasks
 from tests.promises.load import Load
 from tests.promises.stack import Stack, started

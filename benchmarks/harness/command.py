@@ -13,24 +13,23 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console
 
-from benchmarks.bars import Bars
-from benchmarks.baselines import BASELINES
 from benchmarks.baselines.unsuited import Unsuited
-from benchmarks.datasets import SEQUENCES, MissingData, Tasks
-from benchmarks.keeping import Workplace, append, rows_of
-from benchmarks.learners import PythonMemory
-from benchmarks.measuring import Course, Learns, measure, provenance
-from benchmarks.over_http import HttpMemory
-from benchmarks.plan import BadOverride, Plan, planned
-from benchmarks.presets import METHODS
-from benchmarks.tables import grouped, shown
+from benchmarks.harness.datasets import SEQUENCES, MissingData, Tasks
+from benchmarks.harness.evaluation import Course, Learns, measure, provenance
+from benchmarks.harness.http_learner import HttpMemory
+from benchmarks.harness.learners import PythonMemory
+from benchmarks.harness.plan import BadOverride, Plan, planned
+from benchmarks.harness.presets import BASELINES, METHODS
+from benchmarks.harness.progress_bars import Bars
+from benchmarks.harness.results import Workplace, append, rows_of
+from benchmarks.reports.tables import grouped, shown
 from engram.errors import EngramError
 from engram.runtime import configure
 
 
 def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
     """What every benchmark can be told."""
-    found = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
+    found = argparse.ArgumentParser(prog=f"python -m benchmarks {benchmark}", description=description)
     found.add_argument("--data", type=Path, required=True, help="folder with mnist.npz, cifar10.tar.xz, ...")
     found.add_argument("--method", default="eidetic", choices=[*METHODS, *BASELINES])
     found.add_argument("--scale", default="small", choices=["small", "paper"])
@@ -43,9 +42,8 @@ def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
     return found
 
 
-def main(benchmark: str, description: str, arguments: Sequence[str] | None = None) -> None:
-    """Run a benchmark as the command line says."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def main(benchmark: str, description: str, given: Sequence[str]) -> None:
+    """Run a sequence of tasks as the command line says."""
     told = parser(benchmark, description).parse_args(given)
     if told.http and (told.method in BASELINES or told.device != "cpu"):
         sys.exit("--http runs the service on this machine's processor, which serves the product's methods only")
@@ -59,7 +57,7 @@ def main(benchmark: str, description: str, arguments: Sequence[str] | None = Non
         for plan in plans:
             plan.learning()  # what is wrong with the options is better said before the data is read
         rows = run_all(
-            plans, told.data, told.out, told.threads, f"python -m benchmarks.{benchmark} {shlex.join(given)}"
+            plans, told.data, told.out, told.threads, f"python -m benchmarks {benchmark} {shlex.join(given)}"
         )
     except (MissingData, BadOverride, Unsuited, EngramError) as error:
         sys.exit(str(error))

@@ -1,6 +1,6 @@
 """Pictures of results: accuracy over a life, forgetting, capacity, and which task is taken for which.
 
-    python -m benchmarks.plots results.jsonl [...] --out DIR
+    python -m benchmarks plots results.jsonl [...] --out DIR
 
 For each benchmark: `<benchmark>-<scale>-accuracy.png`, `-forgetting.png` and `-capacity.png` with a line for each
 method, and for each method `-<method>-matrix.png` and, where tasks are recognised, `-<method>-routing.png`. All are
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.keeping import rows_of
-from benchmarks.tables import Group, grouped
-from engram.metrics import forgetting
+from benchmarks.harness.metrics import forgetting
+from benchmarks.harness.results import rows_of
+from benchmarks.reports.tables import Group, grouped
 
 Curve = Callable[[dict[str, Any]], list[float] | None]
 """What a row has for the number of tasks learned, from the first on; None if it lacks that."""
@@ -143,7 +143,7 @@ def _squares(pyplot: Any, values: Any, title: str, axes_names: tuple[str, str], 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description="Pictures of results")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks plots", description="Pictures of results")
     parser.add_argument("files", type=Path, nargs="+", help="files of results")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     told = parser.parse_args(arguments)

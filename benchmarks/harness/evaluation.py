@@ -14,12 +14,12 @@ from typing import Protocol
 
 import torch
 
-from benchmarks.datasets import Tasks
-from benchmarks.novelty import noticed
-from benchmarks.predictions import Prediction
+from benchmarks.harness.datasets import Tasks
+from benchmarks.harness.learners import Prediction
+from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
+from benchmarks.harness.novelty import noticed
 from engram import Examples
 from engram.checkpointing.progress import Progress
-from engram.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
 
 Watcher = Callable[[int, Progress | None], None]
 """Told where a life stands: the number of the task, and how far learning it has come (None: it is being judged)."""

@@ -1,6 +1,6 @@
 """The table of results, made of the JSON lines and of what papers report; never written by hand.
 
-    python -m benchmarks.tables [FILE.jsonl ...] [--write README.md]
+    python -m benchmarks tables [FILE.jsonl ...] [--write README.md]
 
 Without files it reads `benchmarks/results/`. `--write` puts the table between the two marks in a file; otherwise it is
 printed.
@@ -18,15 +18,14 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks import claims, drilled, left_out
-from benchmarks.baselines import BASELINES
-from benchmarks.datasets import SEQUENCES
-from benchmarks.keeping import rows_of
-from benchmarks.presets import METHODS
-from benchmarks.published import PUBLISHED
+from benchmarks.harness.datasets import SEQUENCES
+from benchmarks.harness.presets import BASELINES, METHODS
+from benchmarks.harness.results import rows_of
+from benchmarks.reports import claims, drills, leave_one_out
+from benchmarks.reports.published import PUBLISHED
 
-BEGIN, END = "<!-- results: python -m benchmarks.tables --write -->", "<!-- end of results -->"
-RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- results: python -m benchmarks tables --write -->", "<!-- end of results -->"
+RESULTS = Path(__file__).parents[1] / "results"
 
 COLUMNS = ("with id", "recognised", "without id", "forgetting", "seconds", "passes", "free", "MB", "seeds")
 _ABSENT = "–"
@@ -128,7 +127,7 @@ def markdown(groups: Sequence[Group]) -> str:
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """All tables: the claims, each benchmark, the drills."""
-    parts = (claims.table(rows), markdown(grouped(rows)), left_out.table(rows), drilled.table(rows))
+    parts = (claims.table(rows), markdown(grouped(rows)), leave_one_out.table(rows), drills.table(rows))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -148,7 +147,7 @@ def written(text: str, table: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="The table of results")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tables", description="The table of results")
     parser.add_argument("files", type=Path, nargs="*", help="files of results; by default all in benchmarks/results")
     parser.add_argument("--write", type=Path, help="file to put the table in, between its marks")
     told = parser.parse_args(arguments)

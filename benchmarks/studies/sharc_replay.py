@@ -1,6 +1,7 @@
 """Whether SHARC beats plain experience replay at equal real bytes.
 
-    python -m benchmarks.sharc_er --data DIR [--dataset split_cifar10] [--scale small|paper] [--seeds N] [--out FILE]
+    python -m benchmarks sharc_replay --data DIR [--dataset split_cifar10] [--scale small|paper] [--seeds N]
+    [--out FILE]
 
 One backbone a seed, frozen after the first task, and one learner: only what is remembered differs. Every byte counts:
 masks, labels, steps of quantisation and the associative memory's parameters. `er images` keeps raw pixels, `er maps`
@@ -22,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.datasets import SEQUENCES, MissingData, Sizes, Tasks
-from benchmarks.keeping import append, rows_of
-from benchmarks.measuring import provenance
-from benchmarks.presets import Scale
+from benchmarks.harness.datasets import SEQUENCES, MissingData, Sizes, Tasks
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.presets import Scale
+from benchmarks.harness.results import append, rows_of
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
@@ -253,7 +254,7 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sharc_er", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_replay", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), action="append")
     parser.add_argument("--scale", choices=["small", "paper"], default="small")

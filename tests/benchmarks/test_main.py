@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from benchmarks.command import main, run, run_all
-from benchmarks.datasets import Sizes
-from benchmarks.keeping import Workplace, rows_of
-from benchmarks.measuring import Course
-from benchmarks.plan import BadOverride, Plan, planned
-from benchmarks.presets import COMMON, METHODS, Preset, preset
+from benchmarks.__main__ import PROGRAMS, SEQUENCES, main
+from benchmarks.harness import datasets
+from benchmarks.harness.command import run, run_all
+from benchmarks.harness.datasets import Sizes
+from benchmarks.harness.evaluation import Course
+from benchmarks.harness.plan import BadOverride, Plan, planned
+from benchmarks.harness.presets import COMMON, METHODS, Preset, preset
+from benchmarks.harness.results import Workplace, rows_of
 from engram import Definition, Examples, InputShape
 from engram.checkpointing.progress import Progress
 from engram.errors import TooFewImages
@@ -130,13 +133,13 @@ def test_the_command_learns_and_prints_a_table(tmp_path: Path, capsys: pytest.Ca
     small = ["backbone=mlp", "width=0.05", "epochs=1", "rounds=1", 'commons={"features": 64}']
     said = [part for override in small for part in ("--set", override)]
     out = tmp_path / "out.jsonl"
-    main("split_mnist", "", ["--data", str(tmp_path), "--threads", "1", "--out", str(out), *said])
+    main(["split_mnist", "--data", str(tmp_path), "--threads", "1", "--out", str(out), *said])
     shown = capsys.readouterr().out
     assert "split_mnist eidetic seed 0: task 5 of 5 learned" in shown
     assert "recognised" in shown
     (row,) = rows_of(out)
     assert row["images"] == {"train": [12] * 5, "test": [6] * 5}
-    assert str(row["command"]).startswith("python -m benchmarks.split_mnist --data")
+    assert str(row["command"]).startswith("python -m benchmarks split_mnist --data")
 
 
 @pytest.mark.parametrize(
@@ -150,11 +153,26 @@ def test_the_command_learns_and_prints_a_table(tmp_path: Path, capsys: pytest.Ca
 )
 def test_the_command_says_what_is_wrong(tmp_path: Path, said: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        main("split_mnist", "", ["--data", str(tmp_path), "--threads", "1", *said])
+        main(["split_mnist", "--data", str(tmp_path), "--threads", "1", *said])
+
+
+def test_one_command_knows_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    for scenario, module in PROGRAMS.items():
+        assert find_spec(module) is not None, scenario
+    assert SEQUENCES.keys() == datasets.SEQUENCES.keys()
+    with pytest.raises(SystemExit) as left:
+        main(["tables", "--help"])
+    assert left.value.code == 0
+    assert "python -m benchmarks tables" in capsys.readouterr().out
+    for unknown, status in (([], 2), (["nothing"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit) as left:
+            main(unknown)
+        assert left.value.code == status
+        assert "split_mnist" in capsys.readouterr().out
 
 
 def test_progress_is_accepted_in_every_phase() -> None:
-    from benchmarks.bars import Bars
+    from benchmarks.harness.progress_bars import Bars
 
     with Bars(plan(), 2) as bars:
         bars.watch(0, Progress("training", 0.5, epoch=1, accuracy=0.5))

@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchmarks.baselines import BASELINES
-from benchmarks.datasets import Sizes
+from benchmarks.harness.datasets import Sizes
 
 Scale = Literal["small", "paper"]
 
@@ -171,3 +170,14 @@ def preset(benchmark: str, scale: Scale, method: str) -> Preset:
 def sizes(benchmark: str, scale: Scale) -> Sizes:
     """Images of each class."""
     return SIZES.get((benchmark, scale), Sizes())
+
+
+BASELINES = {
+    "naive": "fine-tuning on one task after another",
+    "joint": "training on all tasks at once",
+    "ewc": "Elastic Weight Consolidation (Kirkpatrick et al. 2017)",
+    "lwf": "Learning without Forgetting (Li and Hoiem 2016)",
+    "icarl": "iCaRL (Rebuffi et al. 2017)",
+    "replay": "experience replay of stored images (Rolnick et al. 2019)",
+}
+"""Each with what it is."""

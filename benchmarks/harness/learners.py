@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from benchmarks.predictions import Prediction
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.checkpointing.progress import Progress
 
@@ -52,3 +52,19 @@ class PythonMemory:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a memory answers for one image."""
+
+    task: str | None
+    """None where the label does not tell."""
+    label: str
+    probability: float
+    novelty: float | None = None
+    """How unusual the image looks to what was learned; None where nothing is said about it."""
+    known: bool | None = None
+    """Whether the image was accepted as one of some task's own."""
+    passes: int = 1
+    """Forward passes that the answer took."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
 
-from benchmarks.plan import Plan
+from benchmarks.harness.plan import Plan
 from engram.checkpointing.progress import Progress
 
 

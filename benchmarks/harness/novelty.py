@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.predictions import Prediction
+from benchmarks.harness.learners import Prediction
 from engram import Examples
 
 IMAGES = 500

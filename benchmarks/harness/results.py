@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measuring import Course
+from benchmarks.harness.evaluation import Course
 
 _COURSE = "course.json"
 

@@ -1,6 +1,7 @@
 """Fuzzy Split-MNIST: ten digits as five tasks that fade into each other, and nobody says which task an image is of.
 
-    python -m benchmarks.fuzzy_mnist --data DIR [--seeds N] [--scale small|paper] [--threads 2] [--out FILE.jsonl]
+    python -m benchmarks fuzzy_mnist --data DIR [--seeds N] [--scale small|paper] [--threads 2] [--out
+    FILE.jsonl]
 
 DIR holds `mnist.npz`. Every training image comes once, with its label, in batches of 32. Between two tasks lies a phase
 in which the share of the later one rises linearly from 0 to 1, half as long as a task (after Lee et al. 2020). The
@@ -24,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import MissingData, Sizes, Tasks, split_mnist
-from benchmarks.keeping import append
-from benchmarks.measuring import provenance
+from benchmarks.harness.datasets import MissingData, Sizes, Tasks, split_mnist
+from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.results import append
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.data.examples import batches
 from engram.runtime import configure
@@ -128,7 +129,7 @@ def run(tasks: Tasks, seed: int, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzzy_mnist", description="Fuzzy Split-MNIST")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks fuzzy_mnist", description="Fuzzy Split-MNIST")
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--scale", default="small", choices=sorted(SCALES))

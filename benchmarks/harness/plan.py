@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.baselines import BASELINES
-from benchmarks.datasets import Sizes
-from benchmarks.presets import Scale, preset, sizes
+from benchmarks.harness.datasets import Sizes
+from benchmarks.harness.presets import BASELINES, Scale, preset, sizes
 from engram import Definition, InputShape, LearnOptions
 
 

@@ -1,0 +1,55 @@
+"""One command for every benchmark: `python -m benchmarks SCENARIO ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from benchmarks.harness import command
+
+SEQUENCES = {
+    "split_mnist": "Split-MNIST: five tasks of two digits",
+    "permuted_mnist": "Permuted MNIST: ten tasks of ten digits, the pixels of each in another fixed order",
+    "split_cifar10": "Split-CIFAR-10: five tasks of two classes, airplane and automobile first",
+    "split_cifar100": "Split-CIFAR-100: ten tasks of ten random classes, the same for all seeds (RNF, section 4.3)",
+    "rnf_cifar": "RNF's order: CIFAR-10, then five tasks of ten random classes of CIFAR-100 (its section 4.3)",
+    "rnf_digits": "RNF's order where CIFAR-100 is not to be had: CIFAR-10, then five tasks of ten digits",
+}
+"""Sequences of tasks, learned one after another and judged on the test split."""
+
+PROGRAMS = {
+    "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
+    "leave_one_out": "benchmarks.studies.leave_one_out",
+    "live_swap": "benchmarks.studies.live_swap",
+    "sharc_recall": "benchmarks.studies.sharc_recall",
+    "sharc_replay": "benchmarks.studies.sharc_replay",
+    "fuzz": "benchmarks.drills.fuzz",
+    "kills": "benchmarks.drills.kills",
+    "redis_gone": "benchmarks.drills.redis_gone",
+    "saturation": "benchmarks.drills.saturation",
+    "schema": "benchmarks.drills.schema",
+    "seeing": "benchmarks.drills.seeing",
+    "storage": "benchmarks.drills.storage",
+    "plots": "benchmarks.reports.plots",
+    "tables": "benchmarks.reports.tables",
+}
+"""Studies, drills and reports, which have options of their own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the scenario that comes first on the command line, with the options after it."""
+    scenario, *given = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    given = given[:-1]
+    if scenario in SEQUENCES:
+        command.main(scenario, SEQUENCES[scenario], given)
+    elif scenario in PROGRAMS:
+        sys.argv = [f"python -m benchmarks {scenario}", *given]
+        sys.exit(import_module(PROGRAMS[scenario]).main())
+    else:
+        print("python -m benchmarks SCENARIO [options]; SCENARIO is one of", *SEQUENCES, *PROGRAMS, sep="\n  ")
+        sys.exit(0 if scenario in ("-h", "--help") else 2)
+
+
+if __name__ == "__main__":
+    main()
