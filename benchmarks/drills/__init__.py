@@ -1,1 +1,1 @@
-"""Long drills of the promises whose short forms `tests/promises/` keeps: `python -m benchmarks NAME`."""
+"""Long drills of the promises whose short forms `tests/e2e/` keeps: `python -m benchmarks NAME`."""

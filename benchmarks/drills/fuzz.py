@@ -46,8 +46,8 @@ def fuzz(reader: str, corpus: Path, seconds: int, seed: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=list(WATCHED[reader])):
-        from benchmarks.drills.readers import LONGEST
-        from benchmarks.drills.readers import READERS as MADE
+        from testing.drills.readers import LONGEST
+        from testing.drills.readers import READERS as MADE
 
     with tempfile.TemporaryDirectory() as folder:
         made = MADE[reader](Path(folder))
@@ -68,7 +68,7 @@ def fuzz(reader: str, corpus: Path, seconds: int, seed: int) -> None:
 
 def replay(reader: str, corpus: Path) -> None:
     """Read all of the corpus `ROUNDS` times; print the memory after each, in KiB."""
-    from benchmarks.drills.readers import READERS as MADE
+    from testing.drills.readers import READERS as MADE
 
     with tempfile.TemporaryDirectory() as folder:
         made = MADE[reader](Path(folder))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drills.record import parser, record
-from tests.promises.killing import KINDS, Killer, Life, faults, live_through
-from tests.promises.supervised import supervised
+from testing.drills.killing import KINDS, Killer, Life, faults, live_through
+from testing.processes.supervised import supervised
 
 
 def run(kills: int, minutes: float, longest: float, seed: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.drills.record import parser, record
 from service.cli.main import TUNING
-from tests.promises.outage import Outage, live_through
-from tests.promises.stack import started
+from testing.drills.redis_outage import Outage, live_through
+from testing.processes.stack import started
 
 
 def faults(found: Outage) -> list[str]:

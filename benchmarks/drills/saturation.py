@@ -21,9 +21,9 @@ from typing import Any
 from benchmarks.drills.curves import draw
 from benchmarks.drills.record import parser, record
 from service.cli.main import TUNING
-from tests.promises.crowd import NARROW, Crowd, Learning, prepare
-from tests.promises.stack import started
-from tests.promises.watching import MIB, Growth, Sample, Watch
+from testing.drills.crowd import NARROW, Crowd, Learning, prepare
+from testing.drills.growth import MIB, Growth, Sample, Watch
+from testing.processes.stack import started
 
 NOISE = 3.0
 """A slope counts as growth beyond so many standard errors, if it is also more than `WORTH`."""

@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 
 from benchmarks.drills.record import parser, record
-from tests.promises.collector import collecting
+from testing.servers.otel_collector import collecting
 
 WAYS = ("nothing", "metrics", "metrics and lines", "metrics, lines and spans")
 

@@ -12,7 +12,7 @@ Three parts, each over a service and a workshop that learns:
 - `s3`: through a proxy that lets one request in ten fail, one kind of fault after the other, tasks are learned while
   four connections predict. Every prediction must be answered, whatever is accepted must end, and all that was published
   must be whole.
-- `disk`: the program `tests.promises.full_disk`, on a file system of its own where one may be mounted.
+- `disk`: the program `testing.drills.full_disk`, on a file system of its own where one may be mounted.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ from benchmarks.drills.record import parser, record
 from service.cli.validator import LearnersExaminer
 from service.models import versions
 from service.settings import ServiceSettings
-from tests.conftest import AWS, BUCKET, RedisServer, s3_server
-from tests.digits import png
-from tests.learned import MODEL, create, submit
-from tests.promises.faulty import FaultyS3
-from tests.promises.plant import PNG, PREDICT, Plant, kinds, planted
-from tests.service.running import Service, running, wait_until
+from testing.data.digits import png
+from testing.data.models import MODEL, create, submit
+from testing.data.planted_store import PNG, PREDICT, Plant, kinds, planted
+from testing.servers.faulty_s3 import FaultyS3
+from testing.servers.redis import RedisServer
+from testing.servers.s3 import AWS, BUCKET, s3_server
+from testing.servers.service import Service, running, wait_until
 from vault.errors import VaultError
 from vault.maintenance.check import check
 from vault.settings import VaultSettings
@@ -274,7 +275,7 @@ def asking(service: Service, connections: int = 4) -> Iterator[Counter[str]]:
 def full_disk(redis_url: str) -> dict[str, Any]:
     """The third part."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.promises.full_disk", "limit", folder, redis_url]
+        command = [sys.executable, "-m", "testing.drills.full_disk", "limit", folder, redis_url]
         mount = ["unshare", "--user", "--map-root-user", "--mount"]
         if shutil.which("unshare") and subprocess.run([*mount, "true"], capture_output=True).returncode == 0:
             command[3] = "tmpfs"

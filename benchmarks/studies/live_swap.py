@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.results import append
 from service.cli.digits import tasks
-from tests.promises.load import Load
-from tests.promises.stack import Stack, started
+from testing.drills.load import Load
+from testing.processes.stack import Stack, started
 
 MODEL = "digits"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from testing.learned_digests import MODELS, digests_of, machine
+from testing.data.learned_digests import MODELS, digests_of, machine
 
 WRITTEN = json.loads((Path(__file__).parent / "files" / "learned-digests.json").read_text())
 

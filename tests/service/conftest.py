@@ -10,9 +10,9 @@ import pytest
 
 from service.models import live
 from service.settings import ServiceSettings
-from tests.conftest import RedisServer
-from tests.learned import TASKS, create, learn
-from tests.service.running import PATIENCE, Service, running
+from testing.data.models import TASKS, create, learn
+from testing.servers.redis import RedisServer
+from testing.servers.service import PATIENCE, Service, running
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

@@ -16,10 +16,10 @@ import pytest
 
 from service.cli.validator import LearnersExaminer
 from service.settings import ServiceSettings
-from testing.learned_digests import machine
-from tests.digits import png
-from tests.learned import MODEL, worker_settings
-from tests.service.running import Service, running, wait_until
+from testing.data.digits import png
+from testing.data.learned_digests import machine
+from testing.data.models import MODEL, worker_settings
+from testing.servers.service import Service, running, wait_until
 from vault.maintenance.check import check
 from vault.maintenance.export import export_model, import_model
 from vault.vault import Vault

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.vault.races import race
+from testing.processes.races import race
 from vault.commit_log import Commit
 from vault.errors import Damaged, InvalidName, ModelExists, UnknownModel, UnknownVersion
 from vault.maintenance.sweep import Ages

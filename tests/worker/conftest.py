@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.learned import create
+from testing.data.models import create
 from vault.vault import Vault
 
 

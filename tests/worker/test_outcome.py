@@ -15,8 +15,8 @@ import pytest
 from engram.config.definition import Definition
 from engram.errors import Cancelled
 from engram.snapshot import Parts
-from tests.digits import SMALL_MODEL
-from tests.worker.turns import Actor, InTurns, play
+from testing.data.digits import SMALL_MODEL
+from testing.processes.turns import Actor, InTurns, play
 from vault.commit_log import Commit
 from vault.errors import Conflict, JobOver, LeaseLost, ModelExists, UnknownJob
 from vault.jobs.job import Job

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from service.jobs.wakeup import Waker
-from tests.learned import MODEL, create, submit
-from tests.service.running import wait_until
+from testing.data.models import MODEL, create, submit
+from testing.servers.service import wait_until
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from service.models import versions
-from tests.learned import MODEL, submit, worker_settings
+from testing.data.models import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
 from vault.vault import Vault

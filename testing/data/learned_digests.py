@@ -1,0 +1,127 @@
+"""Digests of everything that each method stores after learning from fixed seeds.
+
+What a model is after learning must not depend on how the code is arranged. `python -m testing.data.learned_digests`
+prints the digests of this machine; those that were written down are in `tests/engram/files/learned-digests.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
+
+SIZE = 12
+QUICK: dict[str, Any] = {
+    "epochs": 2,
+    "rounds": 2,
+    "recovery_epochs": 1,
+    "tolerance": 0.1,
+    "augment": "none",
+    "batch_size": 16,
+    "seed": 5,
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "eidetic-mlp": {"backbone": "mlp", "width": 0.1},
+    "eidetic-cnn": {"backbone": "cnn", "width": 0.5},
+    "eidetic-resnet18": {"backbone": "resnet18", "width": 0.07},
+    "eidetic-learned-commons": {
+        "backbone": "cnn",
+        "width": 0.5,
+        "channels": 3,
+        "commons": {"kind": "learned", "features": 128, "patch": 5},
+    },
+    "eidetic-router": {"backbone": "cnn", "width": 0.5, "retention": "data"},
+    "eidetic-taylor": {"backbone": "cnn", "width": 0.5, "options": {"score": "taylor", "optimiser": "sgd"}},
+    "eidetic-lrp": {"backbone": "cnn", "width": 0.5, "options": {"score": "lrp", "augment": "shift"}},
+    "rnf-mlp": {"method": "rnf", "backbone": "mlp", "width": 0.1},
+    "rnf-cnn": {"method": "rnf", "backbone": "cnn", "width": 0.5},
+    "rnf-elastic": {
+        "method": "rnf",
+        "backbone": "mlp",
+        "width": 0.1,
+        "settings": {"elasticity": 0.2, "resistance": False, "initial_weights": "uniform"},
+    },
+    "rerelrp-blocks": {
+        "method": "rerelrp",
+        "backbone": "cnn",
+        "width": 0.5,
+        "settings": {"trees": 8, "exemplars": 24},
+    },
+    "rerelrp-published": {
+        "method": "rerelrp",
+        "backbone": "mlp",
+        "width": 0.1,
+        "settings": {"preset": "paper", "trees": 8, "exemplars": 24},
+    },
+    "rmn-mlp": {"method": "rmn", "backbone": "mlp", "width": 0.1},
+    "rmn-cnn": {"method": "rmn", "backbone": "cnn", "width": 0.5},
+    "rmn-published": {"method": "rmn", "backbone": "mlp", "width": 0.1, "settings": {"preset": "paper"}},
+    "sharc-gaussian": {"method": "sharc", "retention": "features", "settings": {"memory_bytes": 16384}},
+    "sharc-hopfield": {
+        "method": "sharc",
+        "retention": "features",
+        "settings": {"preset": "paper_task", "memory_bytes": 16384},
+    },
+    "sharc-own-heads": {
+        "method": "sharc",
+        "retention": "features",
+        "settings": {"heads": "own", "recognise": "head", "saliency": "random", "recall": "none"},
+    },
+}
+"""A model of each kind that stores something of its own; `channels` and `options` are not part of a definition."""
+
+
+def bars(task: int, channels: int = 1, count: int = 40) -> Examples:
+    """`count` noisy (channels, 12, 12) images of each of two classes: a bright bar whose place tells the class."""
+    generator = torch.Generator().manual_seed(1000 + task)
+    images = torch.randint(0, 60, (count * 2, channels, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count * 2) % 2
+    for image, label in zip(images, labels.tolist(), strict=True):
+        place = 2 + 4 * label + task % 2
+        lines = image[:, place : place + 2, :] if task % 3 else image[:, :, place : place + 2]
+        lines += 120 + 15 * (task % 4)
+    return Examples(images, labels, (f"task {task} low", f"task {task} high"))
+
+
+def digests_of(name: str) -> dict[str, str]:
+    """The SHA-256 of every file of a model of one kind, after three tasks, by the file's name."""
+    given = dict(MODELS[name])
+    channels, options = given.pop("channels", 1), LearnOptions.model_validate(QUICK | given.pop("options", {}))
+    shape = InputShape(channels=channels, height=SIZE, width=SIZE)
+    commons = CommonsDefinition.model_validate(given.pop("commons", {"features": 128, "patch": 5}))
+    fields = {"backbone": "cnn", "width": 0.5, "budget": 4.0, "seed": 7, **given}
+    memory = Memory.create(Definition.model_validate({"input": shape, "commons": commons, **fields}))
+    for task in range(3):
+        memory.learn(f"task {task}", bars(task, channels), options)
+    with tempfile.TemporaryDirectory() as folder:
+        memory.save(folder)
+        manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    return {str(file): str(digest) for file, digest in sorted(manifest["sha256"].items())}
+
+
+def machine() -> str:
+    """What the digests depend on besides the code, in words."""
+    model = ""
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, 1 thread, {capability}, {platform.machine()} {model}"
+
+
+def main() -> None:
+    """Print the digests of this machine as JSON."""
+    torch.set_num_threads(1)
+    print(json.dumps({machine(): {name: digests_of(name) for name in MODELS}}, indent=1, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main()

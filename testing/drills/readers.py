@@ -1,0 +1,259 @@
+"""What reads bytes that strangers can make, with sound bytes to begin from and the errors that are answers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+from engram.config.definition import Definition, InputShape
+from engram.config.options import LearnOptions
+from engram.data import archives, images
+from engram.data.containers import ArchiveLimits
+from engram.data.examples import Examples
+from engram.data.images import ImageLimits
+from engram.errors import EngramError
+from engram.memory import Memory, dump
+from engram.nn.backbones import layout_of
+from engram.nn.serialization import load_commons, load_engram
+from engram.recognition.ridge import load_sums
+from engram.recognition.serialization import load_recogniser
+from engram.snapshot import MANIFEST, Parts
+from testing.data.digits import QUICK, SMALL_MODEL, archive, png
+from testing.data.models import examples
+from vault.commit_log import Commit, CommitLog
+from vault.errors import VaultError
+from vault.keys import Keys
+from vault.maintenance.bundle import BundleReader, BundleWriter
+from vault.models import Models
+from vault.storage.documents import seal
+from vault.storage.local import Folder
+from vault.storage.object_store import Objects
+
+SHAPE = InputShape(channels=1, height=8, width=8, convert=True)
+ARCHIVE_LIMITS = ArchiveLimits(
+    max_entries=200, max_total_bytes=2**20, max_entry_bytes=2**18, ratio_from_bytes=2**12, max_decoded_bytes=2**20
+)
+IMAGE_LIMITS = ImageLimits(max_pixels=2**16, max_bytes=2**18)
+LONGEST = 2**17
+"""Bytes of an input at most."""
+
+Feed = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something to feed: it returns or raises one of our own errors; anything else is a fault."""
+
+    feed: Feed
+    seeds: tuple[bytes, ...]
+
+    def try_out(self, data: bytes) -> bool:
+        """Whether the bytes were taken; raises what is neither an answer nor ours."""
+        try:
+            self.feed(data)
+        except (EngramError, VaultError):
+            return False
+        return True
+
+
+def archive_reader(folder: Path) -> Reader:
+    """Uploads: looked through as on arrival, and read as a worker does."""
+    path = folder / "archive"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        archives.inspect(path, ARCHIVE_LIMITS)
+        archives.probe(path, SHAPE, ARCHIVE_LIMITS, IMAGE_LIMITS)
+        archives.read(path, SHAPE, ARCHIVE_LIMITS, 0.5, image_limits=IMAGE_LIMITS)
+
+    return Reader(feed, (archive((0, 1), 2), *(_tar(mode) for mode in ("w", "w:gz", "w:bz2", "w:xz")), _packed_zip()))
+
+
+def _tar(mode: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as packed:  # type: ignore[call-overload]  # one of the modes for writing
+        for digit in (0, 1):
+            for number in range(2):
+                data = png(digit, number)
+                info = tarfile.TarInfo(f"train/{digit}/{number}.png")
+                info.size = len(data)
+                packed.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def _packed_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for digit in (0, 1):
+            for number in range(2):
+                packed.writestr(zipfile.ZipInfo(f"top/{digit}/{number}.png"), png(digit, number))
+    return file.getvalue()
+
+
+def image_reader(folder: Path) -> Reader:
+    """One image of a request."""
+    noise = numpy.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=numpy.uint8)
+    pictures = [Image.fromarray(noise), Image.fromarray(noise[:, :, 0]), Image.fromarray(noise).quantize(16)]
+    seeds = []
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
+        for picture in pictures:
+            file = io.BytesIO()
+            with suppress(OSError):  # not every format writes every mode
+                picture.save(file, kind)
+                seeds.append(file.getvalue())
+
+    def feed(data: bytes) -> None:
+        images.decode(data, SHAPE, IMAGE_LIMITS)
+
+    return Reader(feed, tuple(seeds))
+
+
+class _Stored:
+    """A model in all the forms in which it is stored."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.definition = Definition.model_validate(SMALL_MODEL)
+        self.layout = layout_of(self.definition)
+        self.objects = Objects(Folder(folder / "store"))
+        self.models = Models(self.objects)
+        self.log = CommitLog(self.objects, self.models)
+        self.keys = Keys(self.objects)
+        model = self.models.create("sound", self.definition.model_dump(mode="json"))
+        self.log.append("sound", Commit.first(model, engrams=[], recogniser=None, budget={}))
+        self._lineage = model.lineage
+        self._key = self.keys.create("sound", "predict")[0].id
+
+    @cached_property
+    def parts(self) -> Parts:
+        memory = Memory.create(self.definition)
+        given: Examples = examples((0, 1))
+        memory.learn("zero-one", given, LearnOptions.model_validate(QUICK))
+        memory.save(self.folder / "snapshot")
+        return dump(memory)
+
+    def record(self, path: str) -> Path:
+        """Where an object lies."""
+        return self.folder / "store" / path
+
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """A model, a commit, a key."""
+        names = ("models/sound/model.json", f"models/sound/log/{self._lineage}/00000000.json")
+        return tuple(self.record(name) for name in (*names, f"keys/{self._key}/key.json"))
+
+    def read_records(self) -> None:
+        """All of them, as services do; the first error ends it."""
+        Models(self.objects).get("sound")
+        CommitLog(self.objects, Models(self.objects)).read("sound", 0)
+        self.keys.get(self._key)
+
+
+def manifest_reader(folder: Path) -> Reader:
+    """Everything stored that says what else is: tensors with headers, a snapshot's manifest, records, bundles.
+
+    The first byte of an input chooses which it is given to.
+    """
+    stored = _Stored(folder)
+    parts = stored.parts
+    manifest, bundle = folder / "snapshot" / MANIFEST, folder / "bundle"
+    sound = {path: path.read_bytes() for path in stored.records}
+
+    def snapshots(data: bytes) -> None:
+        manifest.write_bytes(data)
+        Memory.load(folder / "snapshot")
+
+    def bundles(data: bytes) -> None:
+        bundle.write_bytes(data)
+        with BundleReader(bundle) as reader:
+            reader.verify()
+            for name in reader.members:
+                reader.read(name)
+
+    def record(path: Path) -> Feed:
+        def feed(data: bytes) -> None:
+            path.write_bytes(data)
+            try:
+                stored.read_records()
+            finally:
+                path.write_bytes(sound[path])
+
+        return feed
+
+    def unsealed(path: Path) -> bytes:
+        document = json.loads(sound[path])
+        del document["seal"]
+        return json.dumps(document).encode()
+
+    kinds: list[tuple[Feed, list[bytes]]] = [
+        (lambda data: _ignore(load_commons(stored.definition, data)), [parts.engrams[0]]),
+        (lambda data: _ignore(load_engram(stored.layout, data)), [parts.engrams[1]]),
+        (lambda data: _ignore(load_recogniser(data)), [parts.recogniser]),
+        (lambda data: _ignore(load_sums(data)), [parts.kept[0]]),
+        (snapshots, [manifest.read_bytes()]),
+        *((record(path), [sound[path], unsealed(path)]) for path in stored.records),
+        (bundles, [_bundle(parts.engrams[1])]),
+    ]
+
+    def feed(data: bytes) -> None:
+        if data:
+            kinds[data[0] % len(kinds)][0](data[1:])
+
+    seeds = (bytes([number]) + seed for number, (_, found) in enumerate(kinds) for seed in found)
+    return Reader(feed, tuple(seed for seed in seeds if len(seed) <= LONGEST))
+
+
+def _ignore(what: object) -> None: ...
+
+
+def _bundle(blob: bytes) -> bytes:
+    record = seal({"definition": {}, "format_version": 1, "created_at": ""})
+    members = {"model.json": record, f"blobs/{hashlib.sha256(blob).hexdigest()}": blob}
+    file = io.BytesIO()
+    told = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in members.items()}
+    writer = BundleWriter(file, "sound", told)
+    for name, data in members.items():
+        writer.add(name, data)
+    writer.close()
+    return file.getvalue()
+
+
+READERS: dict[str, Callable[[Path], Reader]] = {
+    "archive": archive_reader,
+    "image": image_reader,
+    "manifest": manifest_reader,
+}
+
+
+def mutated(seed: bytes, chance: random.Random) -> bytes:
+    """Sound bytes with a few changes: bits, bytes, numbers at their limits, pieces gone, doubled or swapped."""
+    data = bytearray(seed)
+    for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
+        at = chance.randrange(len(data) + 1)
+        length = chance.choice((1, 2, 4, 8, 64))
+        match chance.randrange(6):
+            case 0 if at < len(data):
+                data[at] ^= 1 << chance.randrange(8)
+            case 1:
+                data[at : at + length] = chance.randbytes(length)
+            case 2:
+                data[at : at + length] = chance.choice((b"\0", b"\xff", b"\x7f", b"\x80", b"9")) * length
+            case 3:
+                del data[at : at + length]
+            case 4:
+                data[at:at] = data[at : at + length]
+            case 5:
+                del data[at:]
+    return bytes(data[:LONGEST])

@@ -1,0 +1,172 @@
+"""docker-compose.yml as plain processes: the same commands, environment and order, on free ports of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import redis
+import yaml
+
+from service.lifecycle.processes import spawn, wait
+from service.server.standalone import redis_binary
+from testing.processes.processes import plain_environment, reserved_port
+
+ROOT = Path(__file__).parents[2]
+Started = dict[str, list[tuple[subprocess.Popen[bytes], int]]]
+
+
+def parse(text: str, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The services, with `${NAME:-default}` filled in and `$$` as `$`."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "$"
+        value = environment.get(match["name"], "")
+        return value if value or match["default"] is None else match["default"]
+
+    pattern = r"(?P<escaped>\$\$)|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}"
+    services: dict[str, dict[str, Any]] = yaml.safe_load(re.sub(pattern, fill, text))["services"]
+    return services
+
+
+def order(services: dict[str, dict[str, Any]]) -> list[str]:
+    """Names without a profile, each after what it depends on."""
+    placed: list[str] = []
+    waiting = [name for name, service in services.items() if "profiles" not in service]
+    while waiting:
+        name = next(name for name in waiting if set(services[name].get("depends_on", {})) <= set(placed))
+        placed.append(name)
+        waiting.remove(name)
+    return placed
+
+
+class Compose:
+    """The stack, up while the context of `up` is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.services = parse((ROOT / "docker-compose.yml").read_text(), {})
+        self.order = order(self.services)
+        self.processes: Started = {}
+        self._folder = folder
+        self._hosts: dict[str, str] = {}
+        self._ports = ExitStack()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the replicas of `service` listen."""
+        return [f"http://127.0.0.1:{port}" for _, port in self.processes["service"]]
+
+    @contextmanager
+    def up(self, scale: dict[str, int]) -> Iterator[Compose]:
+        """Start everything in order, each only when what it depends on is healthy or done."""
+        try:
+            for name in self.order:
+                replicas = scale.get(name) or self.services[name].get("deploy", {}).get("replicas", 1)
+                self.processes[name] = []
+                for _ in range(replicas):
+                    self._start(name)
+                for process, port in self.processes[name]:
+                    self._wait(name, process, port)
+            yield self
+        finally:
+            for name in reversed(self.order):
+                running = [process for process, _ in self.processes.get(name, [])]
+                for process in running:
+                    process.terminate()
+                for process in running:  # one signal is all they get, as from any orchestrator
+                    wait(process, 60)
+            self._ports.close()
+
+    def _start(self, name: str) -> None:
+        service = self.services[name]
+        command = [str(word) for word in service["command"]]
+        port = self._ports.enter_context(reserved_port())
+        if name == "bucket":
+            self._make_bucket(command)
+            return
+        if name == "redis":
+            command = [redis_binary(), *command[1:], "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+        elif name == "store":
+            command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
+        else:
+            assert command[0] == "engram", "the images hold one program"
+            program = str(Path(sys.executable).parent / "engram")
+            command = [program, *(str(port) if word == "8000" else word for word in command[1:])]
+        environment = plain_environment() | {
+            key: self._here(str(value)) for key, value in service.get("environment", {}).items()
+        }
+        where = self._folder / name
+        where.mkdir(exist_ok=True)
+        with (where / f"{port}.log").open("wb") as log, _inside(where):
+            process = spawn(command, environment, stdout=log.fileno(), stderr=log.fileno())
+        self.processes[name].append((process, port))
+        self._hosts[name] = f"127.0.0.1:{port}"
+
+    def _here(self, value: str) -> str:
+        """`redis:6379` and `store:9000` as they are reached on this machine."""
+        for name, address in self._hosts.items():
+            value = re.sub(rf"(?<=[/@]){name}:\d+", address, value)
+        return value
+
+    def _wait(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
+        """Until the process is healthy by the compose file's own test, where there is one that can run here."""
+        test = self.services[name]["healthcheck"]["test"]
+        deadline = time.monotonic() + 180
+        while not self._healthy(name, test, port):
+            assert process.poll() is None, f"{name} ended: {self.log(name, port)}"
+            assert time.monotonic() < deadline, f"{name} is not healthy: {self.log(name, port)}"
+            time.sleep(0.1)
+
+    def _healthy(self, name: str, test: list[str], port: int) -> bool:
+        if name == "redis":
+            assert test[1:] == ["redis-cli", "ping"], "the reply to PING decides"
+            try:
+                with redis.Redis(port=port) as client:
+                    return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+        if name == "store":
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+        assert test[:3] == ["CMD", "python", "-c"], "the check is Python that runs in the image"
+        environment = plain_environment() | {
+            key: self._here(str(value)) for key, value in self.services[name]["environment"].items()
+        }
+        code = test[3].replace(":8000", f":{port}")
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
+
+    def _make_bucket(self, command: list[str]) -> None:
+        assert command[:2] == ["mb", "--ignore-existing"], "the step makes a bucket and may be repeated"
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://{self._hosts['store']}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        client.create_bucket(Bucket=command[2].partition("/")[2])
+        client.close()
+
+    def log(self, name: str, port: int) -> str:
+        """The end of what a process said."""
+        return (self._folder / name / f"{port}.log").read_text(errors="replace")[-3000:]
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,80 @@
+"""The way of imports, and the size of things, read from the source."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("engram", "vault", "service", "worker", "testing", "benchmarks", "tests")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+ALLOWED = {
+    "engram": {"engram"},
+    "vault": {"vault"},
+    "service": {"service", "engram", "vault"},
+    "worker": {"worker", "engram", "vault"},
+    "testing": set(PACKAGES) - {"benchmarks", "tests"},
+    "benchmarks": set(PACKAGES),
+    "tests": set(PACKAGES),
+}
+"""Which of our packages each may import."""
+
+FORBIDDEN = {
+    "engram": {"fastapi", "starlette", "celery", "redis", "obstore", "httpx", "uvicorn"},
+    "vault": {"torch", "torchvision", "fastapi", "starlette", "celery"},
+}
+"""Which of the world's they may not."""
+
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The top-level names of all that a module imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute, so that they can be read here"
+            assert node.module is not None
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            yield ast.unparse(node.args[0]).strip("'\"").partition(".")[0]
+
+
+def wrong(package: str, tree: ast.AST) -> set[str]:
+    """What a module of `package` imports against the way."""
+    names = set(imported(tree))
+    return (names & set(PACKAGES)) - ALLOWED[package] | names & FORBIDDEN.get(package, set())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way_and_nothing_is_too_long(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert wrong(path.relative_to(ROOT).parts[0], tree) == set()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno + 1 <= LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "found"),
+    [
+        ("engram", "import vault", {"vault"}),
+        ("vault", "def f():\n    from torch import nn", {"torch"}),
+        ("service", "from worker.celery_app import wake", {"worker"}),
+        ("worker", "import importlib\nimportlib.import_module('service.app')", {"service"}),
+        ("service", "from engram.memory import Memory\nimport vault.vault", set()),
+    ],
+)
+def test_a_wrong_import_would_be_found(package: str, source: str, found: set[str]) -> None:
+    assert wrong(package, ast.parse(source)) == found
+
+
+def test_every_package_was_looked_at() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)

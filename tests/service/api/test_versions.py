@@ -1,0 +1,88 @@
+"""A model's history over HTTP."""
+
+from __future__ import annotations
+
+from testing.data.digits import png
+from testing.servers.service import Service
+
+VERSIONS = "/v1/models/digits/versions"
+
+
+def test_history_is_listed_newest_first_by_pages(service: Service) -> None:
+    first = service.client.get(VERSIONS, params={"limit": 2}).json()
+    assert [(one["version"], one["kind"], one["task"]) for one in first["versions"]] == [
+        (2, "learn", "mid"),
+        (1, "learn", "low"),
+    ]
+    second = service.client.get(VERSIONS, params={"limit": 2, "after": first["next"]}).json()
+    assert [(one["version"], one["kind"]) for one in second["versions"]] == [(0, "create")]
+    assert second["next"] is None
+
+
+def test_one_version_shares_all_but_its_last_engram(service: Service) -> None:
+    one, two = (service.client.get(f"{VERSIONS}/{number}").json() for number in (1, 2))
+    assert two["engrams"][:-1] == one["engrams"]
+    assert [task["name"] for task in two["tasks"]] == ["low", "mid"]
+    assert two["tasks"][1]["classes"] == ["digit-2", "digit-3"]
+
+
+def test_back_and_forth(service: Service) -> None:
+    def version_and_task() -> tuple[int, str]:
+        headers = {"Content-Type": "image/png"}
+        answer = service.client.post("/v1/models/digits/predict", content=png(2, 100), headers=headers).json()
+        return answer["version"], answer["predictions"][0]["task"]
+
+    assert version_and_task() == (2, "mid")
+    back = service.client.post(f"{VERSIONS}/1/activate")
+    assert back.status_code == 201
+    assert back.headers["Location"] == f"{VERSIONS}/3"
+    assert (back.json()["version"], back.json()["kind"], back.json()["target"]) == (3, "activate", 1)
+    assert version_and_task() == (3, "low")
+    assert [task["name"] for task in service.client.get("/v1/models/digits/tasks").json()["tasks"]] == ["low"]
+    assert service.client.get("/v1/models/digits/tasks/mid").status_code == 404
+    service.client.post(f"{VERSIONS}/2/activate").raise_for_status()
+    assert version_and_task() == (4, "mid")
+    shown = service.client.get("/v1/models/digits/tasks/mid").json()
+    assert (shown["version"], shown["report"]["task"]) == (2, "mid")
+
+
+def test_what_is_served_already_is_not_activated_again(service: Service) -> None:
+    current = service.client.post(f"{VERSIONS}/2/activate")
+    assert (current.status_code, current.json()["version"], current.json()["kind"]) == (200, 2, "learn")
+    assert service.client.post(f"{VERSIONS}/1/activate").status_code == 201
+    again = service.client.post(f"{VERSIONS}/1/activate")
+    assert (again.status_code, again.headers["Location"]) == (200, f"{VERSIONS}/3")
+    assert (again.json()["version"], again.json()["target"]) == (3, 1)
+    assert [one["version"] for one in service.client.get(VERSIONS).json()["versions"]] == [3, 2, 1, 0]
+
+
+def test_a_model_is_not_emptied_by_mistake(service: Service) -> None:
+    refused = service.client.post(f"{VERSIONS}/0/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "empty_version")
+    assert "allow_empty=true" in refused.json()["detail"]
+    assert service.client.get("/v1/models/digits").json()["version"] == 2
+    emptied = service.client.post(f"{VERSIONS}/0/activate?allow_empty=true")
+    assert (emptied.status_code, emptied.json()["version"], emptied.json()["tasks"]) == (201, 3, [])
+    # It serves nothing by now, so that nothing is lost.
+    assert service.client.post(f"{VERSIONS}/0/activate").status_code == 200
+    assert service.client.post(f"{VERSIONS}/2/activate").json()["version"] == 4
+
+
+def test_a_damaged_head_is_not_given_up_for_an_empty_version_by_mistake(service: Service) -> None:
+    store = service.vault.settings.store_folder
+    assert store is not None
+    for head in (store / "models" / "digits").rglob("*2.json"):
+        head.write_bytes(b"{")
+    refused = service.client.post(f"{VERSIONS}/0/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "empty_version")
+    emptied = service.client.post(f"{VERSIONS}/0/activate?allow_empty=true")
+    assert (emptied.status_code, emptied.json()["version"]) == (201, 3)
+
+
+def test_the_certificate_repeats_old_digests(service: Service) -> None:
+    one, two = (service.client.get(f"{VERSIONS}/{number}/certificate").json() for number in (1, 2))
+    assert [task["task"] for task in two["tasks"]] == ["low", "mid"]
+    assert two["tasks"][0] == one["tasks"][0]
+    assert two["environment"]["threads"] >= 1
+    none = service.client.get(f"{VERSIONS}/0/certificate")
+    assert (none.status_code, none.json()["code"]) == (404, "certificate_missing")
