@@ -20,7 +20,7 @@ from engram.explain.explainer import Heatmap
 from engram.methods import Method, method_of
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
-from engram.recognition.predictions import Answer, Observation
+from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
 from engram.snapshot import Parts, read, write
 from engram.training.report import LearningReport
@@ -165,7 +165,7 @@ class Memory:
             raise NothingLearned("the model has learned no task yet")
         return self.method.observe(images)
 
-    def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Answer]:
+    def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Prediction]:
         """Answers for (B, C, H, W) uint8 images, recognising the task unless it is given.
 
         Raises

@@ -20,10 +20,10 @@ from engram.checkpointing.progress import Progress
 from engram.config.base import Frozen
 from engram.config.options import LearnOptions
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
-from engram.drift.task_switches import Switches, surprise
+from engram.drift.task_switches import TaskSwitchDetector, surprise
 from engram.errors import ExamplesError, InvalidDefinition
 from engram.memory import Memory
-from engram.methods.rmn.map_learning import Candidate, Pull
+from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.method import Rmn
 from engram.nn.network import pixels
 from engram.recognition.conformal import ALPHA
@@ -53,7 +53,7 @@ class StreamOptions(Frozen):
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldImages:
     """Images of the open task (N, C, H, W) uint8, with their labels."""
 
     images: Tensor
@@ -62,14 +62,14 @@ class Held:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def plus(self, other: Held) -> Held:
-        return Held(torch.cat([self.images, other.images]), self.labels + other.labels)
+    def plus(self, other: HeldImages) -> HeldImages:
+        return HeldImages(torch.cat([self.images, other.images]), self.labels + other.labels)
 
-    def some(self, rows: Tensor) -> Held:
+    def some(self, rows: Tensor) -> HeldImages:
         """Those at some indices."""
-        return Held(self.images[rows], tuple(self.labels[row] for row in rows.tolist()))
+        return HeldImages(self.images[rows], tuple(self.labels[row] for row in rows.tolist()))
 
-    def where(self, chosen: Sequence[bool]) -> Held:
+    def where(self, chosen: Sequence[bool]) -> HeldImages:
         return self.some(torch.tensor(chosen, dtype=torch.bool).nonzero().flatten())
 
 
@@ -110,7 +110,9 @@ class Stream:
         self.options = options or LearnOptions()
         self.stream = stream or StreamOptions()
         self._progress, self._cancel = progress, cancel
-        self._switches = Switches(self.stream.window, self.stream.reference, self.stream.alpha, self.stream.margin)
+        self._switches = TaskSwitchDetector(
+            self.stream.window, self.stream.reference, self.stream.alpha, self.stream.margin
+        )
         self._generator = torch.Generator().manual_seed(memory.definition.seed)
         self.passed = 0
         """Images that finished maps recognised."""
@@ -118,11 +120,11 @@ class Stream:
         """Images of classes that were no part of a task when it was closed, nor can be of the next."""
         self._open(_none(memory))
 
-    def _open(self, held: Held) -> None:
+    def _open(self, held: HeldImages) -> None:
         self._held = held
         self._pending = _none(self.memory)
         self._switches.reset()
-        self._watcher = _Watcher(self.method, self.options, self.stream, self._generator)
+        self._watcher = _OpenMap(self.method, self.options, self.stream, self._generator)
         if len(held):
             self._watcher.learn(held)
 
@@ -133,7 +135,7 @@ class Stream:
         ------
         ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
         """
-        unfamiliar = self._unfamiliar(Held(images, tuple(labels)))
+        unfamiliar = self._unfamiliar(HeldImages(images, tuple(labels)))
         self._pending = self._pending.plus(unfamiliar)
         reports = []
         while len(self._pending) >= self.stream.window * (self._switches.suspicions + 1):
@@ -194,7 +196,7 @@ class Stream:
         return [report]
 
     @torch.no_grad()
-    def _unfamiliar(self, seen: Held) -> Held:
+    def _unfamiliar(self, seen: HeldImages) -> HeldImages:
         """Without the images that a finished map answers right, and accepts as its own kind."""
         if not self.memory.tasks or not len(seen):
             return seen
@@ -202,7 +204,7 @@ class Stream:
         self.passed += int((~stranger).sum())
         return seen.where(stranger.tolist())
 
-    def _strange(self, seen: Held) -> Tensor:
+    def _strange(self, seen: HeldImages) -> Tensor:
         given = pixels(seen.images.to(self.method.device))
         found = self.method.see(given)
         accepted = self.method.judged(given, found).p_values > ALPHA  # (B, T)
@@ -214,7 +216,7 @@ class Stream:
         return strange
 
 
-class _Watcher:
+class _OpenMap:
     """The open map: learns each accepted image once, and is surprised by others.
 
     Its head has a row for every label that may yet come, so that one which has never come surprises it most.
@@ -223,13 +225,13 @@ class _Watcher:
     def __init__(self, method: Rmn, options: LearnOptions, stream: StreamOptions, generator: torch.Generator) -> None:
         rows = tuple(f"\0{number}" for number in range(stream.most_labels))  # no label of anybody's
         seed = int(torch.randint(0, 2**62, (1,), generator=generator))
-        self._map = Candidate(method.shared, "open", rows, method.settings, seed).to(method.device)
+        self._map = MapCandidate(method.shared, "open", rows, method.settings, seed).to(method.device)
         self._labels: dict[str, int] = {}
         self._options, self._device, self._generator = options, method.device, generator
         shape = method.definition.input
         sides = (shape.channels, shape.height, shape.width)
         size = options.batch_size
-        self._pull = Pull(self._map, method.settings, options, size, stream.hold // size, generator, sides)
+        self._pull = MapRegulariser(self._map, method.settings, options, size, stream.hold // size, generator, sides)
         self._optimiser = self._pull.optimiser(list(self._map.parameters()))
 
     def _rows(self, labels: Sequence[str]) -> Tensor:
@@ -239,7 +241,7 @@ class _Watcher:
             raise ExamplesError(f"more than {len(self._map.classes)} labels since the last switch; raise most_labels")
         return torch.tensor([self._labels[label] for label in labels])
 
-    def learn(self, accepted: Held) -> None:
+    def learn(self, accepted: HeldImages) -> None:
         """One step for each batch of these."""
         self._map.train()
         if len(accepted) < 2:
@@ -255,7 +257,7 @@ class _Watcher:
             self._optimiser.step()
 
     @torch.no_grad()
-    def surprises(self, window: Held) -> list[float]:
+    def surprises(self, window: HeldImages) -> list[float]:
         """Each image's surprise, 1 for a label that was never learned."""
         self._map.eval()
         logits = self._map.logits(self._map(pixels(window.images.to(self._device)), {})).cpu()
@@ -285,6 +287,6 @@ def learn_stream(
     return [*reports, *watched.finish()]
 
 
-def _none(memory: Memory) -> Held:
+def _none(memory: Memory) -> HeldImages:
     shape = memory.definition.input
-    return Held(torch.zeros(0, shape.channels, shape.height, shape.width, dtype=torch.uint8), ())
+    return HeldImages(torch.zeros(0, shape.channels, shape.height, shape.width, dtype=torch.uint8), ())

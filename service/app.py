@@ -14,31 +14,31 @@ from engram.data.images import ImageLimits
 from engram.runtime import configure
 from service.api import explain, health, jobs, models, novelty, openapi, predict, tasks, versions
 from service.api.route import scopes
-from service.auth.access import Doors
-from service.auth.key_cache import Keyring
+from service.auth.access import AccessControl
+from service.auth.key_cache import KeyCache
 from service.auth.quotas import Quotas
 from service.dependencies import Runtime
-from service.jobs.event_streams import Streams
+from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
-from service.jobs.wakeup import Waker
-from service.lifecycle.background import BacklogWatch, Trimming
+from service.jobs.wakeup import WakeupSender
+from service.lifecycle.background import BacklogWatch, MemoryTrimmer
 from service.lifecycle.draining import Draining
 from service.metrics import Metrics
 from service.middleware import error_handlers
 from service.middleware.body_limits import BodyLimit
-from service.middleware.concurrency import Admission
+from service.middleware.concurrency import ConcurrencyLimit
 from service.middleware.idempotency import Idempotency
-from service.middleware.limiter import Room
-from service.middleware.request_log import Requests, is_probe
-from service.middleware.response_headers import AnswerHeaders
-from service.models.decoding import Decoder
+from service.middleware.limiter import Limiter
+from service.middleware.request_log import RequestLog, is_probe
+from service.middleware.response_headers import ResponseHeaders
+from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
-from service.models.integrity import Inspection
+from service.models.integrity import IntegrityChecker
 from service.models.live import LiveModels
-from service.models.novelty import Novelty
+from service.models.novelty import NoveltyMonitors
 from service.models.readiness import unready
 from service.settings import ServiceSettings
-from vault.keys import Limits
+from vault.keys import KeyLimits
 from vault.vault import Vault
 
 
@@ -81,10 +81,10 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, settings=settings, metrics=metrics)
-    app.add_middleware(Admission, settings=settings, metrics=metrics)
-    app.add_middleware(AnswerHeaders)
+    app.add_middleware(ConcurrencyLimit, settings=settings, metrics=metrics)
+    app.add_middleware(ResponseHeaders)
     # The last one added is the outermost.
-    app.add_middleware(Requests, metrics=metrics)
+    app.add_middleware(RequestLog, metrics=metrics)
     return app
 
 
@@ -93,14 +93,14 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     configure(settings.torch_threads)
     vault = Vault.connect(settings)
     decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-    waker = Waker(settings.redis_url)
+    waker = WakeupSender(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
-    watching = Novelty(live, vault.novelty, metrics)
-    inspection = Inspection(live.models, vault)
+    watching = NoveltyMonitors(live, vault.novelty, metrics)
+    inspection = IntegrityChecker(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, watching)
-    trimming = Trimming()
-    keyring = Keyring(vault.keys, settings.key_seconds)
+    trimming = MemoryTrimmer()
+    key_cache = KeyCache(vault.keys, settings.key_seconds)
     quotas = Quotas(settings.redis_url, vault.jobs, key_limits(settings))
     runtime = Runtime(
         settings=settings,
@@ -110,23 +110,23 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         inspection=inspection,
         inference=inference,
         novelty=watching,
-        decoder=Decoder(decoding, image_limits(settings), metrics),
+        decoder=ImageDecoder(decoding, image_limits(settings), metrics),
         submissions=Submissions(vault, live, waker, archive_limits(settings), image_limits(settings)),
         idempotency=Idempotency(vault),
         draining=Draining(settings.drain_seconds),
-        doors=Doors(keyring, quotas, settings.keys, settings.hosts),
+        access=AccessControl(key_cache, quotas, settings.keys, settings.hosts),
         quotas=quotas,
-        streams=Streams(settings, metrics),
-        uploads=Room(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
+        streams=EventStreams(settings, metrics),
+        uploads=Limiter(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
     )
     runtime.draining.install()
-    keyring.start()
+    key_cache.start()
     live.start()
     inspection.start()
     watching.start()
     backlog.start()
     trimming.start()
-    metrics.room.set(settings.queue_images)
+    metrics.queue_limit.set(settings.queue_images)
     metrics.troubled.set_function(lambda: len(live.troubled() | inspection.troubled()))
     metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
     try:
@@ -139,7 +139,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         await watching.close()
         await inspection.close()
         await live.close()
-        await keyring.close()
+        await key_cache.close()
         await quotas.close()
         inference.close()
         decoding.shutdown(wait=True, cancel_futures=True)
@@ -147,9 +147,9 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         vault.close()
 
 
-def key_limits(settings: ServiceSettings) -> Limits:
+def key_limits(settings: ServiceSettings) -> KeyLimits:
     """What keys may use that have no limits of their own."""
-    return Limits(settings.requests_per_minute, settings.images_per_day, settings.open_jobs)
+    return KeyLimits(settings.requests_per_minute, settings.images_per_day, settings.open_jobs)
 
 
 def image_limits(settings: ServiceSettings) -> ImageLimits:

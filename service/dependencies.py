@@ -11,19 +11,19 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Query
 from starlette.requests import Request
 
-from service.auth.access import Doors
+from service.auth.access import AccessControl
 from service.auth.quotas import Quotas
-from service.jobs.event_streams import Streams
+from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.lifecycle.draining import Draining
 from service.metrics import Metrics
 from service.middleware.idempotency import Idempotency
-from service.middleware.limiter import Room
-from service.models.decoding import Decoder
+from service.middleware.limiter import Limiter
+from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
-from service.models.integrity import Inspection
+from service.models.integrity import IntegrityChecker
 from service.models.live import LiveModels
-from service.models.novelty import Novelty
+from service.models.novelty import NoveltyMonitors
 from service.settings import ServiceSettings
 from vault.errors import InvalidCursor
 from vault.vault import Vault
@@ -39,17 +39,17 @@ class Runtime:
     vault: Vault
     metrics: Metrics
     live: LiveModels
-    inspection: Inspection
+    inspection: IntegrityChecker
     inference: Inference
-    novelty: Novelty
-    decoder: Decoder
+    novelty: NoveltyMonitors
+    decoder: ImageDecoder
     submissions: Submissions
     idempotency: Idempotency
     draining: Draining
-    doors: Doors
+    access: AccessControl
     quotas: Quotas
-    streams: Streams
-    uploads: Room
+    streams: EventStreams
+    uploads: Limiter
     """For uploads that are received side by side."""
 
 

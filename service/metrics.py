@@ -9,7 +9,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from engram.nn.capacity import LayerCapacity
-from telemetry.metrics import Failures, build_info
+from telemetry.metrics import BackendFailures, build_info
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -21,7 +21,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(Failures())
+        self.registry.register(BackendFailures())
         build_info(self.registry, version("engram"))
         self.requests = Histogram(
             "engram_http_request_duration_seconds",
@@ -38,7 +38,7 @@ class Metrics:
             "engram_inference_duration_seconds", "Time of one batch", registry=self.registry, buckets=_SECONDS
         )
         self.waiting = Gauge("engram_queue_images", "Images waiting for a model", registry=self.registry)
-        self.room = Gauge(
+        self.queue_limit = Gauge(
             "engram_queue_limit_images", "Images of one model that may wait, after which 503", registry=self.registry
         )
         self.refused = Counter(

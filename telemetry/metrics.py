@@ -26,7 +26,7 @@ def count_failure(backend: Backend, kind: Kind) -> None:
         _counts[backend, kind] += 1
 
 
-class Failures:
+class BackendFailures:
     """`engram_backend_failures_total` of this process, for any number of registries."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:

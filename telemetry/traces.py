@@ -64,8 +64,8 @@ def configure(service: str) -> bool:
     if protocol != _SPOKEN:
         log.warning("spans are sent as %s; %s is not spoken here", _SPOKEN, protocol)
     own = {"service.version": version("engram"), "service.instance.id": f"{socket.gethostname()}:{os.getpid()}"}
-    told = Resource.create().attributes
-    named = not str(told["service.name"]).startswith("unknown_service")
+    attributes = Resource.create().attributes
+    named = not str(attributes["service.name"]).startswith("unknown_service")
     resource = Resource.create({**own, **({} if named else {"service.name": service})})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(_without_secrets())

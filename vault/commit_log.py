@@ -18,7 +18,7 @@ from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownMode
 from vault.models import Model, Models
 from vault.parallel import each
 from vault.storage.documents import unseal
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
@@ -113,7 +113,7 @@ class Commit:
 class CommitLog:
     """The commit logs of all models, `models/{model}/log/{lineage}/{version:08d}.json`; safe to use from any thread."""
 
-    def __init__(self, objects: Objects, models: Models) -> None:
+    def __init__(self, objects: ObjectStore, models: Models) -> None:
         self._objects = objects
         self._models = models
         self._heads: dict[str, Commit] = {}

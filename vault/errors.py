@@ -169,7 +169,7 @@ class Damaged(Unreadable):
         count_failure("store", "damaged")
 
 
-class UnsupportedFormat(Unreadable):
+class UnsupportedRecord(Unreadable):
     """A later release wrote it."""
 
     code = "unsupported_format"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey, Unreadable
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
@@ -33,7 +33,7 @@ _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
-class Limits:
+class KeyLimits:
     """What one key may use; None is without a limit of its own."""
 
     requests_per_minute: int | None = None
@@ -43,7 +43,7 @@ class Limits:
     """Queued or running at the same time."""
 
 
-UNLIMITED = Limits()
+UNLIMITED = KeyLimits()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Key:
     """RFC 3339, UTC."""
     expires_at: str | None = None
     """RFC 3339, UTC, as are all moments here, so that they compare as text."""
-    limits: Limits = UNLIMITED
+    limits: KeyLimits = UNLIMITED
 
     @property
     def expired(self) -> bool:
@@ -85,11 +85,11 @@ class Keys:
     had a key never again looks like one that is open to all. Nothing about keys is in Redis.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def create(
-        self, name: str, scope: Scope, expires_at: datetime | None = None, limits: Limits = UNLIMITED
+        self, name: str, scope: Scope, expires_at: datetime | None = None, limits: KeyLimits = UNLIMITED
     ) -> tuple[Key, str]:
         """Make a key; also its token, which is nowhere else and cannot be had again.
 
@@ -172,7 +172,7 @@ def _path(key_id: str, name: str) -> str:
 def _read(path: str, document: Mapping[str, Any]) -> Key:
     try:
         fields = {name: document[name] for name in ("id", "name", "scope", "sha256", "created_at", "expires_at")}
-        key = Key(**fields, limits=Limits(**document["limits"]))
+        key = Key(**fields, limits=KeyLimits(**document["limits"]))
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"it lacks {error}") from error
     if (

@@ -14,7 +14,7 @@ from typing import Any
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.parallel import each
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
@@ -47,7 +47,7 @@ class Models:
     one of the same name that is made later.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def create(self, name: str, definition: Mapping[str, Any], format_version: int = 1) -> Model:

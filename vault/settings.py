@@ -83,7 +83,7 @@ PREFIX = str(LogSettings.model_config["env_prefix"])
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def explain_settings_errors() -> Iterator[None]:
     """End the program with the status 78 and a line for each setting that does not fit, instead of a traceback.
 
     The status says so to whoever would start it again (`EX_CONFIG` of sysexits.h).
@@ -137,7 +137,7 @@ _ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 """What Kubernetes tells every container of a service whose name begins with "engram"."""
 
 
-def warn_of_strangers(environment: Mapping[str, str]) -> None:
+def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
     """Log a warning for each variable that is called as settings are, and is none: it may be misspelt."""
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX):

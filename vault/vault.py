@@ -14,16 +14,16 @@ from vault.coordination.leases import Leases
 from vault.coordination.novelty_board import NoveltyBoard
 from vault.jobs.jobs import Jobs
 from vault.keys import Keys
-from vault.maintenance.sweep import Ages, Sweep, Swept
+from vault.maintenance.sweep import Sweep, SweepAges, SweepSummary
 from vault.models import Models
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
 class Vault:
     """Versioned state in object storage, and in Redis what moves. One for a process; safe to use from any thread."""
 
-    def __init__(self, settings: VaultSettings, objects: Objects, client: redis.Redis) -> None:
+    def __init__(self, settings: VaultSettings, objects: ObjectStore, client: redis.Redis) -> None:
         self.settings = settings
         self.objects = objects
         self.redis = client
@@ -44,7 +44,7 @@ class Vault:
         ------
         StoreUnavailable
         """
-        return cls(settings, Objects.connect(settings), connection.connect(settings.redis_url))
+        return cls(settings, ObjectStore.connect(settings), connection.connect(settings.redis_url))
 
     def ping(self) -> None:
         """Ask both stores for something.
@@ -76,7 +76,7 @@ class Vault:
                 self.jobs.request_cancel(job.id)
         self.events.publish_deleted(name)
 
-    def sweep(self, ages: Ages | None = None, dry_run: bool = False) -> Swept:
+    def sweep(self, ages: SweepAges | None = None, dry_run: bool = False) -> SweepSummary:
         """Remove what nobody needs any more; what it was.
 
         Parameters
@@ -86,7 +86,7 @@ class Vault:
         dry_run
             Whether only to tell.
         """
-        return Sweep(self.objects, ages or Ages.of(self.settings), dry_run).run()
+        return Sweep(self.objects, ages or SweepAges.of(self.settings), dry_run).run()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -9,12 +9,12 @@ import warnings
 from functools import partial
 
 from telemetry import logs, traces
-from vault.settings import told, warn_of_strangers
+from vault.settings import explain_settings_errors, warn_of_unknown_names
 from vault.vault import Vault
 from worker import metrics, resources
 from worker.background import Reconciler, Sweeper
 from worker.celery_app import bind, create_app, send_wake
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 from worker.resources import prepare
 from worker.settings import WorkerSettings
 
@@ -23,10 +23,10 @@ log = logging.getLogger("engram.worker")
 
 def main() -> int:
     """Run a worker with the settings of the environment; returns the exit status."""
-    with told():
+    with explain_settings_errors():
         settings = WorkerSettings()
     logs.configure(settings.log_level, settings.log_format)
-    warn_of_strangers(os.environ)
+    warn_of_unknown_names(os.environ)
     traces.configure("engram-worker")
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
@@ -35,10 +35,10 @@ def main() -> int:
     prepare(settings.worker_threads, settings.device)
     resources.bound(settings)
     with Vault.connect(settings) as vault:
-        workshop = Workshop(vault, settings)
+        job_runner = JobRunner(vault, settings)
         app = create_app(settings.redis_url)
-        reconciler = Reconciler(vault, workshop, partial(send_wake, app), settings.reconcile_seconds)
-        bind(app, workshop, reconciler)
+        reconciler = Reconciler(vault, job_runner, partial(send_wake, app), settings.reconcile_seconds)
+        bind(app, job_runner, reconciler)
         sweeper = Sweeper(vault, settings.sweep_seconds)
         sweeper.start()
         quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
@@ -47,7 +47,7 @@ def main() -> int:
         try:
             app.worker_main(["--quiet", "worker", *quietly])
         finally:
-            workshop.stopping.set()
+            job_runner.stopping.set()
             reconciler.stop()
             sweeper.stop()
             log.info("the worker has stopped")

@@ -24,9 +24,9 @@ from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import dataset_source, metrics, outcome, publishing, resources
 from worker.checkpoints import StoredCheckpoints
-from worker.instrumentation import Phases
-from worker.interruption import End, Interrupted, Interruption, Watchdog
-from worker.progress import Reporter
+from worker.instrumentation import PhaseRecorder
+from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
+from worker.progress import ProgressReporter
 from worker.publishing import before_learning, verify
 from worker.resources import is_out_of_memory, look_for_end, out_of_memory, release
 from worker.settings import WorkerSettings
@@ -94,13 +94,13 @@ def _worked(
 ) -> dict[str, Any]:
     """The job's result."""
     tell = partial(vault.jobs.report, job.id)
-    with Phases() as phases, Reporter(tell, settings.progress_seconds, phases.enter) as reporter:
+    with PhaseRecorder() as phases, ProgressReporter(tell, settings.progress_seconds, phases.enter) as reporter:
         return _Attempt(vault, job, token, interruption, watchdog, reporter, settings, resume).run()
 
 
 def fail(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:
     """End a job without a version; one that has made a version before, and died then, has succeeded all the same."""
-    return _ended(outcome.end(vault, job, End(code, detail), token))
+    return _ended(outcome.end(vault, job, EndReason(code, detail), token))
 
 
 def _ended(job: Job) -> Job:
@@ -118,7 +118,7 @@ class _Attempt:
         token: int,
         interruption: Interruption,
         watchdog: Watchdog,
-        reporter: Reporter,
+        reporter: ProgressReporter,
         settings: WorkerSettings,
         resume: bool,
     ) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from vault.errors import VaultError
-from vault.maintenance.sweep import Swept
+from vault.maintenance.sweep import SweepSummary
 from vault.timestamps import now
 from vault.vault import Vault
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 
 log = logging.getLogger("engram.worker")
 
@@ -40,7 +40,7 @@ class Sweeper:
         """Look no more; a sweep under way is left where it is, as if it had been killed."""
         self._over.set()
 
-    def sweep_if_due(self) -> Swept | None:
+    def sweep_if_due(self) -> SweepSummary | None:
         """Sweep, unless it is too early or another worker is at it; what was removed."""
         if not self._due():
             return None
@@ -70,9 +70,9 @@ class Sweeper:
 class Reconciler:
     """Looks for models with open jobs that nobody works on, so that no lost message keeps a job from being done."""
 
-    def __init__(self, vault: Vault, workshop: Workshop, wake: Callable[[str], None], seconds: float) -> None:
+    def __init__(self, vault: Vault, job_runner: JobRunner, wake: Callable[[str], None], seconds: float) -> None:
         self._vault = vault
-        self._workshop = workshop
+        self._job_runner = job_runner
         self._wake = wake
         self._seconds = seconds
         self._over = threading.Event()
@@ -92,7 +92,7 @@ class Reconciler:
     def _run(self) -> None:
         while not self._over.is_set():
             # A busy worker leaves it to the others; its messages would only pile up.
-            if not self._workshop.busy:
+            if not self._job_runner.busy:
                 self._look()
             self._over.wait(self._seconds)
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from vault.settings import broker_url
 from worker.background import Reconciler
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 
 log = logging.getLogger("engram.worker")
 
@@ -51,15 +51,15 @@ def send_wake(app: Celery, model: str) -> None:
         log.warning("no worker could be told of %s: %s", model, error)
 
 
-def bind(app: Celery, workshop: Workshop, reconciler: Reconciler) -> None:
-    """Have messages worked on in `workshop`, and both end when the worker is told to stop."""
-    register(app, workshop)
+def bind(app: Celery, job_runner: JobRunner, reconciler: Reconciler) -> None:
+    """Have messages worked on in `job_runner`, and both end when the worker is told to stop."""
+    register(app, job_runner)
 
     def begin(**_: Any) -> None:
         reconciler.start()
 
     def stop(**_: Any) -> None:
-        workshop.stopping.set()
+        job_runner.stopping.set()
 
     def leave_logging_alone(**_: Any) -> None:
         """That somebody listens is enough: Celery then sets up no handlers, and takes no output for log lines."""
@@ -74,10 +74,10 @@ WAKE = "engram.wake"
 """The name that services send."""
 
 
-def register(app: Celery, workshop: Workshop) -> None:
-    """Have messages for `app` worked on in `workshop`."""
+def register(app: Celery, job_runner: JobRunner) -> None:
+    """Have messages for `app` worked on in `job_runner`."""
 
     def wake(model: str) -> None:
-        workshop.work(model)
+        job_runner.work(model)
 
     app.task(wake, name=WAKE, ignore_result=True)

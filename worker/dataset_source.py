@@ -16,7 +16,7 @@ from obstore.store import S3Store
 from engram.errors import ArchiveError, Cancelled
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
 class DataUnavailable(ArchiveError):
@@ -26,7 +26,7 @@ class DataUnavailable(ArchiveError):
 
 
 @contextmanager
-def fetched(job: Job, objects: Objects, settings: VaultSettings, cancel: Callable[[], bool]) -> Iterator[Path]:
+def fetched(job: Job, objects: ObjectStore, settings: VaultSettings, cancel: Callable[[], bool]) -> Iterator[Path]:
     """The archive that a job names, as a file; copies are deleted at the end.
 
     Raises

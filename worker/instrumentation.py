@@ -15,19 +15,19 @@ from telemetry import logs, traces
 from vault.errors import LeaseLost, StoreUnavailable
 from vault.jobs.job import Job
 from worker import metrics
-from worker.interruption import Interrupted, Moved
+from worker.interruption import Interrupted, ModelChanged
 
 _OUTCOMES: dict[type[BaseException], str] = {
     Interrupted: "interrupted",
     LeaseLost: "lease_lost",
-    Moved: "moved",
+    ModelChanged: "moved",
     StoreUnavailable: "store_unavailable",
 }
 """Outcomes of attempts that end with an error, which leave the job open."""
 
 
 @dataclass
-class Watched:
+class ObservedAttempt:
     """An attempt under way."""
 
     outcome: str = "broken_off"
@@ -44,9 +44,9 @@ def about(job: Job) -> Iterator[None]:
 
 
 @contextmanager
-def watched(job: Job, token: int) -> Iterator[Watched]:
+def observed(job: Job, token: int) -> Iterator[ObservedAttempt]:
     """Around the attempt `token`: its span is linked to the span of the request that submitted the job."""
-    attempt = Watched()
+    attempt = ObservedAttempt()
     if token == 1:
         metrics.begun(job)
     attributes = {"engram.job.id": job.id, "engram.model": job.model, "engram.task": job.task}
@@ -74,7 +74,7 @@ def watched(job: Job, token: int) -> Iterator[Watched]:
                 traces.failed(span, attempt.outcome)
 
 
-class Phases:
+class PhaseRecorder:
     """Told of each phase when it begins, which ends the one before; the end of the block ends the last one.
 
     To be used in the thread that works, within the attempt's span.

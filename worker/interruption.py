@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class End:
+class EndReason:
     """Why a job is to end without a version."""
 
     code: str
@@ -40,13 +40,13 @@ class Interruption:
         Why the job is to end, or None; it reads the store, hence is asked at most every `seconds`.
     """
 
-    def __init__(self, stop: Callable[[], bool], look: Callable[[], End | None], seconds: float) -> None:
+    def __init__(self, stop: Callable[[], bool], look: Callable[[], EndReason | None], seconds: float) -> None:
         self._stop = stop
         self._look = look
         self._seconds = seconds
         self._next = 0.0
         self._lock = threading.Lock()
-        self.end: End | None = None
+        self.end: EndReason | None = None
 
     def __call__(self) -> bool:
         """Whether to end now."""
@@ -57,7 +57,7 @@ class Interruption:
         """Whether it is the worker that ends, and not the job."""
         return self._stop()
 
-    def _looked(self) -> End | None:
+    def _looked(self) -> EndReason | None:
         with self._lock:
             if self.end is None and time.monotonic() >= self._next:
                 self.end = self._look()
@@ -72,7 +72,7 @@ class Watchdog:
     finds that out at its next step. Once `settle` was called it is too late for that.
     """
 
-    def __init__(self, interruption: Interruption, declare: Callable[[End], object]) -> None:
+    def __init__(self, interruption: Interruption, declare: Callable[[EndReason], object]) -> None:
         self._interruption = interruption
         self._declare = declare
         self._over = threading.Event()
@@ -112,5 +112,5 @@ class Watchdog:
                     log.exception("the end of the job could not be declared")
 
 
-class Moved(Exception):
+class ModelChanged(Exception):
     """Meanwhile the model got other engrams; what was learned does not fit on top of them any more."""

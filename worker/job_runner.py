@@ -18,8 +18,8 @@ from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import metrics
 from worker.attempt import fail, run
-from worker.instrumentation import about, watched
-from worker.interruption import Interrupted, Moved
+from worker.instrumentation import about, observed
+from worker.interruption import Interrupted, ModelChanged
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
@@ -33,7 +33,7 @@ MOVES = 10
 """How often a job is learned anew because its model got other engrams meanwhile, before it fails."""
 
 
-class Workshop:
+class JobRunner:
     """Works on the jobs of one model at a time, the oldest first.
 
     Whoever holds a model's lease works on all of its open jobs. A wake-up that finds the lease taken is done with: the
@@ -103,10 +103,10 @@ class Workshop:
                 _assign(lease, job.id)
                 log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
                 try:
-                    with watched(job, token) as attempt:
+                    with observed(job, token) as attempt:
                         attempt.outcome = self._learn(job, token, lease, broken_off)
                     return
-                except Moved as error:
+                except ModelChanged as error:
                     log.info("job %s: %s", job.id, error)
                     if moves == MOVES:
                         detail = f"The model changed each of {moves + 1} times the task was learned; at last {error}."
@@ -133,7 +133,7 @@ class Workshop:
         except JobOver:
             log.info("job %s was ended by somebody else", job.id)
             return "overtaken"
-        except (LeaseLost, Moved):
+        except (LeaseLost, ModelChanged):
             raise
         except Exception as error:
             if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in _FULL):

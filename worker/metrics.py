@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
-from telemetry.metrics import Failures, build_info
+from telemetry.metrics import BackendFailures, build_info
 from vault.jobs.job import Job
 
 log = logging.getLogger("engram.worker")
@@ -36,7 +36,7 @@ _MODELS = 256
 """Models that figures are shown of, those that learned last: a worker lives long, and models come and go."""
 
 ProcessCollector(registry=REGISTRY)
-REGISTRY.register(Failures())
+REGISTRY.register(BackendFailures())
 build_info(REGISTRY, version("engram"))
 
 jobs = Counter("engram_jobs", "Jobs that this worker ended, by outcome", ("outcome",), registry=REGISTRY)

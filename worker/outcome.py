@@ -8,11 +8,11 @@ from typing import Any
 
 from vault.commit_log import Commit
 from vault.errors import AlreadyExists, Conflict, JobOver, NotFound, StoreUnavailable, Unreadable
-from vault.jobs.decisions import Decision, Ending
+from vault.jobs.decisions import Decision, JobEnding
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import metrics
-from worker.interruption import End
+from worker.interruption import EndReason
 
 _TRIES = 20
 """Each that is in vain means that somebody else decided."""
@@ -78,7 +78,7 @@ def result(vault: Vault, commit: Commit) -> dict[str, Any]:
     return {"version": commit.version, "task": commit.task, "report": report}
 
 
-def end(vault: Vault, job: Job, why: End, token: int | None = None) -> Job:
+def end(vault: Vault, job: Job, why: EndReason, token: int | None = None) -> Job:
     """End a job without a version; one that has made a version before, or is about to, has succeeded all the same.
 
     Parameters
@@ -95,7 +95,7 @@ def end(vault: Vault, job: Job, why: End, token: int | None = None) -> Job:
     StoreUnavailable
         Decisions are taken and cannot be read.
     """
-    ending = Ending("cancelled" if why.cancelled else "failed", {"code": why.code, "detail": why.detail})
+    ending = JobEnding("cancelled" if why.cancelled else "failed", {"code": why.code, "detail": why.detail})
     for _ in range(_TRIES):
         try:
             if token is not None:

@@ -15,7 +15,7 @@ _END_SECONDS = 5.0
 """How long phases that are yet to be told may keep a job from its end: with a Redis that hangs each takes a minute."""
 
 
-class Reporter:
+class ProgressReporter:
     """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
 
     No phase is left out, however short it is and however long the thread has to wait for its turn; but where `publish`

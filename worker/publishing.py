@@ -21,7 +21,7 @@ from vault.jobs.job import Job
 from vault.models import Model
 from vault.vault import Vault
 from worker import outcome
-from worker.interruption import Moved
+from worker.interruption import ModelChanged
 
 log = logging.getLogger("engram.worker")
 
@@ -93,7 +93,7 @@ class Publication:
                 return done
             head = self._moved(vault)
             log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
-        raise Moved(f"the log of {self.job.model} moved {_TRIES} times")
+        raise ModelChanged(f"the log of {self.job.model} moved {_TRIES} times")
 
     def _store(self, vault: Vault) -> dict[str, Any]:
         """The commit's content, its blobs stored; what the head names already is not stored again."""
@@ -123,7 +123,7 @@ class Publication:
         if newer is None or newer.lineage != self.head.lineage:
             raise UnknownModel(self.job.model)
         if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
-            raise Moved(f"version {newer.version} of {self.job.model} has other engrams")
+            raise ModelChanged(f"version {newer.version} of {self.job.model} has other engrams")
         return newer
 
 

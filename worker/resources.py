@@ -17,7 +17,7 @@ import torch
 from engram import runtime
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker.interruption import End
+from worker.interruption import EndReason
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
@@ -27,17 +27,17 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "st
 """What PyTorch's errors say when there is none left; only those of a GPU have a class of their own."""
 
 
-def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], End | None]:
+def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], EndReason | None]:
     """What tells why a job is to end: it was cancelled, has taken too long, or takes too much memory."""
     wanted = job.options.get("max_seconds")
     times = [limit for limit in (settings.job_seconds, wanted if isinstance(wanted, int | float) else None) if limit]
     begun = datetime.fromisoformat(vault.jobs.attempts(job.id)[0].started_at)
 
-    def look() -> End | None:
+    def look() -> EndReason | None:
         if vault.jobs.cancel_requested(job.id):
-            return End("cancelled", "The job was cancelled.", cancelled=True)
+            return EndReason("cancelled", "The job was cancelled.", cancelled=True)
         if times and (datetime.now(UTC) - begun).total_seconds() > min(times):
-            return End("job_timeout", f"The job took longer than {min(times):g} seconds, all attempts counted.")
+            return EndReason("job_timeout", f"The job took longer than {min(times):g} seconds, all attempts counted.")
         if settings.worker_memory_bytes and resident() > settings.worker_memory_bytes:
             return out_of_memory(settings)
         return None
@@ -45,10 +45,10 @@ def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[
     return look
 
 
-def out_of_memory(settings: WorkerSettings) -> End:
+def out_of_memory(settings: WorkerSettings) -> EndReason:
     """The end of a job that takes too much memory."""
     limit = f"the {settings.worker_memory_bytes:,} bytes that it may" if settings.worker_memory_bytes else "there is"
-    return End("job_out_of_memory", f"The worker took more memory for the job than {limit}.")
+    return EndReason("job_out_of_memory", f"The worker took more memory for the job than {limit}.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

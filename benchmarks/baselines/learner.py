@@ -19,7 +19,7 @@ from benchmarks.baselines.avalanche import benchmarks, datasets, plugins, superv
 from benchmarks.baselines.network import Plain
 from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.harness.datasets import Tasks
-from benchmarks.harness.learners import Prediction
+from benchmarks.harness.learners import BenchmarkPrediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
 from engram.data.examples import EVALUATION_BATCH
@@ -138,7 +138,7 @@ class Baseline:
         return datasets._make_taskaware_tensor_classification_dataset(examples.images, numbers[examples.labels])
 
     @torch.no_grad()
-    def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
+    def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         model = self._strategy.model.eval()
         allowed = self._tasks[task] if task is not None else tuple(n for names in self._tasks.values() for n in names)
         mask = torch.full((len(self._labels),), -math.inf)
@@ -155,9 +155,9 @@ class Baseline:
             ]
         return found
 
-    def _prediction(self, label: str, probability: float) -> Prediction:
+    def _prediction(self, label: str, probability: float) -> BenchmarkPrediction:
         task = None if self._shared else next(name for name, labels in self._tasks.items() if label in labels)
-        return Prediction(task, label, probability)
+        return BenchmarkPrediction(task, label, probability)
 
     def free(self) -> None:
         """Nothing is owned."""

@@ -125,20 +125,20 @@ def main() -> int:
     options.add_argument("--seconds", type=int, default=600, help="for each reader")
     options.add_argument("--do", choices=["fuzz", "replay"], help="a part of the drill, in a process of its own")
     options.add_argument("--corpus", type=Path, help="where inputs are kept, for a part")
-    told = options.parse_args()
+    args = options.parse_args()
     if importlib.util.find_spec("atheris") is None:
         sys.exit("the fuzzer is atheris, which is not installed: pip install 'engram[benchmarks]'")
-    if told.do is not None:
-        if told.do == "fuzz":
-            fuzz(told.reader, told.corpus, told.seconds, told.seed)
+    if args.do is not None:
+        if args.do == "fuzz":
+            fuzz(args.reader, args.corpus, args.seconds, args.seed)
         else:
-            replay(told.reader, told.corpus)
+            replay(args.reader, args.corpus)
         return 0
     faults = 0
-    for reader in [told.reader] if told.reader else READERS:
-        figures = run(reader, told.seconds, told.seed)
+    for reader in [args.reader] if args.reader else READERS:
+        figures = run(reader, args.seconds, args.seed)
         faults += bool(figures["status"] or figures["crashes_hangs"])
-        record("fuzz", {"seed": told.seed, **figures}, told.out)
+        record("fuzz", {"seed": args.seed, **figures}, args.out)
     return int(bool(faults))
 
 

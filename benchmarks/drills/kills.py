@@ -65,9 +65,9 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--longest", type=float, default=8.0, help="seconds at most to wait for a phase")
     options.add_argument("--minutes", type=float, default=60.0, help="after which nothing more is killed")
-    told = options.parse_args()
-    figures = run(told.kills, told.minutes, told.longest, told.seed)
-    record("kills", {"seed": told.seed, **figures}, told.out)
+    args = options.parse_args()
+    figures = run(args.kills, args.minutes, args.longest, args.seed)
+    record("kills", {"seed": args.seed, **figures}, args.out)
     return 1 if figures["faults"] else 0
 
 

@@ -37,14 +37,14 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--connections", type=int, default=16)
     options.add_argument("--epochs", type=int, default=1000, help="of the task that is learned meanwhile")
-    told = options.parse_args()
+    args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, started(Path(folder), replicas=1, **TUNING) as stack:
-        found = live_through(stack, told.seconds, told.connections, epochs=told.epochs, patience=told.epochs)
+        found = live_through(stack, args.seconds, args.connections, epochs=args.epochs, patience=args.epochs)
     wrong = faults(found)
     figures = asdict(found)
     figures["submissions"] = {" ".join(map(str, kind)): count for kind, count in Counter(found.submissions).items()}
     figures["failures"] = len(found.failures)
-    record("redis_gone", {"connections": told.connections, **figures, "faults": wrong}, told.out)
+    record("redis_gone", {"connections": args.connections, **figures, "faults": wrong}, args.out)
     return 1 if wrong else 0
 
 

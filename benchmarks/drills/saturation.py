@@ -22,7 +22,7 @@ from benchmarks.drills.curves import draw
 from benchmarks.drills.record import parser, record
 from service.cli.main import TUNING
 from testing.drills.crowd import NARROW, Crowd, Learning, prepare
-from testing.drills.growth import MIB, Growth, Sample, Watch
+from testing.drills.growth import MIB, ProcessGrowth, ProcessWatch, Sample
 from testing.processes.stack import started
 
 NOISE = 3.0
@@ -49,10 +49,10 @@ def run(minutes: float, clients: int, seed: int) -> tuple[dict[str, Any], dict[s
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory()))
         stack = parts.enter_context(started(folder, replicas=1, **NARROW, **TUNING))
         job = prepare(stack)
-        watch = Watch({"service": stack.services[0].pid, "worker": stack.worker.pid})
+        watch = ProcessWatch({"service": stack.services[0].pid, "worker": stack.worker.pid})
         with watch, Crowd(stack.replicas[0], job, clients, seed) as crowd, Learning(stack) as learning:
             time.sleep(minutes * 60)
-    grown = {name: Growth(samples) for name, samples in watch.samples.items()}
+    grown = {name: ProcessGrowth(samples) for name, samples in watch.samples.items()}
     figures: dict[str, Any] = {
         "minutes": minutes,
         "clients": clients,
@@ -69,7 +69,7 @@ def run(minutes: float, clients: int, seed: int) -> tuple[dict[str, Any], dict[s
     return figures, watch.samples
 
 
-def growths(grown: dict[str, Growth]) -> list[str]:
+def growths(grown: dict[str, ProcessGrowth]) -> list[str]:
     """What grows beyond noise."""
     found = []
     for name, growth in grown.items():
@@ -95,11 +95,11 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=30.0)
     options.add_argument("--clients", type=int, default=60)
     options.add_argument("--plot", type=Path, help="picture of memory, files and threads")
-    told = options.parse_args()
-    figures, samples = run(told.minutes, told.clients, told.seed)
-    record("saturation", {"seed": told.seed, **figures}, told.out)
-    if told.plot is not None:
-        plot(samples, told.plot)
+    args = options.parse_args()
+    figures, samples = run(args.minutes, args.clients, args.seed)
+    record("saturation", {"seed": args.seed, **figures}, args.out)
+    if args.plot is not None:
+        plot(samples, args.plot)
     return 1 if figures["faults"] else 0
 
 

@@ -56,7 +56,7 @@ async def _measure(way: str, requests: int) -> float:
     from starlette.types import Message, Scope
 
     from service.metrics import Metrics
-    from service.middleware.request_log import Requests
+    from service.middleware.request_log import RequestLog
     from telemetry import logs, traces
 
     app = FastAPI(telemetry={"operation_spans": False, "metrics": False, "logs": False})
@@ -66,7 +66,7 @@ async def _measure(way: str, requests: int) -> float:
         return {"model": model}
 
     if way != WAYS[0]:
-        app.add_middleware(Requests, metrics=Metrics())
+        app.add_middleware(RequestLog, metrics=Metrics())
     traces.configure("engram-drill")
     scope: Scope = {
         "type": "http",

@@ -34,7 +34,7 @@ from typing import Any
 import httpx
 
 from benchmarks.drills.record import parser, record
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import png
@@ -71,7 +71,7 @@ def harm(path: Path, how: str, draw: random.Random) -> bytes:
     return whole
 
 
-class Objects:
+class ObjectHarm:
     """Rounds of harm to single objects."""
 
     def __init__(self, plant: Plant, store: Path, draw: random.Random) -> None:
@@ -107,7 +107,7 @@ class Objects:
         plant.vault.log.head(MODEL)
         after = plant.vault.log.numbers(MODEL)[-1]
         self._expect(after == newest + (outcome == "succeeded"), f"{kind} {how}: {after} versions")
-        found = check(plant.vault.objects, LearnersExaminer(plant.vault.objects))
+        found = check(plant.vault.objects, LearnerValidator(plant.vault.objects))
         self._expect(found.whole, f"{kind} {how}: not whole afterwards: {found.problems}")
         # Back to one task, so that rounds do not fill the model.
         versions.activate(plant.vault, MODEL, 1)
@@ -119,7 +119,7 @@ class Objects:
         """What the check, the running service and one that starts say of the harmed object."""
         plant = self._plant
         objects = plant.vault.objects
-        found = check(objects, LearnersExaminer(objects))
+        found = check(objects, LearnerValidator(objects))
         named = {problem.object for problem in found.problems}
         # A deleted record of a job leaves no trace; of a record the name of the seal may be what was harmed.
         if not (how == "deleted" and kind in ("attempt", "decision", "request", "result")):
@@ -140,8 +140,8 @@ class Objects:
 
         def named() -> bool:
             answer = service.client.get(f"/v1/models/{MODEL}").json()
-            told = [problem["object"] for problem in answer["problems"]] if "problems" in answer else [answer["detail"]]
-            return any(name in one for one in told)
+            args = [problem["object"] for problem in answer["problems"]] if "problems" in answer else [answer["detail"]]
+            return any(name in one for one in args)
 
         with suppress(AssertionError):
             wait_until(named, 20)
@@ -190,7 +190,7 @@ def harmed_objects(rounds: int, seed: int, redis_url: str) -> dict[str, Any]:
             create(plant.vault)
             plant.finished(submit(plant.vault, "low", (0, 1)).id)
             wait_until(lambda: plant.version() == 1, 30)
-            harming = Objects(plant, store, random.Random(seed))
+            harming = ObjectHarm(plant, store, random.Random(seed))
             for number in range(rounds):
                 harming.round(number)
             plant.resting = True
@@ -199,7 +199,7 @@ def harmed_objects(rounds: int, seed: int, redis_url: str) -> dict[str, Any]:
 
 def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str, Any]:
     """The second part."""
-    told: dict[str, Any] = {}
+    args: dict[str, Any] = {}
     faults: list[str] = []
     for fault in FAULTS:
         s3 = FaultyS3(endpoint, seed)
@@ -214,15 +214,15 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
                 began = time.monotonic()
                 with s3.failing(**{fault: 0.1}), asking(plant.service) as answers:
                     states = Counter(learn(plant, f"task-{number}") for number in range(tasks))
-                told[fault] = {
+                args[fault] = {
                     "requests": s3.seen["passed"] - before["passed"],
                     "faults": s3.seen[fault],
                     "jobs": dict(states),
                     "predictions": dict(answers),
                     "seconds": round(time.monotonic() - began, 1),
                 }
-                print(f"{fault}: {told[fault]}", file=sys.stderr)
-                found = check(plant.vault.objects, LearnersExaminer(plant.vault.objects), deep=True)
+                print(f"{fault}: {args[fault]}", file=sys.stderr)
+                found = check(plant.vault.objects, LearnerValidator(plant.vault.objects), deep=True)
                 faults += [f"{fault}: {problem}" for problem in found.problems]
                 if answers.keys() - {"200"}:
                     faults.append(f"{fault}: predictions were answered {dict(answers)}")
@@ -232,7 +232,7 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
                     faults.append(f"{fault}: {states}")
         finally:
             s3.close()
-    return {"by_fault": told, "faults": faults}
+    return {"by_fault": args, "faults": faults}
 
 
 def learn(plant: Plant, task: str) -> str:
@@ -292,18 +292,18 @@ def main() -> int:
     options = parser("Storage that fails")
     options.add_argument("--rounds", type=int, default=60, help="objects that are harmed")
     options.add_argument("--tasks", type=int, default=3, help="tasks learned under each kind of fault")
-    told = options.parse_args()
+    args = options.parse_args()
     os.environ.update(AWS)
     redis = RedisServer()
     try:
-        objects = harmed_objects(told.rounds, told.seed, redis.url)
+        objects = harmed_objects(args.rounds, args.seed, redis.url)
         with s3_server() as endpoint:
-            s3 = faulty_s3(told.tasks, told.seed, redis.url, endpoint)
+            s3 = faulty_s3(args.tasks, args.seed, redis.url, endpoint)
         disk = full_disk(redis.url)
     finally:
         redis.remove()
     faults = [*objects.pop("faults"), *s3.pop("faults"), *disk.pop("faults")]
-    record("storage", {"seed": told.seed, "objects": objects, "s3": s3, "disk": disk, "faults": faults}, told.out)
+    record("storage", {"seed": args.seed, "objects": objects, "s3": s3, "disk": disk, "faults": faults}, args.out)
     return 1 if faults else 0
 
 

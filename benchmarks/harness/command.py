@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.harness.datasets import SEQUENCES, MissingData, Tasks
-from benchmarks.harness.evaluation import Course, Learns, measure, provenance
+from benchmarks.harness.evaluation import BenchmarkProgress, Learns, measure, provenance
 from benchmarks.harness.http_learner import HttpMemory
 from benchmarks.harness.learners import PythonMemory
 from benchmarks.harness.plan import BadOverride, Plan, planned
@@ -44,20 +44,20 @@ def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
 
 def main(benchmark: str, description: str, given: Sequence[str]) -> None:
     """Run a sequence of tasks as the command line says."""
-    told = parser(benchmark, description).parse_args(given)
-    if told.http and (told.method in BASELINES or told.device != "cpu"):
+    args = parser(benchmark, description).parse_args(given)
+    if args.http and (args.method in BASELINES or args.device != "cpu"):
         sys.exit("--http runs the service on this machine's processor, which serves the product's methods only")
-    configure(told.threads)
-    interface = "http" if told.http else "python"
+    configure(args.threads)
+    interface = "http" if args.http else "python"
     try:
         plans = [
-            planned(benchmark, told.method, told.scale, interface, told.device, seed, told.overrides)
-            for seed in range(told.seeds)
+            planned(benchmark, args.method, args.scale, interface, args.device, seed, args.overrides)
+            for seed in range(args.seeds)
         ]
         for plan in plans:
             plan.learning()  # what is wrong with the options is better said before the data is read
         rows = run_all(
-            plans, told.data, told.out, told.threads, f"python -m benchmarks {benchmark} {shlex.join(given)}"
+            plans, args.data, args.out, args.threads, f"python -m benchmarks {benchmark} {shlex.join(given)}"
         )
     except (MissingData, BadOverride, Unsuited, EngramError) as error:
         sys.exit(str(error))
@@ -113,18 +113,18 @@ def about(plan: Plan, tasks: Tasks) -> dict[str, object]:
 
 def run(plan: Plan, tasks: Tasks, workplace: Workplace | None) -> dict[str, object]:
     """One life, from where it was interrupted if its memory was kept."""
-    course = workplace.course() if workplace else None
-    if course is not None:
-        print(f"{plan.method}, seed {plan.seed}: going on after {len(course.seconds)} tasks", flush=True)
-    folder = workplace.memory(course) if workplace and course else None
+    progress = workplace.progress() if workplace else None
+    if progress is not None:
+        print(f"{plan.method}, seed {plan.seed}: going on after {len(progress.seconds)} tasks", flush=True)
+    folder = workplace.memory(progress) if workplace and progress else None
     with closing(learner(plan, tasks, folder)) as memory, Bars(plan, len(tasks.train)) as bars:
 
-        def keep(course: Course) -> None:
+        def keep(progress: BenchmarkProgress) -> None:
             if workplace is not None and isinstance(memory, PythonMemory):
-                memory.save(workplace.memory(course))
-                workplace.keep(course)
+                memory.save(workplace.memory(progress))
+                workplace.keep(progress)
 
-        return measure(memory, tasks, course, bars.watch, keep)
+        return measure(memory, tasks, progress, bars.watch, keep)
 
 
 class Closes(Learns, Protocol):

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 
 from benchmarks.harness.datasets import Tasks
-from benchmarks.harness.learners import Prediction
+from benchmarks.harness.learners import BenchmarkPrediction
 from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
 from benchmarks.harness.novelty import noticed
 from engram import Examples
@@ -34,7 +34,7 @@ class Learns(Protocol):
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]: ...
 
-    def predict(self, examples: Examples, task: str | None) -> list[Prediction]: ...
+    def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]: ...
 
     def free(self) -> float | None:
         """Share of the units that no task owns; None where units have no owners."""
@@ -44,7 +44,7 @@ class Learns(Protocol):
 
 
 @dataclass
-class Course:
+class BenchmarkProgress:
     """How a life went so far; the fields are JSON, so that an interrupted one can go on."""
 
     seconds: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TaskEvaluation:
     """One task's test images, with its id and without."""
 
     with_id: float
@@ -80,13 +80,13 @@ def name_of(task: int) -> str:
     return f"task {task}"
 
 
-def accuracy(answers: Sequence[Prediction], examples: Examples) -> float:
+def accuracy(answers: Sequence[BenchmarkPrediction], examples: Examples) -> float:
     """Share of the answers with the right label."""
     labels: list[int] = examples.labels.tolist()
     return sum(a.label == examples.classes[label] for a, label in zip(answers, labels, strict=True)) / len(labels)
 
 
-def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> Judged:
+def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> TaskEvaluation:
     """Everything about one task's images, among so many tasks.
 
     Without an id an answer is right if its label is: where tasks share their labels, another task may have given it.
@@ -96,7 +96,7 @@ def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> Judged:
     if all(answer.task is not None for answer in answers):
         named = [answer.task for answer in answers]
         given_to = [named.count(name_of(other)) for other in range(tasks)]
-    return Judged(
+    return TaskEvaluation(
         accuracy(memory.predict(examples, name_of(task)), examples),
         None if given_to is None else given_to[task] / len(labels),
         accuracy(answers, examples),
@@ -111,40 +111,40 @@ def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> Judged:
 def measure(
     memory: Learns,
     tasks: Tasks,
-    course: Course | None = None,
+    progress: BenchmarkProgress | None = None,
     watch: Watcher = lambda number, progress: None,
-    keep: Callable[[Course], None] = lambda course: None,
+    keep: Callable[[BenchmarkProgress], None] = lambda progress: None,
 ) -> dict[str, object]:
     """Learn all tasks in order; the figures, in per cent and points.
 
     Parameters
     ----------
-    course
+    progress
         How it went so far, of a memory that has learned some tasks already.
     keep
         Called after every task with how it went so far.
     """
-    course = Course() if course is None else course
+    progress = BenchmarkProgress() if progress is None else progress
     last = len(tasks.train) - 1
-    for number in range(len(course.seconds), last + 1):
+    for number in range(len(progress.seconds), last + 1):
         if number and memory.incremental:
-            course.novelty.append(noticed(memory.predict, tasks.test, number))
+            progress.novelty.append(noticed(memory.predict, tasks.test, number))
         started = time.monotonic()
         report = memory.learn(name_of(number), tasks.train[number], partial(watch, number))
-        course.seconds.append(round(time.monotonic() - started, 1))
+        progress.seconds.append(round(time.monotonic() - started, 1))
         watch(number, None)
-        course.units.append(report.get("units"))
-        course.free.append(memory.free())
+        progress.units.append(report.get("units"))
+        progress.free.append(memory.free())
         if number < last and memory.incremental:
             seen = [(name_of(earlier), tasks.test[earlier]) for earlier in range(number + 1)]
-            course.matrix.append([accuracy(memory.predict(test, name), test) for name, test in seen])
-            course.matrix_without_id.append([accuracy(memory.predict(test, None), test) for _, test in seen])
-        keep(course)
+            progress.matrix.append([accuracy(memory.predict(test, name), test) for name, test in seen])
+            progress.matrix_without_id.append([accuracy(memory.predict(test, None), test) for _, test in seen])
+        keep(progress)
     rows = [judge(memory, task, examples, last + 1) for task, examples in enumerate(tasks.test)]
-    return figures(memory, course, rows)
+    return figures(memory, progress, rows)
 
 
-def figures(memory: Learns, course: Course, rows: Sequence[Judged]) -> dict[str, object]:
+def figures(memory: Learns, progress: BenchmarkProgress, rows: Sequence[TaskEvaluation]) -> dict[str, object]:
     """All that was measured, as JSON."""
     whole = sum(row.images for row in rows)
 
@@ -155,8 +155,8 @@ def figures(memory: Learns, course: Course, rows: Sequence[Judged]) -> dict[str,
 
     probabilities = torch.tensor([value for row in rows for value in row.probabilities])
     right = torch.tensor([value for row in rows for value in row.right])
-    matrix = [*course.matrix, [row.with_id for row in rows]]
-    without = [*course.matrix_without_id, [row.without_id for row in rows]]
+    matrix = [*progress.matrix, [row.with_id for row in rows]]
+    without = [*progress.matrix_without_id, [row.without_id for row in rows]]
     whole_life = len(matrix) == len(rows)
     return {
         "with_id": mean([row.with_id for row in rows]),
@@ -168,12 +168,12 @@ def figures(memory: Learns, course: Course, rows: Sequence[Judged]) -> dict[str,
         "backward_transfer": round(100 * backward_transfer(matrix), 4) if whole_life else None,
         "calibration_error": round(100 * calibration_error(probabilities, right), 2),
         "passes": round(sum(row.passes * row.images for row in rows) / whole, 2),
-        "seconds": round(sum(course.seconds), 1),
-        "seconds_per_task": course.seconds,
-        "units_per_task": course.units,
-        "free": [None if share is None else round(100 * share, 2) for share in course.free],
+        "seconds": round(sum(progress.seconds), 1),
+        "seconds_per_task": progress.seconds,
+        "units_per_task": progress.units,
+        "free": [None if share is None else round(100 * share, 2) for share in progress.free],
         "bytes": memory.stored(),
-        "novelty": course.novelty,
+        "novelty": progress.novelty,
         "matrix_with_id": _in_per_cent(matrix),
         "matrix_without_id": _in_per_cent(without),
         "routing": None if any(row.given_to is None for row in rows) else [row.given_to for row in rows],

@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.harness.learners import Prediction
+from benchmarks.harness.learners import BenchmarkPrediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
 from service.lifecycle.processes import spawn
@@ -82,15 +82,17 @@ class HttpMemory:
         report: dict[str, object] = self._ask("GET", f"/v1/models/{MODEL}/tasks/{task}")["report"]
         return report
 
-    def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
+    def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         """The answer for every image."""
         params = {} if task is None else {"task": task}
 
-        def ask(images: list[Tensor]) -> list[Prediction]:
+        def ask(images: list[Tensor]) -> list[BenchmarkPrediction]:
             parts = [("image", (f"{number}.png", png(image), "image/png")) for number, image in enumerate(images)]
             answered = self._ask("POST", f"/v1/models/{MODEL}/predict", params=params, files=parts)
             return [
-                Prediction(row["task"], row["label"], row["probability"], row["novelty"], row["known"], row["passes"])
+                BenchmarkPrediction(
+                    row["task"], row["label"], row["probability"], row["novelty"], row["known"], row["passes"]
+                )
                 for row in answered["predictions"]
             ]
 

@@ -27,10 +27,10 @@ class PythonMemory:
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:
         return self.memory.learn(task, examples, self._options, progress=progress).to_dict()
 
-    def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
+    def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         parts = torch.split(examples.images, IMAGES_PER_PASS)
         answers = [answer for part in parts for answer in self.memory.predict(part, task)]
-        return [Prediction(a.task, a.label, a.probability, a.novelty, a.known, a.passes) for a in answers]
+        return [BenchmarkPrediction(a.task, a.label, a.probability, a.novelty, a.known, a.passes) for a in answers]
 
     def free(self) -> float:
         layers = self.memory.capacity()
@@ -55,7 +55,7 @@ class PythonMemory:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class BenchmarkPrediction:
     """What a memory answers for one image."""
 
     task: str | None

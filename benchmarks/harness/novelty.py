@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.harness.learners import Prediction
+from benchmarks.harness.learners import BenchmarkPrediction
 from engram import Examples
 
 IMAGES = 500
@@ -22,7 +22,7 @@ FOUND = 0.95
 
 
 def noticed(
-    predict: Callable[[Examples, str | None], list[Prediction]], tests: Sequence[Examples], number: int
+    predict: Callable[[Examples, str | None], list[BenchmarkPrediction]], tests: Sequence[Examples], number: int
 ) -> dict[str, float] | None:
     """How images of task `number`, not yet learned, stand out from those of the tasks before it.
 

@@ -38,8 +38,8 @@ class Plan:
     @property
     def key(self) -> str:
         """The same for the same run; what was overridden counts by its value."""
-        told = {name: value for name, value in asdict(self).items() if name != "overrides"}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        fields = {name: value for name, value in asdict(self).items() if name != "overrides"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def model(self, shape: InputShape) -> Definition:
         """The model's definition; a baseline's has only its network from it, and none of its settings.

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.harness.evaluation import Course
+from benchmarks.harness.evaluation import BenchmarkProgress
 
 _COURSE = "course.json"
 
@@ -43,23 +43,23 @@ class Workplace:
     def __init__(self, out: Path, key: str) -> None:
         self.folder = out.with_name(out.name + ".unfinished") / key
 
-    def course(self) -> Course | None:
+    def progress(self) -> BenchmarkProgress | None:
         """How far the run had come; None if nothing is kept of it."""
         path = self.folder / _COURSE
-        return Course(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        return BenchmarkProgress(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
-    def memory(self, course: Course) -> Path:
+    def memory(self, progress: BenchmarkProgress) -> Path:
         """The folder for the memory that has learned as many tasks."""
-        return self.folder / f"memory-{len(course.seconds)}"
+        return self.folder / f"memory-{len(progress.seconds)}"
 
-    def keep(self, course: Course) -> None:
+    def keep(self, progress: BenchmarkProgress) -> None:
         """Note how far the run has come; the memory lies in its folder already, and those before it may go."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / "course.tmp"
-        unfinished.write_text(json.dumps(asdict(course)), encoding="utf-8")
+        unfinished.write_text(json.dumps(asdict(progress)), encoding="utf-8")
         unfinished.replace(self.folder / _COURSE)
         for other in self.folder.glob("memory-*"):
-            if other != self.memory(course):
+            if other != self.memory(progress):
                 shutil.rmtree(other)
 
     def clear(self) -> None:

@@ -22,7 +22,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Claim:
+class PaperClaim:
     """One claim; `judge` gives None where its rows are absent."""
 
     method: str
@@ -180,56 +180,56 @@ _AS_PUBLISHED = {
 }
 
 CLAIMS = (
-    Claim("eidetic", "arXiv 2502.09500", "what a task answers stays exactly the same", _constant),
-    Claim(
+    PaperClaim("eidetic", "arXiv 2502.09500", "what a task answers stays exactly the same", _constant),
+    PaperClaim(
         "rnf",
         "arXiv 2205.01929, section 4.1 and appendix A.1",
         "Split-MNIST, its network and training (`--scale paper`), frozen at the product's default tolerance: at least "
         "4 points less is lost than by naive fine-tuning; with resistance nothing",
         _rnf("split_mnist", "paper", 4.0, _CLOSELY),
     ),
-    Claim(
+    PaperClaim(
         "rnf",
         "arXiv 2205.01929, section 4.1 and appendix A.1",
         "the same at its own tolerance of 2 %",
         _rnf("split_mnist", "paper", 4.0, _AS_PUBLISHED),
     ),
-    Claim(
+    PaperClaim(
         "rnf",
         "arXiv 2205.01929, section 4.1",
         "the same with twice the units, He's initial weights and a cosine from 0.002: fine-tuning forgets less",
         _rnf("split_mnist", "small", 4.0, _small("learning_rate=0.002")),
     ),
-    Claim(
+    PaperClaim(
         "rnf",
         "arXiv 2205.01929, section 4.3",
         "CIFAR-10, then five tasks of CIFAR-100: at least 30 points less is lost",
         _rnf("rnf_cifar", "small", 30.0, _small()),
     ),
-    Claim(
+    PaperClaim(
         "rnf",
         "arXiv 2205.01929, section 4.3",
         "the same where CIFAR-100 is not to be had: CIFAR-10, then five tasks of ten digits",
         _rnf("rnf_digits", "small", 30.0, _small()),
     ),
-    Claim(
+    PaperClaim(
         "rerelrp",
         "arXiv 2502.10789",
         "without a task id, it forgets under 20 points where EWC and LwF forget over 80",
         _signatures,
     ),
-    Claim("rmn", "arXiv 2102.11343, table 1", "Split-MNIST without a task id: 99.5 ± 0.2 %", _rmn),
-    Claim(
+    PaperClaim("rmn", "arXiv 2102.11343, table 1", "Split-MNIST without a task id: 99.5 ± 0.2 %", _rmn),
+    PaperClaim(
         "rmn",
         "arXiv 2102.11343",
         "Split-MNIST with blurred borders and no task labels: at least 98 % (99.1 published)",
         _fuzzy,
     ),
-    Claim(
+    PaperClaim(
         "sharc",
         "arXiv 2310.04334",
         "replay of masked, recalled maps beats plain replay of as many bytes: Split-CIFAR-10",
         _replayed("split_cifar10"),
     ),
-    Claim("sharc", "arXiv 2310.04334", "the same on Split-MNIST", _replayed("split_mnist")),
+    PaperClaim("sharc", "arXiv 2310.04334", "the same on Split-MNIST", _replayed("split_mnist")),
 )

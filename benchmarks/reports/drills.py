@@ -14,9 +14,9 @@ def table(rows: Sequence[Row]) -> str:
     if not last:
         return ""
     lines = ["| drill | done | found | faults | command | commit |", "|---|---|---|---|---|---|"]
-    for drill, told in DRILLS.items():
+    for drill, describe in DRILLS.items():
         for row in (row for (name, _), row in last.items() if name == drill):
-            done, found = told(row)
+            done, found = describe(row)
             command = row["command"].split(" --out")[0]
             lines.append(f"| {drill} | {done} | {found} | {_faults(row)} | `{command}` | {row['commit']} |")
     return "\n".join(["#### Drills", "", *lines])

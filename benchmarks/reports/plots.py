@@ -146,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks plots", description="Pictures of results")
     parser.add_argument("files", type=Path, nargs="+", help="files of results")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    told = parser.parse_args(arguments)
-    for path in draw(grouped(row for file in told.files for row in rows_of(file)), told.out):
+    args = parser.parse_args(arguments)
+    for path in draw(grouped(row for file in args.files for row in rows_of(file)), args.out):
         print(path)
 
 

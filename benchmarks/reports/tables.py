@@ -150,16 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tables", description="The table of results")
     parser.add_argument("files", type=Path, nargs="*", help="files of results; by default all in benchmarks/results")
     parser.add_argument("--write", type=Path, help="file to put the table in, between its marks")
-    told = parser.parse_args(arguments)
-    files = told.files or sorted(RESULTS.glob("*.jsonl"))
+    args = parser.parse_args(arguments)
+    files = args.files or sorted(RESULTS.glob("*.jsonl"))
     table = page([row for path in files for row in rows_of(path)])
-    if told.write is None:
+    if args.write is None:
         print(table)
         return
     try:
-        told.write.write_text(written(told.write.read_text(encoding="utf-8"), table), encoding="utf-8")
+        args.write.write_text(written(args.write.read_text(encoding="utf-8"), table), encoding="utf-8")
     except ValueError as error:
-        sys.exit(f"{told.write}: {error}")
+        sys.exit(f"{args.write}: {error}")
 
 
 if __name__ == "__main__":

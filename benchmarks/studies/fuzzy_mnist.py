@@ -135,24 +135,24 @@ def main() -> None:
     parser.add_argument("--scale", default="small", choices=sorted(SCALES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append one JSON line per seed")
-    told = parser.parse_args()
-    configure(told.threads)
-    sizes, options = SCALES[told.scale]
+    args = parser.parse_args()
+    configure(args.threads)
+    sizes, options = SCALES[args.scale]
     try:
-        tasks = split_mnist(told.data, sizes)
+        tasks = split_mnist(args.data, sizes)
     except MissingData as error:
         sys.exit(str(error))
-    for seed in range(told.seeds):
+    for seed in range(args.seeds):
         figures = run(tasks, seed, options)
         row = {
             "benchmark": "fuzzy_mnist",
             "method": "rmn",
-            "scale": told.scale,
+            "scale": args.scale,
             "seed": seed,
-            **provenance(told.threads),
+            **provenance(args.threads),
         }
-        if told.out:
-            append(told.out, {**row, **figures})
+        if args.out:
+            append(args.out, {**row, **figures})
         found = "  ".join("".join(task["classes"]) for task in figures["tasks"])
         print(
             f"seed {seed}: {figures['without_id']:.2%} without id, {figures['with_id']:.2%} with it, "

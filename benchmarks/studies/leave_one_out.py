@@ -138,23 +138,23 @@ def main() -> None:
     parser.add_argument("--backbone", default="cnn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append one JSON line per task left out and seed")
-    told = parser.parse_args()
-    configure(told.threads)
-    data, other = split_mnist(told.data, Sizes(train=told.images)), far(told.data)
+    args = parser.parse_args()
+    configure(args.threads)
+    data, other = split_mnist(args.data, Sizes(train=args.images)), far(args.data)
     tasks = list(zip(data.train, data.test, strict=True))
     about = {
         "benchmark": "leave_one_out",
-        **provenance(told.threads),
+        **provenance(args.threads),
     }
     rows = []
-    for seed in range(told.seeds):
-        definition = Definition.model_validate({"backbone": told.backbone, "input": data.shape, "seed": seed})
+    for seed in range(args.seeds):
+        definition = Definition.model_validate({"backbone": args.backbone, "input": data.shape, "seed": seed})
         for left in range(len(tasks)):
             row = measure(left, tasks, other, definition)
             rows.append(row)
             print(f"seed {seed}: {row}", flush=True)
-            if told.out:
-                append(told.out, {**about, "seed": seed, "images": told.images, **row})
+            if args.out:
+                append(args.out, {**about, "seed": seed, "images": args.images, **row})
     for name in ("auroc_near", "auroc_far"):
         values = [row[name] for row in rows]
         print(f"{name}: {np.mean(values):.4f} ± {np.std(values):.4f}, least {min(values):.4f}")

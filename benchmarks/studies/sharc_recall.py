@@ -26,16 +26,22 @@ from torch import Tensor
 from benchmarks.harness.datasets import SEQUENCES, MissingData
 from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.results import append
-from benchmarks.studies.sharc_replay import BUDGETS, SIZES, Course, course_of
+from benchmarks.studies.sharc_replay import BUDGETS, SIZES, TaskSequence, course_of
 from engram import LearnOptions
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
-from engram.methods.sharc.associative_memory import Associative, Blank, Gaussian, Hopfield, recall_error
+from engram.methods.sharc.associative_memory import (
+    AssociativeMemory,
+    GaussianMemory,
+    HopfieldMemory,
+    NoCompletion,
+    recall_error,
+)
 from engram.methods.sharc.feature_maps import Classifier
-from engram.methods.sharc.replay import Fresh, Recalled, train
+from engram.methods.sharc.replay import NewMaps, RecalledMaps, train
 from engram.methods.sharc.saliency import mask, saliency
 from engram.runtime import configure
-from engram.training.trainer import Run
+from engram.training.trainer import TrainingPhase
 
 COUNTS = (10, 30, 100, 300, 1000, 3000)
 QUANTILES = (0.3, 0.5, 0.8, 0.9)
@@ -55,39 +61,41 @@ class Patterns:
         return Patterns(self.maps[:count], self.labels[:count], self.scores[:count])
 
 
-def patterns_of(course: Course, count: int) -> Patterns:
+def patterns_of(sequence: TaskSequence, count: int) -> Patterns:
     """At most so many maps, classes in turn, and their saliency for a classifier of all classes at once."""
     maps, labels, start = [], [], 0
-    for examples, _, _ in course.parts:
+    for examples, _, _ in sequence.parts:
         for label in range(len(examples.classes)):
             rows = (examples.labels == label).nonzero().flatten()[: -(-count // 10)]
-            maps.append(course.cache[id(examples)][rows].float())
+            maps.append(sequence.cache[id(examples)][rows].float())
             labels.append(torch.full((len(rows),), start + label))
         start += len(examples.classes)
     turn = torch.cat([torch.arange(len(part)) for part in labels]).sort(stable=True).indices[:count]
     all_maps, all_labels = torch.cat(maps)[turn], torch.cat(labels)[turn]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        classifier = Classifier(course.layout, [str(label) for label in range(start)])
-    nothing = Recalled(all_maps[:0], all_labels[:0])
-    fresh = Fresh(lambda chosen: all_maps[chosen], all_labels)
-    run = Run("training", (0.0, 1.0), 5, 2e-3, 1)
+        classifier = Classifier(sequence.layout, [str(label) for label in range(start)])
+    nothing = RecalledMaps(all_maps[:0], all_labels[:0])
+    fresh = NewMaps(lambda chosen: all_maps[chosen], all_labels)
+    run = TrainingPhase("training", (0.0, 1.0), 5, 2e-3, 1)
     train(classifier, fresh, nothing, LearnOptions(), run, torch.Generator().manual_seed(0), Reporter())
     parts = zip(torch.split(all_maps, 512), torch.split(all_labels, 512), strict=True)
     scores = torch.cat([saliency(part, labels, classifier) for part, labels in parts])
     return Patterns(all_maps, all_labels, scores)
 
 
-def memories(patterns: Patterns, settings: SharcSettings) -> dict[str, Associative]:
+def memories(patterns: Patterns, settings: SharcSettings) -> dict[str, AssociativeMemory]:
     """Each kind of memory, after it has seen the patterns."""
     channels, places = patterns.maps.shape[1:]
     classes = int(patterns.labels.max()) + 1
     return {
-        "gaussian": Gaussian.empty(channels, places, settings.rank).learned(patterns.maps, patterns.labels, classes),
-        "hopfield": Hopfield.empty(settings.values, channels * places, settings.beta, settings.steps).learned(
+        "gaussian": GaussianMemory.empty(channels, places, settings.rank).learned(
             patterns.maps, patterns.labels, classes
         ),
-        "none": Blank(),
+        "hopfield": HopfieldMemory.empty(settings.values, channels * places, settings.beta, settings.steps).learned(
+            patterns.maps, patterns.labels, classes
+        ),
+        "none": NoCompletion(),
     }
 
 
@@ -138,20 +146,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patterns", type=int, default=max(COUNTS), help="most patterns that are stored")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="append one JSON line for each point of each curve")
-    told = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    configure(told.threads)
+    args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    configure(args.threads)
     try:
-        tasks = SEQUENCES[told.dataset](told.data, SIZES[told.dataset, "small"])
+        tasks = SEQUENCES[args.dataset](args.data, SIZES[args.dataset, "small"])
     except MissingData as error:
         sys.exit(str(error))
-    course = course_of(tasks, told.dataset, "small", 0)
+    sequence = course_of(tasks, args.dataset, "small", 0)
     settings = SharcSettings()
-    about = {"benchmark": "sharc_recall", "dataset": told.dataset, **provenance(told.threads)}
-    rows = [{**about, **row} for row in recall_curve(patterns_of(course, told.patterns), settings)]
+    about = {"benchmark": "sharc_recall", "dataset": args.dataset, **provenance(args.threads)}
+    rows = [{**about, **row} for row in recall_curve(patterns_of(sequence, args.patterns), settings)]
     for row in rows:
-        if told.out:
-            append(told.out, row)
-    title = f"{told.dataset}: recall error by stored patterns (share that comes nearest to its own pattern)"
+        if args.out:
+            append(args.out, row)
+    title = f"{args.dataset}: recall error by stored patterns (share that comes nearest to its own pattern)"
     Console(width=None if sys.stdout.isatty() else 140).print(title, shown(rows))
 
 

@@ -34,10 +34,10 @@ from engram.data.examples import split
 from engram.data.herding import order
 from engram.errors import CapacityExhausted
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps
-from engram.methods.sharc.learner import Lesson
+from engram.methods.sharc.learner import TaskLearner
 from engram.methods.sharc.method import Sharc
-from engram.methods.sharc.replay import Maps, Recalled
-from engram.methods.sharc.replay_memory import Remembered
+from engram.methods.sharc.replay import Maps, RecalledMaps
+from engram.methods.sharc.replay_memory import ReplayMemory
 from engram.nn.layout import Layout
 from engram.nn.network import pixels
 from engram.runtime import configure
@@ -81,9 +81,9 @@ class Images:
     def nbytes(self) -> int:
         return self.images.numel() + 2 * len(self.labels)
 
-    def recalled(self) -> Recalled:
+    def recalled(self) -> RecalledMaps:
         parts = [self.maps(pixels(part)) for part in torch.split(self.images, 512)]
-        return Recalled(torch.cat(parts), self.labels)
+        return RecalledMaps(torch.cat(parts), self.labels)
 
     def first(self, most: int) -> Images:
         kept = [(self.labels == label).nonzero().flatten()[:most] for label in range(int(self.labels.max()) + 1)]
@@ -92,7 +92,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Cached(Lesson):
+class Cached(TaskLearner):
     """The method's own lesson on maps that were computed once for all arms, without augmentation."""
 
     cache: Mapping[int, Tensor] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Cached(Lesson):
 
 
 @dataclass(frozen=True)
-class Course:
+class TaskSequence:
     """The tasks of one seed, with the maps of all their images."""
 
     layout: Layout
@@ -138,7 +138,7 @@ class Course:
     cache: Mapping[int, Tensor]
 
 
-def course_of(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> Course:
+def course_of(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> TaskSequence:
     """Train the backbone on the first task, by the method itself, and look at all images through it."""
     fields = {"method": "sharc", "retention": "features", "seed": seed, **FIELDS[dataset]}
     options = LearnOptions(epochs=BACKBONE_EPOCHS[scale], augment="shift+flip" if "cifar" in dataset else "shift")
@@ -155,39 +155,39 @@ def course_of(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> Course:
         for examples in three:
             found = [maps(pixels(part)).to(torch.float16) for part in torch.split(examples.images, 512)]
             cache[id(examples)] = torch.cat(found)
-    return Course(memory.method.layout, maps, parts, cache)
+    return TaskSequence(memory.method.layout, maps, parts, cache)
 
 
-def live(course: Course, arm: str, kib: int, scale: Scale, seed: int) -> dict[str, object]:
+def live(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int) -> dict[str, object]:
     """One life with one kind of memory: accuracies in per cent without a task id, and bytes."""
     settings = SharcSettings(memory_bytes=kib * KIB, recognise="head", **ARMS[arm])
     options = LearnOptions(epochs=EPOCHS[scale], augment="none")
     shared: Classifier | None = None
     remembered: Any = None
     details: dict[str, Any] = {}
-    for number, (train, held_out, _) in enumerate(course.parts):
-        lesson = Cached(
-            course.layout, settings, train, held_out, options, 1000 * seed + number, Reporter(), torch.device("cpu"),
-            cache=course.cache, raw=arm == "er images",
+    for number, (train, held_out, _) in enumerate(sequence.parts):
+        learner = Cached(
+            sequence.layout, settings, train, held_out, options, 1000 * seed + number, Reporter(), torch.device("cpu"),
+            cache=sequence.cache, raw=arm == "er images",
         )  # fmt: skip
-        outcome = lesson.learn(course.maps, shared, remembered)
+        outcome = learner.learn(sequence.maps, shared, remembered)
         shared, remembered, details = outcome.shared, outcome.remembered, outcome.details
     assert shared is not None, "there are tasks"
     found: dict[str, object] = {"bytes": remembered.nbytes, "maps": details["memory"]["maps"]}
-    if isinstance(remembered, Remembered):
+    if isinstance(remembered, ReplayMemory):
         found["recall_error"] = details["memory"]["recall_error"]
     for name, part in (("held_out", 1), ("test", 2)):
-        found[name], found[f"{name}_with_id"] = accuracies(course, shared, part)
+        found[name], found[f"{name}_with_id"] = accuracies(sequence, shared, part)
     return found
 
 
 @torch.no_grad()
-def accuracies(course: Course, classifier: Classifier, part: int) -> tuple[float, float]:
+def accuracies(sequence: TaskSequence, classifier: Classifier, part: int) -> tuple[float, float]:
     """In per cent over all tasks: among all classes, and among the task's own."""
     right = within = count = start = 0
-    for three in course.parts:
+    for three in sequence.parts:
         examples, classes = three[part], len(three[part].classes)
-        logits = torch.cat([classifier(maps.float()) for maps in torch.split(course.cache[id(examples)], 512)])
+        logits = torch.cat([classifier(maps.float()) for maps in torch.split(sequence.cache[id(examples)], 512)])
         right += int((logits.argmax(1) == examples.labels + start).sum())
         within += int((logits[:, start : start + classes].argmax(1) == examples.labels).sum())
         count, start = count + len(examples), start + classes
@@ -198,12 +198,12 @@ def run(data: Path, dataset: str, scale: Scale, seed: int, out: Path | None) -> 
     """All arms and budgets of one seed; those that `out` has are not run again."""
     done = {(row["arm"], row["kib"]): row for row in (rows_of(out) if out else []) if _same(row, dataset, scale, seed)}
     rows: list[dict[str, Any]] = []
-    course: Course | None = None
+    sequence: TaskSequence | None = None
     for kib in BUDGETS[dataset]:
         for arm in ARMS:
             row = done.get((arm, kib))
             if row is None:
-                course = course or course_of(
+                sequence = sequence or course_of(
                     SEQUENCES[dataset](data, SIZES.get((dataset, scale), Sizes())), dataset, scale, seed
                 )
                 row = {
@@ -215,7 +215,7 @@ def run(data: Path, dataset: str, scale: Scale, seed: int, out: Path | None) -> 
                     "kib": kib,
                 }
                 try:
-                    row |= live(course, arm, kib, scale, seed)
+                    row |= live(sequence, arm, kib, scale, seed)
                 except CapacityExhausted as error:
                     row["refused"] = str(error)
                 row |= provenance(torch.get_num_threads())
@@ -261,11 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="append one JSON line for each arm, budget and seed")
-    told = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    configure(told.threads)
-    for dataset in told.dataset or tuple(BUDGETS):
+    args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    configure(args.threads)
+    for dataset in args.dataset or tuple(BUDGETS):
         try:
-            rows = [row for seed in range(told.seeds) for row in run(told.data, dataset, told.scale, seed, told.out)]
+            rows = [row for seed in range(args.seeds) for row in run(args.data, dataset, args.scale, seed, args.out)]
         except MissingData as error:
             sys.exit(str(error))
         Console(width=None if sys.stdout.isatty() else 140).print(f"{dataset}: accuracy in % (maps kept)", shown(rows))

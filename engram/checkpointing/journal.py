@@ -53,7 +53,7 @@ class Journal:
         self._saved: list[str] = []
         """Names of the pieces that hold what is finished."""
         self._count = 0
-        self._open: Stretch | None = None
+        self._open: JournalEntry | None = None
         self._taken_over = 0.0
         self.resumed = 0
         """How many runs broke off before this one went on with their work."""
@@ -69,7 +69,7 @@ class Journal:
         """Seconds since some moment, those that earlier runs spent on what was taken over from them included."""
         return time.monotonic() + self._taken_over
 
-    def stretch(self, name: str) -> Stretch:
+    def entry(self, name: str) -> JournalEntry:
         """The next stretch of work; it must be finished before another begins."""
         assert self._open is None, f"{name} begins before {self._open and self._open.key} is finished"
         key = f"{self._count:05d} {name}"
@@ -83,9 +83,9 @@ class Journal:
                 standing, self._taken_over = self._standing["state"], self._taken_over + self._standing["seconds"]
                 self._standing = {}
         begun = self.clock() - (found or {}).get("seconds", 0.0)
-        stretch = Stretch(self, key, begun, None if found is None else found["outcome"], standing)
-        self._open = stretch if found is None else None
-        return stretch
+        entry = JournalEntry(self, key, begun, None if found is None else found["outcome"], standing)
+        self._open = entry if found is None else None
+        return entry
 
     def once(self, name: str, work: Callable[[], T], generator: torch.Generator | None = None) -> T:
         """What `work` gives, a tree, which an earlier run may have already.
@@ -95,13 +95,13 @@ class Journal:
         generator
             What `work` draws from; it stands afterwards where the work has left it.
         """
-        stretch = self.stretch(name)
-        if stretch.outcome is None:
+        entry = self.entry(name)
+        if entry.outcome is None:
             value = work()
-            stretch.finish({"value": value, "generator": None if generator is None else generator.get_state()})
+            entry.finish({"value": value, "generator": None if generator is None else generator.get_state()})
         if generator is not None:
-            generator.set_state(stretch.outcome["generator"])
-        return cast(T, stretch.outcome["value"])
+            generator.set_state(entry.outcome["generator"])
+        return cast(T, entry.outcome["value"])
 
     def _read(self, found: Checkpoint | None) -> None:
         if found is None:
@@ -124,18 +124,18 @@ class Journal:
         self.replaying = True
         log.info("learning goes on from %s", self._standing.get("key") or f"after {max(self._earlier, default='')}")
 
-    def _finished(self, stretch: Stretch, outcome: Tree) -> None:
-        assert self._open is stretch, "a stretch is finished once"
+    def _finished(self, entry: JournalEntry, outcome: Tree) -> None:
+        assert self._open is entry, "a stretch is finished once"
         self._open = None
         if self._checkpoints is not None:
-            self._unsaved[stretch.key] = {"seconds": self.clock() - stretch.begun, "outcome": outcome}
+            self._unsaved[entry.key] = {"seconds": self.clock() - entry.begun, "outcome": outcome}
             if self._checkpoints.due(time.monotonic() - self._since):
                 self._save({})
 
-    def _paused(self, stretch: Stretch, state: Callable[[], Tree]) -> None:
+    def _paused(self, entry: JournalEntry, state: Callable[[], Tree]) -> None:
         if self._checkpoints is not None and self._checkpoints.due(time.monotonic() - self._since):
-            seconds = self.clock() - stretch.begun
-            self._save({_STANDING: pytree.dump(_KIND, {"key": stretch.key, "seconds": seconds, "state": state()})})
+            seconds = self.clock() - entry.begun
+            self._save({_STANDING: pytree.dump(_KIND, {"key": entry.key, "seconds": seconds, "state": state()})})
 
     def _save(self, pieces: dict[str, bytes]) -> None:
         assert self._checkpoints is not None, "the caller has looked"
@@ -149,7 +149,7 @@ class Journal:
         self._since = time.monotonic()
 
 
-class Stretch:
+class JournalEntry:
     """Work that is done once, however often it is broken off.
 
     Parameters

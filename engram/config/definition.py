@@ -28,7 +28,7 @@ class InputShape(Frozen):
     """Whether images of the other number of channels are converted instead of refused."""
 
 
-class Resolved(Frozen):
+class ResolvedCommons(Frozen):
     """The commons as they are made, nothing left open."""
 
     kind: Literal["smooth", "learned"]
@@ -49,11 +49,11 @@ class CommonsDefinition(Frozen):
     patch: int | None = Field(default=None, ge=2, le=16)
     """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters."""
 
-    def resolved(self, shape: InputShape) -> Resolved:
+    def resolved(self, shape: InputShape) -> ResolvedCommons:
         """With the defaults for images of this shape; responses are averaged over a grid of `grid` cells a side."""
         kind = self.kind or ("learned" if shape.channels == 3 else "smooth")
         patch, grid = (8, 4) if kind == "smooth" else (6, 2)
-        return Resolved(kind=kind, features=self.features, patch=self.patch or patch, grid=grid)
+        return ResolvedCommons(kind=kind, features=self.features, patch=self.patch or patch, grid=grid)
 
 
 class Definition(Frozen):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.data.containers import ArchiveLimits, Entry, Read, recognise, walk
+from engram.data.containers import ArchiveEntry, ArchiveLimits, Read, recognise, walk
 from engram.data.examples import Examples
 from engram.data.images import SUFFIXES, ImageLimits, decode
 from engram.errors import (
@@ -55,7 +55,7 @@ class ArchiveSummary:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableImage:
     """An image that was left out: its path in the archive, the error's code and sentence."""
 
     name: str
@@ -68,7 +68,7 @@ class ReadArchive:
     """The images of an archive and those that could not be read."""
 
     examples: Examples
-    unreadable: tuple[Unreadable, ...]
+    unreadable: tuple[UnreadableImage, ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def read(
         for part in SPLITS
     }  # (N, C, H, W) each
     labels = {part: torch.full((plan.sizes[part],), -1, dtype=torch.int64) for part in SPLITS}  # (N,) each
-    unreadable: list[Unreadable] = []
+    unreadable: list[UnreadableImage] = []
     for done, (entry, unpack) in enumerate(_images(plan, path, limits), 1):
         if cancel is not None and cancel():
             raise Cancelled("stopped while the images were read")
@@ -159,7 +159,7 @@ def read(
             images[part][index] = decode(unpack(), shape, image_limits)
             labels[part][index] = label
         except ImageError as error:
-            unreadable.append(Unreadable("/".join(entry.path), error.code, str(error)))
+            unreadable.append(UnreadableImage("/".join(entry.path), error.code, str(error)))
             if len(unreadable) > max_unreadable * count:
                 raise TooManyUnreadable(_complaint(unreadable, count, max_unreadable)) from error
         if progress is not None and done * 100 // count > (done - 1) * 100 // count:
@@ -195,7 +195,7 @@ def probe(
         raise first
 
 
-def _images(plan: _Plan, path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
+def _images(plan: _Plan, path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     """The entries that have a place, in the archive's own order."""
     return ((entry, unpack) for entry, unpack in walk(path, limits) if not entry.folder and entry.path in plan.places)
 
@@ -216,7 +216,7 @@ def _readable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images[: len(kept)], labels[labels >= 0]
 
 
-def _complaint(unreadable: list[Unreadable], count: int, allowed: float) -> str:
+def _complaint(unreadable: list[UnreadableImage], count: int, allowed: float) -> str:
     first = unreadable[0]
     return (
         f"{len(unreadable)} of {count} images cannot be read, more than {allowed:.1%}; "
@@ -254,7 +254,7 @@ def _plan(path: Path, limits: ArchiveLimits) -> _Plan:
     return _Plan(classes, places, sizes, sum(entry.size for entry in members))
 
 
-def _is_junk(entry: Entry) -> bool:
+def _is_junk(entry: ArchiveEntry) -> bool:
     return any(part.startswith(".") or part in JUNK for part in entry.path)
 
 
@@ -284,7 +284,7 @@ def _folder(path: tuple[str, ...], top: int, *, parted: bool) -> tuple[str, str]
     return part, name
 
 
-def _empty_folders(entries: list[Entry], depth: int) -> set[tuple[str, ...]]:
+def _empty_folders(entries: list[ArchiveEntry], depth: int) -> set[tuple[str, ...]]:
     """Folders where classes are expected that hold nothing at all: forgotten images rather than no class."""
     filled = {entry.path[:depth] for entry in entries if len(entry.path) > depth}
     return {entry.path for entry in entries if entry.folder and len(entry.path) == depth} - filled

@@ -62,7 +62,7 @@ class ArchiveLimits:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """One file or folder of an archive; `path` is relative, without `.` and `..`, in Unicode's composed form."""
 
     path: tuple[str, ...]
@@ -100,7 +100,7 @@ def recognise(path: Path) -> str:
     return "tar"
 
 
-def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
+def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     """All entries of the archive at `path` in their own order, each checked before it is handed out.
 
     Raises
@@ -132,11 +132,11 @@ def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
         raise NotAnArchive("the archive is cut off or damaged") from error
 
 
-def _zip(path: Path, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
+def _zip(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     with path.open("rb") as file, zipfile.ZipFile(cast("IO[bytes]", _Directory(file, limits))) as archive:
         _check_zip(path, archive.infolist(), limits)
         for info in archive.infolist():
-            entry = Entry(_safe(info.orig_filename), info.file_size, info.is_dir())
+            entry = ArchiveEntry(_safe(info.orig_filename), info.file_size, info.is_dir())
 
             def read(info: zipfile.ZipInfo = info) -> bytes:
                 try:
@@ -163,7 +163,7 @@ def _check_zip(path: Path, infos: list[zipfile.ZipInfo], limits: ArchiveLimits) 
     _check_ratio(sum(info.file_size for info in infos), path.stat().st_size, "the archive", limits)
 
 
-def _tar(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[Entry, Read]]:
+def _tar(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     with path.open("rb") as file:
         packed = Unpacker(file, kind.removeprefix("tar").removeprefix("."), limits.max_ratio, limits.ratio_from_bytes)
         packed.limit = limits.max_total_bytes
@@ -185,7 +185,7 @@ def _tar(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[Entry, 
                         raise NotAnArchive("the archive is cut off or damaged") from error
 
                 size = 0 if member.isdir() else member.size
-                yield Entry(_safe(member.name), size, member.isdir()), read
+                yield ArchiveEntry(_safe(member.name), size, member.isdir()), read
                 if kind != "tar":
                     packed.seek(member.offset_data + size)
                     # A block on either side, because packed bytes are only counted block by block.

@@ -23,7 +23,7 @@ def surprise(logits: Tensor, labels: Tensor | None = None) -> Tensor:
     return 1.0 - torch.softmax(logits, 1).gather(1, labels[:, None])[:, 0]
 
 
-class Switches:
+class TaskSwitchDetector:
     """A one-sided Welch test of the newest window of surprises against the windows before it.
 
     A window that lies above its reference is suspicious; so many in a row are a switch. Suspicious windows never become

@@ -1,6 +1,6 @@
 """The methods by which a model learns: one file each, all behind one interface."""
 
-from engram.methods.base import Method, Stored
+from engram.methods.base import Method, StoredModel
 from engram.methods.registry import method_of
 
-__all__ = ["Method", "Stored", "method_of"]
+__all__ = ["Method", "StoredModel", "method_of"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredModel:
     """A model as bytes; equal models give equal bytes."""
 
     engrams: tuple[bytes, ...]
@@ -110,7 +110,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         """The model as bytes."""
 
     @property

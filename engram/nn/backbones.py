@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
-from engram.nn.layout import IMAGE, Draft, Layout
+from engram.nn.layout import IMAGE, Layout, LayoutBuilder
 
 SMALL_IMAGE = 64
 """Residual networks keep the resolution of images under this size in their stem."""
 
 
-def _mlp(draft: Draft, definition: Definition, width: Callable[[int], int]) -> None:
+def _mlp(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
     source = IMAGE
     for number in range(1, (definition.depth or 2) + 1):
         source = draft.dense(f"dense{number}", source, draft.layer(f"dense{number}", width(256)))
 
 
-def _cnn(draft: Draft, definition: Definition, width: Callable[[int], int]) -> None:
+def _cnn(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
     source = IMAGE
     stages = definition.depth or 3
     shortest = min(definition.input.height, definition.input.width)
@@ -33,14 +33,14 @@ def _cnn(draft: Draft, definition: Definition, width: Callable[[int], int]) -> N
     draft.dense("dense", source, draft.layer("dense", width(128)))
 
 
-def _stem(draft: Draft, definition: Definition, layer: str) -> str:
+def _stem(draft: LayoutBuilder, definition: Definition, layer: str) -> str:
     if min(definition.input.height, definition.input.width) < SMALL_IMAGE:
         return draft.conv("stem", IMAGE, layer, kernel=3)
     source = draft.conv("stem", IMAGE, layer, kernel=7, stride=2)
     return draft.max_pool("stem_pool", source, kernel=3, stride=2, padding=1)
 
 
-def _resnet18(draft: Draft, definition: Definition, width: Callable[[int], int]) -> None:
+def _resnet18(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
     stream = draft.layer("stage1", width(64))
     source = _stem(draft, definition, stream)
     for stage, (units, repeats) in enumerate(((64, 2), (128, 2), (256, 2), (512, 2)), start=1):
@@ -57,7 +57,7 @@ def _resnet18(draft: Draft, definition: Definition, width: Callable[[int], int])
     draft.global_average("average", source)
 
 
-def _resnet50(draft: Draft, definition: Definition, width: Callable[[int], int]) -> None:
+def _resnet50(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
     source = _stem(draft, definition, draft.layer("stem", width(64)))
     for stage, (units, repeats) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
         stream = draft.layer(f"stage{stage}", width(4 * units))
@@ -93,6 +93,6 @@ def layout_of(definition: Definition) -> Layout:
         return max(1, math.ceil(units * definition.width))
 
     shape = definition.input
-    draft = Draft(shape.channels, shape.height, shape.width)
+    draft = LayoutBuilder(shape.channels, shape.height, shape.width)
     _BACKBONES[definition.backbone](draft, definition, width)
     return draft.done()

@@ -66,7 +66,8 @@ def follow(old: Tensor, new: Tensor, rate: Tensor) -> None:
 
 
 def hold(engram: Engram, rates: Rates) -> None:
-    """Set the elasticity of the normalisations; whoever trains the engram sets that of the weights by `Elastic`."""
+    """Set the elasticity of the normalisations; whoever trains the engram sets that of the weights by
+    `ElasticOptimisers`."""
     for node in engram.layout.nodes:
         block = engram.block(node)
         if isinstance(block, ConvBlock):

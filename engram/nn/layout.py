@@ -77,7 +77,7 @@ class Layout:
         return units[origin.layer] * origin.per_unit
 
 
-class Draft:
+class LayoutBuilder:
     """Writes a layout node by node, keeping track of sizes."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:

@@ -35,7 +35,7 @@ class Head(nn.Linear):
         self.classes = tuple(classes)
 
 
-class PlainNetwork(nn.Module):
+class MultiHeadNetwork(nn.Module):
     """Shared blocks as wide as the whole budget, one head for each task, and an owner for each unit.
 
     A network is never changed: learning works on a `candidate`, from which `accepted` makes the next network.
@@ -101,7 +101,7 @@ class PlainNetwork(nn.Module):
         blocks = copy.deepcopy(self.blocks).requires_grad_(True)
         return engram_of(self.layout, self.units, blocks, head.to(self.device))
 
-    def accepted(self, candidate: Engram, owners: Owners) -> PlainNetwork:
+    def accepted(self, candidate: Engram, owners: Owners) -> MultiHeadNetwork:
         """The network after a task: blocks and newest head from a copy of the candidate, the older heads shared.
 
         A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
@@ -109,7 +109,7 @@ class PlainNetwork(nn.Module):
         learned = copy.deepcopy(candidate)
         learned.zero_grad(set_to_none=True)
         head = cast(Head, learned.head)
-        return PlainNetwork(self.layout, self.units, learned.blocks, owners, (*self.stack, head))
+        return MultiHeadNetwork(self.layout, self.units, learned.blocks, owners, (*self.stack, head))
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """One pass: the shared features (B, F), and each task's logits (B, classes)."""

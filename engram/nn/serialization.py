@@ -14,11 +14,11 @@ from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
 from engram.nn.elastic import ElasticNorm
 from engram.nn.layout import Layout
-from engram.nn.multihead import Head, PlainNetwork, build_blocks
+from engram.nn.multihead import Head, MultiHeadNetwork, build_blocks
 from engram.nn.network import Engram
 
 
-def dump_plain(network: PlainNetwork) -> tuple[bytes, ...]:
+def dump_multihead(network: MultiHeadNetwork) -> tuple[bytes, ...]:
     """The shared blocks with the owners of their units, which change with every task; then one head for each task,
     which never changes again."""
     tensors = {f"blocks.{name}": value for name, value in network.blocks.state_dict().items()}
@@ -29,8 +29,8 @@ def dump_plain(network: PlainNetwork) -> tuple[bytes, ...]:
     return pack("plain", {"units": network.units}, tensors), *heads
 
 
-def load_plain(layout: Layout, pieces: Sequence[bytes]) -> PlainNetwork:
-    """The inverse of `dump_plain`.
+def load_multihead(layout: Layout, pieces: Sequence[bytes]) -> MultiHeadNetwork:
+    """The inverse of `dump_multihead`.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def load_plain(layout: Layout, pieces: Sequence[bytes]) -> PlainNetwork:
         raise DamagedSnapshot(f"this network does not fit the model's layout: {error}") from error
     if any(int(owner.max()) > len(heads) or int(owner.min()) < 0 for owner in owners.values()):
         raise DamagedSnapshot("units belong to tasks that the network does not have")
-    return PlainNetwork(layout, units, blocks, owners, heads)
+    return MultiHeadNetwork(layout, units, blocks, owners, heads)
 
 
 def _features(layout: Layout, units: dict[str, int]) -> int:
@@ -150,11 +150,11 @@ def dump_commons(commons: Commons) -> bytes:
 def load_commons(definition: Definition, data: bytes) -> Commons:
     """The commons; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("commons", data)
-    kind, patch, told = about.get("filters", "smooth"), about.get("patch"), definition.commons
-    if told.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
+    kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
+    if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
         # What the kind is when none is told has changed since the first models were made.
-        told = told.model_copy(update={"kind": kind, "patch": patch})
-        definition = definition.model_copy(update={"commons": told})
+        wanted = wanted.model_copy(update={"kind": kind, "patch": patch})
+        definition = definition.model_copy(update={"commons": wanted})
     commons = Commons(definition)
     if (kind, about.get("features"), patch) != (commons.kind, commons.features, commons.patch):
         raise DamagedSnapshot("the commons are not those of the model's definition")

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.recognition.ridge import PackedSums, System
+from engram.recognition.ridge import PackedGram, RidgeSystem
 
 LEAST_VARIANCE = 1e-3
 """Directions of scores with less than this share of the largest variance are left out: that scores sum to one says
@@ -24,7 +24,7 @@ MOST_LEVERAGE = 0.99
 
 
 @dataclass(frozen=True)
-class Scatter:
+class ClassScatter:
     """Mean scores of every class, and the covariance within classes that all tasks have in common.
 
     Both are what images that were *not* learned from would show. The sums only tell of those that were, whose scores
@@ -40,7 +40,7 @@ class Scatter:
     """(classes of all tasks, K): of each class, in these directions."""
 
     @classmethod
-    def of(cls, pieces: Sequence[PackedSums], system: System) -> Self | None:
+    def of(cls, pieces: Sequence[PackedGram], system: RidgeSystem) -> Self | None:
         """From all tasks' sums and the regression over them; None where there is but one class to score."""
         classes = system.moments.shape[1]
         if classes < 2:

@@ -22,7 +22,7 @@ _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
-class Grades:
+class ConformalScores:
     """Values of held-out images, which are the larger the less usual an image is."""
 
     centre: Tensor
@@ -86,7 +86,7 @@ def _log_tail(values: Tensor, count: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Usual:
+class CombinedScore:
     """Held-out images by their density and by the scatter of their scores, and by both together.
 
     A density notices images of another kind, the scatter those that lie between the known classes. Together: the
@@ -94,15 +94,17 @@ class Usual:
     in one way excuses nothing in the other.
     """
 
-    scattered: Grades
-    """The scatter alone, as `Scatter.unusual` tells it."""
-    both: Grades
+    scattered: ConformalScores
+    """The scatter alone, as `ClassScatter.unusual` tells it."""
+    both: ConformalScores
     """Both together."""
 
     @classmethod
     def of(cls, density: Tensor, scatter: Tensor) -> Self:
         """From held-out images: the density (M,), in any unit, and the scatter (M,)."""
-        return cls(Grades.of(scatter), Grades.of(_together(beside_others(density), beside_others(scatter))))
+        return cls(
+            ConformalScores.of(scatter), ConformalScores.of(_together(beside_others(density), beside_others(scatter)))
+        )
 
     def p_value(self, density: Tensor, scatter: Tensor, alone: Tensor) -> Tensor:
         """(B,): the conformal p-value of both together.

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engram.recognition.conformal import Grades
-from engram.recognition.ridge import Sums
+from engram.recognition.conformal import ConformalScores
+from engram.recognition.ridge import GramStatistics
 
 RANK = 128
 """Principal directions kept; what lies outside them counts as one isotropic residual."""
@@ -47,7 +47,7 @@ class Density:
         return cls._of(means, centred.T @ centred / max(1, len(features) - classes), held_out)
 
     @classmethod
-    def from_sums(cls, sums: Sums, held_out: Tensor) -> Density:
+    def from_sums(cls, sums: GramStatistics, held_out: Tensor) -> Density:
         """The same from a task's exact sums, with no image looked at again."""
         means = (sums.moments[:-1] / sums.counts).T  # (classes, F)
         scatter = sums.gram[:-1, :-1] - (means.T * sums.counts) @ means
@@ -70,7 +70,7 @@ class Density:
             torch.tensor(1.0),
             torch.zeros(0),
         )
-        seen = Grades.of(_log(bare.distance(held_out)))
+        seen = ConformalScores.of(_log(bare.distance(held_out)))
         return replace(bare, centre=seen.centre, scale=seen.scale, grades=seen.values.exp())
 
     def distance(self, features: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class Density:
         return self._seen().standardised(_log(distances))
 
     def p_value(self, distances: Tensor) -> Tensor:
-        """The conformal p-value (B,), as `Grades.p_value`."""
+        """The conformal p-value (B,), as `ConformalScores.p_value`."""
         return self._seen().p_value(_log(distances))
 
-    def _seen(self) -> Grades:
+    def _seen(self) -> ConformalScores:
         """Log distances of held-out images."""
-        return Grades(self.centre, self.scale, _log(self.grades))
+        return ConformalScores(self.centre, self.scale, _log(self.grades))
 
 
 def _log(distances: Tensor) -> Tensor:

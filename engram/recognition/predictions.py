@@ -23,7 +23,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """The answer for one image."""
 
     task: str
@@ -81,7 +81,7 @@ class Observation:
         """(B, classes) float32: the raw logits of one task's head."""
         return self.heads[self.index(task)]
 
-    def answers(self, task: str | None = None, top_k: int = 1) -> list[Answer]:
+    def answers(self, task: str | None = None, top_k: int = 1) -> list[Prediction]:
         """Recognise the task unless it is given, then read the label off its head.
 
         Raises
@@ -110,7 +110,7 @@ class Observation:
         values: Tensor,
         indices: Tensor,
         accepted: float,
-    ) -> Answer:
+    ) -> Prediction:
         top = tuple(
             Candidate(names[index][0], names[index][1], probability)
             for index, probability in zip(indices.tolist(), values.tolist(), strict=True)
@@ -118,4 +118,4 @@ class Observation:
         first = top[0]
         certainty = float(of_tasks[owners[int(indices[0])]])
         known, novelty = accepted > ALPHA, max(0.0, 1.0 - accepted)
-        return Answer(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
+        return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.recognition.calibration import fitted
-from engram.recognition.class_scatter import Scatter
-from engram.recognition.conformal import Usual
+from engram.recognition.class_scatter import ClassScatter
+from engram.recognition.conformal import CombinedScore
 from engram.recognition.density import Density
 
 SHARPNESS = 10.0
@@ -43,7 +43,7 @@ class Reading:
     Later tasks' images are real negatives: the prefix they are seen through never changes."""
     over: Literal["commons", "features"] = "features"
     """What the density is over: the commons, or the task's own features."""
-    usual: Usual | None = None
+    combined: CombinedScore | None = None
     """What is usual by density and scatter together; None where the density alone judges."""
 
 
@@ -83,7 +83,7 @@ class Recogniser:
     """(): held-out images that the three were fitted on."""
     parts: tuple[str, ...] = PARTS
     """Which of `PARTS` count."""
-    scatter: Scatter | None = None
+    scatter: ClassScatter | None = None
     """Of the ridge's scores; None in models that an earlier version saved, until they learn a task more."""
 
     @classmethod
@@ -143,8 +143,8 @@ class Recogniser:
         columns = []
         for number, reading in enumerate(self.readings):
             distance, alone = distances[:, number], reading.density.p_value(distances[:, number])
-            if scattered is not None and reading.usual is not None:
-                alone = reading.usual.p_value(reading.density.standardised(distance), scattered[:, number], alone)
+            if scattered is not None and reading.combined is not None:
+                alone = reading.combined.p_value(reading.density.standardised(distance), scattered[:, number], alone)
             columns.append(alone)
         return torch.stack(columns, 1)
 
@@ -159,8 +159,8 @@ class Recogniser:
         scattered, newest = self.scattered(scores), self.readings[-1]
         if scattered is None:
             return self
-        usual = Usual.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
-        return replace(self, readings=(*self.readings[:-1], replace(newest, usual=usual)))
+        combined = CombinedScore.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
+        return replace(self, readings=(*self.readings[:-1], replace(newest, combined=combined)))
 
     def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
         sharpness, caution, trust = weights

@@ -17,7 +17,7 @@ RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
-class Sums:
+class GramStatistics:
     """Sufficient statistics of ridge regression from features to the classes of one task, in float64.
 
     Sums do not depend on the order of images, and adding to them is exact arithmetic, not learning.
@@ -37,7 +37,7 @@ class Sums:
     counts: Tensor
 
     @classmethod
-    def empty(cls, features: int, classes: int) -> Sums:
+    def empty(cls, features: int, classes: int) -> GramStatistics:
         size = features + 1
         return cls(
             torch.zeros(size, size, dtype=torch.float64),
@@ -45,27 +45,27 @@ class Sums:
             torch.zeros(classes, dtype=torch.float64),
         )
 
-    def plus(self, features: Tensor, labels: Tensor) -> Sums:
+    def plus(self, features: Tensor, labels: Tensor) -> GramStatistics:
         """The sums with more images: features (N, F), labels (N,)."""
         count = len(features)
         phi = torch.cat([features.double(), torch.ones(count, 1, dtype=torch.float64)], 1)  # (N, F + 1)
         hot = torch.nn.functional.one_hot(labels, self.moments.shape[1]).double()  # (N, classes)
         product = phi.T @ phi
         product = (product + product.T) / 2  # symmetric to the last bit, so that storing one half loses nothing
-        return Sums(self.gram + product, self.moments + phi.T @ hot, self.counts + hot.sum(0))
+        return GramStatistics(self.gram + product, self.moments + phi.T @ hot, self.counts + hot.sum(0))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the sums are made of."""
         return self.gram, self.moments, self.counts
 
-    def packed(self) -> PackedSums:
+    def packed(self) -> PackedGram:
         """The same in half the room."""
         rows, columns = torch.triu_indices(*self.gram.shape)
-        return PackedSums(self.gram[rows, columns].contiguous(), self.moments, self.counts)
+        return PackedGram(self.gram[rows, columns].contiguous(), self.moments, self.counts)
 
 
 @dataclass(frozen=True)
-class PackedSums:
+class PackedGram:
     """Sums at rest.
 
     Parameters
@@ -73,7 +73,7 @@ class PackedSums:
     triangle
         ((F + 1)(F + 2) / 2,): the upper triangle of the Gram matrix, row by row; it is symmetric, so half is enough.
     moments, counts
-        As in `Sums`.
+        As in `GramStatistics`.
     prefixes
         The same images over the prefix features of each task so far, where a method has prefixes that never change:
         real negatives for all earlier tasks.
@@ -82,7 +82,7 @@ class PackedSums:
     triangle: Tensor
     moments: Tensor
     counts: Tensor
-    prefixes: tuple[PackedSums, ...] = ()
+    prefixes: tuple[PackedGram, ...] = ()
 
     def gram(self) -> Tensor:
         """The whole matrix (F + 1, F + 1)."""
@@ -95,7 +95,7 @@ class PackedSums:
 
 
 @dataclass(frozen=True)
-class System:
+class RidgeSystem:
     """Ridge regression onto one-hot labels over the tasks whose sums are given, in float64.
 
     Leaving a task's sums out is forgetting it exactly: the weights are those of a model that never saw it. A constant
@@ -116,7 +116,7 @@ class System:
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, pieces: Sequence[PackedSums], *, balanced: bool = True) -> Self:
+    def of(cls, pieces: Sequence[PackedGram], *, balanced: bool = True) -> Self:
         """The system of some tasks.
 
         Parameters
@@ -141,12 +141,12 @@ class System:
         return torch.cholesky_solve(self.moments, self.factor)
 
 
-def solve(pieces: Sequence[PackedSums], *, balanced: bool = True) -> Tensor:
-    """The weights (F + 1, classes) of the `System` of some tasks, as float32."""
-    return System.of(pieces, balanced=balanced).weights().float()
+def solve(pieces: Sequence[PackedGram], *, balanced: bool = True) -> Tensor:
+    """The weights (F + 1, classes) of the `RidgeSystem` of some tasks, as float32."""
+    return RidgeSystem.of(pieces, balanced=balanced).weights().float()
 
 
-def dump_sums(sums: PackedSums) -> bytes:
+def dump_sums(sums: PackedGram) -> bytes:
     """One task's sums as bytes."""
     tensors = _named_sums(sums, "")
     for number, prefix in enumerate(sums.prefixes):
@@ -154,20 +154,20 @@ def dump_sums(sums: PackedSums) -> bytes:
     return pack("sums", {"prefixes": len(sums.prefixes)}, tensors)
 
 
-def _named_sums(sums: PackedSums, before: str) -> dict[str, torch.Tensor]:
+def _named_sums(sums: PackedGram, before: str) -> dict[str, torch.Tensor]:
     return {f"{before}gram": sums.triangle, f"{before}moments": sums.moments, f"{before}counts": sums.counts}
 
 
-def load_sums(data: bytes) -> PackedSums:
+def load_sums(data: bytes) -> PackedGram:
     """One task's sums; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("sums", data)
     prefixes = tuple(_read_sums(tensors, f"{number}.") for number in range(cast(int, about.get("prefixes", 0))))
     return replace(_read_sums(tensors, ""), prefixes=prefixes)
 
 
-def _read_sums(tensors: Mapping[str, torch.Tensor], before: str) -> PackedSums:
+def _read_sums(tensors: Mapping[str, torch.Tensor], before: str) -> PackedGram:
     try:
-        sums = PackedSums(tensors[f"{before}gram"], tensors[f"{before}moments"], tensors[f"{before}counts"])
+        sums = PackedGram(tensors[f"{before}gram"], tensors[f"{before}moments"], tensors[f"{before}counts"])
     except KeyError as error:
         raise DamagedSnapshot(f"the sums lack {error}") from error
     size = len(sums.moments)

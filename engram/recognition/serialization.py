@@ -10,8 +10,8 @@ import torch
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.recognition.class_scatter import Scatter
-from engram.recognition.conformal import Grades, Usual
+from engram.recognition.class_scatter import ClassScatter
+from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.recogniser import PARTS, TRUST, Reading, Recogniser
 
@@ -35,7 +35,7 @@ def dump_recogniser(recogniser: Recogniser) -> bytes:
         "trust": recogniser.trust,
         "evidence": recogniser.evidence,
     }
-    about, of_readings = readings_told(recogniser.readings)
+    about, of_readings = pack_readings(recogniser.readings)
     detectors = enumerate(reading.detector for reading in recogniser.readings)
     tensors |= {f"{number}.detector": detector for number, detector in detectors if detector is not None}
     if recogniser.scatter is not None:
@@ -48,7 +48,7 @@ def load_recogniser(data: bytes) -> Recogniser:
     about, tensors = unpack("recogniser", data)
     readings = tuple(
         replace(reading, detector=tensors.get(f"{number}.detector"))
-        for number, reading in enumerate(read_readings(about, tensors))
+        for number, reading in enumerate(unpack_readings(about, tensors))
     )
     try:
         return Recogniser(
@@ -59,36 +59,36 @@ def load_recogniser(data: bytes) -> Recogniser:
             tensors.get("trust", torch.tensor(TRUST)),
             tensors["evidence"],
             tuple(cast(list[str], about.get("parts", PARTS))),
-            Scatter(*(tensors[f"scatter.{name}"] for name in _SCATTER)) if "scatter.means" in tensors else None,
+            ClassScatter(*(tensors[f"scatter.{name}"] for name in _SCATTER)) if "scatter.means" in tensors else None,
         )
     except KeyError as error:
         raise DamagedSnapshot(f"the recogniser lacks {error}") from error
 
 
-def readings_told(readings: Sequence[Reading]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
-    """The header and the tensors that `read_readings` takes."""
+def pack_readings(readings: Sequence[Reading]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+    """The header and the tensors that `unpack_readings` takes."""
     rows = [{"task": reading.task, "classes": reading.classes, "over": reading.over} for reading in readings]
     tensors = {}
     for number, reading in enumerate(readings):
         tensors[f"{number}.temperature"] = reading.temperature
         tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
-        if reading.usual is not None:
-            for kind, grades in (("scattered", reading.usual.scattered), ("both", reading.usual.both)):
-                tensors |= {f"{number}.{kind}.{name}": getattr(grades, name) for name in _GRADES}
+        if reading.combined is not None:
+            for kind, scores in (("scattered", reading.combined.scattered), ("both", reading.combined.both)):
+                tensors |= {f"{number}.{kind}.{name}": getattr(scores, name) for name in _GRADES}
     return {"readings": rows}, tensors
 
 
-def read_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> tuple[Reading, ...]:
+def unpack_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> tuple[Reading, ...]:
     """What a recogniser knows of each task; raises DamagedSnapshot."""
 
     def reading(number: int, row: Mapping[str, object]) -> Reading:
         density = Density(*(tensors[f"{number}.{name}"] for name in _DENSITY))
         over: Literal["commons", "features"] = "commons" if row.get("over") == "commons" else "features"
-        temperature, usual = tensors[f"{number}.temperature"], None
+        temperature, combined = tensors[f"{number}.temperature"], None
         if f"{number}.scattered.values" in tensors:
             kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _GRADES] for kind in ("scattered", "both"))
-            usual = Usual(*(Grades(*kind) for kind in kinds))
-        return Reading(str(row["task"]), cast(int, row["classes"]), density, temperature, over=over, usual=usual)
+            combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
+        return Reading(str(row["task"]), cast(int, row["classes"]), density, temperature, over=over, combined=combined)
 
     try:
         rows = cast(list[dict[str, object]], about["readings"])

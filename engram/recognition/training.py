@@ -15,26 +15,26 @@ from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.class_scatter import Scatter
+from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.density import Density
 from engram.recognition.recogniser import Reading, Recogniser
-from engram.recognition.ridge import PackedSums, Sums, System, solve
+from engram.recognition.ridge import GramStatistics, PackedGram, RidgeSystem, solve
 
 
 @dataclass(frozen=True)
-class Seen:
+class ForwardPass:
     """What one pass of a network sees in B images: for each task its features (B, F_t) and logits (B, classes)."""
 
     features: Sequence[Tensor]
     heads: Sequence[Tensor]
 
 
-See = Callable[[Tensor], Seen]
+See = Callable[[Tensor], ForwardPass]
 """Images (B, C, H, W) float32 in [0, 1] on the network's device -> what it sees, on the CPU."""
 
 
 @dataclass(frozen=True)
-class Taught:
+class RecogniserUpdate:
     """A recogniser that knows one task more, the commons it reads, and the task's sums.
 
     Of the held-out images, `accuracy` is the share that the task's head answers right, `recognised` the share that is
@@ -43,7 +43,7 @@ class Taught:
 
     commons: Commons
     recogniser: Recogniser
-    sums: PackedSums
+    sums: PackedGram
     hits: Tensor
     """(M,) bool: which held-out images the task's head answers right."""
     accuracy: float
@@ -52,7 +52,7 @@ class Taught:
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOutPass:
     """What a network sees in the M held-out images."""
 
     features: list[Tensor]
@@ -62,19 +62,19 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredStatistics:
     """What is known of a task's images where a method needs it before the recogniser is taught."""
 
-    sums: Sums
+    sums: GramStatistics
     """Of the commons over the images that were learned from."""
     common: Tensor
     """(M, F): features of the commons of the held-out images."""
-    judged: Judged
+    judged: HeldOutPass
 
 
 def gather(
     commons: Commons, see: See, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
-) -> Gathered:
+) -> GatheredStatistics:
     """Look at a task's images through the commons, and at the held-out ones through the network.
 
     Raises
@@ -82,12 +82,12 @@ def gather(
     Cancelled
     """
     sums, common = through(commons, train, held_out, reporter, device)
-    return Gathered(sums, common, _judged_by(see, held_out, reporter, device))
+    return GatheredStatistics(sums, common, _judged_by(see, held_out, reporter, device))
 
 
 def through(
     commons: Commons, train: Examples, held_out: Examples, reporter: Reporter, device: torch.device
-) -> tuple[Sums, Tensor]:
+) -> tuple[GramStatistics, Tensor]:
     """Sums of the commons over the images that were learned from, and the held-out images' features (M, F).
 
     Raises
@@ -104,17 +104,17 @@ def through(
 def teach(
     commons: Commons,
     recogniser: Recogniser,
-    earlier: Sequence[PackedSums],
+    earlier: Sequence[PackedGram],
     see: See,
     task: str,
     train: Examples,
     held_out: Examples,
     reporter: Reporter,
     device: torch.device,
-    gathered: Gathered | None = None,
+    gathered: GatheredStatistics | None = None,
     *,
     chained: bool = False,
-) -> Taught:
+) -> RecogniserUpdate:
     """Teach the recogniser the task that `see` sees last.
 
     Parameters
@@ -136,7 +136,7 @@ def teach(
     sums, common = gathered.sums, gathered.common
     features, head = gathered.judged.features, gathered.judged.head
     tasks = len(recogniser.readings) + 1
-    prefixes = _Prefixes.empty(tasks if chained else 0, classes)
+    prefixes = _PrefixStatistics.empty(tasks if chained else 0, classes)
     if chained:
         prefixes = _read(prefixes, see, train, reporter, device)
     temperature = fitted_temperature(head, held_out.labels)
@@ -153,61 +153,63 @@ def teach(
     recogniser = _solved(recogniser, (*earlier, packed))
     reporter.report("recognising", 1.0)
     shares = [float(share.double().mean()) for share in (hit, right, right & hit)]
-    return Taught(commons, recogniser, packed, hit, *shares)
+    return RecogniserUpdate(commons, recogniser, packed, hit, *shares)
 
 
 @dataclass(frozen=True)
-class _Prefixes:
+class _PrefixStatistics:
     """Sums over the prefix features of each task so far."""
 
-    sums: tuple[Sums, ...] | None
+    sums: tuple[GramStatistics, ...] | None
     tasks: int
     classes: int
 
     @classmethod
-    def empty(cls, tasks: int, classes: int) -> _Prefixes:
+    def empty(cls, tasks: int, classes: int) -> _PrefixStatistics:
         return cls(None, tasks, classes)
 
-    def plus(self, features: Sequence[Tensor], labels: Tensor) -> _Prefixes:
+    def plus(self, features: Sequence[Tensor], labels: Tensor) -> _PrefixStatistics:
         chosen = features[: self.tasks]
-        before = self.sums or tuple(Sums.empty(one.shape[1], self.classes) for one in chosen)
+        before = self.sums or tuple(GramStatistics.empty(one.shape[1], self.classes) for one in chosen)
         return replace(self, sums=tuple(old.plus(one, labels) for old, one in zip(before, chosen, strict=True)))
 
     def tensors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         return [one.tensors() for one in self.sums or ()]
 
-    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> _Prefixes:
-        return replace(self, sums=tuple(Sums(*one) for one in tensors) or None)
+    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> _PrefixStatistics:
+        return replace(self, sums=tuple(GramStatistics(*one) for one in tensors) or None)
 
-    def packed(self, sums: Sums) -> PackedSums:
+    def packed(self, sums: GramStatistics) -> PackedGram:
         return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
 
 
-def _read(prefixes: _Prefixes, see: See, train: Examples, reporter: Reporter, device: torch.device) -> _Prefixes:
+def _read(
+    prefixes: _PrefixStatistics, see: See, train: Examples, reporter: Reporter, device: torch.device
+) -> _PrefixStatistics:
     """With sums over the images that were learned from."""
-    stretch = reporter.journal.stretch("prefixes")
-    if stretch.outcome is None:
-        done, found = stretch.standing or (0, [])
+    entry = reporter.journal.entry("prefixes")
+    if entry.outcome is None:
+        done, found = entry.standing or (0, [])
         prefixes = prefixes.of(found)
         for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6), done):
             prefixes, done = prefixes.plus(seen.features, train.labels[chosen]), done + 1
-            stretch.pause(partial(_state, done, prefixes.tensors()))
-        stretch.finish(prefixes.tensors())
-    return prefixes.of(stretch.outcome)
+            entry.pause(partial(_state, done, prefixes.tensors()))
+        entry.finish(prefixes.tensors())
+    return prefixes.of(entry.outcome)
 
 
-def _summed(commons: Commons, train: Examples, reporter: Reporter, device: torch.device) -> Sums:
+def _summed(commons: Commons, train: Examples, reporter: Reporter, device: torch.device) -> GramStatistics:
     """Sums of the commons over the images that were learned from."""
-    stretch = reporter.journal.stretch("commons")
-    if stretch.outcome is None:
-        done, sums = 0, Sums.empty(commons.features, len(train.classes))
-        if stretch.standing is not None:
-            done, sums = stretch.standing[0], Sums(*stretch.standing[1])
+    entry = reporter.journal.entry("commons")
+    if entry.outcome is None:
+        done, sums = 0, GramStatistics.empty(commons.features, len(train.classes))
+        if entry.standing is not None:
+            done, sums = entry.standing[0], GramStatistics(*entry.standing[1])
         for chosen, common in _common(commons, train, reporter, device, (0.0, 0.25), done):
             sums, done = sums.plus(common, train.labels[chosen]), done + 1
-            stretch.pause(partial(_state, done, sums.tensors()))
-        stretch.finish(sums.tensors())
-    return Sums(*stretch.outcome)
+            entry.pause(partial(_state, done, sums.tensors()))
+        entry.finish(sums.tensors())
+    return GramStatistics(*entry.outcome)
 
 
 def _state(done: int, tensors: Tree) -> Tree:
@@ -215,7 +217,7 @@ def _state(done: int, tensors: Tree) -> Tree:
     return done, tensors
 
 
-def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> Judged:
+def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> HeldOutPass:
     """Every task's features of the held-out images, and the new task's logits."""
 
     def look() -> tuple[list[Tensor], Tensor]:
@@ -223,10 +225,10 @@ def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.d
         features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
         return features, torch.cat([seen.heads[-1] for seen in judged])
 
-    return Judged(*reporter.journal.once("judged", look))
+    return HeldOutPass(*reporter.journal.once("judged", look))
 
 
-def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
+def _solved(recogniser: Recogniser, sums: Sequence[PackedGram]) -> Recogniser:
     """Weights, scatter and detectors anew, from the sums of all tasks in order."""
     readings = list(recogniser.readings)
     # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
@@ -234,8 +236,8 @@ def _solved(recogniser: Recogniser, sums: Sequence[PackedSums]) -> Recogniser:
         pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
         if len(pieces) == len(readings) - number and len(sums) == len(readings):
             readings[number] = replace(readings[number], detector=solve(pieces))
-    system = System.of(sums)
-    weights, scatter = system.weights().float(), Scatter.of(sums, system)
+    system = RidgeSystem.of(sums)
+    weights, scatter = system.weights().float(), ClassScatter.of(sums, system)
     return replace(recogniser, weights=weights, scatter=scatter, readings=tuple(readings))
 
 
@@ -257,7 +259,7 @@ def _common(
 @torch.no_grad()
 def _seen(
     see: See, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float], done: int = 0
-) -> Iterator[tuple[Tensor, Seen]]:
+) -> Iterator[tuple[Tensor, ForwardPass]]:
     """Batches of indices after the first `done`, and what one pass sees."""
     for chosen in _left(examples, done, reporter, share):
         yield chosen, see(pixels(examples.images[chosen].to(device)))

@@ -17,7 +17,7 @@ from engram.training.importance import Scores, score_units
 from engram.training.optimisers import OptimiserFactory
 from engram.training.pruning import smallest
 from engram.training.report import LearningReport
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 
 @dataclass
@@ -80,7 +80,9 @@ class Learner:
         engram.to(self.device)
         best = trainer.fit(
             engram,
-            Run("training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience),
+            TrainingPhase(
+                "training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience
+            ),
         )
         report.accuracy["trained"] = best.accuracy
         return engram
@@ -98,7 +100,7 @@ class Learner:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
-                run = Run("recovering", share, epochs, self.options.learning_rate / 4, epochs)
+                run = TrainingPhase("recovering", share, epochs, self.options.learning_rate / 4, epochs)
                 trainer.fit(narrow, run)
             if trainer.accuracy(narrow, judged) < least:
                 break

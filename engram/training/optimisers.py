@@ -28,7 +28,7 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[torch.nn.Parameter]
             return AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
 
 
-class Elastic:
+class ElasticOptimisers:
     """Makes optimisers whose steps move each unit of one engram by its elasticity: w = old + rate x (new - old).
 
     That covers incoming weights, biases and the parameters of normalisation. Heads move freely.

@@ -17,7 +17,7 @@ STEP = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class PrunedEngram:
     """A narrower engram, and the held-out accuracy it was accepted with."""
 
     engram: Engram
@@ -51,7 +51,7 @@ def smallest(
     least_accuracy: float,
     accuracy_of: Callable[[Engram], float],
     steps: int = 7,
-) -> Found | None:
+) -> PrunedEngram | None:
     """Bisect on the share of units kept, for the narrowest engram whose accuracy is at least `least_accuracy`.
 
     Parameters
@@ -73,7 +73,7 @@ def smallest(
         narrow = engram.narrowed(keep)
         accuracy = accuracy_of(narrow)
         if accuracy >= least_accuracy:
-            found, high = Found(narrow, accuracy), middle
+            found, high = PrunedEngram(narrow, accuracy), middle
         else:
             low = middle
     return found

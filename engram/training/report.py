@@ -46,8 +46,8 @@ class LearningReport:
     def begun(cls, task: str, train: Examples, held_out: Examples, options: LearnOptions, journal: Journal) -> Self:
         """The report of a task that is about to be learned from `train`, and judged by `held_out`."""
         counts = dict(zip(train.classes, train.counts(), strict=True))
-        told = options.model_dump(mode="json")
-        return cls(task, counts, len(held_out), told, resumed=journal.resumed, clock=journal.clock)
+        given = options.model_dump(mode="json")
+        return cls(task, counts, len(held_out), given, resumed=journal.resumed, clock=journal.clock)
 
     def to_dict(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "clock"}

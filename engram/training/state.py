@@ -14,7 +14,7 @@ from engram.data.examples import batches
 
 
 @dataclass
-class Course:
+class TrainingState:
     """A module in training, and all that its next step depends on.
 
     Parameters

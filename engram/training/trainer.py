@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engram.checkpointing.journal import Stretch
+from engram.checkpointing.journal import JournalEntry
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.pytree import Tree
 from engram.config.options import LearnOptions, Schedule
@@ -20,7 +20,7 @@ from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.network import Engram, Network, pixels
 from engram.training.optimisers import OptimiserFactory, optimiser_of
-from engram.training.state import Course
+from engram.training.state import TrainingState
 
 STEPS_PER_EPOCH = 20
 """Small tasks take smaller batches until an epoch has about so many steps."""
@@ -31,7 +31,7 @@ LEAST_JUDGED = 256
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evaluation:
     """Loss (mean cross-entropy) and accuracy (fraction) on some examples."""
 
     loss: float
@@ -50,7 +50,7 @@ def measure(
     examples: Examples,
     device: torch.device | None = None,
     reporter: Reporter | None = None,
-) -> Measured:
+) -> Evaluation:
     """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
 
     Raises
@@ -72,11 +72,11 @@ def measure(
             correct += float((logits.argmax(1) == labels).sum())
     finally:
         engram.train(was_training)
-    return Measured(loss / len(examples), correct / len(examples))
+    return Evaluation(loss / len(examples), correct / len(examples))
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingPhase:
     """One run of training: how long, how fast, and what to report it as."""
 
     phase: str
@@ -101,15 +101,15 @@ class Run:
 
 
 @dataclass
-class Judged(Course):
+class BestState(TrainingState):
     """A course that returns to its best epoch."""
 
-    best: Measured = field(default_factory=lambda: Measured(math.inf, 0.0))
+    best: Evaluation = field(default_factory=lambda: Evaluation(math.inf, 0.0))
     best_state: dict[str, Tensor] = field(default_factory=dict)
     waited: int = 0
     """Epochs since the best one."""
 
-    def judged(self, now: Measured) -> None:
+    def judged(self, now: Evaluation) -> None:
         """What was measured at the beginning, or after an epoch."""
         if not self.best_state or now.loss < self.best.loss:
             self.best, self.best_state, self.waited = now, copy.deepcopy(self.module.state_dict()), 0
@@ -123,7 +123,7 @@ class Judged(Course):
     def restore(self, state: dict[str, Tree]) -> None:
         super().restore(state)
         measured, self.best_state, self.waited = state["best"]
-        self.best = Measured(*measured)
+        self.best = Evaluation(*measured)
 
 
 @dataclass
@@ -161,45 +161,45 @@ class Trainer:
         images = torch.cat([self.held_out.images, some.images])
         return Examples(images, torch.cat([self.held_out.labels, some.labels]), self.train.classes)
 
-    def fit(self, engram: Engram, run: Run) -> Measured:
+    def fit(self, engram: Engram, run: TrainingPhase) -> Evaluation:
         """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
-        stretch = self.reporter.journal.stretch(run.phase)
-        if stretch.outcome is None:
-            best, state = self._trained(engram, run, stretch)
-            stretch.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
-        engram.load_state_dict(stretch.outcome["engram"])
-        self.generator.set_state(stretch.outcome["generator"])
+        entry = self.reporter.journal.entry(run.phase)
+        if entry.outcome is None:
+            best, state = self._trained(engram, run, entry)
+            entry.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
+        engram.load_state_dict(entry.outcome["engram"])
+        self.generator.set_state(entry.outcome["generator"])
         engram.eval()
-        return Measured(*stretch.outcome["best"])
+        return Evaluation(*entry.outcome["best"])
 
-    def _trained(self, engram: Engram, run: Run, stretch: Stretch) -> tuple[Measured, dict[str, Tensor]]:
+    def _trained(self, engram: Engram, run: TrainingPhase, entry: JournalEntry) -> tuple[Evaluation, dict[str, Tensor]]:
         """What was measured in the best epoch, and the engram's state then."""
         make = self.optimiser or (lambda given: optimiser_of(self.options, given))
-        course = Judged(engram, make(list(engram.parameters())), self.generator)
-        if stretch.standing is None:
-            course.judged(self._judge(engram, self.held_out))
+        state = BestState(engram, make(list(engram.parameters())), self.generator)
+        if entry.standing is None:
+            state.judged(self._judge(engram, self.held_out))
         else:
-            course.restore(stretch.standing)
-        while course.epoch < run.epochs and course.waited < run.patience:
-            self._epoch(engram, course, run, stretch)
-            course.judged(self._judge(engram, self.held_out))
-            course.turn()
-            stretch.pause(course.state)
-        return course.best, course.best_state
+            state.restore(entry.standing)
+        while state.epoch < run.epochs and state.waited < run.patience:
+            self._epoch(engram, state, run, entry)
+            state.judged(self._judge(engram, self.held_out))
+            state.turn()
+            entry.pause(state.state)
+        return state.best, state.best_state
 
-    def _epoch(self, engram: Engram, course: Judged, run: Run, stretch: Stretch) -> None:
+    def _epoch(self, engram: Engram, state: BestState, run: TrainingPhase, entry: JournalEntry) -> None:
         """What is left of an epoch."""
         size, units = self.batch_size, sum(engram.units.values())
         per_epoch = math.ceil(len(self.train) / size)
         engram.train()
-        for chosen in course.batches(len(self.train), size):
-            for group in course.optimiser.param_groups:
-                group["lr"] = run.rate(course.step, per_epoch, self.options.schedule)
-            course.stepped(self._step(engram, course.optimiser, chosen, course.step))
-            stretch.pause(course.state)
-            within = run.within(course.step / (per_epoch * run.epochs))
+        for chosen in state.batches(len(self.train), size):
+            for group in state.optimiser.param_groups:
+                group["lr"] = run.rate(state.step, per_epoch, self.options.schedule)
+            state.stepped(self._step(engram, state.optimiser, chosen, state.step))
+            entry.pause(state.state)
+            within = run.within(state.step / (per_epoch * run.epochs))
             self.reporter.report(
-                run.phase, within, epoch=course.epoch + 1, loss=course.loss, accuracy=course.best.accuracy, units=units
+                run.phase, within, epoch=state.epoch + 1, loss=state.loss, accuracy=state.best.accuracy, units=units
             )
 
     def accuracy(self, engram: Engram, examples: Examples) -> float:
@@ -207,7 +207,7 @@ class Trainer:
         engram.to(self.device)
         return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
 
-    def _judge(self, engram: Engram, examples: Examples) -> Measured:
+    def _judge(self, engram: Engram, examples: Examples) -> Evaluation:
         return measure(self.network, engram, examples, self.device, self.reporter)
 
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:

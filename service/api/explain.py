@@ -12,18 +12,18 @@ from starlette.responses import JSONResponse, Response
 
 from engram.explain.rules import COMPOSITES
 from service.api.openapi import ref
-from service.api.route import Door, needs
-from service.api.schemas import HeatmapAnswer
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import HeatmapResponse
 from service.dependencies import Parts
 from service.models import decoding
 from telemetry import logs
 
-router = APIRouter(tags=["explain"], route_class=Door)
+router = APIRouter(tags=["explain"], route_class=ScopedRoute)
 
 _COMPOSITES = f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}. By default what suits the model."
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapAnswer)}},
+        "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapResponse)}},
         "headers": {
             name: {"schema": {"type": "string"}} for name in ("X-Engram-Task", "X-Engram-Label", "X-Engram-Version")
         },
@@ -32,7 +32,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/v1/models/{model}/explain", response_class=Response, responses=_ANSWERS, openapi_extra=decoding.asked(1))
-@needs("predict", 409)
+@requires_scope("predict", 409)
 async def explain(
     request: Request,
     model: str,

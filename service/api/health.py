@@ -6,18 +6,18 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import Door, needs
+from service.api.route import ScopedRoute, requires_scope
 from service.auth.access import ANYONE
 from service.dependencies import Parts
 from service.errors.problem_details import answer, problem
 from service.models.readiness import DETAILS, unready
 
-router = APIRouter(tags=["health"], route_class=Door)
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
-@needs(ANYONE)
+@requires_scope(ANYONE)
 async def livez() -> dict[str, str]:
     """200 as long as this process answers at all."""
     return {"status": "alive"}
@@ -25,7 +25,7 @@ async def livez() -> dict[str, str]:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
-@needs(ANYONE, 422, 503)
+@requires_scope(ANYONE, 422, 503)
 async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
     """200 when a model can answer, or with `allow_empty` when there is none yet; 503 before that and while draining."""
     reason = unready(parts.live, parts.draining)
@@ -37,7 +37,7 @@ async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
 
 @router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
-@needs("predict")
+@requires_scope("predict")
 async def metrics(parts: Parts) -> Response:
     """Everything measured, for Prometheus; in the event loop, since threads may all wait for the store."""
     return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)

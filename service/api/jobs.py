@@ -12,15 +12,15 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import Door, needs
-from service.api.schemas import JobAnswer, JobPage
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import JobPage, JobResponse
 from service.dependencies import Paging, Parts, Runtime
 from service.jobs.event_streams import EventStream
 from vault.coordination.events import LAST_ID
 from vault.errors import JobOver
 from vault.jobs.job import Job
 
-router = APIRouter(tags=["jobs"], route_class=Door)
+router = APIRouter(tags=["jobs"], route_class=ScopedRoute)
 
 
 def answer(job: Job) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def answer(job: Job) -> dict[str, Any]:
 
 
 @router.get("/v1/jobs", response_model=JobPage)
-@needs("learn", 404)
+@requires_scope("learn", 404)
 def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = None) -> JSONResponse:
     """Jobs, the newest first, of all models or of one."""
     jobs = parts.vault.jobs.list(model, before=page.position, limit=page.fetch)
@@ -48,8 +48,8 @@ def index(page: Paging, parts: Parts, model: Annotated[str | None, Query()] = No
     return JSONResponse({"jobs": [answer(job) for job in found], "next": following})
 
 
-@router.get("/v1/jobs/{job}", response_model=JobAnswer)
-@needs("learn")
+@router.get("/v1/jobs/{job}", response_model=JobResponse)
+@requires_scope("learn")
 async def show(job: str, parts: Parts) -> JSONResponse:
     """One job; when it has succeeded, this replica answers with the version it made."""
     found = await to_thread.run_sync(parts.vault.jobs.get, job)
@@ -61,10 +61,10 @@ async def show(job: str, parts: Parts) -> JSONResponse:
 @router.post(
     "/v1/jobs/{job}/cancel",
     status_code=202,
-    response_model=JobAnswer,
-    responses={200: {"model": JobAnswer, "description": "It is cancelled; nobody works on it."}},
+    response_model=JobResponse,
+    responses={200: {"model": JobResponse, "description": "It is cancelled; nobody works on it."}},
 )
-@needs("learn", 409)
+@requires_scope("learn", 409)
 def cancel(job: str, parts: Parts) -> JSONResponse:
     """Ask for a job's end: at once when it waits, at its next step when it runs."""
     found = parts.vault.jobs.request_cancel(job)
@@ -78,7 +78,7 @@ def cancel(job: str, parts: Parts) -> JSONResponse:
     response_class=EventSourceResponse,
     responses={204: {"description": "The last event was seen; there is nothing to come back for."}},
 )
-@needs("learn")
+@requires_scope("learn")
 async def events(
     job: str, parts: Parts, last_event_id: Annotated[str | None, Header(max_length=64)] = None
 ) -> Response:

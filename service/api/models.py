@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import Door, needs
-from service.api.schemas import BudgetRequest, ModelAnswer, ModelPage, ModelRequest, ModelSummary
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import BudgetRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
 from service.models import versions
-from service.models.live import Loaded
+from service.models.live import LoadedVersion
 from service.models.problems import Problem
 from vault.errors import UnknownModel
 from vault.jobs.idempotency import Claim
@@ -24,10 +24,10 @@ from vault.models import Model
 from vault.parallel import each
 from vault.vault import Vault
 
-router = APIRouter(tags=["models"], route_class=Door)
+router = APIRouter(tags=["models"], route_class=ScopedRoute)
 
 
-def answer(loaded: Loaded, problems: list[Problem]) -> dict[str, Any]:
+def answer(loaded: LoadedVersion, problems: list[Problem]) -> dict[str, Any]:
     """One model as JSON, with what keeps its versions out of service, from being learned on, or from being had."""
     memory = loaded.memory
     return {
@@ -51,10 +51,10 @@ async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
 @router.post(
     "/v1/models",
     status_code=201,
-    response_model=ModelAnswer,
-    responses={200: {"model": ModelAnswer, "description": "There is this very model already; nothing was made."}},
+    response_model=ModelResponse,
+    responses={200: {"model": ModelResponse, "description": "There is this very model already; nothing was made."}},
 )
-@needs("admin", 409)
+@requires_scope("admin", 409)
 async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -> Response:
     """Make a model; asking for one that is there answers with it, for another of its name is refused.
 
@@ -71,7 +71,7 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
 
 
 @router.get("/v1/models", response_model=ModelPage)
-@needs("predict")
+@requires_scope("predict")
 def index(page: Paging, parts: Parts) -> ModelPage:
     """All models by name."""
     found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
@@ -92,16 +92,16 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
     )
 
 
-@router.get("/v1/models/{model}", response_model=ModelAnswer)
-@needs("predict")
+@router.get("/v1/models/{model}", response_model=ModelResponse)
+@requires_scope("predict")
 async def show(model: str, parts: Parts) -> JSONResponse:
     """One model with its version, its tasks and its capacity."""
     await parts.live.refresh(model)
     return JSONResponse(await _answer(parts, model))
 
 
-@router.patch("/v1/models/{model}", response_model=ModelAnswer)
-@needs("admin", 409)
+@router.patch("/v1/models/{model}", response_model=ModelResponse)
+@requires_scope("admin", 409)
 async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
     """Give a model more room; what it has learned stays as it is."""
     await to_thread.run_sync(versions.raise_budget, parts.vault, model, body.budget)
@@ -110,7 +110,7 @@ async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
 
 
 @router.delete("/v1/models/{model}", status_code=204)
-@needs("admin")
+@requires_scope("admin")
 async def delete(model: str, parts: Parts) -> Response:
     """Delete a model with its history; its open jobs are cancelled."""
     await to_thread.run_sync(parts.vault.delete_model, model)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.route import Door, needs
-from service.api.schemas import NoveltyAnswer
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import NoveltyResponse
 from service.dependencies import Parts
 
-router = APIRouter(tags=["novelty"], route_class=Door)
+router = APIRouter(tags=["novelty"], route_class=ScopedRoute)
 
 
-@router.get("/v1/models/{model}/novelty", response_model=NoveltyAnswer)
-@needs("predict")
-async def show(model: str, parts: Parts) -> NoveltyAnswer:
+@router.get("/v1/models/{model}/novelty", response_model=NoveltyResponse)
+@requires_scope("predict")
+async def show(model: str, parts: Parts) -> NoveltyResponse:
     """Whether the images that the live version answers, without being told their task, are of tasks it knows.
 
     The state is the worst of all replicas' and begins at `known` with every version. `new task suspected`: more images
     than usual are of none of its tasks. `drift`: they look less usual than at first, while most are still known.
     """
     await parts.live.refresh(model)
-    return NoveltyAnswer.model_validate(await parts.novelty.read(await parts.live.get(model)))
+    return NoveltyResponse.model_validate(await parts.novelty.read(await parts.live.get(model)))

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from engram.config.options import LearnOptions
-from service.api.schemas import HeatmapAnswer, ProblemDocument, TaskRequest
+from service.api.schemas import HeatmapResponse, ProblemDocument, TaskRequest
 from service.errors.problem_details import MEDIA_TYPE
 
 VERSIONED = "/v1/"
@@ -34,7 +34,7 @@ _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
 
 _BODIES = frozenset({"POST", "PATCH", "PUT"})
 _REF = "#/components/schemas/{model}"
-_NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, LearnOptions, HeatmapAnswer)
+_NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, LearnOptions, HeatmapResponse)
 
 _WHY: Mapping[int, str] = {
     400: "The body is not what its content type says.",

@@ -11,20 +11,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from torch import Tensor
 
-from engram.recognition.predictions import Answer
-from service.api.route import Door, needs
-from service.api.schemas import PredictAnswer
+from engram.recognition.predictions import Prediction
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import PredictResponse
 from service.dependencies import Parts
 from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import describe
 from service.models import batching, decoding
 from telemetry import logs
 
-router = APIRouter(tags=["predict"], route_class=Door)
+router = APIRouter(tags=["predict"], route_class=ScopedRoute)
 
 
-@router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=decoding.asked())
-@needs("predict", 409)
+@router.post("/v1/models/{model}/predict", response_model=PredictResponse, openapi_extra=decoding.asked())
+@requires_scope("predict", 409)
 async def predict(
     request: Request,
     model: str,
@@ -44,7 +44,7 @@ async def predict(
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
-    query = batching.Query(torch.stack(good), task, top_k, logits)
+    query = batching.InferenceRequest(torch.stack(good), task, top_k, logits)
     reply = await parts.inference.predict(model, query, version)
     logs.bind(version=reply.version)
     answers = iter(_predictions(reply))
@@ -53,7 +53,7 @@ async def predict(
     return JSONResponse({"model": model, "version": reply.version, "predictions": predictions})
 
 
-def _predictions(reply: batching.Reply) -> list[dict[str, Any]]:
+def _predictions(reply: batching.InferenceReply) -> list[dict[str, Any]]:
     predictions = [_prediction(answer) for answer in reply.answers]
     if reply.logits is not None:
         for prediction, row in zip(predictions, reply.logits, strict=True):
@@ -61,7 +61,7 @@ def _predictions(reply: batching.Reply) -> list[dict[str, Any]]:
     return predictions
 
 
-def _prediction(answer: Answer) -> dict[str, Any]:
+def _prediction(answer: Prediction) -> dict[str, Any]:
     return {
         "task": answer.task,
         "task_probability": answer.task_probability,

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.openapi import VERSIONED, problem_answer, refusals
-from service.auth.access import ANYONE, Doors
+from service.auth.access import ANYONE, AccessControl
 from service.errors.exceptions import InvalidRequest, UnknownParameter
 from vault.keys import Scope
 
@@ -68,14 +68,14 @@ _DECLARED = "engram_door"
 
 
 @dataclass(frozen=True)
-class Declared:
+class RouteDeclaration:
     """What an endpoint says of its door."""
 
     scope: Scope | Literal["anyone"]
     refusals: tuple[int, ...]
 
 
-def needs(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoint], Endpoint]:
+def requires_scope(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoint], Endpoint]:
     """Declare whom a route lets in: those whose keys have this scope or a higher one, or anyone at all.
 
     `refusals` are the statuses of problems that it may answer with, besides those that follow from its path and
@@ -83,13 +83,13 @@ def needs(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoin
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _DECLARED, Declared(scope, refusals))
+        setattr(endpoint, _DECLARED, RouteDeclaration(scope, refusals))
         return endpoint
 
     return declare
 
 
-class Door(APIRoute):
+class ScopedRoute(APIRoute):
     """A route that is entered only by those whom its declaration lets in; one without a declaration cannot be made.
 
     Below `/v1` it is not entered with query parameters either that it does not have. A dependency would come too late:
@@ -98,8 +98,8 @@ class Door(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         declared = getattr(endpoint, _DECLARED, None)
-        if not isinstance(declared, Declared):
-            raise TypeError(f"The route {path} does not say whom it lets in; see service.doors.needs.")
+        if not isinstance(declared, RouteDeclaration):
+            raise TypeError(f"The route {path} does not say whom it lets in; see service.api.route.requires_scope.")
         self.scope = declared.scope
         methods = frozenset(options.get("methods") or ())
         usual = refusals(path, methods, guarded=declared.scope != ANYONE)
@@ -114,9 +114,9 @@ class Door(APIRoute):
 
         async def enter(request: Request) -> Response:
             if scope != ANYONE:
-                doors = request.app.state.runtime.doors
-                assert isinstance(doors, Doors), "the app has not started: run its lifespan"
-                await doors.admit(request, scope)
+                access = request.app.state.runtime.access
+                assert isinstance(access, AccessControl), "the app has not started: run its lifespan"
+                await access.admit(request, scope)
             if parameters is not None:
                 check([name for name, _ in request.query_params.multi_items()], parameters)
             return await inner(request)

@@ -77,7 +77,7 @@ class ModelSummary(BaseModel):
     created_at: str
 
 
-class Finding(BaseModel):
+class InvalidField(BaseModel):
     """One thing that does not fit, and where."""
 
     loc: list[str]
@@ -96,12 +96,12 @@ class ProblemDocument(BaseModel):
     code: str
     """Stable; for programs."""
     request_id: str | None = None
-    errors: list[Finding] | None = None
+    errors: list[InvalidField] | None = None
     object: str | None = None
     """What is damaged or missing in the store, where that is to blame (500)."""
 
 
-class ProblemAnswer(BaseModel):
+class ProblemResponse(BaseModel):
     """What keeps the newest version out of service or from being learned on, or an older one from being had."""
 
     code: str
@@ -110,7 +110,7 @@ class ProblemAnswer(BaseModel):
     object: str | None
 
 
-class ModelAnswer(BaseModel):
+class ModelResponse(BaseModel):
     """One model: its definition's fields beside what it has become."""
 
     model_config = ConfigDict(extra="allow")
@@ -121,13 +121,13 @@ class ModelAnswer(BaseModel):
     capacity: list[Capacity]
     exact: bool
     """Whether what a task answers, when it is given, can never change again; else certificates measure how much did."""
-    problems: list[ProblemAnswer]
+    problems: list[ProblemResponse]
     """Why a newer version than `version` does not answer, why this one cannot be learned on, which older ones cannot be
     had; empty when nothing is wrong."""
     created_at: str
 
 
-class TaskAnswer(TaskSummary):
+class TaskResponse(TaskSummary):
     """One task, with the version that brought it and how it was learned."""
 
     model: str
@@ -140,7 +140,7 @@ class JobError(BaseModel):
     detail: str
 
 
-class JobAnswer(BaseModel):
+class JobResponse(BaseModel):
     """One job, from its request to its result."""
 
     id: str
@@ -158,11 +158,11 @@ class JobAnswer(BaseModel):
     result: dict[str, Any] | None
 
 
-class Accepted(BaseModel):
-    job: JobAnswer
+class AcceptedResponse(BaseModel):
+    job: JobResponse
 
 
-class VersionAnswer(BaseModel):
+class VersionResponse(BaseModel):
     """One entry of a model's history."""
 
     version: int
@@ -176,20 +176,20 @@ class VersionAnswer(BaseModel):
     created_at: str
 
 
-class CandidateAnswer(BaseModel):
+class CandidateResponse(BaseModel):
     task: str
     label: str
     probability: float
 
 
-class Prediction(BaseModel):
+class PredictionResponse(BaseModel):
     """The answer for one image."""
 
     task: str
     task_probability: float
     label: str
     probability: float
-    top: list[CandidateAnswer]
+    top: list[CandidateResponse]
     known: bool
     novelty: float
     passes: int
@@ -203,13 +203,13 @@ class FailedPrediction(BaseModel):
     error: dict[str, Any]
 
 
-class PredictAnswer(BaseModel):
+class PredictResponse(BaseModel):
     model: str
     version: int
-    predictions: list[Prediction | FailedPrediction]
+    predictions: list[PredictionResponse | FailedPrediction]
 
 
-class HeatmapAnswer(BaseModel):
+class HeatmapResponse(BaseModel):
     """A heatmap in numbers: relevance (C, H, W), its sum, and the logit it explains."""
 
     model: str
@@ -222,7 +222,7 @@ class HeatmapAnswer(BaseModel):
     logit: float
 
 
-class WelchAnswer(BaseModel):
+class WelchResponse(BaseModel):
     """The latest Welch test: whether the newest window's novelty lies above the reference's."""
 
     reference_samples: int
@@ -235,7 +235,7 @@ class WelchAnswer(BaseModel):
     """Whether the last two tests that agreed said so."""
 
 
-class CusumAnswer(BaseModel):
+class CusumResponse(BaseModel):
     """The cumulative sums over unusual images: the one that is nearest to its alarm."""
 
     level: float = ALPHA
@@ -260,7 +260,7 @@ class ReplicaNovelty(BaseModel):
     since: str
 
 
-class NoveltyAnswer(BaseModel):
+class NoveltyResponse(BaseModel):
     """The worst state of all replicas on the live version, since when some are in it, and counts over all of them."""
 
     model: str
@@ -272,9 +272,9 @@ class NoveltyAnswer(BaseModel):
     """Those of them that the task they are given to does not accept."""
     unknown_share: float
     since: str
-    welch: WelchAnswer
+    welch: WelchResponse
     """Of the replica with the worst state, as is `cusum`."""
-    cusum: CusumAnswer
+    cusum: CusumResponse
     replicas: list[ReplicaNovelty]
 
 
@@ -289,10 +289,10 @@ class TaskPage(BaseModel):
 
 
 class JobPage(BaseModel):
-    jobs: list[JobAnswer]
+    jobs: list[JobResponse]
     next: str | None
 
 
 class VersionPage(BaseModel):
-    versions: list[VersionAnswer]
+    versions: list[VersionResponse]
     next: str | None

@@ -14,8 +14,8 @@ from engram.config.options import LearnOptions
 from engram.errors import UnknownTask
 from service.api.jobs import answer
 from service.api.openapi import ref
-from service.api.route import Door, needs
-from service.api.schemas import Accepted, TaskAnswer, TaskPage, TaskRequest, TaskSummary
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import AcceptedResponse, TaskPage, TaskRequest, TaskResponse, TaskSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
 from service.errors.problem_details import invalid
@@ -30,7 +30,7 @@ from vault.jobs.idempotency import Claim
 from vault.jobs.job import Job
 from vault.vault import Vault
 
-router = APIRouter(tags=["tasks"], route_class=Door)
+router = APIRouter(tags=["tasks"], route_class=ScopedRoute)
 
 _BODY = {
     "requestBody": {
@@ -54,8 +54,8 @@ _BODY = {
 }
 
 
-@router.post("/v1/models/{model}/tasks", status_code=202, response_model=Accepted, openapi_extra=_BODY)
-@needs("learn", 409)
+@router.post("/v1/models/{model}/tasks", status_code=202, response_model=AcceptedResponse, openapi_extra=_BODY)
+@requires_scope("learn", 409)
 async def submit(request: Request, model: str, parts: Parts, key: Key) -> Response:
     """Have a task learned from an upload, or from data at an allowed address."""
     # What cannot be taken, and a quota that is used up, are told before data is read.
@@ -91,9 +91,9 @@ async def _from_upload(
     name = task_name(received.fields["name"])
     options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
     job_id = None if claim is None else claim.id
-    room = partial(parts.quotas.job_slot, request, job_id)
+    job_slot = partial(parts.quotas.job_slot, request, job_id)
     caller = request.state.caller
-    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id, room))
+    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id, job_slot))
 
 
 async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim | None) -> Response:
@@ -106,8 +106,10 @@ async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim |
     uri = allowed_uri(body.data.uri, parts.settings.data_uri_prefixes)
     job_id = None if claim is None else claim.id
     # What was asked under a key before is not counted a second time.
-    room = partial(parts.quotas.job_slot, request, job_id)
-    return _accepted(await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id, room))
+    job_slot = partial(parts.quotas.job_slot, request, job_id)
+    return _accepted(
+        await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id, job_slot)
+    )
 
 
 def _accepted(job: Job) -> Response:
@@ -115,7 +117,7 @@ def _accepted(job: Job) -> Response:
 
 
 @router.get("/v1/models/{model}/tasks", response_model=TaskPage)
-@needs("predict")
+@requires_scope("predict")
 def index(model: str, page: Paging, parts: Parts) -> TaskPage:
     """The tasks a model has learned, in that order."""
     tasks = _head(parts.vault, model).tasks
@@ -125,21 +127,21 @@ def index(model: str, page: Paging, parts: Parts) -> TaskPage:
     return TaskPage(tasks=[TaskSummary(name=t["name"], classes=t["classes"]) for t in found], next=following)
 
 
-@router.get("/v1/models/{model}/tasks/{task}", response_model=TaskAnswer)
-@needs("predict")
-async def show(model: str, task: str, parts: Parts) -> TaskAnswer:
+@router.get("/v1/models/{model}/tasks/{task}", response_model=TaskResponse)
+@requires_scope("predict")
+async def show(model: str, task: str, parts: Parts) -> TaskResponse:
     """One task with its classes and how it was learned."""
     return await to_thread.run_sync(_show, parts.vault, model, task)
 
 
-def _show(vault: Vault, model: str, task: str) -> TaskAnswer:
+def _show(vault: Vault, model: str, task: str) -> TaskResponse:
     head = _head(vault, model)
     commit = versions.origin(vault, head, model, task)
     if commit is None:
         raise UnknownTask(f"The model {model} has no task {task!r}.")
     classes = next(one["classes"] for one in head.tasks if one["name"] == task)
     report = versions.report(vault, commit)
-    return TaskAnswer(name=task, classes=classes, model=model, version=commit.version, report=report)
+    return TaskResponse(name=task, classes=classes, model=model, version=commit.version, report=report)
 
 
 def _head(vault: Vault, model: str) -> Commit:

@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import Door, needs
-from service.api.schemas import VersionAnswer, VersionPage
+from service.api.route import ScopedRoute, requires_scope
+from service.api.schemas import VersionPage, VersionResponse
 from service.dependencies import Paging, Parts
 from service.errors.exceptions import InvalidRequest
 from service.middleware.idempotency import Key, body_fingerprint
@@ -19,7 +19,7 @@ from service.models import versions
 from vault.commit_log import Commit
 from vault.jobs.idempotency import Claim
 
-router = APIRouter(tags=["versions"], route_class=Door)
+router = APIRouter(tags=["versions"], route_class=ScopedRoute)
 
 
 def answer(commit: Commit) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def answer(commit: Commit) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{model}/versions", response_model=VersionPage)
-@needs("predict")
+@requires_scope("predict")
 def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
     """A model's history, the newest first."""
     if page.position is not None and not page.position.isdecimal():
@@ -49,8 +49,8 @@ def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
     return JSONResponse({"versions": [answer(commit) for commit in found], "next": following})
 
 
-@router.get("/v1/models/{model}/versions/{version}", response_model=VersionAnswer)
-@needs("predict")
+@router.get("/v1/models/{model}/versions/{version}", response_model=VersionResponse)
+@requires_scope("predict")
 def show(model: str, version: int, parts: Parts) -> JSONResponse:
     """One version."""
     return JSONResponse(answer(parts.vault.log.read(model, version)))
@@ -59,10 +59,10 @@ def show(model: str, version: int, parts: Parts) -> JSONResponse:
 @router.post(
     "/v1/models/{model}/versions/{version}/activate",
     status_code=201,
-    response_model=VersionAnswer,
-    responses={200: {"model": VersionAnswer, "description": "The current version serves that already."}},
+    response_model=VersionResponse,
+    responses={200: {"model": VersionResponse, "description": "The current version serves that already."}},
 )
-@needs("admin", 409)
+@requires_scope("admin", 409)
 async def activate(
     request: Request, model: str, version: int, parts: Parts, key: Key, allow_empty: bool = False
 ) -> Response:
@@ -82,7 +82,7 @@ async def activate(
 
 
 @router.get("/v1/models/{model}/versions/{version}/certificate")
-@needs("predict")
+@requires_scope("predict")
 def certificate(model: str, version: int, parts: Parts) -> dict[str, Any]:
     """The retention certificate: a digest of every task's answers to the probes, and where they were computed."""
     return versions.certificate(parts.vault, model, version)

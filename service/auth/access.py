@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from service.auth.exposure import is_loopback
-from service.auth.key_cache import Keyring
+from service.auth.key_cache import KeyCache
 from service.auth.quotas import Quotas
 from service.errors.exceptions import CrossSite, Forbidden, Misdirected, Unauthorized
 from vault.keys import Key, Scope, parse
@@ -22,7 +22,7 @@ ANONYMOUS: Final = "anonymous"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Doors:
+class AccessControl:
     """Lets requests in or not.
 
     Parameters
@@ -33,8 +33,8 @@ class Doors:
         Names that a request without a key may be meant for; empty for any.
     """
 
-    def __init__(self, keyring: Keyring, quotas: Quotas, policy: Policy, hosts: tuple[str, ...] = ()) -> None:
-        self._keyring = keyring
+    def __init__(self, key_cache: KeyCache, quotas: Quotas, policy: Policy, hosts: tuple[str, ...] = ()) -> None:
+        self._keyring = key_cache
         self._quotas = quotas
         self._policy = policy
         self._hosts = frozenset(host.lower() for host in hosts)

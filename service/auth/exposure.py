@@ -9,10 +9,10 @@ from service.lifecycle.signals import while_heeding
 from service.settings import ServiceSettings
 from vault.errors import StoreUnavailable
 from vault.keys import Keys
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
-class Unguarded(Exception):
+class UnsafeExposure(Exception):
     """Nobody could get in, or everybody; the text is for the person who tried."""
 
 
@@ -35,11 +35,11 @@ def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys
     if settings.keys == "auto" and is_loopback(host):
         return settings.model_copy(update={"hosts": settings.hosts or ("localhost",)})
     try:
-        known = while_heeding(lambda: Keys(Objects.connect(settings)).index())
+        known = while_heeding(lambda: Keys(ObjectStore.connect(settings)).index())
     except StoreUnavailable:
         known = {"unknown": True}  # nobody is let in before the store can be read
     if not known:
-        raise Unguarded(
+        raise UnsafeExposure(
             f"There is no API key, so {host} is not listened on. Make one with `engram keys create NAME --scope admin`"
             " and the --data or ENGRAM_STORE_URL of this service, or say --without-keys (ENGRAM_KEYS=off) if everybody"
             " who can reach this address may do everything."

@@ -21,7 +21,7 @@ _NOBODY = Key("0" * 16, "nobody", "predict", "0" * 64, "")
 """Compared with where there is no key, so that this takes as long."""
 
 
-class Keyring(Background):
+class KeyCache(Background):
     """All keys in memory, read anew every `seconds`.
 
     A revoked key stops working within that time. A key is never changed, so each is fetched once and after that only

@@ -24,10 +24,10 @@ from starlette.requests import Request
 
 from service.errors.exceptions import Overloaded, QuotaExceeded, RateLimited
 from service.errors.validation import counted
-from service.middleware.response_headers import Use
+from service.middleware.response_headers import LimitUse
 from vault.coordination.connection import PREFIX
 from vault.jobs.jobs import Jobs
-from vault.keys import Key, Limits
+from vault.keys import Key, KeyLimits
 
 log = logging.getLogger("engram.service")
 
@@ -57,7 +57,7 @@ class Quotas:
         Limits of keys that have none of their own.
     """
 
-    def __init__(self, redis_url: str, jobs: Jobs, defaults: Limits) -> None:
+    def __init__(self, redis_url: str, jobs: Jobs, defaults: KeyLimits) -> None:
         self._connections = ConnectionPool.from_url(
             redis_url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0)
         )
@@ -152,7 +152,7 @@ class Quotas:
         """Give the connections back."""
         await self._connections.aclose()
 
-    async def _count(self, what: str, item: RateLimitItem, key_id: str, cost: int) -> tuple[Use, bool]:
+    async def _count(self, what: str, item: RateLimitItem, key_id: str, cost: int) -> tuple[LimitUse, bool]:
         """Take `cost` of a limit, if there is so much left."""
         if time.monotonic() >= self._away_until:
             try:
@@ -191,15 +191,15 @@ class Counters(NamedTuple):
 
 async def _take(
     limiter: SlidingWindowCounterRateLimiter, what: str, item: RateLimitItem, key_id: str, cost: int
-) -> tuple[Use, bool]:
+) -> tuple[LimitUse, bool]:
     fits = await limiter.hit(item, what, key_id, cost=cost)
     storage = limiter.storage
     assert isinstance(storage, SlidingWindowCounterSupport), "both storages here are"
     window = item.get_expiry()
     counters = Counters(*await storage.get_sliding_window(item.key_for(what, key_id), window))
     left = max(0, item.amount - counters.used(window))
-    return Use(what, item.amount, window, left, max(1, math.ceil(counters.reset(window)))), fits
+    return LimitUse(what, item.amount, window, left, max(1, math.ceil(counters.reset(window)))), fits
 
 
-def _note(request: Request, use: Use) -> None:
+def _note(request: Request, use: LimitUse) -> None:
     request.state.uses = [*getattr(request.state, "uses", ()), use]

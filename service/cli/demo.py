@@ -36,7 +36,7 @@ class DemoError(Exception):
 
 
 @dataclass
-class Learned:
+class DemoTask:
     """A task that was learned, and what it answered then."""
 
     task: DigitsTask
@@ -112,13 +112,13 @@ def _story(client: httpx.Client, console: Console, output: Path) -> bool:
     """Learn, compare, show; whether every old answer was retained each time."""
     _ask(client, "POST", "/v1/models", json=DEFINITION)
     console.print(f"Created the model [bold]{MODEL}[/]: a small CNN for grey images of {SIDE} x {SIDE} pixels.")
-    learned: list[Learned] = []
+    learned: list[DemoTask] = []
     for number, task in enumerate(tasks(), 1):
         console.print(f"\n[bold]Task {number}: {task.name}[/]")
         seconds = _learn(client, console, task)
         _wait_for_version(client, number)
         logits, accuracy = _logits(client, task)
-        learned.append(Learned(task, logits, accuracy, seconds))
+        learned.append(DemoTask(task, logits, accuracy, seconds))
         _look_back(client, console, learned)
     console.print()
     console.print(_table(learned))
@@ -207,7 +207,7 @@ def _logits(client: httpx.Client, task: DigitsTask) -> tuple[bytes, float]:
     return logits, right / len(predictions)
 
 
-def _look_back(client: httpx.Client, console: Console, learned: list[Learned]) -> None:
+def _look_back(client: httpx.Client, console: Console, learned: list[DemoTask]) -> None:
     """Ask everything again: by name, for the bytes, and with no task given, for the recognition."""
     for one in learned:
         logits, one.now = _logits(client, one.task)
@@ -223,7 +223,7 @@ def _look_back(client: httpx.Client, console: Console, learned: list[Learned]) -
             console.print(f"  {one.task.name:<12} {verdict} ({len(logits)} bytes of logits)")
 
 
-def _table(learned: list[Learned]) -> Table:
+def _table(learned: list[DemoTask]) -> Table:
     table = Table(title="Accuracy on held-out images")
     for heading in ("task", "when learned", "now", "now, no task given", "old answers"):
         table.add_column(heading, justify="left" if heading == "task" else "right")
@@ -255,7 +255,7 @@ def _certificate(client: httpx.Client, version: int) -> str:
     return f"Certificate of version {version} ({newest}) {verdict} with that of version {version - 1}."
 
 
-def _heatmaps(client: httpx.Client, learned: list[Learned], output: Path) -> Path:
+def _heatmaps(client: httpx.Client, learned: list[DemoTask], output: Path) -> Path:
     """Explain the first well-answered image of each digit; writes single overlays and one sheet."""
     output.mkdir(parents=True, exist_ok=True)
     rows: list[contact_sheet.Row] = []

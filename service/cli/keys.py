@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.vault import AsJson, opened
-from vault.keys import Key, Keys, Limits
+from vault.keys import Key, KeyLimits, Keys
 
 MOST = 10**12
 """Of any limit: numbers in headers have at most 15 digits."""
@@ -64,7 +64,7 @@ def create(
     """Make a key and show it, this once: the store only keeps its hash."""
     until = None if expires is None else datetime.now(UTC) + duration(expires)
     with _keys(data, make=True) as keys:
-        key, token = keys.create(name, scope.value, until, Limits(rate, images, jobs))
+        key, token = keys.create(name, scope.value, until, KeyLimits(rate, images, jobs))
     typer.echo(f"Key {key.id} for {key.name}, scope {key.scope}. This is the only time it is shown:", err=True)
     typer.echo(token)
 
@@ -75,7 +75,7 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
     last one word, and - for what a key does not have.
     """
     with _keys(data) as keys:
-        found = [_told(key, revoked) for key, revoked in keys.list()]
+        found = [_described(key, revoked) for key, revoked in keys.list()]
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -103,11 +103,11 @@ def duration(text: str) -> timedelta:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _told(key: Key, revoked: bool) -> dict[str, Any]:
+def _described(key: Key, revoked: bool) -> dict[str, Any]:
     """What may be told of a key."""
     state = "revoked" if revoked else "expired" if key.expired else "valid"
-    told = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
-    return told | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
+    public = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
+    return public | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
 
 
 def _cell(field: str, value: object) -> str:

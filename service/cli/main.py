@@ -59,11 +59,11 @@ def _tune() -> None:
 def _observe() -> None:
     """Write the log to standard error, and send spans where the environment says, as the worker does."""
     from telemetry import logs, traces
-    from vault.settings import LogSettings, warn_of_strangers
+    from vault.settings import LogSettings, warn_of_unknown_names
 
     settings = LogSettings()
     logs.configure(settings.log_level, settings.log_format)
-    warn_of_strangers(os.environ)
+    warn_of_unknown_names(os.environ)
     traces.configure("engram-service")
 
 
@@ -135,7 +135,7 @@ def _end(status: int) -> NoReturn:
 def _serve(host: str, port: int, *, without_keys: bool) -> int:
     """Run one replica until a signal comes; the exit status."""
     from service.app import create_app
-    from service.auth.exposure import Unguarded, guarded
+    from service.auth.exposure import UnsafeExposure, guarded
     from service.server.server import Server, listen, url
     from service.settings import ServiceSettings
 
@@ -148,7 +148,7 @@ def _serve(host: str, port: int, *, without_keys: bool) -> int:
         address = url(listening)
         try:
             settings = guarded(ServiceSettings(), listening, without_keys=without_keys)
-        except Unguarded as error:
+        except UnsafeExposure as error:
             typer.echo(error, err=True)
             return 1
         server = Server(
@@ -193,7 +193,7 @@ app.add_typer(vault_app, name="vault")
 
 def main() -> None:
     """Entry point of the console script."""
-    from vault.settings import told
+    from vault.settings import explain_settings_errors
 
-    with told():
+    with explain_settings_errors():
         app()

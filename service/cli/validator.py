@@ -18,17 +18,17 @@ from vault import errors
 from vault.commit_log import Commit
 from vault.maintenance.validator import Role
 from vault.models import Model
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
-class LearnersExaminer:
+class LearnerValidator:
     """Says of definitions, blobs and versions whether the learner can make something of them.
 
     Answers are compared with certificates only where the environment is the certificate's: `engram.runtime.configure`
     must have set the services' number of threads.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except UnsupportedFormat as error:
-        raise errors.UnsupportedFormat(path, str(error)) from error
+        raise errors.UnsupportedRecord(path, str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -15,9 +15,9 @@ import typer
 from service.errors.validation import counted
 
 if TYPE_CHECKING:
-    from vault.maintenance.export import Transfer
+    from vault.maintenance.export import TransferSummary
     from vault.maintenance.findings import Findings
-    from vault.storage.object_store import Objects
+    from vault.storage.object_store import ObjectStore
 
 vault_app = typer.Typer(help="Check what is stored, and move models from one store to another.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @contextmanager
-def opened(data: Path | None, store: str | None, *, make: bool = False) -> Iterator[Objects]:
+def opened(data: Path | None, store: str | None, *, make: bool = False) -> Iterator[ObjectStore]:
     """The store that was asked for; without either option that of the environment, else of `engram serve`.
 
     Errors of the vault and of files are told in one sentence, and end the program with the status 1; a store that is
@@ -35,7 +35,7 @@ def opened(data: Path | None, store: str | None, *, make: bool = False) -> Itera
     """
     from vault.errors import VaultError
     from vault.settings import VaultSettings
-    from vault.storage.object_store import Objects
+    from vault.storage.object_store import ObjectStore
 
     if data is not None and store is not None:
         raise typer.BadParameter("Either --data or --store, not both.")
@@ -48,7 +48,7 @@ def opened(data: Path | None, store: str | None, *, make: bool = False) -> Itera
         raise typer.BadParameter(f"There is no store at {folder}.")
     try:
         with _removed_unless_used(folder) if folder is not None and make else nullcontext():
-            yield Objects.connect(settings)
+            yield ObjectStore.connect(settings)
     except VaultError as error:
         typer.echo(f"{error} ({error.code})", err=True)
         raise typer.Exit(1) from error
@@ -83,12 +83,12 @@ def check(
     """Look at everything that is stored; the exit status is 0 when all is whole, and 1 when it is not."""
     with opened(data, store) as objects:
         from engram.runtime import configure
-        from service.cli.validator import LearnersExaminer
+        from service.cli.validator import LearnerValidator
         from service.settings import ServiceSettings
         from vault.maintenance.check import check as look
 
         configure(ServiceSettings().torch_threads)
-        found = look(objects, LearnersExaminer(objects), model, deep=deep)
+        found = look(objects, LearnerValidator(objects), model, deep=deep)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -127,10 +127,10 @@ def import_(
     if not file.is_file():
         raise typer.BadParameter(f"There is no file {file}.")
     with opened(data, store, make=True) as objects:
-        from service.cli.validator import LearnersExaminer
+        from service.cli.validator import LearnerValidator
         from vault.maintenance.export import import_model
 
-        done = import_model(objects, file, LearnersExaminer(objects), name)
+        done = import_model(objects, file, LearnerValidator(objects), name)
     _tell("Made", done, as_json)
 
 
@@ -143,10 +143,10 @@ def sweep(
 ) -> None:
     """Remove what nobody needs any more, as the workers do once a day: see ENGRAM_JOB_KEEP_DAYS and the like."""
     with opened(data, store) as objects:
-        from vault.maintenance.sweep import Ages, Sweep
+        from vault.maintenance.sweep import Sweep, SweepAges
         from vault.settings import VaultSettings
 
-        swept = Sweep(objects, Ages.of(VaultSettings()), dry_run).run()
+        swept = Sweep(objects, SweepAges.of(VaultSettings()), dry_run).run()
     if as_json:
         typer.echo(json.dumps(asdict(swept)))
         return
@@ -154,7 +154,7 @@ def sweep(
     typer.echo(f"{'Would remove' if dry_run else 'Removed'}: {removed}.")
 
 
-def _tell(verb: str, done: Transfer, as_json: bool) -> None:
+def _tell(verb: str, done: TransferSummary, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return

@@ -40,7 +40,7 @@ from service.errors.exceptions import (
     UnsupportedMediaType,
     UploadTooLarge,
 )
-from service.errors.validation import findings, sentence
+from service.errors.validation import invalid_fields, sentence
 from telemetry import logs
 from telemetry.redaction import redact
 
@@ -127,7 +127,7 @@ STATUS: Mapping[type[Exception], int] = {
     store.Conflict: 409,
     store.Unreadable: 500,
     store.Damaged: 500,
-    store.UnsupportedFormat: 500,
+    store.UnsupportedRecord: 500,
     store.JobOver: 409,
     store.LeaseLost: 409,
 }
@@ -163,14 +163,14 @@ def describe(error: Exception) -> dict[str, Any]:
     if status == 500:
         harmed = getattr(error, "path", None)
         if isinstance(error, store.Unreadable | store.NotFound) and harmed is not None:
-            return problem(500, code, told(error), object=harmed)
+            return problem(500, code, safe_message(error), object=harmed)
         # What else is wrong inside is for the log: it means nothing to the client.
         return problem(500, code, "Something stored is damaged or inconsistent; it has been logged.")
     extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
-    return problem(status, code, told(error) or code.replace("_", " "), **extra)
+    return problem(status, code, safe_message(error) or code.replace("_", " "), **extra)
 
 
-def told(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """What of an error is the client's business: not which file or host failed, that is in the log."""
     if isinstance(error, store.StoreUnavailable):
         return "The storage cannot be used at present."
@@ -189,7 +189,7 @@ def traceback_of(error: Exception) -> Exception | None:
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """A pydantic error as ours; `what` names the thing that does not fit."""
-    found = findings(error.errors())
+    found = invalid_fields(error.errors())
     return InvalidRequest(f"{what}: {sentence(found[0])}", found)
 
 

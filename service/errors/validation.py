@@ -51,7 +51,7 @@ _BRANCH = re.compile(r".*[\[(].*|(constrained-)?(float|int|str|bool|list|dict|tu
 """What pydantic adds to a place to tell the branches of a union apart; no field is called so."""
 
 
-def findings(errors: Sequence[Any]) -> list[dict[str, Any]]:
+def invalid_fields(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """pydantic's errors as places and sentences, without the values that caused them.
 
     What is wrong with several branches of a union is one finding. Where one branch was entered, and something in it is

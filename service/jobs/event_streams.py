@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from service.errors.exceptions import Stopping
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
-from service.middleware.limiter import Room, full
+from service.middleware.limiter import Limiter, full
 from service.settings import ServiceSettings
 
 log = logging.getLogger("engram.service")
@@ -26,19 +26,19 @@ log = logging.getLogger("engram.service")
 Event = TypeVar("Event")
 
 # By itself it would break every stream off, amid its answer, within half a second after the signal to stop, whether or
-# not `Streams.end` was called by then.
+# not `EventStreams.end` was called by then.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _AHEAD = 16
 """Events that are fetched before the client has taken those before them."""
 
 
-class Streams:
+class EventStreams:
     """The event streams that are open, all together and of each job. For one event loop."""
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self._settings = settings
-        self._room = Room(metrics, "events", "event streams", settings.event_clients, settings.retry_after_seconds)
+        self._room = Limiter(metrics, "events", "event streams", settings.event_clients, settings.retry_after_seconds)
         self._of: Counter[str] = Counter()
         self._sources: set[asyncio.Task[None]] = set()
         self._ended = False
@@ -111,7 +111,7 @@ class EventStream(EventSourceResponse):
     """A stream of the events of a job that has its place among the others; refused when it begins and finds none."""
 
     def __init__(
-        self, streams: Streams, job: str, events: AsyncGenerator[ServerSentEvent, None], ping_seconds: float
+        self, streams: EventStreams, job: str, events: AsyncGenerator[ServerSentEvent, None], ping_seconds: float
     ) -> None:
         super().__init__(streams.until_the_end(events), ping=ping_seconds)
         self._streams = streams

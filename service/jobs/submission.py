@@ -27,7 +27,7 @@ from engram.data.images import ImageLimits
 from engram.errors import TaskExists
 from service.errors.exceptions import DataNotFound, DataUriNotAllowed, InvalidRequest
 from service.errors.problem_details import invalid
-from service.jobs.wakeup import Waker
+from service.jobs.wakeup import WakeupSender
 from service.models.live import LiveModels
 from telemetry import logs, traces
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
@@ -84,7 +84,7 @@ class Submissions:
     """Takes tasks in, one at a time for each model."""
 
     def __init__(
-        self, vault: Vault, live: LiveModels, waker: Waker, limits: ArchiveLimits, image_limits: ImageLimits
+        self, vault: Vault, live: LiveModels, waker: WakeupSender, limits: ArchiveLimits, image_limits: ImageLimits
     ) -> None:
         self._vault = vault
         self._live = live
@@ -114,7 +114,7 @@ class Submissions:
         options: LearnOptions,
         caller: str,
         job_id: str | None = None,
-        room: Room = nullcontext,
+        job_slot: Room = nullcontext,
     ) -> Job:
         """A job to learn the task `name` from the archive at `path`, which is stored.
 
@@ -124,7 +124,7 @@ class Submissions:
             Whose it is.
         job_id
             The id that it is to have; the job that has it already is answered with.
-        room
+        job_slot
             Entered just before the job is made; what that raises leaves nothing behind.
 
         Raises
@@ -144,7 +144,7 @@ class Submissions:
                 raise
             data = await to_thread.run_sync(self._vault.objects.put_file, path)
             try:
-                async with room():
+                async with job_slot():
                     job = await self._submit(model, name, data, options, lineage, caller, job_id)
             except StoreUnavailable:
                 # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
@@ -164,7 +164,7 @@ class Submissions:
         options: LearnOptions,
         caller: str,
         job_id: str | None = None,
-        room: Room = nullcontext,
+        job_slot: Room = nullcontext,
     ) -> Job:
         """A job to learn the task `name` from the archive at `uri`, which is left where it is.
 
@@ -193,7 +193,7 @@ class Submissions:
                 if (made := await self._made(job_id)) is not None:
                     return made
                 raise
-            async with room():
+            async with job_slot():
                 return await self._submit(model, name, uri, options, lineage, caller, job_id)
 
     async def _made(self, job_id: str | None) -> Job | None:

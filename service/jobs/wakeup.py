@@ -13,7 +13,7 @@ from vault.settings import broker_url
 log = logging.getLogger("engram.service")
 
 
-class Waker:
+class WakeupSender:
     """Sends the one message that workers know. It may get lost: they look for open jobs themselves, too."""
 
     def __init__(self, redis_url: str) -> None:

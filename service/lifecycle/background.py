@@ -58,7 +58,7 @@ class Background(ABC):
 _SECONDS = 60.0
 
 
-class Trimming(Background):
+class MemoryTrimmer(Background):
     """Gives freed memory back to the system once a minute, beside everything else."""
 
     async def _run(self) -> None:

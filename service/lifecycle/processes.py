@@ -86,7 +86,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 @dataclass
-class Child:
+class ChildProcess:
     """One process that is to run as long as this one does."""
 
     name: str
@@ -108,7 +108,7 @@ class Child:
         self.process = spawn(self.command, self.environment, self.niceness, stdout=sys.stderr.fileno())
 
 
-class Watch:
+class ProcessSupervisor:
     """Starts children and restarts those that die, waiting longer each time one dies young.
 
     One that says its settings cannot be used would say so again: it is left alone, and `on_misset` is called.
@@ -118,13 +118,13 @@ class Watch:
 
     def __init__(self, on_misset: Callable[[], None]) -> None:
         self._on_misset = on_misset
-        self._children: list[Child] = []
+        self._children: list[ChildProcess] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def start(self, child: Child) -> None:
+    def start(self, child: ChildProcess) -> None:
         """Start `child` and keep it running; it is up, but not necessarily ready, when this returns."""
         # A signal between two of these would leave a process that nobody knows, or a lock that nobody gives back.
         with undivided():
@@ -161,7 +161,7 @@ class Watch:
                     if not self._stopping.is_set():
                         self._look_after(child)
 
-    def _look_after(self, child: Child) -> None:
+    def _look_after(self, child: ChildProcess) -> None:
         now = time.monotonic()
         if not child.wanted:
             return

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, SlowRequest, UploadTooLarge
 from service.metrics import Metrics
-from service.middleware.limiter import Room
+from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
 _UPLOADS = re.compile(r"/v1/models/[^/]+/tasks/?")
@@ -31,8 +31,8 @@ class BodyLimit:
         self._app = app
         self._settings = settings
         retry = settings.retry_after_seconds
-        self._memory = Room(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
-        self._disk = Room(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
+        self._memory = Limiter(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
+        self._disk = Limiter(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,15 +42,17 @@ class BodyLimit:
         try:
             await self._app(scope, body.receive, send)
         finally:
-            body.room.give(body.held)
+            body.limiter.give(body.held)
 
 
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, scope: Scope, receive: Receive, settings: ServiceSettings, memory: Room, disk: Room) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, settings: ServiceSettings, memory: Limiter, disk: Limiter
+    ) -> None:
         self._upload = bool(_UPLOADS.fullmatch(scope["path"]))
-        self.room = disk if self._upload else memory
+        self.limiter = disk if self._upload else memory
         self.held = 0
         self._receive = receive
         self._pace = _Pace(settings.slow_body_bytes, settings.slow_body_seconds)
@@ -76,7 +78,7 @@ class _Body:
         size = len(message.get("body", b""))
         if self.held + size > self._limit:
             raise self._too_large()
-        self.room.take(size)
+        self.limiter.take(size)
         self.held += size
         self._pace.came(size)
         self._complete = not message.get("more_body", False)

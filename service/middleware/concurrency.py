@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors.exceptions import Overloaded, Stopping
 from service.errors.problem_details import response
 from service.metrics import Metrics
-from service.middleware.limiter import Room
+from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
 ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered however full it is, so that whoever watches is not misled."""
 
 
-class Admission:
+class ConcurrencyLimit:
     """ASGI middleware that lets so many requests in and refuses the others at once.
 
     A request that is cut off, since the process may not wait for it any longer, is told so if nothing was answered yet.
@@ -24,7 +24,7 @@ class Admission:
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
         self._app = app
-        self._room = Room(metrics, "requests", "requests", settings.max_requests, settings.retry_after_seconds)
+        self._room = Limiter(metrics, "requests", "requests", settings.max_requests, settings.retry_after_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:

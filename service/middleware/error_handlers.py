@@ -16,7 +16,7 @@ import engram.errors as learner
 import vault.errors as store
 from service.errors.exceptions import InvalidJson, InvalidRequest, Overloaded, ServiceError, UnsupportedMediaType
 from service.errors.problem_details import HEADER, answer, describe, problem, response, traceback_of
-from service.errors.validation import findings, sentence
+from service.errors.validation import invalid_fields, sentence
 from service.middleware.response_headers import COMMON
 from telemetry import logs
 from telemetry.redaction import redact
@@ -57,7 +57,7 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
         return answer(describe(InvalidJson("The body is not JSON.")))
     if any(e["type"] == "missing" and e["loc"] == ("body",) for e in errors):
         return answer(describe(InvalidJson("There is no body.")))
-    found = findings(errors)
+    found = invalid_fields(errors)
     return answer(describe(InvalidRequest(sentence(found[0]), found)))
 
 
@@ -71,13 +71,13 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     code = _CODES.get(error.status_code, "http_error")
     detail, headers = str(error.detail), dict(error.headers or {})
     path = request.scope["path"]
-    told = redact(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
+    shown = redact(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
     if error.status_code == 404:
-        detail = f"There is nothing at {told}."
+        detail = f"There is nothing at {shown}."
     if error.status_code == 405:
         # The framework knows one route of a path only, and there may be one for each method.
         headers["Allow"] = ", ".join(methods(request.app, path))
-        detail = f"{request.method} is not allowed at {told}; allowed: {headers['Allow']}."
+        detail = f"{request.method} is not allowed at {shown}; allowed: {headers['Allow']}."
     return answer(problem(error.status_code, code, detail), headers)
 
 

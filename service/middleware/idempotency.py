@@ -18,7 +18,7 @@ from service.errors import problem_details
 from service.errors.exceptions import IdempotencyInProgress, IdempotencyKeyReused, InvalidIdempotencyKey
 from vault.coordination.leases import Lease
 from vault.errors import Conflict, RedisUnavailable
-from vault.jobs.idempotency import Answer, Claim, IdempotencyRecords
+from vault.jobs.idempotency import Claim, IdempotencyRecords, RecordedAnswer
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
@@ -128,7 +128,7 @@ class Idempotency:
             response = await _answered(run, claim)
             if response.status_code >= 500 or response.status_code in _UNKEPT:
                 return response
-            answer = Answer(asked, response.status_code, _headers(response), bytes(response.body).decode())
+            answer = RecordedAnswer(asked, response.status_code, _headers(response), bytes(response.body).decode())
             kept = await to_thread.run_sync(self._records.keep, name, answer)
             return response if kept is answer else _response(kept)
 
@@ -187,5 +187,5 @@ def _headers(response: Response) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name != "content-length"}
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: RecordedAnswer) -> Response:
     return Response(answer.body, answer.status, {**answer.headers, REPLAYED: "true"})

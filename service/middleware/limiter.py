@@ -14,7 +14,7 @@ def full(what: str, taken: int, size: int, retry_after: int) -> Overloaded:
     return Overloaded(f"There is no room for more {what} ({taken} of {size}).", retry_after)
 
 
-class Room:
+class Limiter:
     """A bounded amount of `what`; whoever finds too little of it is refused at once. For one event loop.
 
     Parameters

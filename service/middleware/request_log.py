@@ -62,7 +62,7 @@ class _Exchange:
         await self._send(message)
 
 
-class Requests:
+class RequestLog:
     """ASGI middleware around all others.
 
     It gives each request an id, which every line of the log on its behalf has, and which goes back in `X-Request-ID`

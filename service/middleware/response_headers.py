@@ -20,7 +20,7 @@ COMMON = {
 """What every answer says that does not say otherwise."""
 
 
-class AnswerHeaders:
+class ResponseHeaders:
     """ASGI middleware that adds them where the answer has none of its own: what browsers may do with an answer, that
     nobody keeps a copy of it, and what the caller's limits have left.
 
@@ -49,7 +49,7 @@ class AnswerHeaders:
 
 
 @dataclass(frozen=True)
-class Use:
+class LimitUse:
     """How much of one limit is left, for the headers of an answer."""
 
     policy: str
@@ -61,7 +61,7 @@ class Use:
     """Seconds until there is more."""
 
 
-def remaining(uses: list[Use]) -> dict[str, str]:
+def remaining(uses: list[LimitUse]) -> dict[str, str]:
     """`RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers writes them."""
     if not uses:
         return {}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engram.memory import Memory
-from engram.recognition.predictions import Answer, Observation
+from engram.recognition.predictions import Observation, Prediction
 from service.errors.exceptions import Overloaded
 from service.errors.problem_details import status_of
 from service.metrics import Metrics
@@ -26,7 +26,7 @@ from telemetry import traces
 log = logging.getLogger("engram.service")
 
 
-class Served(Protocol):
+class ServedModel(Protocol):
     """What a batch runs on: a version and its memory, which belong together."""
 
     @property
@@ -37,7 +37,7 @@ class Served(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class InferenceRequest:
     """One request's images (B, C, H, W) uint8, and what it wants to know of them."""
 
     images: Tensor
@@ -48,22 +48,22 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class InferenceReply:
     """The answers to one query, all from `version`."""
 
     version: int
-    answers: list[Answer]
+    answers: list[Prediction]
     logits: list[list[float]] | None
 
 
-Heard = Callable[[Served, list[Answer]], None]
+Heard = Callable[[ServedModel, list[Prediction]], None]
 """Told what answered, and the answers that were given without being told the task."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    query: Query
-    future: asyncio.Future[Reply]
+    query: InferenceRequest
+    future: asyncio.Future[InferenceReply]
     since: float = field(default_factory=time.monotonic)
     asked: int = field(default_factory=time.time_ns)
     ran: tuple[int, int, int] | None = None
@@ -82,7 +82,7 @@ class Batcher:
 
     def __init__(
         self,
-        current: Callable[[], Served],
+        current: Callable[[], ServedModel],
         pool: ThreadPoolExecutor,
         metrics: Metrics,
         heard: Heard | None = None,
@@ -104,7 +104,7 @@ class Batcher:
         self._images = 0
         self._runner: asyncio.Task[None] | None = None
 
-    async def submit(self, query: Query) -> Reply:
+    async def submit(self, query: InferenceRequest) -> InferenceReply:
         """Answers to `query`.
 
         Raises
@@ -173,8 +173,8 @@ class Batcher:
         queries = [waiting.query for waiting in batch]
         self._metrics.batches.observe(sum(len(q.images) for q in queries))
         began, moment = time.perf_counter(), time.time_ns()
-        served: Served | None = None
-        outcomes: list[Reply | Exception]
+        served: ServedModel | None = None
+        outcomes: list[InferenceReply | Exception]
         try:
             loop = asyncio.get_running_loop()
             served, outcomes = await loop.run_in_executor(self._pool, _infer, self._current, queries, self._size)
@@ -186,7 +186,7 @@ class Batcher:
                 return
             outcomes = [self._no_memory() if _lacks_memory(error) else error] * len(batch)
         self._metrics.inference.observe(time.perf_counter() - began)
-        answers: list[Answer] = []
+        answers: list[Prediction] = []
         ran = (moment, time.time_ns(), sum(len(q.images) for q in queries))
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.ran = ran
@@ -222,21 +222,23 @@ def _trace(waiting: _Waiting) -> None:
         traces.past("infer", began, ended, {"engram.batch.images": images})
 
 
-def _infer(current: Callable[[], Served], queries: list[Query], size: int) -> tuple[Served, list[Reply | Exception]]:
+def _infer(
+    current: Callable[[], ServedModel], queries: list[InferenceRequest], size: int
+) -> tuple[ServedModel, list[InferenceReply | Exception]]:
     """What is current, and every query's reply from it, or the error that is its own."""
     served = current()
     return served, _replies(served, queries, size)
 
 
-def _replies(served: Served, queries: list[Query], size: int) -> list[Reply | Exception]:
+def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) -> list[InferenceReply | Exception]:
     if len(queries) == 1 and (queries[0].logits or len(queries[0].images) <= size):
         return [_reply(served, queries[0], served.memory.observe(queries[0].images))]
     if len(queries) == 1:
         chunks = torch.split(queries[0].images, size)
         replies = [_reply(served, queries[0], served.memory.observe(chunk)) for chunk in chunks]
-        return [Reply(served.version, [a for reply in replies for a in reply.answers], None)]
+        return [InferenceReply(served.version, [a for reply in replies for a in reply.answers], None)]
     seen = served.memory.observe(torch.cat([query.images for query in queries]))
-    outcomes: list[Reply | Exception] = []
+    outcomes: list[InferenceReply | Exception] = []
     start = 0
     for query in queries:
         stop = start + len(query.images)
@@ -248,9 +250,9 @@ def _replies(served: Served, queries: list[Query], size: int) -> list[Reply | Ex
     return outcomes
 
 
-def _reply(served: Served, query: Query, seen: Observation) -> Reply:
+def _reply(served: ServedModel, query: InferenceRequest, seen: Observation) -> InferenceReply:
     logits = None
     if query.logits:
         assert query.task is not None, "the route asks for a task with logits"
         logits = [[float(value) for value in row] for row in seen.logits(query.task).tolist()]
-    return Reply(served.version, seen.answers(task=query.task, top_k=query.top_k), logits)
+    return InferenceReply(served.version, seen.answers(task=query.task, top_k=query.top_k), logits)

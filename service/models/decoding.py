@@ -142,7 +142,7 @@ def _bound(count: int, most: int) -> None:
         raise TooManyImages(f"{count} images in one request; the most is {most}.")
 
 
-class Decoder:
+class ImageDecoder:
     """Decodes images in threads, so that neither the event loop nor inference waits for it."""
 
     def __init__(self, pool: ThreadPoolExecutor, limits: ImageLimits, metrics: Metrics) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 from engram.explain.explainer import Heatmap
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
-from service.models.batching import Batcher, Heard, Query, Reply
-from service.models.live import LiveModels, Loaded
-from service.models.novelty import Novelty
+from service.models.batching import Batcher, Heard, InferenceReply, InferenceRequest
+from service.models.live import LiveModels, LoadedVersion
+from service.models.novelty import NoveltyMonitors
 from service.settings import ServiceSettings
 from telemetry import traces
 
@@ -23,7 +23,7 @@ from telemetry import traces
 class Inference:
     """A batcher for each live model and each older version that is asked for; heatmaps on private copies."""
 
-    def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics, novelty: Novelty) -> None:
+    def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics, novelty: NoveltyMonitors) -> None:
         self._live = live
         self._novelty = novelty
         self._settings = settings
@@ -32,14 +32,14 @@ class Inference:
         self._explain_pool = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._explaining = 0
         self._batchers: dict[str, Batcher] = {}
-        self._older: dict[tuple[str, int], tuple[Loaded, Batcher]] = {}
+        self._older: dict[tuple[str, int], tuple[LoadedVersion, Batcher]] = {}
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""
         for pool in (self._pool, self._explain_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    async def predict(self, name: str, query: Query, version: int | None = None) -> Reply:
+    async def predict(self, name: str, query: InferenceRequest, version: int | None = None) -> InferenceReply:
         """Answers of the live version of `name`, or of the given one.
 
         Raises
@@ -56,7 +56,7 @@ class Inference:
             return await self._batchers[name].submit(query)
         return await self._older_batcher(loaded).submit(query)
 
-    def _older_batcher(self, loaded: Loaded) -> Batcher:
+    def _older_batcher(self, loaded: LoadedVersion) -> Batcher:
         key = (loaded.name, loaded.version)
         if key not in self._older or self._older[key][0] is not loaded:
             while len(self._older) >= self._settings.older_versions:
@@ -64,7 +64,7 @@ class Inference:
             self._older[key] = (loaded, self._batcher(lambda: loaded))
         return self._older[key][1]
 
-    def _batcher(self, current: Callable[[], Loaded], heard: Heard | None = None) -> Batcher:
+    def _batcher(self, current: Callable[[], LoadedVersion], heard: Heard | None = None) -> Batcher:
         settings = self._settings
         return Batcher(
             current,
@@ -78,7 +78,7 @@ class Inference:
         )
 
     async def explain(
-        self, loaded: Loaded, image: Tensor, target: str | None, task: str | None, composite: str | None
+        self, loaded: LoadedVersion, image: Tensor, target: str | None, task: str | None, composite: str | None
     ) -> Heatmap:
         """The heatmap of `image` (C, H, W) uint8 on the given pair.
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from anyio import CapacityLimiter, to_thread
 
-from service.errors.problem_details import told
+from service.errors.problem_details import safe_message
 from service.lifecycle.background import Background
-from service.models.live import Loaded
+from service.models.live import LoadedVersion
 from service.models.problems import Problem
 from vault.commit_log import record_path
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable, VaultError
@@ -34,7 +34,7 @@ class _Part:
     """One object that a version needs for more than to answer."""
 
     path: str
-    loaded: Loaded
+    loaded: LoadedVersion
     """What answers now."""
     version: int
     """The one that needs it: that which answers, or an older one, whose commit this is."""
@@ -45,11 +45,13 @@ class _Part:
     def older(self) -> bool:
         return self.version != self.loaded.version
 
-    def told(self, error: VaultError) -> str:
+    def describe(self, error: VaultError) -> str:
         """What is wrong with it, and what that keeps from being done."""
         if self.older:
-            return f"{told(error)} Version {self.version} can be neither asked for nor activated; the others can."
-        return f"{told(error)} It answers, but cannot be learned on."
+            return (
+                f"{safe_message(error)} Version {self.version} can be neither asked for nor activated; the others can."
+            )
+        return f"{safe_message(error)} It answers, but cannot be learned on."
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Read:
         return time.monotonic() - self.when >= (_AGAIN_SECONDS if self.error is None else _RETRY_SECONDS)
 
 
-class Inspection(Background):
+class IntegrityChecker(Background):
     """Looks whether the live versions can be learned on and the older ones be had, so that harm is known before that.
 
     None of it is needed to answer, so it is read beside everything else, one object at a time: what a version keeps for
@@ -80,12 +82,12 @@ class Inspection(Background):
         Where the rest of them is stored.
     """
 
-    def __init__(self, models: Callable[[], list[Loaded]], vault: Vault) -> None:
+    def __init__(self, models: Callable[[], list[LoadedVersion]], vault: Vault) -> None:
         self._models = models
         self._vault = vault
         self._read: dict[str, _Read] = {}
         """By path, of what live versions name."""
-        self._listed: list[Loaded] = []
+        self._listed: list[LoadedVersion] = []
         self._list: list[_Part] = []
         """Of those that are `_listed`."""
         self._alone = CapacityLimiter(1)
@@ -93,7 +95,7 @@ class Inspection(Background):
     def problems(self, name: str) -> list[Problem]:
         """Why the version of a model that answers cannot be learned on, and which older ones cannot be had."""
         found = [(part, error) for part, error in self._harmed() if part.loaded.name == name]
-        return [replace(Problem.of(error, part.version), detail=part.told(error)) for part, error in found]
+        return [replace(Problem.of(error, part.version), detail=part.describe(error)) for part, error in found]
 
     def troubled(self) -> set[str]:
         """The models that cannot be learned on.
@@ -134,7 +136,7 @@ class Inspection(Background):
                 read = await to_thread.run_sync(self._ask, part, known, limiter=self._alone, abandon_on_cancel=True)
                 if read.error is not None and (known is None or known.error is None):
                     name = part.loaded.name
-                    log.error("model %s: %s", name, part.told(read.error), extra={"model": name})
+                    log.error("model %s: %s", name, part.describe(read.error), extra={"model": name})
                 self._read[part.path] = read
 
     def _ask(self, part: _Part, known: _Read | None) -> _Read:
@@ -168,7 +170,7 @@ class Inspection(Background):
             return False
 
 
-def _parts(loaded: Loaded) -> Iterator[_Part]:
+def _parts(loaded: LoadedVersion) -> Iterator[_Part]:
     """What only learning needs, and the model's commits up to the one that answers, the newest first."""
     for sha in loaded.commit.kept:
         yield _Part(f"blobs/{sha}", loaded, loaded.version, sha)

@@ -41,7 +41,7 @@ _HARMED = (Unreadable, NotFound, SnapshotError)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedVersion:
     """A version and its memory; neither changes."""
 
     model: Model
@@ -59,7 +59,7 @@ class Loaded:
         return self.commit.version
 
 
-def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = None) -> Loaded:
+def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | None = None) -> LoadedVersion:
     """Fetch, check, build and warm up the version of `commit`; what `beside` holds already is shared.
 
     Raises
@@ -82,10 +82,10 @@ def load(vault: Vault, model: Model, commit: Commit, beside: Loaded | None = Non
     if memory.tasks:
         shape = memory.definition.input
         memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8))
-    return Loaded(model, commit, memory, blobs)
+    return LoadedVersion(model, commit, memory, blobs)
 
 
-def newest_whole(vault: Vault, model: Model, head: int, beside: Loaded | None) -> Loaded | None:
+def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | None) -> LoadedVersion | None:
     """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
 
     Raises
@@ -138,8 +138,8 @@ class LiveModels:
         self._vault = vault
         self._settings = settings
         self._metrics = metrics
-        self._live: dict[str, Loaded] = {}
-        self._older: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+        self._live: dict[str, LoadedVersion] = {}
+        self._older: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
         self._troubles: dict[str, _Trouble] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
@@ -166,14 +166,14 @@ class LiveModels:
         for end in ends:
             end.join(max(0.0, until - time.monotonic()))
 
-    def current(self, name: str) -> Loaded:
+    def current(self, name: str) -> LoadedVersion:
         """The pair that answers now; raises UnknownModel when there is none."""
         try:
             return self._live[name]
         except KeyError:
             raise UnknownModel(name) from None
 
-    def models(self) -> list[Loaded]:
+    def models(self) -> list[LoadedVersion]:
         """All pairs that answer now."""
         return list(self._live.values())
 
@@ -191,7 +191,7 @@ class LiveModels:
         trouble = self._troubles.get(name)
         return [] if trouble is None else [trouble.problem]
 
-    async def get(self, name: str) -> Loaded:
+    async def get(self, name: str) -> LoadedVersion:
         """The live pair, loaded now if this process has not met the model yet.
 
         Raises
@@ -208,7 +208,7 @@ class LiveModels:
             raise ModelUnavailable(f"The model {name} cannot be loaded at present.{why}")
         return loaded
 
-    async def get_version(self, name: str, version: int) -> Loaded:
+    async def get_version(self, name: str, version: int) -> LoadedVersion:
         """The pair of a given version, kept for a while.
 
         Raises
@@ -328,14 +328,14 @@ class LiveModels:
         else:
             self._clear(name)
 
-    def _fall_back(self, model: Model, head: int, live: Loaded | None) -> None:
+    def _fall_back(self, model: Model, head: int, live: LoadedVersion | None) -> None:
         """Serve the newest version below `head` that is whole, unless it is in service already."""
         loaded = newest_whole(self._vault, model, head, live)
         if loaded is not None:
             self._enter(loaded)
             log.warning("model %s answers with version %d for the time being", model.name, loaded.version)
 
-    def _swap(self, model: Model, head: Commit, live: Loaded | None) -> None:
+    def _swap(self, model: Model, head: Commit, live: LoadedVersion | None) -> None:
         began = time.perf_counter()
         loaded = load(self._vault, model, head, live)
         self._enter(loaded)
@@ -345,7 +345,7 @@ class LiveModels:
         about = {"model": model.name, "version": head.version, "duration_seconds": round(seconds, 6)}
         log.info("model %s answers with version %d", model.name, head.version, extra=about)
 
-    def _enter(self, loaded: Loaded) -> None:
+    def _enter(self, loaded: LoadedVersion) -> None:
         self._live[loaded.name] = loaded
         self._metrics.live.set(len(self._live))
         self._metrics.show(loaded.name, loaded.version, loaded.memory.capacity(), len(loaded.memory.tasks))

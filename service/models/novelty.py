@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engram.drift.monitor import STATES, StreamMonitor
-from engram.recognition.predictions import Answer
+from engram.recognition.predictions import Prediction
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
-from service.models.live import LiveModels, Loaded
+from service.models.live import LiveModels, LoadedVersion
 from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
 from vault.errors import UnknownModel
 from vault.timestamps import now
@@ -30,15 +30,15 @@ _REPEAT_SECONDS = TTL_SECONDS / 3
 
 
 @dataclass
-class _Watch:
+class _VersionMonitor:
     """A monitor and the version it watches."""
 
-    loaded: Loaded
+    loaded: LoadedVersion
     monitor: StreamMonitor = field(default_factory=StreamMonitor)
     since: str = field(default_factory=now)
-    told: int = -1
+    published: int = -1
     """How many images the report that Redis has is about."""
-    told_at: float = 0.0
+    published_at: float = 0.0
 
     def report(self) -> dict[str, Any]:
         """What is known of the stream, and of which version."""
@@ -46,7 +46,7 @@ class _Watch:
         return self.monitor.to_dict() | of
 
 
-class Novelty:
+class NoveltyMonitors:
     """A monitor for each live model, made anew with each version; every method but `read` belongs to the event loop.
 
     About once a second it tells Redis what has changed. Without Redis each replica knows of itself alone.
@@ -56,7 +56,7 @@ class Novelty:
         self._live = live
         self._board = board
         self._metrics = metrics
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, _VersionMonitor] = {}
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._heard = False
@@ -74,7 +74,7 @@ class Novelty:
         if self._heard:
             await asyncio.to_thread(self._board.clear, self.replica, list(self._watches))
 
-    def hear(self, name: str, served: object, answers: Sequence[Answer]) -> None:
+    def hear(self, name: str, served: object, answers: Sequence[Prediction]) -> None:
         """Take in answers of the model `name`, unless what `served` them has just been replaced."""
         try:
             loaded = self._live.current(name)
@@ -95,12 +95,12 @@ class Novelty:
             about = {"model": name, "version": loaded.version}
             log.info("what comes in is %s", monitor.state, extra=about)
 
-    async def read(self, loaded: Loaded) -> dict[str, Any]:
+    async def read(self, loaded: LoadedVersion) -> dict[str, Any]:
         """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
         own = self._watch(loaded).report()
-        told = await asyncio.to_thread(self._board.read, loaded.name)
+        published = await asyncio.to_thread(self._board.read, loaded.name)
         same = (own["lineage"], own["version"])
-        reports = {replica: one for replica, one in told.items() if (one["lineage"], one["version"]) == same}
+        reports = {replica: one for replica, one in published.items() if (one["lineage"], one["version"]) == same}
         reports[self.replica] = own
         worst = max(reports.values(), key=lambda one: (STATES.index(one["state"]), one["samples"]))
         samples, unknown = (sum(one[count] for one in reports.values()) for count in ("samples", "unknown"))
@@ -117,14 +117,14 @@ class Novelty:
             "replicas": [_line(replica, one) for replica, one in sorted(reports.items())],
         }
 
-    def _watch(self, loaded: Loaded) -> _Watch:
+    def _watch(self, loaded: LoadedVersion) -> _VersionMonitor:
         watch = self._watches.get(loaded.name)
         if watch is None or watch.loaded is not loaded:
-            watch = self._watches[loaded.name] = _Watch(loaded)
+            watch = self._watches[loaded.name] = _VersionMonitor(loaded)
             self._show(watch)
         return watch
 
-    def _show(self, watch: _Watch) -> None:
+    def _show(self, watch: _VersionMonitor) -> None:
         self._metrics.novelty.labels(watch.loaded.name).set(STATES.index(watch.monitor.state))
 
     async def _tell(self) -> None:
@@ -151,13 +151,13 @@ class Novelty:
         news = {
             name: (watch, watch.monitor.samples)
             for name, watch in live.items()
-            if watch.told != watch.monitor.samples or moment - watch.told_at >= _REPEAT_SECONDS
+            if watch.published != watch.monitor.samples or moment - watch.published_at >= _REPEAT_SECONDS
         }
         reports = {name: watch.report() for name, (watch, _) in news.items()}
         self._heard = await asyncio.to_thread(self._board.write, self.replica, reports)
         if self._heard:
             for watch, samples in news.values():
-                watch.told, watch.told_at = samples, moment
+                watch.published, watch.published_at = samples, moment
 
 
 def _line(replica: str, report: dict[str, Any]) -> dict[str, Any]:

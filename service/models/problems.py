@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import engram.errors as learner
 import vault.errors as store
-from service.errors.problem_details import told
+from service.errors.problem_details import safe_message
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,5 @@ class Problem:
     def of(cls, error: Exception, version: int | None = None) -> Problem:
         """The problem that `error` is."""
         if isinstance(error, store.VaultError | learner.EngramError):
-            return cls(error.code, told(error), version, getattr(error, "path", None))
+            return cls(error.code, safe_message(error), version, getattr(error, "path", None))
         return cls("internal_error", f"It cannot be loaded ({type(error).__name__}); the log tells why.", version, None)

@@ -38,7 +38,7 @@ class GivenUp(Exception):
 
 
 @dataclass(frozen=True)
-class Terms:
+class ConnectionLimits:
     """What all connections of a server have in common."""
 
     settings: ServiceSettings
@@ -48,7 +48,7 @@ class Terms:
     """Told of each request that is refused since there are too many connections."""
 
 
-def bounded(terms: Terms) -> type[HttpToolsProtocol]:
+def bounded(terms: ConnectionLimits) -> type[HttpToolsProtocol]:
     """The class of a server's connections."""
     return type("BoundedConnection", (Connection,), {"terms": terms})
 
@@ -56,7 +56,7 @@ def bounded(terms: Terms) -> type[HttpToolsProtocol]:
 class Connection(HttpToolsProtocol):
     """uvicorn's connection with bounds; made by `bounded`."""
 
-    terms: ClassVar[Terms]
+    terms: ClassVar[ConnectionLimits]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.dependencies import Runtime
 from service.lifecycle.signals import stop_if_asked
-from service.server.connection import Terms, bounded
+from service.server.connection import ConnectionLimits, bounded
 from service.settings import ServiceSettings
 
 _DESCRIPTORS = 65536
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(Terms(settings, lambda: self._runtime.draining.begun, self._refused)),
+                http=bounded(ConnectionLimits(settings, lambda: self._runtime.draining.begun, self._refused)),
                 ws="none",
                 log_level="warning",
                 # Its lines go the way of all others, and requests have a line of ours.

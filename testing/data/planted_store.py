@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from service.settings import ServiceSettings
 from testing.data.digits import QUICK, archive, png
 from testing.data.models import MODEL, worker_settings
 from testing.servers.service import Service, running, wait_until
 from vault.maintenance.check import check
 from vault.settings import VaultSettings
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 
 PREDICT = f"/v1/models/{MODEL}/predict"
 PNG = {"Content-Type": "image/png"}
@@ -33,7 +33,7 @@ class Plant:
         self.vault = service.vault
         self.resting = False
         """Whether jobs are left alone."""
-        self._workshop = Workshop(self.vault, worker_settings(self.vault))
+        self._workshop = JobRunner(self.vault, worker_settings(self.vault))
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
@@ -78,7 +78,7 @@ class Plant:
 
     def assert_whole(self, versions: int) -> None:
         """Assert that the store has all its versions once, each as certified, and nothing damaged."""
-        found = check(self.vault.objects, LearnersExaminer(self.vault.objects), deep=True)
+        found = check(self.vault.objects, LearnerValidator(self.vault.objects), deep=True)
         assert found.problems == []
         assert (found.versions, found.certificates) == (versions + 1, versions)
         jobs = [commit.job for commit in self.vault.log.list(MODEL)]

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 import httpx
 
 from testing.servers.service import PATIENCE
-from vault.keys import SCOPES, UNLIMITED, Limits, Scope
+from vault.keys import SCOPES, UNLIMITED, KeyLimits, Scope
 from vault.vault import Vault
 
 
-def token(vault: Vault, scope: Scope, limits: Limits = UNLIMITED) -> str:
+def token(vault: Vault, scope: Scope, limits: KeyLimits = UNLIMITED) -> str:
     """The token of a new key."""
     return vault.keys.create(f"a test's {scope}", scope, limits=limits)[1]
 

@@ -40,7 +40,7 @@ class Trend:
     """Mean."""
 
 
-class Watch:
+class ProcessWatch:
     """Looks at processes every `every` seconds from a thread, as long as its context is open."""
 
     def __init__(self, processes: Mapping[str, int], every: float = 1.0) -> None:
@@ -97,7 +97,7 @@ def trend(times: Sequence[float], values: Sequence[float], blocks: int = 12) -> 
 
 
 @dataclass
-class Growth:
+class ProcessGrowth:
     """What a process gained over a watch, once it had settled."""
 
     samples: Sequence[Sample]

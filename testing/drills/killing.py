@@ -18,14 +18,14 @@ import httpx
 
 from engram.certificate import Certificate, certify, compare
 from engram.runtime import threads
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from testing.data.digits import SMALL_MODEL, archive, png
 from testing.processes.processes import eventually
 from testing.processes.supervised import Supervised
 from vault.commit_log import Commit
 from vault.errors import VaultError
 from vault.maintenance.check import check
-from vault.maintenance.sweep import Ages
+from vault.maintenance.sweep import SweepAges
 from vault.vault import Vault
 from worker.publishing import load_memory
 
@@ -293,9 +293,9 @@ def faults(vault: Vault, life: Life) -> list[str]:
 
 def _remains(vault: Vault) -> list[str]:
     """What a look at the whole store finds, and what a sweep of everything that is not needed leaves behind."""
-    found = [str(problem) for problem in check(vault.objects, LearnersExaminer(vault.objects)).problems]
-    vault.sweep(Ages.all(timedelta(seconds=-1)))
-    swept = check(vault.objects, LearnersExaminer(vault.objects))
+    found = [str(problem) for problem in check(vault.objects, LearnerValidator(vault.objects)).problems]
+    vault.sweep(SweepAges.all(timedelta(seconds=-1)))
+    swept = check(vault.objects, LearnerValidator(vault.objects))
     found.extend(f"after a sweep: {problem}" for problem in swept.problems)
     for folder in ("jobs", "data", "open", "recent", "idempotency", "condemned"):
         found.extend(f"a sweep left {path}" for path in vault.objects.list(folder))

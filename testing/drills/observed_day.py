@@ -24,7 +24,7 @@ SECRET = "wJalrXUtnFEMI-K7MDENG"
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedDay:
     """What was seen of one model that learned a task, was asked, and refused an upload."""
 
     job: str
@@ -41,7 +41,7 @@ def lines(log: list[str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def seen(folder: Path) -> Iterator[Seen]:
+def seen(folder: Path) -> Iterator[ObservedDay]:
     """Everything that can be seen of it, when it is over."""
     with collecting() as collector, reserved_port() as port:
         with started(
@@ -58,7 +58,7 @@ def seen(folder: Path) -> Iterator[Seen]:
             wait_until(lambda: {"engram_jobs_total", "engram_job_attempts_total"} <= _counted(_metrics(port)), 60)
             worker_metrics = _metrics(port)
         # What has been stopped has sent its last span, and written its last line.
-        yield Seen(
+        yield ObservedDay(
             job,
             (folder / "service-0.log").read_text().splitlines(),
             (folder / "worker.log").read_text().splitlines(),

@@ -38,8 +38,8 @@ from vault.keys import Keys
 from vault.maintenance.bundle import BundleReader, BundleWriter
 from vault.models import Models
 from vault.storage.documents import seal
-from vault.storage.local import Folder
-from vault.storage.object_store import Objects
+from vault.storage.local import LocalBackend
+from vault.storage.object_store import ObjectStore
 
 SHAPE = InputShape(channels=1, height=8, width=8, convert=True)
 ARCHIVE_LIMITS = ArchiveLimits(
@@ -127,7 +127,7 @@ class _Stored:
         self.folder = folder
         self.definition = Definition.model_validate(SMALL_MODEL)
         self.layout = layout_of(self.definition)
-        self.objects = Objects(Folder(folder / "store"))
+        self.objects = ObjectStore(LocalBackend(folder / "store"))
         self.models = Models(self.objects)
         self.log = CommitLog(self.objects, self.models)
         self.keys = Keys(self.objects)
@@ -222,8 +222,8 @@ def _bundle(blob: bytes) -> bytes:
     record = seal({"definition": {}, "format_version": 1, "created_at": ""})
     members = {"model.json": record, f"blobs/{hashlib.sha256(blob).hexdigest()}": blob}
     file = io.BytesIO()
-    told = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in members.items()}
-    writer = BundleWriter(file, "sound", told)
+    listed = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in members.items()}
+    writer = BundleWriter(file, "sound", listed)
     for name, data in members.items():
         writer.add(name, data)
     writer.close()

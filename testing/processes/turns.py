@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vault.storage.backend import Entry, Storage
+from vault.storage.backend import ObjectEntry, StorageBackend
 
 _LONGEST = 60
 """Seconds for one turn."""
@@ -88,7 +88,7 @@ def play(actors: Sequence[Actor], chance: random.Random) -> None:
 class InTurns:
     """A storage whose calls wait for a turn."""
 
-    def __init__(self, storage: Storage, turn: Callable[[], None]) -> None:
+    def __init__(self, storage: StorageBackend, turn: Callable[[], None]) -> None:
         self._storage = storage
         self._turn = turn
 
@@ -104,7 +104,7 @@ class InTurns:
         self._turn()
         return self._storage.stream(path)
 
-    def look(self, path: str) -> Entry:
+    def look(self, path: str) -> ObjectEntry:
         self._turn()
         return self._storage.look(path)
 
@@ -116,7 +116,7 @@ class InTurns:
         self._turn()
         return self._storage.paths(prefix, after, limit)
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         self._turn()
         return self._storage.entries(prefix)
 

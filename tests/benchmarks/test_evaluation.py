@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.harness.evaluation import measure
-from benchmarks.harness.learners import Prediction
+from benchmarks.harness.learners import BenchmarkPrediction
 from benchmarks.harness.novelty import some
 from engram import Examples
 from engram.checkpointing.progress import Progress
@@ -32,12 +32,14 @@ class Newest:
         progress(Progress("training", 1.0))
         return {"units": {"layer": len(self._known)}}
 
-    def predict(self, examples: Examples, task: str | None) -> list[Prediction]:
+    def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         named = task or list(self._known)[-1]
         old = any(known.classes == examples.classes for known in self._known.values())
         novelty, known = (None, None) if self._blind else (0.2 if old else 0.9, old)
         classes = self._known[named].classes
-        return [Prediction(named, classes[label], 0.75, novelty, known, 2) for label in examples.labels.tolist()]
+        return [
+            BenchmarkPrediction(named, classes[label], 0.75, novelty, known, 2) for label in examples.labels.tolist()
+        ]
 
     def free(self) -> float:
         return 1 - len(self._known) / 4

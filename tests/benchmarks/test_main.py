@@ -14,7 +14,7 @@ from benchmarks.__main__ import PROGRAMS, SEQUENCES, main
 from benchmarks.harness import datasets
 from benchmarks.harness.command import run, run_all
 from benchmarks.harness.datasets import Sizes
-from benchmarks.harness.evaluation import Course
+from benchmarks.harness.evaluation import BenchmarkProgress
 from benchmarks.harness.plan import BadOverride, Plan, planned
 from benchmarks.harness.presets import COMMON, METHODS, Preset, preset
 from benchmarks.harness.results import Workplace, rows_of
@@ -69,13 +69,13 @@ def test_a_finished_run_is_one_line_and_is_not_run_again(tmp_path: Path) -> None
 
 def test_what_is_kept_of_a_life_is_replaced_as_it_goes_on(tmp_path: Path) -> None:
     here = Workplace(tmp_path / "out.jsonl", "key")
-    assert here.course() is None
+    assert here.progress() is None
     for count in (1, 2):
-        course = Course(seconds=[1.0] * count, free=[None] * count)
-        here.memory(course).mkdir(parents=True)
-        here.keep(course)
-        assert here.course() == course
-        assert [path for path in here.folder.iterdir() if path.is_dir()] == [here.memory(course)]
+        progress = BenchmarkProgress(seconds=[1.0] * count, free=[None] * count)
+        here.memory(progress).mkdir(parents=True)
+        here.keep(progress)
+        assert here.progress() == progress
+        assert [path for path in here.folder.iterdir() if path.is_dir()] == [here.memory(progress)]
     here.clear()
     assert list(tmp_path.iterdir()) == []
 

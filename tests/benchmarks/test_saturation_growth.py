@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from benchmarks.drills.curves import draw
 from benchmarks.drills.saturation import growths
-from testing.drills.growth import MIB, Growth, Sample, look, trend
+from testing.drills.growth import MIB, ProcessGrowth, Sample, look, trend
 
 
 def samples(rss_per_second: float, noise: float = 0.0, count: int = 600) -> list[Sample]:
@@ -31,8 +31,8 @@ def test_a_line_is_found_under_noise() -> None:
 
 
 def test_growth_is_told_from_noise() -> None:
-    assert growths({"service": Growth(samples(0.0, noise=5.0))}) == []
-    [found] = growths({"service": Growth(samples(0.05, noise=5.0))})
+    assert growths({"service": ProcessGrowth(samples(0.0, noise=5.0))}) == []
+    [found] = growths({"service": ProcessGrowth(samples(0.05, noise=5.0))})
     assert found.startswith("the service's rss: 17")
 
 

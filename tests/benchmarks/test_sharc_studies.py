@@ -6,19 +6,19 @@ import torch
 from benchmarks.harness.plan import planned
 from benchmarks.harness.presets import COMMON
 from benchmarks.studies.sharc_recall import Patterns, patterns_of, recall_curve
-from benchmarks.studies.sharc_replay import Course, course_of, live, shown
+from benchmarks.studies.sharc_replay import TaskSequence, course_of, live, shown
 from engram import Memory
 from engram.config.sharc import SharcSettings
 from tests.benchmarks.small import bar_tasks
 
 
 @pytest.fixture(scope="module")
-def course() -> Course:
+def course() -> TaskSequence:
     return course_of(bar_tasks(2), "split_mnist", "small", 0)
 
 
 @pytest.mark.parametrize(("arm", "least"), [("er images", 60), ("er maps", 60), ("sharc 0.5, hopfield", 60)])
-def test_a_life_keeps_to_its_bytes_and_remembers(course: Course, arm: str, least: int) -> None:
+def test_a_life_keeps_to_its_bytes_and_remembers(course: TaskSequence, arm: str, least: int) -> None:
     found = live(course, arm, 16, "small", 0)
     assert isinstance(found["bytes"], int)
     assert 0 < found["bytes"] <= 16 * 1024
@@ -26,7 +26,7 @@ def test_a_life_keeps_to_its_bytes_and_remembers(course: Course, arm: str, least
     assert found["test"] > least, "chance is 25 %"
 
 
-def test_maps_are_computed_for_every_image_as_the_backbone_does(course: Course) -> None:
+def test_maps_are_computed_for_every_image_as_the_backbone_does(course: TaskSequence) -> None:
     examples = course.parts[1][2]
     again = course.maps(examples.images.float() / 255)
     torch.testing.assert_close(course.cache[id(examples)].float(), again, rtol=1e-3, atol=1e-3)
@@ -45,7 +45,7 @@ def test_recall_is_measured_for_every_memory_and_cue() -> None:
     assert errors["gaussian", "corrupted", 1.0] < errors["none", "corrupted", 1.0]
 
 
-def test_patterns_are_of_all_classes_in_equal_numbers(course: Course) -> None:
+def test_patterns_are_of_all_classes_in_equal_numbers(course: TaskSequence) -> None:
     patterns = patterns_of(course, 20)
     assert torch.bincount(patterns.labels).tolist() == [2, 2, 2, 2]
     assert patterns.scores.shape == patterns.maps.shape[:2]

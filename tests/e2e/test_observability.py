@@ -10,18 +10,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.logs import FIELDS
 from testing.data.promql import selectors
-from testing.drills.observed_day import PARENT, SECRET, TRACE, Seen, lines, seen
+from testing.drills.observed_day import PARENT, SECRET, TRACE, ObservedDay, lines, seen
 from testing.servers.otel_collector import Span
 from tests.repository.test_operations_doc import BY_PROMETHEUS, expressions
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedDay]:
     with seen(tmp_path_factory.mktemp("day")) as day:
         yield day
 
 
-def test_every_line_is_json_of_known_fields_and_holds_no_secret(day: Seen) -> None:
+def test_every_line_is_json_of_known_fields_and_holds_no_secret(day: ObservedDay) -> None:
     for log in (day.service_log, day.worker_log):
         written = lines(log)
         assert written
@@ -31,7 +31,7 @@ def test_every_line_is_json_of_known_fields_and_holds_no_secret(day: Seen) -> No
         assert not any(secret in text for text in log for secret in (SECRET, "hunter22"))
 
 
-def test_one_request_can_be_followed_through_both_logs(day: Seen) -> None:
+def test_one_request_can_be_followed_through_both_logs(day: ObservedDay) -> None:
     asked = [line for line in lines(day.service_log) if line.get("request_id") == "teach-1"]
     assert {line.get("job_id") for line in asked} == {day.job}
     (access,) = [line for line in asked if line["logger"] == "engram.service.requests"]
@@ -50,7 +50,7 @@ def only(spans: list[Span]) -> Span:
     return spans[0]
 
 
-def test_a_trace_goes_from_the_client_to_the_job(day: Seen) -> None:
+def test_a_trace_goes_from_the_client_to_the_job(day: ObservedDay) -> None:
     spans = day.collector
     server = only([one for one in spans.named("POST /v1/models/{model}/tasks") if one.trace == TRACE])
     assert (server.service, server.kind, server.parent) == ("engram-service", 2, PARENT)
@@ -73,7 +73,7 @@ def test_a_trace_goes_from_the_client_to_the_job(day: Seen) -> None:
         assert before.end <= after.start
 
 
-def test_a_prediction_shows_where_its_time_went(day: Seen) -> None:
+def test_a_prediction_shows_where_its_time_went(day: ObservedDay) -> None:
     spans = day.collector
     server = only(spans.named("POST /v1/models/{model}/predict"))
     children = spans.below(server)
@@ -86,11 +86,11 @@ def test_a_prediction_shows_where_its_time_went(day: Seen) -> None:
     assert not any(span.failed for span in spans.spans)
 
 
-def test_probes_have_no_spans(day: Seen) -> None:
+def test_probes_have_no_spans(day: ObservedDay) -> None:
     assert not [span for span in day.collector.spans if span.name.endswith(("/metrics", "/readyz", "/livez"))]
 
 
-def test_every_query_of_dashboard_and_alerts_finds_its_metric(day: Seen) -> None:
+def test_every_query_of_dashboard_and_alerts_finds_its_metric(day: ObservedDay) -> None:
     there = set(BY_PROMETHEUS)
     for text in (day.service_metrics, day.worker_metrics):
         for family in text_string_to_metric_families(text):
@@ -100,7 +100,7 @@ def test_every_query_of_dashboard_and_alerts_finds_its_metric(day: Seen) -> None
     assert asked <= there
 
 
-def test_a_worker_tells_what_its_jobs_took_and_taught(day: Seen) -> None:
+def test_a_worker_tells_what_its_jobs_took_and_taught(day: ObservedDay) -> None:
     families = text_string_to_metric_families(day.worker_metrics)
     found = {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
     assert found["engram_jobs_total", "succeeded"] == found["engram_job_attempts_total", "succeeded"] == 1

@@ -9,7 +9,7 @@ import torch
 
 from engram import Memory
 from engram.certificate import certify, compare
-from engram.drift.task_switches import Switches, surprise
+from engram.drift.task_switches import TaskSwitchDetector, surprise
 from engram.errors import Cancelled, ExamplesError, InvalidDefinition
 from engram.streams import Batch, Stream, StreamOptions, learn_stream
 from tests.engram.patterns import QUICK, bars, definition
@@ -51,7 +51,7 @@ def test_surprise_is_what_the_formula_says() -> None:
 
 
 def test_a_switch_takes_two_suspicious_windows_in_a_row() -> None:
-    switches = Switches(window=64, reference=3, margin=0.03)
+    switches = TaskSwitchDetector(window=64, reference=3, margin=0.03)
     assert not any(switches.judge(window) for window in windows(0.0, 10, 1))
     high, low = windows(0.3, 3, 2), windows(0.0, 1, 3)
     assert not switches.judge(high[0])
@@ -63,14 +63,14 @@ def test_a_switch_takes_two_suspicious_windows_in_a_row() -> None:
 
 
 def test_learning_and_small_rises_are_no_switches() -> None:
-    switches = Switches(window=64, reference=3, margin=0.1)
+    switches = TaskSwitchDetector(window=64, reference=3, margin=0.1)
     falling = [window for step in range(8) for window in windows(0.8 - 0.1 * step, 1, step)]
     assert not any(switches.judge(window) for window in falling)
     assert not any(switches.judge(window) for window in windows(0.15, 6, 20)), "0.05 is under the margin"
 
 
 def test_nothing_is_judged_before_there_is_a_reference() -> None:
-    switches = Switches(window=64, reference=3)
+    switches = TaskSwitchDetector(window=64, reference=3)
     assert not any(switches.judge(window) for level in (0.0, 0.4, 0.8) for window in windows(level, 1, 4))
     switches.reset()
     assert not any(switches.judge(window) for window in windows(0.8, 3, 5))

@@ -11,7 +11,7 @@ from tests.service.errors.test_problem_details import LOWEST
 ROOT = Path(__file__).parents[2]
 ROWS = re.findall(r"^\| `(\w+)` \| (\d{3}|-) \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
 IN_PLACE = re.compile(
-    r"""(?:problem\(\d{3}, |\bEnd\(|fail\([^"\n]*|^ {4}\d{3}: )"([a-z_]+)\""""  # codes of no class
+    r"""(?:problem\(\d{3}, |\bEndReason\(\s*|fail\([^"\n]*|^ {4}\d{3}: )"([a-z_]+)\""""  # codes of no class
     r"""|code = "([a-z_]+)\"""",
     re.MULTILINE,
 )

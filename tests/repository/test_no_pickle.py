@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.wakeup import Waker
+from service.jobs.wakeup import WakeupSender
 from worker.celery_app import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_what_is_safe_is_not(source: str) -> None:
 
 
 def test_messages_are_json() -> None:
-    waker = Waker("redis://127.0.0.1:1/0")
+    waker = WakeupSender("redis://127.0.0.1:1/0")
     for app in (waker._app, create_app("redis://127.0.0.1:1/0")):
         assert list(app.conf.accept_content) == ["json"]
         assert app.conf.task_serializer == "json"

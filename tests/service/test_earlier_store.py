@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.learned_digests import machine
@@ -23,7 +23,7 @@ from testing.servers.service import Service, running, wait_until
 from vault.maintenance.check import check
 from vault.maintenance.export import export_model, import_model
 from vault.vault import Vault
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 
 FILES = Path(__file__).parent / "files"
 STORE_1 = FILES / "store-1"
@@ -67,7 +67,7 @@ def test_it_is_served_as_it_was_and_the_job_that_waited_is_done(earlier: Service
         assert [job["state"] for job in jobs] == ["queued", "succeeded", "succeeded"]
         before = service.client.get(f"/v1/models/{MODEL}/versions/2/certificate").json()
 
-        Workshop(service.vault, worker_settings(service.vault)).work(MODEL)
+        JobRunner(service.vault, worker_settings(service.vault)).work(MODEL)
         assert service.client.get("/v1/jobs").json()["jobs"][0]["state"] == "succeeded"
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["version"] == 3)
         compare_with_then(service)
@@ -78,7 +78,7 @@ def test_it_is_served_as_it_was_and_the_job_that_waited_is_done(earlier: Service
 
 def test_it_is_whole_and_can_be_moved(earlier: ServiceSettings, tmp_path: Path) -> None:
     with Vault.connect(earlier) as vault:
-        examiner = LearnersExaminer(vault.objects)
+        examiner = LearnerValidator(vault.objects)
         found = check(vault.objects, examiner, deep=True)
         assert found.problems == []
         assert (found.versions, found.certificates + found.elsewhere, found.jobs, found.uploads) == (3, 2, 3, 1)
@@ -118,7 +118,7 @@ def test_the_store_of_0ab2d93_is_served_and_its_waiting_job_is_done(later: Servi
                 then["free"][field] for field in ("label", "task", "known")
             )
             assert free["probability"] == pytest.approx(then["free"]["probability"], rel=1e-3)
-        Workshop(service.vault, worker_settings(service.vault)).work(MODEL)
+        JobRunner(service.vault, worker_settings(service.vault)).work(MODEL)
         assert [job["state"] for job in service.client.get("/v1/jobs").json()["jobs"]] == ["succeeded"] * 3
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["version"] == 3)
         compare_again()
@@ -126,7 +126,7 @@ def test_the_store_of_0ab2d93_is_served_and_its_waiting_job_is_done(later: Servi
 
 def test_the_bundle_of_0ab2d93_is_imported(settings: ServiceSettings) -> None:
     with Vault.connect(settings) as vault:
-        examiner = LearnersExaminer(vault.objects)
+        examiner = LearnerValidator(vault.objects)
         import_model(vault.objects, STORE_2 / "digits.bundle", examiner)
         assert [commit.task for commit in vault.log.list(MODEL)][1:] == ["low", "mid"]
         assert check(vault.objects, examiner, MODEL, deep=True).problems == []

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 import worker.__main__
 from service.cli import main
 from service.settings import ServiceSettings
-from vault.settings import told
+from vault.settings import explain_settings_errors
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_line_without_the_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, line: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as end, told():
+    with pytest.raises(SystemExit) as end, explain_settings_errors():
         ServiceSettings()
     said = capsys.readouterr().err
     assert end.value.code == 78
@@ -40,7 +40,7 @@ def test_a_line_without_the_value(
 def test_every_setting_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ENGRAM_QUEUE_IMAGES", "0")
     monkeypatch.setenv("ENGRAM_KEYS", "maybe")
-    with pytest.raises(SystemExit), told():
+    with pytest.raises(SystemExit), explain_settings_errors():
         ServiceSettings()
     assert {line.split()[0] for line in capsys.readouterr().err.splitlines()} == {"ENGRAM_QUEUE_IMAGES", "ENGRAM_KEYS"}
 
@@ -49,7 +49,7 @@ def test_what_else_does_not_fit_is_not_taken_for_a_setting() -> None:
     class Other(BaseModel):
         number: int
 
-    with pytest.raises(ValidationError), told():
+    with pytest.raises(ValidationError), explain_settings_errors():
         Other.model_validate({"number": "x"})
 
 

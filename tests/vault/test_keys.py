@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from vault.errors import Damaged, InvalidName, UnknownKey
-from vault.keys import SCOPES, Key, Limits, Scope, parse
+from vault.keys import SCOPES, Key, KeyLimits, Scope, parse
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -49,7 +49,7 @@ def test_a_scope_holds_those_below_it(has: Scope, wants: Scope) -> None:
 
 def test_a_revoked_key_stays_listed_and_revoked(vault: Vault) -> None:
     first, _ = vault.keys.create("first", "predict")
-    second, _ = vault.keys.create("second", "admin", limits=Limits(60, None, 2))
+    second, _ = vault.keys.create("second", "admin", limits=KeyLimits(60, None, 2))
     vault.keys.revoke(first.id)
     vault.keys.revoke(first.id)
     assert vault.keys.index() == {first.id: True, second.id: False}

@@ -9,7 +9,7 @@ import pytest
 from testing.processes.races import race
 from vault.commit_log import Commit
 from vault.errors import Damaged, InvalidName, ModelExists, UnknownModel, UnknownVersion
-from vault.maintenance.sweep import Ages
+from vault.maintenance.sweep import SweepAges
 from vault.models import Models
 from vault.vault import Vault
 
@@ -86,7 +86,7 @@ def test_a_damaged_model_is_named_and_the_others_are_listed(vault: Vault) -> Non
     with pytest.raises(Damaged, match="models/b/model"):
         vault.models.get("b")
     # What is damaged is not what nobody needs.
-    assert vault.sweep(Ages.all(timedelta(seconds=-1))).blobs == []
+    assert vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == []
     assert len(vault.objects.list("models/b/log")) == len(vault.objects.list("blobs")) == 1
 
 
@@ -164,7 +164,7 @@ def test_a_sweep_removes_what_no_commit_names(vault: Vault) -> None:
     vault.models.delete("gone")
 
     assert vault.sweep().blobs == []
-    removed = vault.sweep(Ages.all(timedelta(seconds=-1))).blobs
+    removed = vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs
     assert removed == sorted(f"blobs/{name}" for name in names[5:])
     for name in names[:5]:
         vault.objects.get_blob(name)

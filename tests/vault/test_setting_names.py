@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.settings import ServiceSettings
-from vault.settings import NAMES, warn_of_strangers
+from vault.settings import NAMES, warn_of_unknown_names
 from worker.settings import WorkerSettings
 
 
@@ -29,7 +29,7 @@ def test_all_names_are_known() -> None:
     ],
 )
 def test_what_is_told(caplog: pytest.LogCaptureFixture, name: str, value: str, told: str | None) -> None:
-    warn_of_strangers({name: value, "PATH": "/bin"})
+    warn_of_unknown_names({name: value, "PATH": "/bin"})
     assert len(caplog.records) == (told is not None)
     assert (told or "") in caplog.text
     assert "hunter22" not in caplog.text

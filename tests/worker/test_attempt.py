@@ -27,8 +27,8 @@ from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker import attempt, publishing
-from worker.interruption import Interrupted, Moved
-from worker.progress import Reporter
+from worker.interruption import Interrupted, ModelChanged
+from worker.progress import ProgressReporter
 from worker.publishing import before_learning, verify
 
 
@@ -123,7 +123,7 @@ def test_no_phase_is_left_out_unless_that_delays_the_end(seconds: float, monkeyp
         assert go_on.wait(60)
         told.append((figures["phase"], figures["fraction"]))
 
-    with Reporter(publish, 0.01) as reporter:
+    with ProgressReporter(publish, 0.01) as reporter:
         reporter.report("loading", 0.0)
         assert begun.wait(60)
         for phase, fraction in (("training", 0.1), ("training", 0.2), ("verifying", 0.9), ("publishing", 1.0)):
@@ -278,7 +278,7 @@ def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1))
     publication = _publication(ready, job, ready.jobs.start_attempt(job.id))
     learn(ready, "mid", (2, 3))
-    with pytest.raises(Moved):
+    with pytest.raises(ModelChanged):
         publication.publish(ready)
     assert head(ready).version == 1
     assert run(ready, job).state == "succeeded"

@@ -18,18 +18,18 @@ from vault.coordination.leases import Leases
 from vault.settings import VaultSettings
 from vault.vault import Vault
 from worker.background import Reconciler
-from worker.instrumentation import Phases
-from worker.job_runner import Workshop
+from worker.instrumentation import PhaseRecorder
+from worker.job_runner import JobRunner
 
 LONG: dict[str, Any] = {"epochs": 1000, "patience": 1000}
 
 
-def workshop(vault: Vault, **changes: object) -> Workshop:
-    return Workshop(vault, worker_settings(vault, **changes))
+def workshop(vault: Vault, **changes: object) -> JobRunner:
+    return JobRunner(vault, worker_settings(vault, **changes))
 
 
 @contextmanager
-def working(subject: Workshop, model: str = MODEL) -> Iterator[threading.Thread]:
+def working(subject: JobRunner, model: str = MODEL) -> Iterator[threading.Thread]:
     """A workshop at work in a thread, which is told to stop at the end."""
     thread = threading.Thread(target=subject.work, args=(model,))
     thread.start()
@@ -101,14 +101,14 @@ def test_attempts_that_broke_off_are_counted(ready: Vault) -> None:
 
 def keep_moving(vault: Vault, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve the versions 0 and 1 by turns, `times` times, each time when a task begins to be trained."""
-    enter, numbers = Phases.enter, iter(range(times))
+    enter, numbers = PhaseRecorder.enter, iter(range(times))
 
-    def entered(self: Phases, name: str) -> None:
+    def entered(self: PhaseRecorder, name: str) -> None:
         enter(self, name)
         if name == "training" and (number := next(numbers, None)) is not None:
             versions.activate(vault, MODEL, number % 2, allow_empty=True)
 
-    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(PhaseRecorder, "enter", entered)
 
 
 def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_a_lease_lost_to_another_stops_the_work(ready: Vault) -> None:
     # Its heartbeat, every third of this, must not be late by the whole of it.
     with (
         Vault.connect(ready.settings.model_copy(update={"lease_seconds": 6})) as quick,
-        working(Workshop(quick, worker_settings(quick))) as thread,
+        working(JobRunner(quick, worker_settings(quick))) as thread,
     ):
         wait_for(ready, job.id, "running")
         while (other := another.acquire(MODEL, "another", job.id)) is None:

@@ -20,17 +20,17 @@ from testing.processes.turns import Actor, InTurns, play
 from vault.commit_log import Commit
 from vault.errors import Conflict, JobOver, LeaseLost, ModelExists, UnknownJob
 from vault.jobs.job import Job
-from vault.maintenance.sweep import Ages
-from vault.storage.local import Folder
-from vault.storage.object_store import Objects
+from vault.maintenance.sweep import SweepAges
+from vault.storage.local import LocalBackend
+from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 from worker import outcome
-from worker.interruption import End, Moved
+from worker.interruption import EndReason, ModelChanged
 from worker.publishing import Publication
 
-CANCELLED = End("cancelled", "The job was cancelled.", cancelled=True)
-FAILED = End("job_timeout", "It took too long.")
-GIVEN_UP = End("too_many_attempts", "They broke off.")
+CANCELLED = EndReason("cancelled", "The job was cancelled.", cancelled=True)
+FAILED = EndReason("job_timeout", "It took too long.")
+GIVEN_UP = EndReason("too_many_attempts", "They broke off.")
 
 
 def publish(vault: Vault, job: Job, name: str = "", unlucky: bool = False) -> None:
@@ -94,8 +94,8 @@ def actor(vault: Vault, job: Job, act: Act) -> Actor:
     def run(turn: Callable[[], None]) -> None:
         root = vault.settings.store_folder
         assert root is not None
-        own = Vault(vault.settings, Objects(InTurns(Folder(root), turn)), vault.redis)
-        with suppress(JobOver, LeaseLost, Moved, UnknownJob):
+        own = Vault(vault.settings, ObjectStore(InTurns(LocalBackend(root), turn)), vault.redis)
+        with suppress(JobOver, LeaseLost, ModelChanged, UnknownJob):
             act(own, job)
 
     return Actor(run)
@@ -107,7 +107,7 @@ def bring_to_an_end(vault: Vault, job: Job) -> Job:
         if (now := vault.jobs.get(job.id)).over:
             return now
         assert number < 5, "the job does not end"
-        with suppress(JobOver, Moved):
+        with suppress(JobOver, ModelChanged):
             publish(vault, job, "last")
     raise AssertionError
 
@@ -161,7 +161,7 @@ def test_one_stands_still_until_its_job_is_over_and_swept(vault: Vault) -> None:
         while late.calls < at and not late.over:
             late.move()
         published = outcome.end(vault, job, CANCELLED).state == "succeeded"
-        vault.sweep(replace(Ages.all(timedelta(seconds=-1)), blobs=timedelta(hours=1)))
+        vault.sweep(replace(SweepAges.all(timedelta(seconds=-1)), blobs=timedelta(hours=1)))
         play([late], random.Random(0))
         assert [commit.job for commit in vault.log.list(job.model)] == [None, *[job.id] * published]
         assert not vault.objects.exists(f"jobs/{job.id}/request.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.wakeup import Waker
+from service.jobs.wakeup import WakeupSender
 from testing.data.models import MODEL, create, submit
 from testing.servers.service import wait_until
 from vault.settings import VaultSettings
@@ -83,7 +83,7 @@ def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable
     wait_until(lambda: ready.objects.list("data") == [], 60)
 
     create(ready, "other")
-    waker = Waker(ready.settings.redis_url)
+    waker = WakeupSender(ready.settings.redis_url)
     by_message = submit(ready, "b", (2, 3), "other")
     waker.wake("other")
     wait_for(ready, by_message.id, "succeeded")

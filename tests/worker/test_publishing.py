@@ -16,7 +16,7 @@ from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import attempt
-from worker.job_runner import Workshop
+from worker.job_runner import JobRunner
 from worker.outcome import find
 from worker.publishing import load_memory
 
@@ -173,7 +173,7 @@ Ending = Callable[[Vault, Job], None]
 def test_what_was_published_has_succeeded(ready: Vault, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
     job = died_before_its_result(ready, monkeypatch)
     ending(ready, job)
-    Workshop(ready, worker_settings(ready)).work(MODEL)
+    JobRunner(ready, worker_settings(ready)).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.error) == ("succeeded", None)
     assert (done.result or {})["version"] == 1
@@ -185,5 +185,5 @@ def test_a_report_that_is_gone_keeps_no_job_from_its_end(ready: Vault, monkeypat
     commit = find(ready, job)
     assert commit is not None
     ready.objects.delete(f"blobs/{commit.report}")
-    Workshop(ready, worker_settings(ready)).work(MODEL)
+    JobRunner(ready, worker_settings(ready)).work(MODEL)
     assert ready.jobs.get(job.id).result == {"version": 1, "task": "a", "report": None}

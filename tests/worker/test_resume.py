@@ -18,9 +18,9 @@ from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import attempt, job_runner, resources
 from worker.checkpoints import StoredCheckpoints
-from worker.instrumentation import Phases
-from worker.interruption import End, Interrupted, Interruption, Watchdog
-from worker.job_runner import Workshop
+from worker.instrumentation import PhaseRecorder
+from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
+from worker.job_runner import JobRunner
 
 Stops = Callable[[int], Callable[[], bool]]
 
@@ -44,14 +44,14 @@ def in_training(monkeypatch: pytest.MonkeyPatch) -> Stops:
 
     The watchdog, which asks from a thread of its own, is neither counted nor told.
     """
-    enter, phase = Phases.enter, ""
+    enter, phase = PhaseRecorder.enter, ""
 
-    def entered(self: Phases, name: str) -> None:
+    def entered(self: PhaseRecorder, name: str) -> None:
         nonlocal phase
         enter(self, name)
         phase = name
 
-    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(PhaseRecorder, "enter", entered)
 
     def after(times: int) -> Callable[[], bool]:
         asked = 0
@@ -106,7 +106,7 @@ def test_an_attempt_that_got_further_does_not_count_as_broken_off(ready: Vault, 
 
     with pytest.raises(KeyboardInterrupt):
         run(ready, job, die, checkpoint_seconds=0.001)
-    Workshop(ready, worker_settings(ready, max_attempts=1)).work(MODEL)
+    JobRunner(ready, worker_settings(ready, max_attempts=1)).work(MODEL)
     done = ready.jobs.get(job.id)
     assert done.state == "succeeded"
     assert done.result is not None
@@ -131,7 +131,7 @@ def test_the_last_attempt_begins_at_the_beginning(ready: Vault, in_training: Sto
     with pytest.raises(Interrupted):
         run(ready, job, in_training(40), checkpoint_seconds=0.001)
     ready.jobs.start_attempt(job.id)
-    Workshop(ready, worker_settings(ready, max_attempts=2)).work(MODEL)
+    JobRunner(ready, worker_settings(ready, max_attempts=2)).work(MODEL)
     done = ready.jobs.get(job.id)
     assert done.result is not None
     assert done.result["report"]["resumed"] == 0
@@ -140,9 +140,9 @@ def test_the_last_attempt_begins_at_the_beginning(ready: Vault, in_training: Sto
 def test_a_poison_job_comes_to_its_end_however_many_checkpoints_it_leaves(
     ready: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter, attempts = Phases.enter, 0
+    enter, attempts = PhaseRecorder.enter, 0
 
-    def entered(self: Phases, name: str) -> None:
+    def entered(self: PhaseRecorder, name: str) -> None:
         nonlocal attempts
         enter(self, name)
         if name != "verifying":
@@ -152,10 +152,10 @@ def test_a_poison_job_comes_to_its_end_however_many_checkpoints_it_leaves(
             pytest.fail("there is no end of attempts")
         raise RuntimeError("it cannot be learned")
 
-    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(PhaseRecorder, "enter", entered)
     monkeypatch.setattr(job_runner, "_PAUSES", (0.0,))
     job = submit(ready, "low", (0, 1), **SLOW)
-    Workshop(ready, worker_settings(ready, max_attempts=3, checkpoint_seconds=0.05)).work(MODEL)
+    JobRunner(ready, worker_settings(ready, max_attempts=3, checkpoint_seconds=0.05)).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.error and done.error["code"]) == ("failed", "too_many_attempts")
     assert attempts >= 3
@@ -168,16 +168,16 @@ PHASES = ("loading", "training", "pruning", "recovering", "freezing", "recognisi
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_cancel_takes_effect_in_every_phase(ready: Vault, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit(ready, "low", (0, 1), **SLOW)
-    enter, asked_at = Phases.enter, 0.0
+    enter, asked_at = PhaseRecorder.enter, 0.0
 
-    def entered(self: Phases, name: str) -> None:
+    def entered(self: PhaseRecorder, name: str) -> None:
         nonlocal asked_at
         enter(self, name)
         if name == phase and not asked_at:
             ready.jobs.request_cancel(job.id)
             asked_at = time.process_time()  # what others do with the processors does not count
 
-    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(PhaseRecorder, "enter", entered)
     done = run(ready, job, cancel_seconds=0.001)
     assert asked_at
     assert time.process_time() - asked_at < 8
@@ -228,7 +228,7 @@ def test_what_pytorch_says_when_there_is_no_memory_left() -> None:
 
 def test_the_end_of_a_job_is_declared_where_the_work_cannot_ask() -> None:
     begun, declared = time.monotonic(), threading.Event()
-    end = End("cancelled", "The job was cancelled.", cancelled=True)
+    end = EndReason("cancelled", "The job was cancelled.", cancelled=True)
     interruption = Interruption(lambda: False, lambda: end if time.monotonic() - begun > 0.2 else None, 0.1)
     with Watchdog(interruption, lambda _: declared.set()):
         assert declared.wait(120)
@@ -236,9 +236,9 @@ def test_the_end_of_a_job_is_declared_where_the_work_cannot_ask() -> None:
 
 
 def test_nothing_is_declared_of_work_that_has_settled() -> None:
-    declared: list[End] = []
+    declared: list[EndReason] = []
     settled = threading.Event()
-    end = End("cancelled", "", cancelled=True)
+    end = EndReason("cancelled", "", cancelled=True)
     interruption = Interruption(lambda: False, lambda: end if settled.is_set() else None, 0.1)
     with Watchdog(interruption, declared.append) as watchdog:
         watchdog.settle()

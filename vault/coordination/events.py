@@ -34,7 +34,7 @@ _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Notice:
+class VersionNotice:
     """A model has a new version, or is gone."""
 
     model: str
@@ -125,7 +125,7 @@ class Events:
         finally:
             await client.aclose()
 
-    async def versions(self) -> AsyncGenerator[Notice, None]:
+    async def versions(self) -> AsyncGenerator[VersionNotice, None]:
         """Notices from now on, without end. Those sent while Redis or the connection is down are lost.
 
         Use `contextlib.aclosing` around it when the loop may be left early.
@@ -191,6 +191,6 @@ def _entries(answer: Any) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _notice(data: str) -> Notice:
+def _notice(data: str) -> VersionNotice:
     document = json.loads(data)
-    return Notice(document["model"], document["version"])
+    return VersionNotice(document["model"], document["version"])

@@ -41,7 +41,7 @@ return 0
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """Who holds a lease."""
 
     owner: str
@@ -60,7 +60,7 @@ class Lease:
     As a context manager it renews itself from a thread and is released at the end.
     """
 
-    def __init__(self, client: redis.Redis, model: str, holder: Holder, seconds: float) -> None:
+    def __init__(self, client: redis.Redis, model: str, holder: LeaseHolder, seconds: float) -> None:
         self.model = model
         self.lost = threading.Event()
         """Set by the heartbeat when another owner holds the lease."""
@@ -74,7 +74,7 @@ class Lease:
         self._lock = threading.Lock()
 
     @property
-    def holder(self) -> Holder:
+    def holder(self) -> LeaseHolder:
         """What this lease says of its holder."""
         return self._holder
 
@@ -94,7 +94,7 @@ class Lease:
     def assign(self, job: str | None) -> None:
         """Name the job under work, and renew; raises as `renew`."""
         with self._lock:
-            self._write(Holder(self._holder.owner, job, now()))
+            self._write(LeaseHolder(self._holder.owner, job, now()))
 
     def release(self) -> None:
         """Give the lease back; one that is lost or was given back is left alone. Never raises."""
@@ -137,14 +137,14 @@ class Lease:
             # The first answer may have got lost, and this one tell of our own success.
             return bool(self._redis.get(self._key) == value)
 
-    def _write(self, holder: Holder) -> None:
+    def _write(self, holder: LeaseHolder) -> None:
         with redis_errors():
             held = self._redis.eval(_RENEW, 1, self._key, self._secret, self._value(holder), str(self._milliseconds))
         if not held:
             raise LeaseLost(f"Another worker has the lease of the model {self.model}.")
         self._holder = holder
 
-    def _value(self, holder: Holder) -> str:
+    def _value(self, holder: LeaseHolder) -> str:
         document = {"owner": holder.owner, "job": holder.job, "since": holder.since, "secret": self._secret}
         return json.dumps(document)
 
@@ -181,14 +181,14 @@ class Leases:
         ------
         RedisUnavailable
         """
-        lease = Lease(self._redis, model, Holder(owner, job, now()), self._seconds)
+        lease = Lease(self._redis, model, LeaseHolder(owner, job, now()), self._seconds)
         return lease if lease._take() else None
 
-    def holder(self, model: str) -> Holder | None:
+    def holder(self, model: str) -> LeaseHolder | None:
         """Who holds the lease of a model; raises RedisUnavailable."""
         return self.holders([model])[model]
 
-    def holders(self, models: list[str]) -> dict[str, Holder | None]:
+    def holders(self, models: list[str]) -> dict[str, LeaseHolder | None]:
         """Who holds the lease of each model, in one question; raises RedisUnavailable."""
         if not models:
             return {}
@@ -201,8 +201,8 @@ def _key(model: str) -> str:
     return f"{PREFIX}lease:{model}"
 
 
-def _read(value: str | bytes | None) -> Holder | None:
+def _read(value: str | bytes | None) -> LeaseHolder | None:
     if value is None:
         return None
     document = json.loads(value)
-    return Holder(document["owner"], document["job"], document["since"])
+    return LeaseHolder(document["owner"], document["job"], document["since"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vault.errors import AlreadyExists, LeaseLost, NotFound, Unreadable
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
@@ -33,7 +33,7 @@ class Attempt:
 class Attempts:
     """The attempts at all jobs, `jobs/{id}/attempts/{number:04d}.json`, created once each."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def start(self, job_id: str, owner: str) -> int:

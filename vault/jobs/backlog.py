@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vault.coordination.leases import Leases
 from vault.jobs.ids import given_at
 from vault.jobs.index import JobIndex
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Backlog:
     """Age of the oldest job of a model that no worker has taken up; 0 when there is none."""
 
 
-def read(objects: Objects, leases: Leases) -> Backlog:
+def read(objects: ObjectStore, leases: Leases) -> Backlog:
     """The open jobs as they are now.
 
     Raises

@@ -12,7 +12,7 @@ from typing import Any
 from vault.errors import Damaged, JobOver, NotFound, Unreadable
 from vault.jobs.jobs import Jobs
 from vault.jobs.records import JobRecords
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 log = logging.getLogger("engram.vault")
 
@@ -21,7 +21,7 @@ _MANIFEST = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[0-9]{6}\.json")
 
 
 @dataclass(frozen=True)
-class Left:
+class StoredCheckpoint:
     """One checkpoint, whole and unharmed."""
 
     attempt: int
@@ -38,7 +38,7 @@ class JobCheckpoints:
     later attempt's; the later one counts. All are removed when the job is over.
     """
 
-    def __init__(self, objects: Objects, jobs: Jobs, job_id: str, token: int) -> None:
+    def __init__(self, objects: ObjectStore, jobs: Jobs, job_id: str, token: int) -> None:
         self._objects = objects
         self._jobs = jobs
         self._job = job_id
@@ -47,13 +47,13 @@ class JobCheckpoints:
         self._pieces: dict[str, str] = {}
         """SHA-256 by name, of the checkpoint that stands."""
 
-    def load(self) -> Left | None:
+    def load(self) -> StoredCheckpoint | None:
         """The newest checkpoint that can be read, whichever attempt left it; raises StoreUnavailable."""
         for path in sorted(filter(_is_manifest, self._objects.list(_folder(self._job))), reverse=True):
             try:
                 document = self._objects.get_json(path)
                 pieces = {name: self._piece(path, sha) for name, sha in document["pieces"].items()}
-                return Left(_attempt(path), document["about"], pieces)
+                return StoredCheckpoint(_attempt(path), document["about"], pieces)
             except (Unreadable, NotFound, KeyError, AttributeError) as error:
                 log.warning("job %s: the checkpoint %s is passed over: %s", self._job, path, error)
         return None
@@ -108,7 +108,7 @@ class JobCheckpoints:
         return f"{_folder(self._job)}/{self._token:04d}/{name}"
 
 
-def reached(objects: Objects, job_id: str) -> int:
+def reached(objects: ObjectStore, job_id: str) -> int:
     """The last attempt that left a checkpoint, and so got further than those before it; 0 when none did."""
     return max(map(_attempt, filter(_is_manifest, objects.list(_folder(job_id)))), default=0)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from vault.commit_log import Commit
 from vault.errors import Damaged, NotFound
 from vault.jobs.ids import is_job_id
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 log = logging.getLogger("engram.vault")
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"(?!0000)([0-9]{4})\.json")
 
 
 @dataclass(frozen=True)
-class Ending:
+class JobEnding:
     """How a job ends without a version."""
 
     state: Literal["failed", "cancelled"]
@@ -35,10 +35,10 @@ class Decision:
     """From 1, without gaps."""
     commit: Commit | None = None
     """The version to publish. Another commit may have got its number first: then nothing is decided yet."""
-    ending: Ending | None = None
+    ending: JobEnding | None = None
 
     @classmethod
-    def after(cls, last: Decision | None, decided: Commit | Ending) -> Self:
+    def after(cls, last: Decision | None, decided: Commit | JobEnding) -> Self:
         """The decision that follows on `last`."""
         number = last.number + 1 if last else 1
         return cls(number, commit=decided) if isinstance(decided, Commit) else cls(number, ending=decided)
@@ -53,7 +53,7 @@ class Decisions:
     number taken.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def last(self, job_id: str) -> Decision | None:
@@ -116,7 +116,7 @@ class Decisions:
         try:
             if isinstance(commit, Mapping):
                 return Decision(number, commit=Commit.from_dict(commit))
-            return Decision(number, ending=Ending(**(ending or {})))
+            return Decision(number, ending=JobEnding(**(ending or {})))
         except (KeyError, TypeError) as error:
             raise Damaged(path, f"it is no decision ({error})") from error
 

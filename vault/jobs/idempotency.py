@@ -8,7 +8,7 @@ from typing import Any
 
 from vault.errors import AlreadyExists, Damaged, NotFound
 from vault.jobs.ids import new_job_id
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 FOLDER = "idempotency"
@@ -27,7 +27,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedAnswer:
     """What was answered; given again to whoever asks the same under the same key."""
 
     fingerprint: str
@@ -45,7 +45,7 @@ class IdempotencyRecords:
     without an answer and does the same under the same id, so that nothing is made twice.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def claim(self, name: str, fingerprint: str) -> Claim:
@@ -61,14 +61,14 @@ class IdempotencyRecords:
         found = self._find(_path(name, "claim"))
         return None if found is None else Claim(found["id"], found["fingerprint"], found["created_at"])
 
-    def answer(self, name: str) -> Answer | None:
+    def answer(self, name: str) -> RecordedAnswer | None:
         """What was answered; None as long as nothing was."""
         found = self._find(_path(name, "answer"))
         if found is None:
             return None
-        return Answer(found["fingerprint"], found["status"], found["headers"], found["body"])
+        return RecordedAnswer(found["fingerprint"], found["status"], found["headers"], found["body"])
 
-    def keep(self, name: str, answer: Answer) -> Answer:
+    def keep(self, name: str, answer: RecordedAnswer) -> RecordedAnswer:
         """Keep what is about to be answered; the first one kept stands, and is returned."""
         with suppress(AlreadyExists):
             self._objects.create_json(_path(name, "answer"), asdict(answer))
@@ -76,7 +76,7 @@ class IdempotencyRecords:
         return self.answer(name) or answer
 
     def _find(self, path: str) -> dict[str, Any] | None:
-        wanted = Answer if path.endswith("answer.json") else Claim
+        wanted = RecordedAnswer if path.endswith("answer.json") else Claim
         try:
             document = self._objects.get_json(path)
         except NotFound:

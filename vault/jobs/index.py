@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from vault.jobs.ids import inverted, is_job_id
 from vault.models import is_model_name
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 _ABANDONED = timedelta(hours=1)
 
@@ -18,7 +18,7 @@ class JobIndex:
     the job, with ids turned round so that the newest come first.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def add(self, model: str, job_id: str) -> None:

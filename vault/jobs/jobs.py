@@ -27,19 +27,19 @@ from vault.errors import (
     Unreadable,
 )
 from vault.jobs.attempts import Attempt, Attempts
-from vault.jobs.decisions import Decision, Decisions, Ending
+from vault.jobs.decisions import Decision, Decisions, JobEnding
 from vault.jobs.ids import is_job_id, new_job_id
 from vault.jobs.index import JobIndex
 from vault.jobs.job import Job, Outcome
 from vault.jobs.records import JobRecords
 from vault.models import is_model_name
 from vault.parallel import each
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 
-_CANCELLED = Ending("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
+_CANCELLED = JobEnding("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
 _REMEMBERED = 256
 """Jobs that are over; each has the report of what was learned, tens of kilobytes as an object."""
 
@@ -53,7 +53,7 @@ class Jobs:
     """
 
     def __init__(
-        self, objects: Objects, client: redis.Redis, leases: Leases, events: Events, progress_seconds: int
+        self, objects: ObjectStore, client: redis.Redis, leases: Leases, events: Events, progress_seconds: int
     ) -> None:
         self._objects = objects
         self._leases = leases

@@ -7,7 +7,7 @@ from typing import Any
 
 from vault.errors import AlreadyExists, NotFound, UnknownJob
 from vault.jobs.ids import is_job_id
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 _RESULT = ("state", "error", "result", "attempts", "cancel_requested", "finished_at")
@@ -16,7 +16,7 @@ _RESULT = ("state", "error", "result", "attempts", "cancel_requested", "finished
 class JobRecords:
     """`jobs/{id}/request.json`, `result.json` and `cancel.json`, created once each."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def create(self, job_id: str, request: dict[str, Any]) -> None:

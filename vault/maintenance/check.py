@@ -10,9 +10,9 @@ from vault.errors import NotFound, UnknownModel
 from vault.jobs.decisions import Decisions
 from vault.maintenance.check_jobs import check_jobs
 from vault.maintenance.findings import Findings
-from vault.maintenance.validator import Examiner, Role, blobs_of, check_order
+from vault.maintenance.validator import Role, Validator, blobs_of, check_order
 from vault.models import Model, Models
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 _READERS = 4
 """Blobs read at once: as many lie in memory."""
@@ -21,7 +21,7 @@ _LOOKED_AT = ("blobs", "data", "jobs", "models", "open", "recent", "staging")
 _REMAINS = "Either its record was lost, or it was deleted, or imported, half; a sweep will remove what is left."
 
 
-def check(objects: Objects, examiner: Examiner, model: str | None = None, *, deep: bool = False) -> Findings:
+def check(objects: ObjectStore, examiner: Validator, model: str | None = None, *, deep: bool = False) -> Findings:
     """Look at every object of a store, or at those of one model; it may be in use meanwhile.
 
     Parameters
@@ -41,7 +41,7 @@ def check(objects: Objects, examiner: Examiner, model: str | None = None, *, dee
 class _Check:
     """What the steps of one look share."""
 
-    def __init__(self, objects: Objects, examiner: Examiner, only: str | None, deep: bool) -> None:
+    def __init__(self, objects: ObjectStore, examiner: Validator, only: str | None, deep: bool) -> None:
         self._objects = objects
         self._examiner = examiner
         self._only = only

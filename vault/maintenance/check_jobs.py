@@ -12,13 +12,13 @@ from vault.errors import Damaged, NotFound, UnknownModel, Unreadable
 from vault.jobs.ids import is_job_id
 from vault.maintenance.findings import Findings
 from vault.models import Model, Models
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 Versions = Mapping[str, tuple[Model, list[Commit]]]
 """Each model with the versions whose records can be read."""
 
 
-def check_jobs(objects: Objects, found: Findings, versions: Versions, only: str | None) -> set[str]:
+def check_jobs(objects: ObjectStore, found: Findings, versions: Versions, only: str | None) -> set[str]:
     """Look at the records of all jobs, or those of one model; the uploads (`data/...`) that wait for their job."""
     waiting: set[str] = set()
     for job_id in objects.list_folders("jobs"):
@@ -31,7 +31,9 @@ def check_jobs(objects: Objects, found: Findings, versions: Versions, only: str 
 class _Job:
     """One job's records."""
 
-    def __init__(self, objects: Objects, found: Findings, job_id: str, versions: Versions, only: str | None) -> None:
+    def __init__(
+        self, objects: ObjectStore, found: Findings, job_id: str, versions: Versions, only: str | None
+    ) -> None:
         self._objects = objects
         self._found = found
         self._id = job_id
@@ -86,8 +88,8 @@ class _Job:
         there, commits = self._versions.get(model, (None, []))
         if there is None or result.get("state") != "succeeded" or request.get("lineage") not in (None, there.lineage):
             return
-        told = result.get("result")
-        version = told.get("version") if isinstance(told, Mapping) else None
+        outcome = result.get("result")
+        version = outcome.get("version") if isinstance(outcome, Mapping) else None
         path = f"models/{model}/log/{there.lineage}/{version:08d}.json" if isinstance(version, int) else self._result
         if any(finding.object == path for finding in self._found.problems):
             return  # a damaged one is noted already

@@ -15,16 +15,16 @@ from typing import Any, BinaryIO, cast
 from vault.commit_log import Commit, CommitLog, record_path
 from vault.errors import Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
 from vault.maintenance.bundle import BundleReader, BundleWriter
-from vault.maintenance.validator import Examiner, blobs_of, check_order
+from vault.maintenance.validator import Validator, blobs_of, check_order
 from vault.models import Model, Models, is_model_name
 from vault.storage.documents import seal
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 _MODEL = "model.json"
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferSummary:
     """What was moved."""
 
     model: str
@@ -34,7 +34,7 @@ class Transfer:
     """Of the blobs."""
 
 
-def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
+def export_model(objects: ObjectStore, name: str, destination: Path) -> TransferSummary:
     """Write everything of a model into the file `destination`, which appears, or is replaced, when it is whole.
 
     The model may be in use. Memory is needed for one blob.
@@ -64,7 +64,7 @@ def export_model(objects: Objects, name: str, destination: Path) -> Transfer:
         for sha in shas:
             writer.add(f"blobs/{sha}", objects.get_blob(sha))
         writer.close()
-    return Transfer(name, len(commits), len(shas), sum(members[f"blobs/{sha}"][0] for sha in shas))
+    return TransferSummary(name, len(commits), len(shas), sum(members[f"blobs/{sha}"][0] for sha in shas))
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def _written_whole(destination: Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(destination)) from error
 
 
-def import_model(objects: Objects, source: Path, examiner: Examiner, name: str | None = None) -> Transfer:
+def import_model(objects: ObjectStore, source: Path, examiner: Validator, name: str | None = None) -> TransferSummary:
     """Make the model in the file `source` a model of this store, as `name` or as it was called.
 
     Everything is verified before anything is written, and the model's record is written last: until then there is no
@@ -121,7 +121,7 @@ def import_model(objects: Objects, source: Path, examiner: Examiner, name: str |
         CommitLog(objects, models).restore(model, commits)
         models.restore(model)
         size = sum(bundle.members[f"blobs/{sha}"].size for sha in roles)
-    return Transfer(name, len(commits), len(roles), size)
+    return TransferSummary(name, len(commits), len(roles), size)
 
 
 def _refuse_taken(models: Models, name: str) -> None:
@@ -132,7 +132,7 @@ def _refuse_taken(models: Models, name: str) -> None:
     raise ModelExists(name, "and nothing of it is replaced; import under another name (--name)")
 
 
-def _model(bundle: BundleReader, name: str, examiner: Examiner) -> Model:
+def _model(bundle: BundleReader, name: str, examiner: Validator) -> Model:
     """The model under its new name; its lineage is new, since it goes its own way from here on."""
     document = bundle.read_json(_MODEL)
     try:

@@ -9,14 +9,14 @@ from vault.commit_log import Commit, CommitLog
 from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
 from vault.jobs.decisions import Decisions
 from vault.models import Models
-from vault.storage.object_store import CONDEMNED, STALE_MARK, Objects
+from vault.storage.object_store import CONDEMNED, STALE_MARK, ObjectStore
 
 
-def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) -> list[str]:
+def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False) -> list[str]:
     """Remove logs of deleted models, and blobs that no commit names; the paths of the blobs removed.
 
     It may run while models learn. A publication must not take longer than `grace` from its first blob to its decision
-    (`vault.jobs.decisions`), which names them as a commit does; `Objects.put_blob` makes young again what it finds
+    (`vault.jobs.decisions`), which names them as a commit does; `ObjectStore.put_blob` makes young again what it finds
     there. Whoever makes a blob young in the very moment it is looked at here sees the mark `condemned/{sha}`, and
     stores it once more when the mark is gone.
 
@@ -47,7 +47,7 @@ def remove_orphans(objects: Objects, grace: timedelta, dry_run: bool = False) ->
     return [path for path in orphans if _remove(objects, path, oldest)]
 
 
-def _remove(objects: Objects, path: str, oldest: datetime) -> bool:
+def _remove(objects: ObjectStore, path: str, oldest: datetime) -> bool:
     """Remove one blob, unless it is young again; whether it was."""
     mark = f"{CONDEMNED}/{path.partition('/')[2]}"
     try:
@@ -64,7 +64,7 @@ def _remove(objects: Objects, path: str, oldest: datetime) -> bool:
         objects.delete(mark)
 
 
-def _remove_stale_marks(objects: Objects) -> None:
+def _remove_stale_marks(objects: ObjectStore) -> None:
     """Those of sweeps that died."""
     for mark, written in objects.written(CONDEMNED).items():
         if datetime.now(UTC) - written > STALE_MARK:

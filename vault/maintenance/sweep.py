@@ -16,13 +16,13 @@ from vault.jobs.index import JobIndex
 from vault.jobs.records import JobRecords
 from vault.maintenance.orphans import remove_orphans
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 log = logging.getLogger("engram.vault")
 
 
 @dataclass(frozen=True)
-class Ages:
+class SweepAges:
     """How old what nobody needs must be before it is removed."""
 
     jobs: timedelta
@@ -52,7 +52,7 @@ class Ages:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepSummary:
     """What was removed, or would be."""
 
     jobs: list[str]
@@ -80,14 +80,14 @@ class Sweep:
         Whether only to tell.
     """
 
-    def __init__(self, objects: Objects, ages: Ages, dry_run: bool = False) -> None:
+    def __init__(self, objects: ObjectStore, ages: SweepAges, dry_run: bool = False) -> None:
         self._objects = objects
         self._ages = ages
         self._dry_run = dry_run
         self._records = JobRecords(objects)
         self._index = JobIndex(objects)
 
-    def run(self) -> Swept:
+    def run(self) -> SweepSummary:
         """Remove all that is old enough.
 
         Raises
@@ -105,7 +105,7 @@ class Sweep:
         named = {path: path.rsplit("/", 1)[1] for path in recent}
         never = [path for path, name in named.items() if is_job_id(name) and inverted(name) not in jobs]
         self._delete(path for path in never if _age(recent[path]) > self._ages.uploads)
-        return Swept(
+        return SweepSummary(
             jobs=self._remove_jobs(jobs),
             checkpoints=checkpoints,
             uploads=self._remove_uploads(uploads, jobs),

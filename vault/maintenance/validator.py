@@ -12,7 +12,7 @@ from vault.models import Model
 Role = Literal["engram", "recogniser", "kept", "certificate", "report"]
 
 
-class Examiner(Protocol):
+class Validator(Protocol):
     """Looks into what a vault only keeps; what it does not understand it raises as VaultError."""
 
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:

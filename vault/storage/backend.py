@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
-class Entry(NamedTuple):
+class ObjectEntry(NamedTuple):
     """What a storage tells of an object without reading it."""
 
     path: str
@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     written: datetime
 
 
-class Storage(Protocol):
+class StorageBackend(Protocol):
     """Bytes by path, with the few operations that S3 and a local folder have in common; safe from any thread.
 
     What is not there raises FileNotFoundError. Every other failure is an OSError, or an error of the library behind it.
@@ -38,7 +38,7 @@ class Storage(Protocol):
     def stream(self, path: str) -> Iterator[bytes | memoryview]:
         """The same in pieces of a few MiB."""
 
-    def look(self, path: str) -> Entry:
+    def look(self, path: str) -> ObjectEntry:
         """How large an object is, and how old."""
 
     def remove(self, path: str) -> None:
@@ -50,7 +50,7 @@ class Storage(Protocol):
         Of those no more have to come than the `limit` that sort first.
         """
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         """Everything below the folder `prefix`, at any depth and in any order."""
 
     def folders(self, prefix: str | None) -> list[str]:

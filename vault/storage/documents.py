@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vault.errors import Damaged, UnsupportedFormat
+from vault.errors import Damaged, UnsupportedRecord
 
 FORMAT = 1
 """Version of every record. A reader refuses what is newer, and takes what has no seal for older than seals."""
@@ -45,13 +45,13 @@ def unseal(path: str, data: bytes) -> dict[str, Any]:
         raise Damaged(path, "it is not a JSON object")
     if _SEAL not in document:
         return document
-    told = document.pop(_SEAL)
-    version = told.get("format") if isinstance(told, dict) else None
+    sealed = document.pop(_SEAL)
+    version = sealed.get("format") if isinstance(sealed, dict) else None
     if not isinstance(version, int) or version < 1:
         raise Damaged(path, "its seal names no format")
     if version > FORMAT:
-        raise UnsupportedFormat(path, f"it is of format {version}, and {FORMAT} is the newest known")
-    if told.get("sha256") != _digest(document):
+        raise UnsupportedRecord(path, f"it is of format {version}, and {FORMAT} is the newest known")
+    if sealed.get("sha256") != _digest(document):
         raise Damaged(path, "it is not what was sealed")
     return document
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vault.storage.backend import Entry
+from vault.storage.backend import ObjectEntry
 from vault.storage.paths import is_segment
 
 _STAGING = "staging"
@@ -26,8 +26,8 @@ _REMEMBERED = 1024
 """Folders; most are a job's, and of no interest once that is over. One that is forgotten is flushed once more."""
 
 
-class Folder:
-    """A `vault.storage.backend.Storage` below `root`, which is made when it is not there.
+class LocalBackend:
+    """A `vault.storage.backend.StorageBackend` below `root`, which is made when it is not there.
 
     An object is on the disk before it has its name: the bytes are written under a name of their own, flushed, and then
     linked to the name they are to have; the link fails when that exists. All is plain system calls in the thread that
@@ -75,13 +75,13 @@ class Folder:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
-    def look(self, path: str) -> Entry:
+    def look(self, path: str) -> ObjectEntry:
         """How large an object is, and how old."""
         with _no_file_is_missing():
             found = os.stat(self._at(path))
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(path)
-        return Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return ObjectEntry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def remove(self, path: str) -> None:
         """Remove an object; the folder that named it stays, see `remove_empty`."""
@@ -94,12 +94,12 @@ class Folder:
         found = (path for path, _ in self._walk(prefix))
         return found if after is None else (path for path in found if path > after)
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         """Everything below a folder."""
         for path, entry in self._walk(prefix):
             with suppress(FileNotFoundError):  # it was removed since
                 found = entry.stat()
-                yield Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+                yield ObjectEntry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def folders(self, prefix: str | None) -> list[str]:
         """Names of the folders right below `prefix`, also of those that everything was deleted from."""

@@ -21,11 +21,11 @@ from obstore.exceptions import BaseError
 from telemetry.metrics import count_failure
 from vault.errors import AlreadyExists, Damaged, NotFound, StoreUnavailable, Unreadable, VaultError
 from vault.settings import VaultSettings
-from vault.storage.backend import Entry, Storage
+from vault.storage.backend import ObjectEntry, StorageBackend
 from vault.storage.documents import seal, unseal
-from vault.storage.local import Folder
+from vault.storage.local import LocalBackend
 from vault.storage.paths import check_path
-from vault.storage.s3 import Bucket
+from vault.storage.s3 import S3Backend
 
 Answer = TypeVar("Answer")
 Listed = TypeVar("Listed")
@@ -40,7 +40,7 @@ STALE_MARK = timedelta(minutes=10)
 """A sweep that left its mark for so long is dead."""
 
 
-class Objects:
+class ObjectStore:
     """Objects by path, such as `jobs/0192.../request.json`; safe to use from any thread.
 
     Whatever a call has written when it returns stays: in a folder, files and the folders that name them are flushed to
@@ -49,19 +49,19 @@ class Objects:
     cannot be reached.
     """
 
-    def __init__(self, storage: Storage, retry_seconds: float = 0) -> None:
+    def __init__(self, storage: StorageBackend, retry_seconds: float = 0) -> None:
         self._storage = storage
         self._retry_seconds = retry_seconds
         """How long a question that failed is asked again, beyond what the storage does by itself."""
 
     @classmethod
-    def connect(cls, settings: VaultSettings) -> Objects:
+    def connect(cls, settings: VaultSettings) -> ObjectStore:
         """The store that `settings.store_url` names; a local folder is made when it is not there."""
         root = settings.store_folder
         with _store_errors("the store"):
             if root is not None:
-                return cls(Folder(root))
-            return cls(Bucket.connect(settings), retry_seconds=settings.store_timeout_seconds)
+                return cls(LocalBackend(root))
+            return cls(S3Backend.connect(settings), retry_seconds=settings.store_timeout_seconds)
 
     def ping(self) -> None:
         """Ask the storage for something; raises StoreUnavailable."""
@@ -307,7 +307,7 @@ class Objects:
             yield chunk
         _compare(path, sha, digest.hexdigest())
 
-    def _entries(self, prefix: str) -> List[Entry]:
+    def _entries(self, prefix: str) -> List[ObjectEntry]:
         check_path(prefix)
         return self._ask(prefix, lambda: _below(prefix, self._storage.entries(prefix), attrgetter("path")))
 

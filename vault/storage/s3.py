@@ -12,7 +12,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore, S3Store
 
 from vault.settings import VaultSettings
-from vault.storage.backend import Entry
+from vault.storage.backend import ObjectEntry
 from vault.storage.paths import is_segment
 
 _PART = 8 * 2**20
@@ -21,8 +21,9 @@ _PAGE = 1000
 _LARGE = ("/blobs/", "/data/", "/checkpoint/")
 
 
-class Bucket:
-    """A `vault.storage.backend.Storage` in S3, which refuses to create what is there by itself (`If-None-Match`).
+class S3Backend:
+    """A `vault.storage.backend.StorageBackend` in S3, which refuses to create what is there by itself
+    (`If-None-Match`).
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Bucket:
         self._patient = patient
 
     @classmethod
-    def connect(cls, settings: VaultSettings) -> Bucket:
+    def connect(cls, settings: VaultSettings) -> S3Backend:
         """The bucket that `settings.store_url` names."""
         return cls(quick(settings), patient(settings))
 
@@ -61,10 +62,10 @@ class Bucket:
         for chunk in obstore.get(self._patient, path).stream(min_chunk_size=_CHUNK):
             yield memoryview(chunk)
 
-    def look(self, path: str) -> Entry:
+    def look(self, path: str) -> ObjectEntry:
         """How large an object is, and how old."""
         found = obstore.head(self._quick, path)
-        return Entry(path, found["size"], found["last_modified"])
+        return ObjectEntry(path, found["size"], found["last_modified"])
 
     def remove(self, path: str) -> None:
         """Remove an object; one that is not there is removed already."""
@@ -80,12 +81,12 @@ class Bucket:
             if limit is not None and count >= limit:
                 return
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         """Everything below a folder."""
         for chunk in obstore.list(self._quick, prefix):
             for meta in chunk:
                 if not _is_strange(prefix, meta["path"]):
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+                    yield ObjectEntry(meta["path"], meta["size"], meta["last_modified"])
 
     def folders(self, prefix: str | None) -> list[str]:
         """Names of the folders right below `prefix`."""

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.recognition import calibration
-from engram.recognition.ridge import PackedSums, solve
+from engram.recognition.ridge import PackedGram, solve
 
 START = (1.0, 2.0)
 """What the two weights start from: the network's logits as they are, and ridge scores, which lie around 0 and 1."""
 
 
-def fitted(sums: PackedSums, logits: Tensor, common: Tensor, labels: Tensor) -> tuple[float, nn.Linear]:
+def fitted(sums: PackedGram, logits: Tensor, common: Tensor, labels: Tensor) -> tuple[float, nn.Linear]:
     """What to multiply a network's logits with, and what to add to them, so that the sum answers best.
 
     The regression is solved from the task's own sums, once: nothing that comes later changes it.

@@ -20,7 +20,7 @@ from engram.config.eidetic import EideticSettings
 from engram.config.options import LearnOptions
 from engram.data.examples import Examples
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
 from engram.methods.eidetic.commons_head import fitted
 from engram.methods.eidetic.router import dump_images, load_images, trained
 from engram.methods.eidetic.router import scores as routing_scores
@@ -30,8 +30,8 @@ from engram.nn.commons import Commons
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Recogniser
-from engram.recognition.ridge import PackedSums
-from engram.recognition.training import Gathered, Seen, gather, teach
+from engram.recognition.ridge import PackedGram
+from engram.recognition.training import ForwardPass, GatheredStatistics, gather, teach
 from engram.training.learner import Learner
 from engram.training.report import LearningReport
 
@@ -54,7 +54,7 @@ class Eidetic(Method):
         network: Network,
         commons: Commons,
         recogniser: Recogniser,
-        sums: tuple[PackedSums, ...] | None,
+        sums: tuple[PackedGram, ...] | None,
         router: Engram | None = None,
         images: tuple[tuple[str, Examples], ...] = (),
     ) -> None:
@@ -103,7 +103,7 @@ class Eidetic(Method):
         sums, images = tuple(map(load_sums, kept[:count])), tuple(map(load_images, kept[count:]))
         return cls(definition, budget, Network(layout, stack), commons, known, sums, router, images)
 
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         from engram.nn.serialization import dump_commons, dump_engram
         from engram.recognition.ridge import dump_sums
         from engram.recognition.serialization import dump_recogniser
@@ -112,7 +112,7 @@ class Eidetic(Method):
         stack = self.network.stack if self.router is None else (*self.network.stack, self.router)
         engrams = (dump_commons(self.commons), *(dump_engram(engram) for engram in stack))
         kept = (*map(dump_sums, self.sums), *(dump_images(*one) for one in self.images))
-        return Stored(engrams, dump_recogniser(self.recogniser), kept)
+        return StoredModel(engrams, dump_recogniser(self.recogniser), kept)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -218,18 +218,20 @@ class Eidetic(Method):
 
 
 @torch.no_grad()
-def _see(network: Network, images: Tensor, common: Tensor | None = None) -> Seen:
+def _see(network: Network, images: Tensor, common: Tensor | None = None) -> ForwardPass:
     """One pass; heads read the commons (B, F) if they are given."""
     outputs = network(images)
     heads = [logits for _, logits in outputs]
     if common is not None:
         pairs = zip(heads, network.stack, strict=True)
         heads = [logits if engram.common is None else logits + engram.common(common) for logits, engram in pairs]
-    return Seen([features.cpu() for features, _ in outputs], [logits.cpu() for logits in heads])
+    return ForwardPass([features.cpu() for features, _ in outputs], [logits.cpu() for logits in heads])
 
 
 @torch.no_grad()
-def _reading(engram: Engram, gathered: Gathered, held_out: Examples, reporter: Reporter) -> Gathered:
+def _reading(
+    engram: Engram, gathered: GatheredStatistics, held_out: Examples, reporter: Reporter
+) -> GatheredStatistics:
     """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
     reporter.check()
     logits = gathered.judged.head  # (M, classes)

@@ -19,7 +19,7 @@ from engram.errors import DamagedSnapshot
 from engram.nn.capacity import capacity
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 NAME = "router"
 
@@ -28,7 +28,7 @@ MOST_TIMES = 20
 
 
 @dataclass(frozen=True)
-class Routed:
+class TrainedRouter:
     """A router, and for each task which of its held-out images it gives to it, (M_t,) bool."""
 
     engram: Engram
@@ -43,7 +43,7 @@ def trained(
     seed: int,
     reporter: Reporter,
     device: torch.device,
-) -> Routed:
+) -> TrainedRouter:
     """A router over the tasks of `network`, from the images of each.
 
     Parameters
@@ -67,7 +67,9 @@ def trained(
         engram = Engram(layout, NAME, names, network.owned, units).to(device)
     generator = torch.Generator().manual_seed(seed)
     trainer = Trainer(network, train, held_out, options, reporter, device, generator)
-    trainer.fit(engram, Run("recognising", (0.0, 1.0), options.epochs, options.learning_rate, options.patience))
+    trainer.fit(
+        engram, TrainingPhase("recognising", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+    )
     engram = engram.freeze()
     logits = scores(network, engram, held_out.images, device)
     with torch.no_grad():
@@ -75,7 +77,7 @@ def trained(
         engram.head.weight.div_(temperature)
         engram.head.bias.div_(temperature)
     right = logits.argmax(1) == held_out.labels
-    return Routed(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
+    return TrainedRouter(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
 
 
 def _judged(examples: Examples) -> Examples:

@@ -14,7 +14,7 @@ from engram.config.options import LearnOptions
 from engram.data.examples import Examples
 from engram.explain.explainer import Explainer, Heatmap
 from engram.methods.rerelrp.signatures import head_relevance
-from engram.methods.rerelrp.subnetworks import Look, Subnetworks
+from engram.methods.rerelrp.subnetworks import SubnetworkPass, Subnetworks
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, candidate_units, capacity, raised
 from engram.nn.network import Network
@@ -67,14 +67,14 @@ class BlockSubnetworks(Subnetworks):
         return 1
 
     @torch.no_grad()
-    def look(self, images: Tensor, explained: int = 0) -> Look:
+    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         outputs = [(features.cpu(), logits.cpu()) for features, logits in self.network(images)]
         relevance = [
             head_relevance(features, engram.head.weight.cpu(), logits)
             for engram, (features, logits) in zip(self.network.stack[:explained], outputs, strict=False)
         ]
         features, heads = zip(*outputs, strict=True)
-        return Look(features, heads, tuple(relevance))
+        return SubnetworkPass(features, heads, tuple(relevance))
 
     def newest(self, images: Tensor) -> tuple[Tensor, Tensor]:
         look = self.look(images)

@@ -17,7 +17,7 @@ from torch import Tensor
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.methods.rerelrp.forest import Forest, Growth
+from engram.methods.rerelrp.forest import Forest, ForestSize
 from engram.recognition.calibration import fitted
 
 
@@ -69,7 +69,7 @@ class Detector:
     """()."""
 
     @classmethod
-    def trained(cls, kept: Sequence[Signatures], task: int, growth: Growth, seed: int, reporter: Reporter) -> Self:
+    def trained(cls, kept: Sequence[Signatures], task: int, growth: ForestSize, seed: int, reporter: Reporter) -> Self:
         """Tell a task from those after it, all tasks counting equally however many images they have.
 
         Raises
@@ -90,13 +90,13 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class Chain:
+class DetectorChain:
     """Detectors for all tasks but the newest, which is what remains when all of them decline."""
 
     detectors: tuple[Detector, ...] = ()
 
     @classmethod
-    def trained(cls, kept: Sequence[Signatures], growth: Growth, seed: int, reporter: Reporter) -> Self:
+    def trained(cls, kept: Sequence[Signatures], growth: ForestSize, seed: int, reporter: Reporter) -> Self:
         """The chain over all tasks, oldest first, whose signatures are given.
 
         Raises

@@ -26,7 +26,7 @@ ASKED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Growth:
+class ForestSize:
     """How large a forest grows."""
 
     trees: int = 300
@@ -60,7 +60,7 @@ class Forest:
 
     @classmethod
     def grow(
-        cls, rows: Tensor, positive: Tensor, weights: Tensor, growth: Growth, seed: int, reporter: Reporter
+        cls, rows: Tensor, positive: Tensor, weights: Tensor, growth: ForestSize, seed: int, reporter: Reporter
     ) -> Self:
         """Grow on rows (N, F) float32, whose second class is where `positive` (N,) bool is true.
 

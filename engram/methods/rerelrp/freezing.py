@@ -20,13 +20,13 @@ from engram.data.examples import Examples, split
 from engram.explain.unit_relevance import normalised, relevances
 from engram.nn.elastic import HEAD, Blocked, Rates, hold, spread, weight_of
 from engram.nn.layout import Layout
-from engram.nn.multihead import Kept, Owners, PlainNetwork, claimed, read_by, renewed, silenced, values_of
+from engram.nn.multihead import Kept, MultiHeadNetwork, Owners, claimed, read_by, renewed, silenced, values_of
 from engram.nn.network import Engram, Network
 from engram.training.importance import SCORED_IMAGES, Scores
-from engram.training.optimisers import Elastic, OptimiserFactory, optimiser_of
+from engram.training.optimisers import ElasticOptimisers, OptimiserFactory, optimiser_of
 from engram.training.pruning import choose
 from engram.training.report import LearningReport
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Freezer:
         Of the first weights, the order of images, and every random choice.
     """
 
-    shared: PlainNetwork
+    shared: MultiHeadNetwork
     step: float
     seed: int
     options: LearnOptions
@@ -53,7 +53,7 @@ class Freezer:
 
     def learn(
         self, task: str, examples: Examples, number: int
-    ) -> tuple[PlainNetwork, Engram, LearningReport, Examples, Examples]:
+    ) -> tuple[MultiHeadNetwork, Engram, LearningReport, Examples, Examples]:
         """Learn the task of this number, counted from 1.
 
         Returns
@@ -70,7 +70,9 @@ class Freezer:
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)
         with report.timed("training"):
-            run = Run("training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience)
+            run = TrainingPhase(
+                "training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience
+            )
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         candidate, kept = self._pruned(candidate, trainer, report)
         self.reporter.report("freezing", 1.0)
@@ -94,7 +96,7 @@ class Freezer:
     def _restrain(self, candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> None:
         make = self.optimiser or (lambda given: optimiser_of(self.options, given))
         hold(candidate, rates)
-        trainer.optimiser = Elastic(make, candidate, rates, blocked)
+        trainer.optimiser = ElasticOptimisers(make, candidate, rates, blocked)
 
     def _pruned(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> tuple[Engram, Kept]:
         """What is left when the least relevant units have gone, and the candidate that was trained for it."""
@@ -140,7 +142,7 @@ class Freezer:
         rates = {layer: (free[layer] & units).float() for layer, units in kept.items()}
         self._restrain(pruned, trainer, rates, _unheard(candidate.layout, kept))
         share = (number / rounds, (number + 1) / rounds)
-        trainer.fit(pruned, Run("recovering", share, epochs, self.options.learning_rate / 4, epochs))
+        trainer.fit(pruned, TrainingPhase("recovering", share, epochs, self.options.learning_rate / 4, epochs))
         recovered = copy.deepcopy(candidate)
         with torch.no_grad():
             for node in recovered.layout.nodes:
@@ -171,7 +173,7 @@ class Freezer:
         return totals
 
     @torch.no_grad()
-    def _frozen(self, candidate: Engram, owners: Owners, kept: Kept, number: int) -> PlainNetwork:
+    def _frozen(self, candidate: Engram, owners: Owners, kept: Kept, number: int) -> MultiHeadNetwork:
         """The shared network after the task: what it pruned is drawn anew, and acts on none of what it froze."""
         learned = copy.deepcopy(candidate).eval()
         for node in learned.layout.nodes:
@@ -183,7 +185,7 @@ class Freezer:
         for parameter in learned.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-        return PlainNetwork(self.shared.layout, self.shared.units, learned.blocks, owners, ())
+        return MultiHeadNetwork(self.shared.layout, self.shared.units, learned.blocks, owners, ())
 
 
 def _unheard(layout: Layout, kept: Kept) -> Blocked:

@@ -18,10 +18,10 @@ from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
 from engram.explain.unit_relevance import UnitRelevance
 from engram.methods.rerelrp.freezing import Freezer
-from engram.methods.rerelrp.subnetworks import Look, Subnetworks
+from engram.methods.rerelrp.subnetworks import SubnetworkPass, Subnetworks
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, least
-from engram.nn.multihead import Owners, PlainNetwork
+from engram.nn.multihead import MultiHeadNetwork, Owners
 from engram.nn.network import Engram
 from engram.nn.serialization import dump_engram, load_engram
 from engram.training.report import LearningReport
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-class PlainSubnetworks(Subnetworks):
+class FrozenSubnetworks(Subnetworks):
     """The units that each task kept, cut out of the shared network as an engram of its own.
 
     Learning goes on in the shared network; answering needs the sub-networks alone, each on an empty stack, and one
@@ -49,7 +49,7 @@ class PlainSubnetworks(Subnetworks):
     def __init__(
         self,
         definition: Definition,
-        shared: PlainNetwork | None,
+        shared: MultiHeadNetwork | None,
         owners: Owners,
         engrams: Sequence[Engram],
         device: torch.device = CPU,
@@ -95,7 +95,7 @@ class PlainSubnetworks(Subnetworks):
             fresh.blocks.load_state_dict(tensors)
         except RuntimeError as error:
             raise DamagedSnapshot(f"the shared network does not fit the model's definition: {error}") from error
-        return cls(definition, PlainNetwork(layout, fresh.units, fresh.blocks, owners, ()), owners, loaded)
+        return cls(definition, MultiHeadNetwork(layout, fresh.units, fresh.blocks, owners, ()), owners, loaded)
 
     def dump(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         if not self.engrams:
@@ -129,11 +129,11 @@ class PlainSubnetworks(Subnetworks):
         return len(self.engrams) + explained
 
     @torch.no_grad()
-    def look(self, images: Tensor, explained: int = 0) -> Look:
+    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         seen = [_seen(engram, images) for engram in self.engrams]
         relevance = [unit_relevance(images) for unit_relevance in self._relevance[:explained]]
         features, heads = zip(*seen, strict=True)
-        return Look(features, heads, tuple(relevance))
+        return SubnetworkPass(features, heads, tuple(relevance))
 
     @torch.no_grad()
     def newest(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,9 +181,9 @@ class PlainSubnetworks(Subnetworks):
         return grown, report, train, held_out
 
 
-def _fresh(definition: Definition) -> PlainNetwork:
+def _fresh(definition: Definition) -> MultiHeadNetwork:
     layout = layout_of(definition)
-    return PlainNetwork.create(layout, budget_of(layout, definition.budget), definition.seed)
+    return MultiHeadNetwork.create(layout, budget_of(layout, definition.budget), definition.seed)
 
 
 def _seen(engram: Engram, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,14 +20,14 @@ from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import herded
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Heatmap
-from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rerelrp.block_subnetworks import BlockSubnetworks
-from engram.methods.rerelrp.detectors import Chain, Signatures
-from engram.methods.rerelrp.forest import Growth
-from engram.methods.rerelrp.frozen_subnetworks import PlainSubnetworks
-from engram.methods.rerelrp.recogniser import Witness
+from engram.methods.rerelrp.detectors import DetectorChain, Signatures
+from engram.methods.rerelrp.forest import ForestSize
+from engram.methods.rerelrp.frozen_subnetworks import FrozenSubnetworks
+from engram.methods.rerelrp.recogniser import SignatureRecogniser
 from engram.methods.rerelrp.signatures import most_relevant
-from engram.methods.rerelrp.subnetworks import Look, Subnetworks
+from engram.methods.rerelrp.subnetworks import SubnetworkPass, Subnetworks
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
@@ -54,21 +54,21 @@ class Rerelrp(Method):
         definition: Definition,
         budget: Mapping[str, int],
         subnetworks: Subnetworks,
-        witness: Witness,
+        recogniser: SignatureRecogniser,
         signatures: tuple[Signatures, ...] | None,
     ) -> None:
         super().__init__(definition, budget)
         self.settings = RerelrpSettings.model_validate(definition.settings)
         self.subnetworks = subnetworks
-        self.witness = witness
+        self.recogniser = recogniser
         self.signatures = signatures
-        self.commons = _commons(definition, witness).to(subnetworks.device)
+        self.commons = _commons(definition, recogniser).to(subnetworks.device)
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
         cls.check(definition)
         budget = budget_of(layout_of(definition), definition.budget)
-        return cls(definition, budget, _form(definition).create(definition), Witness(), ())
+        return cls(definition, budget, _form(definition).create(definition), SignatureRecogniser(), ())
 
     @classmethod
     def restore(
@@ -80,23 +80,23 @@ class Rerelrp(Method):
         budget: Mapping[str, int],
         reuse: Self | None = None,
     ) -> Self:
-        witness = Witness.load(recogniser)
-        count = len(witness.readings)
+        known = SignatureRecogniser.load(recogniser)
+        count = len(known.readings)
         shared = None if kept is None else kept[count:]
         beside = None if reuse is None else reuse.subnetworks
         subnetworks = _form(definition).restore(definition, engrams, shared, beside)
-        if [reading.task for reading in witness.readings] != [info.name for info in subnetworks.tasks]:
+        if [reading.task for reading in known.readings] != [info.name for info in subnetworks.tasks]:
             raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
         signatures = None if kept is None else tuple(Signatures.load(piece) for piece in kept[:count])
         if signatures is not None:
-            witness.check(signatures)
-        return cls(definition, budget, subnetworks, witness, signatures)
+            known.check(signatures)
+        return cls(definition, budget, subnetworks, known, signatures)
 
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         assert self.signatures is not None, "a model restored without its signatures cannot be written again"
         engrams, shared = self.subnetworks.dump()
         signatures = tuple(piece.dump() for piece in self.signatures)
-        return Stored(engrams, self.witness.dump(), (*signatures, *shared))
+        return StoredModel(engrams, self.recogniser.dump(), (*signatures, *shared))
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -135,21 +135,21 @@ class Rerelrp(Method):
         report.accuracy.setdefault("kept", report.accuracy.pop("network", 0.0))
         expect_accurate(report, options)
         with report.timed("recognising"):
-            witness, signatures, judged, head = self._taught(subnetworks, task, train, held_out, seed, reporter)
-        log_tasks = witness.log_probabilities(signatures.judged[:-1], len(judged))
+            recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, seed, reporter)
+        log_tasks = recogniser.log_probabilities(signatures.judged[:-1], len(judged))
         right = log_tasks.argmax(1) == len(self.signatures)
         report.recognised = float(right.double().mean())
         report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
-        report.details["detector_bytes"] = witness.chain.nbytes
+        report.details["detector_bytes"] = recogniser.chain.nbytes
         expect_recognised(report, options)
-        self.subnetworks, self.witness = subnetworks, witness
-        self.commons = _commons(self.definition, witness).to(self.device)
+        self.subnetworks, self.recogniser = subnetworks, recogniser
+        self.commons = _commons(self.definition, recogniser).to(self.device)
         self.signatures = (*self.signatures, signatures)
         return report
 
     def _taught(
         self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, seed: int, reporter: Reporter
-    ) -> tuple[Witness, Signatures, Examples, Tensor]:
+    ) -> tuple[SignatureRecogniser, Signatures, Examples, Tensor]:
         """The witness that knows one task more, the task's signatures, and by which images it was judged, with the
         logits they got."""
         assert self.signatures is not None, "the caller has looked"
@@ -158,7 +158,7 @@ class Rerelrp(Method):
         _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
         herd = once("exemplars", lambda: herded(own, train.labels, self.settings.exemplars))
         learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
-        columns = (*self.witness.columns, most_relevant(learned[-1], self.settings.features))
+        columns = (*self.recogniser.columns, most_relevant(learned[-1], self.settings.features))
         some = torch.linspace(0, len(held_out) - 1, min(JUDGED, len(held_out))).long()
         relevance = once("judged", lambda: _relevance(subnetworks, held_out.subset(some), reporter, 0.4))
         signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
@@ -166,24 +166,24 @@ class Rerelrp(Method):
         commons = self.commons.fitted(train.images, reporter).eval()
         density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
         reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
-        growth = Growth(self.settings.trees, self.settings.depth, self.settings.leaf)
-        chain = Chain.trained((*self.signatures, signatures), growth, seed, reporter)
+        growth = ForestSize(self.settings.trees, self.settings.depth, self.settings.leaf)
+        chain = DetectorChain.trained((*self.signatures, signatures), growth, seed, reporter)
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
-        witness = Witness((*self.witness.readings, reading), columns, chain, state)
+        recogniser = SignatureRecogniser((*self.recogniser.readings, reading), columns, chain, state)
         reporter.report("recognising", 1.0)
-        return witness, signatures, held_out.subset(some), head[some]
+        return recogniser, signatures, held_out.subset(some), head[some]
 
     def observe(self, images: Tensor) -> Observation:
-        explained = len(self.witness.readings) - 1
+        explained = len(self.recogniser.readings) - 1
         given = pixels(images.to(self.device))
         look = self.subnetworks.look(given, explained)
-        signatures = _cut(look.relevance, self.witness.columns[:explained])
+        signatures = _cut(look.relevance, self.recogniser.columns[:explained])
         return Observation(
             self.tasks,
             look.heads,
-            torch.stack([reading.temperature for reading in self.witness.readings]),
-            self.witness.log_probabilities(signatures, len(images)),
-            self.witness.p_values(look.features, self.commons(given).cpu()),
+            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            self.recogniser.log_probabilities(signatures, len(images)),
+            self.recogniser.p_values(look.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
         )
 
@@ -199,10 +199,10 @@ class Rerelrp(Method):
 
 def _form(definition: Definition) -> type[Subnetworks]:
     form = RerelrpSettings.model_validate(definition.settings).form
-    return BlockSubnetworks if form == "blocks" else PlainSubnetworks
+    return BlockSubnetworks if form == "blocks" else FrozenSubnetworks
 
 
-def _commons(definition: Definition, witness: Witness) -> Commons:
+def _commons(definition: Definition, recogniser: SignatureRecogniser) -> Commons:
     """The commons as the witness knows them; as they are made if it knows none.
 
     Raises
@@ -210,9 +210,9 @@ def _commons(definition: Definition, witness: Witness) -> Commons:
     DamagedSnapshot
     """
     commons = Commons(definition)
-    if witness.commons:
+    if recogniser.commons:
         try:
-            commons.load_state_dict(dict(witness.commons))
+            commons.load_state_dict(dict(recogniser.commons))
         except RuntimeError as error:
             raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons.eval()
@@ -235,7 +235,7 @@ def _newest(subnetworks: Subnetworks, examples: Examples, reporter: Reporter, wi
 
 def _relevance(subnetworks: Subnetworks, examples: Examples, reporter: Reporter, within: float) -> list[Tensor]:
     """For each task the relevance (N, units) in its sub-network."""
-    seen: list[Look] = []
+    seen: list[SubnetworkPass] = []
     for chosen in batches(len(examples), EVALUATION_BATCH):
         reporter.report("recognising", within)
         given = pixels(examples.images[chosen].to(subnetworks.device))

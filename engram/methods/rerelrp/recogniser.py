@@ -11,16 +11,16 @@ from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.methods.rerelrp.detectors import Chain, Signatures
+from engram.methods.rerelrp.detectors import DetectorChain, Signatures
 from engram.recognition.recogniser import Reading
-from engram.recognition.serialization import read_readings, readings_told
+from engram.recognition.serialization import pack_readings, unpack_readings
 
 COMMONS = "commons."
 """Before the names of the commons' tensors in a file."""
 
 
 @dataclass(frozen=True)
-class Witness:
+class SignatureRecogniser:
     """A recogniser that judges by relevance signatures.
 
     Parameters
@@ -39,11 +39,11 @@ class Witness:
 
     readings: tuple[Reading, ...] = ()
     columns: tuple[Tensor, ...] = ()
-    chain: Chain = field(default_factory=Chain)
+    chain: DetectorChain = field(default_factory=DetectorChain)
     commons: Mapping[str, Tensor] = field(default_factory=dict)
 
     def log_probabilities(self, signatures: Sequence[Tensor], count: int) -> Tensor:
-        """(B, T): log of the calibrated probability of each task, as `Chain.log_probabilities`."""
+        """(B, T): log of the calibrated probability of each task, as `DetectorChain.log_probabilities`."""
         return self.chain.log_probabilities(signatures, count)
 
     def p_values(self, features: Sequence[Tensor], common: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Witness:
 
     def dump(self) -> bytes:
         """The witness as bytes."""
-        about, tensors = readings_told(self.readings)
+        about, tensors = pack_readings(self.readings)
         columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
         commons = {COMMONS + name: tensor for name, tensor in self.commons.items()}
         return pack("witness", about, {**tensors, **columns, **commons, **self.chain.tensors()})
@@ -75,10 +75,12 @@ class Witness:
     def load(cls, data: bytes) -> Self:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
         about, tensors = unpack("witness", data)
-        readings = read_readings(about, tensors)
+        readings = unpack_readings(about, tensors)
         try:
             columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
         except KeyError as error:
             raise DamagedSnapshot(f"the witness lacks {error}") from error
         commons = {name.removeprefix(COMMONS): tensor for name, tensor in tensors.items() if name.startswith(COMMONS)}
-        return cls(readings, columns, Chain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons)
+        return cls(
+            readings, columns, DetectorChain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons
+        )

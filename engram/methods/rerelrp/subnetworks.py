@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
+class SubnetworkPass:
     """What the sub-networks see in B images, on the CPU.
 
     Parameters
@@ -84,7 +84,7 @@ class Subnetworks(ABC):
         """How often `look` sends an image through a network."""
 
     @abstractmethod
-    def look(self, images: Tensor, explained: int = 0) -> Look:
+    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         """See images (B, C, H, W) float32 in [0, 1], with the relevance of the first `explained` tasks."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from engram.config.options import LearnOptions
 from engram.config.rmn import RmnSettings
-from engram.methods.rmn.maps import HEAD, RelevanceMap, SharedNetwork, Sheet, mixing, packed, shapes
+from engram.methods.rmn.maps import HEAD, RelevanceMap, SharedNetwork, SharedWeight, mixing, packed, shapes
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.network import Engram
 from engram.training.optimisers import OptimiserFactory, optimiser_of
@@ -28,7 +28,7 @@ _RELATIVE, _DONE = "relative", "done"
 """What an optimiser's groups hold besides its own: the rate of relevance, and in the first the steps that are done."""
 
 
-class Relevance(nn.Module):
+class MapParametrisation(nn.Module):
     """The parametrisation of one weight tensor: what is fixed stays what it is, and relevance decides what counts.
 
     In training a weight counts as W * sigma(beta (M - 1/2)), otherwise as W where M is at least 1/2 and 0 elsewhere:
@@ -36,21 +36,21 @@ class Relevance(nn.Module):
 
     Parameters
     ----------
-    sheet
+    shared_weight
         The part of the shared network that is learned on: fixed weights are constants here, out of any optimiser's
         reach.
     relevance
         Where M starts.
     """
 
-    def __init__(self, sheet: Sheet, relevance: Tensor) -> None:
+    def __init__(self, shared_weight: SharedWeight, relevance: Tensor) -> None:
         super().__init__()
         self.beta = 1.0
         self.relevance = nn.Parameter(relevance)
-        self.register_buffer("constants", sheet.weight.clone())
-        self.register_buffer("fixed", sheet.fixed.clone())
-        self.register_buffer("taken", sheet.used.clone())
-        self.register_buffer("alive", torch.ones_like(sheet.used))
+        self.register_buffer("constants", shared_weight.weight.clone())
+        self.register_buffer("fixed", shared_weight.fixed.clone())
+        self.register_buffer("taken", shared_weight.used.clone())
+        self.register_buffer("alive", torch.ones_like(shared_weight.used))
         self.settled = False
 
     def whole(self, weight: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Relevance(nn.Module):
         self.relevance.grad = None
 
 
-class Candidate(Engram):
+class MapCandidate(Engram):
     """A task's pass while it is learned: an engram over the whole shared network, seen through its relevance.
 
     It has no biases. Weights that no earlier task uses are drawn anew, so that nothing of them has to be kept.
@@ -100,26 +100,28 @@ class Candidate(Engram):
             torch.manual_seed(seed)
             super().__init__(layout, task, classes, dict.fromkeys(layout.layers, 0), shared.units)
         generator = torch.Generator().manual_seed(seed)
-        self.relevances: dict[str, Relevance] = {}
-        for name, sheet in self._sheets(shared).items():
+        self.relevances: dict[str, MapParametrisation] = {}
+        for name, shared_weight in self._shared_weights(shared).items():
             module = self._module(name)
-            start = torch.randn(sheet.weight.shape, generator=generator) * settings.map_spread + settings.map_mean
-            relevance = Relevance(sheet, start.clamp_(0.0, 1.0))
+            start = (
+                torch.randn(shared_weight.weight.shape, generator=generator) * settings.map_spread + settings.map_mean
+            )
+            relevance = MapParametrisation(shared_weight, start.clamp_(0.0, 1.0))
             with torch.no_grad():
-                module.weight.copy_(torch.where(sheet.used, sheet.weight, module.weight))
+                module.weight.copy_(torch.where(shared_weight.used, shared_weight.weight, module.weight))
             parametrize.register_parametrization(module, "weight", relevance)
             self.relevances[name] = relevance
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
                 module.bias.requires_grad_(False)
 
-    def _sheets(self, shared: SharedNetwork) -> dict[str, Sheet]:
+    def _shared_weights(self, shared: SharedNetwork) -> dict[str, SharedWeight]:
         """The shared weights that this task sees: its own rows of the head, new ones among them."""
-        found = {node.name: shared.sheets[node.name] for node in mixing(shared.layout)}
-        head = Sheet.blank(shapes(shared.layout, shared.units, len(self.classes))[HEAD])
+        found = {node.name: shared.shared_weights[node.name] for node in mixing(shared.layout)}
+        head = SharedWeight.blank(shapes(shared.layout, shared.units, len(self.classes))[HEAD])
         for row, label in enumerate(self.classes):
             if label in shared.labels:
-                known = shared.sheets[HEAD]
+                known = shared.shared_weights[HEAD]
                 place = shared.labels.index(label)
                 head.weight[row], head.used[row], head.first[row] = (
                     part[place] for part in (known.weight, known.used, known.first)
@@ -196,13 +198,13 @@ class Candidate(Engram):
 
 
 @dataclass
-class Pull:
+class MapRegulariser:
     """What acts on a candidate beside the loss of its images, at every step of an optimiser.
 
     Before a step the gradients of the penalties are added; after it relevance is clipped, and the rounding sharpened.
     """
 
-    candidate: Candidate
+    candidate: MapCandidate
     settings: RmnSettings
     options: LearnOptions
     batch_size: int

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
-from engram.methods.rmn.map_learning import Candidate
+from engram.methods.rmn.map_learning import MapCandidate
 from engram.nn.network import Engram, pixels
 from engram.training.report import LearningReport
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 _BISECTIONS = 7
 
@@ -19,7 +19,9 @@ _CLEAR = 0.1
 """A margin counts from this share of the mean margin."""
 
 
-def prune(candidate: Candidate, trainer: Trainer, report: LearningReport, recover: Callable[[Run], object]) -> None:
+def prune(
+    candidate: MapCandidate, trainer: Trainer, report: LearningReport, recover: Callable[[TrainingPhase], object]
+) -> None:
     """Search for the smallest map that holds, recover, search again from there; a round that fails is taken back.
 
     The options' unit scores order units; weights go by their size.
@@ -47,13 +49,13 @@ def prune(candidate: Candidate, trainer: Trainer, report: LearningReport, recove
         share = (number / options.rounds, (number + 1) / options.rounds)
         with report.timed("recovering"):
             epochs = options.recovery_epochs
-            recover(Run("recovering", share, epochs, options.learning_rate / 4, epochs))
+            recover(TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs))
         if clear(candidate, trainer, judged) < least:
             candidate.load_state_dict(before)
             return
 
 
-def _search(candidate: Candidate, trainer: Trainer, judged: Examples, least: float) -> bool:
+def _search(candidate: MapCandidate, trainer: Trainer, judged: Examples, least: float) -> bool:
     low, high, start = 0.0, 1.0, candidate.alive()
     best = start
     for _ in range(_BISECTIONS):
@@ -68,7 +70,7 @@ def _search(candidate: Candidate, trainer: Trainer, judged: Examples, least: flo
     return high < 1.0
 
 
-def clear(candidate: Candidate, trainer: Trainer, examples: Examples) -> float:
+def clear(candidate: MapCandidate, trainer: Trainer, examples: Examples) -> float:
     """Share of the images that are answered right by a margin that counts.
 
     Without biases a class can die away to logits of 0, a tie that plain accuracy may take for right.

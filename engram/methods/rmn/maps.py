@@ -64,7 +64,7 @@ class RelevanceMap:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SharedWeight:
     """One node's weights in the shared network: (rows, columns...) float32, and as bools what is used and what fixed.
 
     `first` holds the number of the task that fixed a weight, -1 where it is free.
@@ -79,18 +79,18 @@ class Sheet:
         return self.first >= 0
 
     @classmethod
-    def blank(cls, shape: Sequence[int]) -> Sheet:
+    def blank(cls, shape: Sequence[int]) -> SharedWeight:
         shape = tuple(shape)
         return cls(torch.zeros(shape), torch.zeros(shape, dtype=torch.bool), torch.full(shape, -1, dtype=torch.int16))
 
-    def lay(self, larger: Sheet) -> None:
+    def lay(self, larger: SharedWeight) -> None:
         """Write this into the corner of a larger one."""
         corner = tuple(slice(0, side) for side in self.weight.shape)
         for now, then in ((larger.weight, self.weight), (larger.used, self.used), (larger.first, self.first)):
             now[corner] = then
 
-    def copy(self) -> Sheet:
-        return Sheet(self.weight.clone(), self.used.clone(), self.first.clone())
+    def copy(self) -> SharedWeight:
+        return SharedWeight(self.weight.clone(), self.used.clone(), self.first.clone())
 
 
 class SharedNetwork:
@@ -124,34 +124,39 @@ class SharedNetwork:
         self.units = dict(units)
         self.maps = tuple(maps)
         self.labels = tuple(dict.fromkeys(label for one in self.maps for label in one.classes))
-        self.sheets = {name: Sheet.blank(shape) for name, shape in shapes(layout, units, len(self.labels)).items()}
+        self.shared_weights = {
+            name: SharedWeight.blank(shape) for name, shape in shapes(layout, units, len(self.labels)).items()
+        }
         for number, one in enumerate(self.maps):
             self._apply(number, one)
         for name, values in (loose or {}).items():
             self._loosen(name, values)
 
     def _apply(self, number: int, one: RelevanceMap) -> None:
-        for name, whole in self.sheets.items():
+        for name, whole in self.shared_weights.items():
             place = self.place(one, name)
-            sheet = Sheet(*(part[place] for part in (whole.weight, whole.used, whole.first)))
-            used, fixed = (unpacked(bits[name], sheet.weight.shape) for bits in (one.used, one.fixed))
-            newly = fixed & ~sheet.fixed
+            shared_weight = SharedWeight(*(part[place] for part in (whole.weight, whole.used, whole.first)))
+            used, fixed = (unpacked(bits[name], shared_weight.weight.shape) for bits in (one.used, one.fixed))
+            newly = fixed & ~shared_weight.fixed
             if int(newly.sum()) != len(one.values[name]):
                 raise DamagedSnapshot(f"the map of task {one.task!r} was learned on other weights")
-            weight, first = sheet.weight.clone(), sheet.first.clone()
+            weight, first = shared_weight.weight.clone(), shared_weight.first.clone()
             weight[newly], first[newly] = one.values[name], number
-            whole.weight[place], whole.used[place], whole.first[place] = weight, sheet.used | used, first
+            whole.weight[place], whole.used[place], whole.first[place] = weight, shared_weight.used | used, first
 
     def _loosen(self, name: str, values: Tensor) -> None:
-        sheet = self.sheets[name]
-        where = sheet.used & ~sheet.fixed
+        shared_weight = self.shared_weights[name]
+        where = shared_weight.used & ~shared_weight.fixed
         if int(where.sum()) != len(values):
             raise DamagedSnapshot(f"{len(values)} loose weights in {name} are not those that the maps use")
-        sheet.weight[where] = values
+        shared_weight.weight[where] = values
 
     def loose(self) -> dict[str, Tensor]:
         """For each node the values (k,) of weights that are used and not fixed."""
-        return {name: sheet.weight[sheet.used & ~sheet.fixed] for name, sheet in self.sheets.items()}
+        return {
+            name: shared_weight.weight[shared_weight.used & ~shared_weight.fixed]
+            for name, shared_weight in self.shared_weights.items()
+        }
 
     def place(self, one: RelevanceMap, name: str) -> tuple[Tensor | slice, ...]:
         """Where a map's weights of a node lie: its rows, and the corner that the network was then."""
@@ -171,9 +176,9 @@ class SharedNetwork:
         """A new network with more units: what there is lies in the corner of it, and computes what it did."""
         larger = SharedNetwork(self.layout, units)
         larger.maps, larger.labels = self.maps, self.labels
-        larger.sheets[HEAD] = Sheet.blank(shapes(self.layout, units, len(self.labels))[HEAD])
-        for name, sheet in self.sheets.items():
-            sheet.lay(larger.sheets[name])
+        larger.shared_weights[HEAD] = SharedWeight.blank(shapes(self.layout, units, len(self.labels))[HEAD])
+        for name, shared_weight in self.shared_weights.items():
+            shared_weight.lay(larger.shared_weights[name])
         return larger
 
     def engram(self, one: RelevanceMap) -> Engram:
@@ -181,8 +186,8 @@ class SharedNetwork:
         with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
             engram = Engram(self.layout, one.task, one.classes, dict.fromkeys(self.layout.layers, 0), one.units)
         state = {name: torch.zeros(part.shape) for name, part in engram.state_dict().items() if name.endswith("bias")}
-        for name, sheet in self.sheets.items():
-            weight = sheet.weight[self.place(one, name)]
+        for name, shared_weight in self.shared_weights.items():
+            weight = shared_weight.weight[self.place(one, name)]
             used = unpacked(one.used[name], weight.shape)
             # Not a product: 0 times a negative weight is -0, whose sums may differ by a bit from those of 0.
             state[state_name(self.layout, name)] = torch.where(used, weight, 0.0)
@@ -197,7 +202,7 @@ class SharedNetwork:
         """For each layer, how many of its weights each task was first to fix; without the head's."""
         counts = {layer: [0] * len(self.maps) for layer in self.layout.layers}
         for node in mixing(self.layout):
-            first = self.sheets[node.name].first
+            first = self.shared_weights[node.name].first
             found = torch.bincount(first[first >= 0], minlength=len(self.maps)).tolist()
             counts[node.layer] = [a + b for a, b in zip(counts[node.layer], found, strict=True)]
         return counts
@@ -206,7 +211,9 @@ class SharedNetwork:
     def weights(self) -> dict[str, int]:
         """How many weights each layer has."""
         return {
-            layer: sum(self.sheets[node.name].weight.numel() for node in mixing(self.layout) if node.layer == layer)
+            layer: sum(
+                self.shared_weights[node.name].weight.numel() for node in mixing(self.layout) if node.layer == layer
+            )
             for layer in self.layout.layers
         }
 

@@ -28,8 +28,8 @@ from engram.config.rmn import RmnSettings
 from engram.data.examples import Examples, split
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
-from engram.methods.rmn.map_learning import Candidate, Pull
+from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
+from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.map_pruning import logits_of, prune
 from engram.methods.rmn.maps import RelevanceMap, SharedNetwork, unpacked
 from engram.nn.backbones import layout_of
@@ -38,10 +38,10 @@ from engram.nn.commons import Commons
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Recogniser, Verdict
-from engram.recognition.ridge import PackedSums
-from engram.recognition.training import Seen, teach
+from engram.recognition.ridge import PackedGram
+from engram.recognition.training import ForwardPass, teach
 from engram.training.report import LearningReport
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 if TYPE_CHECKING:
     from engram.training.optimisers import OptimiserFactory
@@ -60,7 +60,7 @@ class Rmn(Method):
         passes: Sequence[Engram],
         commons: Commons,
         recogniser: Recogniser,
-        sums: tuple[PackedSums, ...] | None,
+        sums: tuple[PackedGram, ...] | None,
     ) -> None:
         super().__init__(definition, budget)
         self.settings = RmnSettings.model_validate(definition.settings)
@@ -108,7 +108,7 @@ class Rmn(Method):
         sums = None if kept is None else tuple(load_sums(piece) for piece in kept)
         return cls(definition, budget, shared, passes, commons, known, sums)
 
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         from engram.methods.rmn.serialization import dump_loose, dump_map
         from engram.nn.serialization import dump_commons
         from engram.recognition.ridge import dump_sums
@@ -120,7 +120,7 @@ class Rmn(Method):
             dump_loose(self.shared.loose()),
             *(dump_map(one) for one in self.shared.maps),
         )
-        return Stored(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
+        return StoredModel(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -201,33 +201,37 @@ class Rmn(Method):
         report: LearningReport,
         seed: int,
         optimiser: OptimiserFactory | None,
-    ) -> Candidate:
+    ) -> MapCandidate:
         options = trainer.options
         report.candidate = dict(self.shared.units)
         trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
-        candidate = Candidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
+        candidate = MapCandidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
         with report.timed("training"):
-            run = Run("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
             best = self._fit(candidate, trainer, run, optimiser)
         candidate.settle()
         report.accuracy["trained"] = best
         return candidate
 
-    def _fit(self, candidate: Candidate, trainer: Trainer, run: Run, optimiser: OptimiserFactory | None) -> float:
+    def _fit(
+        self, candidate: MapCandidate, trainer: Trainer, run: TrainingPhase, optimiser: OptimiserFactory | None
+    ) -> float:
         size, shape = trainer.batch_size, self.definition.input
         steps = run.epochs * math.ceil(len(trainer.train) / size)
         sides = (shape.channels, shape.height, shape.width)
-        pull = Pull(candidate, self.settings, trainer.options, size, steps, trainer.generator, sides, given=optimiser)
-        with pull.factory() as factory:
+        regulariser = MapRegulariser(
+            candidate, self.settings, trainer.options, size, steps, trainer.generator, sides, given=optimiser
+        )
+        with regulariser.factory() as factory:
             return replace(trainer, optimiser=factory).fit(candidate, run).accuracy
 
     @torch.no_grad()
-    def see(self, images: Tensor) -> Seen:
+    def see(self, images: Tensor) -> ForwardPass:
         """What every task's pass sees in images (B, C, H, W) float32 on the model's device."""
         return _see(self.passes, images)
 
     @torch.no_grad()
-    def judged(self, images: Tensor, seen: Seen) -> Verdict:
+    def judged(self, images: Tensor, seen: ForwardPass) -> Verdict:
         """What the recogniser makes of images (B, C, H, W) float32 and of what `see` gave for them."""
         common = self.commons(images).cpu()  # (B, F)
         return self.recogniser.judged(seen.features, common)
@@ -282,15 +286,15 @@ class Rmn(Method):
     def _details(self, one: RelevanceMap) -> dict[str, object]:
         """How many weights each layer has, how many the newest task uses, and how many of those were there before."""
         layers: dict[str, object] = {}
-        for name, sheet in self.shared.sheets.items():
+        for name, shared_weight in self.shared.shared_weights.items():
             place = self.shared.place(one, name)
-            used = unpacked(one.used[name], sheet.weight[place].shape)
-            first = sheet.first[place]
+            used = unpacked(one.used[name], shared_weight.weight[place].shape)
+            first = shared_weight.first[place]
             layers[name] = {
-                "weights": sheet.weight.numel(),
+                "weights": shared_weight.weight.numel(),
                 "used": int(used.sum()),
                 "fixed_now": int((first == len(self.shared.maps) - 1).sum()),
-                "fixed": int(sheet.fixed.sum()),
+                "fixed": int(shared_weight.fixed.sum()),
             }
         return {
             "weights": layers,
@@ -307,12 +311,12 @@ def _with(shared: SharedNetwork, kept: RelevanceMap, whole: Mapping[str, Tensor]
     """The network with a map more, and with loose weights as the task has left them."""
     bare = SharedNetwork(shared.layout, shared.units, (*shared.maps, kept))
     loose = {}
-    for name, sheet in bare.sheets.items():
-        weights = sheet.weight.clone()
-        before = shared.sheets[name]
+    for name, shared_weight in bare.shared_weights.items():
+        weights = shared_weight.weight.clone()
+        before = shared.shared_weights[name]
         weights[tuple(slice(0, side) for side in before.weight.shape)] = before.weight
         weights[bare.place(kept, name)] = whole[name]
-        loose[name] = weights[sheet.used & ~sheet.fixed]
+        loose[name] = weights[shared_weight.used & ~shared_weight.fixed]
     return shared.appended(kept, loose)
 
 
@@ -344,13 +348,13 @@ def _moved(shared: SharedNetwork, method: Rmn) -> tuple[Engram, ...]:
 
 
 @torch.no_grad()
-def _see(passes: Sequence[Engram], images: Tensor) -> Seen:
+def _see(passes: Sequence[Engram], images: Tensor) -> ForwardPass:
     features, heads = [], []
     for one in passes:
         joined = one(images, {})
         features.append(joined[one.layout.features.name].cpu())
         heads.append(one.logits(joined).cpu())
-    return Seen(features, heads)
+    return ForwardPass(features, heads)
 
 
 def _peak(engram: Engram, held_out: Examples, trainer: Trainer) -> Tensor:

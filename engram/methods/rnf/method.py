@@ -20,23 +20,23 @@ from engram.config.rnf import RnfSettings
 from engram.data.examples import Examples, split
 from engram.errors import DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rnf.importance import importance, relevant
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
 from engram.nn.elastic import Blocked, Rates, hold
-from engram.nn.multihead import Kept, Owners, PlainNetwork, blocked_by, claimed, resist
+from engram.nn.multihead import Kept, MultiHeadNetwork, Owners, blocked_by, claimed, resist
 from engram.nn.network import Engram, Network, pixels
-from engram.nn.serialization import dump_commons, dump_plain, load_commons, load_plain
+from engram.nn.serialization import dump_commons, dump_multihead, load_commons, load_multihead
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Recogniser
-from engram.recognition.ridge import PackedSums, dump_sums, load_sums
+from engram.recognition.ridge import PackedGram, dump_sums, load_sums
 from engram.recognition.serialization import check_readings, dump_recogniser, load_recogniser
-from engram.recognition.training import Seen, teach
-from engram.training.optimisers import Elastic, optimiser_of
+from engram.recognition.training import ForwardPass, teach
+from engram.training.optimisers import ElasticOptimisers, optimiser_of
 from engram.training.report import LearningReport
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 if TYPE_CHECKING:
     from engram.training.optimisers import OptimiserFactory
@@ -48,10 +48,10 @@ class Rnf(Method):
     def __init__(
         self,
         definition: Definition,
-        network: PlainNetwork,
+        network: MultiHeadNetwork,
         commons: Commons,
         recogniser: Recogniser,
-        sums: tuple[PackedSums, ...] | None,
+        sums: tuple[PackedGram, ...] | None,
     ) -> None:
         super().__init__(definition, network.units)
         self.settings = RnfSettings.model_validate(definition.settings)
@@ -65,7 +65,7 @@ class Rnf(Method):
         cls.check(definition)
         layout = layout_of(definition)
         drawn = RnfSettings.model_validate(definition.settings).initial_weights
-        network = PlainNetwork.create(layout, budget_of(layout, definition.budget), definition.seed, drawn)
+        network = MultiHeadNetwork.create(layout, budget_of(layout, definition.budget), definition.seed, drawn)
         commons = Commons(definition)
         return cls(definition, network, commons, Recogniser.empty(commons.features), ())
 
@@ -82,7 +82,7 @@ class Rnf(Method):
         if not engrams:
             raise DamagedSnapshot("a model has at least its commons")
         commons = load_commons(definition, engrams[0])
-        network = load_plain(layout_of(definition), engrams[1:])
+        network = load_multihead(layout_of(definition), engrams[1:])
         if network.units != dict(budget):
             raise DamagedSnapshot("the network is not as wide as the model's budget")
         known = load_recogniser(recogniser)
@@ -90,10 +90,10 @@ class Rnf(Method):
         sums = None if kept is None else tuple(load_sums(piece) for piece in kept)
         return cls(definition, network, commons, known, sums)
 
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         assert self.sums is not None, "a model restored without its sums cannot be written again"
-        engrams = (dump_commons(self.commons), *dump_plain(self.network))
-        return Stored(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
+        engrams = (dump_commons(self.commons), *dump_multihead(self.network))
+        return StoredModel(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -164,7 +164,7 @@ class Rnf(Method):
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
         self._restrain(candidate, trainer, rates, blocked, optimiser)
         with report.timed("training"):
-            run = Run("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         return candidate
 
@@ -179,7 +179,7 @@ class Rnf(Method):
         """Let the trainer move units by their elasticity only."""
         options = trainer.options
         hold(candidate, rates)
-        trainer.optimiser = Elastic(
+        trainer.optimiser = ElasticOptimisers(
             optimiser or (lambda given: optimiser_of(options, given)), candidate, rates, blocked
         )
 
@@ -194,11 +194,13 @@ class Rnf(Method):
             for layer, owner in owners.items()
         }
         self._restrain(candidate, trainer, rates, blocked_by(self.network.layout, owners, head=True), optimiser)
-        trainer.fit(candidate, Run("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs))
+        trainer.fit(
+            candidate, TrainingPhase("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs)
+        )
 
     def _frozen(
         self, candidate: Engram, trainer: Trainer, report: LearningReport, optimiser: OptimiserFactory | None
-    ) -> PlainNetwork:
+    ) -> MultiHeadNetwork:
         """The network in which the task owns what is relevant to it and was free."""
         with report.timed("pruning"):
             kept = self._kept(candidate, trainer)
@@ -258,8 +260,8 @@ class Rnf(Method):
 
 
 @torch.no_grad()
-def _see(network: PlainNetwork, images: Tensor) -> Seen:
+def _see(network: MultiHeadNetwork, images: Tensor) -> ForwardPass:
     features, heads = network(images)
     features = features.cpu()
     own = [features[:, network.columns(number)] for number in range(len(heads))]
-    return Seen(own, [logits.cpu() for logits in heads])
+    return ForwardPass(own, [logits.cpu() for logits in heads])

@@ -1,8 +1,8 @@
 """Associative memories: from a part of a feature map, the whole.
 
-Both take the map with the lowest energy given the cue. What the two cost differs: `Gaussian` learns how channels go
-together and keeps nothing else, so that masked maps and the memory together are smaller than the maps. `Hopfield` holds
-every pattern whole: with it, masking saves nothing, and the masked cues come on top.
+Both take the map with the lowest energy given the cue. What the two cost differs: `GaussianMemory` learns how channels
+go together and keeps nothing else, so that masked maps and the memory together are smaller than the maps.
+`HopfieldMemory` holds every pattern whole: with it, masking saves nothing, and the masked cues come on top.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOOR = 1e-3
 """Least variance a channel has of its own, as a share of the channels' mean variance."""
 
 
-class Associative(ABC):
+class AssociativeMemory(ABC):
     """What completes masked maps. Maps are never negative, and so is nothing that is recalled."""
 
     kind: ClassVar[str]
@@ -90,12 +90,12 @@ class Associative(ABC):
 
 
 @dataclass(frozen=True)
-class Blank(Associative):
+class NoCompletion(AssociativeMemory):
     """No memory: what is masked is recalled as zero."""
 
     kind: ClassVar[str] = "blank"
 
-    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> Blank:
+    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> NoCompletion:
         return self
 
     def _recalled(self, cues: Tensor, masks: Tensor, labels: Tensor | None, noise: float) -> Tensor:
@@ -105,12 +105,12 @@ class Blank(Associative):
         return {}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Blank:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> NoCompletion:
         return cls()
 
 
 @dataclass(frozen=True)
-class Gaussian(Associative):
+class GaussianMemory(AssociativeMemory):
     """A Gaussian around each class's mean map, whose covariance over channels all classes and places share.
 
     The covariance is `factor factor^T + diag(own)`; recall is the conditional mean, in closed form. New classes add to
@@ -139,7 +139,7 @@ class Gaussian(Associative):
     kind: ClassVar[str] = "gaussian"
 
     @classmethod
-    def empty(cls, channels: int, places: int, rank: int) -> Gaussian:
+    def empty(cls, channels: int, places: int, rank: int) -> GaussianMemory:
         return cls(
             torch.zeros(0, channels, places, dtype=torch.float16),
             torch.zeros(channels, min(rank, channels), dtype=torch.float16),
@@ -154,7 +154,7 @@ class Gaussian(Associative):
         factor = self.factor.double()
         return factor @ factor.T + torch.diag(self.own.double())
 
-    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> Gaussian:
+    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> GaussianMemory:
         known, (channels, places) = len(self.means), maps.shape[1:]
         means = torch.stack([maps[labels == label].mean(0) for label in range(known, classes)]).to(torch.float16)
         scatter = torch.zeros(channels, channels, dtype=torch.float64)
@@ -169,7 +169,7 @@ class Gaussian(Associative):
         factor = factor.contiguous()  # products round by layout, and what is read from a file is contiguous
         left = covariance.diagonal() - factor.double().square().sum(1)
         own = left.clamp_min(FLOOR * float(covariance.diagonal().mean()) + 1e-12).float()
-        return Gaussian(torch.cat([self.means, means]), factor, own, total, self.rank)
+        return GaussianMemory(torch.cat([self.means, means]), factor, own, total, self.rank)
 
     def _recalled(self, cues: Tensor, masks: Tensor, labels: Tensor | None, noise: float) -> Tensor:
         """The mean of the whole given the known part; without labels, around the mean of all classes' means.
@@ -193,12 +193,12 @@ class Gaussian(Associative):
         return {"means": self.means, "factor": self.factor, "own": self.own, "count": self.count}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Gaussian:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> GaussianMemory:
         return cls(tensors["means"], tensors["factor"], tensors["own"], tensors["count"], tensors["factor"].shape[1])
 
 
 @dataclass(frozen=True)
-class Hopfield(Associative):
+class HopfieldMemory(AssociativeMemory):
     """A modern Hopfield memory (Ramsauer et al. 2020): attention of the cue over all patterns, which it holds whole.
 
     An update is x <- sum_i p_i x_i with p = softmax_i of -beta / 2 |x_i - x|^2, which lowers the energy
@@ -224,20 +224,22 @@ class Hopfield(Associative):
     kind: ClassVar[str] = "hopfield"
 
     @classmethod
-    def empty(cls, values: Values, size: int, beta: float, updates: int) -> Hopfield:
+    def empty(cls, values: Values, size: int, beta: float, updates: int) -> HopfieldMemory:
         kind = torch.uint8 if values == "uint8" else torch.float16
         nothing, none = torch.zeros(0, size).to(kind), torch.zeros(0, dtype=torch.float16)
         return cls(nothing, none, torch.zeros(0, dtype=torch.int16), torch.tensor(beta), torch.tensor(updates))
 
-    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> Hopfield:
+    def learned(self, maps: Tensor, labels: Tensor, classes: int) -> HopfieldMemory:
         small, steps = quantised(maps.flatten(1), "uint8" if self.small.dtype == torch.uint8 else "float16")
         joined = torch.cat([self.labels, labels.to(torch.int16)])
-        return Hopfield(torch.cat([self.small, small]), torch.cat([self.steps, steps]), joined, self.beta, self.updates)
+        return HopfieldMemory(
+            torch.cat([self.small, small]), torch.cat([self.steps, steps]), joined, self.beta, self.updates
+        )
 
-    def subset(self, rows: Tensor) -> Hopfield:
+    def subset(self, rows: Tensor) -> HopfieldMemory:
         """Only the patterns at `rows`: how it forgets."""
         steps = self.steps[rows] if len(self.steps) else self.steps
-        return Hopfield(self.small[rows], steps, self.labels[rows], self.beta, self.updates)
+        return HopfieldMemory(self.small[rows], steps, self.labels[rows], self.beta, self.updates)
 
     def patterns(self) -> Tensor:
         """(N, channels x places) float32."""
@@ -265,7 +267,7 @@ class Hopfield(Associative):
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Hopfield:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> HopfieldMemory:
         return cls(*(tensors[name] for name in ("small", "steps", "labels", "beta", "updates")))
 
 

@@ -16,8 +16,8 @@ from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import order
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, whole
-from engram.methods.sharc.replay import Balanced, Fresh, Maps, Recalled, logits_of, train
-from engram.methods.sharc.replay_memory import Remembered, room
+from engram.methods.sharc.replay import BalancedSampler, Maps, NewMaps, RecalledMaps, logits_of, train
+from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.methods.sharc.saliency import mask, saliency
 from engram.nn.commons import Commons
 from engram.nn.layout import Layout
@@ -27,21 +27,21 @@ from engram.recognition.density import Density
 from engram.recognition.recogniser import Reading, Recogniser
 from engram.recognition.training import through
 from engram.training.optimisers import OptimiserFactory
-from engram.training.trainer import Run, Trainer
+from engram.training.trainer import Trainer, TrainingPhase
 
 SAMPLED = 4096
 """Images of a task that the associative memory learns from: enough for means and a covariance, and bounded."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LearnedTask:
     """A model after one more task; nothing of the model before is changed."""
 
     maps: FeatureMaps
     shared: Classifier
     own: Classifier | None
-    remembered: Remembered
-    recalled: Recalled
+    remembered: ReplayMemory
+    recalled: RecalledMaps
     """What was replayed."""
     accuracy: float
     """On held-out images, the task given."""
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Told:
-    """A recogniser that knows one task more, and its shares of held-out images, as `Taught` has."""
+    """A recogniser that knows one task more, and its shares of held-out images, as `RecogniserUpdate` has."""
 
     recogniser: Recogniser
     recognised: float
@@ -58,7 +58,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaskLearner:
     """Everything that learning one task needs but the model itself."""
 
     layout: Layout
@@ -71,7 +71,7 @@ class Lesson:
     device: torch.device
     optimiser: OptimiserFactory | None = None
 
-    def learn(self, maps: FeatureMaps | None, shared: Classifier | None, before: Remembered | None) -> Outcome:
+    def learn(self, maps: FeatureMaps | None, shared: Classifier | None, before: ReplayMemory | None) -> LearnedTask:
         """Learn the task on top of what there is; all three are None for the first task.
 
         Raises
@@ -87,34 +87,36 @@ class Lesson:
             fresh = Classifier(self.layout, classes)
             wider = shared.widened(classes) if shared else Classifier(self.layout, classes)
             engram = whole(self.layout, "", self._labels_of_backbone())
-        room(self.settings, FeatureMaps.of(engram).shape if maps is None else maps.shape, known + len(classes))
+        maps_per_class(
+            self.settings, FeatureMaps.of(engram).shape if maps is None else maps.shape, known + len(classes)
+        )
         if maps is None:
             self._train_backbone(engram, generator)
             maps, begun = FeatureMaps.of(engram), 0.7
             for classifier in (fresh, wider):
                 classifier.start_from(engram)
         maps, wider = maps.to(self.device), wider.to(self.device)
-        before = before or Remembered.nothing(self.settings, maps.shape)
+        before = before or ReplayMemory.nothing(self.settings, maps.shape)
         recalled = before.recalled()
         images = self.maps_of(maps, self.train, generator, self.options.augment)
         alone = self.settings.heads == "own"
         middle = (1 + begun) / 2 if alone else 1.0
-        run = Run("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
-        told = (self.options, run, generator, self.reporter, self.optimiser)
-        train(wider, Fresh(images, self.train.labels + known), recalled, *told)
+        run = TrainingPhase("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
+        how = (self.options, run, generator, self.reporter, self.optimiser)
+        train(wider, NewMaps(images, self.train.labels + known), recalled, *how)
         own = None
         if alone:
             own = fresh.to(self.device)
             run = replace(run, share=(middle, 1.0))
-            nothing = Recalled(recalled.maps[:0], recalled.labels[:0])
-            told = (self.options, run, generator, self.reporter, self.optimiser)
-            train(own, Fresh(images, self.train.labels), nothing, *told)
+            nothing = RecalledMaps(recalled.maps[:0], recalled.labels[:0])
+            how = (self.options, run, generator, self.reporter, self.optimiser)
+            train(own, NewMaps(images, self.train.labels), nothing, *how)
             own = own.freeze()
         wider = wider.freeze()
         remembered, details = self.remembered_once(maps, wider, before, known, generator)
         logits = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :]  # (M, classes)
         hit = logits.argmax(1) == self.held_out.labels
-        return Outcome(maps, wider, own, remembered, recalled, float(hit.double().mean()), details)
+        return LearnedTask(maps, wider, own, remembered, recalled, float(hit.double().mean()), details)
 
     def _labels_of_backbone(self) -> list[str]:
         return [f"{label} turned {turn}" for turn in self._turns() for label in self.train.classes]
@@ -144,7 +146,9 @@ class Lesson:
             generator,
             self.optimiser,
         )
-        run = Run("training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience)
+        run = TrainingPhase(
+            "training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience
+        )
         trainer.fit(engram, run)
 
     def maps_of(self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, augment: str) -> Maps:
@@ -161,8 +165,8 @@ class Lesson:
         return self.reporter.journal.once("logits", lambda: logits_of(classifier, plain, len(examples), self.reporter))
 
     def remembered_once(
-        self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
-    ) -> tuple[Remembered, dict[str, object]]:
+        self, maps: FeatureMaps, classifier: Classifier, before: ReplayMemory, known: int, generator: torch.Generator
+    ) -> tuple[ReplayMemory, dict[str, object]]:
         """What `remember` gives, which a resumed lesson takes from its journal."""
 
         def work() -> tuple[tuple[bytes, bytes], dict[str, object]]:
@@ -170,14 +174,14 @@ class Lesson:
             return after.dump(), details
 
         dumped, details = self.reporter.journal.once("memory", work, generator)
-        return Remembered.load(self.settings, *dumped), details
+        return ReplayMemory.load(self.settings, *dumped), details
 
     def remember(
-        self, maps: FeatureMaps, classifier: Classifier, before: Remembered, known: int, generator: torch.Generator
-    ) -> tuple[Remembered, dict[str, object]]:
+        self, maps: FeatureMaps, classifier: Classifier, before: ReplayMemory, known: int, generator: torch.Generator
+    ) -> tuple[ReplayMemory, dict[str, object]]:
         """Forget down to the new quota, let the memory see the new maps, and store as many of them, masked."""
         classes = known + len(self.train.classes)
-        most = room(self.settings, maps.shape, classes)
+        most = maps_per_class(self.settings, maps.shape, classes)
         plain = self.maps_of(maps, self.train, generator, "none")
         summaries = self._summaries(maps, self.train)
         chosen = order(summaries, self.train.labels, self.settings.keep, most, generator)
@@ -212,7 +216,7 @@ class Lesson:
     def _gathered(self, maps: Maps, rows: Tensor) -> Tensor:
         return torch.cat([maps(rows[part]).cpu() for part in self._parts(len(rows))])
 
-    def recognising(self, task: str, recogniser: Recogniser, outcome: Outcome, commons: Commons) -> Told:
+    def recognising(self, task: str, recogniser: Recogniser, outcome: LearnedTask, commons: Commons) -> Told:
         """A recogniser whose class scores are the logits of the head over all classes.
 
         Its sharpness is fitted to held-out images of the new task and to as many recalled maps of every earlier class.
@@ -224,7 +228,9 @@ class Lesson:
         fresh = self._logits(maps, outcome.shared, self.held_out)  # (M, all classes)
         right = self.held_out.labels + known
         recalled, generator = outcome.recalled, torch.Generator().manual_seed(self.seed)
-        drawn = Balanced(recalled.labels, generator).draw(len(right) * recalled.classes // len(self.train.classes))
+        drawn = BalancedSampler(recalled.labels, generator).draw(
+            len(right) * recalled.classes // len(self.train.classes)
+        )
         past = fresh[:0]
         if len(drawn):
             past = logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)

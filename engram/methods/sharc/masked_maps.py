@@ -33,7 +33,7 @@ def restored(small: Tensor, steps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Episodes:
+class MaskedMaps:
     """Masked maps of `channels` by `places` with their labels; earlier rows of a class are kept longer than later ones.
 
     Parameters
@@ -55,7 +55,7 @@ class Episodes:
     places: int
 
     @classmethod
-    def empty(cls, channels: int, places: int, kept: int, values: Values) -> Episodes:
+    def empty(cls, channels: int, places: int, kept: int, values: Values) -> MaskedMaps:
         nothing = torch.zeros(0, kept * places)
         bits = torch.zeros(0, -(-channels // 8), dtype=torch.uint8)
         kind = torch.uint8 if values == "uint8" else torch.float16
@@ -63,7 +63,7 @@ class Episodes:
         return cls(bits, nothing.to(kind), steps, torch.zeros(0, dtype=torch.int16), channels, places)
 
     @classmethod
-    def of(cls, maps: Tensor, masks: Tensor, labels: Tensor, values: Values) -> Episodes:
+    def of(cls, maps: Tensor, masks: Tensor, labels: Tensor, values: Values) -> MaskedMaps:
         """Store maps (N, channels, places) where masks (N, channels) say so; every mask keeps equally many channels."""
         count, channels, places = maps.shape
         padded = torch.nn.functional.pad(masks.to(torch.uint8), (0, -channels % 8)).view(count, -(-channels // 8), 8)
@@ -91,16 +91,16 @@ class Episodes:
         maps[self.masks()] = restored(self.small, self.steps).reshape(-1, self.places)
         return maps
 
-    def joined(self, other: Episodes) -> Episodes:
+    def joined(self, other: MaskedMaps) -> MaskedMaps:
         """These rows and then those."""
         pairs = zip(self._parts().values(), other._parts().values(), strict=True)
         bits, small, steps, labels = (torch.cat(pair) for pair in pairs)
-        return Episodes(bits, small, steps, labels, self.channels, self.places)
+        return MaskedMaps(bits, small, steps, labels, self.channels, self.places)
 
-    def subset(self, rows: Tensor) -> Episodes:
+    def subset(self, rows: Tensor) -> MaskedMaps:
         """The rows (int64), in that order."""
         steps = self.steps[rows] if len(self.steps) else self.steps
-        return Episodes(self.bits[rows], self.small[rows], steps, self.labels[rows], self.channels, self.places)
+        return MaskedMaps(self.bits[rows], self.small[rows], steps, self.labels[rows], self.channels, self.places)
 
     def first(self, quota: int) -> Tensor:
         """Indices of the first `quota` rows of every class, ascending: what stays when each class may keep so many."""
@@ -112,7 +112,7 @@ class Episodes:
         return pack("episodes", {"channels": self.channels, "places": self.places}, self._parts())
 
     @classmethod
-    def load(cls, data: bytes) -> Episodes:
+    def load(cls, data: bytes) -> MaskedMaps:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
         about, tensors = unpack("episodes", data)
         try:
@@ -129,10 +129,10 @@ class Episodes:
 
 
 def bytes_each(channels: int, places: int, kept: int, values: Values) -> int:
-    """What one row of `Episodes` takes."""
+    """What one row of `MaskedMaps` takes."""
     one = torch.zeros(1, channels, places)
     masks = (torch.arange(channels) < kept)[None]
-    return Episodes.of(one, masks, torch.zeros(1), values).nbytes
+    return MaskedMaps.of(one, masks, torch.zeros(1), values).nbytes
 
 
 def quota(memory_bytes: int, fixed: int, each: Sequence[int], classes: int) -> int:

@@ -19,10 +19,10 @@ from engram.config.sharc import SharcSettings
 from engram.data.examples import Examples, split
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, Stored, expect_accurate, expect_recognised
+from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, map_shape
-from engram.methods.sharc.learner import Lesson, Outcome
-from engram.methods.sharc.replay_memory import Remembered, room
+from engram.methods.sharc.learner import LearnedTask, TaskLearner
+from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
@@ -30,9 +30,9 @@ from engram.nn.network import pixels
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Recogniser
-from engram.recognition.ridge import PackedSums, dump_sums, load_sums
+from engram.recognition.ridge import PackedGram, dump_sums, load_sums
 from engram.recognition.serialization import dump_recogniser, load_recogniser
-from engram.recognition.training import Seen, teach
+from engram.recognition.training import ForwardPass, teach
 from engram.training.optimisers import OptimiserFactory
 from engram.training.report import LearningReport
 
@@ -63,8 +63,8 @@ class Sharc(Method):
         shared: Classifier | None,
         own: Sequence[Classifier],
         recogniser: Recogniser,
-        remembered: Remembered | None,
-        sums: tuple[PackedSums, ...] | None,
+        remembered: ReplayMemory | None,
+        sums: tuple[PackedGram, ...] | None,
     ) -> None:
         super().__init__(definition, budget)
         self.settings = SharcSettings.model_validate(definition.settings)
@@ -86,7 +86,9 @@ class Sharc(Method):
             )
         super().check(definition)
         try:
-            room(SharcSettings.model_validate(definition.settings), map_shape(layout_of(definition)), _LEAST_CLASSES)
+            maps_per_class(
+                SharcSettings.model_validate(definition.settings), map_shape(layout_of(definition)), _LEAST_CLASSES
+            )
         except CapacityExhausted as error:
             raise InvalidDefinition(str(error)) from error
 
@@ -123,17 +125,17 @@ class Sharc(Method):
         if kept is not None:
             if len(kept) == 1 or (maps is None) != (not kept):
                 raise DamagedSnapshot("a model that has learned keeps its maps and their memory")
-            remembered = Remembered.load(settings, kept[0], kept[1]) if kept else None
+            remembered = ReplayMemory.load(settings, kept[0], kept[1]) if kept else None
             sums = tuple(load_sums(piece) for piece in kept[2:])
         return cls(definition, budget, commons, maps, shared, own, known, remembered, sums)
 
-    def dump(self) -> Stored:
+    def dump(self) -> StoredModel:
         assert self.sums is not None, "a model restored without what it keeps cannot be written again"
         engrams = [dump_commons(self.commons)]
         if self.maps is not None and self.shared is not None:
             engrams += [self.maps.dump(), self.shared.dump(), *(head.dump() for head in self.own)]
         kept = self.remembered.dump() if self.remembered else ()
-        return Stored(tuple(engrams), dump_recogniser(self.recogniser), (*kept, *map(dump_sums, self.sums)))
+        return StoredModel(tuple(engrams), dump_recogniser(self.recogniser), (*kept, *map(dump_sums, self.sums)))
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -176,9 +178,11 @@ class Sharc(Method):
         assert self.sums is not None, "this model was restored without what it keeps, which learning needs"
         train, held_out = split(examples, options.held_out, seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
-        lesson = Lesson(self.layout, self.settings, train, held_out, options, seed, reporter, self.device, optimiser)
+        learner = TaskLearner(
+            self.layout, self.settings, train, held_out, options, seed, reporter, self.device, optimiser
+        )
         with report.timed("training"):
-            outcome = lesson.learn(self.maps, self.shared, self.remembered)
+            outcome = learner.learn(self.maps, self.shared, self.remembered)
         units = dict(self.layout.widths) if self.maps is None else dict.fromkeys(self.layout.layers, 0)
         report.candidate, report.units = units, dict(units)
         report.accuracy = {"trained": outcome.accuracy, "kept": outcome.accuracy}
@@ -186,7 +190,7 @@ class Sharc(Method):
         expect_accurate(report, options)
         own = (*self.own, outcome.own) if outcome.own is not None else self.own
         with report.timed("recognising"):
-            commons, recogniser, sums = self._recognising(task, lesson, outcome, own, report)
+            commons, recogniser, sums = self._recognising(task, learner, outcome, own, report)
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
         self.remembered, self.commons, self.recogniser = outcome.remembered, commons, recogniser
@@ -194,15 +198,15 @@ class Sharc(Method):
         return report
 
     def _recognising(
-        self, task: str, lesson: Lesson, outcome: Outcome, own: Sequence[Classifier], report: LearningReport
-    ) -> tuple[Commons, Recogniser, PackedSums | None]:
+        self, task: str, learner: TaskLearner, outcome: LearnedTask, own: Sequence[Classifier], report: LearningReport
+    ) -> tuple[Commons, Recogniser, PackedGram | None]:
         """The commons it reads, the recogniser with the new task, and the task's sums where it needs any."""
         if self.settings.recognise == "head":
-            commons = self.commons.fitted(lesson.train.images, lesson.reporter).eval()
-            taught = lesson.recognising(task, self.recogniser, outcome, commons)
+            commons = self.commons.fitted(learner.train.images, learner.reporter).eval()
+            taught = learner.recognising(task, self.recogniser, outcome, commons)
             report.recognised, report.answered = taught.recognised, taught.answered
             return commons, taught.recogniser, None
-        sizes = [reading.classes for reading in self.recogniser.readings] + [len(lesson.train.classes)]
+        sizes = [reading.classes for reading in self.recogniser.readings] + [len(learner.train.classes)]
         assert self.sums is not None, "learning has them"
         found = teach(
             self.commons,
@@ -210,9 +214,9 @@ class Sharc(Method):
             self.sums,
             lambda images: _see(outcome.maps, outcome.shared, own, sizes, images)[0],
             task,
-            lesson.train,
-            lesson.held_out,
-            lesson.reporter,
+            learner.train,
+            learner.held_out,
+            learner.reporter,
             self.device,
         )
         report.recognised, report.answered = found.recognised, found.answered
@@ -266,9 +270,9 @@ def _by_commons(definition: Definition) -> bool:
 @torch.no_grad()
 def _see(
     maps: FeatureMaps, shared: Classifier, own: Sequence[Classifier], sizes: Sequence[int], images: Tensor
-) -> tuple[Seen, Tensor]:
+) -> tuple[ForwardPass, Tensor]:
     """What one pass sees, and the logits of all classes (B, K)."""
     found = maps(images)  # (B, channels, places)
     scores = shared(found).cpu()
     heads = [head(found).cpu() for head in own] if own else list(torch.split(scores, list(sizes), 1))
-    return Seen([maps.summary(found).cpu()] * len(sizes), heads), scores
+    return ForwardPass([maps.summary(found).cpu()] * len(sizes), heads), scores

@@ -11,21 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.checkpointing.journal import Stretch
+from engram.checkpointing.journal import JournalEntry
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
 from engram.data.examples import batches
 from engram.methods.sharc.feature_maps import Classifier
 from engram.training.optimisers import OptimiserFactory, optimiser_of
-from engram.training.state import Course
-from engram.training.trainer import STEPS_PER_EPOCH, Run
+from engram.training.state import TrainingState
+from engram.training.trainer import STEPS_PER_EPOCH, TrainingPhase
 
 Maps = Callable[[Tensor], Tensor]
 """Gives maps (B, channels, places) for indices (B,); it may augment images, and so give others each time."""
 
 
 @dataclass(frozen=True)
-class Fresh:
+class NewMaps:
     """The new task's examples as maps.
 
     Parameters
@@ -43,7 +43,7 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class RecalledMaps:
     """What memory gives: maps (M, channels, places) and labels (M,); M is 0 when there is nothing to remember."""
 
     maps: Tensor
@@ -56,10 +56,10 @@ class Recalled:
 
 def train(
     classifier: Classifier,
-    fresh: Fresh,
-    recalled: Recalled,
+    fresh: NewMaps,
+    recalled: RecalledMaps,
     options: LearnOptions,
-    run: Run,
+    run: TrainingPhase,
     generator: torch.Generator,
     reporter: Reporter,
     optimiser: OptimiserFactory | None = None,
@@ -70,56 +70,63 @@ def train(
     numbers of classes, so that every class counts the same however many maps it has. There is no early stopping: what
     is held out is of the new task alone, and would call the forgetting of all others an improvement.
     """
-    stretch = reporter.journal.stretch(run.phase)
-    if stretch.outcome is None:
+    entry = reporter.journal.entry(run.phase)
+    if entry.outcome is None:
         parameters = list(classifier.parameters())
         made = optimiser(parameters) if optimiser else optimiser_of(options, parameters)
-        course = Course(classifier, made, generator)
-        if stretch.standing is not None:
-            course.restore(stretch.standing)
-        _run(course, stretch, Replay(classifier, fresh, recalled, options, generator), options, run, reporter)
-        stretch.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
-    classifier.load_state_dict(stretch.outcome["classifier"])
-    generator.set_state(stretch.outcome["generator"])
+        state = TrainingState(classifier, made, generator)
+        if entry.standing is not None:
+            state.restore(entry.standing)
+        _run(state, entry, ReplayLoss(classifier, fresh, recalled, options, generator), options, run, reporter)
+        entry.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
+    classifier.load_state_dict(entry.outcome["classifier"])
+    generator.set_state(entry.outcome["generator"])
     classifier.eval()
 
 
-def _run(course: Course, stretch: Stretch, replay: Replay, options: LearnOptions, run: Run, reporter: Reporter) -> None:
+def _run(
+    state: TrainingState,
+    entry: JournalEntry,
+    replay: ReplayLoss,
+    options: LearnOptions,
+    run: TrainingPhase,
+    reporter: Reporter,
+) -> None:
     """The epochs that are left."""
     count = len(replay.fresh.labels)
     size = min(options.batch_size, max(8, count // STEPS_PER_EPOCH))
     per_epoch = math.ceil(count / size)
-    course.module.train()
-    while course.epoch < run.epochs:
-        for chosen in course.batches(count, size):
-            for group in course.optimiser.param_groups:
-                group["lr"] = run.rate(course.step, per_epoch, options.schedule)
+    state.module.train()
+    while state.epoch < run.epochs:
+        for chosen in state.batches(count, size):
+            for group in state.optimiser.param_groups:
+                group["lr"] = run.rate(state.step, per_epoch, options.schedule)
             loss = replay.loss(chosen)
-            course.optimiser.zero_grad(set_to_none=True)
+            state.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            course.optimiser.step()
-            course.stepped(float(loss.detach()))
-            stretch.pause(course.state)
-            within = run.within(course.step / (per_epoch * run.epochs))
-            reporter.report(run.phase, within, epoch=course.epoch + 1, loss=course.loss)
-        course.turn()
+            state.optimiser.step()
+            state.stepped(float(loss.detach()))
+            entry.pause(state.state)
+            within = run.within(state.step / (per_epoch * run.epochs))
+            reporter.report(run.phase, within, epoch=state.epoch + 1, loss=state.loss)
+        state.turn()
 
 
-class Replay:
+class ReplayLoss:
     """The loss of fresh maps together with as many recalled ones."""
 
     def __init__(
         self,
         classifier: Classifier,
-        fresh: Fresh,
-        recalled: Recalled,
+        fresh: NewMaps,
+        recalled: RecalledMaps,
         options: LearnOptions,
         generator: torch.Generator,
     ) -> None:
         self.classifier, self.fresh, self.recalled = classifier, fresh, recalled
         self._smoothing = options.label_smoothing
         self._share = recalled.classes / (recalled.classes + fresh.classes)
-        self._pool = Balanced(recalled.labels, generator)
+        self._pool = BalancedSampler(recalled.labels, generator)
 
     def loss(self, chosen: Tensor) -> Tensor:
         """() of the fresh maps at these indices."""
@@ -135,7 +142,7 @@ class Replay:
         return (1 - self._share) * new + self._share * known
 
 
-class Balanced:
+class BalancedSampler:
     """Draws indices so that every class is drawn as often, with replacement."""
 
     def __init__(self, labels: Tensor, generator: torch.Generator) -> None:

@@ -9,15 +9,25 @@ from torch import Tensor
 
 from engram.config.sharc import SharcSettings
 from engram.errors import CapacityExhausted
-from engram.methods.sharc.associative_memory import Associative, Blank, Gaussian, Hopfield, recall_error
-from engram.methods.sharc.masked_maps import Episodes, bytes_each, quota
-from engram.methods.sharc.replay import Recalled
+from engram.methods.sharc.associative_memory import (
+    AssociativeMemory,
+    GaussianMemory,
+    HopfieldMemory,
+    NoCompletion,
+    recall_error,
+)
+from engram.methods.sharc.masked_maps import MaskedMaps, bytes_each, quota
+from engram.methods.sharc.replay import RecalledMaps
 from engram.methods.sharc.saliency import kept_channels
 
-KINDS: dict[str, type[Associative]] = {"gaussian": Gaussian, "hopfield": Hopfield, "none": Blank}
+KINDS: dict[str, type[AssociativeMemory]] = {
+    "gaussian": GaussianMemory,
+    "hopfield": HopfieldMemory,
+    "none": NoCompletion,
+}
 
 
-def room(settings: SharcSettings, shape: tuple[int, int], classes: int) -> int:
+def maps_per_class(settings: SharcSettings, shape: tuple[int, int], classes: int) -> int:
     """Maps of each class that fit into the memory when there are so many classes.
 
     Parameters
@@ -50,75 +60,75 @@ def room(settings: SharcSettings, shape: tuple[int, int], classes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class ReplayMemory:
     """Masked maps of all classes so far, and what completes them. It is never changed; learning makes another."""
 
-    episodes: Episodes
-    memory: Associative
+    episodes: MaskedMaps
+    memory: AssociativeMemory
 
     @classmethod
-    def nothing(cls, settings: SharcSettings, shape: tuple[int, int]) -> Remembered:
+    def nothing(cls, settings: SharcSettings, shape: tuple[int, int]) -> ReplayMemory:
         channels, places = shape
-        empty = Episodes.empty(channels, places, kept_channels(channels, settings.quantile), settings.values)
+        empty = MaskedMaps.empty(channels, places, kept_channels(channels, settings.quantile), settings.values)
         match settings.recall:
             case "gaussian":
-                return cls(empty, Gaussian.empty(channels, places, settings.rank))
+                return cls(empty, GaussianMemory.empty(channels, places, settings.rank))
             case "hopfield":
                 size = channels * places
-                return cls(empty, Hopfield.empty(settings.values, size, settings.beta, settings.steps))
+                return cls(empty, HopfieldMemory.empty(settings.values, size, settings.beta, settings.steps))
             case "none":
-                return cls(empty, Blank())
+                return cls(empty, NoCompletion())
 
     @property
     def nbytes(self) -> int:
         """What all of it takes."""
         return self.episodes.nbytes + self.memory.nbytes
 
-    def trimmed(self, most: int) -> Remembered:
+    def trimmed(self, most: int) -> ReplayMemory:
         """With at most so many maps of each class: the last of each are forgotten."""
         rows = self.episodes.first(most)
-        memory = self.memory.subset(rows) if isinstance(self.memory, Hopfield) else self.memory
-        return Remembered(self.episodes.subset(rows), memory)
+        memory = self.memory.subset(rows) if isinstance(self.memory, HopfieldMemory) else self.memory
+        return ReplayMemory(self.episodes.subset(rows), memory)
 
-    def grown(self, maps: Tensor, labels: Tensor, masks: Tensor, settings: SharcSettings) -> Remembered:
+    def grown(self, maps: Tensor, labels: Tensor, masks: Tensor, settings: SharcSettings) -> ReplayMemory:
         """With masked maps (N, channels, places) of new classes, those to keep longest first."""
-        rows = Episodes.of(maps, masks, labels, settings.values)
+        rows = MaskedMaps.of(maps, masks, labels, settings.values)
         memory = self.memory
-        if isinstance(memory, Hopfield):
+        if isinstance(memory, HopfieldMemory):
             memory = memory.learned(maps, labels, 0)
-        return Remembered(self.episodes.joined(rows), memory)
+        return ReplayMemory(self.episodes.joined(rows), memory)
 
-    def taught(self, maps: Tensor, labels: Tensor, classes: int) -> Remembered:
+    def taught(self, maps: Tensor, labels: Tensor, classes: int) -> ReplayMemory:
         """With a memory that knows how maps of the new classes look; one that holds patterns has no use for others."""
-        if isinstance(self.memory, Hopfield):
+        if isinstance(self.memory, HopfieldMemory):
             return self
-        return Remembered(self.episodes, self.memory.learned(maps, labels, classes))
+        return ReplayMemory(self.episodes, self.memory.learned(maps, labels, classes))
 
-    def recalled(self) -> Recalled:
+    def recalled(self) -> RecalledMaps:
         """Every map, whole."""
         labels = self.episodes.labels.long()
-        return Recalled(self.memory.recall(self.episodes.cues(), self.episodes.masks(), labels), labels)
+        return RecalledMaps(self.memory.recall(self.episodes.cues(), self.episodes.masks(), labels), labels)
 
     def about(self, maps: Tensor) -> dict[str, object]:
         """For a report: real bytes, and how well the newest maps (N, channels, places) are recalled."""
         whole = maps[0].numel() * self.episodes.small.element_size() * len(self.episodes)
         newest = self.recalled().maps[-len(maps) :]
-        told: dict[str, object] = {
+        details: dict[str, object] = {
             "maps": len(self.episodes),
             "maps_per_class": torch.bincount(self.episodes.labels.long()).tolist(),
             "bytes": {"maps": self.episodes.nbytes, "memory": self.memory.nbytes, "all": self.nbytes},
             "bytes_of_whole_maps": whole,
             "recall_error": round(recall_error(newest, maps), 4),
         }
-        if isinstance(self.memory, Hopfield):
-            told["note"] = "a Hopfield memory holds whole patterns: masking saves nothing, and its cues come on top"
-        return told
+        if isinstance(self.memory, HopfieldMemory):
+            details["note"] = "a Hopfield memory holds whole patterns: masking saves nothing, and its cues come on top"
+        return details
 
     def dump(self) -> tuple[bytes, bytes]:
         """The maps and the memory as bytes."""
         return self.episodes.dump(), self.memory.dump()
 
     @classmethod
-    def load(cls, settings: SharcSettings, episodes: bytes, memory: bytes) -> Remembered:
+    def load(cls, settings: SharcSettings, episodes: bytes, memory: bytes) -> ReplayMemory:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
-        return cls(Episodes.load(episodes), KINDS[settings.recall].load(memory))
+        return cls(MaskedMaps.load(episodes), KINDS[settings.recall].load(memory))

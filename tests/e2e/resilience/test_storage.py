@@ -18,8 +18,8 @@ from testing.data.planted_store import Plant, planted
 from testing.servers.faulty_s3 import FaultyS3
 from testing.servers.service import wait_until
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
-from worker.instrumentation import Phases
+from vault.storage.object_store import ObjectStore
+from worker.instrumentation import PhaseRecorder
 
 PATIENCE = 3.0
 """Seconds that S3 may be silent: few enough to wait for, and enough for a server that waits for a processor."""
@@ -67,7 +67,9 @@ def test_one_request_in_ten_fails_in_some_way(faulty: Plant, s3: FaultyS3) -> No
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_read_that_hangs_is_made_again(s3: FaultyS3, s3_settings: VaultSettings, times: int) -> None:
-    objects = Objects.connect(s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": PATIENCE}))
+    objects = ObjectStore.connect(
+        s3_settings.model_copy(update={"s3_endpoint": s3.url, "store_timeout_seconds": PATIENCE})
+    )
     name, record = objects.put_blob(b"large"), {"small": 1}
     objects.create_json("models/small.json", record)
     with s3.hanging(times), ThreadPoolExecutor(2) as readers:
@@ -80,15 +82,15 @@ def test_a_read_that_hangs_is_made_again(s3: FaultyS3, s3_settings: VaultSetting
 
 def held_in_training(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Has the work stand still when a task begins to be trained: set when it does, and to be set to let it go on."""
-    enter, stands, go_on = Phases.enter, threading.Event(), threading.Event()
+    enter, stands, go_on = PhaseRecorder.enter, threading.Event(), threading.Event()
 
-    def entered(self: Phases, name: str) -> None:
+    def entered(self: PhaseRecorder, name: str) -> None:
         enter(self, name)
         if name == "training":
             stands.set()
             assert go_on.wait(240)
 
-    monkeypatch.setattr(Phases, "enter", entered)
+    monkeypatch.setattr(PhaseRecorder, "enter", entered)
     return stands, go_on
 
 

@@ -13,7 +13,7 @@ from engram.checkpointing.tensors import pack
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.explain.unit_relevance import AT_ONCE, UnitRelevance
 from engram.memory import dump, restore
-from engram.methods.rerelrp.frozen_subnetworks import PlainSubnetworks
+from engram.methods.rerelrp.frozen_subnetworks import FrozenSubnetworks
 from engram.methods.rerelrp.method import Rerelrp
 from engram.nn.blocks import DenseBlock
 from engram.nn.network import Engram, pixels
@@ -42,9 +42,9 @@ def _memory(backbone: str) -> Memory:
     return restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
 
 
-def _subnetworks(memory: Memory) -> PlainSubnetworks:
+def _subnetworks(memory: Memory) -> FrozenSubnetworks:
     assert isinstance(memory.method, Rerelrp)
-    assert isinstance(memory.method.subnetworks, PlainSubnetworks)
+    assert isinstance(memory.method.subnetworks, FrozenSubnetworks)
     return memory.method.subnetworks
 
 

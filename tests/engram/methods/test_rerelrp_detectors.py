@@ -10,10 +10,10 @@ from torch import Tensor
 from benchmarks.harness.metrics import calibration_error
 from engram.checkpointing.progress import Reporter
 from engram.errors import DamagedSnapshot
-from engram.methods.rerelrp.detectors import Chain, Detector, Signatures
-from engram.methods.rerelrp.forest import Growth
+from engram.methods.rerelrp.detectors import Detector, DetectorChain, Signatures
+from engram.methods.rerelrp.forest import ForestSize
 
-GROWTH = Growth(trees=30, depth=12, leaf=3)
+GROWTH = ForestSize(trees=30, depth=12, leaf=3)
 FEATURES = 6
 
 
@@ -40,7 +40,7 @@ def _asked(task: int, tasks: int, count: int, apart: float = 2.0) -> list[Tensor
     return [_rows(task, j, count, 7, apart) for j in range(tasks - 1)]
 
 
-def _slowly(chain: Chain, asked: list[Tensor], row: int) -> list[float]:
+def _slowly(chain: DetectorChain, asked: list[Tensor], row: int) -> list[float]:
     """P(task i) = p_i prod_{j < i} (1 - p_j), by loops and without logarithms."""
     probabilities, left = [], 1.0
     for detector, signature in zip(chain.detectors, asked, strict=True):
@@ -54,7 +54,7 @@ def _slowly(chain: Chain, asked: list[Tensor], row: int) -> list[float]:
 
 
 def test_a_chain_says_what_its_detectors_say_one_after_another() -> None:
-    chain = Chain.trained(_signatures(4), GROWTH, 3, Reporter())
+    chain = DetectorChain.trained(_signatures(4), GROWTH, 3, Reporter())
     asked = _asked(2, 4, 25)
     logs = chain.log_probabilities(asked, 25)
     expected = [_slowly(chain, asked, row) for row in range(25)]
@@ -64,7 +64,7 @@ def test_a_chain_says_what_its_detectors_say_one_after_another() -> None:
 
 
 def test_tasks_are_recognised_and_their_probabilities_are_honest() -> None:
-    chain = Chain.trained(_signatures(4, count=300), GROWTH, 3, Reporter())
+    chain = DetectorChain.trained(_signatures(4, count=300), GROWTH, 3, Reporter())
     logs = torch.cat([chain.log_probabilities(_asked(task, 4, 300), 300) for task in range(4)])
     best, right = logs.max(1).values.exp(), logs.argmax(1) == torch.arange(4).repeat_interleave(300)
     assert float(right.double().mean()) > 0.75
@@ -72,7 +72,7 @@ def test_tasks_are_recognised_and_their_probabilities_are_honest() -> None:
 
 
 def test_a_single_task_is_certain() -> None:
-    chain = Chain.trained(_signatures(1), GROWTH, 3, Reporter())
+    chain = DetectorChain.trained(_signatures(1), GROWTH, 3, Reporter())
     assert torch.equal(chain.log_probabilities([], 3), torch.zeros(3, 1))
 
 
@@ -80,7 +80,7 @@ def test_tasks_count_equally_however_many_images_they_have() -> None:
     """Where signatures tell nothing, the probability of each task is its share of the tasks."""
     pieces = _signatures(3, count=200, apart=0.0)
     few = dataclasses.replace(pieces[1], learned=tuple(rows[:40] for rows in pieces[1].learned))
-    chain = Chain.trained([pieces[0], few, pieces[2]], GROWTH, 3, Reporter())
+    chain = DetectorChain.trained([pieces[0], few, pieces[2]], GROWTH, 3, Reporter())
     mean = chain.log_probabilities(_asked(0, 3, 400, apart=0.0), 400).exp().mean(0)
     torch.testing.assert_close(mean, torch.full((3,), 1 / 3), atol=0.08, rtol=0)
 
@@ -96,14 +96,14 @@ def test_a_detector_learns_from_its_own_and_later_tasks_alone() -> None:
 
 
 def test_tensors_are_the_whole_chain() -> None:
-    chain = Chain.trained(_signatures(3), GROWTH, 3, Reporter())
-    again = Chain.from_tensors(chain.tensors(), [FEATURES, FEATURES])
+    chain = DetectorChain.trained(_signatures(3), GROWTH, 3, Reporter())
+    again = DetectorChain.from_tensors(chain.tensors(), [FEATURES, FEATURES])
     asked = _asked(0, 3, 20)
     assert torch.equal(again.log_probabilities(asked, 20), chain.log_probabilities(asked, 20))
     tensors = chain.tensors()
     del tensors["detector.1.slope"]
     with pytest.raises(DamagedSnapshot):
-        Chain.from_tensors(tensors, [FEATURES, FEATURES])
+        DetectorChain.from_tensors(tensors, [FEATURES, FEATURES])
 
 
 def test_signatures_are_read_as_they_were_written() -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.tensors import pack
 from engram.errors import Cancelled, DamagedSnapshot
-from engram.methods.rerelrp.forest import LEAF, Forest, Growth
+from engram.methods.rerelrp.forest import LEAF, Forest, ForestSize
 
-GROWTH = Growth(trees=30, depth=12, leaf=3)
+GROWTH = ForestSize(trees=30, depth=12, leaf=3)
 
 
 def _rows(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +82,7 @@ def test_growing_can_be_stopped() -> None:
         return len(asked) > 1
 
     with pytest.raises(Cancelled):
-        Forest.grow(*_rows(200, 2), Growth(trees=200), 5, Reporter(None, stop))
+        Forest.grow(*_rows(200, 2), ForestSize(trees=200), 5, Reporter(None, stop))
 
 
 @pytest.mark.parametrize("name", ["feature", "right", "roots"])

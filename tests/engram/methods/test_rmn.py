@@ -13,7 +13,7 @@ from engram.certificate import certify, compare, probe_batch
 from engram.config.rmn import RmnSettings
 from engram.errors import DamagedSnapshot, InvalidDefinition
 from engram.memory import dump, restore
-from engram.methods.rmn.map_learning import Candidate, Pull
+from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.maps import HEAD, SharedNetwork, packed, unpacked
 from engram.methods.rmn.method import Rmn
 from engram.nn.network import pixels
@@ -43,9 +43,9 @@ def named(task: int, *names: str) -> Examples:
     return Examples(given.images, given.labels, names)
 
 
-def candidate_of(memory: Memory, **settings: object) -> tuple[Candidate, RmnSettings]:
+def candidate_of(memory: Memory, **settings: object) -> tuple[MapCandidate, RmnSettings]:
     chosen = RmnSettings.model_validate(settings)
-    return Candidate(rmn(memory).shared, "new", ("a", "b"), chosen, 0), chosen
+    return MapCandidate(rmn(memory).shared, "new", ("a", "b"), chosen, 0), chosen
 
 
 @pytest.mark.parametrize("shape", [(1,), (8,), (3, 5), (2, 3, 3, 3), (0, 4)])
@@ -69,7 +69,7 @@ def test_a_pass_uses_the_weights_of_its_map_and_nothing_else() -> None:
     for image, logits in zip(pixels(images), memory.observe(images).logits("task 1"), strict=True):
         values = image.flatten().double().tolist()
         for name in ("dense1", "dense2", HEAD):
-            weight = shared.sheets[name].weight[shared.place(one, name)]
+            weight = shared.shared_weights[name].weight[shared.place(one, name)]
             bits = one.used[name].tolist()
             sums = []
             for row in range(len(weight)):
@@ -94,12 +94,12 @@ def test_what_a_finished_map_uses_never_moves(backbone: str) -> None:
     after = rmn(memory).shared
     assert memory.exact
     assert memory.observe(probes(memory)).logits("task 0").numpy().tobytes() == seen
-    for name, sheet in before.sheets.items():
-        now = after.sheets[name]
-        corner = tuple(slice(0, side) for side in sheet.weight.shape)
-        assert torch.equal(sheet.fixed, sheet.used)
-        assert torch.equal(now.weight[corner][sheet.fixed], sheet.weight[sheet.fixed])
-        assert torch.equal(now.first[corner][sheet.fixed], sheet.first[sheet.fixed])
+    for name, shared_weight in before.shared_weights.items():
+        now = after.shared_weights[name]
+        corner = tuple(slice(0, side) for side in shared_weight.weight.shape)
+        assert torch.equal(shared_weight.fixed, shared_weight.used)
+        assert torch.equal(now.weight[corner][shared_weight.fixed], shared_weight.weight[shared_weight.fixed])
+        assert torch.equal(now.first[corner][shared_weight.fixed], shared_weight.first[shared_weight.fixed])
     parts = dump(memory)
     rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
     assert compare(certify(memory), certify(rebuilt)) == []
@@ -109,7 +109,7 @@ def test_the_same_answers_are_restored_from_bits() -> None:
     parts = dump(made(tasks=2))
     again = restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
     assert dump(again) == parts
-    weights = sum(sheet.weight.numel() for sheet in rmn(again).shared.sheets.values())
+    weights = sum(shared_weight.weight.numel() for shared_weight in rmn(again).shared.shared_weights.values())
     values = sum(len(part) for part in rmn(again).shared.maps[1].values.values())
     assert len(parts.engrams[3]) < weights / 8 + 4 * values + 4096, "a map takes a bit for each weight"
     assert len(parts.engrams[1]) < 256, "nothing is loose where all that is used is fixed"
@@ -139,8 +139,8 @@ def test_maps_on_other_weights_are_refused() -> None:
 
 def test_as_published_what_has_not_settled_moves_and_is_kept() -> None:
     memory = made(tasks=1, options=LONGER, fixed="settled", settled_at=1.0, map_spread=0.05)
-    sheet = rmn(memory).shared.sheets["dense1"]
-    assert bool((sheet.used & ~sheet.fixed).any()), "some weights were to stay loose"
+    shared_weight = rmn(memory).shared.shared_weights["dense1"]
+    assert bool((shared_weight.used & ~shared_weight.fixed).any()), "some weights were to stay loose"
     then = certify(memory)
     memory.learn("task 1", bars(1), LONGER)
     now = certify(memory, learned=then.answers)
@@ -159,7 +159,7 @@ def test_labels_share_rows_of_the_head() -> None:
     memory.learn("second", named(1, "right", "middle"), QUICK)
     shared = rmn(memory).shared
     assert shared.labels == ("left", "right", "middle")
-    assert len(shared.sheets[HEAD].weight) == 3
+    assert len(shared.shared_weights[HEAD].weight) == 3
     assert shared.rows(("right", "middle")).tolist() == [1, 2]
     assert memory.observe(probes(memory)).logits("second").shape[1] == 2
 
@@ -168,7 +168,7 @@ def test_capacity_counts_weights_as_units() -> None:
     memory = made(tasks=3)
     shared = rmn(memory).shared
     for layer in memory.capacity():
-        first = shared.sheets[layer.layer].first
+        first = shared.shared_weights[layer.layer].first
         free = sum(1 for value in first.flatten().tolist() if value < 0) / first.numel()
         assert abs(layer.free - free * layer.units) <= 0.5
         assert sum(layer.owned.values()) + layer.free == layer.units == memory.budget[layer.layer]
@@ -179,7 +179,7 @@ def test_relevance_follows_its_formula() -> None:
     candidate, _ = candidate_of(made(tasks=1))
     one, weight = candidate.relevances["dense1"], candidate.free_weight("dense1").detach()
     one.beta = 7.0
-    shared = rmn(made(tasks=1)).shared.sheets["dense1"]
+    shared = rmn(made(tasks=1)).shared.shared_weights["dense1"]
     for training in (True, False):
         candidate.train(training)
         seen = candidate.get_submodule("blocks.dense1.linear").weight
@@ -195,7 +195,7 @@ def test_relevance_follows_its_formula() -> None:
 def test_fixed_weights_have_no_gradient_and_maps_over_them_have() -> None:
     memory = made(tasks=1)
     candidate, _ = candidate_of(memory)
-    fixed = rmn(memory).shared.sheets["dense1"].fixed
+    fixed = rmn(memory).shared.shared_weights["dense1"].fixed
     assert bool(fixed.any())
     assert not bool(fixed.all())
     candidate.train()
@@ -210,12 +210,12 @@ def test_fixed_weights_have_no_gradient_and_maps_over_them_have() -> None:
 
 def test_sparsity_and_overlap_cost_relevance() -> None:
     memory = made(tasks=1)
-    fixed = rmn(memory).shared.sheets["dense1"].fixed
+    fixed = rmn(memory).shared.shared_weights["dense1"].fixed
 
     def after(**settings: object) -> tuple[float, float]:
         """Mean relevance of all weights, and of those that the first task uses, after some steps without images."""
         candidate, chosen = candidate_of(memory, noise=0.0, prune_below=0.0, **settings)
-        pull = Pull(candidate, chosen, QUICK, 16, 40, torch.Generator(), (1, SIZE, SIZE))
+        pull = MapRegulariser(candidate, chosen, QUICK, 16, 40, torch.Generator(), (1, SIZE, SIZE))
         with pull.factory() as make:
             optimiser = make(list(candidate.parameters()))
             candidate.train()
@@ -251,7 +251,7 @@ def test_what_falls_under_the_threshold_is_given_up() -> None:
     one = candidate.relevances["dense1"]
     low = one.relevance.detach() < 0.05
     assert bool(low.any())
-    pull = Pull(candidate, settings, QUICK, 16, 10, torch.Generator(), (1, SIZE, SIZE))
+    pull = MapRegulariser(candidate, settings, QUICK, 16, 10, torch.Generator(), (1, SIZE, SIZE))
     with pull.factory() as make:
         optimiser = make(list(candidate.parameters()))
         candidate.train()
@@ -305,7 +305,7 @@ def test_a_task_learns_on_a_network_without_a_free_weight() -> None:
     memory = made(tasks=1, options=LONGER.model_copy(update={"prune": False}), map_mean=1.0, map_spread=0.0)
     shared: SharedNetwork = rmn(memory).shared
     assert all(layer.free == 0 for layer in memory.capacity())
-    assert bool(shared.sheets["dense1"].fixed.all())
+    assert bool(shared.shared_weights["dense1"].fixed.all())
     report = memory.learn("task 1", bars(1), LONGER.model_copy(update={"epochs": 20, "patience": 20}))
     assert report.accuracy["kept"] > 0.8, "choosing among fixed weights is learning too"
     assert not any(isinstance(module, nn.BatchNorm2d) for module in rmn(memory).passes[0].modules())

@@ -15,7 +15,7 @@ from engram.methods.rnf.importance import importance, relevant
 from engram.methods.rnf.method import Rnf
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.elastic import weight_of
-from engram.nn.multihead import PlainNetwork, silenced
+from engram.nn.multihead import MultiHeadNetwork, silenced
 from engram.nn.network import Engram, Network
 from engram.training.importance import Scores
 from engram.training.pruning import choose
@@ -38,7 +38,7 @@ def rnf(memory: Memory) -> Rnf:
     return memory.method
 
 
-def network_of(memory: Memory) -> PlainNetwork:
+def network_of(memory: Memory) -> MultiHeadNetwork:
     return rnf(memory).network
 
 

@@ -12,10 +12,10 @@ from engram.errors import CapacityExhausted, InvalidDefinition
 from engram.memory import dump
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, whole
 from engram.methods.sharc.method import Sharc
-from engram.methods.sharc.replay import Fresh, Recalled, train
+from engram.methods.sharc.replay import NewMaps, RecalledMaps, train
 from engram.nn.backbones import layout_of
 from engram.nn.network import pixels
-from engram.training.trainer import Run
+from engram.training.trainer import TrainingPhase
 from tests.engram.patterns import bars, definition
 
 LONGER = LearnOptions(epochs=6, augment="none", batch_size=16, learning_rate=1e-2)
@@ -66,13 +66,13 @@ def test_replay_remembers_what_training_on_new_tasks_alone_forgets(memory: Memor
     assert maps is not None
     assert remembered is not None
     new, whole_memory = bars(4), remembered.recalled()
-    fresh = Fresh(lambda chosen: maps(pixels(new.images[chosen])), new.labels + 6)
+    fresh = NewMaps(lambda chosen: maps(pixels(new.images[chosen])), new.labels + 6)
     share = {}
     for replayed in (True, False):
         assert method.shared is not None
         wider = method.shared.widened(new.classes)
-        recalled = whole_memory if replayed else Recalled(whole_memory.maps[:0], whole_memory.labels[:0])
-        run = Run("training", (0.0, 1.0), 30, 1e-2, 1)
+        recalled = whole_memory if replayed else RecalledMaps(whole_memory.maps[:0], whole_memory.labels[:0])
+        run = TrainingPhase("training", (0.0, 1.0), 30, 1e-2, 1)
         train(wider, fresh, recalled, LONGER, run, torch.Generator().manual_seed(0), Reporter())
         old = torch.cat(
             [wider(maps(pixels(bars(task).images))).argmax(1) == bars(task).labels + 2 * task for task in range(3)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.methods.sharc.associative_memory import Blank, Gaussian, Hopfield, recall_error
+from engram.methods.sharc.associative_memory import GaussianMemory, HopfieldMemory, NoCompletion, recall_error
 
 CHANNELS, PLACES, COUNT = 6, 3, 400
 
@@ -24,9 +24,9 @@ def _masks() -> Tensor:
     return torch.rand(COUNT, CHANNELS, generator=torch.Generator().manual_seed(7)) < 0.5
 
 
-def _gaussian(rank: int) -> tuple[Gaussian, Tensor, Tensor]:
+def _gaussian(rank: int) -> tuple[GaussianMemory, Tensor, Tensor]:
     maps, labels = _maps()
-    return Gaussian.empty(CHANNELS, PLACES, rank).learned(maps, labels, 2), maps, labels
+    return GaussianMemory.empty(CHANNELS, PLACES, rank).learned(maps, labels, 2), maps, labels
 
 
 @pytest.mark.parametrize("rank", [2, CHANNELS])
@@ -49,7 +49,7 @@ def test_gaussian_recall_is_the_conditional_mean(rank: int, noise: float) -> Non
 
 def test_a_gaussian_learned_in_two_parts_is_as_if_learned_at_once() -> None:
     maps, labels = _maps()
-    parts = Gaussian.empty(CHANNELS, PLACES, CHANNELS)
+    parts = GaussianMemory.empty(CHANNELS, PLACES, CHANNELS)
     for label in range(2):
         parts = parts.learned(maps[labels == label], labels[labels == label], label + 1)
     whole, _, _ = _gaussian(CHANNELS)
@@ -59,14 +59,14 @@ def test_a_gaussian_learned_in_two_parts_is_as_if_learned_at_once() -> None:
     torch.testing.assert_close(whole.covariance, flat @ flat.T / flat.shape[1], rtol=5e-3, atol=5e-3)
 
 
-def _hopfield(beta: float, updates: int) -> tuple[Hopfield, Tensor, Tensor]:
+def _hopfield(beta: float, updates: int) -> tuple[HopfieldMemory, Tensor, Tensor]:
     maps, labels = _maps()
     maps, labels = maps[:30], labels[:30]
-    memory = Hopfield.empty("float16", CHANNELS * PLACES, beta, updates).learned(maps, labels, 2)
+    memory = HopfieldMemory.empty("float16", CHANNELS * PLACES, beta, updates).learned(maps, labels, 2)
     return memory, maps, labels
 
 
-def _softmax_update(memory: Hopfield, state: Tensor) -> Tensor:
+def _softmax_update(memory: HopfieldMemory, state: Tensor) -> Tensor:
     """x <- sum_i p_i x_i, by loops."""
     patterns = memory.patterns().double()
     beta = float(memory.beta / memory.patterns().square().sum(1).mean())
@@ -77,7 +77,7 @@ def _softmax_update(memory: Hopfield, state: Tensor) -> Tensor:
     return total
 
 
-def _energy(memory: Hopfield, state: Tensor) -> float:
+def _energy(memory: HopfieldMemory, state: Tensor) -> float:
     patterns = memory.patterns().double()
     beta = float(memory.beta / memory.patterns().square().sum(1).mean())
     closeness = beta * (patterns @ state - patterns.square().sum(1) / 2)
@@ -115,7 +115,7 @@ def test_labels_narrow_what_a_hopfield_memory_recalls() -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian", "hopfield", "blank"])
 def test_what_is_masked_is_not_read_and_what_is_known_stays(kind: str) -> None:
-    memory = {"gaussian": _gaussian(2)[0], "hopfield": _hopfield(100.0, 3)[0], "blank": Blank()}[kind]
+    memory = {"gaussian": _gaussian(2)[0], "hopfield": _hopfield(100.0, 3)[0], "blank": NoCompletion()}[kind]
     maps, labels = _maps()
     masks = _masks()
     found = memory.recall(maps, masks, labels)
@@ -130,7 +130,7 @@ def test_what_is_masked_is_not_read_and_what_is_known_stays(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian", "hopfield", "blank"])
 def test_memories_are_the_same_after_bytes(kind: str) -> None:
-    memory = {"gaussian": _gaussian(2)[0], "hopfield": _hopfield(100.0, 3)[0], "blank": Blank()}[kind]
+    memory = {"gaussian": _gaussian(2)[0], "hopfield": _hopfield(100.0, 3)[0], "blank": NoCompletion()}[kind]
     maps, labels = _maps()
     again = type(memory).load(memory.dump())
     assert again.dump() == memory.dump()

@@ -8,8 +8,8 @@ from torch import Tensor
 from engram.config.sharc import SharcSettings
 from engram.data.herding import herding, order
 from engram.errors import CapacityExhausted, DamagedSnapshot
-from engram.methods.sharc.masked_maps import Episodes, Values, bytes_each
-from engram.methods.sharc.replay_memory import Remembered, room
+from engram.methods.sharc.masked_maps import MaskedMaps, Values, bytes_each
+from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.methods.sharc.saliency import mask
 
 CHANNELS, PLACES = 11, 4
@@ -24,12 +24,12 @@ def _rows(count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("values", "error"), [("uint8", 5 / 255), ("float16", 5e-3)])
 def test_masked_maps_come_back_as_they_were_stored(values: Values, error: float) -> None:
     maps, masks, labels = _rows()
-    stored = Episodes.of(maps, masks, labels, values)
+    stored = MaskedMaps.of(maps, masks, labels, values)
     assert torch.equal(stored.masks(), masks)
     assert torch.equal(stored.labels.long(), labels)
     expected = torch.where(masks[:, :, None], maps, 0)
     assert float((stored.cues() - expected).abs().max()) <= error
-    again = Episodes.load(stored.dump())
+    again = MaskedMaps.load(stored.dump())
     assert torch.equal(again.cues(), stored.cues())
     kept = int(masks[0].sum())
     row = 2 + kept * PLACES * (1 if values == "uint8" else 2) + 2 + (2 if values == "uint8" else 0)
@@ -39,16 +39,16 @@ def test_masked_maps_come_back_as_they_were_stored(values: Values, error: float)
 
 def test_a_map_of_zeros_is_stored() -> None:
     maps = torch.zeros(1, CHANNELS, PLACES)
-    stored = Episodes.of(maps, torch.ones(1, CHANNELS, dtype=torch.bool), torch.zeros(1), "uint8")
+    stored = MaskedMaps.of(maps, torch.ones(1, CHANNELS, dtype=torch.bool), torch.zeros(1), "uint8")
     assert torch.equal(stored.cues(), maps)
 
 
 def test_damaged_maps_are_refused() -> None:
     maps, masks, labels = _rows()
-    stored = Episodes.of(maps, masks, labels, "uint8")
-    short = Episodes(stored.bits[:-1], stored.small, stored.steps, stored.labels, CHANNELS, PLACES)
+    stored = MaskedMaps.of(maps, masks, labels, "uint8")
+    short = MaskedMaps(stored.bits[:-1], stored.small, stored.steps, stored.labels, CHANNELS, PLACES)
     with pytest.raises(DamagedSnapshot):
-        Episodes.load(short.dump())
+        MaskedMaps.load(short.dump())
 
 
 def test_herding_chooses_greedily_what_brings_the_mean_nearest() -> None:
@@ -70,7 +70,7 @@ def test_forgetting_leaves_every_class_its_first_maps(keep: str) -> None:
     maps, masks, labels = _rows()
     chosen = order(maps.flatten(1), labels, keep, 8, torch.Generator().manual_seed(2))
     assert len(chosen) == len(set(chosen.tolist())) == 32
-    stored = Episodes.of(maps[chosen], masks[chosen], labels[chosen], "uint8")
+    stored = MaskedMaps.of(maps[chosen], masks[chosen], labels[chosen], "uint8")
     left = stored.subset(stored.first(3))
     assert torch.bincount(left.labels.long()).tolist() == [3, 3, 3, 3]
     for label in range(4):
@@ -84,12 +84,12 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
         {"recall": recall, "values": values, "memory_bytes": 2500, "rank": 4, "quantile": 0.5}
     )
     maps, masks, labels = _rows(120)
-    remembered = Remembered.nothing(settings, (CHANNELS, PLACES))
+    remembered = ReplayMemory.nothing(settings, (CHANNELS, PLACES))
     for task in range(3):
         classes = 2 * (task + 1)
         own = labels < 2
         new, chosen = labels[own] + 2 * task, order(maps[own].flatten(1), labels[own], "herding", 99, torch.Generator())
-        most = room(settings, (CHANNELS, PLACES), classes)
+        most = maps_per_class(settings, (CHANNELS, PLACES), classes)
         chosen = torch.cat([chosen[new[chosen] == label][:most] for label in range(2 * task, classes)])
         remembered = remembered.trimmed(most).taught(maps[own], new, classes)
         remembered = remembered.grown(maps[own][chosen], new[chosen], masks[own][chosen], settings)
@@ -98,10 +98,10 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
         if most < 30:
             row = remembered.nbytes / len(remembered.episodes)
             assert remembered.nbytes > settings.memory_bytes - (classes + 1) * row, "room is used where there is any"
-        again = Remembered.load(settings, *remembered.dump())
+        again = ReplayMemory.load(settings, *remembered.dump())
         assert torch.equal(again.recalled().maps, remembered.recalled().maps)
 
 
 def test_a_memory_without_room_for_every_class_is_refused() -> None:
     with pytest.raises(CapacityExhausted, match="1024 bytes"):
-        room(SharcSettings(memory_bytes=1024), (64, 16), 2)
+        maps_per_class(SharcSettings(memory_bytes=1024), (64, 16), 2)

@@ -14,7 +14,7 @@ from engram.explain.commons import conserved, gradient
 from engram.methods.eidetic.commons_head import fitted
 from engram.nn.commons import Commons
 from engram.nn.filters import learned_filters
-from engram.recognition.ridge import Sums
+from engram.recognition.ridge import GramStatistics
 from tests.engram.patterns import QUICK, bars, definition, network_of
 
 
@@ -102,7 +102,7 @@ def test_a_head_weighs_the_commons_by_what_they_are_worth() -> None:
     generator = torch.Generator().manual_seed(3)
     features, labels = torch.randn(300, 6, generator=generator), torch.arange(300) % 2
     features[:, 0] += 3 * labels
-    sums = Sums.empty(6, 2).plus(features[:200], labels[:200]).packed()
+    sums = GramStatistics.empty(6, 2).plus(features[:200], labels[:200]).packed()
     useless = torch.randn(100, 2, generator=generator)
     factor, head = fitted(sums, useless, features[200:], labels[200:])
     both = factor * useless + head(features[200:])

@@ -19,11 +19,11 @@ from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.capacity import budget_of
 from engram.nn.elastic import ElasticNorm, hold, weight_of
 from engram.nn.layout import IMAGE, Layout
-from engram.nn.multihead import PlainNetwork, blocked_by, claimed, renewed, resist, silenced
+from engram.nn.multihead import MultiHeadNetwork, blocked_by, claimed, renewed, resist, silenced
 from engram.nn.network import Engram, Network, pixels
-from engram.nn.serialization import dump_plain, load_plain
-from engram.training.optimisers import Elastic, optimiser_of
-from engram.training.trainer import Run, Trainer
+from engram.nn.serialization import dump_multihead, load_multihead
+from engram.training.optimisers import ElasticOptimisers, optimiser_of
+from engram.training.trainer import Trainer, TrainingPhase
 from tests.engram.patterns import QUICK, bars, definition
 
 BACKBONES = ("mlp", "cnn", "resnet18")
@@ -40,24 +40,24 @@ def make(kind: str, parameters: Iterable[nn.Parameter]) -> Optimizer:
             return AdamW(parameters, lr=1e-2, weight_decay=0.1)
 
 
-def half(network: PlainNetwork, task: int = 1) -> dict[str, Tensor]:
+def half(network: MultiHeadNetwork, task: int = 1) -> dict[str, Tensor]:
     """Owners after a task has claimed every second of the free units."""
     kept = {layer: torch.arange(len(owner)) % (2 * task) < task for layer, owner in network.owners.items()}
     return claimed(network.owners, kept, task)
 
 
-def network(backbone: str) -> PlainNetwork:
+def network(backbone: str) -> MultiHeadNetwork:
     made = definition(backbone, budget=1.5)
     layout = layout_of(made)
-    return PlainNetwork.create(layout, budget_of(layout, made.budget), 7)
+    return MultiHeadNetwork.create(layout, budget_of(layout, made.budget), 7)
 
 
-def trained(plain: PlainNetwork, task: int, elasticity: float, *, resistance: bool, kind: str = "adamw") -> Engram:
+def trained(plain: MultiHeadNetwork, task: int, elasticity: float, *, resistance: bool, kind: str = "adamw") -> Engram:
     candidate = plain.candidate(f"task {task}", bars(task).classes, task)
     rates = plain.rates(elasticity)
     hold(candidate, rates)
     blocked = blocked_by(plain.layout, plain.owners) if resistance else None
-    elastic = Elastic(lambda given: make(kind, given), candidate, rates, blocked)
+    elastic = ElasticOptimisers(lambda given: make(kind, given), candidate, rates, blocked)
     examples = bars(task)
     options = QUICK.model_copy(update={"learning_rate": 2e-2})
     trainer = Trainer(
@@ -70,11 +70,11 @@ def trained(plain: PlainNetwork, task: int, elasticity: float, *, resistance: bo
         torch.Generator().manual_seed(task),
         elastic,
     )
-    trainer.fit(candidate, Run("training", (0.0, 1.0), 2, 2e-2, 2))
+    trainer.fit(candidate, TrainingPhase("training", (0.0, 1.0), 2, 2e-2, 2))
     return candidate
 
 
-def after_one(backbone: str, *, resistance: bool) -> PlainNetwork:
+def after_one(backbone: str, *, resistance: bool) -> MultiHeadNetwork:
     plain = network(backbone)
     candidate = trained(plain, 1, 0.0, resistance=resistance)
     owners = half(plain)
@@ -83,7 +83,7 @@ def after_one(backbone: str, *, resistance: bool) -> PlainNetwork:
     return plain.accepted(candidate, owners)
 
 
-def logits(plain: PlainNetwork, number: int = 0) -> Tensor:
+def logits(plain: MultiHeadNetwork, number: int = 0) -> Tensor:
     probes = pixels(probe_batch(definition("mlp").input))
     with torch.no_grad():
         heads: list[Tensor] = plain(probes)[1]
@@ -96,7 +96,7 @@ def test_updates_are_scaled_as_by_hand(kind: str, elasticity: float) -> None:
     plain = after_one("cnn", resistance=False)
     elastic, by_hand = (plain.candidate("b", ("x", "y"), 3) for _ in range(2))
     rates = plain.rates(elasticity)
-    scaled = Elastic(lambda given: make(kind, given), elastic, rates)(list(elastic.parameters()))
+    scaled = ElasticOptimisers(lambda given: make(kind, given), elastic, rates)(list(elastic.parameters()))
     ordinary = make(kind, list(by_hand.parameters()))
     images = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
     for _ in range(3):
@@ -297,10 +297,10 @@ def test_units_that_are_freed_start_anew_and_others_stay() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_files_give_the_same_network_and_the_same_bytes(backbone: str) -> None:
     plain = after_one(backbone, resistance=True)
-    pieces = dump_plain(plain)
-    again = load_plain(plain.layout, pieces)
+    pieces = dump_multihead(plain)
+    again = load_multihead(plain.layout, pieces)
     assert torch.equal(logits(again), logits(plain))
-    assert dump_plain(again) == pieces
+    assert dump_multihead(again) == pieces
     assert again.tasks() == plain.tasks()
     candidates = [trained(each, 2, 0.0, resistance=True) for each in (plain, again)]
     assert all(torch.equal(a, b) for a, b in zip(*(each.parameters() for each in candidates), strict=True))
@@ -308,21 +308,21 @@ def test_files_give_the_same_network_and_the_same_bytes(backbone: str) -> None:
 
 def test_files_of_another_network_are_refused() -> None:
     plain = after_one("mlp", resistance=False)
-    blocks, head = dump_plain(plain)
+    blocks, head = dump_multihead(plain)
     with pytest.raises(DamagedSnapshot):
-        load_plain(network("cnn").layout, (blocks, head))
+        load_multihead(network("cnn").layout, (blocks, head))
     with pytest.raises(DamagedSnapshot, match="belong to tasks"):
-        load_plain(plain.layout, (blocks,))
+        load_multihead(plain.layout, (blocks,))
     with pytest.raises(DamagedSnapshot):
-        load_plain(plain.layout, (blocks, pack("head", {"task": "a"}, {})))
+        load_multihead(plain.layout, (blocks, pack("head", {"task": "a"}, {})))
     with pytest.raises(DamagedSnapshot):
-        load_plain(plain.layout, ())
+        load_multihead(plain.layout, ())
 
 
 def test_a_first_task_is_learned_by_the_optimiser_alone() -> None:
     plain = network("mlp")
     candidate = plain.candidate("a", ("x", "y"), 1)
-    elastic = Elastic(lambda given: optimiser_of(QUICK, given), candidate, plain.rates(0.0))
+    elastic = ElasticOptimisers(lambda given: optimiser_of(QUICK, given), candidate, plain.rates(0.0))
     optimiser = elastic(list(candidate.parameters()))
     assert not optimiser._optimizer_step_post_hooks
     assert all(parameter.requires_grad for parameter in candidate.parameters())

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from engram.recognition.class_scatter import Scatter
-from engram.recognition.conformal import Grades, Usual, beside_others
-from engram.recognition.ridge import Sums, System
+from engram.recognition.class_scatter import ClassScatter
+from engram.recognition.conformal import CombinedScore, ConformalScores, beside_others
+from engram.recognition.ridge import GramStatistics, RidgeSystem
 
 SIZE = 40
 
@@ -18,20 +18,20 @@ def _class(number: int, count: int, seed: int) -> torch.Tensor:
     return centre + torch.randn(count, SIZE, generator=torch.Generator().manual_seed(1000 * number + seed))
 
 
-def _task(first: int, count: int) -> Sums:
+def _task(first: int, count: int) -> GramStatistics:
     features = torch.cat([_class(first, count, 0), _class(first + 1, count, 0)])
-    return Sums.empty(SIZE, 2).plus(features, torch.arange(2).repeat_interleave(count))
+    return GramStatistics.empty(SIZE, 2).plus(features, torch.arange(2).repeat_interleave(count))
 
 
-def _learned(*counts: int) -> tuple[System, Scatter]:
+def _learned(*counts: int) -> tuple[RidgeSystem, ClassScatter]:
     pieces = [_task(2 * number, count).packed() for number, count in enumerate(counts)]
-    system = System.of(pieces)
-    scatter = Scatter.of(pieces, system)
+    system = RidgeSystem.of(pieces)
+    scatter = ClassScatter.of(pieces, system)
     assert scatter is not None
     return system, scatter
 
 
-def _scores(system: System, features: torch.Tensor) -> torch.Tensor:
+def _scores(system: RidgeSystem, features: torch.Tensor) -> torch.Tensor:
     weights = system.weights().float()
     return features @ weights[:-1] + weights[-1]
 
@@ -52,7 +52,7 @@ def test_deviates_are_those_of_the_chi_squared_distribution() -> None:
     squares = torch.tensor([1.6465, 4.5936, 7.3441, 13.3616, 26.1245])  # its quantiles for eight degrees of freedom
     scores = torch.zeros(5, 8)
     scores[:, 0] = squares.sqrt()
-    deviates = Scatter(torch.eye(8), torch.zeros(1, 8)).unusual(scores, [1])[:, 0]
+    deviates = ClassScatter(torch.eye(8), torch.zeros(1, 8)).unusual(scores, [1])[:, 0]
     np.testing.assert_allclose(deviates, [-2.3263, -0.8416, 0.0, 1.2816, 3.0902], atol=0.05)
 
 
@@ -65,16 +65,16 @@ def test_what_lies_between_the_classes_is_unusual_to_all_of_them() -> None:
 
 
 def test_a_single_class_scatters_nowhere() -> None:
-    pieces = [Sums.empty(SIZE, 1).plus(_class(0, 100, 0), torch.zeros(100, dtype=torch.int64)).packed()]
-    assert Scatter.of(pieces, System.of(pieces)) is None
+    pieces = [GramStatistics.empty(SIZE, 1).plus(_class(0, 100, 0), torch.zeros(100, dtype=torch.int64)).packed()]
+    assert ClassScatter.of(pieces, RidgeSystem.of(pieces)) is None
 
 
 def test_p_values_are_uniform_and_go_on_falling_beyond_what_was_held_out() -> None:
     generator = torch.Generator().manual_seed(0)
-    grades = Grades.of(torch.randn(500, generator=generator))
-    p_values = grades.p_value(torch.randn(20_000, generator=generator))
+    scores = ConformalScores.of(torch.randn(500, generator=generator))
+    p_values = scores.p_value(torch.randn(20_000, generator=generator))
     assert float((p_values <= 0.1).double().mean()) == pytest.approx(0.1, abs=0.04)
-    far = grades.p_value(torch.tensor([2.0, 4.0, 6.0, 8.0]))
+    far = scores.p_value(torch.tensor([2.0, 4.0, 6.0, 8.0]))
     assert (far.diff() < 0).all()
     assert 0 < float(far[-1]) < 1e-6
 
@@ -101,8 +101,8 @@ def test_few_held_out_images_do_not_make_known_ones_strangers(count: int) -> Non
     for _ in range(400):
         density, scatter = torch.randn(2, count, generator=generator)
         more = torch.randn(2, 100, generator=generator)
-        deviates = Grades.of(density).standardised(more[0])
-        p_values.append(Usual.of(density, scatter).p_value(deviates, more[1], torch.ones(100)))
+        deviates = ConformalScores.of(density).standardised(more[0])
+        p_values.append(CombinedScore.of(density, scatter).p_value(deviates, more[1], torch.ones(100)))
     found = torch.cat(p_values)
     for level in (0.05, 0.1):
         assert float((found <= level).double().mean()) <= level
@@ -111,7 +111,7 @@ def test_few_held_out_images_do_not_make_known_ones_strangers(count: int) -> Non
 def test_an_image_is_unusual_by_either_kind_of_evidence() -> None:
     generator = torch.Generator().manual_seed(0)
     density, scatter = torch.randn(2, 400, generator=generator)
-    usual = Usual.of(density, 3 * scatter + 5)
+    usual = CombinedScore.of(density, 3 * scatter + 5)
 
     def p_value(density: float, scatter: float, alone: float = 0.5) -> float:
         given = torch.tensor([[density], [3 * scatter + 5], [alone]])

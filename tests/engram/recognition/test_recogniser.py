@@ -14,7 +14,7 @@ from engram.methods.eidetic.method import Eidetic
 from engram.nn.network import pixels
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
-from engram.recognition.ridge import RIDGE, Sums, solve
+from engram.recognition.ridge import RIDGE, GramStatistics, solve
 from tests.engram.patterns import QUICK, bars, learned
 
 
@@ -33,14 +33,14 @@ def _ridge(phi: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> np
 
 def test_sums_solve_what_ridge_regression_solves() -> None:
     features, labels = _features(200, 12, 0), torch.arange(200) % 3
-    sums = Sums.empty(12, 3).plus(features[:90], labels[:90]).plus(features[90:], labels[90:])
+    sums = GramStatistics.empty(12, 3).plus(features[:90], labels[:90]).plus(features[90:], labels[90:])
     np.testing.assert_allclose(solve([sums.packed()]).numpy(), _ridge(features, labels, torch.ones(200)), atol=1e-5)
 
 
 @pytest.mark.parametrize("balanced", [True, False])
 def test_tasks_count_by_their_classes_when_balanced(balanced: bool) -> None:
     large, small = (_features(300, 8, 0), torch.arange(300) % 2), (_features(30, 8, 1) + 0.5, torch.arange(30) % 3)
-    pieces = [Sums.empty(8, 2).plus(*large).packed(), Sums.empty(8, 3).plus(*small).packed()]
+    pieces = [GramStatistics.empty(8, 2).plus(*large).packed(), GramStatistics.empty(8, 3).plus(*small).packed()]
     weights = torch.cat([torch.full((300,), 330 / 5 * 2 / 300), torch.full((30,), 330 / 5 * 3 / 30)])
     expected = _ridge(
         torch.cat([large[0], small[0]]), torch.cat([large[1], small[1] + 2]), weights if balanced else torch.ones(330)
@@ -49,14 +49,16 @@ def test_tasks_count_by_their_classes_when_balanced(balanced: bool) -> None:
 
 
 def test_a_task_left_out_is_forgotten_exactly() -> None:
-    pieces = [Sums.empty(8, 2).plus(_features(50, 8, seed), torch.arange(50) % 2).packed() for seed in range(3)]
+    pieces = [
+        GramStatistics.empty(8, 2).plus(_features(50, 8, seed), torch.arange(50) % 2).packed() for seed in range(3)
+    ]
     never = [pieces[0], pieces[2]]
     assert torch.equal(solve([piece for piece in pieces if piece is not pieces[1]]), solve(never))
 
 
 def test_sums_do_not_depend_on_the_order_of_images() -> None:
     features, labels = _features(150, 8, 0), torch.arange(150) % 3
-    forward, backward = Sums.empty(8, 3), Sums.empty(8, 3)
+    forward, backward = GramStatistics.empty(8, 3), GramStatistics.empty(8, 3)
     for chosen in batches(150, 40):
         forward = forward.plus(features[chosen], labels[chosen])
     for chosen in reversed(list(batches(150, 60))):
@@ -66,7 +68,7 @@ def test_sums_do_not_depend_on_the_order_of_images() -> None:
 
 
 def test_packing_sums_loses_nothing() -> None:
-    sums = Sums.empty(8, 2).plus(_features(30, 8, 0), torch.arange(30) % 2)
+    sums = GramStatistics.empty(8, 2).plus(_features(30, 8, 0), torch.arange(30) % 2)
     packed = sums.packed()
     assert torch.equal(packed.gram(), sums.gram)
     assert len(packed.triangle) == 9 * 10 // 2
@@ -201,7 +203,7 @@ def test_each_part_recognises_by_itself_and_can_be_left_out(part: str) -> None:
 
 def test_a_density_from_sums_is_the_density_of_the_images() -> None:
     features, labels = _features(200, 12, 7) * torch.arange(1, 13), torch.arange(200) % 3
-    sums = Sums.empty(12, 3).plus(features, labels)
+    sums = GramStatistics.empty(12, 3).plus(features, labels)
     by_sums, by_images = Density.from_sums(sums, features[:50]), Density.fit(features, labels, 3, features[:50])
     torch.testing.assert_close(by_sums.distance(features), by_images.distance(features), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(by_sums.grades, by_images.grades, rtol=1e-3, atol=1e-3)

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from engram import Memory
 from engram.config.options import Schedule
 from engram.training.optimisers import optimiser_of
-from engram.training.trainer import Run
+from engram.training.trainer import TrainingPhase
 from tests.engram.patterns import QUICK, bars, definition
 
-RUN = Run("training", (0.0, 1.0), epochs=5, peak=0.2, patience=1)
+RUN = TrainingPhase("training", (0.0, 1.0), epochs=5, peak=0.2, patience=1)
 
 
 def test_the_constant_one_is_the_same_at_every_step() -> None:

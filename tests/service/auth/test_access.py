@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from service.api.route import Door, needs, scopes
+from service.api.route import ScopedRoute, requires_scope, scopes
 from service.app import create_app
 from service.auth.access import ANYONE
 from service.settings import ServiceSettings
@@ -75,29 +75,29 @@ def people(guarded: Service) -> Iterator[dict[str, httpx.Client]]:
         yield found
 
 
-def doors(app: FastAPI) -> dict[str, Scope | str | None]:
+def scopes_of(app: FastAPI) -> dict[str, Scope | str | None]:
     """Whom each route lets in, as the app itself has it."""
     return {f"{method} {path}": scope for (method, path), scope in scopes(app).items() if path not in DOCUMENTS}
 
 
 def test_every_route_declares_whom_it_lets_in(settings: ServiceSettings) -> None:
-    assert doors(create_app(settings)) == WHO
+    assert scopes_of(create_app(settings)) == WHO
 
 
 def test_a_route_that_does_not_declare_it_cannot_be_made() -> None:
-    router = APIRouter(route_class=Door)
+    router = APIRouter(route_class=ScopedRoute)
 
     async def careless() -> None: ...
 
     with pytest.raises(TypeError, match="does not say whom it lets in"):
         router.get("/everything")(careless)
-    router.get("/everything")(needs("admin")(careless))
+    router.get("/everything")(requires_scope("admin")(careless))
 
 
 def test_a_route_beside_the_doors_would_be_found(settings: ServiceSettings) -> None:
     app = create_app(settings)
     app.get("/back-door")(lambda: None)
-    assert doors(app)["GET /back-door"] is None
+    assert scopes_of(app)["GET /back-door"] is None
 
 
 def path_of(route: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from service.auth.exposure import Unguarded, guarded, is_loopback
+from service.auth.exposure import UnsafeExposure, guarded, is_loopback
 from service.settings import ServiceSettings
 from vault.vault import Vault
 
@@ -24,7 +24,7 @@ def test_on_loopback_no_key_is_needed_but_this_machine_must_be_meant(settings: S
 
 def test_elsewhere_there_must_be_a_key(settings: ServiceSettings, vault: Vault) -> None:
     with listen("0.0.0.0") as listening:
-        with pytest.raises(Unguarded, match=r"engram keys create .* --without-keys \(ENGRAM_KEYS=off\)"):
+        with pytest.raises(UnsafeExposure, match=r"engram keys create .* --without-keys \(ENGRAM_KEYS=off\)"):
             guarded(settings, listening)
         key, _ = vault.keys.create("first", "admin")
         assert guarded(settings, listening).keys == "required"
@@ -35,7 +35,7 @@ def test_elsewhere_there_must_be_a_key(settings: ServiceSettings, vault: Vault) 
 def test_keys_may_be_asked_for_on_loopback_too(settings: ServiceSettings, vault: Vault) -> None:
     asking = settings.model_copy(update={"keys": "required"})
     with listen("127.0.0.1") as listening:
-        with pytest.raises(Unguarded):
+        with pytest.raises(UnsafeExposure):
             guarded(asking, listening)
         vault.keys.create("first", "admin")
         assert guarded(asking, listening) == asking

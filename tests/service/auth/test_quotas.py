@@ -13,14 +13,14 @@ from starlette.requests import Request
 
 from service.auth.quotas import Counters, Quotas
 from service.errors.exceptions import QuotaExceeded
-from service.middleware.response_headers import Use, remaining
+from service.middleware.response_headers import LimitUse, remaining
 from service.settings import ServiceSettings
 from testing.data.digits import QUICK, archive, png
 from testing.data.models import MODEL
 from testing.data.tokens import bearer, token
 from testing.servers.redis import RedisServer
 from testing.servers.service import PATIENCE, Service, running
-from vault.keys import Limits
+from vault.keys import KeyLimits
 
 PNG = {"Content-Type": "image/png"}
 ASK = f"/v1/models/{MODEL}/predict"
@@ -39,8 +39,8 @@ def images(count: int) -> list[tuple[str, tuple[str, bytes, str]]]:
 
 def test_requests_a_minute(learned_settings: ServiceSettings) -> None:
     with running(learned_settings) as service, running(learned_settings) as other:
-        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
-        yours = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
+        mine = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=3)))
+        yours = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=3)))
         answers = [one.client.get("/v1/models", headers=mine) for one in (service, other, service, other)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         assert [answer.headers["RateLimit"].split(";")[1] for answer in answers] == ["r=2", "r=1", "r=0", "r=0"]
@@ -51,17 +51,17 @@ def test_requests_a_minute(learned_settings: ServiceSettings) -> None:
 
 
 def test_limits_of_one_are_told_in_the_singular(service: Service) -> None:
-    one = bearer(token(service.vault, "predict", Limits(requests_per_minute=1)))
+    one = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=1)))
     details = [service.client.get("/v1/models", headers=one).json().get("detail") for _ in range(2)]
     assert details == [None, "This key may send 1 request a minute."]
-    mine = bearer(token(service.vault, "predict", Limits(images_per_day=1)))
+    mine = bearer(token(service.vault, "predict", KeyLimits(images_per_day=1)))
     refused = service.client.post(ASK, files=images(2), headers=mine)
     assert refused.json()["detail"] == "This key may have 1 image a day; left: 1."
 
 
 def test_the_first_answer_tells_the_whole_window(service: Service) -> None:
     for _ in range(10):
-        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=3)))
+        mine = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=3)))
         name, left, reset = service.client.get("/v1/models", headers=mine).headers["RateLimit"].split(";")
         assert (name, left) == ('"requests"', "r=2")
         assert 30 <= int(reset.removeprefix("t=")) <= 60
@@ -83,7 +83,7 @@ def test_sliding_windows(counters: Counters, used: int, reset: float) -> None:
 
 
 def test_images_a_day(service: Service) -> None:
-    mine = bearer(token(service.vault, "predict", Limits(images_per_day=5)))
+    mine = bearer(token(service.vault, "predict", KeyLimits(images_per_day=5)))
     assert service.client.post(ASK, files=images(3), headers=mine).status_code == 200
     refused = service.client.post(ASK, files=images(3), headers=mine)
     assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
@@ -98,7 +98,7 @@ def test_images_a_day(service: Service) -> None:
 
 
 def test_open_jobs(service: Service) -> None:
-    mine = bearer(token(service.vault, "learn", Limits(open_jobs=1)))
+    mine = bearer(token(service.vault, "learn", KeyLimits(open_jobs=1)))
     yours = bearer(token(service.vault, "learn"))
 
     def submit(name: str, who: dict[str, str]) -> int:
@@ -120,7 +120,7 @@ def test_open_jobs(service: Service) -> None:
 
 def test_jobs_that_are_submitted_at_once_are_counted_one_by_one(learned_settings: ServiceSettings) -> None:
     with running(learned_settings) as service, running(learned_settings) as other:
-        mine = bearer(token(service.vault, "learn", Limits(open_jobs=2)))
+        mine = bearer(token(service.vault, "learn", KeyLimits(open_jobs=2)))
         data = archive((4, 5), 5)
 
         def submit(number: int) -> int:
@@ -140,7 +140,7 @@ def test_jobs_that_are_submitted_at_once_are_counted_one_by_one(learned_settings
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_no_more_jobs_are_made_at_once_than_there_is_room_for(service: Service, replicas: int) -> None:
     """Each is made a while after it was counted, as where several models or replicas are at it."""
-    key, _ = service.vault.keys.create("a test's", "learn", limits=Limits(open_jobs=1))
+    key, _ = service.vault.keys.create("a test's", "learn", limits=KeyLimits(open_jobs=1))
     jobs = service.vault.jobs
 
     async def make(quotas: Quotas, number: int) -> bool:
@@ -155,7 +155,7 @@ def test_no_more_jobs_are_made_at_once_than_there_is_room_for(service: Service, 
 
     async def race() -> int:
         url = service.vault.settings.redis_url
-        several = [Quotas(url, jobs, Limits()) for _ in range(replicas)]
+        several = [Quotas(url, jobs, KeyLimits()) for _ in range(replicas)]
         made = await asyncio.gather(*(make(several[number % replicas], number) for number in range(6)))
         for quotas in several:
             await quotas.close()
@@ -169,7 +169,7 @@ def test_the_settings_hold_for_keys_without_limits_of_their_own(learned_settings
     update = {"requests_per_minute": 2, "images_per_day": 1}
     with running(learned_settings.model_copy(update=update)) as service:
         plain = bearer(token(service.vault, "predict"))
-        more = bearer(token(service.vault, "predict", Limits(requests_per_minute=5, images_per_day=2)))
+        more = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=5, images_per_day=2)))
         assert [service.client.get("/v1/models", headers=plain).status_code for _ in range(3)] == [200, 200, 429]
         answers = [service.client.post(ASK, content=png(0, 1), headers=more | PNG) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -186,7 +186,7 @@ def test_limits_go_on_in_the_replica_while_redis_is_away(
     learned_settings: ServiceSettings, own_redis: RedisServer
 ) -> None:
     with running(learned_settings.model_copy(update={"redis_url": own_redis.url})) as service:
-        mine = bearer(token(service.vault, "predict", Limits(requests_per_minute=1000, images_per_day=3)))
+        mine = bearer(token(service.vault, "predict", KeyLimits(requests_per_minute=1000, images_per_day=3)))
         assert service.client.post(ASK, content=png(0, 1), headers=mine | PNG).status_code == 200
         own_redis.stop()
         # Of images, since a replica's own windows begin with the clock's: a minute might end between two of these.
@@ -199,7 +199,7 @@ def test_limits_go_on_in_the_replica_while_redis_is_away(
     [
         ([], {}),
         (
-            [Use("requests", 60, 60, 7, 3), Use("images", 100, 86400, 0, 900)],
+            [LimitUse("requests", 60, 60, 7, 3), LimitUse("images", 100, 86400, 0, 900)],
             {
                 "RateLimit-Policy": '"requests";q=60;w=60, "images";q=100;w=86400',
                 "RateLimit": '"requests";r=7;t=3, "images";r=0;t=900',
@@ -207,5 +207,5 @@ def test_limits_go_on_in_the_replica_while_redis_is_away(
         ),
     ],
 )
-def test_headers(uses: list[Use], expected: dict[str, str]) -> None:
+def test_headers(uses: list[LimitUse], expected: dict[str, str]) -> None:
     assert remaining(uses) == expected

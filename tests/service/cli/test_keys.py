@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli.main import app
-from vault.keys import Keys, Limits
+from vault.keys import KeyLimits, Keys
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 HEADS = ["ID", "SCOPE", "STATE", "CREATED", "EXPIRES", "REQUESTS/MIN", "IMAGES/DAY", "JOBS", "NAME"]
 
@@ -20,7 +20,7 @@ HEADS = ["ID", "SCOPE", "STATE", "CREATED", "EXPIRES", "REQUESTS/MIN", "IMAGES/D
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
     """The keys in the store that `listed` lists."""
-    return Keys(Objects.connect(VaultSettings(store_url=str(tmp_path / "store"))))
+    return Keys(ObjectStore.connect(VaultSettings(store_url=str(tmp_path / "store"))))
 
 
 def listed(folder: Path, *words: str) -> str:
@@ -32,7 +32,7 @@ def listed(folder: Path, *words: str) -> str:
 def test_a_line_for_each_key_below_the_names_of_the_columns(keys: Keys, tmp_path: Path) -> None:
     plain, _ = keys.create("line 4, the left one", "predict")
     later = datetime(2999, 12, 31, 23, 59, 59, 7, UTC)
-    bound, _ = keys.create("for 7 days", "learn", later, Limits(600, 100_000, 2))
+    bound, _ = keys.create("for 7 days", "learn", later, KeyLimits(600, 100_000, 2))
     over, _ = keys.create("old", "admin", datetime(2020, 1, 1, tzinfo=UTC))
     gone, _ = keys.create("gone", "admin")
     keys.revoke(gone.id)
@@ -56,7 +56,7 @@ def test_without_keys_there_are_the_names_of_the_columns(keys: Keys, tmp_path: P
 
 
 def test_programs_get_everything_but_what_opens(keys: Keys, tmp_path: Path) -> None:
-    key, token = keys.create("für Łódź", "learn", datetime(2999, 1, 1, tzinfo=UTC), Limits(open_jobs=3))
+    key, token = keys.create("für Łódź", "learn", datetime(2999, 1, 1, tzinfo=UTC), KeyLimits(open_jobs=3))
     (told,) = json.loads(listed(tmp_path, "--json"))
     assert told == {
         "id": key.id,

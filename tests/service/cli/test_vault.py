@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from engram.certificate import certify
 from engram.config.definition import Definition
 from service.cli.main import app
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from service.models.live import load
 from service.settings import ServiceSettings
 from testing.data.digits import png
@@ -27,10 +27,10 @@ from testing.servers.service import running, wait_until
 from vault.errors import InvalidBundle, StoreUnavailable, UnknownModel, Unreadable, VaultError
 from vault.maintenance.check import check as look
 from vault.maintenance.export import export_model, import_model
-from vault.maintenance.sweep import Ages
+from vault.maintenance.sweep import SweepAges
 from vault.settings import VaultSettings
 from vault.storage.documents import seal
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 
 
@@ -266,7 +266,7 @@ def test_an_import_that_breaks_off_leaves_no_model_and_can_be_done_again(
             put_new(path, data)
 
         monkeypatch.setattr(vault.objects, "put_new", put_some)
-        examiner = LearnersExaminer(vault.objects)
+        examiner = LearnerValidator(vault.objects)
         while True:
             try:
                 import_model(vault.objects, bundle, examiner)
@@ -278,7 +278,7 @@ def test_an_import_that_breaks_off_leaves_no_model_and_can_be_done_again(
         assert limit > 10
         monkeypatch.undo()
         assert [commit.version for commit in vault.log.list(MODEL)] == [0, 1, 2]
-        vault.sweep(Ages.all(timedelta(0)))
+        vault.sweep(SweepAges.all(timedelta(0)))
         assert len(vault.objects.list_folders(f"models/{MODEL}/log")) >= 1
         assert check(tmp_path / "new", "--deep")[1]["orphans"] == 0
         assert check(tmp_path / "new", "--deep")[1]["certificates"] == 2
@@ -286,18 +286,18 @@ def test_an_import_that_breaks_off_leaves_no_model_and_can_be_done_again(
 
 def test_a_sweep_spares_the_log_of_a_model_that_is_being_imported(vault: Vault) -> None:
     vault.objects.create_json("models/coming/log/0123/00000000.json", {})
-    found = look(vault.objects, LearnersExaminer(vault.objects))
+    found = look(vault.objects, LearnerValidator(vault.objects))
     assert [(one.object, one.code) for one in found.problems] == [("models/coming/model.json", "not_found")]
     vault.sweep()
     assert vault.objects.list("models/coming")
-    vault.sweep(Ages.all(timedelta(0)))
+    vault.sweep(SweepAges.all(timedelta(0)))
     assert not vault.objects.list("models/coming")
 
 
 def test_no_damage_to_the_file_gets_into_a_store(store: Path, tmp_path: Path) -> None:
     """Either the import is refused, or the bit was one that says nothing, such as the time stamp of a tar's header."""
     bundle = tmp_path / "digits.engram"
-    objects = Objects.connect(VaultSettings(store_url=str(store)))
+    objects = ObjectStore.connect(VaultSettings(store_url=str(store)))
     export_model(objects, MODEL, bundle)
     whole = bundle.read_bytes()
     generator = random.Random(11)
@@ -314,9 +314,9 @@ def _refused_or_equal(data: bytes, folder: Path, whole: bytes) -> None:
     folder.mkdir()
     file = folder / "file"
     file.write_bytes(data)
-    objects = Objects.connect(VaultSettings(store_url=str(folder / "store")))
+    objects = ObjectStore.connect(VaultSettings(store_url=str(folder / "store")))
     try:
-        import_model(objects, file, LearnersExaminer(objects))
+        import_model(objects, file, LearnerValidator(objects))
     except (InvalidBundle, Unreadable):
         assert not [path for path in (folder / "store").rglob("*") if path.is_file()]
     else:
@@ -325,7 +325,7 @@ def _refused_or_equal(data: bytes, folder: Path, whole: bytes) -> None:
 
 
 def test_definitions_that_are_none_are_refused(store: Path) -> None:
-    examiner = LearnersExaminer(Objects.connect(VaultSettings(store_url=str(store))))
+    examiner = LearnerValidator(ObjectStore.connect(VaultSettings(store_url=str(store))))
     with pytest.raises(VaultError, match=r"model\.json"):
         examiner.definition("model.json", {"backbone": "none of ours"})
     examiner.definition("model.json", Definition.model_validate({"backbone": "mlp"} | _SHAPE).model_dump(mode="json"))
@@ -335,7 +335,7 @@ _SHAPE: dict[str, Any] = {"input": {"channels": 1, "height": 8, "width": 8}}
 
 
 def test_a_sweep_tells_what_it_removes(worked: Path) -> None:
-    blob = Objects.connect(VaultSettings(store_url=str(worked))).put_blob(b"nobody's")
+    blob = ObjectStore.connect(VaultSettings(store_url=str(worked))).put_blob(b"nobody's")
     two_days_ago = time.time() - 2 * 86400
     os.utime(worked / "blobs" / blob, (two_days_ago, two_days_ago))
     told = "jobs 0, checkpoints 0, uploads 0, answers 0, blobs 1"

@@ -108,7 +108,7 @@ def test_what_is_not_the_clients_business_is_not_told(error: Exception) -> None:
     ("error", "code"),
     [
         (store.Damaged("blobs/00ff", "it is not what was stored"), "damaged"),
-        (store.UnsupportedFormat("blobs/00ff", "it is of format 2"), "unsupported_format"),
+        (store.UnsupportedRecord("blobs/00ff", "it is of format 2"), "unsupported_format"),
         (store.NotFound("There is no object blobs/00ff.", "blobs/00ff"), "not_found"),
     ],
 )

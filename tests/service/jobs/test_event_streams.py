@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from sse_starlette.sse import AppStatus
 
-from service.jobs.event_streams import Streams
+from service.jobs.event_streams import EventStreams
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 
@@ -24,7 +24,7 @@ def test_a_stream_ends_in_order_whenever_the_process_stops(steps: int) -> None:
     """So many steps of the event loop after it began, from before its first one on."""
 
     async def followed() -> list[int]:
-        streams = Streams(ServiceSettings(), Metrics())
+        streams = EventStreams(ServiceSettings(), Metrics())
 
         async def follow() -> list[int]:
             with streams.held("job"):

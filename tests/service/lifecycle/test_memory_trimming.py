@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from service.lifecycle import background
-from service.lifecycle.background import Trimming
+from service.lifecycle.background import MemoryTrimmer
 from testing.servers.service import PATIENCE
 
 
@@ -18,7 +18,7 @@ def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "give_back_freed_memory", lambda: given.append(threading.current_thread()))
 
     async def run() -> None:
-        subject = Trimming()
+        subject = MemoryTrimmer()
         await subject.close()
         subject.start()
         while len(given) < 3:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.lifecycle.processes import FIRST_DELAY, Child, Watch, spawn, stop
+from service.lifecycle.processes import FIRST_DELAY, ChildProcess, ProcessSupervisor, spawn, stop
 from testing.processes.processes import alive, eventually, plain_environment
 from testing.servers.service import PATIENCE
 
@@ -20,8 +20,8 @@ STUBBORN = [
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = Watch(on_misset=lambda: None)
+def watch() -> Iterator[ProcessSupervisor]:
+    watch = ProcessSupervisor(on_misset=lambda: None)
     yield watch
     watch.stop()
 
@@ -59,8 +59,8 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
 
 def test_one_whose_settings_cannot_be_used_is_not_started_again() -> None:
     told = threading.Event()
-    watch = Watch(told.set)
-    child = Child("misset", [sys.executable, "-c", "raise SystemExit(78)"], plain_environment())
+    watch = ProcessSupervisor(told.set)
+    child = ChildProcess("misset", [sys.executable, "-c", "raise SystemExit(78)"], plain_environment())
     try:
         watch.start(child)
         assert told.wait(PATIENCE)
@@ -71,14 +71,14 @@ def test_one_whose_settings_cannot_be_used_is_not_started_again() -> None:
         watch.stop()
 
 
-def test_what_dies_young_is_restarted_ever_more_slowly(watch: Watch) -> None:
-    child = Child("short-lived", [sys.executable, "-c", "raise SystemExit(3)"], plain_environment())
+def test_what_dies_young_is_restarted_ever_more_slowly(watch: ProcessSupervisor) -> None:
+    child = ChildProcess("short-lived", [sys.executable, "-c", "raise SystemExit(3)"], plain_environment())
     watch.start(child)
     assert eventually(lambda: child.delay >= 1.0, PATIENCE)
 
 
-def test_what_was_asked_to_stop_is_not_restarted(watch: Watch) -> None:
-    child = Child("sleeper", SLEEP, plain_environment())
+def test_what_was_asked_to_stop_is_not_restarted(watch: ProcessSupervisor) -> None:
+    child = ChildProcess("sleeper", SLEEP, plain_environment())
     watch.start(child)
     assert child.process is not None
     first = child.process

@@ -19,7 +19,7 @@ from engram.errors import UnknownTask
 from engram.memory import Memory
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
-from service.models.batching import Batcher, Query, Reply
+from service.models.batching import Batcher, InferenceReply, InferenceRequest
 from service.models.live import load
 from testing.data.digits import pixels
 from testing.data.models import MODEL
@@ -81,9 +81,9 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-async def behind(gate: Gate, subject: Batcher, *queries: Query) -> list[Reply | BaseException]:
+async def behind(gate: Gate, subject: Batcher, *queries: InferenceRequest) -> list[InferenceReply | BaseException]:
     """Replies to queries that all wait while another one runs."""
-    first = asyncio.create_task(subject.submit(Query(images(0))))
+    first = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
     await asyncio.to_thread(gate.entered.wait)
     waiting = [asyncio.create_task(subject.submit(query)) for query in queries]
     await asyncio.sleep(0)
@@ -95,7 +95,7 @@ async def behind(gate: Gate, subject: Batcher, *queries: Query) -> list[Reply | 
 def test_an_idle_model_answers_at_once_even_with_a_wait(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         subject = batcher(lambda: pair, pool, wait=2 * PATIENCE)
-        reply = await asyncio.wait_for(subject.submit(Query(images(0, 2), top_k=2)), PATIENCE)
+        reply = await asyncio.wait_for(subject.submit(InferenceRequest(images(0, 2), top_k=2)), PATIENCE)
         assert reply.version == pair.version
         assert [answer.task for answer in reply.answers] == ["low", "mid"]
         assert all(len(answer.top) == 2 for answer in reply.answers)
@@ -106,8 +106,13 @@ def test_an_idle_model_answers_at_once_even_with_a_wait(pair: Pair, pool: Thread
 def test_what_comes_meanwhile_is_answered_together(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        replies = await behind(gate, batcher(gate, pool), *[Query(images(digit)) for digit in (0, 2, 1, 3)])
-        assert [reply.answers[0].task for reply in replies if isinstance(reply, Reply)] == ["low", "mid", "low", "mid"]
+        replies = await behind(gate, batcher(gate, pool), *[InferenceRequest(images(digit)) for digit in (0, 2, 1, 3)])
+        assert [reply.answers[0].task for reply in replies if isinstance(reply, InferenceReply)] == [
+            "low",
+            "mid",
+            "low",
+            "mid",
+        ]
         assert gate.batches == 2
 
     run(story())
@@ -116,7 +121,7 @@ def test_what_comes_meanwhile_is_answered_together(pair: Pair, pool: ThreadPoolE
 def test_a_batch_is_no_larger_than_its_size(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        await behind(gate, batcher(gate, pool), *[Query(images(0, 1, 2)) for _ in range(5)])
+        await behind(gate, batcher(gate, pool), *[InferenceRequest(images(0, 1, 2)) for _ in range(5)])
         assert gate.batches == 1 + 3
 
     run(story())
@@ -127,7 +132,7 @@ def test_one_large_query_is_answered_whole_on_one_version(pair: Pair, pool: Thre
         gate = Gate(pair)
         gate.open.set()
         subject = batcher(gate, pool, size=2)
-        reply = await subject.submit(Query(images(0, 1, 2, 3, 0)))
+        reply = await subject.submit(InferenceRequest(images(0, 1, 2, 3, 0)))
         assert [answer.task for answer in reply.answers] == ["low", "low", "mid", "mid", "low"]
         assert gate.batches == 1
 
@@ -137,11 +142,11 @@ def test_one_large_query_is_answered_whole_on_one_version(pair: Pair, pool: Thre
 def test_a_query_that_fails_fails_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        good, bad = Query(images(0)), Query(images(1), task="none")
+        good, bad = InferenceRequest(images(0)), InferenceRequest(images(1), task="none")
         first, second, third = await behind(gate, batcher(gate, pool), good, bad, good)
-        assert isinstance(first, Reply)
+        assert isinstance(first, InferenceReply)
         assert isinstance(second, UnknownTask)
-        assert isinstance(third, Reply)
+        assert isinstance(third, InferenceReply)
         assert gate.batches == 2
 
     run(story())
@@ -151,8 +156,8 @@ def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolEx
     async def story() -> None:
         subject = batcher(lambda: pair, pool)
         with pytest.raises(RuntimeError):
-            await subject.submit(Query(torch.zeros(1, 3, 5, 5, dtype=torch.uint8)))
-        assert (await subject.submit(Query(images(0)))).answers[0].task == "low"
+            await subject.submit(InferenceRequest(torch.zeros(1, 3, 5, 5, dtype=torch.uint8)))
+        assert (await subject.submit(InferenceRequest(images(0)))).answers[0].task == "low"
 
     run(story())
 
@@ -160,12 +165,12 @@ def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolEx
 def test_a_query_that_no_pass_can_take_fails_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        good, bad = Query(images(0)), Query(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))
+        good, bad = InferenceRequest(images(0)), InferenceRequest(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))
         subject = batcher(gate, pool)
         first, second, third = await behind(gate, subject, good, bad, good)
-        assert isinstance(first, Reply)
+        assert isinstance(first, InferenceReply)
         assert isinstance(second, RuntimeError)
-        assert isinstance(third, Reply)
+        assert isinstance(third, InferenceReply)
         assert (await subject.submit(good)).answers[0].task == "low"
 
     run(story())
@@ -176,8 +181,8 @@ def test_a_pass_that_memory_does_not_suffice_for_is_overload(pair: Pair, pool: T
         subject = batcher(lambda: pair, pool)
         monstrous = images(0).expand(2**45, -1, -1, -1)
         with pytest.raises(Overloaded):
-            await subject.submit(Query(monstrous, task="low", logits=True))
-        assert (await subject.submit(Query(images(0)))).answers[0].task == "low"
+            await subject.submit(InferenceRequest(monstrous, task="low", logits=True))
+        assert (await subject.submit(InferenceRequest(images(0)))).answers[0].task == "low"
 
     run(story())
 
@@ -189,8 +194,10 @@ def test_the_queue_goes_on_when_nobody_can_listen(pair: Pair, pool: ThreadPoolEx
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool, heard=heard, size=1)
-        replies = await asyncio.wait_for(behind(gate, subject, Query(images(0)), Query(images(2))), PATIENCE)
-        assert [reply.answers[0].task for reply in replies if isinstance(reply, Reply)] == ["low", "mid"]
+        replies = await asyncio.wait_for(
+            behind(gate, subject, InferenceRequest(images(0)), InferenceRequest(images(2))), PATIENCE
+        )
+        assert [reply.answers[0].task for reply in replies if isinstance(reply, InferenceReply)] == ["low", "mid"]
 
     run(story())
 
@@ -198,11 +205,18 @@ def test_the_queue_goes_on_when_nobody_can_listen(pair: Pair, pool: ThreadPoolEx
 def test_logits_are_computed_by_themselves(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        exact = Query(images(1, 0), task="low", logits=True)
-        replies = await behind(gate, batcher(gate, pool), Query(images(0)), exact, Query(images(2)), Query(images(3)))
+        exact = InferenceRequest(images(1, 0), task="low", logits=True)
+        replies = await behind(
+            gate,
+            batcher(gate, pool),
+            InferenceRequest(images(0)),
+            exact,
+            InferenceRequest(images(2)),
+            InferenceRequest(images(3)),
+        )
         assert gate.batches == 1 + 3
         reply = replies[1]
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, InferenceReply)
         expected = pair.memory.observe(images(1, 0)).logits("low")
         assert torch.equal(torch.tensor(reply.logits, dtype=torch.float32), expected)
 
@@ -213,16 +227,18 @@ def test_a_full_queue_refuses_at_once(pair: Pair, pool: ThreadPoolExecutor) -> N
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool, bound=3)
-        first = asyncio.create_task(subject.submit(Query(images(0))))
+        first = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
         await asyncio.to_thread(gate.entered.wait)
-        second = asyncio.create_task(subject.submit(Query(images(0, 1, 2, 3))))
+        second = asyncio.create_task(subject.submit(InferenceRequest(images(0, 1, 2, 3))))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as refused:
-            await asyncio.wait_for(subject.submit(Query(images(0))), PATIENCE / 2)  # before the gate gives up
+            await asyncio.wait_for(
+                subject.submit(InferenceRequest(images(0))), PATIENCE / 2
+            )  # before the gate gives up
         assert refused.value.retry_after == 3
         gate.open.set()
         await asyncio.gather(first, second)
-        assert (await subject.submit(Query(images(0)))).answers
+        assert (await subject.submit(InferenceRequest(images(0)))).answers
 
     run(story())
 
@@ -231,9 +247,9 @@ def test_who_has_gone_is_not_answered(pair: Pair, pool: ThreadPoolExecutor) -> N
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool)
-        first = asyncio.create_task(subject.submit(Query(images(0))))
+        first = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
         await asyncio.to_thread(gate.entered.wait)
-        gone = asyncio.create_task(subject.submit(Query(images(1))))
+        gone = asyncio.create_task(subject.submit(InferenceRequest(images(1))))
         await asyncio.sleep(0)
         gone.cancel()
         gate.open.set()
@@ -248,10 +264,10 @@ def test_a_batch_stays_with_the_version_it_began_on(pair: Pair, pool: ThreadPool
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool)
-        first = asyncio.create_task(subject.submit(Query(images(0))))
+        first = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
         await asyncio.to_thread(gate.entered.wait)
         gate.pair = Pair(pair.version + 1, pair.memory)
-        second = asyncio.create_task(subject.submit(Query(images(0))))
+        second = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
         await asyncio.sleep(0)
         gate.open.set()
         assert (await first).version == pair.version
@@ -264,14 +280,14 @@ def test_a_busy_model_lets_a_batch_fill_up(pair: Pair, pool: ThreadPoolExecutor)
     async def story() -> None:
         gate = Gate(pair)
         subject = batcher(gate, pool, wait=2 * PATIENCE, size=2)
-        first = asyncio.create_task(subject.submit(Query(images(0))))
+        first = asyncio.create_task(subject.submit(InferenceRequest(images(0))))
         await asyncio.to_thread(gate.entered.wait)
-        second = asyncio.create_task(subject.submit(Query(images(1))))
+        second = asyncio.create_task(subject.submit(InferenceRequest(images(1))))
         await asyncio.sleep(0)
         gate.open.set()
         await first
         await asyncio.sleep(0.05)
-        third = await asyncio.wait_for(subject.submit(Query(images(2))), PATIENCE)
+        third = await asyncio.wait_for(subject.submit(InferenceRequest(images(2))), PATIENCE)
         await second
         assert third.answers
         assert gate.batches == 2

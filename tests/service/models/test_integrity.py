@@ -18,7 +18,7 @@ from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.models import MODEL, learn
 from testing.servers.service import PATIENCE, Service, running, wait_until
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 PREDICT = f"/v1/models/{MODEL}/predict"
 PNG = {"Content-Type": "image/png"}
@@ -111,13 +111,13 @@ def test_what_learning_needs_is_read_once_and_again_after_a_day(
 ) -> None:
     monkeypatch.setattr(integrity, "_PASS_SECONDS", 0.01)
     read: list[str] = []
-    original = Objects.get_blob
+    original = ObjectStore.get_blob
 
-    def get_blob(self: Objects, sha: str) -> bytes:
+    def get_blob(self: ObjectStore, sha: str) -> bytes:
         read.append(sha)
         return original(self, sha)
 
-    monkeypatch.setattr(Objects, "get_blob", get_blob)
+    monkeypatch.setattr(ObjectStore, "get_blob", get_blob)
     kept = json.loads(head(store).read_text())["kept"]
     with running(learned_settings) as service:
         wait_until(lambda: set(kept) <= set(read))
@@ -263,14 +263,14 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(live, "_LOOK_SECONDS", 0.5)
     hangs, over = threading.Event(), threading.Event()
     for name in ("get", "list", "list_folders", "written_at"):
-        original = getattr(Objects, name)
+        original = getattr(ObjectStore, name)
 
-        def ask(self: Objects, *given: Any, original: Any = original, **named: Any) -> Any:
+        def ask(self: ObjectStore, *given: Any, original: Any = original, **named: Any) -> Any:
             if hangs.is_set():
                 over.wait(3 * PATIENCE)
             return original(self, *given, **named)
 
-        monkeypatch.setattr(Objects, name, ask)
+        monkeypatch.setattr(ObjectStore, name, ask)
     yield hangs
     over.set()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.schemas import CusumAnswer
+from service.api.schemas import CusumResponse
 from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
@@ -160,7 +160,7 @@ def test_without_redis_a_replica_answers_for_itself(learned_settings: ServiceSet
 
 def test_what_a_replica_of_an_earlier_release_tells_can_be_shown() -> None:
     told = {"value": 3.5, "threshold": 12.0, "usual": 0.1, "raised": False}
-    assert CusumAnswer.model_validate(told).level == 0.01
+    assert CusumResponse.model_validate(told).level == 0.01
 
 
 def test_the_interface_describes_it(reader: Service) -> None:

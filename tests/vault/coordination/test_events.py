@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from testing.servers.redis import RedisServer
-from vault.coordination.events import LAST_ID, Notice
+from vault.coordination.events import LAST_ID, VersionNotice
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -145,7 +145,7 @@ def test_following_survives_a_redis_restart(own_redis: RedisServer, fragile: Vau
 
 
 def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault) -> None:
-    async def next_of(notices: AsyncIterator[Notice], version: int) -> Notice:
+    async def next_of(notices: AsyncIterator[VersionNotice], version: int) -> VersionNotice:
         """Published again and again, since notices sent before the subscription are lost."""
         waiting = asyncio.ensure_future(anext(notices))
         async with asyncio.timeout(60):
@@ -156,7 +156,7 @@ def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault)
 
     async def scene() -> None:
         async with aclosing(fragile.events.versions()) as notices:
-            assert await next_of(notices, 1) == Notice("lines", 1)
+            assert await next_of(notices, 1) == VersionNotice("lines", 1)
             await asyncio.to_thread(own_redis.stop)
             await asyncio.to_thread(own_redis.start)
             while (await next_of(notices, 2)).version == 1:
@@ -164,7 +164,7 @@ def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault)
             fragile.events.publish_deleted("lines")
             while not (notice := await asyncio.wait_for(anext(notices), 60)).deleted:
                 pass
-            assert notice == Notice("lines", None)
+            assert notice == VersionNotice("lines", None)
 
     asyncio.run(scene())
 

@@ -7,11 +7,11 @@ import pytest
 from testing.processes.races import race
 from vault.commit_log import Commit
 from vault.errors import AlreadyExists, Damaged
-from vault.jobs.decisions import Decision, Ending
+from vault.jobs.decisions import Decision, JobEnding
 from vault.jobs.ids import new_job_id
 from vault.vault import Vault
 
-CANCELLED = Ending("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
+CANCELLED = JobEnding("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
 
 
 def commit(vault: Vault) -> Commit:
@@ -38,8 +38,8 @@ def test_the_last_one_counts(vault: Vault) -> None:
 def test_of_many_at_the_same_time_one_decides(vault: Vault) -> None:
     job, decisions = new_job_id(), vault.jobs.decisions
 
-    def decide(number: int) -> Ending | None:
-        ending = Ending("failed", {"code": str(number)})
+    def decide(number: int) -> JobEnding | None:
+        ending = JobEnding("failed", {"code": str(number)})
         try:
             decisions.create(job, Decision.after(None, ending))
         except AlreadyExists:

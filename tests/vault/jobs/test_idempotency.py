@@ -6,7 +6,7 @@ import pytest
 
 from testing.processes.races import race
 from vault.errors import Damaged
-from vault.jobs.idempotency import Answer, IdempotencyRecords
+from vault.jobs.idempotency import IdempotencyRecords, RecordedAnswer
 from vault.jobs.ids import is_job_id
 from vault.vault import Vault
 
@@ -26,7 +26,7 @@ def test_of_racing_claims_one_stands(vault: Vault) -> None:
 def test_of_racing_answers_one_stands(vault: Vault) -> None:
     records = IdempotencyRecords(vault.objects)
     assert records.answer(NAME) is None
-    answers = race(8, lambda number: records.keep(NAME, Answer("x", 202, {"location": "/"}, str(number))))
+    answers = race(8, lambda number: records.keep(NAME, RecordedAnswer("x", 202, {"location": "/"}, str(number))))
     assert len({answer.body for answer in answers}) == 1
     assert records.answer(NAME) == answers[0]
 

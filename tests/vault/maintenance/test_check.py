@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.validator import LearnersExaminer
+from service.cli.validator import LearnerValidator
 from testing.data.models import MODEL, create
 from vault.commit_log import Commit, CommitLog
 from vault.jobs.decisions import Decision, Decisions
@@ -32,7 +32,7 @@ def test_a_job_that_succeeds_meanwhile(vault: Vault, monkeypatch: pytest.MonkeyP
         return check_jobs(*arguments)
 
     monkeypatch.setattr("vault.maintenance.check.check_jobs", late)
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert (found.jobs, found.problems) == (1, [])
 
 
@@ -40,7 +40,7 @@ def test_a_version_that_never_came_is_missing(vault: Vault) -> None:
     create(vault)
     job = vault.jobs.submit(MODEL, "low", "s3://bucket/data.zip", {}, lineage=vault.models.get(MODEL).lineage)
     vault.jobs.finish(job.id, "succeeded", result={"version": 1})
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert [problem.code for problem in found.problems] == ["version_missing"]
 
 
@@ -60,7 +60,7 @@ def test_what_is_decided_on_and_not_published_yet_is_named(vault: Vault, over: b
     commit = decided(vault)
     if over:
         vault.jobs.finish(str(commit.job), "failed", error={"code": "learning_failed", "detail": "It was."})
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert (found.orphans, found.problems) == (int(over), [])
 
 
@@ -84,7 +84,7 @@ def test_what_is_published_around_the_look_at_decisions_is_named(
         return found
 
     monkeypatch.setattr(Decisions, "pending", pending)
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert (found.orphans, found.problems) == (0, [])
 
 
@@ -94,7 +94,7 @@ def test_what_is_damaged_beside_it_keeps_it_named(vault: Vault, beside: str) -> 
     path = {"0002": f"{folder}/decisions/0002.json", "request": f"{folder}/request.json"}.get(beside)
     if path is not None:
         vault.objects.put(path, b"{]")
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert (found.orphans, [problem.object for problem in found.problems]) == (0, [path] if path else [])
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_blob_of_what_is_to_be_published_is_noticed(vault: Vault, only
     commit = decided(vault)
     create(vault, "other")
     vault.objects.put(f"blobs/{commit.report}", b"{]")
-    found = check(vault.objects, LearnersExaminer(vault.objects), only)
+    found = check(vault.objects, LearnerValidator(vault.objects), only)
     assert [problem.object for problem in found.problems] == ([] if only == "other" else [f"blobs/{commit.report}"])
 
 
@@ -125,5 +125,5 @@ def test_a_model_that_is_deleted_meanwhile(vault: Vault, monkeypatch: pytest.Mon
         return read(log, model, version)
 
     monkeypatch.setattr(CommitLog, "read", late)
-    found = check(vault.objects, LearnersExaminer(vault.objects))
+    found = check(vault.objects, LearnerValidator(vault.objects))
     assert (found.models, found.problems) == (1, [])

@@ -18,14 +18,14 @@ from testing.servers.service import wait_until
 from vault.commit_log import Commit
 from vault.errors import UnknownJob
 from vault.jobs.decisions import Decision
-from vault.jobs.idempotency import Answer, IdempotencyRecords
+from vault.jobs.idempotency import IdempotencyRecords, RecordedAnswer
 from vault.jobs.job import Job
-from vault.maintenance.sweep import Ages, Sweep
+from vault.maintenance.sweep import Sweep, SweepAges
 from vault.settings import VaultSettings
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 
-NONE = Ages.all(timedelta(seconds=-1))
+NONE = SweepAges.all(timedelta(seconds=-1))
 """Everything is old enough."""
 
 
@@ -55,7 +55,7 @@ def make_old(vault: Vault, prefix: str, days: float) -> None:
         os.utime(path, (then, then))
 
 
-def everything(objects: Objects) -> list[str]:
+def everything(objects: ObjectStore) -> list[str]:
     return [path for folder in objects.list_top() for path in objects.list(folder)]
 
 
@@ -65,7 +65,7 @@ def test_each_kind_goes_at_its_age(vault: Vault, tmp_path: Path, dry_run: bool) 
     records = IdempotencyRecords(vault.objects)
     for name in ("f" * 64, "a" * 64):
         records.claim(name, "x")
-        records.keep(name, Answer("x", 202, {}, ""))
+        records.keep(name, RecordedAnswer("x", 202, {}, ""))
     uploads = [vault.objects.put_file(tmp_path / "zip") for _ in range(2)]
     blobs = [vault.objects.put_blob(data) for data in (b"1", b"2")]
     make_old(vault, f"jobs/{old.id}", 31)
@@ -175,7 +175,7 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(objects: Objects, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def killed_at(objects: ObjectStore, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, the removal of this number is not come to."""
     left = iter(range(number))
     delete = objects.delete
@@ -238,7 +238,7 @@ def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
     def sweep() -> None:
         with Vault.connect(vault.settings) as own:
             while not enough.is_set():
-                removed.extend(own.sweep(Ages.all(timedelta(hours=2))).blobs)
+                removed.extend(own.sweep(SweepAges.all(timedelta(hours=2))).blobs)
 
     race(3, lambda number: (publish, sweep, sweep)[number]())
     head = vault.log.head("lines")
@@ -256,7 +256,7 @@ def test_a_blob_made_young_by_a_writer_that_died_is_stored_once_more(
     data = b"both store this"
     sha = vault.objects.put_blob(data)
     make_old(vault, f"blobs/{sha}", 2)
-    other, come = Objects.connect(vault.settings), threading.Event()
+    other, come = ObjectStore.connect(vault.settings), threading.Event()
     written_at = other.written_at
 
     def look(path: str) -> datetime | None:
@@ -281,7 +281,7 @@ def test_a_blob_made_young_by_a_writer_that_died_is_stored_once_more(
 
     monkeypatch.setattr(other, "written_at", look)
     monkeypatch.setattr(vault.objects, "delete", delete_late)
-    assert vault.sweep(Ages.all(timedelta(hours=2))).blobs == [f"blobs/{sha}"]
+    assert vault.sweep(SweepAges.all(timedelta(hours=2))).blobs == [f"blobs/{sha}"]
     second.join()
     assert vault.objects.get_blob(sha) == data
 
@@ -301,7 +301,7 @@ def test_jobs_submitted_beside_sweeps_stay(vault: Vault, tmp_path: Path) -> None
 
     def sweep() -> list[Job]:
         while not enough.is_set():
-            vault.sweep(Ages.all(timedelta(hours=1)))
+            vault.sweep(SweepAges.all(timedelta(hours=1)))
         return []
 
     jobs, *_ = race(3, lambda number: work() if number == 0 else sweep())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.errors import Damaged, Unreadable, UnsupportedFormat
+from vault.errors import Damaged, Unreadable, UnsupportedRecord
 from vault.storage.documents import FORMAT, seal, unseal
 
 PATH = "jobs/1/request.json"
@@ -63,7 +63,7 @@ def test_records_older_than_seals_are_read() -> None:
 def test_records_of_later_releases_are_refused_by_name() -> None:
     document = json.loads(seal(DOCUMENT))
     document["seal"]["format"] = FORMAT + 1
-    with pytest.raises(UnsupportedFormat, match=rf"{PATH} .*is of format {FORMAT + 1}") as caught:
+    with pytest.raises(UnsupportedRecord, match=rf"{PATH} .*is of format {FORMAT + 1}") as caught:
         unseal(PATH, json.dumps(document).encode())
     assert caught.value.code == "unsupported_format"
 

@@ -11,17 +11,17 @@ import pytest
 from testing.data.models import MODEL, create, learn, submit
 from vault.errors import StoreUnavailable
 from vault.jobs.checkpoints import JobCheckpoints, reached
-from vault.maintenance.sweep import Ages, Sweep
-from vault.storage.backend import Entry
-from vault.storage.local import Folder
-from vault.storage.object_store import Objects
+from vault.maintenance.sweep import Sweep, SweepAges
+from vault.storage.backend import ObjectEntry
+from vault.storage.local import LocalBackend
+from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 
 STRAYS = ("0", "notes.txt", "0000.json", "123456789.json")
 """One that comes before all of ours, one after, and two that are almost called as ours are."""
 
 
-class Harmed(Folder):
+class Harmed(LocalBackend):
     """A folder whose next listings are answered with one path that was not asked for."""
 
     times = 0
@@ -30,7 +30,7 @@ class Harmed(Folder):
         found = [*super().paths(prefix, after, limit)]
         return [self._other(prefix, found[0]), *found[1:]]
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         found = [*super().entries(prefix)]
         return [found[0]._replace(path=self._other(prefix, found[0].path)), *found[1:]]
 
@@ -41,7 +41,7 @@ class Harmed(Folder):
         return path.replace(prefix, "X" * len(prefix), 1)
 
 
-class Renamed(Folder):
+class Renamed(LocalBackend):
     """A folder whose next listing of `place` gives what is called `name` another name."""
 
     place = name = ""
@@ -49,7 +49,7 @@ class Renamed(Folder):
     def folders(self, prefix: str | None) -> list[str]:
         return [self._other(prefix, name) for name in super().folders(prefix)]
 
-    def entries(self, prefix: str) -> Iterable[Entry]:
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
         for entry in super().entries(prefix):
             yield entry._replace(path="/".join(self._other(prefix, part) for part in entry.path.split("/")))
 
@@ -62,7 +62,7 @@ class Renamed(Folder):
 
 def test_a_listing_of_something_else_is_asked_for_again(tmp_path: Path) -> None:
     storage = Harmed(tmp_path)
-    objects = Objects(storage, retry_seconds=20)
+    objects = ObjectStore(storage, retry_seconds=20)
     objects.put("a/1", b"")
     objects.put("a/2", b"")
     storage.times = 2
@@ -73,7 +73,7 @@ def test_a_listing_of_something_else_is_asked_for_again(tmp_path: Path) -> None:
     storage.times = 1
     assert sorted(objects.written("a")) == ["a/1", "a/2"]
     assert storage.times == 0
-    hasty = Objects(storage)
+    hasty = ObjectStore(storage)
     storage.times = 1
     with pytest.raises(StoreUnavailable, match="'X/"):
         hasty.list("a")
@@ -87,7 +87,7 @@ def test_no_sweep_takes_for_needless_what_one_harmed_listing_names_otherwise(vau
     waiting = submit(vault, "mid", (2, 3))
     storage = Renamed(root)
     for storage.place, storage.name in (("models", MODEL), ("jobs", waiting.id)):
-        swept = Sweep(Objects(storage), Ages.all(timedelta(seconds=-1)), dry_run=True).run()
+        swept = Sweep(ObjectStore(storage), SweepAges.all(timedelta(seconds=-1)), dry_run=True).run()
         assert storage.place == "", "it was harmed"
         assert (swept.uploads, swept.blobs) == ([], [])
 

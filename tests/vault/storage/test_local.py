@@ -13,7 +13,7 @@ import pytest
 from vault.errors import AlreadyExists, StoreUnavailable
 from vault.settings import VaultSettings
 from vault.storage import local
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 USE = """
 import os, sys, time
@@ -49,12 +49,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def objects(root: Path) -> Objects:
-    return Objects.connect(VaultSettings(store_url=str(root)))
+def objects(root: Path) -> ObjectStore:
+    return ObjectStore.connect(VaultSettings(store_url=str(root)))
 
 
 def test_an_object_is_on_disk_before_it_has_its_name(
-    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[Path] = []
     flush = local._flush
@@ -72,7 +72,7 @@ def test_an_object_is_on_disk_before_it_has_its_name(
 
 
 def test_no_more_folders_are_remembered_than_a_few(
-    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_REMEMBERED", 4)
     flushed: list[str] = []
@@ -92,7 +92,7 @@ def test_no_more_folders_are_remembered_than_a_few(
 
 
 def test_a_folder_made_anew_is_flushed_anew_though_its_inode_is_the_same(
-    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = os.stat
 
@@ -110,7 +110,7 @@ def test_a_folder_made_anew_is_flushed_anew_though_its_inode_is_the_same(
     assert flushed[1:] == [str(root / "a/b"), str(root / "a")]
 
 
-def test_failed_writes_leave_nothing_behind(objects: Objects, root: Path) -> None:
+def test_failed_writes_leave_nothing_behind(objects: ObjectStore, root: Path) -> None:
     objects.put_new("a", b"")
     for _ in range(3):
         with pytest.raises(AlreadyExists):
@@ -124,7 +124,7 @@ def test_reading_and_writing_begin_no_threads(root: Path) -> None:
     assert after == before
 
 
-def test_a_file_where_a_folder_should_be_is_a_failure(objects: Objects, root: Path) -> None:
+def test_a_file_where_a_folder_should_be_is_a_failure(objects: ObjectStore, root: Path) -> None:
     objects.put("a/b", b"one")
     (root / "a").rename(root / "away")
     (root / "a").touch()
@@ -133,7 +133,7 @@ def test_a_file_where_a_folder_should_be_is_a_failure(objects: Objects, root: Pa
             call("a/b")
 
 
-def test_what_somebody_else_left_there_is_no_object(objects: Objects, root: Path) -> None:
+def test_what_somebody_else_left_there_is_no_object(objects: ObjectStore, root: Path) -> None:
     objects.put("a/b", b"")
     for stray in (".hidden", "a b", os.fsdecode(b"\xff")):
         (root / "a" / stray).touch()
@@ -144,7 +144,7 @@ def test_what_somebody_else_left_there_is_no_object(objects: Objects, root: Path
 
 
 def test_a_failure_does_not_tell_where_the_store_lies(
-    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "a").touch()
     with pytest.raises(StoreUnavailable) as caught:
@@ -153,7 +153,7 @@ def test_a_failure_does_not_tell_where_the_store_lies(
 
 
 def test_a_folder_that_is_removed_again_and_again(
-    objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = os.link
 
@@ -171,7 +171,7 @@ def test_a_folder_that_is_removed_again_and_again(
 
 @pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
 def test_a_folder_that_is_removed_while_it_is_made(
-    objects: Objects, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     mkdir, left = os.mkdir, iter(range(3))
 
@@ -186,20 +186,20 @@ def test_a_folder_that_is_removed_while_it_is_made(
     assert objects.get("a/b/c") == b"one"
 
 
-def test_left_overs_of_killed_writers_are_removed(objects: Objects, root: Path) -> None:
+def test_left_overs_of_killed_writers_are_removed(objects: ObjectStore, root: Path) -> None:
     objects.put("a", b"")
     old, young = root / "staging/old", root / "staging/young"
     old.touch()
     young.touch()
     os.utime(old, (0, 0))
-    Objects.connect(VaultSettings(store_url=str(root)))
+    ObjectStore.connect(VaultSettings(store_url=str(root)))
     assert [path.name for path in (root / "staging").iterdir()] == ["young"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable):
-        Objects.connect(VaultSettings(store_url=str(tmp_path / "file" / "store")))
+        ObjectStore.connect(VaultSettings(store_url=str(tmp_path / "file" / "store")))
 
 
 def test_folders_can_be_named_in_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

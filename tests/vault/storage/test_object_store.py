@@ -15,24 +15,24 @@ from testing.processes.races import race
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
 from vault.settings import VaultSettings
 from vault.storage import s3
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 
 
 class ObjectsContract:
     """The laws; a subclass gives `objects`, empty."""
 
     @pytest.fixture
-    def objects(self) -> Objects:
+    def objects(self) -> ObjectStore:
         raise NotImplementedError
 
-    def test_what_is_put_is_got(self, objects: Objects) -> None:
+    def test_what_is_put_is_got(self, objects: ObjectStore) -> None:
         objects.put("a/b.json", b"one")
         assert objects.get("a/b.json") == b"one"
         objects.put("a/b.json", b"two")
         assert objects.get("a/b.json") == b"two"
         assert objects.exists("a/b.json")
 
-    def test_put_new_refuses_what_is_there(self, objects: Objects) -> None:
+    def test_put_new_refuses_what_is_there(self, objects: ObjectStore) -> None:
         objects.put_new("a/b", b"one")
         with pytest.raises(AlreadyExists, match="a/b"):
             objects.put_new("a/b", b"one")
@@ -40,7 +40,7 @@ class ObjectsContract:
             objects.put_new("a/b", b"two")
         assert objects.get("a/b") == b"one"
 
-    def test_of_racing_creators_one_wins(self, objects: Objects) -> None:
+    def test_of_racing_creators_one_wins(self, objects: ObjectStore) -> None:
         for number in range(10):
             path = f"races/{number}"
 
@@ -55,7 +55,7 @@ class ObjectsContract:
             assert len(winners) == 1
             assert objects.get(path) == str(winners[0]).encode() * 1000
 
-    def test_of_racing_creators_of_the_same_document_one_wins(self, objects: Objects) -> None:
+    def test_of_racing_creators_of_the_same_document_one_wins(self, objects: ObjectStore) -> None:
         def create(_: int) -> bool:
             try:
                 objects.create_json("races/same", {"a": 1})
@@ -66,7 +66,7 @@ class ObjectsContract:
         assert sum(race(8, create)) == 1
 
     def test_a_writer_whose_answer_got_lost_knows_its_own(
-        self, objects: Objects, monkeypatch: pytest.MonkeyPatch
+        self, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put_new = objects.put_new
 
@@ -81,7 +81,7 @@ class ObjectsContract:
             objects.create_json("a/b.json", {"a": 1})
 
     def test_a_creator_was_too_late_even_if_the_other_s_is_gone_since(
-        self, objects: Objects, monkeypatch: pytest.MonkeyPatch
+        self, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         objects.create_json("a/b.json", {"a": 1})
         put_new = objects.put_new
@@ -96,18 +96,18 @@ class ObjectsContract:
         with pytest.raises(AlreadyExists):
             objects.create_json("a/b.json", {"a": 1})
 
-    def test_json_without_finite_numbers_becomes_null(self, objects: Objects) -> None:
+    def test_json_without_finite_numbers_becomes_null(self, objects: ObjectStore) -> None:
         objects.create_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
         document = objects.get_json("a.json")
         assert (document["a"], document["b"]) == (None, [None, 1.5])
 
     @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
-    def test_damaged_json_is_named(self, objects: Objects, data: bytes) -> None:
+    def test_damaged_json_is_named(self, objects: ObjectStore, data: bytes) -> None:
         objects.put("a/b.json", data)
         with pytest.raises(Damaged, match=r"a/b\.json"):
             objects.get_json("a/b.json")
 
-    def test_what_is_not_there(self, objects: Objects) -> None:
+    def test_what_is_not_there(self, objects: ObjectStore) -> None:
         assert not objects.exists("a/b")
         assert objects.written_at("a/b") is None
         with pytest.raises(NotFound, match="a/b"):
@@ -118,7 +118,7 @@ class ObjectsContract:
             objects.get("a/b")
         assert not objects.exists("a/b")
 
-    def test_a_folder_is_no_object(self, objects: Objects) -> None:
+    def test_a_folder_is_no_object(self, objects: ObjectStore) -> None:
         objects.put("a/b", b"one")
         assert not objects.exists("a")
         with pytest.raises(NotFound, match="a"):
@@ -126,7 +126,7 @@ class ObjectsContract:
         with pytest.raises(NotFound):
             objects.size("a")
 
-    def test_what_is_told_of_objects(self, objects: Objects) -> None:
+    def test_what_is_told_of_objects(self, objects: ObjectStore) -> None:
         before = datetime.now(UTC) - timedelta(seconds=2)
         objects.put("a/b", b"one")
         objects.put("a/c/d", b"")
@@ -139,7 +139,7 @@ class ObjectsContract:
             assert before < written < datetime.now(UTC) + timedelta(seconds=2)
         assert {"a", "b"} <= set(objects.list_top()) <= {"a", "b", "staging"}
 
-    def test_delete(self, objects: Objects) -> None:
+    def test_delete(self, objects: ObjectStore) -> None:
         objects.put("a/b", b"one")
         objects.delete("a/b")
         assert not objects.exists("a/b")
@@ -149,7 +149,7 @@ class ObjectsContract:
     @pytest.mark.parametrize(
         "path", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", ".a", "a b", "a\\b", "a/ä", "%2e"]
     )
-    def test_path_tricks_are_refused(self, objects: Objects, path: str) -> None:
+    def test_path_tricks_are_refused(self, objects: ObjectStore, path: str) -> None:
         for call in (objects.get, objects.exists, objects.delete, objects.list, objects.list_folders):
             with pytest.raises(InvalidPath):
                 call(path)
@@ -157,7 +157,7 @@ class ObjectsContract:
             with pytest.raises(InvalidPath):
                 write(path, b"")
 
-    def test_list_is_sorted_and_paged(self, objects: Objects) -> None:
+    def test_list_is_sorted_and_paged(self, objects: ObjectStore) -> None:
         names = [f"a/b/{number:02d}" for number in (7, 3, 9, 0, 5, 1)]
         for name in [*names, "a/bb/00", "a/b/10/deep", "c"]:
             objects.put(name, b"x")
@@ -168,7 +168,7 @@ class ObjectsContract:
         assert objects.list("a/b", after=everything[-1]) == []
         assert objects.list("nothing") == []
 
-    def test_list_folders_is_sorted_and_paged(self, objects: Objects) -> None:
+    def test_list_folders_is_sorted_and_paged(self, objects: ObjectStore) -> None:
         for name in ("z", "b", "a", "m"):
             objects.put(f"models/{name}/model.json", b"x")
             objects.put(f"models/{name}/log/0", b"x")
@@ -177,7 +177,7 @@ class ObjectsContract:
         assert objects.list_folders("models", after="a", limit=2) == ["b", "m"]
         assert objects.list_folders("nothing") == []
 
-    def test_blobs_are_named_by_their_hash(self, objects: Objects) -> None:
+    def test_blobs_are_named_by_their_hash(self, objects: ObjectStore) -> None:
         data = os.urandom(100_000)
         sha = objects.put_blob(data)
         assert sha == hashlib.sha256(data).hexdigest()
@@ -186,7 +186,7 @@ class ObjectsContract:
         assert objects.list("blobs") == [f"blobs/{sha}"]
         assert race(6, lambda _: objects.put_blob(b"same")) == [objects.put_blob(b"same")] * 6
 
-    def test_a_damaged_blob_is_noticed_and_named(self, objects: Objects) -> None:
+    def test_a_damaged_blob_is_noticed_and_named(self, objects: ObjectStore) -> None:
         sha = objects.put_blob(b"the right bytes")
         objects.put(f"blobs/{sha}", b"the wrong bytes")
         with pytest.raises(Damaged, match=f"blobs/{sha}") as caught:
@@ -195,12 +195,12 @@ class ObjectsContract:
         objects.put_blob(b"the right bytes")
         assert objects.get_blob(sha) == b"the right bytes"
 
-    def test_unknown_blobs(self, objects: Objects) -> None:
+    def test_unknown_blobs(self, objects: ObjectStore) -> None:
         for name in ("0" * 64, "short", "../" * 20, "0" * 63 + "/"):
             with pytest.raises(NotFound):
                 objects.get_blob(name)
 
-    def test_files_are_streamed_and_checked(self, objects: Objects, tmp_path: Path) -> None:
+    def test_files_are_streamed_and_checked(self, objects: ObjectStore, tmp_path: Path) -> None:
         source, target = tmp_path / "source", tmp_path / "target"
         source.write_bytes(os.urandom(9_000_001))
         name = objects.put_file(source)
@@ -208,7 +208,7 @@ class ObjectsContract:
         assert target.read_bytes() == source.read_bytes()
         assert objects.list("data") == [f"data/{name}"]
 
-    def test_uploads_of_the_same_bytes_are_deleted_apart(self, objects: Objects, tmp_path: Path) -> None:
+    def test_uploads_of_the_same_bytes_are_deleted_apart(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "source"
         source.write_bytes(b"data")
         first, second = objects.put_file(source), objects.put_file(source)
@@ -216,7 +216,7 @@ class ObjectsContract:
         objects.get_file(second, tmp_path / "target")
         assert (tmp_path / "target").read_bytes() == b"data"
 
-    def test_a_damaged_file_is_noticed_and_leaves_nothing(self, objects: Objects, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_noticed_and_leaves_nothing(self, objects: ObjectStore, tmp_path: Path) -> None:
         source, folder = tmp_path / "source", tmp_path / "folder"
         source.write_bytes(b"x" * 100_000)
         folder.mkdir()
@@ -230,7 +230,7 @@ class ObjectsContract:
             objects.get_file("../../etc/passwd", folder / "target")
         assert list(folder.iterdir()) == []
 
-    def test_ping(self, objects: Objects) -> None:
+    def test_ping(self, objects: ObjectStore) -> None:
         objects.ping()
 
 
@@ -242,18 +242,18 @@ class TestFolder(ObjectsContract):
         return tmp_path / "store"
 
     @pytest.fixture
-    def objects(self, root: Path) -> Objects:
-        return Objects.connect(VaultSettings(store_url=str(root)))
+    def objects(self, root: Path) -> ObjectStore:
+        return ObjectStore.connect(VaultSettings(store_url=str(root)))
 
 
 class TestS3(ObjectsContract):
     """A bucket behind the S3 protocol."""
 
     @pytest.fixture
-    def objects(self, s3_settings: VaultSettings) -> Objects:
-        return Objects.connect(s3_settings)
+    def objects(self, s3_settings: VaultSettings) -> ObjectStore:
+        return ObjectStore.connect(s3_settings)
 
-    def test_a_listing_fetches_no_more_than_asked(self, objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_listing_fetches_no_more_than_asked(self, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(10):
             objects.put(f"a/{number}", b"")
         sizes: list[int] = []
@@ -267,7 +267,7 @@ class TestS3(ObjectsContract):
         assert objects.list("a", limit=3) == ["a/0", "a/1", "a/2"]
         assert sizes == [3]
 
-    def test_names_that_we_never_give(self, objects: Objects, s3_settings: VaultSettings) -> None:
+    def test_names_that_we_never_give(self, objects: ObjectStore, s3_settings: VaultSettings) -> None:
         """A console marks a folder by an object of its name with a slash behind it."""
         objects.put("a/b/1", b"")
         objects.put("a/b/2", b"")
@@ -285,6 +285,6 @@ class TestS3(ObjectsContract):
         assert objects.list_folders("a") == ["b"]
 
     def test_a_bucket_that_is_not_there(self, s3_settings: VaultSettings) -> None:
-        objects = Objects.connect(s3_settings.model_copy(update={"store_url": "s3://no-such-bucket"}))
+        objects = ObjectStore.connect(s3_settings.model_copy(update={"store_url": "s3://no-such-bucket"}))
         with pytest.raises(StoreUnavailable):
             objects.ping()
