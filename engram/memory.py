@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from engram.checkpointing.journal import Journal
 from engram.checkpointing.progress import Progress, Reporter
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
+from engram.context import LearnContext, OptimiserFactory
 from engram.data.examples import Examples
 from engram.errors import NothingLearned, UnknownLabel
 from engram.explain.explainer import Heatmap
@@ -24,9 +24,6 @@ from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
 from engram.snapshot import Parts, read, write
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 DEFAULT_COMPOSITE = "epsilon_plus_flat"
 """What explains unless something else is asked for; a dense first layer sees the whole image at once, over which the
@@ -138,7 +135,8 @@ class Memory:
         options = options or LearnOptions()
         seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
-        return self.method.learn(task, examples, options, seed, Reporter(progress, cancel, journal), optimiser)
+        context = LearnContext(options, seed, Reporter(progress, cancel, journal), self.device, optimiser)
+        return self.method.learn(task, examples, context)
 
     def _subject(self, task: str, examples: Examples, options: LearnOptions, seed: int) -> dict[str, object]:
         """What a checkpoint has to be of, but for the model's own weights."""

@@ -16,9 +16,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from engram.checkpointing.progress import Progress
+from engram.checkpointing.progress import Progress, Reporter
 from engram.config.base import Frozen
 from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.drift.task_switches import TaskSwitchDetector, surprise
 from engram.errors import ExamplesError, InvalidDefinition
@@ -231,8 +232,10 @@ class _OpenMap:
         shape = method.definition.input
         sides = (shape.channels, shape.height, shape.width)
         size = options.batch_size
-        self._pull = MapRegulariser(self._map, method.settings, options, size, stream.hold // size, generator, sides)
-        self._optimiser = self._pull.optimiser(list(self._map.parameters()))
+        context = LearnContext(options, seed, Reporter(), method.device)
+        steps = stream.hold // size
+        self._regulariser = MapRegulariser(self._map, method.settings, context, size, steps, generator, sides)
+        self._optimiser = self._regulariser.optimiser(list(self._map.parameters()))
 
     def _rows(self, labels: Sequence[str]) -> Tensor:
         for label in labels:

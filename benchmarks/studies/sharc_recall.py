@@ -30,6 +30,7 @@ from benchmarks.studies.sharc_replay import BUDGETS, SIZES, TaskSequence, course
 from engram import LearnOptions
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
+from engram.context import LearnContext
 from engram.methods.sharc.associative_memory import (
     AssociativeMemory,
     GaussianMemory,
@@ -78,7 +79,8 @@ def patterns_of(sequence: TaskSequence, count: int) -> Patterns:
     nothing = RecalledMaps(all_maps[:0], all_labels[:0])
     fresh = NewMaps(lambda chosen: all_maps[chosen], all_labels)
     run = TrainingPhase("training", (0.0, 1.0), 5, 2e-3, 1)
-    train(classifier, fresh, nothing, LearnOptions(), run, torch.Generator().manual_seed(0), Reporter())
+    context = LearnContext(LearnOptions(), 0, Reporter(), torch.device("cpu"))
+    train(classifier, fresh, nothing, run, context.generator(), context)
     parts = zip(torch.split(all_maps, 512), torch.split(all_labels, 512), strict=True)
     scores = torch.cat([saliency(part, labels, classifier) for part, labels in parts])
     return Patterns(all_maps, all_labels, scores)

@@ -30,6 +30,7 @@ from benchmarks.harness.results import append, rows_of
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
+from engram.context import LearnContext
 from engram.data.examples import split
 from engram.data.herding import order
 from engram.errors import CapacityExhausted
@@ -167,9 +168,14 @@ def live(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int) ->
     details: dict[str, Any] = {}
     for number, (train, held_out, _) in enumerate(sequence.parts):
         learner = Cached(
-            sequence.layout, settings, train, held_out, options, 1000 * seed + number, Reporter(), torch.device("cpu"),
-            cache=sequence.cache, raw=arm == "er images",
-        )  # fmt: skip
+            sequence.layout,
+            settings,
+            train,
+            held_out,
+            LearnContext(options, 1000 * seed + number, Reporter(), torch.device("cpu")),
+            cache=sequence.cache,
+            raw=arm == "er images",
+        )
         outcome = learner.learn(sequence.maps, shared, remembered)
         shared, remembered, details = outcome.shared, outcome.remembered, outcome.details
     assert shared is not None, "there are tasks"

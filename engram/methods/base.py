@@ -5,23 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import AccuracyTooLow, InvalidDefinition, RecognitionTooLow, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
+from engram.nn.commons import Commons
 from engram.recognition.predictions import Observation
+from engram.recognition.recogniser import Recogniser
+from engram.recognition.state import RecogniserState
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 
 @dataclass(frozen=True)
@@ -143,27 +143,15 @@ class Method(ABC):
             raise TaskExists(f"the model already has a task {task!r}")
 
     @abstractmethod
-    def learn(
-        self,
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None = None,
-    ) -> LearningReport:
+    def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         """Learn one task, which `admit` has let in.
 
         Parameters
         ----------
         examples
             Checked images of the model's size.
-        seed
-            Of every random choice; from the model's seed, the task's number and the options' seed.
-        reporter
-            Told of progress, and asked whether to stop, at every step.
-        optimiser
-            Makes the optimiser; by default as the options say.
+        context
+            Options, seed (from the model's seed, the task's number and the options' seed), reporter, device, optimiser.
 
         Raises
         ------
@@ -203,6 +191,28 @@ class Method(ABC):
         InvalidDefinition
             for an unknown layer, or less than there is, or when the method's network has a fixed size.
         """
+
+
+class RecognisingMethod(Method):
+    """A method whose tasks are told apart by the shared recogniser over the commons."""
+
+    def __init__(self, definition: Definition, budget: Mapping[str, int], state: RecogniserState) -> None:
+        super().__init__(definition, budget)
+        self.state = state
+
+    @property
+    def commons(self) -> Commons:
+        """The fixed features of block 0."""
+        return self.state.commons
+
+    @property
+    def recogniser(self) -> Recogniser:
+        """What tells tasks apart."""
+        return self.state.recogniser
+
+    @property
+    def device(self) -> torch.device:
+        return self.state.device
 
 
 def expect_recognised(report: LearningReport, options: LearnOptions) -> None:

@@ -122,6 +122,10 @@ class Recogniser:
             return []
         return [features @ detector[:-1] + detector[-1] for detector, features in pairs if detector is not None]
 
+    def evidence_of(self, features: Sequence[Tensor], common: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Class scores, distances and detections, from each task's features (B, F_t) and the commons' (B, F)."""
+        return self.class_scores(common), self.distances(features, common), self.detections(features)
+
     def log_probabilities(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor] = ()) -> Tensor:
         """(B, T): log of the calibrated probability of each task."""
         fused = self._fused(scores, distances, detections, torch.stack([self.sharpness, self.caution, self.trust]))

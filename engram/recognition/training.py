@@ -14,10 +14,8 @@ from engram.checkpointing.pytree import Tree
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
-from engram.recognition.calibration import fitted_temperature
 from engram.recognition.class_scatter import ClassScatter
-from engram.recognition.density import Density
-from engram.recognition.recogniser import Reading, Recogniser
+from engram.recognition.recogniser import Recogniser
 from engram.recognition.ridge import GramStatistics, PackedGram, RidgeSystem, solve
 
 
@@ -31,24 +29,6 @@ class ForwardPass:
 
 See = Callable[[Tensor], ForwardPass]
 """Images (B, C, H, W) float32 in [0, 1] on the network's device -> what it sees, on the CPU."""
-
-
-@dataclass(frozen=True)
-class RecogniserUpdate:
-    """A recogniser that knows one task more, the commons it reads, and the task's sums.
-
-    Of the held-out images, `accuracy` is the share that the task's head answers right, `recognised` the share that is
-    given to the task among all tasks so far, `answered` the share that is given to the task and to the right class.
-    """
-
-    commons: Commons
-    recogniser: Recogniser
-    sums: PackedGram
-    hits: Tensor
-    """(M,) bool: which held-out images the task's head answers right."""
-    accuracy: float
-    recognised: float
-    answered: float
 
 
 @dataclass(frozen=True)
@@ -101,63 +81,8 @@ def through(
     return sums, common
 
 
-def teach(
-    commons: Commons,
-    recogniser: Recogniser,
-    earlier: Sequence[PackedGram],
-    see: See,
-    task: str,
-    train: Examples,
-    held_out: Examples,
-    reporter: Reporter,
-    device: torch.device,
-    gathered: GatheredStatistics | None = None,
-    *,
-    chained: bool = False,
-) -> RecogniserUpdate:
-    """Teach the recogniser the task that `see` sees last.
-
-    Parameters
-    ----------
-    earlier
-        The sums of the tasks the recogniser knows; none of what is given is changed.
-    gathered
-        What `gather` gave for the same images, if it was called already.
-    chained
-        Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never change.
-
-    Raises
-    ------
-    Cancelled
-    """
-    classes = len(train.classes)
-    commons = commons.fitted(train.images, reporter).eval()
-    gathered = gathered or gather(commons, see, train, held_out, reporter, device)
-    sums, common = gathered.sums, gathered.common
-    features, head = gathered.judged.features, gathered.judged.head
-    tasks = len(recogniser.readings) + 1
-    prefixes = _PrefixStatistics.empty(tasks if chained else 0, classes)
-    if chained:
-        prefixes = _read(prefixes, see, train, reporter, device)
-    temperature = fitted_temperature(head, held_out.labels)
-    reading = Reading(task, classes, Density.from_sums(sums, common), temperature, over="commons")
-    recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
-    recogniser = _solved(recogniser, (*earlier, prefixes.packed(sums)))
-    reporter.report("recognising", 0.85)
-    seen_by = (recogniser.class_scores(common), recogniser.distances(features, common), recogniser.detections(features))
-    recogniser = recogniser.calibrated(*seen_by).graded(*seen_by[:2])
-    right = recogniser.log_probabilities(*seen_by).argmax(1) == tasks - 1
-    hit = head.argmax(1) == held_out.labels
-    # What was held out has served its purpose, and exact sums only gain by it.
-    packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
-    recogniser = _solved(recogniser, (*earlier, packed))
-    reporter.report("recognising", 1.0)
-    shares = [float(share.double().mean()) for share in (hit, right, right & hit)]
-    return RecogniserUpdate(commons, recogniser, packed, hit, *shares)
-
-
 @dataclass(frozen=True)
-class _PrefixStatistics:
+class PrefixStatistics:
     """Sums over the prefix features of each task so far."""
 
     sums: tuple[GramStatistics, ...] | None
@@ -165,10 +90,10 @@ class _PrefixStatistics:
     classes: int
 
     @classmethod
-    def empty(cls, tasks: int, classes: int) -> _PrefixStatistics:
+    def empty(cls, tasks: int, classes: int) -> PrefixStatistics:
         return cls(None, tasks, classes)
 
-    def plus(self, features: Sequence[Tensor], labels: Tensor) -> _PrefixStatistics:
+    def plus(self, features: Sequence[Tensor], labels: Tensor) -> PrefixStatistics:
         chosen = features[: self.tasks]
         before = self.sums or tuple(GramStatistics.empty(one.shape[1], self.classes) for one in chosen)
         return replace(self, sums=tuple(old.plus(one, labels) for old, one in zip(before, chosen, strict=True)))
@@ -176,26 +101,23 @@ class _PrefixStatistics:
     def tensors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         return [one.tensors() for one in self.sums or ()]
 
-    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> _PrefixStatistics:
+    def of(self, tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> PrefixStatistics:
         return replace(self, sums=tuple(GramStatistics(*one) for one in tensors) or None)
+
+    def read(self, see: See, train: Examples, reporter: Reporter, device: torch.device) -> PrefixStatistics:
+        """With the images that were learned from, through whatever `see` sees in them."""
+        entry = reporter.journal.entry("prefixes")
+        if entry.outcome is None:
+            done, found = entry.standing or (0, [])
+            prefixes = self.of(found)
+            for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6), done):
+                prefixes, done = prefixes.plus(seen.features, train.labels[chosen]), done + 1
+                entry.pause(partial(_state, done, prefixes.tensors()))
+            entry.finish(prefixes.tensors())
+        return self.of(entry.outcome)
 
     def packed(self, sums: GramStatistics) -> PackedGram:
         return replace(sums.packed(), prefixes=tuple(one.packed() for one in self.sums or ()))
-
-
-def _read(
-    prefixes: _PrefixStatistics, see: See, train: Examples, reporter: Reporter, device: torch.device
-) -> _PrefixStatistics:
-    """With sums over the images that were learned from."""
-    entry = reporter.journal.entry("prefixes")
-    if entry.outcome is None:
-        done, found = entry.standing or (0, [])
-        prefixes = prefixes.of(found)
-        for chosen, seen in _seen(see, train, reporter, device, (0.3, 0.6), done):
-            prefixes, done = prefixes.plus(seen.features, train.labels[chosen]), done + 1
-            entry.pause(partial(_state, done, prefixes.tensors()))
-        entry.finish(prefixes.tensors())
-    return prefixes.of(entry.outcome)
 
 
 def _summed(commons: Commons, train: Examples, reporter: Reporter, device: torch.device) -> GramStatistics:
@@ -228,7 +150,7 @@ def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.d
     return HeldOutPass(*reporter.journal.once("judged", look))
 
 
-def _solved(recogniser: Recogniser, sums: Sequence[PackedGram]) -> Recogniser:
+def solved(recogniser: Recogniser, sums: Sequence[PackedGram]) -> Recogniser:
     """Weights, scatter and detectors anew, from the sums of all tasks in order."""
     readings = list(recogniser.readings)
     # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from engram.checkpointing.progress import Reporter
-from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
 from engram.training.importance import Scores, score_units
-from engram.training.optimisers import OptimiserFactory
 from engram.training.pruning import smallest
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
@@ -30,17 +28,11 @@ class Learner:
         What the model is today; nothing of it is changed.
     budget
         Units per layer for all tasks together.
-    seed
-        Of the first weights, the order of images, and every random choice.
     """
 
     network: Network
     budget: Mapping[str, int]
-    seed: int
-    options: LearnOptions
-    reporter: Reporter
-    device: torch.device
-    optimiser: OptimiserFactory | None = None
+    context: LearnContext
 
     def learn(self, task: str, examples: Examples) -> tuple[Engram, LearningReport, Examples, Examples]:
         """Train to a plateau, prune, recover, freeze.
@@ -53,17 +45,15 @@ class Learner:
         ------
         ExamplesError, CapacityExhausted, Cancelled
         """
-        train, held_out = split(examples, self.options.held_out, self.seed)
-        report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
-        generator = torch.Generator().manual_seed(self.seed)
-        trainer = Trainer(
-            self.network, train, held_out, self.options, self.reporter, self.device, generator, self.optimiser
-        )
+        options, reporter = self.context.options, self.context.reporter
+        train, held_out = split(examples, options.held_out, self.context.seed)
+        report = LearningReport.begun(task, train, held_out, options, reporter.journal)
+        trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
         with report.timed("training"):
             engram = self._train(task, trainer, report)
-        if self.options.prune:
+        if options.prune:
             engram = self._prune(engram, trainer, report)
-        self.reporter.report("freezing", 1.0, units=sum(engram.units.values()))
+        reporter.report("freezing", 1.0, units=sum(engram.units.values()))
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
         engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
@@ -73,34 +63,31 @@ class Learner:
     def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
         units = candidate_units(self.network.layout, self.budget, self.network.stack)
         report.candidate = dict(units)
-        self.reporter.report("training", 0.0, units=sum(units.values()))
+        self.context.reporter.report("training", 0.0, units=sum(units.values()))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.context.seed)
             engram = Engram(self.network.layout, task, trainer.train.classes, self.network.owned, units)
-        engram.to(self.device)
-        best = trainer.fit(
-            engram,
-            TrainingPhase(
-                "training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience
-            ),
-        )
+        engram.to(self.context.device)
+        options = self.context.options
+        phase = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+        best = trainer.fit(engram, phase)
         report.accuracy["trained"] = best.accuracy
         return engram
 
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
-        judged = trainer.judged
-        least = trainer.accuracy(engram, judged) - self.options.tolerance
-        rounds, epochs = self.options.rounds, self.options.recovery_epochs
+        judged, options = trainer.judged, self.context.options
+        least = trainer.accuracy(engram, judged) - options.tolerance
+        rounds, epochs = options.rounds, options.recovery_epochs
         for number in range(rounds):
-            self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
+            self.context.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
             with report.timed("pruning"):
                 narrow = self._search(engram, trainer, judged, least)
             if narrow is None:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
-                run = TrainingPhase("recovering", share, epochs, self.options.learning_rate / 4, epochs)
+                run = TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs)
                 trainer.fit(narrow, run)
             if trainer.accuracy(narrow, judged) < least:
                 break
@@ -110,10 +97,10 @@ class Learner:
     def _search(self, engram: Engram, trainer: Trainer, judged: Examples, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
         found = smallest(
-            engram, scores, self.options.floor, least, lambda candidate: trainer.accuracy(candidate, judged)
+            engram, scores, self.context.options.floor, least, lambda candidate: trainer.accuracy(candidate, judged)
         )
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
-        kind, drawn = self.options.score, trainer.generator
-        return score_units(kind, self.network, engram, trainer.train, drawn, self.reporter, self.device)
+        kind, drawn = self.context.options.score, trainer.generator
+        return score_units(kind, self.network, engram, trainer.train, drawn, self.context.reporter, self.context.device)

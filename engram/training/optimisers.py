@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.elastic import HEAD, Blocked, Rates, follow, spread, weight_of
 from engram.nn.network import Engram
 
-OptimiserFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
-"""Makes the optimiser of one run from the new engram's parameters, which are all it is ever handed."""
+
+def create_optimiser(context: LearnContext, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The optimiser that the context makes, else the one that its options name."""
+    make = context.optimiser or partial(optimiser_of, context.options)
+    return make(list(parameters))
 
 
-def optimiser_of(options: LearnOptions, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser that the options name."""
     match options.optimiser:
         case "sgd":
@@ -35,16 +40,16 @@ class ElasticOptimisers:
 
     Parameters
     ----------
-    make
-        Makes the optimiser itself.
+    context
+        Says how the optimiser itself is made.
     rates
         Of every unit.
     blocked
         Weights that are set back to zero after every step.
     """
 
-    def __init__(self, make: OptimiserFactory, engram: Engram, rates: Rates, blocked: Blocked | None = None) -> None:
-        self._make = make
+    def __init__(self, context: LearnContext, engram: Engram, rates: Rates, blocked: Blocked | None = None) -> None:
+        self._context = context
         self._slow: list[tuple[nn.Parameter, Tensor]] = []
         self._zero: list[tuple[Tensor, Tensor]] = []
         for node in engram.layout.nodes:
@@ -62,7 +67,7 @@ class ElasticOptimisers:
             self._zero.append((engram.head.weight, blocked[HEAD].to(engram.head.weight.device)))
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        optimiser = self._make(parameters)
+        optimiser = create_optimiser(self._context, parameters)
         before: list[Tensor] = []
 
         def remember(*_: object) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.nn.network import Engram
+from engram.training.bisection import bisect
 from engram.training.importance import Scores
 
 STEP = 8
@@ -63,17 +64,19 @@ def smallest(
     -------
     None if no narrower engram holds.
     """
-    low, high, found = 0.0, 1.0, None
-    for _ in range(steps):
-        middle = (low + high) / 2
-        keep = choose(scores, middle, floor)
+    found: PrunedEngram | None = None
+
+    def holds(share: float) -> bool:
+        nonlocal found
+        keep = choose(scores, share, floor)
         if all(len(kept) == engram.units[layer] for layer, kept in keep.items()):
-            high = middle  # rounding up kept everything; only a smaller share can say anything
-            continue
+            return True  # rounding up kept everything; only a smaller share can say anything
         narrow = engram.narrowed(keep)
         accuracy = accuracy_of(narrow)
-        if accuracy >= least_accuracy:
-            found, high = PrunedEngram(narrow, accuracy), middle
-        else:
-            low = middle
+        if accuracy < least_accuracy:
+            return False
+        found = PrunedEngram(narrow, accuracy)
+        return True
+
+    bisect(holds, steps)
     return found

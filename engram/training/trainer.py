@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,13 @@ from engram.checkpointing.journal import JournalEntry
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.pytree import Tree
 from engram.config.options import LearnOptions, Schedule
+from engram.context import LearnContext, OptimiserFactory
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.elastic import NORM_MOMENTUM
+from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
-from engram.training.optimisers import OptimiserFactory, optimiser_of
+from engram.training.optimisers import create_optimiser
 from engram.training.state import TrainingState
 
 STEPS_PER_EPOCH = 20
@@ -137,11 +140,32 @@ class Trainer:
     network: Network
     train: Examples
     held_out: Examples
-    options: LearnOptions
-    reporter: Reporter
-    device: torch.device
+    context: LearnContext
     generator: torch.Generator
-    optimiser: OptimiserFactory | None = None
+
+    @classmethod
+    def alone(cls, layout: Layout, train: Examples, held_out: Examples, context: LearnContext) -> Self:
+        """The trainer of an engram that stands on no other, drawing from the context's seed."""
+        return cls(Network(layout), train, held_out, context, context.generator())
+
+    @property
+    def options(self) -> LearnOptions:
+        """How the task is learned."""
+        return self.context.options
+
+    @property
+    def reporter(self) -> Reporter:
+        """Told of every step."""
+        return self.context.reporter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engram is trained."""
+        return self.context.device
+
+    def with_optimiser(self, optimiser: OptimiserFactory | None) -> Self:
+        """The same trainer with optimisers of this kind."""
+        return replace(self, context=replace(self.context, optimiser=optimiser))
 
     @property
     def batch_size(self) -> int:
@@ -174,8 +198,7 @@ class Trainer:
 
     def _trained(self, engram: Engram, run: TrainingPhase, entry: JournalEntry) -> tuple[Evaluation, dict[str, Tensor]]:
         """What was measured in the best epoch, and the engram's state then."""
-        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
-        state = BestState(engram, make(list(engram.parameters())), self.generator)
+        state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
         if entry.standing is None:
             state.judged(self._judge(engram, self.held_out))
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
+from engram.checkpointing.progress import Reporter
+from engram.context import LearnContext, OptimiserFactory
 from engram.methods.eidetic.method import Eidetic
 from engram.nn.network import Network
 
@@ -42,6 +44,11 @@ def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK
     for task in range(tasks):
         memory.learn(f"task {task}", bars(task), options)
     return memory
+
+
+def context(options: LearnOptions = QUICK, seed: int = 0, optimiser: OptimiserFactory | None = None) -> LearnContext:
+    """What learning is given on this machine's processor, telling nobody."""
+    return LearnContext(options, seed, Reporter(), torch.device("cpu"), optimiser)
 
 
 def network_of(memory: Memory) -> Network:

@@ -6,14 +6,13 @@ It is no task: it owns no units, and is trained anew with every task, over the p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.checkpointing.tensors import pack, unpack
-from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import capacity
@@ -39,10 +38,7 @@ def trained(
     network: Network,
     budget: Mapping[str, int],
     kept: Sequence[tuple[str, Examples]],
-    options: LearnOptions,
-    seed: int,
-    reporter: Reporter,
-    device: torch.device,
+    context: LearnContext,
 ) -> TrainedRouter:
     """A router over the tasks of `network`, from the images of each.
 
@@ -63,17 +59,17 @@ def trained(
     free = {layer.layer: layer.free for layer in capacity(layout, budget, network.stack)}
     units = {layer: max(1, min(width, free[layer])) for layer, width in layout.widths.items()}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        engram = Engram(layout, NAME, names, network.owned, units).to(device)
-    generator = torch.Generator().manual_seed(seed)
-    trainer = Trainer(network, train, held_out, options, reporter, device, generator)
+        torch.manual_seed(context.seed)
+        engram = Engram(layout, NAME, names, network.owned, units).to(context.device)
+    trainer = Trainer(network, train, held_out, replace(context, optimiser=None), context.generator())
+    options = context.options
     trainer.fit(
         engram, TrainingPhase("recognising", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
     )
     engram = engram.freeze()
-    logits = scores(network, engram, held_out.images, device)
+    logits = scores(network, engram, held_out.images, context.device)
     with torch.no_grad():
-        temperature = fitted_temperature(logits, held_out.labels).to(device)
+        temperature = fitted_temperature(logits, held_out.labels).to(context.device)
         engram.head.weight.div_(temperature)
         engram.head.bias.div_(temperature)
     right = logits.argmax(1) == held_out.labels

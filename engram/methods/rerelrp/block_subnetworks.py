@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.explain.explainer import Explainer, Heatmap
 from engram.methods.rerelrp.signatures import head_relevance
@@ -21,9 +20,6 @@ from engram.nn.network import Network
 from engram.nn.serialization import dump_engram, load_engrams
 from engram.training.learner import Learner
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 CPU = torch.device("cpu")
 
@@ -93,16 +89,8 @@ class BlockSubnetworks(Subnetworks):
         candidate_units(self.network.layout, budget, self.network.stack)
 
     def learned(
-        self,
-        budget: Mapping[str, int],
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None,
+        self, budget: Mapping[str, int], task: str, examples: Examples, context: LearnContext
     ) -> tuple[Self, LearningReport, Examples, Examples]:
-        learner = Learner(self.network, budget, seed, options, reporter, self.device, optimiser)
-        engram, report, train, held_out = learner.learn(task, examples)
+        engram, report, train, held_out = Learner(self.network, budget, context).learn(task, examples)
         network = self.network.appended(engram.to(self.device))
         return type(self)(network, self.device), report, train, held_out

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.explain.unit_relevance import normalised, relevances
 from engram.nn.elastic import HEAD, Blocked, Rates, hold, spread, weight_of
 from engram.nn.layout import Layout
 from engram.nn.multihead import Kept, MultiHeadNetwork, Owners, claimed, read_by, renewed, silenced, values_of
-from engram.nn.network import Engram, Network
+from engram.nn.network import Engram
 from engram.training.importance import SCORED_IMAGES, Scores
-from engram.training.optimisers import ElasticOptimisers, OptimiserFactory, optimiser_of
+from engram.training.optimisers import ElasticOptimisers
 from engram.training.pruning import choose
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
@@ -39,17 +40,26 @@ class Freezer:
         What all tasks share today; nothing of it is changed.
     step
         Share of all units that each step of pruning takes away.
-    seed
-        Of the first weights, the order of images, and every random choice.
     """
 
     shared: MultiHeadNetwork
     step: float
-    seed: int
-    options: LearnOptions
-    reporter: Reporter
-    device: torch.device
-    optimiser: OptimiserFactory | None = None
+    context: LearnContext
+
+    @property
+    def options(self) -> LearnOptions:
+        """How the task is learned."""
+        return self.context.options
+
+    @property
+    def reporter(self) -> Reporter:
+        """Told of every step."""
+        return self.context.reporter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the candidate is trained."""
+        return self.context.device
 
     def learn(
         self, task: str, examples: Examples, number: int
@@ -65,7 +75,7 @@ class Freezer:
         ------
         ExamplesError, Cancelled
         """
-        train, held_out = split(examples, self.options.held_out, self.seed)
+        train, held_out = split(examples, self.options.held_out, self.context.seed)
         report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)
@@ -85,18 +95,14 @@ class Freezer:
 
     def _candidate(self, task: str, train: Examples, held_out: Examples) -> tuple[Engram, Trainer]:
         """The network as it is trained: free units move, frozen ones do not."""
-        candidate = self.shared.candidate(task, train.classes, self.seed).to(self.device)
+        candidate = self.shared.candidate(task, train.classes, self.context.seed).to(self.device)
         candidate.requires_grad_(True)
-        generator = torch.Generator().manual_seed(self.seed)
-        empty = Network(self.shared.layout)
-        trainer = Trainer(empty, train, held_out, self.options, self.reporter, self.device, generator)
-        self._restrain(candidate, trainer, self.shared.rates(0.0), None)
-        return candidate, trainer
+        trainer = Trainer.alone(self.shared.layout, train, held_out, self.context)
+        return candidate, self._restrained(candidate, trainer, self.shared.rates(0.0), None)
 
-    def _restrain(self, candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> None:
-        make = self.optimiser or (lambda given: optimiser_of(self.options, given))
+    def _restrained(self, candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> Trainer:
         hold(candidate, rates)
-        trainer.optimiser = ElasticOptimisers(make, candidate, rates, blocked)
+        return trainer.with_optimiser(ElasticOptimisers(self.context, candidate, rates, blocked))
 
     def _pruned(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> tuple[Engram, Kept]:
         """What is left when the least relevant units have gone, and the candidate that was trained for it."""
@@ -140,7 +146,7 @@ class Freezer:
         pruned = silenced(candidate, kept)
         free = {layer: owner == 0 for layer, owner in self.shared.owners.items()}
         rates = {layer: (free[layer] & units).float() for layer, units in kept.items()}
-        self._restrain(pruned, trainer, rates, _unheard(candidate.layout, kept))
+        trainer = self._restrained(pruned, trainer, rates, _unheard(candidate.layout, kept))
         share = (number / rounds, (number + 1) / rounds)
         trainer.fit(pruned, TrainingPhase("recovering", share, epochs, self.options.learning_rate / 4, epochs))
         recovered = copy.deepcopy(candidate)
@@ -181,7 +187,7 @@ class Freezer:
             if read is not None:
                 weight, new = weight_of(learned.block(node)), owners[node.layer] == number
                 weight.masked_fill_(spread(new[:, None] & ~read[None, :], weight), 0.0)
-        renewed(learned, {layer: owner == 0 for layer, owner in owners.items()}, self.seed)
+        renewed(learned, {layer: owner == 0 for layer, owner in owners.items()}, self.context.seed)
         for parameter in learned.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None

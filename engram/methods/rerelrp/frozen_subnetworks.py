@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.checkpointing.tensors import content_hash, pack, unpack
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
 from engram.config.rerelrp import RerelrpSettings
+from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
@@ -25,9 +24,6 @@ from engram.nn.multihead import MultiHeadNetwork, Owners
 from engram.nn.network import Engram
 from engram.nn.serialization import dump_engram, load_engram
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 CPU = torch.device("cpu")
 
@@ -164,18 +160,11 @@ class FrozenSubnetworks(Subnetworks):
             )
 
     def learned(
-        self,
-        budget: Mapping[str, int],
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None,
+        self, budget: Mapping[str, int], task: str, examples: Examples, context: LearnContext
     ) -> tuple[Self, LearningReport, Examples, Examples]:
         assert self.shared is not None, "this model was restored without its shared network, which learning needs"
         step = RerelrpSettings.model_validate(self.definition.settings).step
-        freezer = Freezer(self.shared, step, seed, options, reporter, self.device, optimiser)
+        freezer = Freezer(self.shared, step, context)
         shared, engram, report, train, held_out = freezer.learn(task, examples, number=len(self.engrams) + 1)
         grown = type(self)(self.definition, shared, shared.owners, (*self.engrams, engram), self.device)
         return grown, report, train, held_out

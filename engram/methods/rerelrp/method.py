@@ -7,15 +7,16 @@ published, or blocks, where one pass gives every signature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
 from engram.config.rerelrp import RerelrpSettings
+from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import herded
 from engram.errors import DamagedSnapshot
@@ -38,9 +39,6 @@ from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Reading
 from engram.recognition.training import through
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 JUDGED = 512
 """Held-out images of a task, at most, whose signatures are kept to calibrate detectors by."""
@@ -118,24 +116,15 @@ class Rerelrp(Method):
         super().admit(task)
         self.subnetworks.admit(self.budget)
 
-    def learn(
-        self,
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None = None,
-    ) -> LearningReport:
+    def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         assert self.signatures is not None, "this model was restored without its signatures, which learning needs"
-        options = options.model_copy(update={"score": "lrp"})
-        subnetworks, report, train, held_out = self.subnetworks.learned(
-            self.budget, task, examples, options, seed, reporter, optimiser
-        )
+        options = context.options.model_copy(update={"score": "lrp"})
+        context = replace(context, options=options)
+        subnetworks, report, train, held_out = self.subnetworks.learned(self.budget, task, examples, context)
         report.accuracy.setdefault("kept", report.accuracy.pop("network", 0.0))
         expect_accurate(report, options)
         with report.timed("recognising"):
-            recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, seed, reporter)
+            recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, context)
         log_tasks = recogniser.log_probabilities(signatures.judged[:-1], len(judged))
         right = log_tasks.argmax(1) == len(self.signatures)
         report.recognised = float(right.double().mean())
@@ -148,12 +137,12 @@ class Rerelrp(Method):
         return report
 
     def _taught(
-        self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, seed: int, reporter: Reporter
+        self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, context: LearnContext
     ) -> tuple[SignatureRecogniser, Signatures, Examples, Tensor]:
         """The witness that knows one task more, the task's signatures, and by which images it was judged, with the
         logits they got."""
         assert self.signatures is not None, "the caller has looked"
-        once = reporter.journal.once
+        reporter, once = context.reporter, context.reporter.journal.once
         own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
         _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
         herd = once("exemplars", lambda: herded(own, train.labels, self.settings.exemplars))
@@ -167,7 +156,7 @@ class Rerelrp(Method):
         density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
         reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
         growth = ForestSize(self.settings.trees, self.settings.depth, self.settings.leaf)
-        chain = DetectorChain.trained((*self.signatures, signatures), growth, seed, reporter)
+        chain = DetectorChain.trained((*self.signatures, signatures), growth, context.seed, reporter)
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
         recogniser = SignatureRecogniser((*self.recogniser.readings, reading), columns, chain, state)
         reporter.report("recognising", 1.0)

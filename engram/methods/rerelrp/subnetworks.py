@@ -5,21 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.training.report import LearningReport
-
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
 
 @dataclass(frozen=True)
@@ -109,14 +105,7 @@ class Subnetworks(ABC):
 
     @abstractmethod
     def learned(
-        self,
-        budget: Mapping[str, int],
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None,
+        self, budget: Mapping[str, int], task: str, examples: Examples, context: LearnContext
     ) -> tuple[Self, LearningReport, Examples, Examples]:
         """Those of one task more, the report so far, the images it was learned from and those it was judged by.
 

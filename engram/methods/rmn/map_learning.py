@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from engram.config.options import LearnOptions
 from engram.config.rmn import RmnSettings
+from engram.context import LearnContext, OptimiserFactory
 from engram.methods.rmn.maps import HEAD, RelevanceMap, SharedNetwork, SharedWeight, mixing, packed, shapes
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.network import Engram
-from engram.training.optimisers import OptimiserFactory, optimiser_of
+from engram.training.optimisers import create_optimiser
 from engram.training.trainer import norms
 
 NOISE_SHARE = 4
@@ -206,12 +206,11 @@ class MapRegulariser:
 
     candidate: MapCandidate
     settings: RmnSettings
-    options: LearnOptions
+    context: LearnContext
     batch_size: int
     steps: int
     generator: torch.Generator
     shape: tuple[int, int, int]
-    given: OptimiserFactory | None = None
     _handles: list[torch.utils.hooks.RemovableHandle] = field(default_factory=list)
 
     @contextmanager
@@ -228,10 +227,10 @@ class MapRegulariser:
         maps = [one.relevance for one in self.candidate.relevances.values()]
         known = {id(one) for one in maps}
         rest = [each for each in parameters if id(each) not in known and each.requires_grad]
-        made = self.given(rest) if self.given else optimiser_of(self.options, rest)
+        made = create_optimiser(self.context, rest)
         moving = [one for one in maps if one.requires_grad]
         if moving:
-            relative = self.settings.map_rate / self.options.learning_rate
+            relative = self.settings.map_rate / self.context.options.learning_rate
             made.add_param_group({"params": moving, "weight_decay": 0.0, _RELATIVE: relative})
         made.param_groups[0][_DONE] = 0
         self._handles.append(made.register_step_pre_hook(self._before))

@@ -10,6 +10,7 @@ from torch import Tensor
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.methods.rmn.map_learning import MapCandidate
 from engram.nn.network import Engram, pixels
+from engram.training.bisection import bisect
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
 
@@ -56,18 +57,21 @@ def prune(
 
 
 def _search(candidate: MapCandidate, trainer: Trainer, judged: Examples, least: float) -> bool:
-    low, high, start = 0.0, 1.0, candidate.alive()
-    best = start
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
+    """Narrow the map to the smallest that holds; whether there is a smaller one."""
+    start = best = candidate.alive()
+
+    def holds(share: float) -> bool:
+        nonlocal best
         candidate.revive(start)
-        candidate.keep(middle, trainer.options.floor * middle)
-        if clear(candidate, trainer, judged) >= least:
-            best, high = candidate.alive(), middle
-        else:
-            low = middle
+        candidate.keep(share, trainer.options.floor * share)
+        if clear(candidate, trainer, judged) < least:
+            return False
+        best = candidate.alive()
+        return True
+
+    smallest = bisect(holds, _BISECTIONS)
     candidate.revive(best)
-    return high < 1.0
+    return smallest < 1.0
 
 
 def clear(candidate: MapCandidate, trainer: Trainer, examples: Examples) -> float:

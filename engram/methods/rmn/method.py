@@ -14,40 +14,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
 from engram.config.rmn import RmnSettings
+from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
+from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.map_pruning import logits_of, prune
 from engram.methods.rmn.maps import RelevanceMap, SharedNetwork, unpacked
+from engram.methods.rmn.serialization import dump_loose, dump_map, load_loose, load_map
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, raised
-from engram.nn.commons import Commons
-from engram.nn.network import Engram, Network, pixels
+from engram.nn.network import Engram, pixels
 from engram.recognition.predictions import Observation
-from engram.recognition.recogniser import Recogniser, Verdict
-from engram.recognition.ridge import PackedGram
-from engram.recognition.training import ForwardPass, teach
+from engram.recognition.recogniser import Verdict
+from engram.recognition.state import RecogniserState
+from engram.recognition.training import ForwardPass
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
 
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
-
-class Rmn(Method):
+class Rmn(RecognisingMethod):
     """A network whose weights tasks share by choosing among them."""
 
     backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn"})
@@ -58,27 +53,21 @@ class Rmn(Method):
         budget: Mapping[str, int],
         shared: SharedNetwork,
         passes: Sequence[Engram],
-        commons: Commons,
-        recogniser: Recogniser,
-        sums: tuple[PackedGram, ...] | None,
+        state: RecogniserState,
     ) -> None:
-        super().__init__(definition, budget)
+        super().__init__(definition, budget, state)
         self.settings = RmnSettings.model_validate(definition.settings)
         self.shared = shared
         self.passes = tuple(passes)
-        self.commons = commons.eval()
-        self.recogniser = recogniser
-        self.sums = sums
         self._explainers = tuple(Explainer([one]) for one in self.passes)
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
         cls.check(definition)
         layout = layout_of(definition)
-        commons = Commons(definition)
         budget = budget_of(layout, definition.budget)
         shared = SharedNetwork(layout, _units(definition, budget))
-        return cls(definition, budget, shared, (), commons, Recogniser.empty(commons.features), ())
+        return cls(definition, budget, shared, (), RecogniserState.create(definition))
 
     @classmethod
     def restore(
@@ -90,37 +79,20 @@ class Rmn(Method):
         budget: Mapping[str, int],
         reuse: Self | None = None,
     ) -> Self:
-        from engram.methods.rmn.serialization import load_loose, load_map
-        from engram.nn.serialization import load_commons
-        from engram.recognition.ridge import load_sums
-        from engram.recognition.serialization import check_readings, load_recogniser
-
         layout = layout_of(definition)
         if len(engrams) < 2:
             raise DamagedSnapshot("a model has at least its commons and its loose weights")
-        commons = load_commons(definition, engrams[0])
+        state = RecogniserState.load(definition, engrams[0], recogniser, kept)
         maps = [load_map(layout, data) for data in engrams[2:]]
         loose = load_loose(engrams[1])
         shared = SharedNetwork(layout, _units(definition, budget), maps, loose)
         passes = _passes(shared, reuse)
-        known = load_recogniser(recogniser)
-        check_readings(known, [one.task for one in maps])
-        sums = None if kept is None else tuple(load_sums(piece) for piece in kept)
-        return cls(definition, budget, shared, passes, commons, known, sums)
+        return cls(definition, budget, shared, passes, state.check([one.task for one in maps]))
 
     def dump(self) -> StoredModel:
-        from engram.methods.rmn.serialization import dump_loose, dump_map
-        from engram.nn.serialization import dump_commons
-        from engram.recognition.ridge import dump_sums
-        from engram.recognition.serialization import dump_recogniser
-
-        assert self.sums is not None, "a model restored without its sums cannot be written again"
-        engrams = (
-            dump_commons(self.commons),
-            dump_loose(self.shared.loose()),
-            *(dump_map(one) for one in self.shared.maps),
-        )
-        return StoredModel(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
+        commons, recogniser, sums = self.state.dump()
+        engrams = (commons, dump_loose(self.shared.loose()), *(dump_map(one) for one in self.shared.maps))
+        return StoredModel(engrams, recogniser, sums)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -134,32 +106,20 @@ class Rmn(Method):
     def exact(self) -> bool:
         return self.settings.fixed == "rounded"
 
-    @property
-    def device(self) -> torch.device:
-        return self.commons.filters.weight.device
-
     def to(self, device: torch.device | str) -> None:
-        self.commons.to(device)
+        self.state.to(device)
         for one in self.passes:
             one.to(device)
         self._explainers = tuple(Explainer([one]) for one in self.passes)
 
-    def learn(
-        self,
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None = None,
-    ) -> LearningReport:
-        assert self.sums is not None, "this model was restored without its sums, which learning needs"
-        train, held_out = split(examples, options.held_out, seed)
+    def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        options, reporter = context.options, context.reporter
+        train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
-        trainer = self._trainer(train, held_out, options, seed, reporter)
-        candidate = self._train(task, trainer, report, seed, optimiser)
+        trainer = Trainer.alone(self.shared.layout, train, held_out, context)
+        candidate = self._train(task, trainer, report)
         if options.prune:
-            prune(candidate, trainer, report, lambda run: self._fit(candidate, trainer, run, optimiser))
+            prune(candidate, trainer, report, lambda run: self._fit(candidate, trainer, run))
         reporter.report("freezing", 1.0, units=sum(candidate.units.values()))
         report.accuracy["kept"] = trainer.accuracy(candidate, held_out)
         expect_accurate(report, options)
@@ -167,63 +127,34 @@ class Rmn(Method):
         shared = _with(self.shared, kept, whole)
         passes = (*_moved(shared, self), shared.engram(kept).to(self.device))
         with report.timed("recognising"):
-            taught = teach(
-                self.commons,
-                self.recogniser,
-                self.sums,
-                lambda images: _see(passes, images),
-                task,
-                train,
-                held_out,
-                reporter,
-                self.device,
-            )
-        report.recognised, report.answered = taught.recognised, taught.answered
+            update = self.state.update(task, lambda images: _see(passes, images), train, held_out, context)
+        report.recognised, report.answered = update.recognised, update.answered
         expect_recognised(report, options)
-        self.shared, self.passes = shared, passes
-        self.commons = taught.commons
-        self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
+        self.shared, self.passes, self.state = shared, passes, update.state
         self._explainers = tuple(Explainer([one]) for one in passes)
         report.units = dict(self.tasks[-1].units)
         report.details = self._details(kept)
         return report
 
-    def _trainer(
-        self, train: Examples, held_out: Examples, options: LearnOptions, seed: int, reporter: Reporter
-    ) -> Trainer:
-        network, generator = Network(self.shared.layout), torch.Generator().manual_seed(seed)
-        return Trainer(network, train, held_out, options, reporter, self.device, generator)
-
-    def _train(
-        self,
-        task: str,
-        trainer: Trainer,
-        report: LearningReport,
-        seed: int,
-        optimiser: OptimiserFactory | None,
-    ) -> MapCandidate:
-        options = trainer.options
+    def _train(self, task: str, trainer: Trainer, report: LearningReport) -> MapCandidate:
+        options, seed = trainer.options, trainer.context.seed
         report.candidate = dict(self.shared.units)
         trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
         candidate = MapCandidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
         with report.timed("training"):
             run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
-            best = self._fit(candidate, trainer, run, optimiser)
+            best = self._fit(candidate, trainer, run)
         candidate.settle()
         report.accuracy["trained"] = best
         return candidate
 
-    def _fit(
-        self, candidate: MapCandidate, trainer: Trainer, run: TrainingPhase, optimiser: OptimiserFactory | None
-    ) -> float:
+    def _fit(self, candidate: MapCandidate, trainer: Trainer, run: TrainingPhase) -> float:
         size, shape = trainer.batch_size, self.definition.input
         steps = run.epochs * math.ceil(len(trainer.train) / size)
         sides = (shape.channels, shape.height, shape.width)
-        regulariser = MapRegulariser(
-            candidate, self.settings, trainer.options, size, steps, trainer.generator, sides, given=optimiser
-        )
+        regulariser = MapRegulariser(candidate, self.settings, trainer.context, size, steps, trainer.generator, sides)
         with regulariser.factory() as factory:
-            return replace(trainer, optimiser=factory).fit(candidate, run).accuracy
+            return trainer.with_optimiser(factory).fit(candidate, run).accuracy
 
     @torch.no_grad()
     def see(self, images: Tensor) -> ForwardPass:
@@ -241,7 +172,7 @@ class Rmn(Method):
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = self.see(given)
         judged = self.judged(given, seen)
-        temperatures = torch.stack([reading.temperature for reading in self.recogniser.readings])
+        temperatures = self.state.temperatures
         if self.settings.recognition == "recogniser":
             log_tasks = judged.log_tasks
         else:

@@ -11,6 +11,7 @@ from engram.data.examples import Examples
 from engram.explain.unit_relevance import relevances
 from engram.nn.multihead import Kept, silenced
 from engram.nn.network import Engram
+from engram.training.bisection import bisect
 from engram.training.importance import Scores
 from engram.training.pruning import choose
 
@@ -49,14 +50,16 @@ def relevant(
         Judges the engram with all other units silenced, on held-out examples; called `steps` times.
     """
     found: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in engram.units.items()}
-    low, high = 0.0, 1.0
-    for _ in range(steps):
-        middle = (low + high) / 2
+
+    def holds(share: float) -> bool:
+        nonlocal found
         kept = {layer: known.clone() for layer, known in always.items()}
-        for layer, indices in choose(scores, middle, floor).items():
+        for layer, indices in choose(scores, share, floor).items():
             kept[layer][indices] = True
-        if accuracy_of(silenced(engram, kept)) >= least_accuracy:
-            found, high = kept, middle
-        else:
-            low = middle
+        if accuracy_of(silenced(engram, kept)) < least_accuracy:
+            return False
+        found = kept
+        return True
+
+    bisect(holds, steps)
     return found

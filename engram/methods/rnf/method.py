@@ -8,57 +8,45 @@ published it forgets a little, because held units go on reading free ones; with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
 from engram.config.rnf import RnfSettings
+from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.errors import DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
+from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rnf.importance import importance, relevant
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
-from engram.nn.commons import Commons
 from engram.nn.elastic import Blocked, Rates, hold
 from engram.nn.multihead import Kept, MultiHeadNetwork, Owners, blocked_by, claimed, resist
-from engram.nn.network import Engram, Network, pixels
-from engram.nn.serialization import dump_commons, dump_multihead, load_commons, load_multihead
+from engram.nn.network import Engram, pixels
+from engram.nn.serialization import dump_multihead, load_multihead
 from engram.recognition.predictions import Observation
-from engram.recognition.recogniser import Recogniser
-from engram.recognition.ridge import PackedGram, dump_sums, load_sums
-from engram.recognition.serialization import check_readings, dump_recogniser, load_recogniser
-from engram.recognition.training import ForwardPass, teach
-from engram.training.optimisers import ElasticOptimisers, optimiser_of
+from engram.recognition.state import RecogniserState
+from engram.recognition.training import ForwardPass
+from engram.training.optimisers import ElasticOptimisers
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
 
-if TYPE_CHECKING:
-    from engram.training.optimisers import OptimiserFactory
 
-
-class Rnf(Method):
+class Rnf(RecognisingMethod):
     """A shared network whose units have owners and elasticities, with the recogniser of models on blocks."""
 
     def __init__(
         self,
         definition: Definition,
         network: MultiHeadNetwork,
-        commons: Commons,
-        recogniser: Recogniser,
-        sums: tuple[PackedGram, ...] | None,
+        state: RecogniserState,
     ) -> None:
-        super().__init__(definition, network.units)
+        super().__init__(definition, network.units, state)
         self.settings = RnfSettings.model_validate(definition.settings)
         self.network = network
-        self.commons = commons.eval()
-        self.recogniser = recogniser
-        self.sums = sums
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -66,8 +54,7 @@ class Rnf(Method):
         layout = layout_of(definition)
         drawn = RnfSettings.model_validate(definition.settings).initial_weights
         network = MultiHeadNetwork.create(layout, budget_of(layout, definition.budget), definition.seed, drawn)
-        commons = Commons(definition)
-        return cls(definition, network, commons, Recogniser.empty(commons.features), ())
+        return cls(definition, network, RecogniserState.create(definition))
 
     @classmethod
     def restore(
@@ -81,19 +68,15 @@ class Rnf(Method):
     ) -> Self:
         if not engrams:
             raise DamagedSnapshot("a model has at least its commons")
-        commons = load_commons(definition, engrams[0])
+        state = RecogniserState.load(definition, engrams[0], recogniser, kept)
         network = load_multihead(layout_of(definition), engrams[1:])
         if network.units != dict(budget):
             raise DamagedSnapshot("the network is not as wide as the model's budget")
-        known = load_recogniser(recogniser)
-        check_readings(known, [head.task for head in network.stack])
-        sums = None if kept is None else tuple(load_sums(piece) for piece in kept)
-        return cls(definition, network, commons, known, sums)
+        return cls(definition, network, state.check([head.task for head in network.stack]))
 
     def dump(self) -> StoredModel:
-        assert self.sums is not None, "a model restored without its sums cannot be written again"
-        engrams = (dump_commons(self.commons), *dump_multihead(self.network))
-        return StoredModel(engrams, dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums)))
+        commons, recogniser, sums = self.state.dump()
+        return StoredModel((commons, *dump_multihead(self.network)), recogniser, sums)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -103,89 +86,40 @@ class Rnf(Method):
     def exact(self) -> bool:
         return self.settings.elasticity == 0 and self.settings.resistance
 
-    @property
-    def device(self) -> torch.device:
-        return self.commons.filters.weight.device
-
     def to(self, device: torch.device | str) -> None:
         self.network.to(device)
-        self.commons.to(device)
+        self.state.to(device)
 
-    def learn(
-        self,
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None = None,
-    ) -> LearningReport:
-        assert self.sums is not None, "this model was restored without its sums, which learning needs"
-        train, held_out = split(examples, options.held_out, seed)
+    def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        options, reporter = context.options, context.reporter
+        train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
-        trainer = self._trainer(train, held_out, options, seed, reporter)
-        candidate = self._trained(task, trainer, seed, report, optimiser)
-        network = self._frozen(candidate, trainer, report, optimiser)
+        trainer = Trainer.alone(self.network.layout, train, held_out, context)
+        candidate = self._trained(task, trainer, report)
+        network = self._frozen(candidate, trainer, report)
         expect_accurate(report, options)
         with report.timed("recognising"):
-            taught = teach(
-                self.commons,
-                self.recogniser,
-                self.sums,
-                lambda images: _see(network, images),
-                task,
-                train,
-                held_out,
-                reporter,
-                self.device,
-            )
-        report.recognised, report.answered = taught.recognised, taught.answered
+            update = self.state.update(task, lambda images: _see(network, images), train, held_out, context)
+        report.recognised, report.answered = update.recognised, update.answered
         expect_recognised(report, options)
-        self.network, self.commons = network, taught.commons
-        self.recogniser, self.sums = taught.recogniser, (*self.sums, taught.sums)
+        self.network, self.state = network, update.state
         return report
 
-    def _trainer(
-        self, train: Examples, held_out: Examples, options: LearnOptions, seed: int, reporter: Reporter
-    ) -> Trainer:
-        nothing_before = Network(self.network.layout)
-        generator = torch.Generator().manual_seed(seed)
-        return Trainer(nothing_before, train, held_out, options, reporter, self.device, generator)
-
-    def _trained(
-        self, task: str, trainer: Trainer, seed: int, report: LearningReport, optimiser: OptimiserFactory | None
-    ) -> Engram:
+    def _trained(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
         """The whole network trained on the task, each unit by its elasticity."""
         options, network = trainer.options, self.network
         report.candidate = dict(network.units)
         trainer.reporter.report("training", 0.0, units=sum(network.units.values()))
-        candidate = network.candidate(task, trainer.train.classes, seed)
+        candidate = network.candidate(task, trainer.train.classes, trainer.context.seed)
         rates = network.rates(self.settings.elasticity)
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
-        self._restrain(candidate, trainer, rates, blocked, optimiser)
+        trainer = _restrained(candidate, trainer, rates, blocked)
         with report.timed("training"):
             run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         return candidate
 
-    def _restrain(
-        self,
-        candidate: Engram,
-        trainer: Trainer,
-        rates: Rates,
-        blocked: Blocked | None,
-        optimiser: OptimiserFactory | None,
-    ) -> None:
-        """Let the trainer move units by their elasticity only."""
-        options = trainer.options
-        hold(candidate, rates)
-        trainer.optimiser = ElasticOptimisers(
-            optimiser or (lambda given: optimiser_of(options, given)), candidate, rates, blocked
-        )
-
-    def _recover(
-        self, candidate: Engram, owners: Owners, number: int, trainer: Trainer, optimiser: OptimiserFactory | None
-    ) -> None:
+    def _recover(self, candidate: Engram, owners: Owners, number: int, trainer: Trainer) -> None:
         """Train the task's own units and its head, now that nothing free is heard any more."""
         epochs = trainer.options.recovery_epochs
         elasticity = self.settings.elasticity
@@ -193,14 +127,11 @@ class Rnf(Method):
             layer: torch.where(owner == number, 1.0, torch.where(owner == 0, 0.0, elasticity))
             for layer, owner in owners.items()
         }
-        self._restrain(candidate, trainer, rates, blocked_by(self.network.layout, owners, head=True), optimiser)
-        trainer.fit(
-            candidate, TrainingPhase("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs)
-        )
+        phase = TrainingPhase("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs)
+        blocked = blocked_by(self.network.layout, owners, head=True)
+        _restrained(candidate, trainer, rates, blocked).fit(candidate, phase)
 
-    def _frozen(
-        self, candidate: Engram, trainer: Trainer, report: LearningReport, optimiser: OptimiserFactory | None
-    ) -> MultiHeadNetwork:
+    def _frozen(self, candidate: Engram, trainer: Trainer, report: LearningReport) -> MultiHeadNetwork:
         """The network in which the task owns what is relevant to it and was free."""
         with report.timed("pruning"):
             kept = self._kept(candidate, trainer)
@@ -209,7 +140,7 @@ class Rnf(Method):
         if self.settings.resistance:
             resist(candidate, owners)
             with report.timed("recovering"):
-                self._recover(candidate, owners, number, trainer, optimiser)
+                self._recover(candidate, owners, number, trainer)
         network = self.network.accepted(candidate, owners)
         report.units = dict(network.tasks()[-1].units)
         trainer.reporter.report("freezing", 1.0, units=sum(report.units.values()))
@@ -244,7 +175,7 @@ class Rnf(Method):
         return Observation(
             self.tasks,
             tuple(seen.heads),
-            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            self.state.temperatures,
             judged.log_tasks,
             judged.p_values,
         )
@@ -257,6 +188,12 @@ class Rnf(Method):
 
     def raise_budget(self, budget: float | Mapping[str, int]) -> None:
         raise InvalidDefinition("the network of a model of method rnf is as wide as the budget it was created with")
+
+
+def _restrained(candidate: Engram, trainer: Trainer, rates: Rates, blocked: Blocked | None) -> Trainer:
+    """The trainer that moves each unit of the candidate by its elasticity only."""
+    hold(candidate, rates)
+    return trainer.with_optimiser(ElasticOptimisers(trainer.context, candidate, rates, blocked))
 
 
 @torch.no_grad()

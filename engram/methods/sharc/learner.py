@@ -12,6 +12,7 @@ from torch import Tensor
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
 from engram.config.sharc import SharcSettings
+from engram.context import LearnContext
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import order
@@ -19,14 +20,13 @@ from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, whole
 from engram.methods.sharc.replay import BalancedSampler, Maps, NewMaps, RecalledMaps, logits_of, train
 from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.methods.sharc.saliency import mask, saliency
-from engram.nn.commons import Commons
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
-from engram.recognition.recogniser import Reading, Recogniser
+from engram.recognition.recogniser import Reading
+from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.training import through
-from engram.training.optimisers import OptimiserFactory
 from engram.training.trainer import Trainer, TrainingPhase
 
 SAMPLED = 4096
@@ -49,15 +49,6 @@ class LearnedTask:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A recogniser that knows one task more, and its shares of held-out images, as `RecogniserUpdate` has."""
-
-    recogniser: Recogniser
-    recognised: float
-    answered: float
-
-
-@dataclass(frozen=True)
 class TaskLearner:
     """Everything that learning one task needs but the model itself."""
 
@@ -65,11 +56,22 @@ class TaskLearner:
     settings: SharcSettings
     train: Examples
     held_out: Examples
-    options: LearnOptions
-    seed: int
-    reporter: Reporter
-    device: torch.device
-    optimiser: OptimiserFactory | None = None
+    context: LearnContext
+
+    @property
+    def options(self) -> LearnOptions:
+        """How the task is learned."""
+        return self.context.options
+
+    @property
+    def reporter(self) -> Reporter:
+        """Told of every step."""
+        return self.context.reporter
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is trained."""
+        return self.context.device
 
     def learn(self, maps: FeatureMaps | None, shared: Classifier | None, before: ReplayMemory | None) -> LearnedTask:
         """Learn the task on top of what there is; all three are None for the first task.
@@ -79,11 +81,11 @@ class TaskLearner:
         CapacityExhausted, Cancelled
         """
         classes, known = self.train.classes, len(shared.classes) if shared else 0
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = self.context.generator()
         self.reporter.report("training", 0.0)
         begun = 0.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.context.seed)
             fresh = Classifier(self.layout, classes)
             wider = shared.widened(classes) if shared else Classifier(self.layout, classes)
             engram = whole(self.layout, "", self._labels_of_backbone())
@@ -102,15 +104,13 @@ class TaskLearner:
         alone = self.settings.heads == "own"
         middle = (1 + begun) / 2 if alone else 1.0
         run = TrainingPhase("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
-        how = (self.options, run, generator, self.reporter, self.optimiser)
-        train(wider, NewMaps(images, self.train.labels + known), recalled, *how)
+        train(wider, NewMaps(images, self.train.labels + known), recalled, run, generator, self.context)
         own = None
         if alone:
             own = fresh.to(self.device)
             run = replace(run, share=(middle, 1.0))
             nothing = RecalledMaps(recalled.maps[:0], recalled.labels[:0])
-            how = (self.options, run, generator, self.reporter, self.optimiser)
-            train(own, NewMaps(images, self.train.labels), nothing, *how)
+            train(own, NewMaps(images, self.train.labels), nothing, run, generator, self.context)
             own = own.freeze()
         wider = wider.freeze()
         remembered, details = self.remembered_once(maps, wider, before, known, generator)
@@ -136,16 +136,8 @@ class TaskLearner:
 
     def _train_backbone(self, engram: Engram, generator: torch.Generator) -> None:
         engram.to(self.device)
-        trainer = Trainer(
-            Network(self.layout),
-            self._turned(self.train),
-            self._turned(self.held_out),
-            self.options,
-            self.reporter,
-            self.device,
-            generator,
-            self.optimiser,
-        )
+        turned, judged = self._turned(self.train), self._turned(self.held_out)
+        trainer = Trainer(Network(self.layout), turned, judged, self.context, generator)
         run = TrainingPhase(
             "training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience
         )
@@ -216,18 +208,20 @@ class TaskLearner:
     def _gathered(self, maps: Maps, rows: Tensor) -> Tensor:
         return torch.cat([maps(rows[part]).cpu() for part in self._parts(len(rows))])
 
-    def recognising(self, task: str, recogniser: Recogniser, outcome: LearnedTask, commons: Commons) -> Told:
-        """A recogniser whose class scores are the logits of the head over all classes.
+    def recognising(self, task: str, state: RecogniserState, outcome: LearnedTask) -> RecogniserUpdate:
+        """The state whose class scores are the logits of the head over all classes.
 
         Its sharpness is fitted to held-out images of the new task and to as many recalled maps of every earlier class.
         These were trained on, so that it is a little too sure of old tasks; nothing better is left of them.
         """
         maps, known = outcome.maps, len(outcome.shared.classes) - len(self.train.classes)
+        recogniser = state.recogniser
+        commons = state.commons.fitted(self.train.images, self.reporter).eval()
         sums, common = through(commons, self.train, self.held_out, self.reporter, self.device)
         density = Density.from_sums(sums, common)
         fresh = self._logits(maps, outcome.shared, self.held_out)  # (M, all classes)
         right = self.held_out.labels + known
-        recalled, generator = outcome.recalled, torch.Generator().manual_seed(self.seed)
+        recalled, generator = outcome.recalled, self.context.generator()
         drawn = BalancedSampler(recalled.labels, generator).draw(
             len(right) * recalled.classes // len(self.train.classes)
         )
@@ -246,4 +240,6 @@ class TaskLearner:
         self.reporter.report("recognising", 1.0)
         scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(readings)))  # which have no weight here
         ours = scores.argmax(1) == len(readings) - 1
-        return Told(found, float(ours.double().mean()), float((best == right).double().mean()))
+        hits = best == right
+        recognised, answered = float(ours.double().mean()), float(hits.double().mean())
+        return RecogniserUpdate(replace(state, commons=commons, recogniser=found), hits, answered, recognised, answered)

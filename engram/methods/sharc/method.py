@@ -12,28 +12,22 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.config.options import LearnOptions
 from engram.config.sharc import SharcSettings
+from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
 from engram.explain.explainer import Explainer, Heatmap
-from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
+from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, map_shape
 from engram.methods.sharc.learner import LearnedTask, TaskLearner
 from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
-from engram.nn.commons import Commons
 from engram.nn.network import pixels
-from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.predictions import Observation
-from engram.recognition.recogniser import Recogniser
-from engram.recognition.ridge import PackedGram, dump_sums, load_sums
-from engram.recognition.serialization import dump_recogniser, load_recogniser
-from engram.recognition.training import ForwardPass, teach
-from engram.training.optimisers import OptimiserFactory
+from engram.recognition.state import RecogniserState, RecogniserUpdate
+from engram.recognition.training import ForwardPass
 from engram.training.report import LearningReport
 
 if TYPE_CHECKING:
@@ -43,7 +37,7 @@ _LEAST_CLASSES = 2
 """Of the first task."""
 
 
-class Sharc(Method):
+class Sharc(RecognisingMethod):
     """A backbone frozen after the first task, and a head over all classes that replay keeps from forgetting.
 
     The first task owns all units there ever are, as many as one task may try; later tasks need none. With heads
@@ -58,24 +52,19 @@ class Sharc(Method):
         self,
         definition: Definition,
         budget: Mapping[str, int],
-        commons: Commons,
+        state: RecogniserState,
         maps: FeatureMaps | None,
         shared: Classifier | None,
         own: Sequence[Classifier],
-        recogniser: Recogniser,
         remembered: ReplayMemory | None,
-        sums: tuple[PackedGram, ...] | None,
     ) -> None:
-        super().__init__(definition, budget)
+        super().__init__(definition, budget, state)
         self.settings = SharcSettings.model_validate(definition.settings)
         self.layout = layout_of(definition)
-        self.commons = commons.eval()
         self.maps = maps
         self.shared = shared
         self.own = tuple(own)
-        self.recogniser = recogniser
         self.remembered = remembered
-        self.sums = sums
 
     @classmethod
     def check(cls, definition: Definition) -> None:
@@ -96,9 +85,8 @@ class Sharc(Method):
     def create(cls, definition: Definition) -> Self:
         cls.check(definition)
         budget = budget_of(layout_of(definition), definition.budget)
-        commons = Commons(definition)
-        scored = commons.features if _by_commons(definition) else 0
-        return cls(definition, budget, commons, None, None, (), Recogniser.empty(scored), None, ())
+        scored = SharcSettings.model_validate(definition.settings).recognise == "commons"
+        return cls(definition, budget, RecogniserState.create(definition, ridge=scored), None, None, (), None)
 
     @classmethod
     def restore(
@@ -113,7 +101,8 @@ class Sharc(Method):
         if len(engrams) in (0, 2):
             raise DamagedSnapshot("a model is its commons, and once it has a task a backbone and a classifier")
         layout, settings = layout_of(definition), SharcSettings.model_validate(definition.settings)
-        commons, known = load_commons(definition, engrams[0]), load_recogniser(recogniser)
+        state = RecogniserState.load(definition, engrams[0], recogniser, None if kept is None else kept[2:])
+        known = state.recogniser
         maps = FeatureMaps.load(layout, engrams[1]) if len(engrams) > 1 else None
         classifiers = [Classifier.load(layout, piece) for piece in engrams[2:]]
         shared, own = (classifiers[0], classifiers[1:]) if classifiers else (None, [])
@@ -121,21 +110,20 @@ class Sharc(Method):
         classes = sum(reading.classes for reading in known.readings)
         if len(own) != expected or classes != (len(shared.classes) if shared else 0):
             raise DamagedSnapshot("the recogniser belongs to other tasks than the classifiers do")
-        remembered, sums = None, None
+        remembered = None
         if kept is not None:
             if len(kept) == 1 or (maps is None) != (not kept):
                 raise DamagedSnapshot("a model that has learned keeps its maps and their memory")
             remembered = ReplayMemory.load(settings, kept[0], kept[1]) if kept else None
-            sums = tuple(load_sums(piece) for piece in kept[2:])
-        return cls(definition, budget, commons, maps, shared, own, known, remembered, sums)
+        return cls(definition, budget, state, maps, shared, own, remembered)
 
     def dump(self) -> StoredModel:
-        assert self.sums is not None, "a model restored without what it keeps cannot be written again"
-        engrams = [dump_commons(self.commons)]
+        commons, recogniser, sums = self.state.dump()
+        engrams = [commons]
         if self.maps is not None and self.shared is not None:
             engrams += [self.maps.dump(), self.shared.dump(), *(head.dump() for head in self.own)]
         kept = self.remembered.dump() if self.remembered else ()
-        return StoredModel(tuple(engrams), dump_recogniser(self.recogniser), (*kept, *map(dump_sums, self.sums)))
+        return StoredModel(tuple(engrams), recogniser, (*kept, *sums))
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -157,30 +145,18 @@ class Sharc(Method):
     def exact(self) -> bool:
         return self.settings.heads == "own"
 
-    @property
-    def device(self) -> torch.device:
-        return self.commons.filters.weight.device
-
     def to(self, device: torch.device | str) -> None:
-        for module in (self.commons, self.maps, self.shared, *self.own):
+        self.state.to(device)
+        for module in (self.maps, self.shared, *self.own):
             if module is not None:
                 module.to(device)
 
-    def learn(
-        self,
-        task: str,
-        examples: Examples,
-        options: LearnOptions,
-        seed: int,
-        reporter: Reporter,
-        optimiser: OptimiserFactory | None = None,
-    ) -> LearningReport:
-        assert self.sums is not None, "this model was restored without what it keeps, which learning needs"
-        train, held_out = split(examples, options.held_out, seed)
+    def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        assert self.state.sums is not None, "this model was restored without what it keeps, which learning needs"
+        options, reporter = context.options, context.reporter
+        train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
-        learner = TaskLearner(
-            self.layout, self.settings, train, held_out, options, seed, reporter, self.device, optimiser
-        )
+        learner = TaskLearner(self.layout, self.settings, train, held_out, context)
         with report.timed("training"):
             outcome = learner.learn(self.maps, self.shared, self.remembered)
         units = dict(self.layout.widths) if self.maps is None else dict.fromkeys(self.layout.layers, 0)
@@ -190,37 +166,25 @@ class Sharc(Method):
         expect_accurate(report, options)
         own = (*self.own, outcome.own) if outcome.own is not None else self.own
         with report.timed("recognising"):
-            commons, recogniser, sums = self._recognising(task, learner, outcome, own, report)
+            update = self._recognising(task, learner, outcome, own)
+        report.recognised, report.answered = update.recognised, update.answered
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
-        self.remembered, self.commons, self.recogniser = outcome.remembered, commons, recogniser
-        self.sums = self.sums if sums is None else (*self.sums, sums)
+        self.remembered, self.state = outcome.remembered, update.state
         return report
 
     def _recognising(
-        self, task: str, learner: TaskLearner, outcome: LearnedTask, own: Sequence[Classifier], report: LearningReport
-    ) -> tuple[Commons, Recogniser, PackedGram | None]:
-        """The commons it reads, the recogniser with the new task, and the task's sums where it needs any."""
+        self, task: str, learner: TaskLearner, outcome: LearnedTask, own: Sequence[Classifier]
+    ) -> RecogniserUpdate:
+        """The recogniser with the new task, by the head over all classes or by the commons."""
         if self.settings.recognise == "head":
-            commons = self.commons.fitted(learner.train.images, learner.reporter).eval()
-            taught = learner.recognising(task, self.recogniser, outcome, commons)
-            report.recognised, report.answered = taught.recognised, taught.answered
-            return commons, taught.recogniser, None
+            return learner.recognising(task, self.state, outcome)
         sizes = [reading.classes for reading in self.recogniser.readings] + [len(learner.train.classes)]
-        assert self.sums is not None, "learning has them"
-        found = teach(
-            self.commons,
-            self.recogniser,
-            self.sums,
-            lambda images: _see(outcome.maps, outcome.shared, own, sizes, images)[0],
-            task,
-            learner.train,
-            learner.held_out,
-            learner.reporter,
-            self.device,
-        )
-        report.recognised, report.answered = found.recognised, found.answered
-        return found.commons, found.recogniser, found.sums
+
+        def see(images: Tensor) -> ForwardPass:
+            return _see(outcome.maps, outcome.shared, own, sizes, images)[0]
+
+        return self.state.update(task, see, learner.train, learner.held_out, learner.context)
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
@@ -236,7 +200,7 @@ class Sharc(Method):
         return Observation(
             self.tasks,
             tuple(seen.heads),
-            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            self.state.temperatures,
             self.recogniser.log_probabilities(scores, distances),
             self.recogniser.p_values(distances, scores),
         )
@@ -261,10 +225,6 @@ class Sharc(Method):
         raise InvalidDefinition(
             f"the method {self.definition.method} never needs more units than its first task: its network is frozen"
         )
-
-
-def _by_commons(definition: Definition) -> bool:
-    return SharcSettings.model_validate(definition.settings).recognise == "commons"
 
 
 @torch.no_grad()

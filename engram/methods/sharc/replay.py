@@ -14,9 +14,10 @@ from torch import Tensor
 from engram.checkpointing.journal import JournalEntry
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
+from engram.context import LearnContext
 from engram.data.examples import batches
 from engram.methods.sharc.feature_maps import Classifier
-from engram.training.optimisers import OptimiserFactory, optimiser_of
+from engram.training.optimisers import create_optimiser
 from engram.training.state import TrainingState
 from engram.training.trainer import STEPS_PER_EPOCH, TrainingPhase
 
@@ -58,11 +59,9 @@ def train(
     classifier: Classifier,
     fresh: NewMaps,
     recalled: RecalledMaps,
-    options: LearnOptions,
     run: TrainingPhase,
     generator: torch.Generator,
-    reporter: Reporter,
-    optimiser: OptimiserFactory | None = None,
+    context: LearnContext,
 ) -> None:
     """Train in place for `run.epochs` over the fresh examples.
 
@@ -70,14 +69,12 @@ def train(
     numbers of classes, so that every class counts the same however many maps it has. There is no early stopping: what
     is held out is of the new task alone, and would call the forgetting of all others an improvement.
     """
-    entry = reporter.journal.entry(run.phase)
+    entry = context.reporter.journal.entry(run.phase)
     if entry.outcome is None:
-        parameters = list(classifier.parameters())
-        made = optimiser(parameters) if optimiser else optimiser_of(options, parameters)
-        state = TrainingState(classifier, made, generator)
+        state = TrainingState(classifier, create_optimiser(context, classifier.parameters()), generator)
         if entry.standing is not None:
             state.restore(entry.standing)
-        _run(state, entry, ReplayLoss(classifier, fresh, recalled, options, generator), options, run, reporter)
+        _run(state, entry, ReplayLoss(classifier, fresh, recalled, context.options, generator), run, context)
         entry.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
     classifier.load_state_dict(entry.outcome["classifier"])
     generator.set_state(entry.outcome["generator"])
@@ -88,11 +85,11 @@ def _run(
     state: TrainingState,
     entry: JournalEntry,
     replay: ReplayLoss,
-    options: LearnOptions,
     run: TrainingPhase,
-    reporter: Reporter,
+    context: LearnContext,
 ) -> None:
     """The epochs that are left."""
+    options = context.options
     count = len(replay.fresh.labels)
     size = min(options.batch_size, max(8, count // STEPS_PER_EPOCH))
     per_epoch = math.ceil(count / size)
@@ -108,7 +105,7 @@ def _run(
             state.stepped(float(loss.detach()))
             entry.pause(state.state)
             within = run.within(state.step / (per_epoch * run.epochs))
-            reporter.report(run.phase, within, epoch=state.epoch + 1, loss=state.loss)
+            context.reporter.report(run.phase, within, epoch=state.epoch + 1, loss=state.loss)
         state.turn()
 
 

@@ -17,7 +17,7 @@ from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.maps import HEAD, SharedNetwork, packed, unpacked
 from engram.methods.rmn.method import Rmn
 from engram.nn.network import pixels
-from tests.engram.patterns import QUICK, SIZE, bars, definition
+from tests.engram.patterns import QUICK, SIZE, bars, context, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 8, "patience": 8, "learning_rate": 1e-2})
 
@@ -215,8 +215,8 @@ def test_sparsity_and_overlap_cost_relevance() -> None:
     def after(**settings: object) -> tuple[float, float]:
         """Mean relevance of all weights, and of those that the first task uses, after some steps without images."""
         candidate, chosen = candidate_of(memory, noise=0.0, prune_below=0.0, **settings)
-        pull = MapRegulariser(candidate, chosen, QUICK, 16, 40, torch.Generator(), (1, SIZE, SIZE))
-        with pull.factory() as make:
+        regulariser = MapRegulariser(candidate, chosen, context(), 16, 40, torch.Generator(), (1, SIZE, SIZE))
+        with regulariser.factory() as make:
             optimiser = make(list(candidate.parameters()))
             candidate.train()
             for _ in range(40):
@@ -251,8 +251,8 @@ def test_what_falls_under_the_threshold_is_given_up() -> None:
     one = candidate.relevances["dense1"]
     low = one.relevance.detach() < 0.05
     assert bool(low.any())
-    pull = MapRegulariser(candidate, settings, QUICK, 16, 10, torch.Generator(), (1, SIZE, SIZE))
-    with pull.factory() as make:
+    regulariser = MapRegulariser(candidate, settings, context(), 16, 10, torch.Generator(), (1, SIZE, SIZE))
+    with regulariser.factory() as make:
         optimiser = make(list(candidate.parameters()))
         candidate.train()
         candidate.logits(candidate(pixels(bars(0).images), {})).sum().backward()  # type: ignore[no-untyped-call]

@@ -7,7 +7,6 @@ import torch
 
 from engram import LearnOptions, Memory
 from engram.certificate import certify, compare
-from engram.checkpointing.progress import Reporter
 from engram.errors import CapacityExhausted, InvalidDefinition
 from engram.memory import dump
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, whole
@@ -16,7 +15,7 @@ from engram.methods.sharc.replay import NewMaps, RecalledMaps, train
 from engram.nn.backbones import layout_of
 from engram.nn.network import pixels
 from engram.training.trainer import TrainingPhase
-from tests.engram.patterns import bars, definition
+from tests.engram.patterns import bars, context, definition
 
 LONGER = LearnOptions(epochs=6, augment="none", batch_size=16, learning_rate=1e-2)
 
@@ -73,7 +72,7 @@ def test_replay_remembers_what_training_on_new_tasks_alone_forgets(memory: Memor
         wider = method.shared.widened(new.classes)
         recalled = whole_memory if replayed else RecalledMaps(whole_memory.maps[:0], whole_memory.labels[:0])
         run = TrainingPhase("training", (0.0, 1.0), 30, 1e-2, 1)
-        train(wider, fresh, recalled, LONGER, run, torch.Generator().manual_seed(0), Reporter())
+        train(wider, fresh, recalled, run, torch.Generator().manual_seed(0), context(LONGER))
         old = torch.cat(
             [wider(maps(pixels(bars(task).images))).argmax(1) == bars(task).labels + 2 * task for task in range(3)]
         )

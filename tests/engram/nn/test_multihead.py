@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from engram.certificate import probe_batch
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.tensors import pack
+from engram.context import LearnContext
 from engram.errors import DamagedSnapshot
 from engram.explain.unit_relevance import relevances
 from engram.nn.backbones import layout_of
@@ -20,11 +21,11 @@ from engram.nn.capacity import budget_of
 from engram.nn.elastic import ElasticNorm, hold, weight_of
 from engram.nn.layout import IMAGE, Layout
 from engram.nn.multihead import MultiHeadNetwork, blocked_by, claimed, renewed, resist, silenced
-from engram.nn.network import Engram, Network, pixels
+from engram.nn.network import Engram, pixels
 from engram.nn.serialization import dump_multihead, load_multihead
-from engram.training.optimisers import ElasticOptimisers, optimiser_of
+from engram.training.optimisers import ElasticOptimisers
 from engram.training.trainer import Trainer, TrainingPhase
-from tests.engram.patterns import QUICK, bars, definition
+from tests.engram.patterns import QUICK, bars, context, definition
 
 BACKBONES = ("mlp", "cnn", "resnet18")
 OPTIMISERS = ("sgd", "adam", "adamw")
@@ -52,24 +53,20 @@ def network(backbone: str) -> MultiHeadNetwork:
     return MultiHeadNetwork.create(layout, budget_of(layout, made.budget), 7)
 
 
+def made_as(kind: str) -> LearnContext:
+    """A context whose optimisers are of one kind."""
+    return context(optimiser=lambda given: make(kind, given))
+
+
 def trained(plain: MultiHeadNetwork, task: int, elasticity: float, *, resistance: bool, kind: str = "adamw") -> Engram:
     candidate = plain.candidate(f"task {task}", bars(task).classes, task)
     rates = plain.rates(elasticity)
     hold(candidate, rates)
     blocked = blocked_by(plain.layout, plain.owners) if resistance else None
-    elastic = ElasticOptimisers(lambda given: make(kind, given), candidate, rates, blocked)
+    elastic = ElasticOptimisers(made_as(kind), candidate, rates, blocked)
     examples = bars(task)
     options = QUICK.model_copy(update={"learning_rate": 2e-2})
-    trainer = Trainer(
-        Network(plain.layout),
-        examples,
-        examples,
-        options,
-        Reporter(),
-        torch.device("cpu"),
-        torch.Generator().manual_seed(task),
-        elastic,
-    )
+    trainer = Trainer.alone(plain.layout, examples, examples, context(options, task, elastic))
     trainer.fit(candidate, TrainingPhase("training", (0.0, 1.0), 2, 2e-2, 2))
     return candidate
 
@@ -96,7 +93,7 @@ def test_updates_are_scaled_as_by_hand(kind: str, elasticity: float) -> None:
     plain = after_one("cnn", resistance=False)
     elastic, by_hand = (plain.candidate("b", ("x", "y"), 3) for _ in range(2))
     rates = plain.rates(elasticity)
-    scaled = ElasticOptimisers(lambda given: make(kind, given), elastic, rates)(list(elastic.parameters()))
+    scaled = ElasticOptimisers(made_as(kind), elastic, rates)(list(elastic.parameters()))
     ordinary = make(kind, list(by_hand.parameters()))
     images = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
     for _ in range(3):
@@ -322,7 +319,7 @@ def test_files_of_another_network_are_refused() -> None:
 def test_a_first_task_is_learned_by_the_optimiser_alone() -> None:
     plain = network("mlp")
     candidate = plain.candidate("a", ("x", "y"), 1)
-    elastic = ElasticOptimisers(lambda given: optimiser_of(QUICK, given), candidate, plain.rates(0.0))
+    elastic = ElasticOptimisers(context(), candidate, plain.rates(0.0))
     optimiser = elastic(list(candidate.parameters()))
     assert not optimiser._optimizer_step_post_hooks
     assert all(parameter.requires_grad for parameter in candidate.parameters())

@@ -180,11 +180,12 @@ def test_the_chain_multiplies_what_each_detector_says() -> None:
 
 def test_detectors_are_ridge_regressions_with_later_tasks_as_negatives() -> None:
     method = _eidetic(learned("mlp", tasks=3))
-    assert method.sums is not None
-    assert [len(piece.prefixes) for piece in method.sums] == [1, 2, 3]
+    sums = method.state.sums
+    assert sums is not None
+    assert [len(piece.prefixes) for piece in sums] == [1, 2, 3]
     detector = method.recogniser.readings[0].detector
     assert detector is not None
-    assert torch.equal(detector, solve([piece.prefixes[0] for piece in method.sums]))
+    assert torch.equal(detector, solve([piece.prefixes[0] for piece in sums]))
     assert method.recogniser.readings[2].detector is None, "nothing is later than the last"
     seen = method.network(pixels(bars(2).images))[0][0]  # what the first task's prefix makes of the third's images
     theirs = (seen @ detector[:-1] + detector[-1])[:, :2].mean()
@@ -213,8 +214,9 @@ def test_a_chain_with_a_gap_says_nothing() -> None:
     """Tasks that were learned before there were detectors lack the sums that one needs."""
     memory = learned("mlp", tasks=1)
     method = _eidetic(memory)
-    assert method.sums is not None
-    method.sums = tuple(replace(piece, prefixes=()) for piece in method.sums)
+    sums = method.state.sums
+    assert sums is not None
+    method.state = replace(method.state, sums=tuple(replace(piece, prefixes=()) for piece in sums))
     for task in (1, 2):
         memory.learn(f"task {task}", bars(task), QUICK)
     assert [reading.detector is not None for reading in method.recogniser.readings] == [False, True, False]

@@ -1,0 +1,158 @@
+"""A task recogniser together with the commons that it reads and the sums that it is solved from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engram.config.definition import Definition
+from engram.context import LearnContext
+from engram.data.examples import Examples
+from engram.nn.commons import Commons
+from engram.nn.serialization import dump_commons, load_commons
+from engram.recognition.calibration import fitted_temperature
+from engram.recognition.density import Density
+from engram.recognition.recogniser import PARTS, Reading, Recogniser
+from engram.recognition.ridge import PackedGram, dump_sums, load_sums
+from engram.recognition.serialization import check_readings, dump_recogniser, load_recogniser
+from engram.recognition.training import GatheredStatistics, PrefixStatistics, See, gather, solved
+
+
+@dataclass(frozen=True)
+class RecogniserState:
+    """What methods with the shared recogniser keep to recognise tasks; `update` gives a new one.
+
+    Parameters
+    ----------
+    commons
+        The fixed features that the recogniser reads, in eval mode.
+    sums
+        Of each task in order; None where a model was restored to answer only.
+    """
+
+    commons: Commons
+    recogniser: Recogniser
+    sums: tuple[PackedGram, ...] | None
+
+    @classmethod
+    def create(cls, definition: Definition, parts: Sequence[str] = PARTS, *, ridge: bool = True) -> Self:
+        """That of a model without a task.
+
+        Parameters
+        ----------
+        parts
+            What tasks are recognised by.
+        ridge
+            Whether class scores are a ridge regression over the commons; a method may have others.
+        """
+        commons = Commons(definition).eval()
+        return cls(commons, Recogniser.empty(commons.features if ridge else 0, parts), ())
+
+    @classmethod
+    def load(
+        cls, definition: Definition, commons: bytes, recogniser: bytes, sums: Sequence[bytes] | None
+    ) -> RecogniserState:
+        """The inverse of `dump`, with `sums` None for a model that will only answer.
+
+        Raises
+        ------
+        DamagedSnapshot, UnsupportedFormat
+        """
+        kept = None if sums is None else tuple(map(load_sums, sums))
+        return cls(load_commons(definition, commons).eval(), load_recogniser(recogniser), kept)
+
+    def check(self, tasks: Sequence[str]) -> Self:
+        """Itself, if it is of these tasks; raises DamagedSnapshot."""
+        check_readings(self.recogniser, tasks)
+        return self
+
+    def dump(self) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+        """The commons, the recogniser and the sums of each task as bytes."""
+        assert self.sums is not None, "a model restored without its sums cannot be written again"
+        return dump_commons(self.commons), dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the commons compute."""
+        return self.commons.filters.weight.device
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the commons to a device, in place; the recogniser stays on the CPU."""
+        self.commons.to(device)
+
+    @property
+    def temperatures(self) -> Tensor:
+        """(T,): what divides the logits of each task's head."""
+        return torch.stack([reading.temperature for reading in self.recogniser.readings])
+
+    def update(
+        self,
+        task: str,
+        see: See,
+        train: Examples,
+        held_out: Examples,
+        context: LearnContext,
+        gathered: GatheredStatistics | None = None,
+        *,
+        chained: bool = False,
+    ) -> RecogniserUpdate:
+        """The state that knows the task that `see` sees last; nothing of this one is changed.
+
+        Parameters
+        ----------
+        gathered
+            What `gather` gave for the same images, if it was called already.
+        chained
+            Whether earlier tasks' detectors learn to tell this one from theirs: only where their features never
+            change.
+
+        Raises
+        ------
+        Cancelled
+        """
+        assert self.sums is not None, "this model was restored without its sums, which learning needs"
+        reporter, device, recogniser = context.reporter, context.device, self.recogniser
+        commons = self.commons.fitted(train.images, reporter).eval()
+        gathered = gathered or gather(commons, see, train, held_out, reporter, device)
+        sums, common = gathered.sums, gathered.common
+        features, head = gathered.judged.features, gathered.judged.head
+        classes, tasks = len(train.classes), len(recogniser.readings) + 1
+        prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
+        if chained:
+            prefixes = prefixes.read(see, train, reporter, device)
+        temperature = fitted_temperature(head, held_out.labels)
+        reading = Reading(task, classes, Density.from_sums(sums, common), temperature, over="commons")
+        recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
+        recogniser = solved(recogniser, (*self.sums, prefixes.packed(sums)))
+        reporter.report("recognising", 0.85)
+        evidence = recogniser.evidence_of(features, common)
+        recogniser = recogniser.calibrated(*evidence).graded(*evidence[:2])
+        right = recogniser.log_probabilities(*evidence).argmax(1) == tasks - 1
+        hits = head.argmax(1) == held_out.labels
+        # What was held out has served its purpose, and exact sums only gain by it.
+        packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
+        recogniser = solved(recogniser, (*self.sums, packed))
+        reporter.report("recognising", 1.0)
+        accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, right, right & hits))
+        state = RecogniserState(commons, recogniser, (*self.sums, packed))
+        return RecogniserUpdate(state, hits, accuracy, recognised, answered)
+
+
+@dataclass(frozen=True)
+class RecogniserUpdate:
+    """A recogniser state that knows one task more, and how it does on the task's held-out images.
+
+    Of these, `accuracy` is the share that the task's head answers right, `recognised` the share that is given to the
+    task among all tasks so far, `answered` the share that is given to the task and to the right class.
+    """
+
+    state: RecogniserState
+    hits: Tensor
+    """(M,) bool: which held-out images the task's head answers right."""
+    accuracy: float
+    recognised: float
+    answered: float
