@@ -27,8 +27,8 @@
     NothingLearned                  the model has no task yet
     CapacityExhausted               no unit is left in some layer
     LearningFailed                  a task was learned, but not well enough for what was asked
-      AccuracyTooLow                under `least_accuracy` on held-out images
-      RecognitionTooLow             under `least_recognised` of them
+      AccuracyTooLow                under `min_accuracy` on held-out images
+      RecognitionTooLow             under `min_recognised` of them
     Cancelled                       the caller asked to stop
     RetentionViolated               an old answer would change; nothing is published
     SnapshotError

@@ -8,8 +8,9 @@ switch the task is learned from them as any other is, and the open map, which on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -37,6 +38,8 @@ Batch = tuple[Tensor, Sequence[str]]
 class StreamOptions(Frozen):
     """How a stream is watched, and how much of it is held."""
 
+    deprecated_names: ClassVar[Mapping[str, str]] = {"least_share": "min_share"}
+
     window: int = Field(default=256, ge=16, le=65536)
     """Unfamiliar images that are judged together; half of two windows pass before a switch can be noticed."""
     reference: int = Field(default=4, ge=1, le=1024)
@@ -47,7 +50,7 @@ class StreamOptions(Frozen):
     """Rise of the mean surprise (0 to 1) that is no sign of another task yet."""
     hold: int = Field(default=20000, ge=64)
     """Images of the open task that are held at most; beyond that, some are dropped at random."""
-    least_share: float = Field(default=0.1, ge=0, lt=1)
+    min_share: float = Field(default=0.1, ge=0, lt=1)
     """A class with less than this share of the most frequent one's images is no part of the task that is closed."""
     most_labels: int = Field(default=64, ge=2, le=4096)
     """Distinct labels that one task may have."""
@@ -177,7 +180,7 @@ class Stream:
 
     def _close(self) -> list[LearningReport]:
         counts = {label: self._held.labels.count(label) for label in dict.fromkeys(self._held.labels)}
-        least = max(2.0, self.stream.least_share * max(counts.values(), default=0))
+        least = max(2.0, self.stream.min_share * max(counts.values(), default=0))
         classes = tuple(sorted(label for label, count in counts.items() if count >= least))
         if len(classes) < 2:
             return []

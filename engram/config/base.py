@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 _NUMBERS = (int, float)
 
@@ -15,6 +16,42 @@ class Frozen(BaseModel):
     """A validated value that never changes and knows no unknown field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deprecated_names: ClassVar[Mapping[str, str]] = {}
+    """Former names of fields, each with the name of today. They are still taken, and they are what is stored, so that
+    processes of an earlier release can read it."""
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as JSON, under the names that every release reads."""
+        former = {today: name for name, today in self.deprecated_names.items()}
+        return {former.get(name, name): value for name, value in self.model_dump(mode="json").items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_deprecated_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or cls.deprecated_names.keys().isdisjoint(given):
+            return given
+        renamed = dict(given)
+        for former, name in cls.deprecated_names.items():
+            if former in renamed:
+                if name in renamed:
+                    raise PydanticCustomError(
+                        "given_twice",
+                        "{former} is the former name of {name}: give one",
+                        {"former": former, "name": name},
+                    )
+                renamed[name] = renamed.pop(former)
+        return renamed
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for former, name in cls.deprecated_names.items():
+            if name in properties:
+                described = {"deprecated": True, "description": f"The former name of `{name}`."}
+                properties[former] = {**properties[name], "title": former.replace("_", " ").title(), **described}
+        return schema
 
     @field_validator("*", mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +14,11 @@ Schedule = Literal["cosine", "constant"]
 
 class LearnOptions(Frozen):
     """How one task is learned; the defaults suit small images on a laptop."""
+
+    deprecated_names: ClassVar[Mapping[str, str]] = {
+        "least_accuracy": "min_accuracy",
+        "least_recognised": "min_recognised",
+    }
 
     epochs: int = Field(default=5, ge=1, le=1000)
     """At most so many passes over the images before pruning."""
@@ -46,9 +52,9 @@ class LearnOptions(Frozen):
     """Passes of fine-tuning after each search."""
     floor: float = Field(default=0.05, gt=0, le=1)
     """Share of each layer's units that is kept whatever their score."""
-    least_accuracy: float = Field(default=0.0, ge=0, le=1)
+    min_accuracy: float = Field(default=0.0, ge=0, le=1)
     """Held-out accuracy, the task given, under which learning fails and nothing is published."""
-    least_recognised: float = Field(default=0.0, ge=0, le=1)
+    min_recognised: float = Field(default=0.0, ge=0, le=1)
     """Share of the held-out images given to this task, among all tasks so far, under which learning fails."""
     max_unreadable: float = Field(default=0.05, ge=0, lt=1)
     """Share of an upload's images that may be unreadable before the task fails."""

@@ -222,10 +222,10 @@ def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
     ------
     RecognitionTooLow
     """
-    if report.recognised < options.least_recognised:
+    if report.recognised < options.min_recognised:
         raise RecognitionTooLow(
             f"{report.recognised:.1%} of the held-out images are given to this task, under the "
-            f"{options.least_recognised:.1%} that were asked for"
+            f"{options.min_recognised:.1%} that were asked for"
         )
 
 
@@ -236,8 +236,8 @@ def expect_accurate(report: LearningReport, options: LearnOptions) -> None:
     ------
     AccuracyTooLow
     """
-    if report.accuracy["kept"] < options.least_accuracy:
+    if report.accuracy["kept"] < options.min_accuracy:
         raise AccuracyTooLow(
             f"{report.accuracy['kept']:.1%} of the held-out images are answered right, under the "
-            f"{options.least_accuracy:.1%} that were asked for"
+            f"{options.min_accuracy:.1%} that were asked for"
         )

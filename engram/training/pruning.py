@@ -49,11 +49,11 @@ def smallest(
     engram: Engram,
     scores: Scores,
     floor: float,
-    least_accuracy: float,
+    min_accuracy: float,
     accuracy_of: Callable[[Engram], float],
     steps: int = 7,
 ) -> PrunedEngram | None:
-    """Bisect on the share of units kept, for the narrowest engram whose accuracy is at least `least_accuracy`.
+    """Bisect on the share of units kept, for the narrowest engram whose accuracy is at least `min_accuracy`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def smallest(
             return True  # rounding up kept everything; only a smaller share can say anything
         narrow = engram.narrowed(keep)
         accuracy = accuracy_of(narrow)
-        if accuracy < least_accuracy:
+        if accuracy < min_accuracy:
             return False
         found = PrunedEngram(narrow, accuracy)
         return True

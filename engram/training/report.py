@@ -46,7 +46,7 @@ class LearningReport:
     def begun(cls, task: str, train: Examples, held_out: Examples, options: LearnOptions, journal: Journal) -> Self:
         """The report of a task that is about to be learned from `train`, and judged by `held_out`."""
         counts = dict(zip(train.classes, train.counts(), strict=True))
-        given = options.model_dump(mode="json")
+        given = {**options.stored(), **options.model_dump(mode="json")}
         return cls(task, counts, len(held_out), given, resumed=journal.resumed, clock=journal.clock)
 
     def to_dict(self) -> dict[str, object]:

@@ -200,7 +200,7 @@ def test_every_error_has_a_code_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gate", "error"), [("least_accuracy", AccuracyTooLow), ("least_recognised", RecognitionTooLow)]
+    ("gate", "error"), [("min_accuracy", AccuracyTooLow), ("min_recognised", RecognitionTooLow)]
 )
 def test_a_task_that_is_learned_too_badly_is_not_kept(gate: str, error: type[EngramError]) -> None:
     memory = learned("cnn", tasks=2)

@@ -18,7 +18,7 @@ from engram.config.definition import Definition
 from engram.config.rerelrp import RerelrpSettings
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
-from engram.data.herding import herded
+from engram.data.herding import select_exemplars
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Heatmap
 from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
@@ -145,7 +145,7 @@ class Rerelrp(Method):
         reporter, once = context.reporter, context.reporter.journal.once
         own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
         _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
-        herd = once("exemplars", lambda: herded(own, train.labels, self.settings.exemplars))
+        herd = once("exemplars", lambda: select_exemplars(own, train.labels, self.settings.exemplars))
         learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
         columns = (*self.recogniser.columns, most_relevant(learned[-1], self.settings.features))
         some = torch.linspace(0, len(held_out) - 1, min(JUDGED, len(held_out))).long()

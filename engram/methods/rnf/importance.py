@@ -34,11 +34,11 @@ def relevant(
     scores: Scores,
     always: Kept,
     floor: float,
-    least_accuracy: float,
+    min_accuracy: float,
     accuracy_of: Callable[[Engram], float],
     steps: int = 8,
 ) -> Kept:
-    """Bisect on the share of units kept, for the fewest with which the accuracy is at least `least_accuracy`.
+    """Bisect on the share of units kept, for the fewest with which the accuracy is at least `min_accuracy`.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def relevant(
         kept = {layer: known.clone() for layer, known in always.items()}
         for layer, indices in choose(scores, share, floor).items():
             kept[layer][indices] = True
-        if accuracy_of(silenced(engram, kept)) < least_accuracy:
+        if accuracy_of(silenced(engram, kept)) < min_accuracy:
             return False
         found = kept
         return True

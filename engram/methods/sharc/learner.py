@@ -15,7 +15,7 @@ from engram.config.sharc import SharcSettings
 from engram.context import LearnContext
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
-from engram.data.herding import order
+from engram.data.herding import ordered_by_class
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, whole
 from engram.methods.sharc.replay import BalancedSampler, Maps, NewMaps, RecalledMaps, logits_of, train
 from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
@@ -176,7 +176,7 @@ class TaskLearner:
         most = maps_per_class(self.settings, maps.shape, classes)
         plain = self.maps_of(maps, self.train, generator, "none")
         summaries = self._summaries(maps, self.train)
-        chosen = order(summaries, self.train.labels, self.settings.keep, most, generator)
+        chosen = ordered_by_class(summaries, self.train.labels, self.settings.keep, most, generator)
         stored, labels = self._gathered(plain, chosen), self.train.labels[chosen] + known
         sample = torch.randperm(len(self.train), generator=generator)[:SAMPLED]
         after = before.trimmed(most).taught(self._gathered(plain, sample), self.train.labels[sample] + known, classes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
-from engram.data.herding import _distinct
+from engram.data.herding import distinct_labels
 from engram.errors import DamagedSnapshot
 
 Values = Literal["uint8", "float16"]
@@ -104,7 +104,7 @@ class MaskedMaps:
 
     def first(self, quota: int) -> Tensor:
         """Indices of the first `quota` rows of every class, ascending: what stays when each class may keep so many."""
-        kept = [(self.labels == label).nonzero().flatten()[:quota] for label in _distinct(self.labels)]
+        kept = [(self.labels == label).nonzero().flatten()[:quota] for label in distinct_labels(self.labels)]
         return torch.cat(kept).sort().values if kept else torch.zeros(0, dtype=torch.int64)
 
     def dump(self) -> bytes:

@@ -198,7 +198,7 @@ def test_a_task_that_cannot_be_learned_well_enough_leaves_the_model_as_it_was(na
     noise = torch.randint(0, 256, (96, 1, 12, 12), generator=generator, dtype=torch.uint8)
     hopeless = Examples(noise, torch.arange(96) % 2, ("heads", "tails"))
     with pytest.raises(LearningFailed):
-        memory.learn("luck", hopeless, QUICK.model_copy(update={"least_accuracy": 1.0}))
+        memory.learn("luck", hopeless, QUICK.model_copy(update={"min_accuracy": 1.0}))
     assert dump(memory) == parts_of(name)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.data.herding import herded
+from engram.data.herding import select_exemplars
 from engram.explain.unit_relevance import normalised
 from engram.methods.rerelrp.signatures import head_relevance, most_relevant
 from engram.nn.network import pixels
@@ -35,13 +35,13 @@ def _herded_slowly(features: Tensor, labels: Tensor, counts: list[int]) -> list[
 def test_herding_chooses_what_trying_everything_chooses(count: int) -> None:
     features, labels = _features(60, 5, 0), torch.tensor([0, 1, 1]).repeat(20)
     shares = [count // 2 + count % 2, count // 2]
-    assert herded(features, labels, count).tolist() == _herded_slowly(features, labels, shares)
+    assert select_exemplars(features, labels, count).tolist() == _herded_slowly(features, labels, shares)
 
 
 def test_the_mean_of_few_exemplars_is_near_the_mean_of_all() -> None:
     features, labels = _features(500, 8, 1), torch.zeros(500, dtype=torch.int64)
     unit = torch.nn.functional.normalize(features, dim=1)
-    far = (unit[herded(features, labels, 20)].mean(0) - unit.mean(0)).norm()
+    far = (unit[select_exemplars(features, labels, 20)].mean(0) - unit.mean(0)).norm()
     assert float(far) < 0.3 * float((unit[:20].mean(0) - unit.mean(0)).norm())
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engram.config.sharc import SharcSettings
-from engram.data.herding import herding, order
+from engram.data.herding import herding_order, ordered_by_class
 from engram.errors import CapacityExhausted, DamagedSnapshot
 from engram.methods.sharc.masked_maps import MaskedMaps, Values, bytes_each
 from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
@@ -62,13 +62,13 @@ def test_herding_chooses_greedily_what_brings_the_mean_nearest() -> None:
             if row not in taken
         }
         taken.append(min(errors, key=lambda row: errors[row]))
-    assert herding(features, 10).tolist() == taken
+    assert herding_order(features, 10).tolist() == taken
 
 
 @pytest.mark.parametrize("keep", ["herding", "reservoir"])
 def test_forgetting_leaves_every_class_its_first_maps(keep: str) -> None:
     maps, masks, labels = _rows()
-    chosen = order(maps.flatten(1), labels, keep, 8, torch.Generator().manual_seed(2))
+    chosen = ordered_by_class(maps.flatten(1), labels, keep, 8, torch.Generator().manual_seed(2))
     assert len(chosen) == len(set(chosen.tolist())) == 32
     stored = MaskedMaps.of(maps[chosen], masks[chosen], labels[chosen], "uint8")
     left = stored.subset(stored.first(3))
@@ -88,7 +88,8 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
     for task in range(3):
         classes = 2 * (task + 1)
         own = labels < 2
-        new, chosen = labels[own] + 2 * task, order(maps[own].flatten(1), labels[own], "herding", 99, torch.Generator())
+        new = labels[own] + 2 * task
+        chosen = ordered_by_class(maps[own].flatten(1), labels[own], "herding", 99, torch.Generator())
         most = maps_per_class(settings, (CHANNELS, PLACES), classes)
         chosen = torch.cat([chosen[new[chosen] == label][:most] for label in range(2 * task, classes)])
         remembered = remembered.trimmed(most).taught(maps[own], new, classes)
