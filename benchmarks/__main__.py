@@ -1,4 +1,4 @@
-"""One command for every benchmark: `python -m benchmarks SCENARIO ...`."""
+"""Command line of all benchmarks: `python -m benchmarks SCENARIO ...`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEQUENCES = {
     "rnf_cifar": "RNF's order: CIFAR-10, then five tasks of ten random classes of CIFAR-100 (its section 4.3)",
     "rnf_digits": "RNF's order where CIFAR-100 is not to be had: CIFAR-10, then five tasks of ten digits",
 }
-"""Sequences of tasks, learned one after another and judged on the test split."""
+"""Task sequences, learned one task after another and evaluated on the test split."""
 
 PROGRAMS = {
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
@@ -34,13 +34,13 @@ PROGRAMS = {
     "plots": "benchmarks.reports.plots",
     "tables": "benchmarks.reports.tables",
 }
-"""Studies, drills and reports, which have options of their own."""
+"""Modules of studies, drills and reports, which have options of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the scenario that comes first on the command line, with the options after it."""
-    scenario, *given = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    given = given[:-1]
+    """Run the scenario named by the first argument, with the options after it."""
+    words = sys.argv[1:] if arguments is None else arguments
+    scenario, given = (words[0] if words else ""), list(words[1:])
     if scenario in SEQUENCES:
         command.main(scenario, SEQUENCES[scenario], given)
     elif scenario in PROGRAMS:

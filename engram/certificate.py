@@ -1,21 +1,24 @@
-"""The retention certificate: digests of what every task answers to a fixed probe batch, and where they were made."""
+"""Retention certificates: digests of every task's answers to a fixed probe batch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.errors import UnsupportedFormat
+from engram.errors import DamagedSnapshot, InputError, UnsupportedFormat, require_type
 from engram.memory import Memory
 from engram.runtime import environment
 
+T = TypeVar("T")
+
 PROBES = 32
-"""Images of the probe batch: half seeded noise, half patterns. Never anybody's data."""
+"""Images of the probe batch: half seeded noise, half patterns, none of them anybody's data."""
 
 SEED = 20250213
 
@@ -24,7 +27,14 @@ FORMAT = 1
 
 
 def probe_batch(shape: InputShape) -> Tensor:
-    """The fixed probe images (PROBES, C, H, W) uint8: noise, then stripes, ramps, discs and checks."""
+    """The fixed probe images (PROBES, C, H, W) uint8: noise, then stripes, ramps, discs and checks.
+
+    Raises
+    ------
+    InputError
+        for what is no `InputShape`.
+    """
+    require_type("the shape of images", shape, InputShape, InputError)
     generator = torch.Generator().manual_seed(SEED)
     half = PROBES // 2
     size = (shape.channels, shape.height, shape.width)
@@ -81,18 +91,32 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Certificate:
-        """From a JSON object; raises UnsupportedFormat, KeyError."""
+        """From a JSON object.
+
+        Raises
+        ------
+        UnsupportedFormat
+        DamagedSnapshot
+            for a part of another type than certificates have there.
+        KeyError
+            for a part that is missing.
+        """
         if (version := data["format"]) != FORMAT:
             raise UnsupportedFormat(f"this certificate is of format {version}; this version reads format {FORMAT}")
-        tasks, routing, where = data["tasks"], data["routing"], data["environment"]
-        assert isinstance(tasks, list), "a certificate lists its tasks"
-        assert isinstance(routing, dict), "a certificate has routing figures"
-        assert isinstance(where, dict), "a certificate names its environment"
-        answers, agreement = data.get("answers_when_learned", {}), data.get("agreement", {})
-        assert isinstance(answers, dict), "a certificate has the answers when learned by task"
-        assert isinstance(agreement, dict), "a certificate has the agreement by task"
+        tasks = _part(list, data["tasks"], "a certificate lists its tasks")
+        routing = _part(dict, data["routing"], "a certificate has routing figures")
+        where = _part(dict, data["environment"], "a certificate names its environment")
+        answers = data.get("answers_when_learned", {})
+        answers = _part(dict, answers, "a certificate has the answers when learned by task")
+        agreement = _part(dict, data.get("agreement", {}), "a certificate has the agreement by task")
         digests = {row["task"]: row["logits_sha256"] for row in tasks}
         return cls(digests, where, routing, bool(data["exact"]), answers, agreement)
+
+
+def _part(kind: type[T], value: object, sentence: str) -> T:
+    if not isinstance(value, kind):
+        raise DamagedSnapshot(sentence)
+    return value
 
 
 def certify(
@@ -108,6 +132,11 @@ def certify(
         What the recogniser did when each task was learned.
     learned
         For methods that promise nothing exact, the `answers` of earlier certificates; today's count for other tasks.
+
+    Raises
+    ------
+    DamagedSnapshot
+        What was learned is not of as many images as the probe batch has.
     """
     tasks, answers, agreement = {}, {}, {}
     if memory.tasks:
@@ -118,6 +147,8 @@ def certify(
             if not memory.exact:
                 now: list[int] = logits.argmax(1).tolist()
                 answers[info.name] = then = (learned or {}).get(info.name, now)
+                if len(then) != len(now):
+                    raise DamagedSnapshot(f"task {info.name!r} has {len(then)} answers to {len(now)} probe images")
                 agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
     where = environment(memory.device)
     return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement)

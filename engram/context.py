@@ -1,4 +1,4 @@
-"""Everything that learning a task is given besides the model and the images."""
+"""The context of learning one task: options, seed, reporter, device, optimiser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything the learner can refuse, as one tree.
+"""The errors that the learner raises, as one tree.
 
     EngramError
       InvalidDefinition             a model cannot be made like this
@@ -187,3 +187,9 @@ class DamagedSnapshot(SnapshotError):
 
 class UnsupportedFormat(SnapshotError):
     code = "unsupported_format"
+
+
+def require_type(what: str, value: object, kind: type[object], error: type[EngramError]) -> None:
+    """Raise `error` where an argument is of another type: `what` (such as "options") are a `kind`."""
+    if not isinstance(value, kind):
+        raise error(f"{what} must be of type {kind.__name__}, not {type(value).__name__}")

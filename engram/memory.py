@@ -1,4 +1,4 @@
-"""The learner's public face: a model that learns task after task and forgets none."""
+"""Memory: a model that learns task after task and forgets none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext, OptimiserFactory
 from engram.data.examples import Examples
-from engram.errors import NothingLearned, UnknownLabel
+from engram.data.images import check_image, check_images
+from engram.errors import (
+    ExamplesError,
+    InputError,
+    InvalidDefinition,
+    InvalidOptions,
+    NothingLearned,
+    UnknownLabel,
+    require_type,
+)
 from engram.explain.explainer import Heatmap
 from engram.methods import Method, method_of
 from engram.nn.backbones import layout_of
@@ -48,6 +57,7 @@ class Memory:
         ------
         InvalidDefinition
         """
+        require_type("the definition", definition, Definition, InvalidDefinition)
         method = method_of(definition.method)
         method.check(definition)
         layout = layout_of(definition)
@@ -78,7 +88,20 @@ class Memory:
         return self.method.device
 
     def to(self, device: torch.device | str) -> Memory:
-        """Move everything to a device, in place."""
+        """Move everything to a device, in place.
+
+        Raises
+        ------
+        InputError
+            for what names no device, or CUDA where PyTorch was built without it.
+        """
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise InputError(f"{device!r} names no device") from error
+        built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if kind == "cuda" and not built:
+            raise InputError("this build of PyTorch has no CUDA")
         self.method.to(device)
         return self
 
@@ -91,7 +114,10 @@ class Memory:
             when the name is taken.
         CapacityExhausted
             when some layer has too few units left.
+        InputError
+            when the name is no string.
         """
+        require_type("the name of a task", task, str, InputError)
         self.method.admit(task)
 
     def learn(
@@ -123,16 +149,23 @@ class Memory:
 
         Raises
         ------
-        TaskExists, CapacityExhausted, ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
+        TaskExists, CapacityExhausted, InputError
+            As `admit`.
+        ExamplesError
+            As `Examples.check`, and for images of another size than the model's.
+        InvalidOptions, Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         self.admit(task)
+        require_type("examples", examples, Examples, ExamplesError)
         examples.check()
         shape = self.definition.input
-        assert examples.images.shape[1:] == (shape.channels, shape.height, shape.width), (
-            f"images are {tuple(examples.images.shape[1:])}, the model takes "
-            f"{(shape.channels, shape.height, shape.width)}; decode them with engram.images.decode"
-        )
-        options = options or LearnOptions()
+        if examples.images.shape[1:] != (shape.channels, shape.height, shape.width):
+            raise ExamplesError(
+                f"images are {tuple(examples.images.shape[1:])}, the model takes "
+                f"{(shape.channels, shape.height, shape.width)}; decode them with engram.data.images.decode"
+            )
+        options = LearnOptions() if options is None else options
+        require_type("options", options, LearnOptions, InvalidOptions)
         seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
         context = LearnContext(options, seed, Reporter(progress, cancel, journal), self.device, optimiser)
@@ -153,22 +186,29 @@ class Memory:
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
-        """See (B, C, H, W) uint8 images: every task's logits, and which task each image belongs to.
+        """Every task's logits for (B, C, H, W) uint8 images, and the probability that they belong to each task.
 
         Raises
         ------
         NothingLearned
+        ImageError
+            for images of another size or dtype than the model takes.
         """
         if not self.tasks:
             raise NothingLearned("the model has learned no task yet")
+        check_images(images, self.definition.input)
         return self.method.observe(images)
 
     def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Prediction]:
-        """Answers for (B, C, H, W) uint8 images, recognising the task unless it is given.
+        """Predictions for (B, C, H, W) uint8 images, recognising the task unless it is given.
 
         Raises
         ------
-        NothingLearned, UnknownTask
+        NothingLearned, ImageError
+            As `observe`.
+        UnknownTask
+        InputError
+            for a `top_k` under 1.
         """
         return self.observe(images).answers(task, top_k)
 
@@ -189,7 +229,10 @@ class Memory:
         Raises
         ------
         NothingLearned, UnknownTask, UnknownLabel, UnknownComposite
+        ImageError
+            for an image of another size or dtype than the model takes.
         """
+        check_image(image, self.definition.input)
         observation = self.observe(image[None])
         owner, label = self._target(observation, target, task)
         suited = "epsilon_plus" if self.definition.backbone == "mlp" else DEFAULT_COMPOSITE
@@ -226,7 +269,7 @@ class Memory:
         Raises
         ------
         InvalidDefinition
-            for an unknown layer, or less than the budget there is.
+            for an unknown layer, what is no number of units, or less than the budget there is.
         """
         self.method.raise_budget(budget)
 

@@ -1,4 +1,4 @@
-"""How torch computes in this process: threads, determinism and memory, set once and on purpose."""
+"""PyTorch's threads, determinism and memory in this process, and what the bits of answers depend on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand memory back after each convolution: asking again costs more than the arithmetic."""
+    """Have glibc keep what is freed: handing it back after each convolution costs more than the arithmetic."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library, which has its own ways
@@ -51,9 +51,9 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand what is free back to the system; for now and then, in a process that runs for weeks.
+    """Hand free memory back to the system; to be called now and then in a process that runs for weeks.
 
-    What `keep_freed_memory` keeps is as much as the busiest moment took, and there is ever a busier one. It takes some
+    `keep_freed_memory` keeps as much as the busiest moment took, which only grows. Handing it back takes some
     milliseconds, and what is needed again is asked for again.
     """
     if sys.platform == "linux":
@@ -62,7 +62,7 @@ def give_back_freed_memory() -> None:
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """What the bits of an answer depend on besides the model and the batch."""
+    """The software and hardware that the bits of an answer depend on, besides the model and the batch."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Models as files: safetensors, and a manifest from which a fresh process rebuilds everything."""
+"""Models as folders of safetensors files, with a manifest from which they are rebuilt."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from engram.nn.capacity import TaskInfo
 MANIFEST = "manifest.json"
 _RECOGNISER = "recogniser.safetensors"
 _SUMS = "sums.safetensors"
-"""What models kept before tasks had sums of their own: one file with those of all."""
+"""The one file with the sums of all tasks, in models saved before tasks had sums of their own."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A model as bytes: what a vault keeps."""
+    """A model as bytes, in the parts that a vault stores."""
 
     definition: Definition
     engrams: tuple[bytes, ...]
@@ -62,7 +62,7 @@ def read(folder: Path) -> Parts:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version, hashes = manifest["format"], dict(manifest["sha256"])
-        names, remembered = _names(manifest["engrams"]), _names(manifest.get("kept", [_SUMS]))
+        names, kept_names = _names(manifest["engrams"]), _names(manifest.get("kept", [_SUMS]))
         budget = {str(layer): int(units) for layer, units in manifest["budget"].items()}
         if version != FORMAT:
             raise UnsupportedFormat(f"{MANIFEST} is of format {version}; this version reads format {FORMAT}")
@@ -79,7 +79,7 @@ def read(folder: Path) -> Parts:
             raise DamagedSnapshot(f"{name} is not what the manifest says it is")
         return data
 
-    engrams, kept = tuple(map(content, names)), tuple(map(content, remembered))
+    engrams, kept = tuple(map(content, names)), tuple(map(content, kept_names))
     return Parts(definition, engrams, content(_RECOGNISER), kept, budget)
 
 

@@ -1,9 +1,10 @@
-"""Learning from a stream of labelled images whose tasks nobody announces, with relevance mapping networks.
+"""Learning from a stream of labelled images whose task switches are not announced.
 
-After Kaushik et al. 2021, algorithm 2: what finished maps recognise is filtered out, an open map learns from the rest
-as it comes, and a Welch test on its surprise (`engram.drift.task_switches`) tells when the task has changed. Images are
-held while their task is open, as they are when a task is learned from an upload, and none is held afterwards: at a
-switch the task is learned from them as any other is, and the open map, which only kept watch, is thrown away.
+With relevance mapping networks, after Kaushik et al. 2021, algorithm 2: images that finished maps recognise are left
+out, an open map learns from the rest as they come, and a Welch test on its surprise (`engram.drift.task_switches`)
+detects when the task has changed. Images are held while their task is open, as they are when a task is learned from an
+upload, and none is held afterwards: at a switch the task is learned from them as any other is, and the open map, which
+only served to detect the switch, is thrown away.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from engram.config.base import Frozen
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.data.images import check_images
 from engram.drift.task_switches import TaskSwitchDetector, surprise
-from engram.errors import ExamplesError, InvalidDefinition
+from engram.errors import ExamplesError, InvalidDefinition, InvalidOptions, require_type
 from engram.memory import Memory
 from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.method import Rmn
@@ -36,7 +38,7 @@ Batch = tuple[Tensor, Sequence[str]]
 
 
 class StreamOptions(Frozen):
-    """How a stream is watched, and how much of it is held."""
+    """Options of a stream: how task switches are detected, and how many images are held."""
 
     deprecated_names: ClassVar[Mapping[str, str]] = {"least_share": "min_share"}
 
@@ -78,7 +80,7 @@ class HeldImages:
 
 
 class Stream:
-    """Takes in a stream batch by batch, and closes and opens tasks by itself.
+    """A learner of a stream of labelled batches, which opens and closes tasks by itself.
 
     Every task that is closed is in the memory, for good; on any error, those closed before are. A task needs two
     classes: where a switch comes before there are two, the task stays open.
@@ -96,6 +98,8 @@ class Stream:
     ------
     InvalidDefinition
         for a memory of another method.
+    InvalidOptions
+        for options of another type.
     """
 
     def __init__(
@@ -113,6 +117,8 @@ class Stream:
         self.method: Rmn = memory.method
         self.options = options or LearnOptions()
         self.stream = stream or StreamOptions()
+        require_type("options", self.options, LearnOptions, InvalidOptions)
+        require_type("options of the stream", self.stream, StreamOptions, InvalidOptions)
         self._progress, self._cancel = progress, cancel
         self._switches = TaskSwitchDetector(
             self.stream.window, self.stream.reference, self.stream.alpha, self.stream.margin
@@ -122,11 +128,11 @@ class Stream:
         """Images that finished maps recognised."""
         self.left_out = 0
         """Images of classes that were no part of a task when it was closed, nor can be of the next."""
-        self._open(_none(memory))
+        self._open(_empty(memory))
 
     def _open(self, held: HeldImages) -> None:
         self._held = held
-        self._pending = _none(self.memory)
+        self._pending = _empty(self.memory)
         self._switches.reset()
         self._watcher = _OpenMap(self.method, self.options, self.stream, self._generator)
         if len(held):
@@ -137,8 +143,15 @@ class Stream:
 
         Raises
         ------
-        ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
+        ImageError
+            for images of another size or dtype than the model takes.
+        ExamplesError
+            for labels that are no strings or not one for each image, and for too many of them.
+        Cancelled, AccuracyTooLow, RecognitionTooLow
         """
+        check_images(images, self.memory.definition.input)
+        if len(labels) != len(images) or not all(isinstance(label, str) for label in labels):
+            raise ExamplesError(f"a batch of {len(images)} images has as many labels, each a string")
         unfamiliar = self._unfamiliar(HeldImages(images, tuple(labels)))
         self._pending = self._pending.plus(unfamiliar)
         reports = []
@@ -211,7 +224,7 @@ class Stream:
     def _strange(self, seen: HeldImages) -> Tensor:
         given = pixels(seen.images.to(self.method.device))
         found = self.method.see(given)
-        accepted = self.method.judged(given, found).p_values > ALPHA  # (B, T)
+        accepted = self.method.assess(given, found).p_values > ALPHA  # (B, T)
         strange = torch.ones(len(seen), dtype=torch.bool)
         for number, (info, logits) in enumerate(zip(self.memory.tasks, found.heads, strict=True)):
             places = {label: place for place, label in enumerate(info.classes)}
@@ -221,7 +234,7 @@ class Stream:
 
 
 class _OpenMap:
-    """The open map: learns each accepted image once, and is surprised by others.
+    """The map of the open task: it learns each accepted image once, and its surprise shows when the task has changed.
 
     Its head has a row for every label that may yet come, so that one which has never come surprises it most.
     """
@@ -285,7 +298,7 @@ def learn_stream(
 
     Raises
     ------
-    InvalidDefinition, ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
+    InvalidDefinition, InvalidOptions, ImageError, ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
         What `Stream` raises.
     """
     watched = Stream(memory, options, stream, progress=progress, cancel=cancel)
@@ -293,6 +306,6 @@ def learn_stream(
     return [*reports, *watched.finish()]
 
 
-def _none(memory: Memory) -> HeldImages:
+def _empty(memory: Memory) -> HeldImages:
     shape = memory.definition.input
     return HeldImages(torch.zeros(0, shape.channels, shape.height, shape.width, dtype=torch.uint8), ())

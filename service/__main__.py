@@ -1,4 +1,4 @@
-"""`python -m service` is the program `engram`."""
+"""Entry point of `python -m service`, which is the program `engram`."""
 
 from service.cli.main import main
 

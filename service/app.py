@@ -1,11 +1,12 @@
-"""The application: the only place where its parts are put together."""
+"""FastAPI application of one replica and its lifespan, which makes, starts and closes all parts."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Protocol
 
 from fastapi import FastAPI
 
@@ -42,6 +43,14 @@ from vault.keys import KeyLimits
 from vault.vault import Vault
 
 
+class _BackgroundPart(Protocol):
+    """Part of the service that runs in the event loop beside the requests."""
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     """The HTTP interface of one replica; without settings, those of the environment.
 
@@ -61,7 +70,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Engram",
-        version=version("engram"),
+        version=version("engram-vision"),
         description="Image models that keep learning and never forget.",
         lifespan=lifespan,
         docs_url=None,
@@ -90,28 +99,31 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Runtime]:
+    """The parts of one replica, started; they are closed at the end, each before those that it uses."""
     configure(settings.torch_threads)
+    image_limits, archive_limits = ImageLimits.of(settings), ArchiveLimits.of(settings)
     vault = Vault.connect(settings)
-    decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-    waker = WakeupSender(settings.redis_url)
+    decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    wakeups = WakeupSender(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
-    watching = NoveltyMonitors(live, vault.novelty, metrics)
-    inspection = IntegrityChecker(live.models, vault)
+    novelty = NoveltyMonitors(live, vault.novelty, metrics)
+    integrity = IntegrityChecker(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
-    inference = Inference(live, settings, metrics, watching)
-    trimming = MemoryTrimmer()
+    inference = Inference(live, settings, metrics, novelty)
+    trimmer = MemoryTrimmer()
     key_cache = KeyCache(vault.keys, settings.key_seconds)
-    quotas = Quotas(settings.redis_url, vault.jobs, key_limits(settings))
+    quotas = Quotas(settings.redis_url, vault.jobs, _key_limits(settings))
+    background: tuple[_BackgroundPart, ...] = (key_cache, live, integrity, novelty, backlog, trimmer)
     runtime = Runtime(
         settings=settings,
         vault=vault,
         metrics=metrics,
         live=live,
-        inspection=inspection,
+        integrity=integrity,
         inference=inference,
-        novelty=watching,
-        decoder=ImageDecoder(decoding, image_limits(settings), metrics),
-        submissions=Submissions(vault, live, waker, archive_limits(settings), image_limits(settings)),
+        novelty=novelty,
+        decoder=ImageDecoder(decode_pool, image_limits, metrics),
+        submissions=Submissions(vault, live, wakeups, archive_limits, image_limits),
         idempotency=Idempotency(vault),
         draining=Draining(settings.drain_seconds),
         access=AccessControl(key_cache, quotas, settings.keys, settings.hosts),
@@ -119,50 +131,25 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         streams=EventStreams(settings, metrics),
         uploads=Limiter(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
     )
-    runtime.draining.install()
-    key_cache.start()
-    live.start()
-    inspection.start()
-    watching.start()
-    backlog.start()
-    trimming.start()
     metrics.queue_limit.set(settings.queue_images)
-    metrics.troubled.set_function(lambda: len(live.troubled() | inspection.troubled()))
+    metrics.troubled.set_function(lambda: len(live.troubled() | integrity.troubled()))
     metrics.ready.set_function(lambda: unready(live, runtime.draining) is None)
-    try:
+    async with AsyncExitStack() as closing:
+        # The last one is closed first.
+        closing.callback(vault.close)
+        closing.callback(wakeups.close)
+        closing.callback(decode_pool.shutdown, cancel_futures=True)
+        closing.callback(inference.close)
+        closing.push_async_callback(quotas.close)
+        for part in background:
+            closing.push_async_callback(part.close)
+        closing.callback(runtime.draining.uninstall)
+        runtime.draining.install()
+        for part in background:
+            part.start()
         yield runtime
-    finally:
-        runtime.draining.begun = True
-        runtime.draining.uninstall()
-        await trimming.close()
-        await backlog.close()
-        await watching.close()
-        await inspection.close()
-        await live.close()
-        await key_cache.close()
-        await quotas.close()
-        inference.close()
-        decoding.shutdown(wait=True, cancel_futures=True)
-        waker.close()
-        vault.close()
 
 
-def key_limits(settings: ServiceSettings) -> KeyLimits:
-    """What keys may use that have no limits of their own."""
+def _key_limits(settings: ServiceSettings) -> KeyLimits:
+    """The limits of keys that have none of their own."""
     return KeyLimits(settings.requests_per_minute, settings.images_per_day, settings.open_jobs)
-
-
-def image_limits(settings: ServiceSettings) -> ImageLimits:
-    """What one image may cost."""
-    return ImageLimits(max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes)
-
-
-def archive_limits(settings: ServiceSettings) -> ArchiveLimits:
-    """What one upload may hold."""
-    return ArchiveLimits(
-        max_entries=settings.max_archive_entries,
-        max_total_bytes=settings.max_archive_bytes,
-        max_entry_bytes=settings.max_image_bytes,
-        max_ratio=settings.max_archive_ratio,
-        max_decoded_bytes=settings.max_decoded_bytes,
-    )

@@ -1,4 +1,4 @@
-"""The parts that the routes share."""
+"""FastAPI dependencies of the routes: the parts of the running service, and pages of lists."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ from service.settings import ServiceSettings
 from vault.errors import InvalidCursor
 from vault.vault import Vault
 
+_LONGEST_CURSOR = 1024
+"""Characters."""
+
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Made by the app when it starts, closed when it stops."""
+    """The parts of one replica, made by the app when it starts and closed when it stops."""
 
     settings: ServiceSettings
     vault: Vault
     metrics: Metrics
     live: LiveModels
-    inspection: IntegrityChecker
+    integrity: IntegrityChecker
     inference: Inference
     novelty: NoveltyMonitors
     decoder: ImageDecoder
@@ -53,23 +56,16 @@ class Runtime:
     """For uploads that are received side by side."""
 
 
-# Asynchronous, since dependencies that are not take one of the threads in which requests wait for the storage.
-async def _runtime(request: Request) -> Runtime:
-    runtime = request.app.state.runtime
-    assert isinstance(runtime, Runtime), "the app has not started: run its lifespan"
-    return runtime
-
-
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list is asked for: at most `limit` entries behind the one at `position`."""
+    """The part of a list that is asked for: at most `limit` entries behind the one at `position`."""
 
     limit: int
     position: str | None
 
     @property
     def fetch(self) -> int:
-        """How many entries to look for: one more tells whether there is a next page."""
+        """How many entries to fetch: one more than the limit shows whether there is a next page."""
         return self.limit + 1
 
     def cut(self, found: list[Item], key: Callable[[Item], str]) -> tuple[list[Item], str | None]:
@@ -78,22 +74,6 @@ class Page:
             return found, None
         kept = found[: self.limit]
         return kept, encode_cursor(key(kept[-1]))
-
-
-async def _page(
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[
-        str | None, Query(max_length=1024, description="`next` of the page before, and nothing else.")
-    ] = None,
-) -> Page:
-    return Page(limit, None if after is None else decode_cursor(after))
-
-
-Parts = Annotated[Runtime, Depends(_runtime)]
-Paging = Annotated[Page, Depends(_page)]
-
-
-_MAX_CHARACTERS = 1024
 
 
 def encode_cursor(position: str) -> str:
@@ -109,7 +89,7 @@ def decode_cursor(cursor: str) -> str:
     InvalidCursor
         `encode_cursor` did not make it.
     """
-    if not cursor or len(cursor) > _MAX_CHARACTERS:
+    if not cursor or len(cursor) > _LONGEST_CURSOR:
         raise InvalidCursor("This is not a cursor of a page.")
     try:
         position = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
@@ -118,3 +98,23 @@ def decode_cursor(cursor: str) -> str:
     if encode_cursor(position) != cursor or not position.isprintable():
         raise InvalidCursor("This is not a cursor of a page.")
     return position
+
+
+# Asynchronous, since dependencies that are not take one of the threads in which requests wait for the storage.
+async def _runtime(request: Request) -> Runtime:
+    runtime = request.app.state.runtime
+    assert isinstance(runtime, Runtime), "the app has not started: run its lifespan"
+    return runtime
+
+
+async def _page(
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=_LONGEST_CURSOR, description="`next` of the page before, and nothing else.")
+    ] = None,
+) -> Page:
+    return Page(limit, None if after is None else decode_cursor(after))
+
+
+Parts = Annotated[Runtime, Depends(_runtime)]
+Paging = Annotated[Page, Depends(_page)]

@@ -1,4 +1,4 @@
-"""What Prometheus is told. Base units, and no label that a client can make up."""
+"""Prometheus metrics of the service, in base units, with no label that a client can make up."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from engram.nn.capacity import LayerCapacity
 from telemetry.metrics import BackendFailures, build_info
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The measurements of one app, in a registry of its own so that several apps fit into one process."""
+    """Metrics of one app, in a registry of its own so that several apps fit into one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(BackendFailures())
-        build_info(self.registry, version("engram"))
+        build_info(self.registry, version("engram-vision"))
         self.requests = Histogram(
             "engram_http_request_duration_seconds",
             "Time from a request's first byte to its answer's last",
             ("method", "route", "status"),
             registry=self.registry,
-            buckets=_SECONDS,
+            buckets=_SECONDS_BUCKETS,
         )
         self.in_flight = Gauge("engram_http_requests_in_flight", "Requests being answered", registry=self.registry)
         self.batches = Histogram(
-            "engram_batch_images", "Images of one pass through a model", registry=self.registry, buckets=_IMAGES
+            "engram_batch_images", "Images of one pass through a model", registry=self.registry, buckets=_IMAGES_BUCKETS
         )
         self.inference = Histogram(
-            "engram_inference_duration_seconds", "Time of one batch", registry=self.registry, buckets=_SECONDS
+            "engram_inference_duration_seconds", "Time of one batch", registry=self.registry, buckets=_SECONDS_BUCKETS
         )
         self.waiting = Gauge("engram_queue_images", "Images waiting for a model", registry=self.registry)
         self.queue_limit = Gauge(
@@ -46,7 +46,7 @@ class Metrics:
         )
         self.images = Counter("engram_images", "Images decoded, by outcome", ("outcome",), registry=self.registry)
         self.heatmaps = Histogram(
-            "engram_heatmap_duration_seconds", "Time of one heatmap", registry=self.registry, buckets=_SECONDS
+            "engram_heatmap_duration_seconds", "Time of one heatmap", registry=self.registry, buckets=_SECONDS_BUCKETS
         )
         self.uploads = Counter("engram_upload_bytes", "Training data received", registry=self.registry)
         self._of_models()
@@ -77,7 +77,7 @@ class Metrics:
             "engram_swap_duration_seconds",
             "Time to fetch, build and warm a version",
             registry=self.registry,
-            buckets=_SECONDS,
+            buckets=_SECONDS_BUCKETS,
         )
         self.novelty = Gauge(
             "engram_novelty_state",

@@ -1,4 +1,4 @@
-"""Everything about the service that can be set, as `ENGRAM_*` environment variables."""
+"""Settings of a service process, read from `ENGRAM_*` environment variables."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from vault.settings import VaultSettings
+from vault.settings import DataLimitSettings, VaultSettings
 
 
-class ServiceSettings(VaultSettings):
+class ServiceSettings(VaultSettings, DataLimitSettings):
     """Settings of one service process; the environment name of `queue_images` is `ENGRAM_QUEUE_IMAGES`."""
 
     torch_threads: int = Field(default=1, ge=1, le=256)
@@ -66,18 +66,6 @@ class ServiceSettings(VaultSettings):
     """Size of a request that uploads training data."""
     max_images_per_request: int = Field(default=256, ge=1)
     """Images of one prediction request."""
-    max_image_pixels: int = Field(default=50_000_000, ge=1)
-    """Pixels of one image, judged by its header."""
-    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Bytes of one encoded image."""
-    max_archive_entries: int = Field(default=100_000, ge=1)
-    """Entries of an uploaded archive."""
-    max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
-    """Bytes that an uploaded archive may unpack to."""
-    max_archive_ratio: float = Field(default=200.0, gt=1)
-    """Unpacked bytes for each packed byte of an uploaded archive."""
-    max_decoded_bytes: int = Field(default=4 * 2**30, ge=1)
-    """Bytes of all images of an archive, decoded and resized, since a worker holds them in memory."""
     data_uri_prefixes: tuple[str, ...] = ()
     """Prefixes (`s3://bucket/folder/`, `file:///folder/`) under which `data.uri` may name training data; none by
     default, since whoever may name a file may read it through the model."""

@@ -1,0 +1,1 @@
+"""Logs, metrics, traces and redaction, shared by services and workers."""

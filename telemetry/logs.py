@@ -1,7 +1,8 @@
-"""The log: one JSON object a line (or lines for people), with the ids of whatever is being worked on.
+"""Structured logging: one JSON object a line, with the ids of the current request or job.
 
-Every line of every library goes the same way. What a request or a job binds (`bind`, `bound`) is in all lines that are
-written on its behalf; what one line has to add it says as `extra={...}` of the standard library's calls.
+On a terminal lines are plain text. Lines of libraries get the same format. Fields that a request or a job binds
+(`bind`, `bound`) are in all lines written on its behalf; further fields of one line are passed as `extra={...}` of the
+standard library's calls.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ FIELDS: Mapping[str, str] = {
     "caller": "id of the key that asked, where keys are required; never the key",
     "outcome": "how a job or an attempt ended",
 }
-"""Every field that a line may have; others, which libraries add, are left out."""
+"""Every field that a line may have; other fields, which libraries add, are left out."""
 
-_SAFE = frozenset({"timestamp", "level", "logger", "method", "route", "trace_id", "span_id"})
-"""Fields that only hold what this program has made up itself."""
+_WITHOUT_SECRETS = frozenset({"timestamp", "level", "logger", "method", "route", "trace_id", "span_id"})
+"""Fields whose values this program generates itself, so that they need no redaction."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _EXTRA = FIELDS.keys() - {"timestamp", "level", "logger", "message", "exception", "trace_id", "span_id"}
 
 
 def configure(level: LogLevel = "INFO", format: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Send all that this process logs, warns of or dies from to `stream`, by default standard error.
+    """Send log lines, warnings and uncaught exceptions of this process to `stream`, by default standard error.
 
     Parameters
     ----------
@@ -77,39 +78,39 @@ def configure(level: LogLevel = "INFO", format: LogFormat = "auto", stream: Text
 
 
 def bind(**fields: Any) -> None:
-    """From now on every line of this request or thread has these `FIELDS`."""
+    """Add these `FIELDS` to every further line of this request or thread."""
     bind_contextvars(**fields)
 
 
 def begin(**fields: Any) -> None:
-    """Forget what was bound, and bind these."""
+    """Replace the bound fields by these."""
     clear_contextvars()
     bind_contextvars(**fields)
 
 
 bound = bound_contextvars
-"""`with bound(job_id=...):` every line within has these `FIELDS`."""
+"""`with bound(job_id=...):` adds these `FIELDS` to every line within."""
 
 
 def value(field: str) -> str | None:
-    """What is bound to a field now."""
+    """The value that is bound to a field; None without one."""
     return get_contextvars().get(field)
 
 
 def _formatter(readable: bool, colours: bool) -> logging.Formatter:
     secrets = known_secrets(os.environ)
 
-    def without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def redact_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, text in event.items():
-            if name not in _SAFE and isinstance(text, str):
+            if name not in _WITHOUT_SECRETS and isinstance(text, str):
                 event[name] = redact(text, secrets)
         return event
 
     last: list[Any]
     if readable:
-        # Tracebacks in plain text: the pretty ones show local variables.
-        plain = structlog.dev.plain_traceback
-        last = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
+        # Plain tracebacks, since rich ones show local variables.
+        traceback = structlog.dev.plain_traceback
+        last = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=traceback)]
     else:
         last = [_in_order, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]
     return structlog.stdlib.ProcessorFormatter(
@@ -122,7 +123,7 @@ def _formatter(readable: bool, colours: bool) -> logging.Formatter:
             _add_trace,
             structlog.processors.format_exc_info,
         ],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, without_secrets, *last],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact_fields, *last],
     )
 
 
@@ -141,7 +142,7 @@ def _in_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What a client sent must not move the cursor of whoever reads."""
+    """Replace control characters, so that a client's text cannot control the terminal."""
     event["event"] = _CONTROL.sub("\ufffd", event["event"]).replace("\n", " ")
     return event
 

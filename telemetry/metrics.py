@@ -1,4 +1,4 @@
-"""What services and workers tell Prometheus alike."""
+"""Prometheus metrics that services and workers share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _lock = threading.Lock()
 
 
 def count_failure(backend: Backend, kind: Kind) -> None:
-    """One more call that the object storage or Redis did not do, or one more object found damaged."""
+    """Count a failed call of the object storage or Redis, or an object found damaged."""
     with _lock:
         _counts[backend, kind] += 1
 
 
 class BackendFailures:
-    """`engram_backend_failures_total` of this process, for any number of registries."""
+    """Collector of `engram_backend_failures_total` of this process, for any number of registries."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(
@@ -43,6 +43,6 @@ class BackendFailures:
 
 
 def build_info(registry: CollectorRegistry, version: str) -> None:
-    """`engram_build_info`, always 1, with the version as its label."""
+    """Register `engram_build_info`, which is always 1, with the version as its label."""
     info = Gauge("engram_build_info", "The release that runs; always 1", ("version",), registry=registry)
     info.labels(version).set(1)

@@ -1,4 +1,4 @@
-"""Credentials taken out of text before anybody reads it."""
+"""Masking of credentials in text that is logged or shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 MASK = "***"
 
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"<>]*@")
-"""Everything between `scheme://` and the last `@` before the path: also a name alone can be a token."""
+"""Everything between `scheme://` and the last `@` before the path, since a user name alone can be a token."""
 _QUERY = re.compile(
     r"([?&;][\w.-]*(?:password|passwd|secret|token|signature|credential|api[-_]?key|access[-_]?key)[\w.-]*=)[^&;\s'\"#]+",
     re.IGNORECASE,
@@ -20,9 +20,9 @@ _FIELD = re.compile(
 )
 _AUTHORIZATION = re.compile(r"(\bbearer\s+|\bauthorization['\"]?\s*[=:]\s*['\"]?(?:\w+\s+)?)[^\s'\",;]+", re.IGNORECASE)
 _KEY = re.compile(r"\b(engram_[0-9a-f]{16})_[\w-]{20,}")
-"""A key of ours: its id may be told."""
+"""An API key of the service, whose id is not secret."""
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS")
-_LEAST = 6
+_SHORTEST_SECRET = 6
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:
@@ -31,7 +31,7 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
     Parameters
     ----------
     secrets
-        Texts that are masked wherever they stand (`known_secrets`).
+        Texts that are masked wherever they occur (`known_secrets`).
     """
     for secret in secrets:
         text = text.replace(secret, MASK)
@@ -49,5 +49,5 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
 
 
 def known_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets that the standard variables of a process's environment hold; short ones would mask mere words."""
-    return tuple(value for name in _SECRETS if len(value := environment.get(name, "")) >= _LEAST)
+    """The secrets in the standard environment variables; short ones are left out, since they would mask mere words."""
+    return tuple(value for name in _SECRETS if len(value := environment.get(name, "")) >= _SHORTEST_SECRET)

@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry, set up by its standard variables and nothing else.
+"""OpenTelemetry tracing, configured by its standard environment variables only.
 
 Without `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_TRACES_EXPORTER=otlp`) no span
-is recorded, and the SDK is not even imported. Spans hold names, numbers and kinds of errors, never their texts.
+is recorded, and the SDK is not even imported. Spans hold names, numbers and classes of errors, never their messages.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ log = logging.getLogger("engram.traces")
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_SPOKEN = "http/protobuf"
+_PROTOCOL = "http/protobuf"
 
-_tracer = trace.get_tracer("engram", version("engram"))
+_tracer = trace.get_tracer("engram", version("engram-vision"))
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether the standard variables ask for spans to be sent somewhere."""
+    """Whether the standard variables request that spans are exported."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER")
@@ -46,12 +46,12 @@ def wanted(environment: Mapping[str, str]) -> bool:
 
 
 def configure(service: str) -> bool:
-    """Send this process's spans over OTLP when the environment asks for it; whether it does.
+    """Export this process's spans over OTLP if the environment requests it; returns whether it does.
 
     Parameters
     ----------
     service
-        The `service.name` unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` has one.
+        The `service.name`, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` sets it.
     """
     if not wanted(os.environ):
         return False
@@ -60,10 +60,10 @@ def configure(service: str) -> bool:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), _SPOKEN)
-    if protocol != _SPOKEN:
-        log.warning("spans are sent as %s; %s is not spoken here", _SPOKEN, protocol)
-    own = {"service.version": version("engram"), "service.instance.id": f"{socket.gethostname()}:{os.getpid()}"}
+    protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), _PROTOCOL)
+    if protocol != _PROTOCOL:
+        log.warning("spans are sent as %s; %s is not spoken here", _PROTOCOL, protocol)
+    own = {"service.version": version("engram-vision"), "service.instance.id": f"{socket.gethostname()}:{os.getpid()}"}
     attributes = Resource.create().attributes
     named = not str(attributes["service.name"]).startswith("unknown_service")
     resource = Resource.create({**own, **({} if named else {"service.name": service})})
@@ -78,7 +78,7 @@ def _without_secrets() -> SpanProcessor:
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
     class WithoutSecrets(SpanProcessor):
-        """The web framework's spans have the query, where signatures and tokens stand."""
+        """Processor that redacts the query of the web framework's spans, which may hold signatures and tokens."""
 
         def on_start(self, span: ReadableSpan, parent_context: Context | None = None) -> None:
             query = (span.attributes or {}).get(URL_QUERY)
@@ -89,7 +89,7 @@ def _without_secrets() -> SpanProcessor:
 
 
 def shutdown(seconds: float = 2.0) -> None:
-    """Send what is left, for so long at most: a collector that does not answer keeps no process from ending."""
+    """Export the remaining spans, for `seconds` at most: a collector that does not answer must not block the exit."""
     end = getattr(trace.get_tracer_provider(), "shutdown", None)
     if end is not None:
         thread = threading.Thread(target=end, name="last-spans", daemon=True)
@@ -105,9 +105,9 @@ def span(
     link: Link | None = None,
     attributes: Attributes = None,
 ) -> Iterator[Span]:
-    """Inside, a span is the current one.
+    """Context in which a new span is the current one.
 
-    An exception that leaves the block is named by its kind, and makes the span one that failed.
+    An exception that leaves the block marks the span as failed and is recorded by its class.
     """
     with _tracer.start_as_current_span(
         name,
@@ -125,37 +125,37 @@ def span(
 
 
 def begin(name: str, attributes: Attributes = None) -> Span:
-    """A span below the current one that does not become it; to be ended by whoever began it."""
+    """A child of the current span that does not become the current one; the caller must end it."""
     return _tracer.start_span(name, attributes=attributes)
 
 
 def past(name: str, start: int, end: int, attributes: Attributes = None) -> None:
-    """A span below the current one for what is over; nanoseconds since 1970."""
+    """Record a child of the current span that is over already; times are nanoseconds since 1970."""
     if trace.get_current_span().is_recording():
         _tracer.start_span(name, start_time=start, attributes=attributes).end(end)
 
 
 def failed(span: Span, error: BaseException | str) -> None:
-    """Say that what the span stands for failed, and by which kind of error."""
+    """Mark a span as failed, with the class of its error."""
     span.set_attribute("error.type", error if isinstance(error, str) else type(error).__name__)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def carrier() -> dict[str, str]:
-    """The current span as `traceparent` (and what comes with it), to be kept with what it has caused."""
+    """The context of the current span as headers (`traceparent` and the like), to be stored with its effects."""
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers
 
 
 def context_of(headers: Mapping[str, Any]) -> Context | None:
-    """The context that `traceparent` and the like in `headers` name; None when there is none."""
+    """The context in the headers of a request or record; None without `traceparent`."""
     return propagate.extract(headers) if "traceparent" in headers else None
 
 
 def link_to(headers: Mapping[str, Any]) -> Link | None:
-    """A link to the span that `headers` name."""
-    with suppress(TypeError, ValueError):  # they come from a record that anybody may have written
+    """A link to the span in the headers; None without a valid one."""
+    with suppress(TypeError, ValueError):  # the headers of a record are not trusted
         context = trace.get_current_span(context_of(headers)).get_span_context() if "traceparent" in headers else None
         return Link(context) if context is not None and context.is_valid else None
     return None

@@ -1,0 +1,1 @@
+"""Test doubles, fixtures and drills that tests and benchmarks share."""

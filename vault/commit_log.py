@@ -1,4 +1,4 @@
-"""The commit log of a model: what its versions are made of."""
+"""Commit and CommitLog: the versions of each model, one write-once record a version."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import Any, Literal
 from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
 from vault.models import Model, Models
-from vault.parallel import each
+from vault.parallel import parallel_map
 from vault.storage.documents import unseal
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 
-_CLOCKS_APART = timedelta(hours=1)
+_CLOCK_SKEW = timedelta(hours=1)
 _PAGE = 16
 _RECORD = re.compile(r"[0-9]{8}\.json")
-_REMEMBERED = 1024
-"""Models whose heads are known without a look at the store."""
+_CACHED_HEADS = 1024
+"""Models whose heads are cached."""
 
 Kind = Literal["create", "learn", "activate", "retire", "budget"]
 
@@ -36,7 +36,7 @@ Kind = Literal["create", "learn", "activate", "retire", "budget"]
 class Commit:
     """One version of a model: which blobs it is made of, and why it was published.
 
-    A commit says everything about what is served from it on; an `activate` repeats the content of its target.
+    A commit describes everything that is served from it on; an `activate` repeats the content of its target.
     """
 
     version: int
@@ -81,7 +81,8 @@ class Commit:
     def following(self, kind: Kind, **changes: Any) -> Commit:
         """The commit after this one: its content with `changes`, made now, naming this one as parent.
 
-        What tells of one commit only (`task`, `report`, `target`, `job`, `token`, `request`) is empty unless given.
+        Fields that describe one commit only (`task`, `report`, `target`, `job`, `token`, `request`) are empty unless
+        given.
         """
         fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request"))
         return replace(
@@ -117,13 +118,13 @@ class CommitLog:
         self._objects = objects
         self._models = models
         self._heads: dict[str, Commit] = {}
-        """The highest commit seen, by model; only where to begin to look."""
+        """The highest commit seen, by model: the search for the head begins there."""
         self._lock = threading.Lock()
 
     def head(self, model: str) -> Commit | None:
-        """The highest version, that which is served; None when the model has no commit yet.
+        """The highest version, which is the one served; None when the model has no commit yet.
 
-        Two small reads when nothing has happened since the last call: fit to be polled.
+        It may be polled: two small reads when nothing was published since the last call.
 
         Raises
         ------
@@ -161,11 +162,11 @@ class CommitLog:
         if commit is not None:
             return commit
         if 0 <= version < max(self._numbers(model, lineage), default=0):
-            return self._have(model, lineage, version)  # it may have come since, and another after it
+            return self._read_existing(model, lineage, version)  # it may have come since, and another after it
         raise UnknownVersion(model, version)
 
     def parse(self, model: Model, version: int, data: bytes) -> Commit:
-        """What the bytes of a version's record say; raises Unreadable."""
+        """The commit in the bytes of a version's record; raises Unreadable."""
         path = record_path(model.name, model.lineage, version)
         return _decode(path, unseal(path, data), version, model.lineage)
 
@@ -187,15 +188,15 @@ class CommitLog:
         ------
         UnknownModel
         Unreadable, NotFound
-            A record cannot be read, or is missing; unless `lenient`, which passes it over.
+            A record cannot be read, or is missing; with `lenient` it is skipped instead.
         """
         lineage = self._lineage(model)
         numbers = self._range(model, lineage, after, newest_first, lenient)
         found: List[Commit] = []
-        find = partial(self._passing if lenient else self._have, model, lineage)
+        find = partial(self._read_lenient if lenient else self._read_existing, model, lineage)
         while numbers and (limit is None or len(found) < limit):
             size = len(numbers) if limit is None else limit - len(found)
-            found.extend(commit for commit in each(find, numbers[:size]) if commit is not None)
+            found.extend(commit for commit in parallel_map(find, numbers[:size]) if commit is not None)
             numbers = numbers[size:]
         return found
 
@@ -204,14 +205,14 @@ class CommitLog:
     ) -> Commit | None:
         """The newest version that is `wanted`, of those made at the moment `since` or later.
 
-        Clocks of different machines may be an hour apart. Records that cannot be read are passed over.
+        Clocks of different machines may be an hour apart. Records that cannot be read are skipped.
 
         Parameters
         ----------
         through
-            The last number to look at; the newest without it.
+            The last number to search; the newest without it.
         """
-        oldest = timestamps.before(since, _CLOCKS_APART)
+        oldest = timestamps.earlier(since, _CLOCK_SKEW)
         after = None if through is None else through + 1
         while page := self.list(model, after, _PAGE, newest_first=True, lenient=True):
             for commit in page:
@@ -237,7 +238,7 @@ class CommitLog:
         assert commit.parent == (commit.version - 1 if commit.version else None), "a commit's parent is the one before"
         if self._lineage(model) != commit.lineage:
             raise UnknownModel(model)
-        # One whose record is damaged is there: it may be overruled, not replaced.
+        # A version whose record is damaged exists: the next one may supersede it, none may replace it.
         with suppress(Unreadable):
             if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
                 raise UnknownVersion(model, commit.version - 1)
@@ -247,7 +248,7 @@ class CommitLog:
             raise Conflict(model, commit.version) from None
 
     def restore(self, model: Model, commits: Iterable[Commit]) -> None:
-        """Write the whole log of a model that is about to be (`Models.restore`); raises AlreadyExists."""
+        """Write the whole log of a model before its record (`Models.restore`); raises AlreadyExists."""
         for commit in commits:
             assert commit.lineage == model.lineage, "a log is of one lineage"
             self._objects.create_json(record_path(model.name, model.lineage, commit.version), commit.to_dict())
@@ -266,7 +267,7 @@ class CommitLog:
             if known is None or known.lineage != head.lineage or known.version < head.version:
                 self._heads.pop(model, None)
                 self._heads[model] = head
-                while len(self._heads) > _REMEMBERED:
+                while len(self._heads) > _CACHED_HEADS:
                     del self._heads[next(iter(self._heads))]
 
     def _range(self, model: str, lineage: str, after: int | None, newest_first: bool, lenient: bool) -> range:
@@ -291,7 +292,7 @@ class CommitLog:
         return self._find(model, lineage, numbers[-1]) if numbers else None
 
     def _after(self, model: str, lineage: str, head: Commit | None) -> Commit | None:
-        """The next version; where its record cannot be read but there are later ones, the last of these."""
+        """The next version; if its record cannot be read but there are later ones, the last of these."""
         number = head.version + 1 if head else 0
         try:
             return self._find(model, lineage, number)
@@ -311,22 +312,22 @@ class CommitLog:
         except NotFound:
             return None
 
-    def _have(self, model: str, lineage: str, version: int) -> Commit:
-        """A version that is there, or was."""
+    def _read_existing(self, model: str, lineage: str, version: int) -> Commit:
+        """A version whose record must exist; raises NotFound."""
         commit = self._find(model, lineage, version)
         if commit is None:
             raise self._missing(model, lineage, version)
         return commit
 
     def _missing(self, model: str, lineage: str, version: int) -> NotFound:
-        """What a record that should be there is: lost, or gone with its model a moment ago."""
+        """The error for a missing record: it was lost, or deleted with its model a moment ago."""
         if self._lineage(model) != lineage:
             return UnknownVersion(model, version)
         path = record_path(model, lineage, version)
         return NotFound(f"The object {path} is missing; it is version {version}, and there are later ones.", path)
 
-    def _passing(self, model: str, lineage: str, version: int) -> Commit | None:
-        """A version; None also when its record cannot be read."""
+    def _read_lenient(self, model: str, lineage: str, version: int) -> Commit | None:
+        """A version; None also when its record cannot be read, which is logged."""
         try:
             return self._find(model, lineage, version)
         except Unreadable as error:
@@ -345,5 +346,5 @@ def _decode(path: str, document: Mapping[str, Any], version: int, lineage: str) 
 
 
 def record_path(model: str, lineage: str, version: int) -> str:
-    """The object that is the commit of a version."""
+    """Path of the object that holds the commit of a version."""
     return f"models/{model}/log/{lineage}/{version:08d}.json"

@@ -1,24 +1,24 @@
-"""Everything the vault can refuse, as one tree.
+"""Exceptions of the vault, as one tree.
 
     VaultError
-      StoreUnavailable              the object storage cannot be reached, or answers nonsense
+      StoreUnavailable              the object storage cannot be reached, or its answer makes no sense
       RedisUnavailable              Redis cannot be reached
-      InvalidPath                   an object cannot be called so
-      InvalidName                   a model cannot be called so
-      InvalidCursor                 not a cursor that a page was given with
-      InvalidBundle                 not a file that a model was exported to
+      InvalidPath                   not a valid object path
+      InvalidName                   not a valid name of a model or a key
+      InvalidCursor                 not a cursor that a page returned
+      InvalidBundle                 not a whole bundle file of an exported model
       NotFound                      no object of that path
         UnknownModel                no model of that name
         UnknownVersion              the model's log has no such number
         UnknownJob                  no job of that id
         UnknownKey                  no API key of that id
-      AlreadyExists                 an object of that path is there, and objects are written once
+      AlreadyExists                 an object of that path exists, and objects are written once
         ModelExists                 the name is taken by another definition
         JobExists                   the id is taken by another request
         Conflict                    another writer published that version first
       Unreadable                    a stored object cannot be understood; `path` names it
         Damaged                     its bytes are not what was written
-        UnsupportedFormat           a later release wrote it
+        UnsupportedRecord           a later release wrote it
       JobOver                       the job has a result already
       LeaseLost                     another owner holds the lease, or a later attempt has begun
 
@@ -149,7 +149,7 @@ class Conflict(AlreadyExists):
 
 
 class Unreadable(VaultError):
-    """A stored object cannot be understood."""
+    """A stored object cannot be understood; `path` names it."""
 
     code = "unreadable"
 
@@ -165,12 +165,12 @@ class Damaged(Unreadable):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, f"The object {path} is damaged: {reason}.")
-        # Here, since damage is found in many places and told of in as many ways.
+        # Counted here, since damage is found and reported in many places.
         count_failure("store", "damaged")
 
 
 class UnsupportedRecord(Unreadable):
-    """A later release wrote it."""
+    """A later release wrote the object."""
 
     code = "unsupported_format"
 
@@ -179,7 +179,7 @@ class UnsupportedRecord(Unreadable):
 
 
 class JobOver(VaultError):
-    """The job has a result; nothing more is to be done for it."""
+    """The job has a result already."""
 
     code = "job_over"
 
@@ -189,6 +189,6 @@ class JobOver(VaultError):
 
 
 class LeaseLost(VaultError):
-    """Somebody else is entitled now."""
+    """Another owner holds the lease, or a later attempt has begun."""
 
     code = "lease_lost"

@@ -1,4 +1,4 @@
-"""API keys: who may do what, stored so that the store does not tell how to get in."""
+"""API keys in the store: scopes, limits, and hashes of the secrets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger("engram.vault")
 
 Scope = Literal["predict", "learn", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""Each may do all that those before it may."""
+"""In ascending order: each scope includes those before it."""
 
 FORMAT = 1
-"""Of what is written; a key of any other is taken for damaged and opens nothing."""
+"""Version of a key's record; a key of any other version counts as damaged and grants nothing."""
 
 _TOKEN = re.compile(r"engram_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -34,7 +34,7 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class KeyLimits:
-    """What one key may use; None is without a limit of its own."""
+    """Limits of one key; None means no limit of its own."""
 
     requests_per_minute: int | None = None
     images_per_day: int | None = None
@@ -48,41 +48,41 @@ UNLIMITED = KeyLimits()
 
 @dataclass(frozen=True)
 class Key:
-    """What is stored of a key; never changes."""
+    """One stored key; its record never changes."""
 
     id: str
-    """16 hexadecimal digits; no secret."""
+    """16 hexadecimal digits, which are not secret."""
     name: str
-    """For people."""
+    """Chosen by whoever created it."""
     scope: Scope
     sha256: str
-    """Of the secret. 256 random bits cannot be guessed from their hash, however fast it is computed: what slow hashes
-    are for is what people make up."""
+    """Of the secret, which is 256 random bits. A fast hash suffices for these; slow hashes are for passwords that
+    people choose."""
     created_at: str
     """RFC 3339, UTC."""
     expires_at: str | None = None
-    """RFC 3339, UTC, as are all moments here, so that they compare as text."""
+    """RFC 3339, UTC, like every timestamp here, so that they compare as text."""
     limits: KeyLimits = UNLIMITED
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether it has expired."""
         return self.expires_at is not None and self.expires_at <= now()
 
     def opens_with(self, secret: str) -> bool:
-        """Whether `secret` is this key's; takes the same time whatever is wrong with it."""
+        """Whether `secret` is this key's; the comparison takes constant time."""
         return hmac.compare_digest(_sha256(secret), self.sha256)
 
     def may(self, scope: Scope) -> bool:
-        """Whether it may do what `scope` may."""
+        """Whether its scope includes `scope`."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
 class Keys:
     """The keys in the store; safe to use from any thread.
 
-    `keys/{id}/key.json` makes a key, `keys/{id}/revoked.json` ends it, and neither is ever removed: a store that once
-    had a key never again looks like one that is open to all. Nothing about keys is in Redis.
+    `keys/{id}/key.json` creates a key and `keys/{id}/revoked.json` revokes it. Neither is ever removed, so a store that
+    once had a key never again counts as open to all. Nothing about keys is in Redis.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
@@ -91,7 +91,7 @@ class Keys:
     def create(
         self, name: str, scope: Scope, expires_at: datetime | None = None, limits: KeyLimits = UNLIMITED
     ) -> tuple[Key, str]:
-        """Make a key; also its token, which is nowhere else and cannot be had again.
+        """Create a key; returns it and its token, which is stored nowhere.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Keys:
         return _read(path, document)
 
     def revoke(self, key_id: str) -> None:
-        """End a key, also one whose record is damaged; ending it again changes nothing. Raises UnknownKey."""
+        """Revoke a key, also one whose record is damaged; revoking it again changes nothing. Raises UnknownKey."""
         with suppress(Unreadable):
             self.get(key_id)
         try:
@@ -132,7 +132,7 @@ class Keys:
             return
 
     def index(self) -> dict[str, bool]:
-        """The ids of all keys there ever were, and whether each is revoked; one listing and no more."""
+        """The ids of all keys ever created, and whether each is revoked; it takes one listing."""
         found: dict[str, bool] = {}
         for path in self._objects.list("keys"):
             key_id, _, kind = path.removeprefix("keys/").partition("/")
@@ -141,7 +141,7 @@ class Keys:
         return found
 
     def list(self) -> List[tuple[Key, bool]]:
-        """All keys, the oldest first, and whether each is revoked; damaged ones are told of in the log."""
+        """All keys, the oldest first, and whether each is revoked; damaged ones are logged and left out."""
         found = []
         for key_id, revoked in self.index().items():
             try:
@@ -152,7 +152,7 @@ class Keys:
 
 
 def parse(token: str) -> tuple[str, str] | None:
-    """The id and the secret in a token; None for what no token looks like."""
+    """The id and the secret in a token; None if the text is no token."""
     match = _TOKEN.fullmatch(token)
     return None if match is None else (match[1], match[2])
 

@@ -1,4 +1,4 @@
-"""Models: their names and what they were made as."""
+"""Model records in the store, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
-from vault.parallel import each
+from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
@@ -21,20 +21,20 @@ log = logging.getLogger("engram.vault")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRIES = 20
-"""Each that is in vain means that another made the model, and that it was deleted."""
+"""Each failed try means that another process made the model and that it was deleted since."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a model was made as; never changes."""
+    """The record of one model; never changes."""
 
     name: str
     definition: dict[str, Any]
-    """Opaque here."""
+    """Opaque to the vault."""
     format_version: int
     """Of the definition and of all that is stored for the model."""
     lineage: str
-    """Random; tells a model from one of the same name that was deleted before it was made."""
+    """Random; distinguishes a model from a deleted one of the same name."""
     created_at: str
     """RFC 3339, UTC."""
 
@@ -42,27 +42,27 @@ class Model:
 class Models:
     """The models in the store.
 
-    `models/{name}/model.json` is the model: it exists as long as that does. Its commit log lies below
-    `models/{name}/log/{lineage}/`, so nothing of a deleted model, and no writer late to learn of its end, can get into
-    one of the same name that is made later.
+    A model exists as long as `models/{name}/model.json` does. Its commit log lies below `models/{name}/log/{lineage}/`,
+    so that neither remains of a deleted model nor a writer that has not yet noticed the deletion can get into a later
+    model of the same name.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def create(self, name: str, definition: Mapping[str, Any], format_version: int = 1) -> Model:
-        """Make a model; it has no commit yet, and its maker is to append version 0.
+        """Create a model without any commit; its creator must append version 0.
 
-        Making it again with the same definition answers with the one that is there, so a maker that died in between
-        can start over.
+        Creating it again with the same definition returns the existing one, so that a creator that died in between can
+        start over.
 
         Raises
         ------
         InvalidName
         ModelExists
-            It is there with another definition.
+            It exists with another definition.
         Damaged
-            What lies in the place of its record is none.
+            The object in the place of its record is no record.
         """
         if not is_model_name(name):
             raise InvalidName(
@@ -82,7 +82,7 @@ class Models:
         raise Damaged(_path(name), "it can neither be made nor be read")
 
     def restore(self, model: Model) -> None:
-        """Make a model whose log is there already (`CommitLog.restore`); raises ModelExists."""
+        """Create a model whose log exists already (`CommitLog.restore`); raises ModelExists."""
         try:
             self._objects.create_json(_path(model.name), asdict(model))
         except AlreadyExists:
@@ -105,21 +105,21 @@ class Models:
             raise Damaged(_path(name), f"it lacks {error}") from error
 
     def list(self, after: str | None = None, limit: int | None = None) -> List[Model]:
-        """Models by name, ascending; those after the name `after`, `limit` at most. Damaged records are passed over."""
+        """Models by name, ascending; those after the name `after`, `limit` at most. Damaged records are skipped."""
         names = [name for name in self._objects.list_folders("models", after) if is_model_name(name)]
         found: List[Model] = []
         while names and (limit is None or len(found) < limit):
             # Some of the folders may be those of deleted models.
             size = len(names) if limit is None else limit - len(found)
-            found.extend(model for model in each(self._find, names[:size]) if model is not None)
+            found.extend(model for model in parallel_map(self._find, names[:size]) if model is not None)
             names = names[size:]
         return found
 
     def delete(self, name: str) -> Model:
-        """Remove a model and its commit log, its blobs being left to a sweep; the model it was.
+        """Remove a model and its commit log, leaving its blobs to a sweep; returns the model.
 
-        The model is gone with the first object removed. What a crash leaves of the log no later model can see, and
-        `remove_remains` removes it.
+        The model is gone once the first object is removed. No later model can see what a crash leaves of the log, and
+        `remove_remains` removes that.
 
         Raises
         ------
@@ -131,9 +131,9 @@ class Models:
         return model
 
     def remove_remains(self, grace: timedelta = timedelta(0)) -> int:
-        """Remove logs of deleted models that a crash left behind, and of imports that were not; how many there were.
+        """Remove logs that an interrupted deletion or import left behind; returns how many there were.
 
-        Those younger than `grace` are spared: a model that is being imported has its log before it has its record.
+        Those younger than `grace` stay: a model that is being imported has its log before its record.
         """
         count = 0
         for name in self._objects.list_folders("models"):
@@ -171,7 +171,7 @@ class Models:
 
 
 def is_model_name(text: str) -> bool:
-    """Whether a model can be called so."""
+    """Whether the text is a valid model name."""
     return _NAME.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Threads that read many records side by side, since a bucket may be far away."""
+"""Bounded thread pool for reading many records at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 THREADS = 16
-"""For the whole process: threads of each call's own would be as many as calls come in."""
+"""For the whole process, so that the number of threads does not grow with the number of calls."""
 
 _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
 
 
-def each(read: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
-    """What `read` gives for every item, in their order; the first error is raised.
+def parallel_map(read: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """Apply `read` to every item in threads; returns the results in the items' order, or raises the first error.
 
-    `read` must not come here itself: all threads could be waiting for one another.
+    `read` must not call this function itself: all threads could then wait for one another.
     """
     given = list(items)
     return [read(item) for item in given] if len(given) < 2 else [*_pool.map(read, given)]

@@ -1,4 +1,4 @@
-"""Where the state is kept, as `ENGRAM_*` environment variables."""
+"""Settings that services and workers share, read from `ENGRAM_*` environment variables."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from telemetry.logs import LogFormat, LogLevel
 
+log = logging.getLogger("engram.vault")
+
+PREFIX = "ENGRAM_"
+"""Begins the environment name of every setting."""
+
+_KUBERNETES_NAME = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
+_KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
+"""Variables that Kubernetes sets in every container for a service whose name begins with "engram"."""
+
 
 class LogSettings(BaseSettings):
-    """How every process logs; the environment name of `log_level` is `ENGRAM_LOG_LEVEL`."""
+    """Logging of any process; the environment name of `log_level` is `ENGRAM_LOG_LEVEL`."""
 
-    model_config = SettingsConfigDict(env_prefix="ENGRAM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     log_level: Annotated[LogLevel, BeforeValidator(lambda text: str(text).upper())] = "INFO"
-    """What is written to standard error, and all that is graver."""
+    """Lowest level that is written to standard error."""
     log_format: LogFormat = "auto"
     """One JSON object a line (`json`), or lines for people (`console`); `auto` is `console` on a terminal only."""
 
 
 class VaultSettings(LogSettings):
-    """What services and workers must agree on; the environment name of `store_url` is `ENGRAM_STORE_URL`."""
+    """Settings on which services and workers must agree; the environment name of `store_url` is `ENGRAM_STORE_URL`."""
 
     store_url: str = "engram-data"
     """The object storage: a folder (plain path or `file:///path`), or `s3://bucket/prefix`. The credentials of S3 come
@@ -46,19 +55,19 @@ class VaultSettings(LogSettings):
     """How long S3 may be silent. A small request is made anew after half of it, until twice of it have passed; one for
     a blob or an upload, which may take minutes while bytes keep coming, after all of it, until three times of it."""
     lease_seconds: float = Field(default=15.0, gt=0, le=3600)
-    """Seconds after which a worker that does not renew its lease is taken for dead."""
+    """Seconds after which a worker that does not renew its lease counts as dead."""
     event_ttl_seconds: int = Field(default=24 * 3600, ge=1)
     """Seconds that a job's progress and events are kept after the last of them."""
     job_keep_days: float = Field(default=30.0, gt=0)
-    """Days after its end that a job can be looked at."""
+    """Days that a job is kept after its end."""
     idempotency_keep_hours: float = Field(default=24.0, gt=0)
-    """Hours after its answer that a request with an `Idempotency-Key` is answered the same when it is made again."""
+    """Hours after its answer in which a repeated request with the same `Idempotency-Key` gets the same answer."""
     upload_keep_hours: float = Field(default=24.0, ge=1)
-    """Hours that an upload is kept whose submission broke off; one whose job is over is deleted at once."""
+    """Hours that an upload of an interrupted submission is kept; one whose job is over is deleted at once."""
     blob_keep_hours: float = Field(default=24.0, ge=2)
-    """Hours that a blob is kept which no version names, and none that is decided on; longer than publishing takes."""
+    """Hours that a blob is kept which neither a version nor a decision names; longer than publishing takes."""
     event_count: int = Field(default=10_000, ge=10)
-    """Events of one job that are kept, about; the oldest go first."""
+    """Approximate number of events kept of one job; the oldest are dropped first."""
 
     @property
     def store_folder(self) -> Path | None:
@@ -70,6 +79,40 @@ class VaultSettings(LogSettings):
         return Path(self.store_url).expanduser().absolute()
 
 
+class DataLimitSettings(BaseModel):
+    """How large data may be, alike for services, which refuse uploads by these limits, and for workers, which read by
+    them whatever a job names; to be inherited beside `VaultSettings`."""
+
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Pixels of one image, judged by its header."""
+    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of one encoded image."""
+    max_archive_entries: int = Field(default=100_000, ge=1)
+    """Entries of an archive."""
+    max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Bytes that an archive may unpack to."""
+    max_archive_ratio: float = Field(default=200.0, gt=1)
+    """Unpacked bytes for each packed byte of an archive."""
+    max_decoded_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Bytes of all images of an archive, decoded and resized, since a worker holds them in memory."""
+
+
+_PROCESS_NAMES = """
+backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds data_uri_prefixes decode_threads
+device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds header_seconds hosts
+images_per_day job_seconds keep_alive_seconds key_seconds keys max_attempts max_bodies_bytes max_connections
+max_document_bytes max_header_bytes max_images_per_request max_request_bytes max_requests max_spool_bytes
+max_upload_bytes max_uploads older_versions open_jobs ping_seconds poll_seconds progress_seconds queue_images
+reconcile_seconds requests_per_minute retry_after_seconds slow_body_bytes slow_body_seconds sweep_seconds
+torch_threads worker_memory_bytes worker_metrics_host worker_metrics_port worker_threads write_seconds
+"""
+NAMES = frozenset((*VaultSettings.model_fields, *DataLimitSettings.model_fields, *_PROCESS_NAMES.split()))
+"""Names of all settings, those of services and of workers alike: a process may be given variables meant for the other.
+
+Those of one kind of process only are listed, since nothing here may import them.
+"""
+
+
 def broker_url(redis_url: str) -> str:
     """The Celery broker URL of a Redis: `unix:///path.sock?db=1` becomes `redis+socket:///path.sock?virtual_host=1`."""
     parts = urlsplit(redis_url)
@@ -79,21 +122,17 @@ def broker_url(redis_url: str) -> str:
     return f"redis+socket://{parts.path}?virtual_host={database}"
 
 
-PREFIX = str(LogSettings.model_config["env_prefix"])
-
-
 @contextmanager
 def explain_settings_errors() -> Iterator[None]:
-    """End the program with the status 78 and a line for each setting that does not fit, instead of a traceback.
+    """Inside, invalid settings end the program with the status 78 and one line each, instead of a traceback.
 
-    The status says so to whoever would start it again (`EX_CONFIG` of sysexits.h).
-
-    Values are left out: they may be secret.
+    The status (`EX_CONFIG` of sysexits.h) tells a supervisor that a restart would not help. Values are left out, since
+    they may be secret.
     """
     try:
         yield
     except ValidationError as error:
-        if error.title not in _names(LogSettings):
+        if error.title not in _class_names(LogSettings):
             raise
         for one in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(part) for part in one["loc"][1:])
@@ -101,50 +140,25 @@ def explain_settings_errors() -> Iterator[None]:
             print(f"{name} cannot be used: {one['msg']}.", file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from error
     except SettingsError as error:
-        # It names the field in a text of its own, and what it came from does not.
+        # Only the text of this error names the field.
         field = str(error).partition('"')[2].partition('"')[0]
         print(f"{PREFIX}{field.upper()} cannot be used: it is not JSON.", file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from error
 
 
-def _names(kind: type[LogSettings]) -> set[str]:
-    """Of all classes of settings that this process knows."""
-    found = {kind.__name__}
-    for below in kind.__subclasses__():
-        found |= _names(below)
-    return found
-
-
-log = logging.getLogger("engram.vault")
-
-_NAMES = """
-backlog_seconds batch_images batch_wait_ms blob_keep_hours cancel_seconds checkpoint_seconds
-data_uri_prefixes decode_threads device drain_seconds event_clients event_clients_per_job event_count
-event_ttl_seconds explain_queue grace_seconds header_seconds hosts idempotency_keep_hours images_per_day
-job_keep_days job_seconds keep_alive_seconds key_seconds keys lease_seconds log_format log_level
-max_archive_bytes max_archive_entries max_archive_ratio max_attempts max_bodies_bytes max_connections
-max_decoded_bytes max_document_bytes max_header_bytes max_image_bytes max_image_pixels
-max_images_per_request max_request_bytes max_requests max_spool_bytes max_upload_bytes max_uploads
-older_versions open_jobs ping_seconds poll_seconds progress_seconds queue_images reconcile_seconds redis_url
-requests_per_minute retry_after_seconds s3_endpoint s3_region slow_body_bytes slow_body_seconds
-store_timeout_seconds store_url sweep_seconds torch_threads upload_keep_hours worker_memory_bytes
-worker_metrics_host worker_metrics_port worker_threads write_seconds
-"""
-NAMES = frozenset(_NAMES.split())
-"""Of the service's and the worker's, so that each may be given what is meant for the other."""
-_LINKED = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
-_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
-"""What Kubernetes tells every container of a service whose name begins with "engram"."""
-
-
 def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
-    """Log a warning for each variable that is called as settings are, and is none: it may be misspelt."""
+    """Log a warning for each variable with the prefix of settings that is none: it may be misspelt."""
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX):
             continue
         rest = name.upper().removeprefix(PREFIX)
-        if rest.lower() in NAMES or _LINKED.fullmatch(rest) or _ADDRESS.fullmatch(value):
+        if rest.lower() in NAMES or _KUBERNETES_NAME.fullmatch(rest) or _KUBERNETES_VALUE.fullmatch(value):
             continue
         near = difflib.get_close_matches(rest.lower(), NAMES, 1, 0.75)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else "."
         log.warning("%s is no setting, and changes nothing%s", name, hint)
+
+
+def _class_names(kind: type[LogSettings]) -> set[str]:
+    """Names of a settings class and of all its subclasses in this process."""
+    return {kind.__name__}.union(*(_class_names(below) for below in kind.__subclasses__()))

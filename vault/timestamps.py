@@ -1,4 +1,4 @@
-"""Moments as text: RFC 3339 in UTC with microseconds, so that they sort as they follow."""
+"""RFC 3339 timestamps in UTC with microseconds, which sort as text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 
 def now() -> str:
-    """This moment."""
+    """The current time."""
     return _text(datetime.now(UTC))
 
 
-def before(moment: str, apart: timedelta) -> str:
-    """The moment that lies `apart` before another."""
-    return _text(datetime.fromisoformat(moment) - apart)
+def earlier(timestamp: str, by: timedelta) -> str:
+    """The timestamp that lies `by` before another."""
+    return _text(datetime.fromisoformat(timestamp) - by)
 
 
 def _text(moment: datetime) -> str:

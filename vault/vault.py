@@ -1,4 +1,4 @@
-"""The vault: all of the state under one roof."""
+"""Vault: every store and board of the state under one handle."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vault.storage.object_store import ObjectStore
 
 
 class Vault:
-    """Versioned state in object storage, and in Redis what moves. One for a process; safe to use from any thread."""
+    """Durable state in object storage and short-lived state in Redis; one a process, safe to use from any thread."""
 
     def __init__(self, settings: VaultSettings, objects: ObjectStore, client: redis.Redis) -> None:
         self.settings = settings
         self.objects = objects
         self.redis = client
-        """For keys of one's own; they begin with `vault.coordination.connection.PREFIX`."""
+        """The client, for further keys; they must begin with `vault.coordination.connection.PREFIX`."""
         self.models = Models(objects)
         self.log = CommitLog(objects, self.models)
         self.leases = Leases(client, settings.lease_seconds)
@@ -47,7 +47,7 @@ class Vault:
         return cls(settings, ObjectStore.connect(settings), connection.connect(settings.redis_url))
 
     def ping(self) -> None:
-        """Ask both stores for something.
+        """Check that object storage and Redis answer.
 
         Raises
         ------
@@ -57,12 +57,12 @@ class Vault:
         self.ping_redis()
 
     def ping_redis(self) -> None:
-        """Ask Redis for something; raises RedisUnavailable."""
+        """Check that Redis answers; raises RedisUnavailable."""
         with connection.redis_errors():
             self.redis.ping()
 
     def delete_model(self, name: str) -> None:
-        """Remove a model, cancel its open jobs, and tell every service.
+        """Remove a model, cancel its open jobs, and notify every service.
 
         A worker at one of these jobs is refused when it publishes. Blobs are left to `sweep`.
 
@@ -77,19 +77,19 @@ class Vault:
         self.events.publish_deleted(name)
 
     def sweep(self, ages: SweepAges | None = None, dry_run: bool = False) -> SweepSummary:
-        """Remove what nobody needs any more; what it was.
+        """Remove what is no longer needed; returns what was removed.
 
         Parameters
         ----------
         ages
-            How old it must be; as set without them.
+            Minimum ages; by default those of the settings.
         dry_run
-            Whether only to tell.
+            Whether to report only, without removing anything.
         """
         return Sweep(self.objects, ages or SweepAges.of(self.settings), dry_run).run()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.redis.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,1 @@
+"""Celery worker that learns the tasks of jobs."""

@@ -1,4 +1,4 @@
-"""`python -m worker`: one worker process, until SIGTERM or SIGINT."""
+"""Entry point of `python -m worker`: one worker process, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from vault.settings import explain_settings_errors, warn_of_unknown_names
 from vault.vault import Vault
 from worker import metrics, resources
 from worker.background import Reconciler, Sweeper
-from worker.celery_app import bind, create_app, send_wake
+from worker.celery_app import bind, create_app, send_wakeup
 from worker.job_runner import JobRunner
-from worker.resources import prepare
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
@@ -32,12 +31,12 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
-    prepare(settings.worker_threads, settings.device)
-    resources.bound(settings)
+    resources.prepare(settings.worker_threads, settings.device)
+    resources.limit_memory(settings)
     with Vault.connect(settings) as vault:
         job_runner = JobRunner(vault, settings)
         app = create_app(settings.redis_url)
-        reconciler = Reconciler(vault, job_runner, partial(send_wake, app), settings.reconcile_seconds)
+        reconciler = Reconciler(vault, job_runner, partial(send_wakeup, app), settings.reconcile_seconds)
         bind(app, job_runner, reconciler)
         sweeper = Sweeper(vault, settings.sweep_seconds)
         sweeper.start()

@@ -1,4 +1,4 @@
-"""One attempt at one job: load, learn, verify, publish. Knows nothing of Celery."""
+"""One attempt at one job, without Celery: loading, learning, verification and publication."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from worker.instrumentation import PhaseRecorder
 from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
 from worker.progress import ProgressReporter
 from worker.publishing import before_learning, verify
-from worker.resources import is_out_of_memory, look_for_end, out_of_memory, release
+from worker.resources import end_finder, is_out_of_memory, out_of_memory, release
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
@@ -37,7 +37,7 @@ _LEARNING = (0.05, 0.93)
 """The part of a job's time that learning takes, between loading before it and verifying and publishing after."""
 
 
-def run(
+def run_attempt(
     vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings, *, resume: bool = True
 ) -> Job:
     """Work on `job` until it has a result; the job as it is then.
@@ -47,7 +47,7 @@ def run(
     token
         The attempt's number, which later attempts exceed.
     stop
-        Asked at every step; true leaves the job open for another worker.
+        Called at every step; true leaves the job open for another worker.
     resume
         Whether to go on from what earlier attempts have left, and to leave something to later ones.
 
@@ -57,22 +57,21 @@ def run(
         `stop` turned true.
     LeaseLost, JobOver
         A later attempt has begun, or somebody else gave the job its result.
-    Moved, StoreUnavailable, Exception
+    ModelChanged, StoreUnavailable, Exception
         The attempt broke off; another may succeed.
     """
-    interruption = Interruption(stop, look_for_end(vault, job, settings), settings.cancel_seconds)
+    attempt = _Attempt(vault, job, token, stop, settings, resume)
     try:
-        with Watchdog(interruption, lambda end: outcome.end(vault, job, end, token)) as watchdog:
-            result = _worked(vault, job, token, interruption, watchdog, settings, resume)
+        result = attempt.run()
     except Cancelled as error:
-        if interruption.end is None:
+        if attempt.interruption.end is None:
             raise Interrupted(job.id) from error
-        return _ended(outcome.end(vault, job, interruption.end, token))
+        return _ended(outcome.end(vault, job, attempt.interruption.end, token))
     except (EngramError, UnknownModel, Unreadable, NotFound) as error:
         # What is wrong with an upload may name its files, which are not for the log, and nothing here is to blame.
         theirs = isinstance(error, InputError)
         log.warning("job %s failed: %s", job.id, error.code if theirs else error, exc_info=None if theirs else error)
-        return fail(vault, job, error.code, str(error), token)
+        return fail_job(vault, job, error.code, str(error), token)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -83,22 +82,7 @@ def run(
     return _ended(vault.jobs.finish(job.id, "succeeded", result=result, token=token))
 
 
-def _worked(
-    vault: Vault,
-    job: Job,
-    token: int,
-    interruption: Interruption,
-    watchdog: Watchdog,
-    settings: WorkerSettings,
-    resume: bool,
-) -> dict[str, Any]:
-    """The job's result."""
-    tell = partial(vault.jobs.report, job.id)
-    with PhaseRecorder() as phases, ProgressReporter(tell, settings.progress_seconds, phases.enter) as reporter:
-        return _Attempt(vault, job, token, interruption, watchdog, reporter, settings, resume).run()
-
-
-def fail(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:
+def fail_job(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:
     """End a job without a version; one that has made a version before, and died then, has succeeded all the same."""
     return _ended(outcome.end(vault, job, EndReason(code, detail), token))
 
@@ -109,30 +93,28 @@ def _ended(job: Job) -> Job:
 
 
 class _Attempt:
-    """What the phases of one attempt share."""
+    """One attempt at a job, phase by phase."""
 
     def __init__(
-        self,
-        vault: Vault,
-        job: Job,
-        token: int,
-        interruption: Interruption,
-        watchdog: Watchdog,
-        reporter: ProgressReporter,
-        settings: WorkerSettings,
-        resume: bool,
+        self, vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings, resume: bool
     ) -> None:
         self._vault = vault
         self._job = job
         self._token = token
-        self._interruption = interruption
-        self._watchdog = watchdog
-        self._reporter = reporter
         self._settings = settings
         self._resume = resume
+        self.interruption = Interruption(stop, end_finder(vault, job, settings), settings.cancel_seconds)
+        self._watchdog = Watchdog(self.interruption, lambda end: outcome.end(vault, job, end, token))
+        self._phases = PhaseRecorder()
+        publish = partial(vault.jobs.report, job.id)
+        self._reporter = ProgressReporter(publish, settings.progress_seconds, self._phases.enter)
 
     def run(self) -> dict[str, Any]:
         """All phases; the job's result."""
+        with self._watchdog, self._phases, self._reporter:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._enter("loading", 0.0)
         model = self._vault.models.get(self._job.model)
         if self._job.lineage not in (None, model.lineage):
@@ -148,13 +130,13 @@ class _Attempt:
         archive = self._read(memory.definition, options)
         with threads(self._settings.torch_threads):
             before = before_learning(self._vault, head, memory)
-        memory.to(resources.chosen(self._settings.device))
+        memory.to(resources.choose_device(self._settings.device))
         report = memory.learn(
             self._job.task,
             archive.examples,
             options,
             progress=self._learning,
-            cancel=self._interruption,
+            cancel=self.interruption,
             checkpoints=self._checkpoints(head),
         )
         metrics.resumed.inc(min(1, report.resumed))
@@ -179,36 +161,30 @@ class _Attempt:
     def _settle(self) -> None:
         """The last moment at which the job can end without a version."""
         self._watchdog.settle()
-        if self._interruption():
+        if self.interruption():
             raise Cancelled("stopped before the commit")
 
     def _checkpoints(self, head: Commit) -> StoredCheckpoints:
         left = JobCheckpoints(self._vault.objects, self._vault.jobs, self._job.id, self._token)
-        seconds, stopping = self._settings.checkpoint_seconds, lambda: self._interruption.stopping
+        seconds, stopping = self._settings.checkpoint_seconds, lambda: self.interruption.stopping
         return StoredCheckpoints(left, head, seconds, stopping, resume=self._resume)
 
     def _enter(self, phase: str, fraction: float) -> None:
         self._reporter.report(phase, fraction)
-        if self._interruption():
+        if self.interruption():
             raise Cancelled(f"stopped before {phase}")
 
     def _read(self, definition: Definition, options: LearnOptions) -> ReadArchive:
         settings = self._settings
-        with dataset_source.fetched(self._job, self._vault.objects, settings, self._interruption) as path:
+        with dataset_source.fetched(self._job, self._vault.objects, settings, self.interruption) as path:
             return read(
                 path,
                 definition.input,
-                ArchiveLimits(
-                    max_entries=settings.max_archive_entries,
-                    max_total_bytes=settings.max_archive_bytes,
-                    max_entry_bytes=settings.max_image_bytes,
-                    max_ratio=settings.max_archive_ratio,
-                    max_decoded_bytes=settings.max_decoded_bytes,
-                ),
+                ArchiveLimits.of(settings),
                 options.max_unreadable,
-                self._interruption,
+                self.interruption,
                 lambda share: self._reporter.report("loading", share * _LEARNING[0]),
-                ImageLimits(max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes),
+                ImageLimits.of(settings),
             )
 
     def _learning(self, progress: Progress) -> None:

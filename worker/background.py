@@ -1,4 +1,4 @@
-"""The sweep that runs by itself, in one worker at a time."""
+"""Background threads of a worker: sweep of the store, and search for jobs that nobody works on."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from worker.job_runner import JobRunner
 
 log = logging.getLogger("engram.worker")
 
-_LEASE = "sweep:all"
+_SWEEP_LEASE = "sweep:all"
 """No model can be called so."""
-_MARK = "sweeps/last.json"
+_SWEEP_MARK = "sweeps/last.json"
 """Written when a sweep has come to its end."""
 _LONGEST_WAIT = 600.0
+"""Seconds between two times that it is asked whether a sweep is due, at most."""
 
 
 class Sweeper:
-    """Has the store swept every `seconds`, by whichever worker looks first."""
+    """Thread that has the store swept every `seconds`, by whichever worker is first."""
 
     def __init__(self, vault: Vault, seconds: float) -> None:
         self._vault = vault
@@ -33,30 +34,30 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
-        """Look from now on, in a thread."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; a sweep under way is left where it is, as if it had been killed."""
+        """Stop the thread; a sweep under way is left where it is, as if it had been killed."""
         self._over.set()
 
     def sweep_if_due(self) -> SweepSummary | None:
-        """Sweep, unless it is too early or another worker is at it; what was removed."""
+        """Sweep, unless it is too early or another worker does so now; what was removed."""
         if not self._due():
             return None
-        lease = self._vault.leases.acquire(_LEASE, "sweeper")
+        lease = self._vault.leases.acquire(_SWEEP_LEASE, "sweeper")
         if lease is None:
             return None
         with lease:
             if not self._due():  # done by the one that had the lease until now
                 return None
             swept = self._vault.sweep()
-            self._vault.objects.put_json(_MARK, {"ended_at": now(), "removed": swept.counts()})
+            self._vault.objects.put_json(_SWEEP_MARK, {"ended_at": now(), "removed": swept.counts()})
         log.info("swept: %s", ", ".join(f"{count} {name}" for name, count in swept.counts().items()))
         return swept
 
     def _due(self) -> bool:
-        last = self._vault.objects.written_at(_MARK)
+        last = self._vault.objects.written_at(_SWEEP_MARK)
         return last is None or datetime.now(UTC) - last >= self._every
 
     def _run(self) -> None:
@@ -68,7 +69,7 @@ class Sweeper:
 
 
 class Reconciler:
-    """Looks for models with open jobs that nobody works on, so that no lost message keeps a job from being done."""
+    """Thread that wakes a worker for each model with open jobs that nobody works on, as a message may be lost."""
 
     def __init__(self, vault: Vault, job_runner: JobRunner, wake: Callable[[str], None], seconds: float) -> None:
         self._vault = vault
@@ -79,12 +80,12 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
-        """Look now and then every so many seconds, in a thread."""
+        """Start the thread."""
         if not self._thread.is_alive():
             self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the thread, and wait for its end."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -93,10 +94,10 @@ class Reconciler:
         while not self._over.is_set():
             # A busy worker leaves it to the others; its messages would only pile up.
             if not self._job_runner.busy:
-                self._look()
+                self._wake_idle()
             self._over.wait(self._seconds)
 
-    def _look(self) -> None:
+    def _wake_idle(self) -> None:
         try:
             models = self._vault.jobs.open_models()
             holders = self._vault.leases.holders(models)

@@ -1,4 +1,4 @@
-"""The Celery side of a worker: one slot, JSON only, messages that are mere wake-ups."""
+"""Celery app of a worker, with one slot and one task, whose messages only wake it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from worker.job_runner import JobRunner
 log = logging.getLogger("engram.worker")
 
 QUEUE = "engram"
+WAKE_TASK = "engram.wake"
+"""The name of the task, which services send."""
 
 
 def create_app(redis_url: str) -> Celery:
@@ -43,17 +45,17 @@ def create_app(redis_url: str) -> Celery:
     return app
 
 
-def send_wake(app: Celery, model: str) -> None:
-    """Tell whichever worker is free; a broker that cannot be reached is logged, for it will be tried again."""
+def send_wakeup(app: Celery, model: str) -> None:
+    """Wake whichever worker is free; a broker that cannot be reached is logged, for it will be tried again."""
     try:
-        app.send_task(WAKE, args=[model], queue=QUEUE, ignore_result=True, retry=False)
+        app.send_task(WAKE_TASK, args=[model], queue=QUEUE, ignore_result=True, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("no worker could be told of %s: %s", model, error)
 
 
 def bind(app: Celery, job_runner: JobRunner, reconciler: Reconciler) -> None:
-    """Have messages worked on in `job_runner`, and both end when the worker is told to stop."""
-    register(app, job_runner)
+    """Have messages worked on in `job_runner`, and both end when the worker is to stop."""
+    _register(app, job_runner)
 
     def begin(**_: Any) -> None:
         reconciler.start()
@@ -62,7 +64,7 @@ def bind(app: Celery, job_runner: JobRunner, reconciler: Reconciler) -> None:
         job_runner.stopping.set()
 
     def leave_logging_alone(**_: Any) -> None:
-        """That somebody listens is enough: Celery then sets up no handlers, and takes no output for log lines."""
+        """Do nothing: that this is connected keeps Celery from setting up handlers and taking output for log lines."""
 
     # Strong references: the functions would be gone when this one returns.
     signals.setup_logging.connect(leave_logging_alone, weak=False)
@@ -70,14 +72,10 @@ def bind(app: Celery, job_runner: JobRunner, reconciler: Reconciler) -> None:
     signals.worker_shutting_down.connect(stop, weak=False)
 
 
-WAKE = "engram.wake"
-"""The name that services send."""
-
-
-def register(app: Celery, job_runner: JobRunner) -> None:
+def _register(app: Celery, job_runner: JobRunner) -> None:
     """Have messages for `app` worked on in `job_runner`."""
 
     def wake(model: str) -> None:
         job_runner.work(model)
 
-    app.task(wake, name=WAKE, ignore_result=True)
+    app.task(wake, name=WAKE_TASK, ignore_result=True)

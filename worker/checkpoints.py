@@ -1,4 +1,4 @@
-"""Checkpoints of learning, in the store of the job that learns."""
+"""Checkpoints of learning, stored with the job that learns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("engram.worker")
 
 
 class StoredCheckpoints(Checkpoints):
-    """Those of one attempt, which go on from those of earlier attempts at the same job on the same version.
+    """Checkpoints of one attempt, which go on from those of earlier attempts at the same job on the same version.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class StoredCheckpoints(Checkpoints):
         self._seconds = seconds
         self._stopping = stopping
         self._resume = resume
-        self._last_words = False
+        self._left_when_stopping = False
 
     def load(self) -> Checkpoint | None:
         if not self._resume:
@@ -60,9 +60,9 @@ class StoredCheckpoints(Checkpoints):
             return False
         if seconds >= self._seconds:
             return True
-        if self._last_words or not self._stopping():
+        if self._left_when_stopping or not self._stopping():
             return False
-        self._last_words = True
+        self._left_when_stopping = True
         return True
 
     def save(self, about: Mapping[str, object], pieces: Mapping[str, bytes], kept: Collection[str]) -> bool:

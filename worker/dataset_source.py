@@ -1,4 +1,4 @@
-"""Training data on its way to a file of this machine."""
+"""Training data of a job as a local file: an upload, a file, or an object in S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt at a job as operators see it: a span, a count, and the ids in every line of the log."""
+"""Spans, metrics and log fields of one attempt at a job and of its phases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OUTCOMES: dict[type[BaseException], str] = {
 
 @dataclass
 class ObservedAttempt:
-    """An attempt under way."""
+    """Attempt under way, whose outcome is counted when it ends."""
 
     outcome: str = "broken_off"
     """How it ended: the job's own state, or why the job is still open."""
@@ -36,7 +36,7 @@ class ObservedAttempt:
 
 @contextmanager
 def about(job: Job) -> Iterator[None]:
-    """Inside, every line of the log says which job it is about, and by which request it was asked for."""
+    """A block in which every line of the log has the ids of the job and of the request that submitted it."""
     asked = job.extra.get("request_id")
     known: dict[str, Any] = {"job_id": job.id, "model": job.model, "task": job.task}
     with logs.bound(**known, **({"request_id": asked} if asked else {})):
@@ -45,7 +45,7 @@ def about(job: Job) -> Iterator[None]:
 
 @contextmanager
 def observed(job: Job, token: int) -> Iterator[ObservedAttempt]:
-    """Around the attempt `token`: its span is linked to the span of the request that submitted the job."""
+    """A block around the attempt `token`, with a span that is linked to that of the request that submitted the job."""
     attempt = ObservedAttempt()
     if token == 1:
         metrics.begun(job)
@@ -75,7 +75,7 @@ def observed(job: Job, token: int) -> Iterator[ObservedAttempt]:
 
 
 class PhaseRecorder:
-    """Told of each phase when it begins, which ends the one before; the end of the block ends the last one.
+    """Span, time and log field of each phase: `enter` begins one and ends the one before; leaving ends the last.
 
     To be used in the thread that works, within the attempt's span.
     """

@@ -1,4 +1,4 @@
-"""Whether a job should go on."""
+"""Interruption of a job: stop of the worker, cancellation, time limit, or a changed model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from typing import Self
 log = logging.getLogger("engram.worker")
 
 _GRACE = 0.75
-"""Seconds that the work has to notice its own end, before somebody else declares it."""
+"""Seconds that the work has to notice its own end, before the watchdog declares it."""
 
 
 class Interrupted(Exception):
-    """The worker was told to stop, or another one took over; the job stays open and is resumed."""
+    """The worker has to stop, or another one took over; the job stays open and is resumed."""
+
+
+class ModelChanged(Exception):
+    """The model got other engrams meanwhile; what was learned does not fit on top of them any more."""
 
 
 @dataclass(frozen=True)
 class EndReason:
-    """Why a job is to end without a version."""
+    """Reason why a job is to end without a version, as its record says it."""
 
     code: str
     detail: str
@@ -30,19 +34,19 @@ class EndReason:
 
 
 class Interruption:
-    """Asked in every step: did the worker get the signal to stop, was the lease lost, is the job to end?
+    """Check, made in every step, whether the worker stops, has lost its lease, or the job is to end.
 
     Parameters
     ----------
     stop
-        Set when the worker is to stop or has lost its lease.
-    look
+        Whether the worker is to stop or has lost its lease.
+    find_end
         Why the job is to end, or None; it reads the store, hence is asked at most every `seconds`.
     """
 
-    def __init__(self, stop: Callable[[], bool], look: Callable[[], EndReason | None], seconds: float) -> None:
+    def __init__(self, stop: Callable[[], bool], find_end: Callable[[], EndReason | None], seconds: float) -> None:
         self._stop = stop
-        self._look = look
+        self._find_end = find_end
         self._seconds = seconds
         self._next = 0.0
         self._lock = threading.Lock()
@@ -50,26 +54,26 @@ class Interruption:
 
     def __call__(self) -> bool:
         """Whether to end now."""
-        return self.end is not None or self._stop() or self._looked() is not None
+        return self.end is not None or self._stop() or self._found_end() is not None
 
     @property
     def stopping(self) -> bool:
         """Whether it is the worker that ends, and not the job."""
         return self._stop()
 
-    def _looked(self) -> EndReason | None:
+    def _found_end(self) -> EndReason | None:
         with self._lock:
             if self.end is None and time.monotonic() >= self._next:
-                self.end = self._look()
+                self.end = self._find_end()
                 self._next = time.monotonic() + self._seconds
             return self.end
 
 
 class Watchdog:
-    """Sees to it that a job ends in time also where the work cannot ask, such as within one large decomposition.
+    """Thread that ends a job in time also where the work cannot check, such as within one large decomposition.
 
-    A thread looks on; when the work has not ended shortly after it was to, `declare` gives the job its result. The work
-    finds that out at its next step. Once `settle` was called it is too late for that.
+    When the work has not ended shortly after it was to, `declare` gives the job its result. The work finds that out at
+    its next step. Once `settle` was called it is too late for that.
     """
 
     def __init__(self, interruption: Interruption, declare: Callable[[EndReason], object]) -> None:
@@ -110,7 +114,3 @@ class Watchdog:
                     self._declare(end)
                 except Exception:  # the work itself will declare it; this thread has nobody to tell
                     log.exception("the end of the job could not be declared")
-
-
-class ModelChanged(Exception):
-    """Meanwhile the model got other engrams; what was learned does not fit on top of them any more."""

@@ -1,4 +1,4 @@
-"""Who works on which job: leases, attempts, and the hunt for jobs that nobody works on."""
+"""Job runner: works on the open jobs of a model under its lease, with a bounded number of attempts."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from functools import partial
 from engram.runtime import give_back_freed_memory
 from vault.coordination.leases import Lease
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
-from vault.jobs.checkpoints import reached
+from vault.jobs.checkpoints import last_checkpointed_attempt
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import metrics
-from worker.attempt import fail, run
+from worker.attempt import fail_job, run_attempt
 from worker.instrumentation import about, observed
 from worker.interruption import Interrupted, ModelChanged
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk without room says, that of temporary files too."""
+MOST_CHANGES = 10
+"""How often a job is learned anew because its model got other engrams meanwhile, before it fails."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, that of temporary files too."""
 _PAUSES = (1.0, 5.0, 15.0)
 """Seconds before another attempt at a job that broke off."""
 
-MOVES = 10
-"""How often a job is learned anew because its model got other engrams meanwhile, before it fails."""
-
 
 class JobRunner:
-    """Works on the jobs of one model at a time, the oldest first.
+    """Runner of the jobs of one model at a time, the oldest first.
 
-    Whoever holds a model's lease works on all of its open jobs. A wake-up that finds the lease taken is done with: the
-    holder looks once more after it has given the lease back.
+    Whoever holds a model's lease works on all of its open jobs. A wake-up that finds the lease taken has no more to do:
+    the holder looks for open jobs once more after it has given the lease back.
     """
 
     def __init__(self, vault: Vault, settings: WorkerSettings) -> None:
@@ -90,15 +90,15 @@ class JobRunner:
         """One attempt at a job, or its end when there were too many."""
         jobs = self._vault.jobs
         # An attempt that left a checkpoint got further than those before it: together they are no reason to give up.
-        furthest = reached(self._vault.objects, job.id)
+        furthest = last_checkpointed_attempt(self._vault.objects, job.id)
         tried = [attempt for attempt in jobs.attempts(job.id) if attempt.number > furthest]
         broken_off = sum(not attempt.released for attempt in tried)
         if broken_off >= self._settings.max_attempts:
             detail = f"{broken_off} attempts broke off; the workers' logs tell why."
-            fail(self._vault, job, "too_many_attempts", detail)
+            fail_job(self._vault, job, "too_many_attempts", detail)
             return
         with suppress(JobOver):
-            for moves in range(MOVES + 1):
+            for changes in range(MOST_CHANGES + 1):
                 token = jobs.start_attempt(job.id, self._owner)
                 _assign(lease, job.id)
                 log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
@@ -108,21 +108,26 @@ class JobRunner:
                     return
                 except ModelChanged as error:
                     log.info("job %s: %s", job.id, error)
-                    if moves == MOVES:
-                        detail = f"The model changed each of {moves + 1} times the task was learned; at last {error}."
-                        fail(self._vault, job, "model_moved", detail, token)
+                    if changes == MOST_CHANGES:
+                        detail = f"The model changed each of {changes + 1} times the task was learned; at last {error}."
+                        fail_job(self._vault, job, "model_moved", detail, token)
                         return
                     # Nothing is wrong with the job; the attempt shall not count against it.
                     jobs.release_attempt(job.id, token)
 
     def _learn(self, job: Job, token: int, lease: Lease, broken_off: int) -> str:
-        """How the attempt `token` at a job ended, after others that broke off; raises Moved and what ends the work."""
+        """How the attempt `token` at a job ended, after others that broke off.
+
+        Raises
+        ------
+        ModelChanged, Interrupted, LeaseLost, StoreUnavailable
+        """
         jobs = self._vault.jobs
         try:
             # The last one begins at the beginning, in case it is the checkpoint that the others broke off at.
             resume = broken_off < max(1, self._settings.max_attempts - 1)
             stop = partial(self._must_stop, lease)
-            done = run(self._vault, job, token, stop, self._settings, resume=resume)
+            done = run_attempt(self._vault, job, token, stop, self._settings, resume=resume)
             log.info("job %s has %s", job.id, done.state, extra={"outcome": done.state})
             return done.state
         except Interrupted:
@@ -136,7 +141,7 @@ class JobRunner:
         except (LeaseLost, ModelChanged):
             raise
         except Exception as error:
-            if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in _FULL):
+            if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
                 log.warning("job %s: attempt %d broke off: %s", job.id, token, error)
                 self._give_back(job, token, lease)
                 raise StoreUnavailable(str(error)) from error
@@ -160,7 +165,7 @@ class JobRunner:
 
 
 def _assign(lease: Lease, job: str | None) -> None:
-    """Name the job under work; without Redis nobody can take the lease, so that the work goes on."""
+    """Name the job under work in the lease; without Redis nobody can take the lease, so that the work goes on."""
     try:
         lease.assign(job)
     except RedisUnavailable as error:

@@ -1,4 +1,4 @@
-"""What Prometheus is told of one worker process. Base units, and no label that a client can make up."""
+"""Prometheus metrics of a worker process, in base units, with no label that a client can make up."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger("engram.worker")
 REGISTRY = CollectorRegistry()
 """One for the process, as a worker is."""
 
-_JOB = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)
-_PHASE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+_JOB_BUCKETS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)
+_PHASE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 OUTCOMES = (
     "succeeded",
     "failed",
@@ -31,13 +31,13 @@ OUTCOMES = (
     "overtaken",
     "broken_off",
 )
-"""How an attempt can end: as its job does, or so that the job stays open or was ended by somebody else."""
+"""Outcomes of attempts: that of the job, or why the job stays open or was ended by another process."""
 _MODELS = 256
 """Models that figures are shown of, those that learned last: a worker lives long, and models come and go."""
 
 ProcessCollector(registry=REGISTRY)
 REGISTRY.register(BackendFailures())
-build_info(REGISTRY, version("engram"))
+build_info(REGISTRY, version("engram-vision"))
 
 jobs = Counter("engram_jobs", "Jobs that this worker ended, by outcome", ("outcome",), registry=REGISTRY)
 failures = Counter("engram_job_failures", "Jobs that failed, by the code of the error", ("code",), registry=REGISTRY)
@@ -46,10 +46,10 @@ duration = Histogram(
     "From a job's submission to its end, by outcome",
     ("outcome",),
     registry=REGISTRY,
-    buckets=_JOB,
+    buckets=_JOB_BUCKETS,
 )
 wait = Histogram(
-    "engram_job_wait_seconds", "From a job's submission to its first attempt", registry=REGISTRY, buckets=_JOB
+    "engram_job_wait_seconds", "From a job's submission to its first attempt", registry=REGISTRY, buckets=_JOB_BUCKETS
 )
 attempts = Counter("engram_job_attempts", "Attempts at jobs, by how they ended", ("outcome",), registry=REGISTRY)
 running = Gauge("engram_jobs_running", "Jobs that this worker works on now", registry=REGISTRY)
@@ -58,7 +58,7 @@ phases = Histogram(
     "Time in a phase of one attempt",
     ("phase",),
     registry=REGISTRY,
-    buckets=_PHASE,
+    buckets=_PHASE_BUCKETS,
 )
 checkpoints = Histogram(
     "engram_job_checkpoint_duration_seconds",
@@ -67,14 +67,6 @@ checkpoints = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 resumed = Counter("engram_job_resumptions", "Attempts that went on from a checkpoint", registry=REGISTRY)
-for _outcome in OUTCOMES:
-    attempts.labels(_outcome)
-for _outcome in ("succeeded", "failed", "cancelled"):
-    jobs.labels(_outcome)
-for _code in ("too_many_attempts", "model_moved", "retention_violated", "damaged", "job_timeout", "job_out_of_memory"):
-    failures.labels(_code)
-# What is counted from nought shows its first increase.
-
 lost = Counter("engram_lease_losses", "Leases that another worker took meanwhile", registry=REGISTRY)
 accuracy = Gauge(
     "engram_learned_accuracy_ratio",
@@ -89,7 +81,16 @@ recognised = Gauge(
     registry=REGISTRY,
 )
 
+# What is counted from nought shows its first increase.
+for _outcome in OUTCOMES:
+    attempts.labels(_outcome)
+for _outcome in ("succeeded", "failed", "cancelled"):
+    jobs.labels(_outcome)
+for _code in ("too_many_attempts", "model_moved", "retention_violated", "damaged", "job_timeout", "job_out_of_memory"):
+    failures.labels(_code)
+
 _shown: OrderedDict[str, None] = OrderedDict()
+"""The models that figures are shown of, the one that learned last at the end."""
 
 
 def serve(host: str, port: int) -> WSGIServer | None:
@@ -103,12 +104,12 @@ def serve(host: str, port: int) -> WSGIServer | None:
 
 
 def begun(job: Job) -> None:
-    """A job's first attempt begins."""
+    """Count a job whose first attempt begins."""
     wait.observe(max(0.0, (datetime.now().astimezone() - datetime.fromisoformat(job.created_at)).total_seconds()))
 
 
 def ended(job: Job) -> None:
-    """A job has got its result."""
+    """Count a job that has got its result."""
     jobs.labels(job.state).inc()
     if job.finished_at is not None:
         taken = datetime.fromisoformat(job.finished_at) - datetime.fromisoformat(job.created_at)

@@ -1,4 +1,4 @@
-"""What becomes of a job: a version, or an end without one; decided once, and done by whoever comes across it."""
+"""Outcome of a job: decided once, and carried out by whichever process finds it decided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker import metrics
 from worker.interruption import EndReason
 
 _TRIES = 20
-"""Each that is in vain means that somebody else decided."""
+"""How often a decision is tried; each that is in vain means that somebody else decided."""
 
 
 def made(vault: Vault, job: Job) -> Commit | None:
@@ -71,7 +71,7 @@ def carry_out(vault: Vault, job: Job, decision: Decision | None) -> Commit | Non
 
 
 def result(vault: Vault, commit: Commit) -> dict[str, Any]:
-    """What a job's record says of the version it made; without a report that cannot be read any more."""
+    """The result of a job that made the version `commit`; without its report where that cannot be read any more."""
     report = None
     with suppress(Unreadable, NotFound):
         report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None

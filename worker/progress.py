@@ -1,4 +1,4 @@
-"""Tells the world how far a job is, at least once a second."""
+"""Throttled reports of the progress of a job, published by a thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Self
 from engram.checkpointing.progress import Progress
 
 _END_SECONDS = 5.0
-"""How long phases that are yet to be told may keep a job from its end: with a Redis that hangs each takes a minute."""
+"""How long unpublished phases may keep a job from its end: with a Redis that hangs each takes a minute."""
 
 
 class ProgressReporter:
-    """Hands the latest progress to `publish` every `seconds` from a thread of its own, a new phase at once.
+    """Thread that hands the latest progress to `publish` every `seconds`, and a new phase at once.
 
     No phase is left out, however short it is and however long the thread has to wait for its turn; but where `publish`
-    is slow, what is not told a few seconds after the end is told no more.
+    is slow, what is not published a few seconds after the end is dropped.
 
-    The learner may call it at each step: all it does there is to keep what was said last, and to tell `enter` of a new
+    The learner may call it at each step: all it does there is to keep the latest report, and to call `enter` with a new
     phase, in the learner's own thread.
     """
 
@@ -38,7 +38,7 @@ class ProgressReporter:
         self._changed = threading.Event()
         self._over = threading.Event()
         self._until = math.inf
-        """When the thread begins to tell no more."""
+        """When the thread gives up what is not published yet."""
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class ProgressReporter:
         self._thread.join()
 
     def __call__(self, progress: Progress) -> None:
-        """Keep what the learner says."""
+        """Keep the progress that the learner reports."""
         self.report(
             progress.phase,
             progress.fraction,
@@ -65,7 +65,7 @@ class ProgressReporter:
         )
 
     def report(self, phase: str, fraction: float, **figures: Any) -> None:
-        """Keep a phase of ours with its share done, 0 to 1."""
+        """Keep a phase of the attempt with its share done, 0 to 1."""
         new_phase = phase != self._latest.get("phase")
         latest = {"phase": phase, "fraction": fraction, **figures}
         with self._lock:

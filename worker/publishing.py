@@ -1,4 +1,4 @@
-"""A learned task becomes the next version: blobs first, then the decision, then the one commit that names them."""
+"""Verification of a learned task and its publication as the next version of the model."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from worker.interruption import ModelChanged
 log = logging.getLogger("engram.worker")
 
 _TRIES = 20
+"""How often a commit is tried while the head moves."""
 
 
 def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
@@ -46,93 +47,8 @@ def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
     )
 
 
-@dataclass(frozen=True)
-class Publication:
-    """What one attempt wants to publish on top of `head`."""
-
-    job: Job
-    token: int
-    head: Commit
-    parts: Parts
-    classes: tuple[str, ...]
-    """Those of the new task."""
-    certificate: Mapping[str, Any]
-    report: Mapping[str, Any]
-
-    def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
-        """Decide that the commit is the job's version, append it, and tell of it.
-
-        Parameters
-        ----------
-        settle
-            Called when all is stored and only the commit is left to do; what it raises stops that.
-
-        Raises
-        ------
-        LeaseLost, JobOver
-            A later attempt at the job has begun, or the job has a result or was decided to have one.
-        Moved
-            The head has other engrams than those that were learned on.
-        UnknownModel
-            The model was deleted.
-        """
-        blobs = self._store(vault)
-        settle()
-        head = self.head
-        for _ in range(_TRIES):
-            vault.jobs.check_token(self.job.id, self.token)
-            last = vault.jobs.decisions.last(self.job.id)
-            if (done := outcome.carry_out(vault, self.job, last)) is not None:
-                return done
-            decision = Decision.after(last, head.following("learn", **blobs))
-            try:
-                vault.jobs.decisions.create(self.job.id, decision)
-            except AlreadyExists:
-                continue
-            if (done := outcome.carry_out(vault, self.job, decision)) is not None:
-                return done
-            head = self._moved(vault)
-            log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
-        raise ModelChanged(f"the log of {self.job.model} moved {_TRIES} times")
-
-    def _store(self, vault: Vault) -> dict[str, Any]:
-        """The commit's content, its blobs stored; what the head names already is not stored again."""
-        known = {*self.head.engrams, *self.head.kept}
-
-        def put(data: bytes) -> str:
-            name = content_hash(data)
-            return name if name in known else vault.objects.put_blob(data)
-
-        # The job tells apart tasks of one name that were learned on both sides of a rollback.
-        entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
-        return {
-            "engrams": tuple(put(data) for data in self.parts.engrams),
-            "recogniser": put(self.parts.recogniser),
-            "kept": tuple(put(data) for data in self.parts.kept),
-            "certificate": put(_json(self.certificate)),
-            "report": put(_json(self.report)),
-            "task": self.job.task,
-            "tasks": (*self.head.tasks, entry),
-            "job": self.job.id,
-            "token": self.token,
-        }
-
-    def _moved(self, vault: Vault) -> Commit:
-        """The head as it is now, when what was learned still fits on top: only its budget or its target changed."""
-        newer = vault.log.head(self.job.model)
-        if newer is None or newer.lineage != self.head.lineage:
-            raise UnknownModel(self.job.model)
-        if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
-            raise ModelChanged(f"version {newer.version} of {self.job.model} has other engrams")
-        return newer
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
-
-
 def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
-    """What the model answers to the probes today, which has to be what the version's own certificate says.
+    """The certificate of the model as it answers now, which has to agree with the version's own certificate.
 
     Raises
     ------
@@ -168,3 +84,88 @@ def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> C
     if rebuilt.exact and (changed := compare(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
     return proof
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Content of the version that an attempt is about to publish on top of `head`."""
+
+    job: Job
+    token: int
+    head: Commit
+    parts: Parts
+    classes: tuple[str, ...]
+    """Those of the new task."""
+    certificate: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
+        """Decide that the commit is the job's version, append it, and publish a notice of it.
+
+        Parameters
+        ----------
+        settle
+            Called when all is stored and only the commit is left to do; what it raises stops that.
+
+        Raises
+        ------
+        LeaseLost, JobOver
+            A later attempt at the job has begun, or the job has a result or was decided to have one.
+        ModelChanged
+            The head has other engrams than those that were learned on.
+        UnknownModel
+            The model was deleted.
+        """
+        blobs = self._store(vault)
+        settle()
+        head = self.head
+        for _ in range(_TRIES):
+            vault.jobs.check_token(self.job.id, self.token)
+            last = vault.jobs.decisions.last(self.job.id)
+            if (done := outcome.carry_out(vault, self.job, last)) is not None:
+                return done
+            decision = Decision.after(last, head.following("learn", **blobs))
+            try:
+                vault.jobs.decisions.create(self.job.id, decision)
+            except AlreadyExists:
+                continue
+            if (done := outcome.carry_out(vault, self.job, decision)) is not None:
+                return done
+            head = self._newer_head(vault)
+            log.info("job %s: the head moved to version %d, trying on top of it", self.job.id, head.version)
+        raise ModelChanged(f"the log of {self.job.model} moved {_TRIES} times")
+
+    def _store(self, vault: Vault) -> dict[str, Any]:
+        """The commit's content, its blobs stored; what the head names already is not stored again."""
+        known = {*self.head.engrams, *self.head.kept}
+
+        def put(data: bytes) -> str:
+            name = content_hash(data)
+            return name if name in known else vault.objects.put_blob(data)
+
+        # The job tells apart tasks of one name that were learned on both sides of a rollback.
+        entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
+        return {
+            "engrams": tuple(put(data) for data in self.parts.engrams),
+            "recogniser": put(self.parts.recogniser),
+            "kept": tuple(put(data) for data in self.parts.kept),
+            "certificate": put(_json(self.certificate)),
+            "report": put(_json(self.report)),
+            "task": self.job.task,
+            "tasks": (*self.head.tasks, entry),
+            "job": self.job.id,
+            "token": self.token,
+        }
+
+    def _newer_head(self, vault: Vault) -> Commit:
+        """The head as it is now, when what was learned still fits on top: only its budget or its target changed."""
+        newer = vault.log.head(self.job.model)
+        if newer is None or newer.lineage != self.head.lineage:
+            raise UnknownModel(self.job.model)
+        if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
+            raise ModelChanged(f"version {newer.version} of {self.job.model} has other engrams")
+        return newer
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()

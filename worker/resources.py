@@ -1,8 +1,7 @@
-"""How much time and memory a job may take."""
+"""Time, memory and device of a job."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import resource
@@ -22,18 +21,40 @@ from worker.settings import WorkerSettings
 
 log = logging.getLogger("engram.worker")
 
-_PAGE = resource.getpagesize()
+_PAGE_BYTES = resource.getpagesize()
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 """What PyTorch's errors say when there is none left; only those of a GPU have a class of their own."""
 
 
-def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], EndReason | None]:
-    """What tells why a job is to end: it was cancelled, has taken too long, or takes too much memory."""
+def prepare(threads: int, wanted: str) -> None:
+    """Settle the number of threads and deterministic algorithms; to be called once, before anything is computed."""
+    runtime.configure(threads)
+    device = choose_device(wanted)
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    log.info("PyTorch %s on %s with %d threads", torch.__version__, kind, torch.get_num_threads())
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to learn on: `auto` is a GPU where there is one.
+
+    Raises
+    ------
+    RuntimeError
+        `cuda` is wanted, and there is none: better to stop than to learn a hundred times slower unnoticed.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise RuntimeError("ENGRAM_DEVICE is cuda, and PyTorch finds no GPU here.")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def end_finder(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], EndReason | None]:
+    """The function that says why a job is to end: it was cancelled, has taken too long, or takes too much memory."""
     wanted = job.options.get("max_seconds")
     times = [limit for limit in (settings.job_seconds, wanted if isinstance(wanted, int | float) else None) if limit]
     begun = datetime.fromisoformat(vault.jobs.attempts(job.id)[0].started_at)
 
-    def look() -> EndReason | None:
+    def find_end() -> EndReason | None:
         if vault.jobs.cancel_requested(job.id):
             return EndReason("cancelled", "The job was cancelled.", cancelled=True)
         if times and (datetime.now(UTC) - begun).total_seconds() > min(times):
@@ -42,7 +63,7 @@ def look_for_end(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[
             return out_of_memory(settings)
         return None
 
-    return look
+    return find_end
 
 
 def out_of_memory(settings: WorkerSettings) -> EndReason:
@@ -61,53 +82,29 @@ def is_out_of_memory(error: BaseException) -> bool:
 def resident() -> int:
     """Bytes of this process in memory; 0 where that cannot be told."""
     with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     return 0
 
 
 def release() -> None:
-    """Hand memory that a job has left back to the machine."""
+    """Give back the memory that a job has left."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    runtime.give_back_freed_memory()
 
 
-def bound(settings: WorkerSettings) -> None:
-    """Have the operating system refuse the process more memory than it may take, once for the process.
+def limit_memory(settings: WorkerSettings) -> None:
+    """Have the operating system refuse the process more memory than it may take; to be called once.
 
     What is counted so is private memory, touched or not: what is reserved by now and was never touched comes on top.
     On a GPU, whose driver reserves without measure, only what is resident is watched.
     """
     if not settings.worker_memory_bytes or sys.platform != "linux" or torch.cuda.is_available():
         return
-    reserved = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
+    reserved = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE_BYTES
     limit = settings.worker_memory_bytes + max(0, reserved - resident())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def chosen(wanted: str) -> torch.device:
-    """The device to learn on: `auto` is a GPU where there is one.
-
-    Raises
-    ------
-    RuntimeError
-        `cuda` is wanted, and there is none: better to stop than to learn a hundred times slower unnoticed.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise RuntimeError("ENGRAM_DEVICE is cuda, and PyTorch finds no GPU here.")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def prepare(threads: int, wanted: str) -> None:
-    """Settle the number of threads and deterministic algorithms; to be called once, before anything is computed."""
-    runtime.configure(threads)
-    device = chosen(wanted)
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    log.info("PyTorch %s on %s with %d threads", torch.__version__, kind, torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Everything about a worker that can be set, as `ENGRAM_*` environment variables."""
+"""Settings of a worker process, read from `ENGRAM_*` environment variables."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from vault.settings import VaultSettings
+from vault.settings import DataLimitSettings, VaultSettings
 
 
-class WorkerSettings(VaultSettings):
+class WorkerSettings(VaultSettings, DataLimitSettings):
     """Settings of one worker process; the environment name of `max_attempts` is `ENGRAM_MAX_ATTEMPTS`."""
 
     worker_threads: int = Field(default=1, ge=1, le=256)
@@ -41,16 +41,3 @@ class WorkerSettings(VaultSettings):
     """Where the worker offers `/metrics` to Prometheus; 0 is nowhere."""
     worker_metrics_host: str = "127.0.0.1"
     """The address that this port is opened on; in a container `0.0.0.0`."""
-
-    max_image_pixels: int = Field(default=50_000_000, ge=1)
-    """Pixels of one image, judged by its header."""
-    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Bytes of one encoded image."""
-    max_archive_entries: int = Field(default=100_000, ge=1)
-    """Entries of an archive."""
-    max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
-    """Bytes that an archive may unpack to."""
-    max_archive_ratio: float = Field(default=200.0, gt=1)
-    """Unpacked bytes for each packed byte of an archive."""
-    max_decoded_bytes: int = Field(default=4 * 2**30, ge=1)
-    """Bytes of all images of an archive, decoded and resized, since a worker holds them in memory."""

@@ -1,4 +1,4 @@
-"""Methods of others, for comparison only; they run in Avalanche (Lomonaco et al. 2021; the extra `benchmarks`).
+"""Baseline methods for comparison, run by Avalanche (Lomonaco et al. 2021; the extra `benchmarks`).
 
-Naming them here needs nothing; `benchmarks.baselines.learner` needs Avalanche.
+Their names are in `benchmarks.harness.presets`; only `benchmarks.baselines.learner` needs Avalanche.
 """

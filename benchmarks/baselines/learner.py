@@ -1,7 +1,7 @@
-"""A baseline as it is measured: one network with one head for all classes, trained by Avalanche.
+"""Baseline learner: one network with one head for all classes, trained by Avalanche.
 
-With the id of the task, the answer is the largest of the outputs that belong to the task's classes; without, of all
-classes met so far. Where tasks share their classes the id changes nothing, and no task is recognised.
+With the id of the task, the answer is the largest of the outputs of the task's classes; without, of all classes learned
+so far. If tasks share their classes, the id changes nothing and no task is recognised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.avalanche import benchmarks, datasets, plugins, supervised
-from benchmarks.baselines.network import Plain
+from benchmarks.baselines.network import BaselineNetwork
 from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.harness.datasets import Tasks
 from benchmarks.harness.learners import BenchmarkPrediction
@@ -33,7 +33,7 @@ _SETTINGS = {
     "icarl": ("images",),
     "replay": ("images",),
 }
-"""What each is told beside the options."""
+"""Settings of each baseline beside the training options."""
 
 
 class Baseline:
@@ -42,11 +42,11 @@ class Baseline:
     Parameters
     ----------
     definition
-        Of the model that it is compared with: the network has as many units in each layer as one task may try.
+        Definition of the model to compare with: the network has as many units in each layer as one task may try.
     options
-        Optimiser, learning rate, batch size and epochs are taken from it; the learning rate stays as it is.
+        Optimiser, learning rate, batch size and epochs are taken from it; the learning rate is constant.
     settings
-        As `presets.BASELINE_SETTINGS`.
+        As in `presets.BASELINE_SETTINGS`.
 
     Raises
     ------
@@ -73,16 +73,16 @@ class Baseline:
         self._shared = sum(self._sizes) > len(self._labels)
         if self._shared and name == "icarl":
             raise Unsuited("iCaRL needs new classes in every task; here, tasks share theirs")
-        self._network = Plain(definition, self._labels, definition.seed)
+        self._network = BaselineNetwork(definition, self._labels, definition.seed)
         self._tasks: dict[str, tuple[str, ...]] = {}
         self._waiting: list[Examples] = []
         self._device = torch.device(device)
         self._generator_seed = definition.seed
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that nothing is logged is meant
-            self._strategy = self._made(options, settings)
+            warnings.simplefilter("ignore")  # it warns that nothing is logged, which is intended
+            self._strategy = self._build_strategy(options, settings)
 
-    def _made(self, options: LearnOptions, settings: Mapping[str, float]) -> Any:
+    def _build_strategy(self, options: LearnOptions, settings: Mapping[str, float]) -> Any:
         common = {
             "optimizer": optimiser_of(options, self._network.parameters()),
             "train_mb_size": options.batch_size,
@@ -114,18 +114,18 @@ class Baseline:
                 return supervised.Replay(mem_size=int(settings["images"]), **common)
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:
-        """Train on one task; what trains on all at once waits for the last."""
+        """Train on one task; joint training waits for the last one."""
         self._tasks[task] = examples.classes
         self._waiting.append(examples)
         if not self.incremental and len(self._tasks) < len(self._sizes):
             return {}
         given = benchmarks.benchmark_from_datasets(train=[self._dataset(waiting) for waiting in self._waiting])
         stream = given.train_stream
-        for experience in stream:  # iCaRL reads from it which classes are new
+        for experience in stream:  # iCaRL reads the new classes from it
             experience.benchmark = SimpleNamespace(
                 n_classes_per_exp=self._sizes, classes_order=list(range(len(self._labels)))
             )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True):  # some ask to be shown always
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True):  # some reset the filters
             torch.manual_seed(self._generator_seed * 1000 + len(self._tasks))
             self._strategy.train(stream[0] if self.incremental else stream)
         if self.incremental:
@@ -146,7 +146,7 @@ class Baseline:
         found = []
         for images in torch.split(examples.images, EVALUATION_BATCH):
             logits: Tensor = model(images.to(self._device)).cpu()
-            missing = len(self._labels) - logits.shape[1]  # nearest means know only the classes up to the newest
+            missing = len(self._labels) - logits.shape[1]  # nearest-mean classifiers end at the newest class
             padded = torch.nn.functional.pad(logits, (0, missing), value=-math.inf)
             best = (padded + mask).softmax(1).max(1)
             found += [
@@ -160,15 +160,15 @@ class Baseline:
         return BenchmarkPrediction(task, label, probability)
 
     def free(self) -> None:
-        """Nothing is owned."""
+        """None, since no unit is owned."""
 
     def stored(self) -> dict[str, int]:
-        """The network, and what the method keeps beside it from one task to the next."""
+        """Bytes of the network, and of what the method keeps beside it between tasks."""
         network, kept = _bytes(self._network), self._kept()
         return {"network": network, "kept": kept, "all": network + kept}
 
     def _kept(self) -> int:
-        """Bytes beside the network: images, older networks, what was important to them."""
+        """Bytes beside the network: images, older networks, importances of their weights."""
         kept = 0
         if self.name == "joint":
             kept = sum(examples.images.numel() for examples in self._waiting)
@@ -181,12 +181,12 @@ class Baseline:
                 kept += 4 * sum(one.data.numel() for table in tables for one in table.values())
             elif isinstance(plugin, plugins.LwFPlugin):
                 kept += _bytes(self._network)
-            elif hasattr(plugin, "x_memory"):  # iCaRL's, whose class is not public
+            elif hasattr(plugin, "x_memory"):  # iCaRL's plugin, whose class is not public
                 kept += _bytes(self._network) + sum(images.numel() for images in plugin.x_memory)
         return kept
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def _bytes(network: torch.nn.Module) -> int:

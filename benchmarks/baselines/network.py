@@ -1,4 +1,4 @@
-"""The same network as an engram's, without owners: what a baseline trains."""
+"""Network of a baseline: a backbone without owners of units, with one head for all classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engram.nn.network import Engram, pixels
 
 
 class Features(nn.Module):
-    """All but the head: (B, C, H, W) uint8 or float32 in 0 to 255 -> (B, F)."""
+    """Backbone without the head: (B, C, H, W) uint8 or float32 in 0 to 255 -> (B, F)."""
 
     def __init__(self, definition: Definition, labels: Sequence[str]) -> None:
         super().__init__()
@@ -21,14 +21,14 @@ class Features(nn.Module):
         self._name = layout.features.name
         self.trunk = Engram(layout, "all", labels, dict.fromkeys(layout.layers, 0), dict(layout.widths))
         self.width: int = self.trunk.head.in_features
-        del self.trunk.head  # another module here
+        del self.trunk.head  # replaced by that of `BaselineNetwork`
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(pixels(images), {})[self._name]
         return features
 
 
-class Plain(nn.Module):
+class BaselineNetwork(nn.Module):
     """A backbone with one head for all classes: (B, C, H, W) -> logits (B, classes)."""
 
     def __init__(self, definition: Definition, labels: Sequence[str], seed: int) -> None:

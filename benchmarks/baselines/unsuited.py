@@ -1,5 +1,5 @@
-"""Why a baseline cannot run."""
+"""Exception for baselines that cannot run."""
 
 
 class Unsuited(Exception):
-    """It is not defined for these tasks, or lacks what it needs; the text is for the person who asked for it."""
+    """The baseline is not defined for these tasks, or lacks a requirement; the message is shown to the user."""

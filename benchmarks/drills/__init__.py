@@ -1,1 +1,1 @@
-"""Long drills of the promises whose short forms `tests/e2e/` keeps: `python -m benchmarks NAME`."""
+"""Drills of the service, in long form: `python -m benchmarks NAME`; `tests/e2e` runs short forms."""

@@ -1,4 +1,4 @@
-"""Curves over time as an SVG, one panel above the other, without a library."""
+"""SVG line charts in stacked panels, drawn without a library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw(panels: Mapping[str, Mapping[str, Curve]], across: str, path: Path) -> 
     Parameters
     ----------
     across
-        What the common x axis shows.
+        Label of the common x axis.
     """
     furthest = max(max(x) for curves in panels.values() for x, _ in curves.values()) or 1.0
     parts = []

@@ -1,10 +1,10 @@
-"""More clients than can be served, for half an hour, while tasks are learned: does anything grow?
+"""Drill of overload while tasks are learned: refusals, latencies, growth of memory, files and threads.
 
     python -m benchmarks saturation [--minutes 30] [--clients 60] [--out results.jsonl] [--plot memory.svg]
 
-Real processes over one folder: a Redis, a service with little room, a worker. The clients ask again as soon as they are
-answered: for predictions of one image and of many, heatmaps, lists, certificates, event streams, and for what does not
-exist. Beside them model after model learns two tasks and is deleted. Memory, open files and threads of the service and
+Real processes over one folder: a Redis, a service with low limits, a worker. The clients send requests back to back:
+predictions of one image and of many, heatmaps, lists, certificates, event streams, and unknown paths. Beside them model
+after model learns two tasks and is deleted. Memory, open files and threads of the service and
 of the worker are read every second; slopes are of the second half, with their standard errors.
 """
 
@@ -21,16 +21,16 @@ from typing import Any
 from benchmarks.drills.curves import draw
 from benchmarks.drills.record import parser, record
 from service.cli.main import TUNING
-from testing.drills.crowd import NARROW, Crowd, Learning, prepare
+from testing.drills.crowd import LOW_LIMITS, Crowd, Learning, prepare
 from testing.drills.growth import MIB, ProcessGrowth, ProcessWatch, Sample
 from testing.processes.stack import started
 
 NOISE = 3.0
-"""A slope counts as growth beyond so many standard errors, if it is also more than `WORTH`."""
-WORTH = {"rss": 20.0, "files": 10.0, "threads": 5.0}
-"""MiB, files and threads an hour."""
+"""A slope counts as growth beyond so many standard errors, if it also exceeds `RELEVANT_GROWTH`."""
+RELEVANT_GROWTH = {"rss": 20.0, "files": 10.0, "threads": 5.0}
+"""MiB, files and threads per hour."""
 
-SHOWN: dict[str, Callable[[Sample], float]] = {
+PANELS: dict[str, Callable[[Sample], float]] = {
     "resident memory, MiB": lambda one: one.rss / MIB,
     "open files": lambda one: one.files,
     "threads": lambda one: one.threads,
@@ -38,16 +38,16 @@ SHOWN: dict[str, Callable[[Sample], float]] = {
 
 
 def quantile(seconds: list[float], share: float) -> float:
-    """The value that `share` of them do not exceed, in milliseconds."""
+    """The quantile in milliseconds that `share` of the values do not exceed."""
     ordered = sorted(seconds)
     return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
 
 def run(minutes: float, clients: int, seed: int) -> tuple[dict[str, Any], dict[str, list[Sample]]]:
-    """The figures, and what was seen of each process."""
+    """Run the drill; returns its figures, and the samples of each process."""
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory()))
-        stack = parts.enter_context(started(folder, replicas=1, **NARROW, **TUNING))
+        stack = parts.enter_context(started(folder, replicas=1, **LOW_LIMITS, **TUNING))
         job = prepare(stack)
         watch = ProcessWatch({"service": stack.services[0].pid, "worker": stack.worker.pid})
         with watch, Crowd(stack.replicas[0], job, clients, seed) as crowd, Learning(stack) as learning:
@@ -70,28 +70,28 @@ def run(minutes: float, clients: int, seed: int) -> tuple[dict[str, Any], dict[s
 
 
 def growths(grown: dict[str, ProcessGrowth]) -> list[str]:
-    """What grows beyond noise."""
+    """The trends that count as growth, one sentence each."""
     found = []
     for name, growth in grown.items():
-        for what, worth in WORTH.items():
+        for what, relevant in RELEVANT_GROWTH.items():
             trend = getattr(growth, what)
-            if trend.slope * 3600 > worth and trend.slope > NOISE * trend.error:
+            if trend.slope * 3600 > relevant and trend.slope > NOISE * trend.error:
                 found.append(f"the {name}'s {what}: {trend.slope * 3600:.1f} an hour")
     return found
 
 
 def plot(samples: dict[str, list[Sample]], path: Path) -> None:
-    """Memory, files and threads over time."""
+    """Plot memory, files and threads over time."""
     minutes = {name: [one.seconds / 60 for one in seen] for name, seen in samples.items()}
     panels = {
         title: {name: (minutes[name], [float(of(one)) for one in seen]) for name, seen in samples.items()}
-        for title, of in SHOWN.items()
+        for title, of in PANELS.items()
     }
     draw(panels, "minutes at saturation", path)
 
 
 def main() -> int:
-    options = parser("More clients than can be served")
+    options = parser("saturation", "More clients than can be served")
     options.add_argument("--minutes", type=float, default=30.0)
     options.add_argument("--clients", type=int, default=60)
     options.add_argument("--plot", type=Path, help="picture of memory, files and threads")

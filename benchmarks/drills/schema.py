@@ -1,11 +1,11 @@
-"""The interface against its own document: every check of Schemathesis, thousands of requests made up from it.
+"""Drill of the HTTP interface against its OpenAPI document, by every check of Schemathesis.
 
     python -m benchmarks schema [--examples 2000] [--seed 0] [--out results.jsonl]
 
-A service that asks for keys, with a model that has learned two tasks, is asked what the document says may be asked and
-much that it says may not. Two rounds: one where every path names that model, one where names are made up too and
-models come and go; there a sequence of requests has no idempotency key twice (`fresh_keys`). No answer may be a 5xx or
-undocumented, no header missing, nothing accepted that the document rules out, nothing answered without the key.
+A service that requires keys, with a model of two tasks, gets thousands of generated requests, valid and invalid by the
+document, in two rounds: one in which every path names that model, and one in which names are generated too and models
+come and go; there no sequence of requests repeats an idempotency key (`testing.drills.fresh_keys`). No answer may be a
+5xx or undocumented, no header missing, no invalid request accepted, and nothing answered without the key.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ import time
 from typing import Any
 
 from benchmarks.drills.record import parser, record
-from testing.drills.api_fuzzing import CONFIG, FRESH_KEYS, SAME_MODEL, ask, service
+from testing.drills.api_fuzzing import CONFIG, FRESH_KEYS, SAME_MODEL, keyed_service, run_schemathesis
 
 OPERATIONS = 22
-"""About how many there are, to share the examples out."""
+"""Approximate number of operations, by which the examples are divided."""
 
 
 def run(examples: int, seed: int) -> dict[str, Any]:
-    """Both rounds, about `examples` made-up requests in all: the figures, and whatever went wrong."""
+    """Run both rounds with about `examples` requests in all; returns the figures, and the output of failed rounds."""
     each = max(1, examples // (2 * OPERATIONS))
     began = time.monotonic()
-    with service() as (address, key):
+    with keyed_service() as (address, key):
         rounds = [
-            ask(address, key, each, seed, CONFIG + SAME_MODEL, "--exclude-method", "DELETE"),
-            # Models are deleted here until nothing is ready, as the 503 of /readyz then says.
-            ask(address, key, each, seed + 1, CONFIG, "--exclude-path", "/readyz", hooks=FRESH_KEYS),
+            run_schemathesis(address, key, each, seed, CONFIG + SAME_MODEL, "--exclude-method", "DELETE"),
+            # Models are deleted here until /readyz rightly answers 503.
+            run_schemathesis(address, key, each, seed + 1, CONFIG, "--exclude-path", "/readyz", hooks=FRESH_KEYS),
         ]
-    failed = [one["said"] for one in rounds if one["status"] != 0]
+    failed = [one["output"] for one in rounds if one["status"] != 0]
     return {
         "cases": sum(one["cases"] for one in rounds),
         "operations": max(one["operations"] for one in rounds),
         "failures": {what: number for one in rounds for what, number in one["failures"].items()},
         "rounds_failed": len(failed),
         "seconds": round(time.monotonic() - began, 1),
-        "said": "\n".join(failed),
+        "output": "\n".join(failed),
     }
 
 
 def main() -> None:
-    options = parser("The interface against its own document")
+    options = parser("schema", "The interface against its own document")
     options.add_argument("--examples", type=int, default=2000, help="for all operations and both rounds together")
     given = options.parse_args()
     logging.disable(logging.CRITICAL)  # thousands of refusals
     figures = run(given.examples, given.seed)
-    print(figures.pop("said"), file=sys.stderr)
+    print(figures.pop("output"), file=sys.stderr)
     record("schema", {"examples": given.examples, **figures}, given.out)
     sys.exit(bool(figures["rounds_failed"]))
 

@@ -1,18 +1,18 @@
-"""Storage that fails: objects harmed at random, S3 that fails in every way, a disk that is full during commits.
+"""Drill of failing storage: damaged objects, a faulty S3 server, a full disk.
 
     python -m benchmarks storage [--rounds 60] [--tasks 3] [--seed 0] [--out results.jsonl]
 
-Three parts, each over a service and a workshop that learns:
+Three parts, each over a service and a job runner that learns:
 
-- `objects`: in every round a task is submitted, one object of a random kind gets a bit flipped, is cut short or deleted
-  (a model's record and its newest commit are not deleted: their absence means something else), and the object is put
-  back at the end. The check must name the object, the running service must answer the same bytes all the time, a
-  service that starts must serve the newest version that is whole and name the object, the job must end by itself or be
-  done once the object is back, and no version may be made of what is damaged.
-- `s3`: through a proxy that lets one request in ten fail, one kind of fault after the other, tasks are learned while
-  four connections predict. Every prediction must be answered, whatever is accepted must end, and all that was published
-  must be whole.
-- `disk`: the program `testing.drills.full_disk`, on a file system of its own where one may be mounted.
+- `objects`: in every round a task is submitted, one object of a random kind gets a bit flipped, is truncated or deleted
+  (a model's record and its newest commit are not deleted: their absence means something else), and the object is
+  restored at the end. The check must name the object, the running service must answer the same bytes all the time, a
+  service that starts must serve the newest undamaged version and name the object, the job must end by itself or once
+  the object is restored, and no version may be made of damaged objects.
+- `s3`: through a proxy that makes one request in ten fail, one kind of fault after the other, tasks are learned while
+  four connections predict. Every prediction must be answered, every accepted job must end, and every published version
+  must be undamaged.
+- `disk`: the program `testing.drills.full_disk`, on a file system of its own if one can be mounted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import MODEL, create, submit
-from testing.data.planted_store import PNG, PREDICT, Plant, kinds, planted
+from testing.data.planted_store import PNG, PREDICT, SystemUnderTest, objects_by_kind, system_under_test
 from testing.servers.faulty_s3 import FaultyS3
 from testing.servers.redis import RedisServer
 from testing.servers.s3 import AWS, BUCKET, s3_server
@@ -50,93 +50,93 @@ from vault.settings import VaultSettings
 
 FAULTS = ("error", "throttle", "cut", "lost", "hang", "flip")
 LEARNED_FROM = ("model", "commons", "engram", "recogniser", "kept", "certificate", "upload")
-"""Without one of these, whole, no task can be learned."""
-TOLD = ("model", "commit", "commons", "engram", "recogniser", "kept")
-"""What a service that starts names when it is harmed."""
-KEPT = ("model", "commit")
-"""What is not deleted: a model without its record is none, and without its newest commit the one before counts."""
+"""Kinds of objects without which no task can be learned."""
+NAMED_AT_START = ("model", "commit", "commons", "engram", "recogniser", "kept")
+"""Kinds of objects whose damage a starting service reports."""
+NEVER_DELETED = ("model", "commit")
+"""Kinds that are not deleted: a model exists by its record, and without its newest commit the one before counts."""
 
 
-def harm(path: Path, how: str, draw: random.Random) -> bytes:
-    """Harm a file; what it held."""
+def damage_file(path: Path, how: str, draw: random.Random) -> bytes:
+    """Damage a file; returns its former content."""
     whole = path.read_bytes()
     if how == "deleted":
         path.unlink()
     elif how == "cut short":
         path.write_bytes(whole[: draw.randrange(len(whole))])
     else:
-        harmed = bytearray(whole)
-        harmed[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
-        path.write_bytes(harmed)
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
     return whole
 
 
-class ObjectHarm:
-    """Rounds of harm to single objects."""
+class ObjectDamage:
+    """Rounds in which one object is damaged and restored."""
 
-    def __init__(self, plant: Plant, store: Path, draw: random.Random) -> None:
-        self._plant = plant
+    def __init__(self, system: SystemUnderTest, store: Path, draw: random.Random) -> None:
+        self._system = system
         self._store = store
         self._draw = draw
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
 
     def round(self, number: int) -> None:
-        """One object harmed, looked at from all sides, and put back."""
-        plant = self._plant
-        plant.resting = True
-        job = submit(plant.vault, f"task-{number}", (2, 3)).id
-        there = kinds(self._store)
+        """Damage one object, observe the system, and restore it."""
+        system = self._system
+        system.paused = True
+        job = submit(system.vault, f"task-{number}", (2, 3)).id
+        there = objects_by_kind(self._store)
         kind = self._draw.choice(list(there))
-        how = self._draw.choice(["flipped", "cut short"] + ["deleted"] * (kind not in KEPT))
-        path, before = there[kind], self._answer(plant.service)
+        how = self._draw.choice(["flipped", "cut short"] + ["deleted"] * (kind not in NEVER_DELETED))
+        path, before = there[kind], self._answer(system.service)
         name = str(path.relative_to(self._store))
-        newest = plant.vault.log.numbers(MODEL)[-1]
-        whole = harm(path, how, self._draw)
+        newest = system.vault.log.numbers(MODEL)[-1]
+        whole = damage_file(path, how, self._draw)
         try:
-            self._look(kind, how, name, newest)
-            plant.resting = False
-            # A job whose own record is harmed is left alone until that is mended.
+            self._observe(kind, how, name, newest)
+            system.paused = False
+            # A job whose own record is damaged waits until that is restored.
             outcome = "waits" if kind == "request" else self._outcome(job, name, kind)
-            self._expect(self._answer(plant.service) == before or outcome == "succeeded", f"{kind} {how}: answers")
+            self._expect(self._answer(system.service) == before or outcome == "succeeded", f"{kind} {how}: answers")
         finally:
             path.write_bytes(whole)
         outcome = outcome if outcome != "waits" else self._outcome(job, name, kind)
-        # A commit stands for ever, so that a worker which has read it goes by what it remembers.
+        # Commits never change, so a worker that has read one uses its copy.
         self._expect(outcome == ("failed" if kind in LEARNED_FROM else "succeeded"), f"{kind} {how}: job {outcome}")
-        plant.vault.log.head(MODEL)
-        after = plant.vault.log.numbers(MODEL)[-1]
+        system.vault.log.head(MODEL)
+        after = system.vault.log.numbers(MODEL)[-1]
         self._expect(after == newest + (outcome == "succeeded"), f"{kind} {how}: {after} versions")
-        found = check(plant.vault.objects, LearnerValidator(plant.vault.objects))
+        found = check(system.vault.objects, LearnerValidator(system.vault.objects))
         self._expect(found.whole, f"{kind} {how}: not whole afterwards: {found.problems}")
-        # Back to one task, so that rounds do not fill the model.
-        versions.activate(plant.vault, MODEL, 1)
-        wait_until(lambda: not plant.client.get(f"/v1/models/{MODEL}").json()["problems"], 30)
+        # Activate the version with one task, so that rounds do not exhaust the model's capacity.
+        versions.activate(system.vault, MODEL, 1)
+        wait_until(lambda: not system.client.get(f"/v1/models/{MODEL}").json()["problems"], 30)
         self.done[f"{kind} {how}: job {outcome}"] += 1
         print(f"round {number}: {kind} {how}, job {outcome}", file=sys.stderr)
 
-    def _look(self, kind: str, how: str, name: str, newest: int) -> None:
-        """What the check, the running service and one that starts say of the harmed object."""
-        plant = self._plant
-        objects = plant.vault.objects
+    def _observe(self, kind: str, how: str, name: str, newest: int) -> None:
+        """Check what the integrity check, the running service and a starting one report of the damaged object."""
+        system = self._system
+        objects = system.vault.objects
         found = check(objects, LearnerValidator(objects))
         named = {problem.object for problem in found.problems}
-        # A deleted record of a job leaves no trace; of a record the name of the seal may be what was harmed.
+        # A deleted record of a job leaves no trace, and the flipped bit may be in the key of the seal.
         if not (how == "deleted" and kind in ("attempt", "decision", "request", "result")):
-            self._expect(name in named or self._unharmed(name), f"{kind} {how}: the check named {sorted(named)}")
-        if kind not in TOLD:
+            self._expect(name in named or self._is_readable(name), f"{kind} {how}: the check named {sorted(named)}")
+        if kind not in NAMED_AT_START:
             return
-        with self._newcomer() as service:
+        with self._starting_service() as service:
             wait_until(lambda: service.client.get("/readyz").json().get("reason") != "starting", 30)
-            known = self._unharmed(name) or self._is_told(service, name)
+            known = self._is_readable(name) or self._is_reported(service, name)
             self._expect(known, f"{kind} {how}: a service that starts does not name it")
             answer = service.client.post(PREDICT, content=png(0, 100), headers=PNG)
             age = "the newest" if answer.json().get("version") == newest else "an older"
             served = f"answers with {age} version" if answer.status_code == 200 else f"answers {answer.status_code}"
             self.done[f"{kind} harmed: a service that starts {served}"] += 1
 
-    def _is_told(self, service: Service, name: str) -> bool:
-        """Whether a service names an object as harmed; what only learning needs it reads once it answers."""
+    def _is_reported(self, service: Service, name: str) -> bool:
+        """Whether a service reports an object as damaged; it reads what only learning needs after it has started."""
 
         def named() -> bool:
             answer = service.client.get(f"/v1/models/{MODEL}").json()
@@ -147,17 +147,17 @@ class ObjectHarm:
             wait_until(named, 20)
         return named()
 
-    def _unharmed(self, name: str) -> bool:
-        """Whether a record reads as it did: the bit was one of the name of its seal."""
+    def _is_readable(self, name: str) -> bool:
+        """Whether a record still reads: the flipped bit was in the key of its seal."""
         try:
-            self._plant.vault.objects.get_json(name)
+            self._system.vault.objects.get_json(name)
         except VaultError:
             return False
         return True
 
     @contextmanager
-    def _newcomer(self) -> Iterator[Service]:
-        settings = self._plant.vault.settings.model_dump() | {"drain_seconds": 0, "poll_seconds": 0.2}
+    def _starting_service(self) -> Iterator[Service]:
+        settings = self._system.vault.settings.model_dump() | {"drain_seconds": 0, "poll_seconds": 0.2}
         with running(ServiceSettings(**settings)) as service:
             yield service
 
@@ -168,7 +168,7 @@ class ObjectHarm:
         return [answer.json().get("predictions") for answer in answers]
 
     def _outcome(self, job: str, name: str, kind: str) -> str:
-        ended = self._plant.finished(job)
+        ended = self._system.wait_for_job(job)
         if ended["state"] == "failed":
             code, detail = ended["error"]["code"], ended["error"]["detail"]
             short = name.rsplit("/", 1)[-1]
@@ -182,23 +182,23 @@ class ObjectHarm:
             self.faults.append(otherwise)
 
 
-def harmed_objects(rounds: int, seed: int, redis_url: str) -> dict[str, Any]:
-    """The first part."""
+def damaged_objects(rounds: int, seed: int, redis_url: str) -> dict[str, Any]:
+    """Run the part `objects`."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        with planted(VaultSettings(store_url=str(store), redis_url=redis_url, lease_seconds=5)) as plant:
-            create(plant.vault)
-            plant.finished(submit(plant.vault, "low", (0, 1)).id)
-            wait_until(lambda: plant.version() == 1, 30)
-            harming = ObjectHarm(plant, store, random.Random(seed))
+        with system_under_test(VaultSettings(store_url=str(store), redis_url=redis_url, lease_seconds=5)) as system:
+            create(system.vault)
+            system.wait_for_job(submit(system.vault, "low", (0, 1)).id)
+            wait_until(lambda: system.served_version() == 1, 30)
+            damage = ObjectDamage(system, store, random.Random(seed))
             for number in range(rounds):
-                harming.round(number)
-            plant.resting = True
-    return {"rounds": rounds, "what_came_of_it": dict(sorted(harming.done.items())), "faults": harming.faults}
+                damage.round(number)
+            system.paused = True
+    return {"rounds": rounds, "what_came_of_it": dict(sorted(damage.done.items())), "faults": damage.faults}
 
 
 def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str, Any]:
-    """The second part."""
+    """Run the part `s3`."""
     args: dict[str, Any] = {}
     faults: list[str] = []
     for fault in FAULTS:
@@ -206,14 +206,14 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
         url = f"s3://{BUCKET}/{fault}"
         settings = VaultSettings(store_url=url, redis_url=redis_url, s3_endpoint=s3.url, store_timeout_seconds=2)
         try:
-            with planted(settings) as plant:
-                create(plant.vault)
-                plant.finished(submit(plant.vault, "low", (0, 1)).id)
-                wait_until(lambda plant=plant: plant.version() == 1, 30)
+            with system_under_test(settings) as system:
+                create(system.vault)
+                system.wait_for_job(submit(system.vault, "low", (0, 1)).id)
+                wait_until(lambda system=system: system.served_version() == 1, 30)
                 before = dict(s3.seen)
                 began = time.monotonic()
-                with s3.failing(**{fault: 0.1}), asking(plant.service) as answers:
-                    states = Counter(learn(plant, f"task-{number}") for number in range(tasks))
+                with s3.failing(**{fault: 0.1}), predicting(system.service) as answers:
+                    states = Counter(learn(system, f"task-{number}") for number in range(tasks))
                 args[fault] = {
                     "requests": s3.seen["passed"] - before["passed"],
                     "faults": s3.seen[fault],
@@ -222,7 +222,7 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
                     "seconds": round(time.monotonic() - began, 1),
                 }
                 print(f"{fault}: {args[fault]}", file=sys.stderr)
-                found = check(plant.vault.objects, LearnerValidator(plant.vault.objects), deep=True)
+                found = check(system.vault.objects, LearnerValidator(system.vault.objects), deep=True)
                 faults += [f"{fault}: {problem}" for problem in found.problems]
                 if answers.keys() - {"200"}:
                     faults.append(f"{fault}: predictions were answered {dict(answers)}")
@@ -235,19 +235,19 @@ def faulty_s3(tasks: int, seed: int, redis_url: str, endpoint: str) -> dict[str,
     return {"by_fault": args, "faults": faults}
 
 
-def learn(plant: Plant, task: str) -> str:
-    """Ask until the task is accepted, and wait until its job is over; how it ended."""
-    while (answer := plant.upload(task, (2, 3))).status_code != 202:
-        if answer.status_code == 409:  # accepted, and the answer to the one before was lost
-            jobs = plant.vault.jobs.list(MODEL)
-            return str(plant.finished(next(job.id for job in jobs if job.task == task), 300)["state"])
-    state = str(plant.finished(answer.json()["job"]["id"], 300)["state"])
+def learn(system: SystemUnderTest, task: str) -> str:
+    """Submit until the task is accepted, and wait for its job; returns the final state."""
+    while (answer := system.upload(task, (2, 3))).status_code != 202:
+        if answer.status_code == 409:  # the submission before was accepted and its answer lost
+            jobs = system.vault.jobs.list(MODEL)
+            return str(system.wait_for_job(next(job.id for job in jobs if job.task == task), 300)["state"])
+    state = str(system.wait_for_job(answer.json()["job"]["id"], 300)["state"])
     return state
 
 
 @contextmanager
-def asking(service: Service, connections: int = 4) -> Iterator[Counter[str]]:
-    """Connections that predict all the time; their answers by status."""
+def predicting(service: Service, connections: int = 4) -> Iterator[Counter[str]]:
+    """Connections that predict all the time; yields the number of answers by status."""
     answers: Counter[str] = Counter()
     over, lock = threading.Event(), threading.Lock()
 
@@ -273,7 +273,7 @@ def asking(service: Service, connections: int = 4) -> Iterator[Counter[str]]:
 
 
 def full_disk(redis_url: str) -> dict[str, Any]:
-    """The third part."""
+    """Run the part `disk`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "testing.drills.full_disk", "limit", folder, redis_url]
         mount = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -289,14 +289,14 @@ def full_disk(redis_url: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    options = parser("Storage that fails")
+    options = parser("storage", "Storage that fails")
     options.add_argument("--rounds", type=int, default=60, help="objects that are harmed")
     options.add_argument("--tasks", type=int, default=3, help="tasks learned under each kind of fault")
     args = options.parse_args()
     os.environ.update(AWS)
     redis = RedisServer()
     try:
-        objects = harmed_objects(args.rounds, args.seed, redis.url)
+        objects = damaged_objects(args.rounds, args.seed, redis.url)
         with s3_server() as endpoint:
             s3 = faulty_s3(args.tasks, args.seed, redis.url, endpoint)
         disk = full_disk(redis.url)

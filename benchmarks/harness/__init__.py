@@ -1,0 +1,1 @@
+"""Task sequences, learners, measurement and results of the benchmarks."""

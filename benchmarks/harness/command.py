@@ -1,4 +1,4 @@
-"""The command that all benchmarks share: seed after seed, and a table at the end."""
+"""Command of the task sequences: runs of one method by seed, and a table of their figures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.console import Console
 
 from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.harness.datasets import SEQUENCES, MissingData, Tasks
-from benchmarks.harness.evaluation import BenchmarkProgress, Learns, measure, provenance
+from benchmarks.harness.evaluation import BenchmarkLearner, BenchmarkProgress, measure, provenance
 from benchmarks.harness.http_learner import HttpMemory
 from benchmarks.harness.learners import PythonMemory
-from benchmarks.harness.plan import BadOverride, Plan, planned
+from benchmarks.harness.plan import BadOverride, Plan, make_plan
 from benchmarks.harness.presets import BASELINES, METHODS
-from benchmarks.harness.progress_bars import Bars
-from benchmarks.harness.results import Workplace, append, rows_of
-from benchmarks.reports.tables import grouped, shown
+from benchmarks.harness.progress_bars import ProgressBars
+from benchmarks.harness.results import UnfinishedRun, append, rows_of
+from benchmarks.reports.tables import grouped, terminal_table
 from engram.errors import EngramError
 from engram.runtime import configure
 
 
 def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
-    """What every benchmark can be told."""
+    """The options of every task sequence."""
     found = argparse.ArgumentParser(prog=f"python -m benchmarks {benchmark}", description=description)
     found.add_argument("--data", type=Path, required=True, help="folder with mnist.npz, cifar10.tar.xz, ...")
     found.add_argument("--method", default="eidetic", choices=[*METHODS, *BASELINES])
@@ -51,11 +51,11 @@ def main(benchmark: str, description: str, given: Sequence[str]) -> None:
     interface = "http" if args.http else "python"
     try:
         plans = [
-            planned(benchmark, args.method, args.scale, interface, args.device, seed, args.overrides)
+            make_plan(benchmark, args.method, args.scale, interface, args.device, seed, args.overrides)
             for seed in range(args.seeds)
         ]
         for plan in plans:
-            plan.learning()  # what is wrong with the options is better said before the data is read
+            plan.learning()  # invalid options are reported before the data is read
         rows = run_all(
             plans, args.data, args.out, args.threads, f"python -m benchmarks {benchmark} {shlex.join(given)}"
         )
@@ -63,11 +63,11 @@ def main(benchmark: str, description: str, given: Sequence[str]) -> None:
         sys.exit(str(error))
     except ValidationError as error:
         sys.exit("\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()))
-    Console().print(shown(grouped(rows)))
+    Console().print(terminal_table(grouped(rows)))
 
 
 def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, command: str) -> list[dict[str, Any]]:
-    """The rows of some runs of one benchmark: those that `out` has as they are, the others run now."""
+    """Results of the runs of one benchmark: read from `out` if it has them, else made now and appended."""
     rows: list[dict[str, Any]] = []
     tasks: Tasks | None = None
     for plan in plans:
@@ -78,17 +78,17 @@ def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, c
             continue
         if tasks is None:
             tasks = SEQUENCES[plan.benchmark](data, plan.sizes)
-        figures = run(plan, tasks, Workplace(out, plan.key) if out else None)
-        row = {**about(plan, tasks), **provenance(threads), "command": command, **figures}
+        figures = run(plan, tasks, UnfinishedRun(out, plan.key) if out else None)
+        row = {**described(plan, tasks), **provenance(threads), "command": command, **figures}
         rows.append(row)
         if out:
             append(out, row)
-            Workplace(out, plan.key).clear()
+            UnfinishedRun(out, plan.key).clear()
     return rows
 
 
-def about(plan: Plan, tasks: Tasks) -> dict[str, object]:
-    """What a line of results says about its run."""
+def described(plan: Plan, tasks: Tasks) -> dict[str, object]:
+    """The fields of a row of results that describe its run."""
     definition = plan.model(tasks.shape)
     settings = plan.definition.get("settings", {}) if plan.method in BASELINES else getattr(definition, "settings", {})
     return {
@@ -111,33 +111,33 @@ def about(plan: Plan, tasks: Tasks) -> dict[str, object]:
     }
 
 
-def run(plan: Plan, tasks: Tasks, workplace: Workplace | None) -> dict[str, object]:
-    """One life, from where it was interrupted if its memory was kept."""
-    progress = workplace.progress() if workplace else None
+def run(plan: Plan, tasks: Tasks, unfinished: UnfinishedRun | None) -> dict[str, object]:
+    """Make one run, resumed from its last kept memory if it was interrupted; returns its figures."""
+    progress = unfinished.progress() if unfinished else None
     if progress is not None:
         print(f"{plan.method}, seed {plan.seed}: going on after {len(progress.seconds)} tasks", flush=True)
-    folder = workplace.memory(progress) if workplace and progress else None
-    with closing(learner(plan, tasks, folder)) as memory, Bars(plan, len(tasks.train)) as bars:
+    folder = unfinished.memory(progress) if unfinished and progress else None
+    with closing(learner(plan, tasks, folder)) as memory, ProgressBars(plan, len(tasks.train)) as bars:
 
         def keep(progress: BenchmarkProgress) -> None:
-            if workplace is not None and isinstance(memory, PythonMemory):
-                memory.save(workplace.memory(progress))
-                workplace.keep(progress)
+            if unfinished is not None and isinstance(memory, PythonMemory):
+                memory.save(unfinished.memory(progress))
+                unfinished.keep(progress)
 
         return measure(memory, tasks, progress, bars.watch, keep)
 
 
-class Closes(Learns, Protocol):
-    """What is measured, and then closed."""
+class ClosableLearner(BenchmarkLearner, Protocol):
+    """A learner that is closed after its run."""
 
     def close(self) -> None: ...
 
 
-def learner(plan: Plan, tasks: Tasks, folder: Path | None) -> Closes:
-    """What is measured."""
+def learner(plan: Plan, tasks: Tasks, folder: Path | None) -> ClosableLearner:
+    """The learner of a plan; `folder` holds the memory of an interrupted run."""
     definition, options = plan.model(tasks.shape), plan.learning()
     if plan.method in BASELINES:
-        from benchmarks.baselines.learner import Baseline  # needs the extra `benchmarks`, which the others do not
+        from benchmarks.baselines.learner import Baseline  # needs the extra `benchmarks`, unlike the others
 
         return Baseline(plan.method, definition, options, tasks, plan.definition.get("settings", {}), plan.device)
     if plan.interface == "http":

@@ -1,8 +1,8 @@
-"""The sequences of tasks: what is learned, in which order, and what it is judged by.
+"""Task sequences from MNIST and CIFAR, with training and test images.
 
 MNIST is read from `mnist.npz` (arrays x_train, y_train, x_test and y_test), the CIFAR sets from `cifar10.tar.xz` and
-`cifar100.tar.xz` (`train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`). Nothing is written anywhere: an
-archive is unpacked and decoded in memory, in about fifteen seconds for the 60,000 images of CIFAR-10.
+`cifar100.tar.xz` (`train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`). Nothing is written to disk:
+an archive is unpacked and decoded in memory, in about fifteen seconds for the 60,000 images of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from torch import Tensor
 from engram import Examples, InputShape
 
 DATA_SEED = 0
-"""Draws subsets, permutations and random class orders: the same data for every seed of a model."""
+"""Seed of subsets, permutations and random class orders, so that the data is the same for every seed of a model."""
 
 CIFAR10_ORDER = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 DECODED_AT_ONCE = 2048
-"""Compressed images held while they are decoded."""
+"""Compressed images that are held in memory for decoding."""
 
 
 class MissingData(Exception):
-    """The folder lacks a data set; the text is for the person who named the folder."""
+    """The folder lacks a data set; the message is shown to the user."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images of each class that are taken; None for all of them."""
+    """Number of images of each class; None for all of them."""
 
     train: int | None = None
     test: int | None = None
@@ -50,9 +50,9 @@ class Tasks:
     Parameters
     ----------
     shape
-        Of all images.
+        Shape of all images.
     train, test
-        For each task in order: the images to learn from and the images to judge by, of the same classes.
+        Training and test images of each task in order, of the same classes.
     """
 
     shape: InputShape
@@ -61,20 +61,20 @@ class Tasks:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The distinct class names, in the order in which they are met."""
+        """The distinct class names, in the order in which they occur."""
         return tuple(dict.fromkeys(name for examples in self.train for name in examples.classes))
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A data set of `classes`, for each part: images (N, C, H, W) uint8 and labels (N,) int64."""
+class ImageDataset:
+    """A data set: for each part, images (N, C, H, W) uint8 and labels (N,) int64 of `classes`."""
 
     classes: tuple[str, ...]
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
     def task(self, names: Sequence[str]) -> tuple[Examples, Examples]:
-        """The images of some classes, to learn from and to judge by."""
+        """Training and test images of some classes."""
         numbers = [self.classes.index(name) for name in names]
         train, test = (_chosen(images, labels, numbers, names) for images, labels in (self.train, self.test))
         return train, test
@@ -91,17 +91,17 @@ def split_mnist(folder: Path, sizes: Sizes) -> Tasks:
 
 
 def permuted_mnist(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
-    """All ten digits in every task, the pixels of each task in another fixed order; the first task's as they are.
+    """All ten digits in every task, the pixels of each task in another fixed order; the first task's unchanged.
 
-    The classes are called "0" to "9" in every task: what an image shows does not depend on the task.
+    The classes are named "0" to "9" in every task, since an image's class does not depend on the task.
     """
-    pictures = mnist(folder, sizes)
+    dataset = mnist(folder, sizes)
     generator = torch.Generator().manual_seed(DATA_SEED)
-    train, test = pictures.task(pictures.classes)
+    train, test = dataset.task(dataset.classes)
     size = train.images[0].numel()
     orders = [torch.arange(size), *(torch.randperm(size, generator=generator) for _ in range(count - 1))]
     return Tasks(
-        pictures.shape,
+        dataset.shape,
         tuple(_permuted(train, order) for order in orders),
         tuple(_permuted(test, order) for order in orders),
     )
@@ -114,8 +114,8 @@ def split_cifar10(folder: Path, sizes: Sizes) -> Tasks:
 
 def split_cifar100(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
     """Ten tasks of ten classes each, drawn at random (once, for all seeds): RNF, section 4.3."""
-    pictures = archive(folder / "cifar100.tar.xz", sizes)
-    return _split(pictures, _drawn(pictures.classes, 10, count))
+    dataset = archive(folder / "cifar100.tar.xz", sizes)
+    return _split(dataset, _drawn(dataset.classes, 10, count))
 
 
 def rnf_cifar(folder: Path, sizes: Sizes) -> Tasks:
@@ -126,7 +126,7 @@ def rnf_cifar(folder: Path, sizes: Sizes) -> Tasks:
 
 
 def rnf_digits(folder: Path, sizes: Sizes) -> Tasks:
-    """The whole of CIFAR-10 as the first task, then ten digits five times, each time with other pixels' places."""
+    """The whole of CIFAR-10 as the first task, then ten digits five times, each time with permuted pixels."""
     first = _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), [CIFAR10_ORDER])
     rest = permuted_mnist(folder, sizes, count=5)
     train, test = (tuple(_framed(task, first.shape) for task in part) for part in (rest.train, rest.test))
@@ -141,10 +141,10 @@ SEQUENCES: Mapping[str, Callable[[Path, Sizes], Tasks]] = {
     "rnf_cifar": rnf_cifar,
     "rnf_digits": rnf_digits,
 }
-"""Each benchmark by its name."""
+"""The functions by the names of the benchmarks."""
 
 
-def mnist(folder: Path, sizes: Sizes) -> Pictures:
+def mnist(folder: Path, sizes: Sizes) -> ImageDataset:
     """The ten digits.
 
     Raises
@@ -160,16 +160,16 @@ def mnist(folder: Path, sizes: Sizes) -> Pictures:
             images = torch.from_numpy(arrays[f"x_{part}"])[:, None]  # (N, 1, H, W)
             labels = torch.from_numpy(arrays[f"y_{part}"]).long()
             parts.append(_some(images, labels, count))
-    return Pictures(tuple(str(digit) for digit in range(10)), parts[0], parts[1])
+    return ImageDataset(tuple(str(digit) for digit in range(10)), parts[0], parts[1])
 
 
-def archive(path: Path, sizes: Sizes, order: Sequence[str] | None = None) -> Pictures:
-    """Pictures from a tar archive of `train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`.
+def archive(path: Path, sizes: Sizes, order: Sequence[str] | None = None) -> ImageDataset:
+    """Data set from a tar archive of `train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`.
 
     Parameters
     ----------
     order
-        The classes; by default those that are there, by name.
+        The classes; by default those of the archive, by name.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def archive(path: Path, sizes: Sizes, order: Sequence[str] | None = None) -> Pic
             for member, image in zip(several, pool.map(_decode, several), strict=True):
                 found[member.part].append((member.name, image))
     classes = tuple(order or sorted({name for name, _ in found["train"]}))
-    return Pictures(
+    return ImageDataset(
         classes,
         _gathered(path, found["train"], classes, sizes.train),
         _gathered(path, found["test"], classes, sizes.test),
@@ -214,7 +214,7 @@ class _Member:
 
 
 def _members(file: tarfile.TarFile) -> Iterator[_Member]:
-    """The images one after another: going back in a compressed archive means starting over."""
+    """The images in the order of the archive, since seeking back in a compressed one starts over."""
     for member in file:
         stream = file.extractfile(member) if member.isfile() else None
         if stream is not None:
@@ -248,9 +248,9 @@ def _chosen(images: Tensor, labels: Tensor, numbers: Sequence[int], names: Seque
     return Examples(images[mapped >= 0].contiguous(), mapped[mapped >= 0], tuple(names))
 
 
-def _split(pictures: Pictures, groups: Sequence[Sequence[str]]) -> Tasks:
-    parts = [pictures.task(names) for names in groups]
-    return Tasks(pictures.shape, tuple(train for train, _ in parts), tuple(test for _, test in parts))
+def _split(dataset: ImageDataset, groups: Sequence[Sequence[str]]) -> Tasks:
+    parts = [dataset.task(names) for names in groups]
+    return Tasks(dataset.shape, tuple(train for train, _ in parts), tuple(test for _, test in parts))
 
 
 def _pairs(names: Sequence[str]) -> list[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""A life of learning, measured: tasks one after another, every task judged after each, with its id and without."""
+"""Evaluation of a learner on a task sequence: accuracy matrices with and without the task's id."""
 
 from __future__ import annotations
 
@@ -17,63 +17,63 @@ import torch
 from benchmarks.harness.datasets import Tasks
 from benchmarks.harness.learners import BenchmarkPrediction
 from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
-from benchmarks.harness.novelty import noticed
+from benchmarks.harness.novelty import novelty_figures
 from engram import Examples
 from engram.checkpointing.progress import Progress
 
 Watcher = Callable[[int, Progress | None], None]
-"""Told where a life stands: the number of the task, and how far learning it has come (None: it is being judged)."""
+"""Callback for progress: the number of the task, and its progress of learning (None: it is being evaluated)."""
 
 
-class Learns(Protocol):
-    """What is measured: the learner itself, one behind HTTP, or a baseline."""
+class BenchmarkLearner(Protocol):
+    """A learner under evaluation: the Python one, the one behind HTTP, or a baseline."""
 
     @property
     def incremental(self) -> bool:
-        """Whether it can be asked after every task; what trains on all tasks at once answers after the last."""
+        """Whether it predicts after every task; joint training predicts after the last one only."""
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]: ...
 
     def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]: ...
 
     def free(self) -> float | None:
-        """Share of the units that no task owns; None where units have no owners."""
+        """Share of the units that no task owns; None if units have no owners."""
 
     def stored(self) -> dict[str, int] | None:
-        """Bytes kept from one task to the next, by what they hold; None where that cannot be told."""
+        """Bytes kept from one task to the next, by kind; None if unknown."""
 
 
 @dataclass
 class BenchmarkProgress:
-    """How a life went so far; the fields are JSON, so that an interrupted one can go on."""
+    """Figures of a run so far; the fields are JSON, so that an interrupted run can be resumed."""
 
     seconds: list[float] = field(default_factory=list)
-    """To learn each task."""
+    """Duration of learning each task."""
     matrix: list[list[float]] = field(default_factory=list)
-    """Accuracy on every task so far, after each task but the last, the id given."""
+    """Accuracy with id on every task so far, after each task but the last."""
     matrix_without_id: list[list[float]] = field(default_factory=list)
     free: list[float | None] = field(default_factory=list)
     units: list[object] = field(default_factory=list)
-    """Of each task, in each layer."""
+    """Units of each task, by layer."""
     novelty: list[dict[str, float] | None] = field(default_factory=list)
-    """How images of each task but the first looked before it was learned."""
+    """Novelty figures of each task but the first, before it was learned."""
 
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """One task's test images, with its id and without."""
+    """Evaluation of one task's test images, with its id and without."""
 
     with_id: float
     recognised: float | None
-    """None where an answer names no task."""
+    """Share of images recognised as of the task; None if an answer names no task."""
     without_id: float
     images: int
     probabilities: list[float]
     right: list[bool]
     given_to: list[int] | None
-    """How many images each task was recognised in."""
+    """Number of images recognised as of each task."""
     passes: float
-    """Forward passes an answer took, on average."""
+    """Mean number of forward passes of an answer."""
 
 
 def name_of(task: int) -> str:
@@ -86,10 +86,10 @@ def accuracy(answers: Sequence[BenchmarkPrediction], examples: Examples) -> floa
     return sum(a.label == examples.classes[label] for a, label in zip(answers, labels, strict=True)) / len(labels)
 
 
-def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> TaskEvaluation:
-    """Everything about one task's images, among so many tasks.
+def evaluate_task(memory: BenchmarkLearner, task: int, examples: Examples, tasks: int) -> TaskEvaluation:
+    """Evaluate the images of one of so many tasks.
 
-    Without an id an answer is right if its label is: where tasks share their labels, another task may have given it.
+    Without an id an answer is right if its label is: if tasks share their labels, it may come from another task.
     """
     answers, labels = memory.predict(examples, None), examples.labels.tolist()
     given_to = None
@@ -109,26 +109,26 @@ def judge(memory: Learns, task: int, examples: Examples, tasks: int) -> TaskEval
 
 
 def measure(
-    memory: Learns,
+    memory: BenchmarkLearner,
     tasks: Tasks,
     progress: BenchmarkProgress | None = None,
     watch: Watcher = lambda number, progress: None,
     keep: Callable[[BenchmarkProgress], None] = lambda progress: None,
 ) -> dict[str, object]:
-    """Learn all tasks in order; the figures, in per cent and points.
+    """Learn and evaluate all tasks in order; returns the figures, in per cent and points.
 
     Parameters
     ----------
     progress
-        How it went so far, of a memory that has learned some tasks already.
+        Progress of an interrupted run, whose memory has learned some tasks already.
     keep
-        Called after every task with how it went so far.
+        Called with the progress after every task.
     """
     progress = BenchmarkProgress() if progress is None else progress
     last = len(tasks.train) - 1
     for number in range(len(progress.seconds), last + 1):
         if number and memory.incremental:
-            progress.novelty.append(noticed(memory.predict, tasks.test, number))
+            progress.novelty.append(novelty_figures(memory.predict, tasks.test, number))
         started = time.monotonic()
         report = memory.learn(name_of(number), tasks.train[number], partial(watch, number))
         progress.seconds.append(round(time.monotonic() - started, 1))
@@ -140,12 +140,12 @@ def measure(
             progress.matrix.append([accuracy(memory.predict(test, name), test) for name, test in seen])
             progress.matrix_without_id.append([accuracy(memory.predict(test, None), test) for _, test in seen])
         keep(progress)
-    rows = [judge(memory, task, examples, last + 1) for task, examples in enumerate(tasks.test)]
+    rows = [evaluate_task(memory, task, examples, last + 1) for task, examples in enumerate(tasks.test)]
     return figures(memory, progress, rows)
 
 
-def figures(memory: Learns, progress: BenchmarkProgress, rows: Sequence[TaskEvaluation]) -> dict[str, object]:
-    """All that was measured, as JSON."""
+def figures(memory: BenchmarkLearner, progress: BenchmarkProgress, rows: Sequence[TaskEvaluation]) -> dict[str, object]:
+    """The figures of a run, as JSON."""
     whole = sum(row.images for row in rows)
 
     def mean(values: Sequence[float | None]) -> float | None:
@@ -157,15 +157,15 @@ def figures(memory: Learns, progress: BenchmarkProgress, rows: Sequence[TaskEval
     right = torch.tensor([value for row in rows for value in row.right])
     matrix = [*progress.matrix, [row.with_id for row in rows]]
     without = [*progress.matrix_without_id, [row.without_id for row in rows]]
-    whole_life = len(matrix) == len(rows)
+    complete = len(matrix) == len(rows)
     return {
         "with_id": mean([row.with_id for row in rows]),
         "recognised": mean([row.recognised for row in rows]),
         "without_id": mean([row.without_id for row in rows]),
         "average_accuracy": round(100 * average_accuracy(matrix), 2),
-        "forgetting": round(100 * forgetting(matrix), 4) if whole_life else None,
-        "forgetting_without_id": round(100 * forgetting(without), 4) if whole_life else None,
-        "backward_transfer": round(100 * backward_transfer(matrix), 4) if whole_life else None,
+        "forgetting": round(100 * forgetting(matrix), 4) if complete else None,
+        "forgetting_without_id": round(100 * forgetting(without), 4) if complete else None,
+        "backward_transfer": round(100 * backward_transfer(matrix), 4) if complete else None,
         "calibration_error": round(100 * calibration_error(probabilities, right), 2),
         "passes": round(sum(row.passes * row.images for row in rows) / whole, 2),
         "seconds": round(sum(progress.seconds), 1),
@@ -174,8 +174,8 @@ def figures(memory: Learns, progress: BenchmarkProgress, rows: Sequence[TaskEval
         "free": [None if share is None else round(100 * share, 2) for share in progress.free],
         "bytes": memory.stored(),
         "novelty": progress.novelty,
-        "matrix_with_id": _in_per_cent(matrix),
-        "matrix_without_id": _in_per_cent(without),
+        "matrix_with_id": _percentages(matrix),
+        "matrix_without_id": _percentages(without),
         "routing": None if any(row.given_to is None for row in rows) else [row.given_to for row in rows],
         "tasks": [
             {"with_id": row.with_id, "recognised": row.recognised, "without_id": row.without_id, "images": row.images}
@@ -184,12 +184,12 @@ def figures(memory: Learns, progress: BenchmarkProgress, rows: Sequence[TaskEval
     }
 
 
-def _in_per_cent(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+def _percentages(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[round(100 * value, 2) for value in row] for row in matrix]
 
 
 def provenance(threads: int) -> dict[str, str]:
-    """The commit, with a mark if the tree differed from it, the machine, and the command line."""
+    """The commit (marked if the tree differs from it), the machine, and the command line."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
     return {

@@ -1,4 +1,4 @@
-"""A memory behind the HTTP interface: the embedded stack in a folder of its own, used as any client would."""
+"""Benchmark learner over HTTP: `engram serve` in a temporary folder, used like any client."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def archive(examples: Examples) -> bytes:
 
 
 class HttpMemory:
-    """Starts `engram serve` on a free port, and learns and predicts over HTTP."""
+    """Learner that starts `engram serve` on a free port, and learns and predicts over HTTP."""
 
     incremental = True
 
@@ -66,7 +66,7 @@ class HttpMemory:
         return response.json()
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:
-        """Upload, wait for the job and for its version to serve; the learning report."""
+        """Upload a task, wait for its job and for its version to be served; returns the learning report."""
         upload = {"data": ("task.zip", archive(examples), "application/zip")}
         form = {"name": task, "options": self._options}
         job = self._ask("POST", f"/v1/models/{MODEL}/tasks", data=form, files=upload)["job"]
@@ -83,7 +83,7 @@ class HttpMemory:
         return report
 
     def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
-        """The answer for every image."""
+        """The predictions for all images."""
         params = {} if task is None else {"task": task}
 
         def ask(images: list[Tensor]) -> list[BenchmarkPrediction]:
@@ -109,7 +109,7 @@ class HttpMemory:
         return float(sum(layer["free"] for layer in layers) / sum(layer["units"] for layer in layers))
 
     def stored(self) -> None:
-        """The service does not tell; the same model used directly does."""
+        """None, since the service does not report it; `PythonMemory` does."""
 
     def close(self) -> None:
         self._client.close()

@@ -1,4 +1,4 @@
-"""The learner used directly, as it is measured."""
+"""Benchmark learner over the Python interface, and the predictions of all benchmark learners."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES_PER_PASS = 256
 
 
 class PythonMemory:
-    """A memory, new or from a folder that it was saved in."""
+    """Learner around a memory, which is new or loaded from a folder."""
 
     incremental = True
 
@@ -37,7 +37,7 @@ class PythonMemory:
         return sum(layer.free for layer in layers) / sum(layer.units for layer in layers)
 
     def stored(self) -> dict[str, int]:
-        """Bytes of each kind of file, as `engram-0001.safetensors` is one of the kind `engram`; and of all."""
+        """Bytes by kind of file, of which `engram-0001.safetensors` has the kind `engram`; and of all files."""
         kinds: dict[str, int] = {}
         with tempfile.TemporaryDirectory(prefix="engram-benchmark-") as folder:
             self.memory.save(folder)
@@ -51,20 +51,20 @@ class PythonMemory:
         self.memory.save(folder)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class BenchmarkPrediction:
-    """What a memory answers for one image."""
+    """Prediction of a benchmark learner for one image."""
 
     task: str | None
-    """None where the label does not tell."""
+    """None if the label does not determine it."""
     label: str
     probability: float
     novelty: float | None = None
-    """How unusual the image looks to what was learned; None where nothing is said about it."""
+    """Novelty of the image in relation to the learned tasks; None if not reported."""
     known: bool | None = None
-    """Whether the image was accepted as one of some task's own."""
+    """Whether some task accepted the image as its own."""
     passes: int = 1
-    """Forward passes that the answer took."""
+    """Number of forward passes."""

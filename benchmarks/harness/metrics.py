@@ -1,4 +1,4 @@
-"""The field's measures of a life of learning, from the matrix of accuracies, and of honest probabilities."""
+"""Metrics of continual learning from the accuracy matrix, and the expected calibration error."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def average_accuracy(matrix: Matrix) -> float:
 
 
 def forgetting(matrix: Matrix) -> float:
-    """How far each task but the last has fallen from its best, on average (Chaudhry et al. 2018); 0 for one task."""
+    """Mean drop of each task but the last from its best accuracy (Chaudhry et al. 2018); 0 for one task."""
     last = len(matrix) - 1
     falls = [max(matrix[i][task] for i in range(task, last)) - matrix[last][task] for task in range(last)]
     return sum(falls) / len(falls) if falls else 0.0
 
 
 def backward_transfer(matrix: Matrix) -> float:
-    """How each task but the last has changed since it was learned, on average (Lopez-Paz and Ranzato 2017, BWT)."""
+    """Mean change of each task but the last since it was learned (Lopez-Paz and Ranzato 2017, BWT)."""
     last = len(matrix) - 1
     changes = [matrix[last][task] - matrix[task][task] for task in range(last)]
     return sum(changes) / len(changes) if changes else 0.0
 
 
 def calibration_error(probabilities: Tensor, right: Tensor, bins: int = BINS) -> float:
-    """The expected calibration error (Guo et al. 2017): the gap between confidence and accuracy, over equal bins.
+    """Expected calibration error (Guo et al. 2017): the gap between confidence and accuracy, over equal bins.
 
     Parameters
     ----------
     probabilities
-        (N,) of the answers that were given.
+        (N,) of the predicted labels.
     right
-        (N,) whether they were right.
+        (N,) whether the predictions were right.
     """
     probabilities, right = probabilities.double(), right.double()
     which = (probabilities * bins).long().clamp(0, bins - 1)  # (N,)

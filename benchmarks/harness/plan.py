@@ -1,4 +1,4 @@
-"""One run: what is learned, by which method, with what."""
+"""Plan of one run: benchmark, method, scale, seed, definition and options."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engram import Definition, InputShape, LearnOptions
 
 
 class BadOverride(Exception):
-    """A `--set` that says nothing; the text is for the person who wrote it."""
+    """An invalid `--set`; the message is shown to the user."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides a run's figures but the code and the machine."""
+    """Everything that determines the figures of a run, apart from the code and the machine."""
 
     benchmark: str
     method: str
@@ -33,16 +33,16 @@ class Plan:
     options: dict[str, Any]
     """Fields of `LearnOptions`."""
     overrides: tuple[str, ...] = ()
-    """What was said beside the preset."""
+    """The overrides of the preset, as given."""
 
     @property
     def key(self) -> str:
-        """The same for the same run; what was overridden counts by its value."""
+        """Identifier of the run: a hash of all fields; overrides count by their values."""
         fields = {name: value for name, value in asdict(self).items() if name != "overrides"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def model(self, shape: InputShape) -> Definition:
-        """The model's definition; a baseline's has only its network from it, and none of its settings.
+        """The model's definition; that of a baseline describes its network only.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Plan:
         return Definition.model_validate({**fields, "input": shape, "seed": self.seed})
 
     def learning(self) -> LearnOptions:
-        """How every task is learned.
+        """The options with which every task is learned.
 
         Raises
         ------
@@ -66,10 +66,10 @@ class Plan:
         return LearnOptions.model_validate(self.options)
 
 
-def planned(
+def make_plan(
     benchmark: str, method: str, scale: Scale, interface: str, device: str, seed: int, overrides: Sequence[str]
 ) -> Plan:
-    """The preset with what is overridden.
+    """The plan of a preset with overrides.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""What each method is run with: the one place where sizes, widths and epochs are chosen.
+"""Presets of every benchmark and method: data sizes, definitions and training options.
 
-`small` is what two processor cores do in minutes, `paper` is the whole data at the sizes of the method's own paper. A
-preset is what all methods of a benchmark have in common, overlaid by what one method has of its own. Fields that are
-not named keep the defaults of `Definition` and `LearnOptions`. Baselines take what `eidetic` takes: the same network
-(as many units in each layer as one task may try), the same optimiser and epochs.
+`small` takes two processor cores minutes; `paper` is the whole data at the sizes of the method's own paper. A preset
+consists of the fields common to all methods of a benchmark, overlaid by those of one method. Fields that are not named
+keep the defaults of `Definition` and `LearnOptions`. Baselines use the preset of `eidetic`: the same network (as many
+units in each layer as one task may try), the same optimiser and epochs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from benchmarks.harness.datasets import Sizes
 Scale = Literal["small", "paper"]
 
 METHODS = ("eidetic", "rnf", "rerelrp", "rmn", "sharc")
-"""Those of the product."""
+"""Methods of the product."""
+
+BASELINES = {
+    "naive": "fine-tuning on one task after another",
+    "joint": "training on all tasks at once",
+    "ewc": "Elastic Weight Consolidation (Kirkpatrick et al. 2017)",
+    "lwf": "Learning without Forgetting (Li and Hoiem 2016)",
+    "icarl": "iCaRL (Rebuffi et al. 2017)",
+    "replay": "experience replay of stored images (Rolnick et al. 2019)",
+}
+"""Baselines, with a description of each."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Preset:
     options: dict[str, Any] = field(default_factory=dict)
 
     def over(self, below: Preset) -> Preset:
-        """This preset on top of another; settings are joined."""
+        """This preset overlaid on another; settings are merged."""
         settings = {**below.definition.get("settings", {}), **self.definition.get("settings", {})}
         definition = {**below.definition, **self.definition} | ({"settings": settings} if settings else {})
         return Preset(definition, {**below.options, **self.options})
@@ -38,7 +48,7 @@ SIZES: dict[tuple[str, Scale], Sizes] = {
     ("rnf_cifar", "small"): Sizes(train=200, test=50),
     ("rnf_digits", "small"): Sizes(train=500, test=200),
 }
-"""Images of each class; all of them where nothing is said."""
+"""Number of images of each class; all of them for benchmarks that are not listed."""
 
 _MLP_400 = {"backbone": "mlp", "depth": 2, "width": 400 / 256}
 _MLP_1000 = {"backbone": "mlp", "depth": 2, "width": 1000 / 256}
@@ -46,7 +56,7 @@ _MLP_2000 = {"backbone": "mlp", "depth": 2, "width": 2000 / 256}
 _MLP_100 = {"backbone": "mlp", "depth": 3, "width": 100 / 256}
 
 _PLAIN = {"augment": "none", "label_smoothing": 0.0, "weight_decay": 0.0, "optimiser": "adam"}
-"""As the papers train on digits."""
+"""Training options of the papers for digits."""
 
 COMMON: dict[tuple[str, Scale], Preset] = {
     ("split_mnist", "small"): Preset({"backbone": "cnn"}),
@@ -73,13 +83,13 @@ COMMON: dict[tuple[str, Scale], Preset] = {
     ("rnf_digits", "small"): Preset({"backbone": "cnn"}, {"epochs": 10, "augment": "none"}),
     ("rnf_digits", "paper"): Preset({"backbone": "resnet18"}, {"epochs": 60, "patience": 20, "augment": "none"}),
 }
-"""For every method of the benchmark."""
+"""Presets common to all methods of a benchmark."""
 
 _PUBLISHED = {"settings": {"preset": "paper"}}
-"""The method as its paper has it; at `small`, methods have their defaults here, which are exact where they can be."""
+"""The method as published; at `small`, methods keep their defaults, which are exact where possible."""
 
 _AS_PYTORCH = {"preset": "paper", "initial_weights": "uniform"}
-"""RNF's paper says nothing of how weights are drawn, nor of a schedule: PyTorch's, and with them a constant rate."""
+"""RNF's paper specifies neither the initial weights nor a schedule: PyTorch's weights, and a constant rate."""
 
 _REPLAYED = {"retention": "features"}
 
@@ -144,7 +154,7 @@ OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     ("rnf_digits", "small", "sharc"): Preset(_REPLAYED),
     ("rnf_digits", "paper", "sharc"): Preset({**_PUBLISHED, **_REPLAYED}),
 }
-"""On top of what is common."""
+"""Presets of single methods, overlaid on the common ones."""
 
 BASELINE_SETTINGS: dict[str, dict[str, float]] = {
     "ewc": {"strength": 100.0},
@@ -152,11 +162,11 @@ BASELINE_SETTINGS: dict[str, dict[str, float]] = {
     "icarl": {"images": 2000},
     "replay": {"images": 500},
 }
-"""Strength of the penalties, and images kept; the same on all benchmarks."""
+"""Strengths of the penalties, and numbers of images kept; the same on all benchmarks."""
 
 
 def preset(benchmark: str, scale: Scale, method: str) -> Preset:
-    """What one method is run with; a baseline with what `eidetic` is, and settings of its own."""
+    """The preset of one method; that of a baseline is the preset of `eidetic` with the baseline's settings."""
     common = COMMON[benchmark, scale]
     of = "eidetic" if method in BASELINES else method
     found = OF_METHOD.get((benchmark, scale, of), Preset()).over(common)
@@ -168,16 +178,5 @@ def preset(benchmark: str, scale: Scale, method: str) -> Preset:
 
 
 def sizes(benchmark: str, scale: Scale) -> Sizes:
-    """Images of each class."""
+    """Numbers of images of each class."""
     return SIZES.get((benchmark, scale), Sizes())
-
-
-BASELINES = {
-    "naive": "fine-tuning on one task after another",
-    "joint": "training on all tasks at once",
-    "ewc": "Elastic Weight Consolidation (Kirkpatrick et al. 2017)",
-    "lwf": "Learning without Forgetting (Li and Hoiem 2016)",
-    "icarl": "iCaRL (Rebuffi et al. 2017)",
-    "replay": "experience replay of stored images (Rolnick et al. 2019)",
-}
-"""Each with what it is."""

@@ -1,4 +1,4 @@
-"""Each paper's own claim beside what was measured here, judged from the rows of results and from nothing else."""
+"""Claims of the papers compared with the results measured here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, and whether it is what the paper claims."""
+    """Measured figure, and whether it meets the claim."""
 
     text: str
     met: bool
@@ -23,7 +23,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class PaperClaim:
-    """One claim; `judge` gives None where its rows are absent."""
+    """One claim of a paper; `judge` returns None if its rows are missing."""
 
     method: str
     source: str
@@ -32,7 +32,7 @@ class PaperClaim:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The claims as markdown."""
+    """The table of claims in Markdown."""
     lines = ["| method | claim | measured | met |", "|---|---|---|---|"]
     for claim in CLAIMS:
         found = claim.judge(rows)
@@ -42,7 +42,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def figures(rows: Sequence[Row], name: str, **wanted: object) -> list[float]:
-    """One figure of all rows that agree with `wanted`, the last of each seed; overrides are compared as sets."""
+    """One figure from all rows that match `wanted`, the last of each seed; overrides are compared as sets."""
     found: dict[object, float] = {}
     for row in rows:
         agrees = (
@@ -62,7 +62,15 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 def _rnf(
     benchmark: str, scale: str, least: float, variants: Mapping[str, tuple[str, ...]]
 ) -> Callable[[Sequence[Row]], Figure | None]:
-    """What three variants forget: naive fine-tuning, RNF without resistance, and with it; each with its overrides."""
+    """Compare the forgetting of three variants: naive fine-tuning, RNF without and with resistance.
+
+    Parameters
+    ----------
+    least
+        Points by which RNF without resistance must forget less than fine-tuning; with resistance it must forget none.
+    variants
+        The overrides of each variant, by its name, in this order.
+    """
 
     def judge(rows: Sequence[Row]) -> Figure | None:
         found = {
@@ -79,7 +87,7 @@ def _rnf(
 
 
 def _signatures(rows: Sequence[Row]) -> Figure | None:
-    """ReReLRP: without a task id, it falls by under 20 points where EWC and LwF fall by over 80."""
+    """ReReLRP without a task id: it forgets under 20 points, EWC and LwF over 80."""
     found = {
         method: figures(rows, "forgetting_without_id", benchmark="split_mnist", method=method, scale="small")
         for method in ("rerelrp", "ewc", "lwf")
@@ -110,14 +118,15 @@ def _values(rows: Sequence[Row], arm: str, figure: str) -> list[float]:
 
 
 def _above(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether the mean of the first is higher by more than the standard error of the difference."""
+    """Whether the mean of the first exceeds that of the second by more than the standard error of the difference."""
     errors = [statistics.stdev(some) / math.sqrt(len(some)) if len(some) > 1 else 0.0 for some in (first, second)]
     return statistics.fmean(first) - statistics.fmean(second) > math.hypot(*errors)
 
 
 def _replayed(dataset: str) -> Callable[[Sequence[Row]], Figure | None]:
     def judge(rows: Sequence[Row]) -> Figure | None:
-        """At each size, over all seeds: SHARC's arm that is best on held-out images beside plain replay's."""
+        """Compare, at each size over all seeds, the arms of SHARC and of plain replay that are best on held-out
+        images."""
         own = [row for row in rows if row.get("benchmark") == "sharc_er" and row.get("dataset") == dataset]
         parts, met = [], []
         for kib in sorted({int(row["kib"]) for row in own}):
@@ -144,7 +153,7 @@ _ARMS = {
 
 
 def _constant(rows: Sequence[Row]) -> Figure | None:
-    """EideticNet: what a task was answered stays exactly what it was, on every benchmark that was run."""
+    """EideticNet: no forgetting at all, on every benchmark."""
     benchmarks = ("split_mnist", "permuted_mnist", "split_cifar10")
     found = {name: figures(rows, "forgetting", benchmark=name, method="eidetic") for name in benchmarks}
     if not all(found.values()):
@@ -158,8 +167,8 @@ _CLOSE = ("settings.tolerance=0.002",)
 
 
 def _small(*given: str) -> dict[str, tuple[str, ...]]:
-    """The variants of RNF at `small`, whose defaults have resistance."""
-    # The preset's own tolerance counts there, and not the option.
+    """The variants of RNF at `small`, whose defaults include resistance."""
+    # With this preset its own tolerance counts, not the option.
     published = ("settings.preset=paper", "tolerance=0.001")
     return {
         "naive fine-tuning": (*_NAIVE, *given),

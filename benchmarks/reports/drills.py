@@ -1,4 +1,4 @@
-"""The table of drills: what was done, what came of it, and how many faults there were; of each drill the last row."""
+"""Table of drills: what the last run of each did, what it found, and its number of faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Row = Mapping[str, Any]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As markdown; nothing where no drill was run."""
+    """The table in Markdown; empty if no drill was run."""
     last = {(row["drill"], row.get("reader")): row for row in rows if row.get("drill") in DRILLS}
     if not last:
         return ""
@@ -23,7 +23,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _faults(row: Row) -> int:
-    """Whatever the drill counts as one, under the name it has there."""
+    """Number of faults, which drills record under different names."""
     counted = sum(row["failures"].values()) if row["drill"] == "schema" else len(row.get("faults", ()))
     return counted + len(row.get("crashes_hangs", ())) + int(bool(row.get("status")))
 
@@ -89,4 +89,4 @@ DRILLS: Mapping[str, Callable[[Row], tuple[str, str]]] = {
     "schema": _schema,
     "fuzz": _fuzz,
 }
-"""How each drill's figures read: what was done, and what was found."""
+"""Description of each drill's figures: what was done, and what was found."""

@@ -1,4 +1,4 @@
-"""The table of `leave_one_out`: how a task that was left out stands out, and how soon a stream of it is noticed."""
+"""Table of `leave_one_out`: novelty of the left-out task, false alarms and detection delays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALARMS = ("false_alarms_per_100000", "false_alarms_per_100000_in_bursts")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As markdown; nothing where there are no rows."""
+    """The table in Markdown; empty without rows."""
     found = {(row["seed"], row["left_out"]): row for row in rows if row.get("benchmark") == "leave_one_out"}
     if not found:
         return ""

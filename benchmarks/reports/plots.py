@@ -1,9 +1,9 @@
-"""Pictures of results: accuracy over a life, forgetting, capacity, and which task is taken for which.
+"""Plots of results: accuracy, forgetting and free capacity by tasks learned, and task matrices.
 
     python -m benchmarks plots results.jsonl [...] --out DIR
 
 For each benchmark: `<benchmark>-<scale>-accuracy.png`, `-forgetting.png` and `-capacity.png` with a line for each
-method, and for each method `-<method>-matrix.png` and, where tasks are recognised, `-<method>-routing.png`. All are
+method, and for each method `-<method>-matrix.png` and, if tasks are recognised, `-<method>-routing.png`. All are
 means over the seeds. Needs matplotlib (the extra `benchmarks`).
 """
 
@@ -25,7 +25,7 @@ from benchmarks.harness.results import rows_of
 from benchmarks.reports.tables import Group, grouped
 
 Curve = Callable[[dict[str, Any]], list[float] | None]
-"""What a row has for the number of tasks learned, from the first on; None if it lacks that."""
+"""A row's values by the number of tasks learned, from 1 on; None if it lacks them."""
 
 _PIXELS_PER_INCH = 130
 
@@ -56,7 +56,7 @@ CURVES: dict[str, tuple[Curve, str]] = {
 
 
 def draw(groups: Sequence[Group], out: Path) -> list[Path]:
-    """Draw all pictures into a folder; their paths."""
+    """Draw all plots into a folder; returns their paths."""
     pyplot = _pyplot()
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -70,7 +70,7 @@ def draw(groups: Sequence[Group], out: Path) -> list[Path]:
                 paths.append(out / f"{benchmark}-{scale}-{name}.png")
                 _lines(pyplot, lines, label, f"{benchmark}, {scale}", paths[-1])
         for group in same:
-            title, file = f"{benchmark}, {scale}: {group.title}", f"{benchmark}-{scale}-{_plain(group.title)}"
+            title, file = f"{benchmark}, {scale}: {group.title}", f"{benchmark}-{scale}-{_file_name(group.title)}"
             matrix = _mean([_square(row.get("matrix_with_id")) for row in group.rows])
             if matrix is not None:
                 paths.append(out / f"{file}-matrix.png")
@@ -86,13 +86,13 @@ def _pyplot() -> Any:
     try:
         matplotlib: Any = importlib.import_module("matplotlib")
     except ImportError:
-        sys.exit("the plots need matplotlib: pip install 'engram[benchmarks]'")
+        sys.exit("the plots need matplotlib: pip install 'engram-vision[benchmarks]'")
     matplotlib.use("agg")
     return importlib.import_module("matplotlib.pyplot")
 
 
 def _unfinished(matrix: Any) -> bool:
-    """Whether a matrix lacks rows: what trains on all tasks at once has but the last."""
+    """Whether a matrix lacks rows, like that of joint training, which has the last one only."""
     return not matrix or len(matrix) != len(matrix[-1])
 
 
@@ -107,11 +107,11 @@ def _shares(routing: list[list[int]] | None) -> list[list[float]] | None:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """Mean of equally long lists or tables; None if one is missing."""
+    """Mean of lists or tables of equal size; None if one is missing."""
     return None if any(value is None for value in values) else np.mean(np.array(values, dtype=float), 0)
 
 
-def _plain(title: str) -> str:
+def _file_name(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
 
 

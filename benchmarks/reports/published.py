@@ -1,6 +1,6 @@
-"""What papers report, to stand beside what is measured here. Per cent; None where a paper does not say.
+"""Published figures of the papers, in per cent.
 
-The settings differ: networks, epochs, what is kept of the data, and what "without id" means. `note` says how.
+The settings differ from those here in networks, epochs, stored data, and the meaning of "without id"; see `note`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """One figure of a paper."""
+    """One published figure; None if the paper does not report it."""
 
     benchmark: str
     method: str

@@ -1,9 +1,9 @@
-"""The table of results, made of the JSON lines and of what papers report; never written by hand.
+"""Tables of results, generated from results files and published figures.
 
     python -m benchmarks tables [FILE.jsonl ...] [--write README.md]
 
-Without files it reads `benchmarks/results/`. `--write` puts the table between the two marks in a file; otherwise it is
-printed.
+Without files it reads `benchmarks/results/`. `--write` inserts the tables between the two marks in a file; otherwise
+they are printed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ABSENT = "–"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed; of several runs of one seed, the last."""
+    """Runs that differ only in their seed; of several runs of one seed, the last."""
 
     benchmark: str
     scale: str
@@ -44,12 +44,12 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The method, and what is unusual about the runs."""
-        unusual = [*(["over HTTP"] if self.interface == "http" else []), *self.overrides]
-        return self.method + (f" ({', '.join(unusual)})" if unusual else "")
+        """The method, with the interface and the overrides that differ from the defaults."""
+        changes = [*(["over HTTP"] if self.interface == "http" else []), *self.overrides]
+        return self.method + (f" ({', '.join(changes)})" if changes else "")
 
     def cells(self) -> tuple[str, ...]:
-        """One for each of `COLUMNS`."""
+        """One cell for each of `COLUMNS`."""
         return (
             self._mean("with_id"),
             self._mean("recognised"),
@@ -67,7 +67,7 @@ class Group:
 
     @staticmethod
     def _spread(values: Sequence[float | None], digits: int) -> str:
-        """Mean and, where several differ, the standard deviation; a dash where a value is missing."""
+        """Mean and, if the values differ, the standard deviation; a dash if a value is missing."""
         numbers = [value for value in values if value is not None]
         if len(numbers) < len(values):
             return _ABSENT
@@ -76,7 +76,7 @@ class Group:
 
 
 def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
-    """The runs by what they have in common, in the order of benchmarks and methods."""
+    """The runs as groups, in the order of benchmarks and methods."""
     found: dict[tuple[str, str, str, str, tuple[str, ...]], dict[int, dict[str, Any]]] = {}
     for row in rows:
         if row.get("benchmark") not in SEQUENCES:  # drills have none
@@ -94,8 +94,8 @@ def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
     return sorted(groups, key=place)
 
 
-def shown(groups: Sequence[Group]) -> Table:
-    """For a terminal, a column for each group; they are of one benchmark."""
+def terminal_table(groups: Sequence[Group]) -> Table:
+    """A terminal table of one benchmark with a column for each group."""
     heads = [f"{group.title}, {group.scale}" for group in groups]
     table = Table("", *heads, title=", ".join(dict.fromkeys(group.benchmark for group in groups)))
     for column, *cells in zip(COLUMNS, *(group.cells() for group in groups), strict=True):
@@ -104,7 +104,7 @@ def shown(groups: Sequence[Group]) -> Table:
 
 
 def markdown(groups: Sequence[Group]) -> str:
-    """One table for each benchmark: what was measured, then what papers report."""
+    """A Markdown table for each benchmark: measured figures, then published ones."""
     parts = []
     for benchmark in SEQUENCES:
         lines = [
@@ -126,18 +126,18 @@ def markdown(groups: Sequence[Group]) -> str:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """All tables: the claims, each benchmark, the drills."""
+    """All tables: claims, benchmarks, `leave_one_out`, drills."""
     parts = (claims.table(rows), markdown(grouped(rows)), leave_one_out.table(rows), drills.table(rows))
     return "\n\n".join(part for part in parts if part)
 
 
-def written(text: str, table: str) -> str:
+def insert_table(text: str, table: str) -> str:
     """`text` with `table` between its marks.
 
     Raises
     ------
     ValueError
-        for a text without them.
+        The text has no marks.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table)
         return
     try:
-        args.write.write_text(written(args.write.read_text(encoding="utf-8"), table), encoding="utf-8")
+        args.write.write_text(insert_table(args.write.read_text(encoding="utf-8"), table), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"{args.write}: {error}")
 

@@ -1,16 +1,16 @@
-"""Fuzzy Split-MNIST: ten digits as five tasks that fade into each other, and nobody says which task an image is of.
+"""Fuzzy Split-MNIST: five tasks of two digits that fade into each other, without task labels.
 
-    python -m benchmarks fuzzy_mnist --data DIR [--seeds N] [--scale small|paper] [--threads 2] [--out
-    FILE.jsonl]
+    python -m benchmarks fuzzy_mnist --data DIR [--seeds N] [--scale small|paper] [--threads 2] [--out FILE.jsonl]
 
-DIR holds `mnist.npz`. Every training image comes once, with its label, in batches of 32. Between two tasks lies a phase
-in which the share of the later one rises linearly from 0 to 1, half as long as a task (after Lee et al. 2020). The
-method is `rmn`; it has to notice the tasks, open them, and answer without any name of a task.
+DIR holds `mnist.npz`. Every training image comes once, with its label, in batches of 32. Between two tasks the share of
+the later one rises linearly from 0 to 1 during half the length of a task (after Lee et al. 2020). The method is `rmn`;
+it must detect the tasks, open them, and predict without the name of a task.
 
-Figures are over the test images of all ten digits. `without_id` is the one to compare: the digit is right, and no task
-was named in training or testing. `with_id` names a task that was found to hold the image's digit, and `recognised` is
-how often such a task is the one recognised. Five tasks are right. The paper reports 99.1 for learning without any
-information on tasks "during training (and inference) time", and does not say more; CN-DPM reports 93.2.
+Figures are over the test images of all ten digits. `without_id` is the one to compare: the accuracy of the digit when
+no task is named in training or testing. `with_id` is the accuracy when a detected task with the image's digit is named,
+and `recognised` is the share of images for which such a task is recognised. Five tasks are right. The paper reports
+99.1 for learning without any information on tasks "during training (and inference) time", without details; CN-DPM
+reports 93.2.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from engram.runtime import configure
 from engram.streams import Batch, Stream, StreamOptions
 
 BATCH = 32
-"""Images that come at a time."""
+"""Images in a batch of the stream."""
 
 FADING = 0.5
 """Length of a transition, as a share of a task."""
@@ -48,18 +48,18 @@ SCALES: dict[str, tuple[Sizes, dict[str, Any]]] = {
     "small": (Sizes(train=3000), {**_PLAIN, "epochs": 10}),
     "paper": (Sizes(), {**_PLAIN, "epochs": 20}),
 }
-"""Images of each class, and what differs from the default options."""
+"""Images of each class, and the options that differ from the defaults."""
 
 
-def fading(tasks: Tasks, seed: int) -> Iterator[Batch]:
-    """All training images once, in an order in which each task fades into the next."""
+def fuzzy_stream(tasks: Tasks, seed: int) -> Iterator[Batch]:
+    """Batches of all training images, in an order in which each task fades into the next."""
     generator = torch.Generator().manual_seed(seed)
     times: list[Tensor] = []
     images: list[Tensor] = []
     labels: list[str] = []
     for number, examples in enumerate(tasks.train):
         last = number == len(tasks.train) - 1
-        times.append(number + _moments(len(examples), number == 0, last, generator))
+        times.append(number + _arrival_times(len(examples), number == 0, last, generator))
         images.append(examples.images)
         labels.extend(examples.classes[label] for label in examples.labels.tolist())
     order, stream = torch.cat(times).argsort(), torch.cat(images)
@@ -68,18 +68,18 @@ def fading(tasks: Tasks, seed: int) -> Iterator[Batch]:
         yield stream[rows], [labels[row] for row in rows.tolist()]
 
 
-def _moments(count: int, first: bool, last: bool, generator: torch.Generator) -> Tensor:
-    """When the images of one task come: uniform from 0 to 1, but for linear flanks half before, half after each end."""
+def _arrival_times(count: int, first: bool, last: bool, generator: torch.Generator) -> Tensor:
+    """Times of the images of one task: uniform from 0 to 1, with linear flanks around each end but the outermost."""
     times = torch.rand(count, generator=generator, dtype=torch.float64)
     spread = (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * FADING
     moved = times + spread  # the sum of two uniform times has linear flanks
     return torch.where((moved < 0) & first | (moved > 1) & last, times, moved)
 
 
-def judged(memory: Memory, tasks: Tasks) -> dict[str, float]:
-    """Shares of all test images: right without a task, right with one that holds the digit, and given to such a task.
+def evaluate(memory: Memory, tasks: Tasks) -> dict[str, float]:
+    """Shares of test images: right without a task, right with a task of the digit, and recognised as of such a task.
 
-    Where several tasks hold a digit, because a switch was seen where there was none, each of them counts as much.
+    If several tasks have a digit, because of a falsely detected switch, they count equally.
     """
     right = recognised = count = 0
     named = 0.0
@@ -102,19 +102,19 @@ def _labels(examples: Examples) -> list[str]:
 
 
 def run(tasks: Tasks, seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """One life on a fading stream."""
+    """Learn from one stream; returns the figures."""
     definition = Definition.model_validate({**DEFINITION, "input": tasks.shape, "seed": seed})
     learning = LearnOptions.model_validate(options)
     memory, started = Memory.create(definition), time.monotonic()
     stream, seen = Stream(memory, learning, StreamOptions()), 0
     at: list[int] = []
-    for images, labels in fading(tasks, seed):
+    for images, labels in fuzzy_stream(tasks, seed):
         seen += len(labels)
         at.extend(seen for _ in stream.see(images, labels))
     at.extend(seen for _ in stream.finish())
     seconds = time.monotonic() - started
     return {
-        **judged(memory, tasks),
+        **evaluate(memory, tasks),
         "tasks": [
             {"classes": list(info.classes), "closed_at": when} for info, when in zip(memory.tasks, at, strict=True)
         ],

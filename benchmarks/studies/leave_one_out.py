@@ -1,8 +1,8 @@
-"""Does a model know that it does not know? Each task of Split-MNIST left out in turn, and another data set.
+"""Novelty detection with each task of Split-MNIST left out in turn, and with another data set.
 
     python -m benchmarks leave_one_out --data DIR [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
 
-DIR holds `mnist.npz` and `cifar10.tar.xz`. A model learns four of the five tasks. Its novelty is judged on the test
+DIR holds `mnist.npz` and `cifar10.tar.xz`. A model learns four of the five tasks. Its novelty is evaluated on the test
 images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams are
 drawn from these measured novelties for the monitor behind `GET /v1/models/{model}/novelty`: a million known images one
 by one, and a million in bursts of 128 of one class, ten monitors on each, to count false alarms; and 200 streams in
@@ -34,12 +34,12 @@ from engram.runtime import configure
 
 KNOWN_IMAGES = 1_000_000
 MONITORS = 10
-"""They share the known images: each has a reference of its own."""
+"""Number of monitors that share the known images, each with a reference of its own."""
 BURST = 128
 STREAMS = 200
 BEFORE = 2000
-PATIENCE = 4096
-"""Images after which a stream is given up as unnoticed."""
+LONGEST_DELAY = 4096
+"""Images after which a stream counts as undetected."""
 
 Values = NDArray[np.float64]
 
@@ -56,14 +56,14 @@ def auroc(known: Values, new: Values) -> float:
 
 
 def false_alarms(classes: Sequence[Values], burst: int, generator: np.random.Generator) -> dict[str, float]:
-    """How often streams of known images leave the state `known`, for 100,000 of them, by what they are taken for.
+    """How often streams of known images leave the state `known`, per 100,000 images, by the state they enter.
 
     Parameters
     ----------
     classes
         The novelties of each class's images.
     burst
-        How many images of one class, drawn by its number of images, come one after another.
+        Number of consecutive images of one class, which is drawn in proportion to its number of images.
     """
     sizes = np.array([len(one) for one in classes])
     counts = {"drift": 0, "new task suspected": 0}
@@ -79,16 +79,16 @@ def false_alarms(classes: Sequence[Values], burst: int, generator: np.random.Gen
 
 
 def delays(known: Values, new: Values, share: float, generator: np.random.Generator) -> list[int]:
-    """Images from a new task's beginning until it is suspected, for each stream."""
+    """Number of images from a new task's beginning until it is suspected, for each stream."""
     found = []
     for _ in range(STREAMS):
         monitor = StreamMonitor()
         for value in generator.choice(known, BEFORE):
             monitor.add(float(value))
-        newcomers, others = generator.choice(new, PATIENCE), generator.choice(known, PATIENCE)
-        stream = np.where(generator.random(PATIENCE) < share, newcomers, others)
+        new_images, others = generator.choice(new, LONGEST_DELAY), generator.choice(known, LONGEST_DELAY)
+        stream = np.where(generator.random(LONGEST_DELAY) < share, new_images, others)
         states = (monitor.add(float(value)) for value in stream)
-        found.append(next((n for n, state in enumerate(states, 1) if state == "new task suspected"), PATIENCE))
+        found.append(next((n for n, state in enumerate(states, 1) if state == "new task suspected"), LONGEST_DELAY))
     return found
 
 
@@ -102,7 +102,7 @@ def far(folder: Path) -> torch.Tensor:
 def measure(
     left: int, tasks: Sequence[tuple[Examples, Examples]], other: torch.Tensor, definition: Definition
 ) -> dict[str, Any]:
-    """One task left out."""
+    """Learn all tasks but `left`; returns the figures."""
     memory, began = Memory.create(definition), time.monotonic()
     for number, (train, _) in enumerate(tasks):
         if number != left:
@@ -131,7 +131,9 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Novelty on Split-MNIST with a task left out")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks leave_one_out", description="Novelty on Split-MNIST with a task left out"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz and cifar10.tar.xz")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images", type=int, default=2000, help="to learn from, of each class")

@@ -1,10 +1,10 @@
-"""The live swap under load: two replicas, 16 connections, two tasks learned and published meanwhile.
+"""Latency and failures under load while versions are swapped: two replicas, 16 connections, two tasks.
 
     python -m benchmarks live_swap [--seconds 60] [--connections 16] [--out results.jsonl]
 
 Real processes throughout: a Redis, a worker, two service replicas over one folder. The model is a `cnn` for 28 x 28
-pixels and learns the bundled handwritten digits. What counts: no failed request, every answer from the old or the new
-version, and how long after its publication a version first answers on each replica.
+pixels and learns the bundled handwritten digits. Measured are failed requests, the versions that answer, and the delay
+from a version's publication to its first answer on each replica.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODEL = "digits"
 
 
 def learn(stack: Stack, name: str, archive: bytes) -> int:
-    """Learn one task with the default options; its version."""
+    """Learn one task with the default options; returns its version."""
     files, form = {"data": ("data.zip", archive)}, {"name": name}
     job = stack.finish(stack.client.post(f"/v1/models/{MODEL}/tasks", data=form, files=files), 300)
     assert job["state"] == "succeeded", job
@@ -63,7 +63,7 @@ def run(seconds: float, connections: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The live swap under load")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks live_swap", description="The live swap under load")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--out", type=Path, help="append one JSON line")

@@ -1,12 +1,12 @@
-"""How well associative memories recall feature maps, against the number of stored patterns.
+"""Recall error of associative memories by the number of stored feature maps.
 
     python -m benchmarks sharc_recall --data DIR [--dataset split_cifar10] [--out FILE.jsonl]
 
 The backbone is SHARC's, frozen after the first task; patterns are maps of all classes in equal numbers. Cues are the
-stored patterns themselves, masked by saliency or corrupted by Gaussian noise. One line for each memory, number of
-patterns and kind of cue: the squared error over the patterns' squared distance from their mean (1: no better than the
-mean), how many cues came nearest to their own pattern, and the bytes of the memory. `gaussian` takes as many bytes
-whatever it has seen; `hopfield` holds every pattern.
+stored patterns themselves, masked by saliency or corrupted by Gaussian noise. There is one line for each memory, number
+of patterns and kind of cue: the squared error over the patterns' squared distance from their mean (1: no better than
+the mean), the share of cues whose recall is nearest to their own pattern, and the bytes of the memory. The size of
+`gaussian` is constant; `hopfield` stores every pattern.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.harness.datasets import SEQUENCES, MissingData
 from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.results import append
-from benchmarks.studies.sharc_replay import BUDGETS, SIZES, TaskSequence, course_of
+from benchmarks.studies.sharc_replay import BUDGETS, SIZES, TaskSequence, prepare_sequence
 from engram import LearnOptions
 from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
@@ -47,7 +47,7 @@ from engram.training.trainer import TrainingPhase
 COUNTS = (10, 30, 100, 300, 1000, 3000)
 QUANTILES = (0.3, 0.5, 0.8, 0.9)
 NOISES = (0.25, 0.5, 1.0)
-"""Standard deviations of the noise, over the maps' own."""
+"""Standard deviations of the noise, as multiples of the maps' own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Patterns:
 
 
 def patterns_of(sequence: TaskSequence, count: int) -> Patterns:
-    """At most so many maps, classes in turn, and their saliency for a classifier of all classes at once."""
+    """At most so many maps, classes in turn, with their saliency for a classifier of all classes."""
     maps, labels, start = [], [], 0
     for examples, _, _ in sequence.parts:
         for label in range(len(examples.classes)):
@@ -87,7 +87,7 @@ def patterns_of(sequence: TaskSequence, count: int) -> Patterns:
 
 
 def memories(patterns: Patterns, settings: SharcSettings) -> dict[str, AssociativeMemory]:
-    """Each kind of memory, after it has seen the patterns."""
+    """Each kind of memory, after learning the patterns."""
     channels, places = patterns.maps.shape[1:]
     classes = int(patterns.labels.max()) + 1
     return {
@@ -102,7 +102,7 @@ def memories(patterns: Patterns, settings: SharcSettings) -> dict[str, Associati
 
 
 def recall_curve(patterns: Patterns, settings: SharcSettings) -> Iterator[dict[str, Any]]:
-    """Rows of figures for growing numbers of the patterns."""
+    """Rows of figures for growing numbers of patterns."""
     for count in [*(count for count in COUNTS if count < len(patterns.maps)), len(patterns.maps)]:
         stored = patterns.first(count)
         deviation = float(stored.maps.std())
@@ -125,8 +125,8 @@ def _figures(found: Tensor, maps: Tensor) -> dict[str, float]:
     return {"error": round(recall_error(found, maps), 5), "identified": round(right, 4)}
 
 
-def shown(rows: Sequence[dict[str, Any]]) -> Table:
-    """Errors by the number of patterns."""
+def results_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Table of errors by the number of patterns."""
     counts = sorted({row["patterns"] for row in rows})
     table = Table("memory", "cue", *(str(count) for count in counts))
     for kind, cue, strength in dict.fromkeys((row["memory"], row["cue"], row["strength"]) for row in rows):
@@ -141,7 +141,7 @@ def shown(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line says."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_recall", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), default="split_mnist")
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tasks = SEQUENCES[args.dataset](args.data, SIZES[args.dataset, "small"])
     except MissingData as error:
         sys.exit(str(error))
-    sequence = course_of(tasks, args.dataset, "small", 0)
+    sequence = prepare_sequence(tasks, args.dataset, "small", 0)
     settings = SharcSettings()
     about = {"benchmark": "sharc_recall", "dataset": args.dataset, **provenance(args.threads)}
     rows = [{**about, **row} for row in recall_curve(patterns_of(sequence, args.patterns), settings)]
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.out:
             append(args.out, row)
     title = f"{args.dataset}: recall error by stored patterns (share that comes nearest to its own pattern)"
-    Console(width=None if sys.stdout.isatty() else 140).print(title, shown(rows))
+    Console(width=None if sys.stdout.isatty() else 140).print(title, results_table(rows))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Whether SHARC beats plain experience replay at equal real bytes.
+"""SHARC compared with plain experience replay at equal bytes.
 
-    python -m benchmarks sharc_replay --data DIR [--dataset split_cifar10] [--scale small|paper] [--seeds N]
-    [--out FILE]
+    python -m benchmarks sharc_replay --data DIR [--dataset NAME] [--scale small|paper] [--seeds N] [--out FILE]
 
-One backbone a seed, frozen after the first task, and one learner: only what is remembered differs. Every byte counts:
-masks, labels, steps of quantisation and the associative memory's parameters. `er images` keeps raw pixels, `er maps`
-whole maps in the same numbers as SHARC. SHARC's quantile is chosen, for each budget, by held-out parts of the training
-images; the test images are only read for the figures that are shown.
+All arms share one backbone a seed, frozen after the first task, and one learner; only the replay memory differs. Every
+byte counts: masks, labels, steps of quantisation and the associative memory's parameters. `er images` keeps raw pixels,
+`er maps` whole maps in the same numbers as SHARC. SHARC's quantile is chosen for each budget by held-out parts of the
+training images; the test images serve for the reported figures only.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from engram.checkpointing.progress import Reporter
 from engram.config.sharc import SharcSettings
 from engram.context import LearnContext
 from engram.data.examples import split
-from engram.data.herding import order
+from engram.data.herding import ordered_by_class
 from engram.errors import CapacityExhausted
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps
 from engram.methods.sharc.learner import TaskLearner
@@ -55,7 +54,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sharc 0.5, no recall": {"quantile": 0.5, "recall": "none"},
     "sharc 0.5, hopfield": {"quantile": 0.5, "recall": "hopfield"},
 }
-"""What is compared, as settings; `er images` is this file's own."""
+"""The compared arms, as settings; `er images` is implemented here."""
 
 KIB = 1024
 BUDGETS = {"split_mnist": (16, 32, 64, 256), "split_cifar10": (64, 128, 256, 1024)}
@@ -72,7 +71,7 @@ BACKBONE_EPOCHS: dict[Scale, int] = {"small": 15, "paper": 60}
 
 @dataclass(frozen=True)
 class Images:
-    """Raw images with labels, as plain experience replay keeps them; maps are computed when they are needed."""
+    """Replay memory of raw images with labels; their maps are computed on recall."""
 
     maps: FeatureMaps
     images: Tensor
@@ -93,13 +92,13 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Cached(TaskLearner):
-    """The method's own lesson on maps that were computed once for all arms, without augmentation."""
+class CachedMapsLearner(TaskLearner):
+    """The method's task learner on maps that are computed once for all arms, without augmentation."""
 
     cache: Mapping[int, Tensor] = field(default_factory=dict)
-    """Maps of each examples, by their id."""
+    """Maps of each `Examples`, by its `id()`."""
     raw: bool = False
-    """Whether images are remembered instead of maps."""
+    """Whether images are stored instead of maps."""
 
     def maps_of(self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, augment: str) -> Maps:
         return lambda chosen: self.cache[id(examples)][chosen].float()
@@ -114,7 +113,7 @@ class Cached(TaskLearner):
         if most < 1:
             raise CapacityExhausted("not one image of each class fits")
         summaries = maps.summary(self.cache[id(self.train)].float())
-        chosen = order(summaries, self.train.labels, self.settings.keep, most, generator)
+        chosen = ordered_by_class(summaries, self.train.labels, self.settings.keep, most, generator)
         images, labels = self.train.images[chosen], self.train.labels[chosen] + known
         if isinstance(before, Images):
             earlier = before.first(most)
@@ -125,7 +124,7 @@ class Cached(TaskLearner):
     def remembered_once(
         self, maps: FeatureMaps, classifier: Classifier, before: Any, known: int, generator: torch.Generator
     ) -> tuple[Any, dict[str, object]]:
-        return self.remember(maps, classifier, before, known, generator)  # no lesson here is ever resumed
+        return self.remember(maps, classifier, before, known, generator)  # no task here is ever resumed
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,12 @@ class TaskSequence:
     layout: Layout
     maps: FeatureMaps
     parts: Sequence[tuple[Examples, Examples, Examples]]
-    """For each task: to learn from, held out, test."""
+    """Training, held-out and test images of each task."""
     cache: Mapping[int, Tensor]
 
 
-def course_of(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> TaskSequence:
-    """Train the backbone on the first task, by the method itself, and look at all images through it."""
+def prepare_sequence(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> TaskSequence:
+    """Train the backbone on the first task by the method itself, and compute the maps of all images."""
     fields = {"method": "sharc", "retention": "features", "seed": seed, **FIELDS[dataset]}
     options = LearnOptions(epochs=BACKBONE_EPOCHS[scale], augment="shift+flip" if "cifar" in dataset else "shift")
     settings = {"recognise": "head"}
@@ -159,15 +158,15 @@ def course_of(tasks: Tasks, dataset: str, scale: Scale, seed: int) -> TaskSequen
     return TaskSequence(memory.method.layout, maps, parts, cache)
 
 
-def live(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int) -> dict[str, object]:
-    """One life with one kind of memory: accuracies in per cent without a task id, and bytes."""
+def run_arm(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int) -> dict[str, object]:
+    """Learn all tasks with one arm; returns accuracies in per cent, with and without a task id, and bytes."""
     settings = SharcSettings(memory_bytes=kib * KIB, recognise="head", **ARMS[arm])
     options = LearnOptions(epochs=EPOCHS[scale], augment="none")
     shared: Classifier | None = None
     remembered: Any = None
     details: dict[str, Any] = {}
     for number, (train, held_out, _) in enumerate(sequence.parts):
-        learner = Cached(
+        learner = CachedMapsLearner(
             sequence.layout,
             settings,
             train,
@@ -189,7 +188,7 @@ def live(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int) ->
 
 @torch.no_grad()
 def accuracies(sequence: TaskSequence, classifier: Classifier, part: int) -> tuple[float, float]:
-    """In per cent over all tasks: among all classes, and among the task's own."""
+    """Accuracies over all tasks in per cent: among all classes, and among the task's own."""
     right = within = count = start = 0
     for three in sequence.parts:
         examples, classes = three[part], len(three[part].classes)
@@ -201,7 +200,7 @@ def accuracies(sequence: TaskSequence, classifier: Classifier, part: int) -> tup
 
 
 def run(data: Path, dataset: str, scale: Scale, seed: int, out: Path | None) -> list[dict[str, Any]]:
-    """All arms and budgets of one seed; those that `out` has are not run again."""
+    """Rows of all arms and budgets of one seed; those that `out` has are not run again."""
     done = {(row["arm"], row["kib"]): row for row in (rows_of(out) if out else []) if _same(row, dataset, scale, seed)}
     rows: list[dict[str, Any]] = []
     sequence: TaskSequence | None = None
@@ -209,7 +208,7 @@ def run(data: Path, dataset: str, scale: Scale, seed: int, out: Path | None) -> 
         for arm in ARMS:
             row = done.get((arm, kib))
             if row is None:
-                sequence = sequence or course_of(
+                sequence = sequence or prepare_sequence(
                     SEQUENCES[dataset](data, SIZES.get((dataset, scale), Sizes())), dataset, scale, seed
                 )
                 row = {
@@ -221,7 +220,7 @@ def run(data: Path, dataset: str, scale: Scale, seed: int, out: Path | None) -> 
                     "kib": kib,
                 }
                 try:
-                    row |= live(sequence, arm, kib, scale, seed)
+                    row |= run_arm(sequence, arm, kib, scale, seed)
                 except CapacityExhausted as error:
                     row["refused"] = str(error)
                 row |= provenance(torch.get_num_threads())
@@ -236,8 +235,8 @@ def _same(row: Mapping[str, Any], dataset: str, scale: str, seed: int) -> bool:
     return (row.get("dataset"), row.get("scale"), row.get("seed")) == (dataset, scale, seed)
 
 
-def shown(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Test accuracy without a task id, the mean over seeds; `chosen`: the quantile best on held-out images."""
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Table of mean test accuracies without a task id; `chosen` has the quantile that is best on held-out images."""
     budgets = sorted({int(row["kib"]) for row in rows})
     table = Table("what is kept", *(f"{kib} KiB" for kib in budgets))
     arms = [*ARMS, "sharc, chosen"]
@@ -259,7 +258,7 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line says."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_replay", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), action="append")
@@ -274,7 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = [row for seed in range(args.seeds) for row in run(args.data, dataset, args.scale, seed, args.out)]
         except MissingData as error:
             sys.exit(str(error))
-        Console(width=None if sys.stdout.isatty() else 140).print(f"{dataset}: accuracy in % (maps kept)", shown(rows))
+        Console(width=None if sys.stdout.isatty() else 140).print(
+            f"{dataset}: accuracy in % (maps kept)", results_table(rows)
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Checkpoints, the journal of finished work, progress reports, and tensors as bytes."""

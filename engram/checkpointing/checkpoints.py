@@ -1,4 +1,4 @@
-"""Where a learner leaves what it has done, so that another process goes on from there."""
+"""Checkpoints of a run of learning, and the interface of the stores that keep them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that was left of one run of learning."""
+    """The state of one run of learning, from which another process can go on."""
 
     about: Mapping[str, object]
-    """What may be written as JSON: what was being learned, and how far it was."""
+    """A JSON object: what was being learned, and how far it was."""
     pieces: Mapping[str, bytes]
     """Safetensors by name (digits and letters)."""
 
 
 class Checkpoints(ABC):
-    """The checkpoints of one run of learning; only the newest counts."""
+    """A store of the checkpoints of one run of learning, of which only the newest counts."""
 
     @abstractmethod
     def load(self) -> Checkpoint | None:

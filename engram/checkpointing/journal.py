@@ -1,4 +1,4 @@
-"""What one run of learning has done so far, stretch by stretch."""
+"""Journal of the finished work of one run of learning, from which a broken run is resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ _STANDING = "standing"
 
 
 class Journal:
-    """The stretches of one run, in the order in which they come.
+    """The entries of one run, each a piece of work, in the order in which they come.
 
-    Learning the same thing twice goes through the same stretches. So whoever resumes runs the same code from its
-    beginning: a stretch that an earlier run has finished hands out what it gave instead of working, and the one that
-    was broken off goes on from where it stood. What lies between stretches is cheap, and is done again.
+    Learning the same thing twice goes through the same entries. A run that is resumed therefore runs the same code from
+    its beginning: for an entry that an earlier run has finished, the journal gives the outcome instead of having the
+    work done again, and the entry that was broken off goes on from where it stood. What lies between entries is cheap,
+    and is done again.
 
     Parameters
     ----------
     checkpoints
         Where to leave, and to find, what was done; None to keep nothing.
     subject
-        JSON that tells what is learned, from what, how and where: a checkpoint of anything else is ignored.
+        JSON of what is learned, from what, how and where: a checkpoint of anything else is ignored.
     """
 
     def __init__(self, checkpoints: Checkpoints | None = None, subject: Mapping[str, object] | None = None) -> None:
         self._checkpoints = checkpoints
         self._subject = {"code": _code(), **json.loads(json.dumps(subject or {}))} if checkpoints else {}
         self._earlier: dict[str, Any] = {}
-        """What an earlier run has finished and this one has not come to yet."""
+        """Entries that an earlier run has finished and this one has not come to yet."""
         self._standing: dict[str, Any] = {}
-        """Where the earlier run stood."""
+        """The state of the entry that an earlier run had begun."""
         self._unsaved: dict[str, Any] = {}
-        """What is finished and not yet in a checkpoint."""
+        """Finished entries that are not yet in a checkpoint."""
         self._saved: list[str] = []
-        """Names of the pieces that hold what is finished."""
+        """Names of the pieces that hold finished entries."""
         self._count = 0
         self._open: JournalEntry | None = None
         self._taken_over = 0.0
@@ -70,7 +71,7 @@ class Journal:
         return time.monotonic() + self._taken_over
 
     def entry(self, name: str) -> JournalEntry:
-        """The next stretch of work; it must be finished before another begins."""
+        """The next entry, which must be finished before another begins."""
         assert self._open is None, f"{name} begins before {self._open and self._open.key} is finished"
         key = f"{self._count:05d} {name}"
         self._count += 1
@@ -88,7 +89,7 @@ class Journal:
         return entry
 
     def once(self, name: str, work: Callable[[], T], generator: torch.Generator | None = None) -> T:
-        """What `work` gives, a tree, which an earlier run may have already.
+        """The outcome of `work`, a tree, which an earlier run may have already.
 
         Parameters
         ----------
@@ -125,7 +126,7 @@ class Journal:
         log.info("learning goes on from %s", self._standing.get("key") or f"after {max(self._earlier, default='')}")
 
     def _finished(self, entry: JournalEntry, outcome: Tree) -> None:
-        assert self._open is entry, "a stretch is finished once"
+        assert self._open is entry, "an entry is finished once"
         self._open = None
         if self._checkpoints is not None:
             self._unsaved[entry.key] = {"seconds": self.clock() - entry.begun, "outcome": outcome}
@@ -138,7 +139,7 @@ class Journal:
             self._save({_STANDING: pytree.dump(_KIND, {"key": entry.key, "seconds": seconds, "state": state()})})
 
     def _save(self, pieces: dict[str, bytes]) -> None:
-        assert self._checkpoints is not None, "the caller has looked"
+        assert self._checkpoints is not None, "only a journal with checkpoints has anything to save"
         finished = [f"{len(self._saved):05d}"] if self._unsaved else []
         for name in finished:
             pieces[name] = pytree.dump(_KIND, self._unsaved)
@@ -150,7 +151,7 @@ class Journal:
 
 
 class JournalEntry:
-    """Work that is done once, however often it is broken off.
+    """One piece of work of a run, done once however often the run is broken off.
 
     Parameters
     ----------
@@ -170,18 +171,18 @@ class JournalEntry:
         self.standing = standing
 
     def pause(self, state: Callable[[], Tree]) -> None:
-        """A moment from which the work can go on with no more than `state()`, which is kept if it is time to."""
+        """Keep `state()`, with which alone the work can go on from here, if a checkpoint is due."""
         self._journal._paused(self, state)
 
     def finish(self, outcome: Tree) -> None:
-        """The work is done; from now on `outcome` is what it gave."""
+        """Note that the work is done, with its outcome."""
         self.outcome = pytree.contiguous(outcome)
         self._journal._finished(self, self.outcome)
 
 
 @cache
 def _code() -> str:
-    """A digest of the learner's own source: what other code has left is not what this code would have done."""
+    """SHA-256 of the learner's own source: other code would not have done the same, bit for bit."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):

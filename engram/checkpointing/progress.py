@@ -1,4 +1,4 @@
-"""How a learner tells what it does, is told to stop, and goes on where another was broken off."""
+"""Progress reports and cancellation of learning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engram.errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """Where learning stands: the phase, how much of the whole is done, and what was last measured."""
+    """The progress of learning: the phase, how much of the whole is done, and what was last measured."""
 
     phase: str
     fraction: float
@@ -32,7 +32,7 @@ SHARES = {"training": 0.55, "pruning": 0.15, "recovering": 0.15, "freezing": 0.0
 
 
 class Reporter:
-    """Carries progress out and the wish to stop in, and keeps the journal of what was done.
+    """Reporter of progress, which also asks whether to stop, and holds the journal of finished work.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Reporter:
         accuracy: float | None = None,
         units: int | None = None,
     ) -> None:
-        """Tell that so much (0 to 1) of a phase is done; what an earlier run has told is not told again."""
+        """Report that so much (0 to 1) of a phase is done; what an earlier run has reported is not reported again."""
         self.check()
         before = 0.0
         for name, share in SHARES.items():

@@ -1,4 +1,4 @@
-"""Nested values of tensors and plain numbers as bytes: what learning has in its hands when it is broken off."""
+"""Nested values of tensors, numbers and strings as bytes, for checkpoints."""
 
 from __future__ import annotations
 

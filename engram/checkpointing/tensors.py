@@ -1,4 +1,4 @@
-"""Named tensors and a little JSON, as safetensors bytes that are the same every time."""
+"""Named tensors with a JSON header as deterministic safetensors bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KEY = "engram"
 
 
 def content_hash(data: bytes) -> str:
-    """The name of bytes: their SHA-256 in hex."""
+    """SHA-256 of bytes, in hex, which is their name."""
     return hashlib.sha256(data).hexdigest()
 
 
 def pack(kind: str, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> bytes:
-    """Safetensors bytes with a header that says what they are.
+    """Safetensors bytes of tensors, under a header with their kind and more about them.
 
     All of the header is one JSON string: safetensors keeps several metadata keys in no certain order, which would give
     the same content another hash each time.
@@ -50,7 +50,7 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, object], dict[str, Tensor]
 
 
 def kind_of(data: bytes) -> str:
-    """What `pack` was told that these bytes are.
+    """The kind that `pack` was given for these bytes.
 
     Raises
     ------

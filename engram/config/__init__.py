@@ -1,0 +1,1 @@
+"""Validated definitions, options and method settings."""

@@ -1,4 +1,4 @@
-"""What a method can be told when a model is created."""
+"""Bases of configuration: immutable validated values, and method settings with named presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBERS = (int, float)
 
 
 class Frozen(BaseModel):
-    """A validated value that never changes and knows no unknown field."""
+    """An immutable validated value, which refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class Frozen(BaseModel):
     @classmethod
     def _plain(cls, given: Any, info: ValidationInfo) -> Any:
         """Neither a truth value nor text is a number, and no number a truth value, though Python would make them so."""
-        assert info.field_name is not None, "it validates fields"
+        assert info.field_name is not None, "a validator of fields is called for a field"
         wanted = cls.model_fields[info.field_name].annotation
         if isinstance(given, (bool, str)) and (wanted in _NUMBERS or set(get_args(wanted)) & set(_NUMBERS)):
             raise PydanticCustomError("float_type", "not a number")

@@ -1,4 +1,4 @@
-"""What a model is, fixed on the day it is created."""
+"""Definitions of models: backbone, input, method, budget and commons."""
 
 from __future__ import annotations
 
@@ -57,10 +57,16 @@ class CommonsDefinition(Frozen):
 
 
 class Definition(Frozen):
-    """What a model is: backbone, input, method, and how much room it has.
+    """The definition of a model: backbone, input, method, and its budget of units.
 
     Everything the weights depend on is in here, `seed` included: the same definition, data and options give the same
     model on the same machine.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        for an unknown field, and for a value that its field does not take. What only the method or the layout can
+        judge, `Memory.create` refuses by `InvalidDefinition`.
     """
 
     backbone: Literal["mlp", "cnn", "resnet18", "resnet50"] = "cnn"
@@ -86,5 +92,5 @@ class Definition(Frozen):
     @classmethod
     def _settle(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "method" not in info.data:
-            return given  # the method's own error is told already
+            return given  # the method has an error of its own, which is reported already
         return SETTINGS[info.data["method"]].settled(given).model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Settings of the default method."""
+"""Settings of EideticNet, the default method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engram.config.base import MethodSettings
 
 
 class EideticSettings(MethodSettings):
-    """EideticNet on blocks: how heads and recogniser work. How long to train, and what to prune, a task's options say.
+    """EideticNet on blocks: how heads and recogniser work. Training and pruning are up to the options of each task.
 
     The parts can be left out one by one, so that what each is worth can be measured.
     """
@@ -20,8 +20,8 @@ class EideticSettings(MethodSettings):
     recognise_by: tuple[Literal["ridge", "densities", "chain"], ...] = Field(
         default=("ridge", "densities", "chain"), min_length=1
     )
-    """What tasks are told apart by: ridge regression over the commons, how usual an image looks to each task in them,
-    and detectors over each task's own features that tell it from all later tasks, whose images are their negatives."""
+    """What tasks are recognised by: ridge regression over the commons, the density of each task's images in them, and
+    detectors over each task's own features, whose negatives are the images of all later tasks."""
 
     @field_validator("recognise_by")
     @classmethod

@@ -1,4 +1,4 @@
-"""The settings of every method, validated, with documented defaults and the papers' values as named presets."""
+"""The settings class of each method, by the method's name."""
 
 from engram.config.base import MethodSettings
 from engram.config.eidetic import EideticSettings
@@ -16,4 +16,4 @@ SETTINGS: dict[str, type[MethodSettings]] = {
     "rmn": RmnSettings,
     "sharc": SharcSettings,
 }
-"""For each method that a model can name, what it can be told."""
+"""For each method that a definition can name, its settings, with defaults and the papers' values as presets."""

@@ -1,4 +1,4 @@
-"""How one task is learned."""
+"""Options of learning one task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of relevance mapping networks."""
+"""Settings of Relevance Mapping Networks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RmnSettings(MethodSettings):
     """Weight of the mean squared logit for Gaussian noise, which every map learns to answer with 0."""
     room: float = Field(default=0.25, gt=0, le=1)
     """Units of the network as a share of the budget. Tasks divide weights, not units: a network with the units of two
-    tasks has room for many."""
+    tasks can hold many."""
     recognition: Literal["recogniser", "calibrated", "maximum"] = "recogniser"
-    """What tells the task: the product's recogniser, over the commons and the features of each pass; each pass's soft
-    maximum, standardised by the task's held-out images; or the plain maximum over all passes, as published."""
+    """What recognises the task: the product's recogniser, over the commons and the features of each pass; each pass's
+    soft maximum, standardised by the task's held-out images; or the plain maximum over all passes, as published."""

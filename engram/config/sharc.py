@@ -28,7 +28,7 @@ class SharcSettings(MethodSettings):
     """What orders the channels of a map: the mean gradient of the true logit, or chance (a control)."""
     quantile: float = Field(default=0.5, ge=0, lt=1)
     """Share of each map's channels that is dropped; with 0, whole maps are kept, which is plain replay of features. The
-    smaller the memory, the more is worth dropping: 0.8 to 0.9 where there is room for a few dozen whole maps only."""
+    smaller the memory, the more is worth dropping: 0.8 to 0.9 where only a few dozen whole maps would fit."""
     recall: Literal["gaussian", "hopfield", "none"] = "gaussian"
     """The memory that recalls dropped channels; with `none` they stay zero (a control)."""
     rank: int = Field(default=32, ge=1, le=1024)

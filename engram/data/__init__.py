@@ -1,0 +1,1 @@
+"""Labelled images: archives, decoding, splitting, augmentation and the choice of exemplars."""

@@ -1,4 +1,4 @@
-"""Archives of labelled images, `<class>/<image>`, optionally under `train/` and `val/`, as tensors."""
+"""Archives of labelled images, `<class>/<image>`, read as examples."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ PROBED = 32
 """About how many images are tried before an upload is accepted, if none of them can be used."""
 
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN"})
-"""What file managers leave behind, besides everything that begins with a dot."""
+"""Names that file managers leave behind, besides everything that begins with a dot."""
 
 
 @dataclass(frozen=True)
 class ArchiveSummary:
-    """What an archive holds, by its entries' names alone."""
+    """Kind, classes and sizes of an archive, by its entries' names alone."""
 
     kind: str
     """`zip`, `tar`, `tar.gz`, `tar.bz2` or `tar.xz`."""
@@ -129,7 +129,7 @@ def read(
     cancel
         Asked before every image; true stops.
     progress
-        Told the share of images read, at every hundredth.
+        Called with the share of images read, at every hundredth.
 
     Raises
     ------
@@ -170,9 +170,9 @@ def read(
 def probe(
     path: Path, shape: InputShape, limits: ArchiveLimits = LIMITS, image_limits: ImageLimits = IMAGE_LIMITS
 ) -> None:
-    """Try images from all over an archive that `inspect` has passed, until one can be used.
+    """Decode images from all over an archive that `inspect` has passed, until one can be used.
 
-    An upload that is of the wrong kind throughout is so refused when it arrives, not when it is learned from.
+    This refuses an upload of the wrong kind throughout when it arrives, instead of when it is learned from.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Random changes to training images that leave their class alone."""
+"""Random augmentation of training images: shifts and mirror images."""
 
 from __future__ import annotations
 

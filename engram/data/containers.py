@@ -1,4 +1,4 @@
-"""Zip and tar files as a row of checked entries; nothing is ever written to disk."""
+"""Zip and tar files as sequences of checked entries, never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Protocol, Self, cast
 
 from engram.data.decompression import CHUNK, Unpacker
 from engram.errors import (
@@ -43,9 +43,28 @@ DAMAGE = (
 """What Python's readers raise over archives that were cut off or tampered with."""
 
 
+class ArchiveLimitSettings(Protocol):
+    """Settings that say how large archives of images may be."""
+
+    @property
+    def max_archive_entries(self) -> int: ...
+
+    @property
+    def max_archive_bytes(self) -> int: ...
+
+    @property
+    def max_image_bytes(self) -> int: ...
+
+    @property
+    def max_archive_ratio(self) -> float: ...
+
+    @property
+    def max_decoded_bytes(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What one archive may hold and cost."""
+    """Limits on the entries, sizes and compression ratio of one archive."""
 
     max_entries: int = 100_000
     """Refused from so many entries on, folders and hidden files included."""
@@ -59,6 +78,17 @@ class ArchiveLimits:
     """Less than so many unpacked bytes are never held against an entry or an archive."""
     max_decoded_bytes: int = 4 * 2**30
     """Of all images together, decoded and resized, since they are held in memory."""
+
+    @classmethod
+    def of(cls, settings: ArchiveLimitSettings) -> Self:
+        """The limits that `settings` say."""
+        return cls(
+            max_entries=settings.max_archive_entries,
+            max_total_bytes=settings.max_archive_bytes,
+            max_entry_bytes=settings.max_image_bytes,
+            max_ratio=settings.max_archive_ratio,
+            max_decoded_bytes=settings.max_decoded_bytes,
+        )
 
 
 @dataclass(frozen=True)

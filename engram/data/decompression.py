@@ -1,4 +1,4 @@
-"""A packed stream, unpacked with an eye on how much comes out for how little."""
+"""Decompression of gzip, bzip2 and xz streams, bounded in size and compression ratio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ XZ_MEMORY = 256 * 2**20
 
 
 class Decompressor(Protocol):
-    """What `bz2` and `lzma` offer and `Gzip` makes of `zlib`."""
+    """The interface of the decompressors of `bz2` and `lzma`, which `Gzip` has too."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
     @property

@@ -1,4 +1,4 @@
-"""Labelled images, and how they are divided into those to learn from and those to judge by."""
+"""Labelled images, their split into training and held-out parts, and mini-batches of indices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.errors import ExamplesError, TooFewClasses, TooFewImages
+from engram.errors import ExamplesError, InvalidOptions, TooFewClasses, TooFewImages, require_type
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Examples:
         The names of the classes.
     held_out
         Images to judge by, of the very same classes, where the upload had some of its own.
+
+    Raises
+    ------
+    ExamplesError
+        Tensors of another shape or dtype. Whether the labels fit the classes is for `check` to say, as `Memory.learn`
+        asks it.
     """
 
     images: Tensor
@@ -35,10 +41,20 @@ class Examples:
     held_out: Examples | None = None
 
     def __post_init__(self) -> None:
-        assert self.images.ndim == 4, f"images are (N, C, H, W), not {tuple(self.images.shape)}"
-        assert self.images.dtype == torch.uint8, f"images are uint8, not {self.images.dtype}"
-        assert self.labels.dtype == torch.int64, f"labels are int64, not {self.labels.dtype}"
-        assert self.labels.shape == self.images.shape[:1], "there is one label for each image"
+        require_type("images", self.images, Tensor, ExamplesError)
+        require_type("labels", self.labels, Tensor, ExamplesError)
+        if self.images.ndim != 4:
+            raise ExamplesError(f"images are (N, C, H, W), not {tuple(self.images.shape)}")
+        if self.images.dtype != torch.uint8:
+            raise ExamplesError(f"images are uint8, not {self.images.dtype}")
+        if self.labels.dtype != torch.int64:
+            raise ExamplesError(f"labels are int64, not {self.labels.dtype}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise ExamplesError(f"labels are ({len(self.images)},), one for each image, not {tuple(self.labels.shape)}")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ExamplesError("the names of classes are strings")
+        if self.held_out is not None:
+            require_type("held-out images", self.held_out, Examples, ExamplesError)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +64,14 @@ class Examples:
         return Examples(self.images[indices], self.labels[indices], self.classes)
 
     def counts(self) -> tuple[int, ...]:
-        """How many images each class has, in the order of `classes`."""
+        """How many images each class has, in the order of `classes`.
+
+        Raises
+        ------
+        ExamplesError
+            A label out of range.
+        """
+        _check_range(self)
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
     def digest(self) -> str:
@@ -87,7 +110,7 @@ class Examples:
 
 
 def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Divide into what is learned from and what is judged by.
+    """Divide examples into a training part and a held-out part.
 
     Held-out images that came with the upload are taken as they are. Otherwise each class gives the same share of its
     images, at least one and never all, drawn by `seed`.
@@ -98,10 +121,13 @@ def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Exam
 
     Raises
     ------
+    InvalidOptions
+        A share that does not lie between 0 and 1.
     TooFewClasses, TooFewImages, ExamplesError
         As `Examples.check`.
     """
-    assert 0 < held_out_fraction < 1, f"the held-out share lies between 0 and 1, not {held_out_fraction}"
+    if not 0 < held_out_fraction < 1:
+        raise InvalidOptions(f"the held-out share lies between 0 and 1, not {held_out_fraction}")
     examples.check()
     if examples.held_out is not None:
         return Examples(examples.images, examples.labels, examples.classes), examples.held_out
@@ -141,3 +167,4 @@ def batches(count: int, size: int, generator: torch.Generator | None = None) -> 
 
 
 EVALUATION_BATCH = 512
+"""Images of a batch that nothing is learned from."""

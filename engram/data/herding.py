@@ -1,4 +1,4 @@
-"""Herding: exemplar selection as in iCaRL (one copy instead of two)."""
+"""Herding: the choice of exemplars whose mean follows the mean of their class, as in iCaRL."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def herded(features: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Indices (at most `count`,) of exemplars whose running mean follows the mean of their class.
+def herding_order(features: Tensor, count: int) -> Tensor:
+    """Indices (at most `count`,) of rows of features (N, F) whose running mean stays nearest to the mean of all rows.
 
-    Each class gives its share, in the order in which herding finds them (Welling 2009; Rebuffi et al. 2017, iCaRL,
-    algorithm 4): the next exemplar is the one that brings the mean of the chosen nearest to the class mean. Features
-    are brought to unit length first.
+    Any first so many of them are the best so many (Welling 2009; Rebuffi et al. 2017, iCaRL, arXiv 1611.07725,
+    algorithm 4). Rows are brought to unit length first; of equally near ones the first is taken.
+    """
+    rows = F.normalize(features.double(), dim=1)  # (N, F)
+    mean, total = rows.mean(0), torch.zeros(rows.shape[1], dtype=rows.dtype)
+    lengths = rows.square().sum(1)  # (N,): 1, or 0 for rows of zeros
+    taken = torch.zeros(len(rows), dtype=torch.bool)
+    order = []
+    for number in range(1, min(count, len(rows)) + 1):
+        # |number * mean - total - row|^2, without what all rows have in common
+        distances = lengths - 2 * (rows @ (number * mean - total))  # (N,)
+        best = int(distances.masked_fill(taken, torch.inf).argmin())
+        taken[best] = True
+        total += rows[best]
+        order.append(best)
+    return torch.tensor(order, dtype=torch.int64)
+
+
+def select_exemplars(features: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Indices (at most `count`,) of exemplars, each class giving an equal share, in the order of herding.
 
     Parameters
     ----------
@@ -21,67 +38,38 @@ def herded(features: Tensor, labels: Tensor, count: int) -> Tensor:
     labels
         (N,) int64.
     """
-    unit = F.normalize(features.double(), dim=1)  # (N, F)
-    classes = torch.unique(labels).tolist()
+    classes = distinct_labels(labels)
     chosen = []
     for place, label in enumerate(classes):
-        members = (labels == label).nonzero()[:, 0]
+        members = (labels == label).nonzero().flatten()
         share = count // len(classes) + (place < count % len(classes))
-        chosen.append(members[_herd(unit[members], min(share, len(members)))])
+        chosen.append(members[herding_order(features[members], share)])
     return torch.cat(chosen)
 
 
-def _herd(unit: Tensor, count: int) -> Tensor:
-    """Indices (count,) into rows of unit length (or zero)."""
-    mean, total = unit.mean(0), torch.zeros_like(unit[0])
-    lengths = unit.square().sum(1)  # (n,): 1, or 0 for rows of zeros
-    taken = torch.zeros(len(unit), dtype=torch.bool)
+def ordered_by_class(features: Tensor, labels: Tensor, keep: str, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of at most `count` examples of each class, those to keep longest first.
+
+    Parameters
+    ----------
+    features
+        (N, F).
+    labels
+        (N,) integers.
+    keep
+        `herding`, or anything else for a random order, of which any first so many are a uniform sample, as a reservoir
+        holds.
+    """
     chosen = []
-    for number in range(1, count + 1):
-        # |number * mean - total - row|^2, without what all rows have in common
-        far = lengths - 2 * (unit @ (number * mean - total))  # (n,)
-        best = int(far.masked_fill(taken, torch.inf).argmin())
-        taken[best] = True
-        total = total + unit[best]
-        chosen.append(best)
-    return torch.tensor(chosen, dtype=torch.int64)
-
-
-def herding(features: Tensor, count: int) -> Tensor:
-    """Indices of `count` rows of features (N, F), each chosen so that the mean of those chosen is nearest to the mean.
-
-    Any first so many of them are the best so many (iCaRL, arXiv 1611.07725, algorithm 4; rows of unit length).
-    """
-    rows = torch.nn.functional.normalize(features.double(), dim=1)
-    mean, total = rows.mean(0), torch.zeros(rows.shape[1], dtype=torch.float64)
-    taken: list[int] = []
-    free = torch.ones(len(rows), dtype=torch.bool)
-    lengths = rows.square().sum(1)  # (N,)
-    for number in range(1, min(count, len(rows)) + 1):
-        wanted = number * mean - total
-        distance = lengths - 2 * rows @ wanted  # up to what is equal for all rows
-        best = int(torch.where(free, distance, torch.inf).argmin())
-        taken.append(best)
-        free[best] = False
-        total += rows[best]
-    return torch.tensor(taken, dtype=torch.int64)
-
-
-def order(features: Tensor, labels: Tensor, keep: str, count: int, generator: torch.Generator) -> Tensor:
-    """Indices of at most `count` examples of each class, the ones to keep longest first: by `herding`, or at random.
-
-    At random, any first so many are a sample without favour, as a reservoir holds.
-    """
-    chosen: list[Tensor] = []
-    for label in _distinct(labels):
+    for label in distinct_labels(labels):
         members = (labels == label).nonzero().flatten()
         if keep == "herding":
-            chosen.append(members[herding(features[members], count)])
+            chosen.append(members[herding_order(features[members], count)])
         else:
             chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(chosen)
 
 
-def _distinct(labels: Tensor) -> list[int]:
+def distinct_labels(labels: Tensor) -> list[int]:
     """The labels that occur, ascending."""
     return torch.bincount(labels.long()).nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""One encoded image in, one tensor of the model's shape out."""
+"""Decoding of one encoded image to a tensor of the model's shape, within limits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Protocol, Self
 
 import numpy
 import torch
@@ -21,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.errors import EmptyImage, ImageTooLarge, NotAnImage, TruncatedImage, WrongChannels
+from engram.errors import EmptyImage, ImageError, ImageTooLarge, NotAnImage, TruncatedImage, WrongChannels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
 """Endings of file names that claim one of the formats `decode` reads."""
@@ -47,14 +48,29 @@ DAMAGE = (
 """What Pillow's readers are known to raise over bytes that were cut off or tampered with."""
 
 
+class ImageLimitSettings(Protocol):
+    """Settings that say how large images may be."""
+
+    @property
+    def max_image_pixels(self) -> int: ...
+
+    @property
+    def max_image_bytes(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class ImageLimits:
-    """What one image may cost."""
+    """Limits on the pixels and bytes of one image."""
 
     max_pixels: int = 50_000_000
     """Height times width, judged by the header before anything is unpacked."""
     max_bytes: int = 64 * 2**20
     """Length of the encoded image."""
+
+    @classmethod
+    def of(cls, settings: ImageLimitSettings) -> Self:
+        """The limits that `settings` say."""
+        return cls(max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes)
 
 
 def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) -> Tensor:
@@ -97,6 +113,36 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) 
     pixels = torch.from_numpy(numpy.array(fitted)).view(shape.height, shape.width, shape.channels)  # (H, W, C)
     # Laid out again by torch, so that no buffer of Pillow or numpy lives on inside it.
     return pixels.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)  # (C, H, W)
+
+
+def check_image(image: object, shape: InputShape) -> None:
+    """See that one image is a tensor (C, H, W) of uint8, of a model's size.
+
+    Raises
+    ------
+    ImageError
+    """
+    _check_tensor(image, shape, batch=False)
+
+
+def check_images(images: object, shape: InputShape) -> None:
+    """See that images are a tensor (B, C, H, W) of uint8, of a model's size.
+
+    Raises
+    ------
+    ImageError
+    """
+    _check_tensor(images, shape, batch=True)
+
+
+def _check_tensor(given: object, shape: InputShape, *, batch: bool) -> None:
+    wanted = f"a uint8 tensor ({'B, ' if batch else ''}{shape.channels}, {shape.height}, {shape.width})"
+    if not isinstance(given, Tensor):
+        raise ImageError(f"the model takes {wanted}, not a {type(given).__name__}; see engram.data.images.decode")
+    sides = (shape.channels, shape.height, shape.width)
+    if given.dtype != torch.uint8 or given.ndim != 3 + batch or given.shape[-3:] != sides:
+        found = f"{str(given.dtype).removeprefix('torch.')} {tuple(given.shape)}"
+        raise ImageError(f"the model takes {wanted}, not {found}; decode images with engram.data.images.decode")
 
 
 def _reader(data: bytes) -> Callable[[BytesIO], ImageFile]:

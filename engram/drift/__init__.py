@@ -1,0 +1,1 @@
+"""Drift, unknown images and task switches in streams, detected by statistical tests."""

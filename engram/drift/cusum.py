@@ -8,13 +8,11 @@ CALIBRATION = 0.5
 """The share of known images with a p-value of at most u is taken to be at most u to this power: 0.1 where 0.01 is
 right, and 0.22 where 0.05 is. Beyond that it is no drift, but another task."""
 
-
 NEWCOMERS = 0.2
-"""Share of the stream, beyond the usual, whose being unusual a CUSUM is tuned to find soonest."""
-
+"""Share of a stream, beyond what is typical, whose being unusual a CUSUM is tuned to find soonest."""
 
 HEIGHT = 13.0
-"""Of a CUSUM's alarm."""
+"""The sum at which a CUSUM raises its alarm."""
 
 
 def bearable(level: float) -> float:
@@ -25,14 +23,14 @@ def bearable(level: float) -> float:
 class Cusum:
     """Page's (1954) cumulative sum over images that are unusual at one level, kept between 0 and `HEIGHT`.
 
-    An image counts the log-likelihood ratio of "more are unusual than `usual`, by `NEWCOMERS`" against "as many as is
-    usual", at most 1, so that a dozen strange images cannot raise an alarm that the ratio alone would: at the levels'
+    An image counts the log-likelihood ratio of "more are unusual than `typical`, by `NEWCOMERS`" against "as many as is
+    typical", at most 1, so that a dozen strange images cannot raise an alarm that the ratio alone would: at the levels'
     `bearable` shares, 1.0 or 0.5 when the image is unusual and -0.2 when it is not, so that it rises in the long run
     where more than 18 % are unusual at 0.01, or 30 % at 0.05. `raised` begins when the sum reaches `HEIGHT` and ends
     when it is back at 0.
 
     The expectation of the exponential of what an image counts is at most 1 where its chance to be unusual, given all
-    images before, is at most `usual`: a false alarm then comes after exp(13) = 442,413 images or more on the average,
+    images before, is at most `typical`: a false alarm then comes after exp(13) = 442,413 images or more on the average,
     and after half as many where two sums share a stream (e-detectors, Shin, Ramdas and Rinaldo 2023; of independent
     images, Lorden 1971).
     """
@@ -43,12 +41,12 @@ class Cusum:
         self.raised = False
         self.expect(bearable(level))
 
-    def expect(self, usual: float) -> None:
+    def expect(self, typical: float) -> None:
         """Count from now on against this share of unusual images."""
-        self.usual = usual
-        more = usual + NEWCOMERS * (1 - usual)
-        self._unusual = min(1.0, math.log(more / usual))
-        self._ordinary = math.log((1 - more) / (1 - usual))
+        self.typical = typical
+        more = typical + NEWCOMERS * (1 - typical)
+        self._unusual = min(1.0, math.log(more / typical))
+        self._ordinary = math.log((1 - more) / (1 - typical))
 
     def add(self, unusual: bool) -> None:
         """Count one more image."""

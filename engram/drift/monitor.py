@@ -1,4 +1,4 @@
-"""Whether a model's stream of images is still what it has learned: a Welch test and two CUSUMs over the novelty."""
+"""Monitoring of a stream of images by their novelty: known, drift, or new task suspected."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ LEVELS = (ALPHA, 0.05)
 """A CUSUM for each counts the images whose p-value is no larger. The first are the unknown ones. A near stranger has
 seldom so small a p-value, since few images were held out to say so, but mostly one below the second."""
 
-
 CAUTION = 3.0
-"""Standard errors added to a share of the reference before it is taken for a usual one."""
+"""Standard errors added to a share of the reference before it is taken for a typical one."""
 
 
 class StreamMonitor:
-    """Watches the novelty of the images that one version of a model answers, in the order in which they come.
+    """A monitor of the novelty of the images that one version of a model answers, in the order in which they come.
+
+    It combines a Welch test of the mean novelty with two CUSUMs over unusual images.
 
     It is made when a version goes live, knows nothing of other versions, and is thrown away with its version. A novelty
     is one minus the conformal p-value of the task that is answered. It need not be calibrated: p-values of known images
@@ -51,10 +52,10 @@ class StreamMonitor:
     The state is always one of three:
 
     `new task suspected`
-        A CUSUM is raised: so many images have p-values so small that chance, at what is usual, does not explain it.
-        Usual is what is `bearable`; from the end of the reference on, the reference's own share, three standard errors
-        up (Wilson 1927), where that is more. It ends when both CUSUMs are back at 0, some 80 images after the last
-        unusual one. Such images may be of a task to learn, or broken; the novelty alone cannot tell these apart.
+        A CUSUM is raised: so many images have p-values so small that chance, at what is typical, does not explain it.
+        Typical is what is `bearable`; from the end of the reference on, the reference's own share, three standard
+        errors up (Wilson 1927), where that is more. It ends when both CUSUMs are back at 0, some 80 images after the
+        last unusual one. Such images may be of a task to learn, or broken; novelty alone cannot distinguish these.
     `drift`
         Otherwise, when two Welch tests in a row said that the mean novelty of the newest `WINDOW` images is above the
         reference's by more than `MARGIN`. It ends when two in a row do not. The tests begin after the reference, on
@@ -63,10 +64,10 @@ class StreamMonitor:
         Otherwise, and at the beginning.
 
     An alarm of a CUSUM within the reference throws the reference away; it begins anew when the alarm ends, so that
-    newcomers are not taken for usual. What raises no alarm there is.
+    newcomers are not taken for typical. What raises no alarm there is.
 
-    Images may come in any order without a false `new task suspected`, as long as what is usual holds for each class by
-    itself. A false `drift` is rare where they come mixed, or in bunches no longer than two of `BLOCK`; a stream that
+    Images may come in any order without a false `new task suspected`, as long as what is typical holds for each class
+    by itself. A false `drift` is rare where they come mixed, or in bunches no longer than two of `BLOCK`; a stream that
     brings one class after another for hundreds of images does drift, seen from any window shorter than its round. Each
     of several monitors that share a stream needs as many images as one.
 
@@ -90,7 +91,7 @@ class StreamMonitor:
         self._contrary = 0
 
     def add(self, novelty: float, known: bool | None = None) -> State:
-        """Take in one more image; the state with it.
+        """Take in one more image, and return the state with it.
 
         Parameters
         ----------
@@ -132,7 +133,7 @@ class StreamMonitor:
         self._gather(novelty, self._reference)
         if self._complete:
             for cusum, count in zip(self._cusums, self._reference_unusual, strict=True):
-                cusum.expect(max(cusum.usual, upper_share(count, REFERENCE)))
+                cusum.expect(max(cusum.typical, upper_share(count, REFERENCE)))
 
     def _compare(self, novelty: float) -> None:
         self._gather(novelty, self._window)
@@ -171,7 +172,7 @@ class StreamMonitor:
                 "level": foremost.level,
                 "value": foremost.value,
                 "threshold": HEIGHT,
-                "usual": foremost.usual,
+                "usual": foremost.typical,
                 "raised": foremost.raised,
             },
         }

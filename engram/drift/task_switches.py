@@ -1,4 +1,4 @@
-"""Noticing in a stream that the task has changed, with nobody saying so."""
+"""Detection of unannounced task switches in a stream, by a Welch test on surprise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engram.drift.welch import Moments, welch
 
 
 def surprise(logits: Tensor, labels: Tensor | None = None) -> Tensor:
-    """How little a map makes of each image, from 0 to 1: (B, classes) -> (B,).
+    """The surprise of a map at each image, from 0 to 1: logits (B, classes) -> (B,).
 
     With labels (B,), the probability that is not given to the right class, 1 - exp(-cross-entropy): a loss that single
     images cannot blow up. Without, 1 / (1 + sum of exp(logits)): the energy of a map that answers noise with 0, and
@@ -24,7 +24,7 @@ def surprise(logits: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 class TaskSwitchDetector:
-    """A one-sided Welch test of the newest window of surprises against the windows before it.
+    """A detector of task switches: a one-sided Welch test of the newest window of surprises against those before it.
 
     A window that lies above its reference is suspicious; so many in a row are a switch. Suspicious windows never become
     part of the reference. A task that is being learned surprises less and less, so that learning raises no alarm.

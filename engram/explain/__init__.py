@@ -1,0 +1,1 @@
+"""Layer-wise relevance propagation: heatmaps of logits, and relevance of units."""

@@ -1,4 +1,4 @@
-"""Relevance through the commons: from what a head reads of them back to pixels."""
+"""Relevance propagation through the commons, from a logit to pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def conserved(commons: Commons, image: Tensor, weight: Tensor, bias: Tensor, *, flat: bool) -> Tensor:
-    """Relevance (C, H, W) that sums to `weight @ features + bias`.
+    """The relevance (C, H, W) of pixels, which sums to `weight @ features + bias`.
 
     Each feature has what it contributes to the sum; within its cell of the grid that goes to the places that respond,
     by how strongly they do; within a place's patch to pixels by the z+ rule, or evenly if `flat`. The local contrast

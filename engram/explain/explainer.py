@@ -1,4 +1,4 @@
-"""Heatmaps: layer-wise relevance propagation, always on a private copy."""
+"""Heatmaps of one logit, by layer-wise relevance propagation on private copies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engram.nn.network import Engram, Joined, pixels
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Why one answer was given: the relevance of every input value for one logit."""
+    """The relevance of every input value for one logit."""
 
     image: Tensor
     """(C, H, W) uint8, as the model saw it."""
@@ -51,7 +51,7 @@ def _feeds_sum(node: Node) -> bool:
 
 
 class Explainer:
-    """Heatmaps for the engrams of one network.
+    """Maker of heatmaps for the engrams of one network.
 
     Rules change a module while they run, so all of it happens on copies that nothing else sees, one heatmap at a time.
     """

@@ -1,4 +1,4 @@
-"""Heatmaps as PNG pictures."""
+"""Rendering of heatmaps as PNG images."""
 
 from __future__ import annotations
 

@@ -24,12 +24,10 @@ COMPOSITES = (
     "guided_backprop",
     "gradient_times_input",
 )
-"""The names that `explain` knows."""
-
+"""The names of all composites."""
 
 GRADIENTS = ("guided_backprop", "gradient_times_input")
 """Composites that carry a gradient back, not relevance: nothing is conserved, and no relevance has to be shared."""
-
 
 CONSERVING = ("epsilon_plus", "epsilon_plus_flat", "excitation_backprop")
 """Composites whose relevance sums to the explained logit, but for what a bias alone drives: a unit whose inputs are all
@@ -126,10 +124,9 @@ def composite_of(name: str, first: Sequence[str], branches: Sequence[str]) -> An
 
 
 @contextmanager
-def relevance_rules(engram: Engram) -> Iterator[Engram]:
-    """A private copy of one engram under the rules of `epsilon_plus`: its backward pass carries relevance."""
-    private = private_copy(engram, share=True)
+def relevance_rules(private: Engram) -> Iterator[None]:
+    """Inside, the backward pass of a private copy carries relevance, by the rules of `epsilon_plus`."""
     composite = composite_of("epsilon_plus", (), ())
     assert composite is not None, "epsilon_plus is a zennit composite"
     with composite.context(private):
-        yield private
+        yield

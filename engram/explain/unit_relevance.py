@@ -1,28 +1,89 @@
-"""The relevance of every unit of one sub-network for what it answers."""
+"""Relevance of the units of one engram, by layer-wise relevance propagation through a private copy."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.data.examples import Examples, batches
-from engram.explain.rules import composite_of, private_copy, relevance_rules
-from engram.nn.network import Engram, pixels
+from engram.explain.rules import private_copy, relevance_rules
+from engram.nn.layout import Layout, Node
+from engram.nn.network import Engram, Joined, pixels
 
 AT_ONCE = 128
 """Images that relevance is propagated for together: it keeps the maps of all layers."""
 
 
-class UnitRelevance:
-    """Relevance by the epsilon rule in dense layers and z+ in convolutions, for the highest logit.
+def scored_nodes(layout: Layout) -> list[Node]:
+    """The nodes at which units are scored: those that rectify. Branches of a residual sum are scored at the sum."""
+    return [node for node in layout.nodes if node.rectify]
 
-    What rule holds at the image (flat, in ReReLRP) makes no difference here: relevance is read off before it.
-    Rules change a module while they run, so it happens on a copy, one batch at a time.
+
+def propagated_relevance(
+    private: Engram,
+    images: Tensor,
+    explained: Callable[[Tensor], Tensor],
+    joined: Joined | None = None,
+    *,
+    seeded: bool = True,
+    average: bool = False,
+) -> list[tuple[str, Tensor]]:
+    """Relevance of each unit for one logit, by the epsilon rule in dense layers and z+ in convolutions.
+
+    What rule holds at the image makes no difference here: relevance is read off before it.
+
+    Parameters
+    ----------
+    private
+        What `private_copy` made, for nobody else to use at the same time: rules change a module while they run.
+    images
+        (B, C, H, W) float32 in [0, 1].
+    explained
+        Chooses from logits (B, classes) the one that is explained for each image, (B,).
+    joined
+        What earlier owners put out for these images; by default the engram is the first of its stack.
+    seeded
+        Whether the logit itself is shared out among the units; otherwise 1 is, whatever the logit.
+    average
+        Whether relevance is averaged over the places of a map instead of added up.
+
+    Returns
+    -------
+    The layer and the relevance (B, own units) of each of the `scored_nodes`, on the images' device.
+    """
+    nodes = scored_nodes(private.layout)
+    watch: dict[str, Tensor] = {}
+    given = images.detach().requires_grad_(True)  # relevance needs a graph, and the copy has no trainable weights
+    with relevance_rules(private), torch.enable_grad():
+        logit = explained(private.logits(private(given, joined or {}, watch)))
+        start = logit.detach() if seeded else torch.ones_like(logit)
+        carried = torch.autograd.grad(logit, [watch[node.name] for node in nodes], start)
+    return [(node.layer, over_places(part, average=average)) for node, part in zip(nodes, carried, strict=True)]
+
+
+def over_places(values: Tensor, *, average: bool) -> Tensor:
+    """(B, units, ...) -> (B, units): the sum, or the average, over the places of a map; vectors have none."""
+    if values.ndim == 2:
+        return values
+    flat = values.flatten(2)  # (B, units, places)
+    return flat.mean(2) if average else flat.sum(2)
+
+
+def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, classes) and the labels (B,) -> (B,)."""
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+class UnitRelevance:
+    """Relevance of all units of an engram for the highest logit, normalised in each layer.
+
+    It works on a copy that is kept, one batch at a time.
 
     Parameters
     ----------
@@ -37,51 +98,36 @@ class UnitRelevance:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, units of all layers) on the CPU, in each layer of magnitudes that sum to 1, for images (B, C, H, W)."""
-        with self._lock, torch.enable_grad():
-            return torch.cat([self._propagated(part) for part in torch.split(images, AT_ONCE)])
+        with self._lock:
+            return torch.cat([self._normalised(part) for part in torch.split(images, AT_ONCE)])
 
-    def _propagated(self, images: Tensor) -> Tensor:
+    def _normalised(self, images: Tensor) -> Tensor:
         if self._copy is None:
             self._copy = private_copy(self._engram, share=True)
-        copy = self._copy
-        scored = [node for node in copy.layout.nodes if node.rectify]
-        composite = composite_of("epsilon_plus", (), ())
-        assert composite is not None, "epsilon_plus is a zennit composite"
-        watch: dict[str, Tensor] = {}
-        given = images.detach().requires_grad_(True)  # relevance needs a graph, and the copy has no trainable weights
-        with composite.context(copy):
-            highest = copy.logits(copy(given, {}, watch)).amax(1)  # (b,)
-            carried = torch.autograd.grad(highest, [watch[node.name] for node in scored], highest.detach())
-        layers = {layer: torch.zeros(len(images), units) for layer, units in copy.units.items()}
-        for node, relevance in zip(scored, carried, strict=True):
-            layers[node.layer] += relevance.detach().flatten(2).sum(2).cpu() if relevance.ndim > 2 else relevance.cpu()
+        layers = {layer: torch.zeros(len(images), units) for layer, units in self._copy.units.items()}
+        for layer, relevance in propagated_relevance(self._copy, images, lambda logits: logits.amax(1)):
+            layers[layer] += relevance.cpu()
         return torch.cat([normalised(relevance) for relevance in layers.values()], 1)  # (b, units)
 
 
 def relevances(
-    engram: Engram, examples: Examples, reporter: Reporter, device: torch.device, size: int = 128
+    engram: Engram, examples: Examples, reporter: Reporter, device: torch.device, size: int = AT_ONCE
 ) -> Iterator[dict[str, Tensor]]:
     """Relevance of each unit for the true label's logit, batch by batch: for each layer (B, units), on the CPU.
 
-    By the epsilon rule in dense layers and z+ in convolutions; the sum over space, averaged over the nodes of a layer:
-    what the units of a layer have together is the logit, as far as the rules conserve it.
+    The sum over the places of a map, averaged over the nodes of a layer: what the units of a layer have together is
+    the logit, as far as the rules conserve it.
     """
-    scored = [node for node in engram.layout.nodes if node.rectify]
-    nodes = Counter(node.layer for node in scored)
-    with relevance_rules(engram) as observed:
-        for indices in batches(len(examples), size):
-            reporter.check()
-            images, labels = pixels(examples.images[indices].to(device)), examples.labels[indices].to(device)
-            watch: dict[str, Tensor] = {}
-            images.requires_grad_(True)  # relevance needs a graph, and the copy under rules has no trainable weights
-            logits = observed.logits(observed(images, {}, watch))  # (B, classes)
-            true = logits.gather(1, labels[:, None])  # (B, 1)
-            carried = torch.autograd.grad(true, [watch[node.name] for node in scored], true.detach())
-            totals = {layer: torch.zeros(len(indices), units) for layer, units in engram.units.items()}
-            for node, relevance in zip(scored, carried, strict=True):
-                each = relevance.flatten(2).sum(2) if relevance.ndim > 2 else relevance  # (B, units)
-                totals[node.layer] += each.detach().cpu() / nodes[node.layer]
-            yield totals
+    private = private_copy(engram, share=True)
+    nodes = Counter(node.layer for node in scored_nodes(engram.layout))
+    for indices in batches(len(examples), size):
+        reporter.check()
+        images, labels = pixels(examples.images[indices].to(device)), examples.labels[indices].to(device)
+        found = propagated_relevance(private, images, partial(true_logit, labels=labels))
+        totals = {layer: torch.zeros(len(indices), units) for layer, units in engram.units.items()}
+        for layer, relevance in found:
+            totals[layer] += relevance.cpu() / nodes[layer]
+        yield totals
 
 
 def normalised(relevance: Tensor) -> Tensor:

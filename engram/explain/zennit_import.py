@@ -1,4 +1,4 @@
-"""The import of zennit, beside any build of torch.
+"""Import of zennit beside any build of PyTorch.
 
 zennit imports torchvision, whose wheel needs compiled operators that match torch's build. Next to a CPU-only torch they
 cannot be loaded, and torchvision then fails while it registers shape functions for operators that do not exist. Nothing

@@ -1,4 +1,4 @@
-"""The methods by which a model learns: one file each, all behind one interface."""
+"""The methods by which a model learns, all behind one interface."""
 
 from engram.methods.base import Method, StoredModel
 from engram.methods.registry import method_of

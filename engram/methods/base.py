@@ -1,4 +1,4 @@
-"""What every method is: a way to learn tasks one after another, to answer, and to be stored."""
+"""The interface of every method: learn tasks one after another, answer, and be stored."""
 
 from __future__ import annotations
 

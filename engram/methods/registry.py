@@ -1,4 +1,4 @@
-"""Methods by name."""
+"""Method classes by name, imported when first asked for."""
 
 from __future__ import annotations
 

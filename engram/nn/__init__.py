@@ -1,0 +1,1 @@
+"""Networks: layouts, blocks, engrams, the commons, capacity, and all of them as bytes."""

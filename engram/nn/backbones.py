@@ -1,4 +1,4 @@
-"""The backbones, as layouts: `mlp`, `cnn`, `resnet18`, `resnet50`."""
+"""Backbones as layouts: `mlp`, `cnn`, `resnet18`, `resnet50`."""
 
 from __future__ import annotations
 

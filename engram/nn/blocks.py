@@ -1,4 +1,4 @@
-"""What one owner computes at one node of the layout: ordinary torch modules, one small module per node."""
+"""PyTorch modules of one owner at one node of the layout: dense, convolution, pooling, residual sum."""
 
 from __future__ import annotations
 

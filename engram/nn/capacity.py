@@ -1,4 +1,4 @@
-"""Capacity: a budget of units for each layer, what is owned of it, and what is left."""
+"""Capacity: the budget of units of each layer, what tasks own of it, and what is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_WEIGHTS = 2**28
 """1 GiB of weights, ten times the largest backbone at its plain width; learning takes four times that."""
 
 LEAST_SHARE = 0.05
-"""A new task needs at least this share of a layer's usual candidate units, or it is refused."""
+"""A new task needs at least this share of the units that it may try in a layer, or it is refused."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ def budget_of(layout: Layout, budget: float | Mapping[str, int]) -> dict[str, in
         for a layer that the backbone does not have, or a budget that no task fits in.
     """
     if isinstance(budget, Mapping):
+        if not all(isinstance(units, int) for units in budget.values()):
+            raise InvalidDefinition("the budget of a layer is a whole number of units")
         unknown = sorted(set(budget) - set(layout.layers))
         if unknown:
             raise InvalidDefinition(f"no such layer: {', '.join(unknown)}; there are {', '.join(layout.layers)}")
         whole = {layer: budget.get(layer, 8 * width) for layer, width in layout.widths.items()}
     else:
-        if not math.isfinite(budget):
+        if not isinstance(budget, int | float) or not math.isfinite(budget):
             raise InvalidDefinition("the budget must be a finite number")
         whole = {layer: math.ceil(width * budget) for layer, width in layout.widths.items()}
     for layer, units in whole.items():
@@ -54,12 +56,12 @@ def budget_of(layout: Layout, budget: float | Mapping[str, int]) -> dict[str, in
 
 
 def check_weights(layout: Layout, units: Mapping[str, int]) -> None:
-    """See that a network so wide can be held at all.
+    """Refuse a network that is too wide to be held in memory.
 
     Raises
     ------
     InvalidDefinition
-        It has more than `MOST_WEIGHTS`; nothing of it was made.
+        for more than `MOST_WEIGHTS`; nothing of it was made.
     """
     mixing = (node for node in layout.nodes if node.mixing)
     weights = sum(layout.incoming(node, units) * units[node.layer] * node.kernel**2 for node in mixing)
@@ -82,7 +84,7 @@ def capacity(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram])
 
 
 def candidate_units(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram]) -> dict[str, int]:
-    """Units that the next task may try in each layer: its usual width, or what is left.
+    """Units that the next task may try in each layer: the layout's width, or as many as are free.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""The commons, block 0: features that never change once there is a task.
+"""The commons, block 0: fixed features of images, random or learned from the first task.
 
-Because they never change, exact sums over them can be accumulated task by task without keeping an image.
+Because they never change once there is a task, exact sums over them can be accumulated task by task without keeping an
+image.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Commons(nn.Module):
 
     @property
     def fixed(self) -> bool:
-        """Whether the features are there already; those that are learned come with the first task."""
+        """Whether the features are there already; learned ones come with the first task."""
         return bool(self.filters.weight.any())
 
     @torch.no_grad()

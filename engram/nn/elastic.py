@@ -1,7 +1,7 @@
-"""How far training may move each unit of a shared network: from not at all (0) to freely (1).
+"""Elasticity: the share of its updates that each unit of a shared network follows, from 0 to 1.
 
-What is scaled is the update, not the gradient: Adam divides by the size of the gradients, so that scaling them changes
-nothing, and weight decay and momentum move a weight whose gradient is zero.
+The update is scaled, not the gradient: Adam divides by the size of the gradients, so that scaling them changes nothing,
+and weight decay and momentum move a weight whose gradient is zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Filters for the commons: drawn at random, or learned from patches."""
+"""Filters of the commons: random, or learned from patches of images."""
 
 from __future__ import annotations
 

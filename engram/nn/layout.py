@@ -1,4 +1,4 @@
-"""The plan that every engram of a model follows: which operation reads what, and whose units it computes."""
+"""Layouts: the graph of operations that every engram of a model follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of the plan.
+    """One operation of a layout: what it reads, and whose units it computes.
 
     `dense` and `conv` are *mixing*: for owner s they read the units of all owners <= s. The others act on the owner's
     own units alone, which is why pooling, flattening and residual sums need no prefix.
@@ -78,7 +78,7 @@ class Layout:
 
 
 class LayoutBuilder:
-    """Writes a layout node by node, keeping track of sizes."""
+    """A builder of layouts, node by node, that keeps track of sizes."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         self._channels = channels

@@ -1,6 +1,6 @@
-"""A conventional network on a model's layout: all tasks share its blocks, and every unit has an owner.
+"""Multi-head networks: blocks that all tasks share, one head per task, and an owner of every unit.
 
-This is what methods freeze parts of, where `engram.nn.network` grows by blocks instead.
+Methods freeze parts of such a network, where `engram.nn.network` grows by blocks instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Kept = Mapping[str, Tensor]
 
 
 class Head(nn.Linear):
-    """What reads one task's answer off the shared features: (B, all features) -> (B, classes)."""
+    """The head of one task: (B, all features) -> (B, classes)."""
 
     def __init__(self, task: str, classes: Sequence[str], features: int) -> None:
         super().__init__(features, len(classes))
@@ -36,7 +36,7 @@ class Head(nn.Linear):
 
 
 class MultiHeadNetwork(nn.Module):
-    """Shared blocks as wide as the whole budget, one head for each task, and an owner for each unit.
+    """A network of shared blocks as wide as the whole budget, with one head for each task and an owner for each unit.
 
     A network is never changed: learning works on a `candidate`, from which `accepted` makes the next network.
 
@@ -94,7 +94,7 @@ class MultiHeadNetwork(nn.Module):
         return self._engrams[number]
 
     def candidate(self, task: str, classes: Sequence[str], seed: int) -> Engram:
-        """What a new task is learned on: a copy of the blocks, with a head of its own."""
+        """A copy of the blocks with a head of its own, on which a new task is learned."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = Head(task, classes, self.features)
@@ -113,7 +113,7 @@ class MultiHeadNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """One pass: the shared features (B, F), and each task's logits (B, classes)."""
-        return look(self._engrams[-1], images, self.stack)
+        return features_and_logits(self._engrams[-1], images, self.stack)
 
     def columns(self, number: int) -> Tensor:
         """Indices of the features that belong to a task (from 0) or to one before it: int64."""
@@ -173,8 +173,8 @@ def engram_of(layout: Layout, units: Mapping[str, int], blocks: nn.ModuleDict, h
     return engram
 
 
-def look(engram: Engram, images: Tensor, heads: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
-    """One pass of an engram on an empty stack: its features (B, F), and the logits (B, classes) of each head."""
+def features_and_logits(engram: Engram, images: Tensor, heads: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
+    """The features (B, F) of an engram on an empty stack, and the logits (B, classes) of each head, in one pass."""
     features = engram(images, {})[engram.layout.features.name]  # (B, F)
     return features, [head(features) for head in heads]
 

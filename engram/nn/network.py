@@ -1,4 +1,4 @@
-"""Engrams in order, computed in one pass."""
+"""Engrams, and the network that computes a stack of them in one pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pixels(images: Tensor) -> Tensor:
 
 
 class Engram(nn.Module):
-    """All that one task leaves in the network: its blocks, one for each node of the layout, and its head.
+    """The part of a network that one task owns: its blocks, one for each node of the layout, and its head.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class Engram(nn.Module):
 
 
 class Network(nn.Module):
-    """A stack of engrams. Appending is the only change there is."""
+    """A stack of engrams, each reading those before it; appending is the only change there is."""
 
     def __init__(self, layout: Layout, engrams: Sequence[Engram] = ()) -> None:
         super().__init__()

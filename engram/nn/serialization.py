@@ -1,4 +1,4 @@
-"""A conventional network as safetensors bytes, and back."""
+"""Engrams, the commons and multi-head networks as safetensors bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engram.checkpointing.tensors import content_hash, pack, unpack
 from engram.config.definition import Definition
@@ -14,80 +14,8 @@ from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
 from engram.nn.elastic import ElasticNorm
 from engram.nn.layout import Layout
-from engram.nn.multihead import Head, MultiHeadNetwork, build_blocks
+from engram.nn.multihead import Head, MultiHeadNetwork, Owners, build_blocks
 from engram.nn.network import Engram
-
-
-def dump_multihead(network: MultiHeadNetwork) -> tuple[bytes, ...]:
-    """The shared blocks with the owners of their units, which change with every task; then one head for each task,
-    which never changes again."""
-    tensors = {f"blocks.{name}": value for name, value in network.blocks.state_dict().items()}
-    tensors |= {f"owners.{layer}": owner for layer, owner in network.owners.items()}
-    heads = (
-        pack("head", {"task": head.task, "classes": list(head.classes)}, head.state_dict()) for head in network.stack
-    )
-    return pack("plain", {"units": network.units}, tensors), *heads
-
-
-def load_multihead(layout: Layout, pieces: Sequence[bytes]) -> MultiHeadNetwork:
-    """The inverse of `dump_multihead`.
-
-    Raises
-    ------
-    DamagedSnapshot, UnsupportedFormat
-    """
-    if not pieces:
-        raise DamagedSnapshot("a shared network has at least its blocks")
-    about, tensors = unpack("plain", pieces[0])
-    try:
-        units = {layer: int(cast(dict[str, int], about["units"])[layer]) for layer in layout.layers}
-        with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
-            blocks = build_blocks(layout, units)
-        for module in blocks.modules():
-            if isinstance(module, ElasticNorm):  # not stored: how learning treats a unit follows from its owner
-                module.elasticity = torch.ones(module.num_features)
-        state = {name.removeprefix("blocks."): t for name, t in tensors.items() if name.startswith("blocks.")}
-        blocks.load_state_dict(state, assign=True)
-        owners = {layer: tensors[f"owners.{layer}"] for layer in layout.layers}
-        if any(owner.shape != (units[layer],) for layer, owner in owners.items()):
-            raise DamagedSnapshot("the owners do not fit the units of the network")
-        heads = [_load_head(piece, _features(layout, units)) for piece in pieces[1:]]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DamagedSnapshot(f"this network does not fit the model's layout: {error}") from error
-    if any(int(owner.max()) > len(heads) or int(owner.min()) < 0 for owner in owners.values()):
-        raise DamagedSnapshot("units belong to tasks that the network does not have")
-    return MultiHeadNetwork(layout, units, blocks, owners, heads)
-
-
-def _features(layout: Layout, units: dict[str, int]) -> int:
-    return units[layout.features.layer] * layout.features.per_unit
-
-
-def _load_head(data: bytes, features: int) -> Head:
-    about, tensors = unpack("head", data)
-    with torch.device("meta"):
-        head = Head(str(about["task"]), cast(list[str], about["classes"]), features)
-    head.load_state_dict(tensors, assign=True)
-    return head
-
-
-def load_stack(
-    definition: Definition, layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()
-) -> tuple[Commons, list[Engram]]:
-    """The commons, which come first, and the engrams on top of them.
-
-    Parameters
-    ----------
-    known
-        Engrams that are taken instead of building equal ones again.
-
-    Raises
-    ------
-    DamagedSnapshot, UnsupportedFormat
-    """
-    if not engrams:
-        raise DamagedSnapshot("a model has at least its commons")
-    return load_commons(definition, engrams[0]), load_engrams(layout, engrams[1:], known)
 
 
 def load_engrams(layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()) -> list[Engram]:
@@ -152,7 +80,7 @@ def load_commons(definition: Definition, data: bytes) -> Commons:
     about, tensors = unpack("commons", data)
     kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
     if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
-        # What the kind is when none is told has changed since the first models were made.
+        # The kind that a definition means when it names none has changed since the first models were made.
         wanted = wanted.model_copy(update={"kind": kind, "patch": patch})
         definition = definition.model_copy(update={"commons": wanted})
     commons = Commons(definition)
@@ -163,3 +91,94 @@ def load_commons(definition: Definition, data: bytes) -> Commons:
     except RuntimeError as error:
         raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons
+
+
+def dump_multihead(network: MultiHeadNetwork) -> tuple[bytes, ...]:
+    """The shared blocks with the owners of their units, then the head of each task.
+
+    The first piece changes with every task, a head never again.
+    """
+    tensors = {f"blocks.{name}": value for name, value in network.blocks.state_dict().items()}
+    tensors |= {f"owners.{layer}": owner for layer, owner in network.owners.items()}
+    heads = (
+        pack("head", {"task": head.task, "classes": list(head.classes)}, head.state_dict()) for head in network.stack
+    )
+    return pack("plain", {"units": network.units}, tensors), *heads
+
+
+def load_multihead(layout: Layout, pieces: Sequence[bytes]) -> MultiHeadNetwork:
+    """The inverse of `dump_multihead`.
+
+    Raises
+    ------
+    DamagedSnapshot, UnsupportedFormat
+    """
+    if not pieces:
+        raise DamagedSnapshot("a shared network has at least its blocks")
+    about, tensors = unpack("plain", pieces[0])
+    try:
+        units = {layer: int(cast(dict[str, int], about["units"])[layer]) for layer in layout.layers}
+        with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
+            blocks = build_blocks(layout, units)
+        for module in blocks.modules():
+            if isinstance(module, ElasticNorm):  # not stored: how learning treats a unit follows from its owner
+                module.elasticity = torch.ones(module.num_features)
+        state = {name.removeprefix("blocks."): t for name, t in tensors.items() if name.startswith("blocks.")}
+        blocks.load_state_dict(state, assign=True)
+        owners = {layer: tensors[f"owners.{layer}"] for layer in layout.layers}
+        if any(owner.shape != (units[layer],) for layer, owner in owners.items()):
+            raise DamagedSnapshot("the owners do not fit the units of the network")
+        heads = [_load_head(piece, _features(layout, units)) for piece in pieces[1:]]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DamagedSnapshot(f"this network does not fit the model's layout: {error}") from error
+    if any(int(owner.max()) > len(heads) or int(owner.min()) < 0 for owner in owners.values()):
+        raise DamagedSnapshot("units belong to tasks that the network does not have")
+    return MultiHeadNetwork(layout, units, blocks, owners, heads)
+
+
+def _features(layout: Layout, units: dict[str, int]) -> int:
+    return units[layout.features.layer] * layout.features.per_unit
+
+
+def _load_head(data: bytes, features: int) -> Head:
+    about, tensors = unpack("head", data)
+    with torch.device("meta"):
+        head = Head(str(about["task"]), cast(list[str], about["classes"]), features)
+    head.load_state_dict(tensors, assign=True)
+    return head
+
+
+def dump_owners(owners: Owners) -> bytes:
+    """The owners of a network's units, apart from its weights."""
+    return pack("owners", {}, dict(owners))
+
+
+def load_owners(network: MultiHeadNetwork, data: bytes) -> dict[str, Tensor]:
+    """Owners of the units of a network of this size; raises DamagedSnapshot, UnsupportedFormat."""
+    _, owners = unpack("owners", data)
+    if {layer: owner.shape for layer, owner in owners.items()} != {
+        layer: owner.shape for layer, owner in network.owners.items()
+    }:
+        raise DamagedSnapshot("the owners are of other units than the model's")
+    return owners
+
+
+def dump_blocks(network: MultiHeadNetwork) -> bytes:
+    """The shared blocks alone, without owners and heads."""
+    return pack("shared network", {}, network.blocks.state_dict())
+
+
+def load_blocks(network: MultiHeadNetwork, owners: Owners, data: bytes) -> MultiHeadNetwork:
+    """A network without heads; raises DamagedSnapshot, UnsupportedFormat.
+
+    Parameters
+    ----------
+    network
+        A fresh one of the same definition, whose blocks are taken over and overwritten.
+    """
+    _, tensors = unpack("shared network", data)
+    try:
+        network.blocks.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedSnapshot(f"the shared network does not fit the model's definition: {error}") from error
+    return MultiHeadNetwork(network.layout, network.units, network.blocks, owners, ())

@@ -1,4 +1,4 @@
-"""The few numbers that are fitted to held-out images."""
+"""Calibration on held-out images: a few weights fitted by L-BFGS, and a softmax temperature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How class scores of images scatter about what is usual for their class: the evidence that tells near strangers.
+"""Within-class scatter of ridge scores: the evidence that tells near strangers.
 
 A stranger may look ordinary feature by feature, and still lie between the classes that it is compared with: an 8 has
 the strokes of a 3. In the scores of the ridge regression, which keep only what tells classes apart, it stands out.

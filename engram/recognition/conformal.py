@@ -1,4 +1,4 @@
-"""What a task's held-out images showed of one quantity, and how unusual one more image is beside them."""
+"""Conformal p-values of held-out scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-GRADES = 1024
+QUANTILES = 1024
 """Held-out values kept, as evenly spaced quantiles: enough for p-values down to a thousandth."""
 
 ALPHA = 0.01
@@ -35,7 +35,7 @@ class ConformalScores:
     @classmethod
     def of(cls, values: Tensor) -> Self:
         """Of values (M,)."""
-        steps = torch.linspace(0, 1, min(GRADES, len(values)), dtype=torch.float64)
+        steps = torch.linspace(0, 1, min(QUANTILES, len(values)), dtype=torch.float64)
         scale = values.std(unbiased=False).clamp_min(_LEAST)
         return cls(values.mean(), scale, torch.quantile(values.double(), steps).float())
 
@@ -90,7 +90,7 @@ class CombinedScore:
     """Held-out images by their density and by the scatter of their scores, and by both together.
 
     A density notices images of another kind, the scatter those that lie between the known classes. Together: the
-    root of the sum of squares, each kind in standard deviations above what is usual; what is more usual than the mean
+    root of the sum of squares, each kind in standard deviations above what is usual; what is more typical than the mean
     in one way excuses nothing in the other.
     """
 

@@ -1,4 +1,4 @@
-"""How usual an image looks to one task: a density over features that never change."""
+"""Density of a task's images over fixed features: class means, principal directions, a shared covariance."""
 
 from __future__ import annotations
 

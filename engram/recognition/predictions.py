@@ -1,4 +1,4 @@
-"""What one pass saw, and the answers that can be read from it."""
+"""Observations of one forward pass, and the predictions read from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.errors import UnknownTask
+from engram.errors import InputError, UnknownTask
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import ALPHA
 
@@ -87,7 +87,11 @@ class Observation:
         Raises
         ------
         UnknownTask
+        InputError
+            for a `top_k` under 1.
         """
+        if top_k < 1:
+            raise InputError(f"top_k is at least 1, not {top_k}")
         chosen = range(len(self.tasks)) if task is None else [self.index(task)]
         within = [torch.log_softmax(self.heads[t] / self.temperatures[t], 1) for t in chosen]  # (B, classes) each
         log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)

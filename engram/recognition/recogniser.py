@@ -1,4 +1,4 @@
-"""The task recogniser: which task an image belongs to, from the same pass that computes the answer."""
+"""The task recogniser: fused ridge scores, densities and detectors, from the pass that computes the answer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Reading:
     over: Literal["commons", "features"] = "features"
     """What the density is over: the commons, or the task's own features."""
     combined: CombinedScore | None = None
-    """What is usual by density and scatter together; None where the density alone judges."""
+    """The combined score of density and scatter; None where the density alone judges."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Recogniser:
         fused = self._fused(scores, distances, detections, torch.stack([self.sharpness, self.caution, self.trust]))
         return torch.log_softmax(fused, 1)
 
-    def judged(self, features: Sequence[Tensor], common: Tensor, chained: bool = False) -> Verdict:
+    def assess(self, features: Sequence[Tensor], common: Tensor, chained: bool = False) -> Verdict:
         """All of it, from each task's features (B, F_t) and the commons' (B, F); with what the detectors see in each
         task's features only if `chained`."""
         scores, distances = self.class_scores(common), self.distances(features, common)
@@ -153,13 +153,13 @@ class Recogniser:
         return torch.stack(columns, 1)
 
     def scattered(self, scores: Tensor) -> Tensor | None:
-        """(B, T): how far class scores are from what is usual for each task; None without a scatter."""
+        """(B, T): how far class scores scatter from those of each task; None without a scatter."""
         if self.scatter is None:
             return None
         return self.scatter.unusual(scores, [reading.classes for reading in self.readings])
 
     def graded(self, scores: Tensor, distances: Tensor) -> Recogniser:
-        """The recogniser that knows what is usual for its newest task, from held-out images (M of them) of it."""
+        """The recogniser with the combined score of its newest task, from M held-out images of it."""
         scattered, newest = self.scattered(scores), self.readings[-1]
         if scattered is None:
             return self

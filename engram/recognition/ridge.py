@@ -1,4 +1,4 @@
-"""Exact sums over fixed features, task by task: all that is kept of the training images."""
+"""Ridge regression from exact Gram matrices, accumulated task by task."""
 
 from __future__ import annotations
 

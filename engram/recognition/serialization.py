@@ -1,4 +1,4 @@
-"""The parts of models on blocks as safetensors bytes, and back."""
+"""The task recogniser as safetensors bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engram.recognition.density import Density
 from engram.recognition.recogniser import PARTS, TRUST, Reading, Recogniser
 
 _DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "grades")
-_GRADES = ("centre", "scale", "values")
+_SCORES = ("centre", "scale", "values")
 _SCATTER = ("directions", "means")
 
 
@@ -74,7 +74,7 @@ def pack_readings(readings: Sequence[Reading]) -> tuple[dict[str, object], dict[
         tensors |= {f"{number}.{name}": getattr(reading.density, name) for name in _DENSITY}
         if reading.combined is not None:
             for kind, scores in (("scattered", reading.combined.scattered), ("both", reading.combined.both)):
-                tensors |= {f"{number}.{kind}.{name}": getattr(scores, name) for name in _GRADES}
+                tensors |= {f"{number}.{kind}.{name}": getattr(scores, name) for name in _SCORES}
     return {"readings": rows}, tensors
 
 
@@ -86,7 +86,7 @@ def unpack_readings(about: Mapping[str, object], tensors: Mapping[str, torch.Ten
         over: Literal["commons", "features"] = "commons" if row.get("over") == "commons" else "features"
         temperature, combined = tensors[f"{number}.temperature"], None
         if f"{number}.scattered.values" in tensors:
-            kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _GRADES] for kind in ("scattered", "both"))
+            kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _SCORES] for kind in ("scattered", "both"))
             combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
         return Reading(str(row["task"]), cast(int, row["classes"]), density, temperature, over=over, combined=combined)
 

@@ -1,4 +1,4 @@
-"""A task recogniser together with the commons that it reads and the sums that it is solved from."""
+"""The state of task recognition: a recogniser, the commons it reads, and the sums it is solved from."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class RecogniserState:
         commons = self.commons.fitted(train.images, reporter).eval()
         gathered = gathered or gather(commons, see, train, held_out, reporter, device)
         sums, common = gathered.sums, gathered.common
-        features, head = gathered.judged.features, gathered.judged.head
+        features, head = gathered.held_out.features, gathered.held_out.head
         classes, tasks = len(train.classes), len(recogniser.readings) + 1
         prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
         if chained:

@@ -1,4 +1,4 @@
-"""Teaching the recogniser a task, and asking it, for every method whose tasks have features and heads of their own."""
+"""Statistics of a new task's images for the recogniser, and the solution over all tasks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class GatheredStatistics:
     """Of the commons over the images that were learned from."""
     common: Tensor
     """(M, F): features of the commons of the held-out images."""
-    judged: HeldOutPass
+    held_out: HeldOutPass
 
 
 def gather(
@@ -143,9 +143,9 @@ def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.d
     """Every task's features of the held-out images, and the new task's logits."""
 
     def look() -> tuple[list[Tensor], Tensor]:
-        judged = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
-        features = [torch.cat(parts) for parts in zip(*(seen.features for seen in judged), strict=True)]
-        return features, torch.cat([seen.heads[-1] for seen in judged])
+        passes = [seen for _, seen in _seen(see, held_out, reporter, device, (0.6, 0.7))]
+        features = [torch.cat(parts) for parts in zip(*(seen.features for seen in passes), strict=True)]
+        return features, torch.cat([seen.heads[-1] for seen in passes])
 
     return HeldOutPass(*reporter.journal.once("judged", look))
 

@@ -1,0 +1,1 @@
+"""Training of one engram: loop, unit importance, pruning, report."""

@@ -1,22 +1,26 @@
-"""Unit scores: how much a task would miss each of its candidate units."""
+"""Unit importance scores: weight norms, Taylor expansion, relevance, chance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.data.examples import Examples, batches
-from engram.explain.rules import relevance_rules
+from engram.explain.rules import private_copy
+from engram.explain.unit_relevance import AT_ONCE, over_places, propagated_relevance, scored_nodes, true_logit
 from engram.nn.blocks import ConvBlock, DenseBlock
-from engram.nn.layout import Node
-from engram.nn.network import Engram, Network, pixels
+from engram.nn.network import Engram, Joined, Network, pixels
 
 Scores = Mapping[str, Tensor]
 """For each layer one non-negative number per own unit, (own units,), the mean over the layer being 1."""
+
+Contributions = Callable[[Tensor, Tensor, Joined], Iterable[tuple[str, Tensor]]]
+"""Of images (B, C, H, W), their labels (B,) and what earlier owners put out for them: for each scored node its layer,
+and what each of its units contributes to the answer, (B, own units)."""
 
 SCORED_IMAGES = 1024
 """Gradient scores settle within a few hundred images; more only costs time."""
@@ -42,9 +46,9 @@ def score_units(
         case "l1" | "l2":
             raw = _weight_norms(engram, 1 if kind == "l1" else 2)
         case "taylor":
-            raw = _gradients(network, engram, examples, generator, reporter, device, _activation_times_gradient, None)
+            raw = _magnitudes(network, engram, examples, generator, reporter, device, _taylor(engram))
         case "lrp":
-            raw = _gradients(network, engram, examples, generator, reporter, device, _relevance, relevance_rules)
+            raw = _magnitudes(network, engram, examples, generator, reporter, device, _relevance(engram))
         case _:
             raw = {layer: torch.rand(units, generator=generator) for layer, units in engram.units.items()}
     return {layer: score / score.mean().clamp_min(1e-30) for layer, score in raw.items()}
@@ -60,58 +64,57 @@ def _weight_norms(engram: Engram, order: int) -> dict[str, Tensor]:
     return {layer: power.pow(1 / order) for layer, power in powers.items()}
 
 
-def _activation_times_gradient(activation: Tensor, gradient: Tensor) -> Tensor:
-    return activation * gradient
+def _taylor(engram: Engram) -> Contributions:
+    """The product of activation and gradient of the margin, averaged over the places of a map."""
+    nodes = scored_nodes(engram.layout)
+
+    def contributions(images: Tensor, labels: Tensor, joined: Joined) -> Iterable[tuple[str, Tensor]]:
+        engram.eval()
+        watch: dict[str, Tensor] = {}
+        margin = _margin(engram.logits(engram(images, joined, watch)), labels)  # (B,)
+        activations = [watch[node.name] for node in nodes]
+        gradients = torch.autograd.grad(margin.sum(), activations)
+        for node, activation, gradient in zip(nodes, activations, gradients, strict=True):
+            yield node.layer, over_places((activation * gradient).detach(), average=True)
+
+    return contributions
 
 
-def _relevance(activation: Tensor, gradient: Tensor) -> Tensor:
-    return gradient  # under the rules of LRP the backward pass carries relevance itself
+def _relevance(engram: Engram) -> Contributions:
+    """The relevance for the true logit, as if that were 1, averaged over the places of a map."""
+    private = private_copy(engram, share=True)
+
+    def contributions(images: Tensor, labels: Tensor, joined: Joined) -> Iterable[tuple[str, Tensor]]:
+        explained = partial(true_logit, labels=labels)
+        return propagated_relevance(private, images, explained, joined, seeded=False, average=True)
+
+    return contributions
 
 
-def _is_scored(node: Node) -> bool:
-    """Where a unit shows: its rectified output. The branches of a residual sum show in the sum."""
-    return node.rectify
-
-
-def _gradients(
+def _magnitudes(
     network: Network,
     engram: Engram,
     examples: Examples,
     generator: torch.Generator,
     reporter: Reporter,
     device: torch.device,
-    contribution: Callable[[Tensor, Tensor], Tensor],
-    rules: Callable[[Engram], AbstractContextManager[Engram]] | None,
+    contributions: Contributions,
 ) -> dict[str, Tensor]:
-    scored = [node for node in engram.layout.nodes if _is_scored(node)]
+    """For each layer the magnitudes of what its units contribute, summed over nodes and some of the images."""
     totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
     chosen = torch.randperm(len(examples), generator=generator)[:SCORED_IMAGES]
     sample = examples.subset(chosen)
-    with nullcontext(engram) if rules is None else rules(engram) as observed:
-        observed.eval()
-        for indices in batches(len(sample), 128):
-            reporter.check()
-            images, labels = pixels(sample.images[indices].to(device)), sample.labels[indices].to(device)
-            with torch.no_grad():
-                joined = network.prefix(images)
-            watch: dict[str, Tensor] = {}
-            images.requires_grad_(True)  # relevance needs a graph, and the copy under rules has no trainable weights
-            logits = observed.logits(observed(images, joined, watch))  # (B, classes)
-            target = _true_logit(logits, labels) if rules is not None else _margin(logits, labels)
-            activations = [watch[node.name] for node in scored]
-            gradients = torch.autograd.grad(target.sum(), activations)
-            for node, activation, gradient in zip(scored, activations, gradients, strict=True):
-                each = contribution(activation, gradient).detach()  # (B, own units, ...)
-                each = each.flatten(2).mean(2) if each.ndim > 2 else each  # (B, own units)
-                totals[node.layer] += each.abs().sum(0).cpu()
+    for indices in batches(len(sample), AT_ONCE):
+        reporter.check()
+        images, labels = pixels(sample.images[indices].to(device)), sample.labels[indices].to(device)
+        with torch.no_grad():
+            joined = network.prefix(images)
+        for layer, each in contributions(images, labels, joined):
+            totals[layer] += each.abs().sum(0).cpu()  # (own units,)
     return totals
-
-
-def _true_logit(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels[:, None])[:, 0]  # (B,)
 
 
 def _margin(logits: Tensor, labels: Tensor) -> Tensor:
     """(B,): the true logit minus the soft maximum of the others."""
     true = labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    return _true_logit(logits, labels) - logits.masked_fill(true, -torch.inf).logsumexp(1)
+    return true_logit(logits, labels) - logits.masked_fill(true, -torch.inf).logsumexp(1)

@@ -1,4 +1,4 @@
-"""One task on blocks: examples in, an engram out."""
+"""Learning of one engram on blocks: train, prune, recover, freeze."""
 
 from __future__ import annotations
 
@@ -76,28 +76,28 @@ class Learner:
 
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
-        judged, options = trainer.judged, self.context.options
-        least = trainer.accuracy(engram, judged) - options.tolerance
+        validation, options = trainer.validation, self.context.options
+        least = trainer.accuracy(engram, validation) - options.tolerance
         rounds, epochs = options.rounds, options.recovery_epochs
         for number in range(rounds):
             self.context.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
             with report.timed("pruning"):
-                narrow = self._search(engram, trainer, judged, least)
+                narrow = self._search(engram, trainer, validation, least)
             if narrow is None:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
                 run = TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs)
                 trainer.fit(narrow, run)
-            if trainer.accuracy(narrow, judged) < least:
+            if trainer.accuracy(narrow, validation) < least:
                 break
             engram = narrow
         return engram
 
-    def _search(self, engram: Engram, trainer: Trainer, judged: Examples, least: float) -> Engram | None:
+    def _search(self, engram: Engram, trainer: Trainer, validation: Examples, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
         found = smallest(
-            engram, scores, self.context.options.floor, least, lambda candidate: trainer.accuracy(candidate, judged)
+            engram, scores, self.context.options.floor, least, lambda candidate: trainer.accuracy(candidate, validation)
         )
         return None if found is None else found.engram
 

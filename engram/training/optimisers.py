@@ -1,4 +1,4 @@
-"""Optimiser factories; per-unit step scaling (Elastic)."""
+"""Optimisers by name, and optimisers that scale the step of each unit by its elasticity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest set of units that holds the task's accuracy, found by bisection."""
+"""Pruning to the smallest set of units that holds the task's accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What learning one task did and cost."""
+"""The learning report: what learning one task did and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run of training stands between two steps."""
+"""Training state: a module in training, and all that its next step depends on."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TrainingState:
         }
 
     def restore(self, state: dict[str, Tree]) -> None:
-        """Go on from where another course of the same run stood."""
+        """Go on from where another state of the same run stood."""
         self.epoch, self.step, self._within, self.loss = state["counters"]
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -105,14 +105,14 @@ class TrainingPhase:
 
 @dataclass
 class BestState(TrainingState):
-    """A course that returns to its best epoch."""
+    """A training state that returns to its best epoch."""
 
     best: Evaluation = field(default_factory=lambda: Evaluation(math.inf, 0.0))
     best_state: dict[str, Tensor] = field(default_factory=dict)
     waited: int = 0
     """Epochs since the best one."""
 
-    def judged(self, now: Evaluation) -> None:
+    def record(self, now: Evaluation) -> None:
         """What was measured at the beginning, or after an epoch."""
         if not self.best_state or now.loss < self.best.loss:
             self.best, self.best_state, self.waited = now, copy.deepcopy(self.module.state_dict()), 0
@@ -173,7 +173,7 @@ class Trainer:
         return min(self.options.batch_size, max(8, len(self.train) // STEPS_PER_EPOCH))
 
     @property
-    def judged(self) -> Examples:
+    def validation(self) -> Examples:
         """What pruning is judged by: the held-out images, and for small tasks some that were learned from.
 
         A handful of held-out images would call almost any remnant as good as the whole.
@@ -200,12 +200,12 @@ class Trainer:
         """What was measured in the best epoch, and the engram's state then."""
         state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
         if entry.standing is None:
-            state.judged(self._judge(engram, self.held_out))
+            state.record(self._judge(engram, self.held_out))
         else:
             state.restore(entry.standing)
         while state.epoch < run.epochs and state.waited < run.patience:
             self._epoch(engram, state, run, entry)
-            state.judged(self._judge(engram, self.held_out))
+            state.record(self._judge(engram, self.held_out))
             state.turn()
             entry.pause(state.state)
         return state.best, state.best_state

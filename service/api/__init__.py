@@ -1,0 +1,1 @@
+"""Routes of the HTTP interface, with their schemas and the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""Why: heatmaps."""
+"""Route of heatmaps, `/explain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Alive, ready, measured; balancers ask with HEAD, which the server answers without the body."""
+"""Routes of health and metrics: `/livez`, `/readyz`, `/metrics`.
+
+Balancers ask with HEAD, which the server answers without the body.
+"""
 
 from __future__ import annotations
 

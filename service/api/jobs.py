@@ -1,4 +1,4 @@
-"""Jobs: looked at, followed, cancelled."""
+"""Routes of jobs, `/jobs`, and of their event streams."""
 
 from __future__ import annotations
 

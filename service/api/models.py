@@ -1,4 +1,4 @@
-"""Models: made, listed, widened, deleted."""
+"""Routes of models, `/models`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.models.problems import Problem
 from vault.errors import UnknownModel
 from vault.jobs.idempotency import Claim
 from vault.models import Model
-from vault.parallel import each
+from vault.parallel import parallel_map
 from vault.vault import Vault
 
 router = APIRouter(tags=["models"], route_class=ScopedRoute)
@@ -45,7 +45,7 @@ def answer(loaded: LoadedVersion, problems: list[Problem]) -> dict[str, Any]:
 
 async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
     loaded = await parts.live.get(name)
-    return answer(loaded, parts.live.problems(name) + parts.inspection.problems(name))
+    return answer(loaded, parts.live.problems(name) + parts.integrity.problems(name))
 
 
 @router.post(
@@ -75,7 +75,7 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
 def index(page: Paging, parts: Parts) -> ModelPage:
     """All models by name."""
     found, following = page.cut(parts.vault.models.list(page.position, page.fetch), lambda model: model.name)
-    return ModelPage(models=each(partial(_summary, parts.vault), found), next=following)
+    return ModelPage(models=parallel_map(partial(_summary, parts.vault), found), next=following)
 
 
 def _summary(vault: Vault, model: Model) -> ModelSummary:

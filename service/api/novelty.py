@@ -1,4 +1,4 @@
-"""Whether what comes in is still what a model has learned."""
+"""Route of the novelty monitor, `/novelty`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface as a document: what every route answers, refusals included, and the page that shows it."""
+"""OpenAPI document, with the problems that routes may answer with, and the page that shows it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.api.schemas import HeatmapResponse, ProblemDocument, TaskRequest
 from service.errors.problem_details import MEDIA_TYPE
 
 VERSIONED = "/v1/"
-"""What the paths begin with that clients may rely on."""
+"""Beginning of the paths that clients may rely on."""
 
 _SCRIPTS = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
@@ -32,11 +32,12 @@ _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
 }
 """Where Swagger UI's files are, what they are called in the package that brings them, and what they are."""
 
-_BODIES = frozenset({"POST", "PATCH", "PUT"})
+_METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 _REF = "#/components/schemas/{model}"
 _NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, LearnOptions, HeatmapResponse)
+"""Schemas that routes name without taking or giving them by themselves."""
 
-_WHY: Mapping[int, str] = {
+_DESCRIPTIONS: Mapping[int, str] = {
     400: "The body is not what its content type says.",
     401: "There is no key, or it is not valid.",
     403: "The key may not do this.",
@@ -63,7 +64,7 @@ def refusals(path: str, methods: frozenset[str], *, guarded: bool) -> set[int]:
         found |= {422, 500}  # a query parameter may be unknown, and what is stored harmed
     if "{" in path:
         found.add(404)
-    if methods & _BODIES:
+    if methods & _METHODS_WITH_BODY:
         found |= {400, 408, 413, 415}
     return found
 
@@ -77,7 +78,7 @@ def problem_answer(status: int) -> dict[str, Any]:
     """A response that is a problem document."""
     headers = {name: {"required": True, "schema": {"type": "string"}} for name in _HEADERS.get(status, ())}
     return {
-        "description": _WHY[status],
+        "description": _DESCRIPTIONS[status],
         "content": {MEDIA_TYPE: {"schema": ref(ProblemDocument)}},
         **({"headers": headers} if headers else {}),
     }
@@ -116,7 +117,7 @@ def install(app: FastAPI, scopes: Callable[[], Mapping[tuple[str, str], str | No
 
 
 def _without_null(parameter: dict[str, Any]) -> None:
-    """What is optional in an address or a header is left out; it cannot be null."""
+    """Take null out of the schema of a parameter: an optional one is left out of an address or a header, never null."""
     choices = [choice for choice in parameter["schema"].get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         del parameter["schema"]["anyOf"]
@@ -124,14 +125,14 @@ def _without_null(parameter: dict[str, Any]) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    """Those that routes name (`ref`) without taking or giving them by themselves."""
+    """The schemas of `_NAMED`."""
     named: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in _NAMED]
     found: dict[str, Any] = models_json_schema(named, ref_template=_REF)[1]["$defs"]
     return found
 
 
 def _page(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """A page where only its own script and Swagger UI's may run; all is from here, and only this service is asked."""
+    """The Swagger page, on which only its own script and Swagger UI's may run, and which asks this service alone."""
     page = bytes(
         get_swagger_ui_html(
             openapi_url=str(app.openapi_url),
@@ -156,7 +157,7 @@ def _page(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _file(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
-    """One of Swagger UI's files; large, and the same until the service is renewed."""
+    """A route to one of Swagger UI's files, which browsers keep for an hour: it is large and rarely changes."""
 
     async def send(request: Request) -> Response:
         content = await to_thread.run_sync(files("fastapi_offline").joinpath("static", name).read_bytes)

@@ -1,4 +1,4 @@
-"""Which task, which label."""
+"""Route of predictions, `/predict`."""
 
 from __future__ import annotations
 

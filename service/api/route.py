@@ -1,4 +1,7 @@
-"""Query parameters that a route does not have are refused: to leave one out is to answer another question."""
+"""Route class of the interface: the scope that a key needs, and refusal of unknown query parameters.
+
+A query parameter that a route does not have is refused, since an answer without it would be one to another question.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,18 @@ from service.auth.access import ANYONE, AccessControl
 from service.errors.exceptions import InvalidRequest, UnknownParameter
 from vault.keys import Scope
 
-_TOLD = 10
-"""How many unknown ones an answer names."""
-_LONGEST = 64
-"""Characters of a name; a client may make up any."""
+_DECLARATION = "engram_route"
+"""Attribute of an endpoint that holds its declaration."""
+_MOST_NAMED = 10
+"""How many unknown query parameters an answer names."""
+_LONGEST_NAME = 64
+"""Characters of a query parameter's name that an answer repeats; a client may make up any."""
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def query_parameters(dependant: Dependant) -> frozenset[str]:
-    """The names of those that a route takes, by itself or by what it depends on."""
+    """The names of the query parameters that a route takes, by itself or by what it depends on."""
     return frozenset(
         field.alias
         for field in get_flat_params(dependant)
@@ -36,7 +43,7 @@ def query_parameters(dependant: Dependant) -> frozenset[str]:
 
 
 def check(given: Iterable[str], known: frozenset[str]) -> None:
-    """See that all given names are known, and given once.
+    """Return if all given names are known, and given once.
 
     Raises
     ------
@@ -46,7 +53,7 @@ def check(given: Iterable[str], known: frozenset[str]) -> None:
         One is given twice.
     """
     given = list(given)
-    unknown = [name[:_LONGEST] for name in dict.fromkeys(given) if name not in known][:_TOLD]
+    unknown = [name[:_LONGEST_NAME] for name in dict.fromkeys(given) if name not in known][:_MOST_NAMED]
     if unknown:
         known_ones = f"known here: {', '.join(sorted(known))}" if known else "this route has none"
         raise UnknownParameter(
@@ -61,49 +68,43 @@ def check(given: Iterable[str], known: frozenset[str]) -> None:
         )
 
 
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-
-_DECLARED = "engram_door"
-
-
 @dataclass(frozen=True)
 class RouteDeclaration:
-    """What an endpoint says of its door."""
+    """Declaration of an endpoint: the scope that it takes, and the refusals that it may answer with."""
 
     scope: Scope | Literal["anyone"]
     refusals: tuple[int, ...]
 
 
 def requires_scope(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoint], Endpoint]:
-    """Declare whom a route lets in: those whose keys have this scope or a higher one, or anyone at all.
+    """Declare the scope of a route: keys with this scope or a higher one are let in, or anyone at all.
 
     `refusals` are the statuses of problems that it may answer with, besides those that follow from its path and
     method; see `service.api.openapi`.
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _DECLARED, RouteDeclaration(scope, refusals))
+        setattr(endpoint, _DECLARATION, RouteDeclaration(scope, refusals))
         return endpoint
 
     return declare
 
 
 class ScopedRoute(APIRoute):
-    """A route that is entered only by those whom its declaration lets in; one without a declaration cannot be made.
+    """Route that takes the scope of its endpoint's declaration; one without a declaration cannot be made.
 
     Below `/v1` it is not entered with query parameters either that it does not have. A dependency would come too late:
     bodies are read before dependencies are asked.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        declared = getattr(endpoint, _DECLARED, None)
+        declared = getattr(endpoint, _DECLARATION, None)
         if not isinstance(declared, RouteDeclaration):
             raise TypeError(f"The route {path} does not say whom it lets in; see service.api.route.requires_scope.")
         self.scope = declared.scope
         methods = frozenset(options.get("methods") or ())
-        usual = refusals(path, methods, guarded=declared.scope != ANYONE)
-        problems = {status: problem_answer(status) for status in sorted({*usual, *declared.refusals})}
+        common = refusals(path, methods, guarded=declared.scope != ANYONE)
+        problems = {status: problem_answer(status) for status in sorted({*common, *declared.refusals})}
         options["responses"] = problems | (options.get("responses") or {})
         super().__init__(path, endpoint, **options)
 
@@ -125,7 +126,7 @@ class ScopedRoute(APIRoute):
 
 
 def scopes(app: FastAPI) -> dict[tuple[str, str], Scope | Literal["anyone"] | None]:
-    """Whom each route of an app lets in, by method and path; None where there is no door at all."""
+    """The scope of each route of an app, by method and path; None where nothing is declared."""
     return {
         (method, str(getattr(context.original_route, "path", context.original_route))): getattr(
             context.original_route, "scope", None

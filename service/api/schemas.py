@@ -1,4 +1,4 @@
-"""What goes in and out as JSON."""
+"""Schemas of requests and responses as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from engram.recognition.conformal import ALPHA
 from service.jobs.submission import TASK_NAME
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-
 
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 

@@ -1,7 +1,8 @@
-"""Tasks: submitted to be learned, listed, shown."""
+"""Routes of tasks, `/tasks`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from anyio import to_thread
@@ -20,7 +21,7 @@ from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
 from service.errors.problem_details import invalid
 from service.jobs import upload
-from service.jobs.submission import TASK_NAME, allowed_uri, learn_options, task_name
+from service.jobs.submission import TASK_NAME, TaskSubmission, allowed_uri, learn_options, task_name
 from service.middleware.body_limits import parse_json, read_json
 from service.middleware.idempotency import Key, body_fingerprint, fingerprint
 from service.models import versions
@@ -58,58 +59,62 @@ _BODY = {
 @requires_scope("learn", 409)
 async def submit(request: Request, model: str, parts: Parts, key: Key) -> Response:
     """Have a task learned from an upload, or from data at an allowed address."""
-    # What cannot be taken, and a quota that is used up, are told before data is read.
+    # Refused before data is read: what cannot be learned now, and what is beyond a quota.
     await parts.live.get(model)
     await parts.submissions.reachable()
     if key is None:
         await parts.quotas.check_jobs(request)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    submitter = _Submitter(request, model, parts)
     if media == "multipart/form-data":
         with parts.uploads.held():
-            return await _from_multipart(request, model, parts, key)
+            return await submitter.from_multipart(key)
     if media == "application/json":
         asked = await body_fingerprint(request)
-        return await parts.idempotency.once(request, key, asked, partial(_from_uri, request, model, parts))
+        return await parts.idempotency.once(request, key, asked, submitter.from_uri)
     raise UnsupportedMediaType(
         f"{media or 'No content type'}: send multipart/form-data with name and data, or application/json."
     )
 
 
-async def _from_multipart(request: Request, model: str, parts: Runtime, key: Key) -> Response:
-    async with upload.receive(request) as received:
-        parts.metrics.uploads.inc(received.size)
-        asked = fingerprint(request, {**received.fields, "data": received.digest.hexdigest()})
-        return await parts.idempotency.once(request, key, asked, partial(_from_upload, request, received, model, parts))
+@dataclass(frozen=True)
+class _Submitter:
+    """Submission of one request to have a task of `model` learned."""
 
+    request: Request
+    model: str
+    parts: Runtime
 
-async def _from_upload(
-    request: Request, received: upload.Upload, model: str, parts: Runtime, claim: Claim | None
-) -> Response:
-    if "name" not in received.fields or not received.has_data:
-        missing = "data" if "name" in received.fields else "name"
-        raise InvalidRequest(f"The form has no part called {missing}.")
-    name = task_name(received.fields["name"])
-    options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
-    job_id = None if claim is None else claim.id
-    job_slot = partial(parts.quotas.job_slot, request, job_id)
-    caller = request.state.caller
-    return _accepted(await parts.submissions.from_file(model, name, received.path, options, caller, job_id, job_slot))
+    async def from_multipart(self, key: str | None) -> Response:
+        async with upload.receive(self.request) as received:
+            self.parts.metrics.uploads.inc(received.size)
+            asked = fingerprint(self.request, {**received.fields, "data": received.digest.hexdigest()})
+            run = partial(self._from_upload, received)
+            return await self.parts.idempotency.once(self.request, key, asked, run)
 
+    async def _from_upload(self, received: upload.Upload, claim: Claim | None) -> Response:
+        if "name" not in received.fields or not received.has_data:
+            missing = "data" if "name" in received.fields else "name"
+            raise InvalidRequest(f"The form has no part called {missing}.")
+        name = task_name(received.fields["name"])
+        options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
+        submission = self._submission(name, options, claim)
+        return _accepted(await self.parts.submissions.from_file(submission, received.path))
 
-async def _from_uri(request: Request, model: str, parts: Runtime, claim: Claim | None) -> Response:
-    try:
-        body = TaskRequest.model_validate(await read_json(request))
-    except ValidationError as error:
-        raise invalid(error, "body") from error
-    name = task_name(body.name)
-    options = learn_options(body.options)
-    uri = allowed_uri(body.data.uri, parts.settings.data_uri_prefixes)
-    job_id = None if claim is None else claim.id
-    # What was asked under a key before is not counted a second time.
-    job_slot = partial(parts.quotas.job_slot, request, job_id)
-    return _accepted(
-        await parts.submissions.from_uri(model, name, uri, options, request.state.caller, job_id, job_slot)
-    )
+    async def from_uri(self, claim: Claim | None) -> Response:
+        try:
+            body = TaskRequest.model_validate(await read_json(self.request))
+        except ValidationError as error:
+            raise invalid(error, "body") from error
+        submission = self._submission(task_name(body.name), learn_options(body.options), claim)
+        uri = allowed_uri(body.data.uri, self.parts.settings.data_uri_prefixes)
+        return _accepted(await self.parts.submissions.from_uri(submission, uri))
+
+    def _submission(self, name: str, options: LearnOptions, claim: Claim | None) -> TaskSubmission:
+        job_id = None if claim is None else claim.id
+        # What was asked under a key before is not counted a second time.
+        job_slot = partial(self.parts.quotas.job_slot, self.request, job_id)
+        return TaskSubmission(self.model, name, options, self.request.state.caller, job_id, job_slot)
 
 
 def _accepted(job: Job) -> Response:

@@ -1,4 +1,4 @@
-"""Versions: the history, the way back and forth in it, and the proof."""
+"""Routes of versions, `/versions`, of their activation and of their certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in: every route says what a key must be allowed to do, and is not entered before that is settled."""
+"""Access control: API keys, their scopes, and the origin of requests without a key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AccessControl:
-    """Lets requests in or not.
+    """Access control of all routes; each says which scope it takes, and calls `admit` before anything is read.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class AccessControl:
     """
 
     def __init__(self, key_cache: KeyCache, quotas: Quotas, policy: Policy, hosts: tuple[str, ...] = ()) -> None:
-        self._keyring = key_cache
+        self._key_cache = key_cache
         self._quotas = quotas
         self._policy = policy
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -49,13 +49,13 @@ class AccessControl:
         Unauthorized, Forbidden
             There is no key, or it may not.
         Misdirected, CrossSite
-            Without a key: a web page's doing rather than the user's.
+            Without a key: a web page seems to ask rather than the user.
         RateLimited
         StoreUnavailable
             The keys were never read.
         """
         key = None
-        if await self._asks(request):
+        if await self._needs_key(request):
             key = await self._key(request)
             if not key.may(scope):
                 raise Forbidden(f"This takes a key with the scope {scope}; this one has {key.scope}.", scope)
@@ -66,10 +66,10 @@ class AccessControl:
         if key is not None:
             await self._quotas.count_request(request, key)
 
-    async def _asks(self, request: Request) -> bool:
-        """Whether a key is needed. One that is there is looked at, even if this replica does not know of any yet."""
+    async def _needs_key(self, request: Request) -> bool:
+        """Whether a key is needed. One that is sent is checked, even if this replica does not know of any yet."""
         if self._policy == "auto":
-            return parse(_token(request)) is not None or await self._keyring.any()
+            return parse(_token(request)) is not None or await self._key_cache.any()
         return self._policy == "required"
 
     async def _key(self, request: Request) -> Key:
@@ -77,7 +77,7 @@ class AccessControl:
             raise Unauthorized(
                 "This takes an API key, sent in the header Authorization after the word Bearer.", given=False
             )
-        key = await self._keyring.find(_token(request))
+        key = await self._key_cache.find(_token(request))
         if key is None:
             raise Unauthorized("This key is not known, or it was revoked, or its time is over.", given=True)
         return key
@@ -85,7 +85,7 @@ class AccessControl:
     def _check_origin(self, request: Request) -> None:
         """Refuse what a web page elsewhere makes a browser on this machine do.
 
-        Without keys, being on this machine is all it takes; a page that the user looks at is not to profit from that,
+        Without keys, being on this machine is all it takes; a page that the user visits must not profit from that,
         neither by its forms nor by a name of its own that leads to this machine (DNS rebinding).
         """
         host = _host(request.headers.get("host", ""))

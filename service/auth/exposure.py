@@ -1,4 +1,4 @@
-"""Whether an address may be listened on, as long as nobody has to show a key there."""
+"""Check that only loopback is listened on without API keys, unless they are turned off by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vault.storage.object_store import ObjectStore
 
 
 class UnsafeExposure(Exception):
-    """Nobody could get in, or everybody; the text is for the person who tried."""
+    """An address that nobody could use or everybody could; the text is for the person who tried."""
 
 
 def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys: bool = False) -> ServiceSettings:
@@ -24,7 +24,7 @@ def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys
 
     Raises
     ------
-    Unguarded
+    UnsafeExposure
         Keys are required there, and the store has never had one.
     Stopped
         A signal came while the store was asked (`service.lifecycle.signals`).

@@ -1,4 +1,4 @@
-"""The keys as this replica knows them: read ahead of need, so that no request waits for the store."""
+"""Cache of all API keys, read ahead of need so that no request waits for the store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vault.keys import Key, Keys, parse
 
 log = logging.getLogger("engram.service")
 
-_SOONEST = 0.5
-"""Seconds between two looks at the store, however many unknown keys are tried."""
+_SHORTEST_SECONDS = 0.5
+"""Between two reads of the store, however many unknown keys are tried."""
 
-_NOBODY = Key("0" * 16, "nobody", "predict", "0" * 64, "")
-"""Compared with where there is no key, so that this takes as long."""
+_NO_KEY = Key("0" * 16, "nobody", "predict", "0" * 64, "")
+"""Compared with where there is no such key, so that a wrong id takes as long as a wrong secret."""
 
 
 class KeyCache(Background):
@@ -34,7 +34,7 @@ class KeyCache(Background):
         self._known: dict[str, Key] = {}
         self._index: dict[str, bool] | None = None
         """Whether each key is revoked; None until the store was read for the first time."""
-        self._began = -_SOONEST
+        self._began = -_SHORTEST_SECONDS
         self._reading = asyncio.Lock()
 
     async def any(self) -> bool:
@@ -43,44 +43,44 @@ class KeyCache(Background):
         Raises
         ------
         StoreUnavailable
-            The store could not be read yet, so nobody knows.
+            The store could not be read yet.
         """
         if self._index is None:
-            await self._look()
-        return bool(self._settled())
+            await self._refresh()
+        return bool(self._known_index())
 
     async def find(self, token: str) -> Key | None:
-        """The key that a token belongs to, if it opens anything.
+        """The key that a token belongs to, if it is valid.
 
         Raises
         ------
         StoreUnavailable
-            The store could not be read yet, so nobody knows.
+            The store could not be read yet.
         """
         key_id, secret = parse(token) or ("", "")
         if key_id and key_id not in self._known:
-            await self._look()  # it may have been made a moment ago
-        key = self._known.get(key_id, _NOBODY)
-        revoked = self._settled().get(key_id, True)
+            await self._refresh()  # it may have been made a moment ago
+        key = self._known.get(key_id, _NO_KEY)
+        revoked = self._known_index().get(key_id, True)
         return key if key.opens_with(secret) and not revoked and not key.expired else None
 
-    def _settled(self) -> dict[str, bool]:
+    def _known_index(self) -> dict[str, bool]:
         if self._index is None:
             raise StoreUnavailable("The keys cannot be read; nobody is let in before that.")
         return self._index
 
     async def _run(self) -> None:
         while True:
-            await self._look()
+            await self._refresh()
             await asyncio.sleep(self._seconds)
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         """Read the store, unless somebody began to after this was called."""
         called = time.monotonic()
         async with self._reading:
             if self._began >= called:
                 return
-            await asyncio.sleep(max(0.0, self._began + _SOONEST - called))
+            await asyncio.sleep(max(0.0, self._began + _SHORTEST_SECONDS - called))
             self._began = time.monotonic()
             try:
                 await to_thread.run_sync(self._read, abandon_on_cancel=True)
@@ -95,7 +95,7 @@ class KeyCache(Background):
             except (Damaged, UnknownKey) as error:
                 log.error("a key is passed over: %s", error)
         # Keys and revocations are for good: a store that shows fewer of them, say an empty folder where nothing is
-        # mounted, must not open doors.
+        # mounted, must not let anybody in.
         for key_id, revoked in (self._index or {}).items():
             index[key_id] = index.get(key_id, False) or revoked
         self._index = index

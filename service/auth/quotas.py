@@ -1,4 +1,4 @@
-"""What a key has used of what it may use: counted in Redis for all replicas, in this process while Redis is away."""
+"""Rate limits and quotas of API keys, counted in Redis, or in this process while Redis is away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vault.keys import Key, KeyLimits
 log = logging.getLogger("engram.service")
 
 _PATIENCE = 0.25
-"""Seconds that Redis may take; a prediction is not to wait for being counted."""
+"""Seconds that Redis may take; a prediction must not wait long for being counted."""
 _AWAY_SECONDS = 5.0
 """How long Redis is left alone after it failed."""
 _JOBS_RETRY = 30
@@ -42,7 +42,7 @@ _SLOT_SECONDS = 10.0
 
 
 class Quotas:
-    """Counts requests, images and open jobs by key.
+    """Limits on requests, images and open jobs by key.
 
     Windows slide: a limit holds for any minute or any day, estimated from two counters as sliding window counters do.
     Open jobs are counted in the store. A key without a limit costs nothing.
@@ -95,7 +95,7 @@ class Quotas:
                 raise QuotaExceeded(f"This key may have {counted(limit, 'image')} a day; left: {use.left}.", use.reset)
 
     async def check_jobs(self, request: Request, job_id: str | None = None) -> None:
-        """See that the caller may have one more job open, the job `job_id`; raises QuotaExceeded."""
+        """Return if the caller may have one more job open, the job `job_id`; raises QuotaExceeded."""
         key: Key | None = request.state.key
         limit = (key.limits.open_jobs or self._defaults.open_jobs) if key else None
         if key is None or limit is None:
@@ -106,14 +106,14 @@ class Quotas:
 
     @asynccontextmanager
     async def job_slot(self, request: Request, job_id: str | None = None) -> AsyncIterator[None]:
-        """A block that makes the caller's next job, alone: of several submissions at once no more fit than may.
+        """A block that only one submission of the caller is in at a time, so that no more jobs are made than allowed.
 
         Raises
         ------
         QuotaExceeded
-            On entering: there is no room for the job (`job_id`, which may be there already).
+            On entering: the key may have no more jobs (`job_id`, which may be there already, is not counted).
         Overloaded
-            On entering: others of this key are at it for too long.
+            On entering: other submissions with this key take too long.
         """
         key: Key | None = request.state.key
         if key is None or (key.limits.open_jobs or self._defaults.open_jobs) is None:
@@ -164,7 +164,7 @@ class Quotas:
 
 
 class Counters(NamedTuple):
-    """A sliding window: two counters, and the seconds until each is thrown away."""
+    """Sliding window: two counters, and the seconds until each is thrown away."""
 
     previous: int
     previous_seconds: float

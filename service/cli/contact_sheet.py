@@ -1,4 +1,4 @@
-"""Many heatmaps on one sheet."""
+"""Contact sheet of heatmaps, drawn as one PNG."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ PANEL = 168
 GAP = 14
 CAPTION = 250
 COLUMNS = 2
+"""Lengths in pixels, and how many rows stand side by side."""
 PAPER, INK, FAINT = (250, 250, 248), (24, 26, 30), (120, 124, 132)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An image, its heatmap, the heatmap over the image (all PNG), a headline and lines below it."""
+    """Row of the sheet: an image, its heatmap, the heatmap over the image (all PNG), a headline and lines below it."""
 
     image: bytes
     heatmap: bytes

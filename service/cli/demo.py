@@ -1,4 +1,4 @@
-"""The main job, as a user would do it: five tasks over HTTP, nothing forgotten, no answer told which task it is."""
+"""Command `engram demo`: five tasks learned over HTTP, and their old answers compared as bytes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PHASES = ("loading", "training", "pruning", "recovering", "freezing", "recognisi
 
 
 class DemoError(Exception):
-    """Something did not happen as it must; the text says what."""
+    """Something that did not happen as it must; the text says what."""
 
 
 @dataclass
 class DemoTask:
-    """A task that was learned, and what it answered then."""
+    """A learned task, with its logits and accuracy from then and its accuracies now."""
 
     task: DigitsTask
     logits: bytes
@@ -46,7 +46,7 @@ class DemoTask:
     now: float = 0.0
     """Share of right labels, given the task's name."""
     found: float = 0.0
-    """Share of right tasks and labels, told nothing."""
+    """Share of right tasks and labels, with no task given."""
     retained: bool = field(default=True)
 
 
@@ -119,7 +119,7 @@ def _story(client: httpx.Client, console: Console, output: Path) -> bool:
         _wait_for_version(client, number)
         logits, accuracy = _logits(client, task)
         learned.append(DemoTask(task, logits, accuracy, seconds))
-        _look_back(client, console, learned)
+        _compare(client, console, learned)
     console.print()
     console.print(_table(learned))
     console.print(_certificate(client, len(learned)))
@@ -207,7 +207,7 @@ def _logits(client: httpx.Client, task: DigitsTask) -> tuple[bytes, float]:
     return logits, right / len(predictions)
 
 
-def _look_back(client: httpx.Client, console: Console, learned: list[DemoTask]) -> None:
+def _compare(client: httpx.Client, console: Console, learned: list[DemoTask]) -> None:
     """Ask everything again: by name, for the bytes, and with no task given, for the recognition."""
     for one in learned:
         logits, one.now = _logits(client, one.task)
@@ -241,7 +241,7 @@ def _table(learned: list[DemoTask]) -> Table:
 
 
 def _certificate(client: httpx.Client, version: int) -> str:
-    """One line: what the service certifies, and whether the certificate before says the same of the older tasks."""
+    """One line: the digests of the newest certificate, and whether the one before has the same of the older tasks."""
     before, after = (
         {
             row["task"]: row["logits_sha256"]

@@ -1,4 +1,4 @@
-"""The bundled handwritten digits as five tasks of two classes, as a team would upload them."""
+"""Handwritten digits of scikit-learn as five tasks of two classes, each an archive to upload."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELD_OUT = 0.25
 
 @dataclass(frozen=True)
 class DigitsTask:
-    """Two digits: an archive to learn from, and images kept apart as (PNG, label)."""
+    """Task of two digits: an archive to learn from, and images kept apart as (PNG, label)."""
 
     name: str
     archive: bytes

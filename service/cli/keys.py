@@ -1,4 +1,4 @@
-"""`engram keys`: API keys are made, listed and revoked beside the store, never over HTTP."""
+"""Commands `engram keys`: API keys made, listed and revoked in the store, never over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.cli.vault import AsJson, opened
 from vault.keys import Key, KeyLimits, Keys
 
 MOST = 10**12
-"""Of any limit: numbers in headers have at most 15 digits."""
+"""The highest limit that can be given: numbers in headers have at most 15 digits."""
 
 app = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -104,7 +104,7 @@ def duration(text: str) -> timedelta:
 
 
 def _described(key: Key, revoked: bool) -> dict[str, Any]:
-    """What may be told of a key."""
+    """A key without its secret, as JSON."""
     state = "revoked" if revoked else "expired" if key.expired else "valid"
     public = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
     return public | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)

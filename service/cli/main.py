@@ -1,4 +1,4 @@
-"""The program `engram`.
+"""Command-line program `engram`.
 
 Every command imports what it needs by itself, so that `engram --help` does not wait for torch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -25,8 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(keys.app)
 
 WithoutKeys = Annotated[
     bool, typer.Option("--without-keys", help="Let everybody who can reach the address do everything.")
@@ -47,29 +46,13 @@ TUNING = {
 }
 """What PyTorch's processes want from their environment; what is set already stays."""
 
-
-def _tune() -> None:
-    """Begin again with the environment that only counts from a process's first moment."""
-    missing = {name: value for name, value in TUNING.items() if name not in os.environ}
-    if missing:
-        sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
-
-
-def _observe() -> None:
-    """Write the log to standard error, and send spans where the environment says, as the worker does."""
-    from telemetry import logs, traces
-    from vault.settings import LogSettings, warn_of_unknown_names
-
-    settings = LogSettings()
-    logs.configure(settings.log_level, settings.log_format)
-    warn_of_unknown_names(os.environ)
-    traces.configure("engram-service")
+app.add_typer(keys.app)
+app.add_typer(vault_app, name="vault")
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"engram {version('engram')}")
+        typer.echo(f"engram {version('engram-vision')}")
         raise typer.Exit
 
 
@@ -92,15 +75,13 @@ def serve(
     without_keys: WithoutKeys = False,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
-    stop_on_signals()
-    _tune()
-    status = 0
-    with contextlib.suppress(Stopped):
-        _observe()
-        from service.server.standalone import serve as run
 
-        status = run(data, host, port, without_keys=without_keys)
-    _end(status)
+    def run() -> int:
+        from service.server.standalone import serve
+
+        return serve(data, host, port, without_keys=without_keys)
+
+    _run_server(run)
 
 
 @app.command()
@@ -110,13 +91,74 @@ def service(
     without_keys: WithoutKeys = False,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    _run_server(lambda: _serve(host, port, without_keys=without_keys))
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the heatmaps.")] = Path("demo-output"),
+) -> None:
+    """Learn handwritten digits as five tasks and show that nothing is forgotten."""
+    from service.cli.demo import run
+
+    raise typer.Exit(run(output))
+
+
+@app.command()
+def digits(
+    output: Annotated[Path, typer.Option(help="Folder for the archives and images.")] = Path("digits"),
+) -> None:
+    """Write the demo's handwritten digits: five archives to learn from, and images kept apart to try them on."""
+    from service.cli.digits import write
+
+    write(output)
+    typer.echo(f"Wrote five archives to {output}/ and held-out images to {output}/held-out/.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from vault.settings import explain_settings_errors
+
+    with explain_settings_errors():
+        app()
+
+
+def _run_server(server: Callable[[], int]) -> NoReturn:
+    """Run `server` until a signal comes, and end the process with the status that it returns."""
     stop_on_signals()
-    _tune()
+    _restart_tuned()
     status = 0
     with contextlib.suppress(Stopped):
-        _observe()
-        status = _serve(host, port, without_keys=without_keys)
+        _configure_telemetry()
+        status = server()
     _end(status)
+
+
+def _restart_tuned() -> None:
+    """Begin again with the environment that only counts from a process's first moment."""
+    missing = {name: value for name, value in TUNING.items() if name not in os.environ}
+    if missing:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def _configure_telemetry() -> None:
+    """Write the log to standard error, and send spans where the environment says, as the worker does."""
+    from telemetry import logs, traces
+    from vault.settings import LogSettings, warn_of_unknown_names
+
+    settings = LogSettings()
+    logs.configure(settings.log_level, settings.log_format)
+    warn_of_unknown_names(os.environ)
+    traces.configure("engram-service")
 
 
 def _end(status: int) -> NoReturn:
@@ -157,43 +199,3 @@ def _serve(host: str, port: int, *, without_keys: bool) -> int:
         )
         server.run(sockets=[listening])
         return 0 if server.started else 1
-
-
-@app.command()
-def worker() -> None:
-    """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
-    environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
-    sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the heatmaps.")] = Path("demo-output"),
-) -> None:
-    """Learn handwritten digits as five tasks and show that nothing is forgotten."""
-    from service.cli.demo import run
-
-    raise typer.Exit(run(output))
-
-
-@app.command()
-def digits(
-    output: Annotated[Path, typer.Option(help="Folder for the archives and images.")] = Path("digits"),
-) -> None:
-    """Write the demo's handwritten digits: five archives to learn from, and images kept apart to try them on."""
-    from service.cli.digits import write
-
-    write(output)
-    typer.echo(f"Wrote five archives to {output}/ and held-out images to {output}/held-out/.")
-
-
-app.add_typer(vault_app, name="vault")
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    from vault.settings import explain_settings_errors
-
-    with explain_settings_errors():
-        app()

@@ -1,4 +1,4 @@
-"""A look inside of what the vault keeps, with the learner's eyes."""
+"""Validator that has the learner read the definitions, blobs and versions which the vault keeps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vault.storage.object_store import ObjectStore
 
 
 class LearnerValidator:
-    """Says of definitions, blobs and versions whether the learner can make something of them.
+    """Validator that finds out whether the learner can read definitions, blobs and versions.
 
     Answers are compared with certificates only where the environment is the certificate's: `engram.runtime.configure`
     must have set the services' number of threads.
@@ -32,12 +32,12 @@ class LearnerValidator:
         self._objects = objects
 
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:
-        """Raise what `vault.maintenance.validator` says when no model can be made of it."""
+        """Return if a model can be made of a definition; else raise as `vault.maintenance.validator` says."""
         with _named(path):
             Definition.model_validate(definition)
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
-        """Raise what `vault.maintenance.validator` says when the file is none that the learner wrote."""
+        """Return if the learner wrote a blob; else raise as `vault.maintenance.validator` says."""
         with _named(path):
             if role == "certificate":
                 Certificate.from_dict(json.loads(data))
@@ -67,7 +67,7 @@ class LearnerValidator:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Inside, what the learner refuses is raised as an error of the vault that names `path`."""
+    """A block in which the learner's errors are raised as errors of the vault that name `path`."""
     try:
         yield
     except UnsupportedFormat as error:

@@ -1,4 +1,4 @@
-"""The commands `engram vault`: whether all that is stored is whole, and moving models from store to store."""
+"""Commands `engram vault`: check and sweep of a store, and the move of models between stores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def opened(data: Path | None, store: str | None, *, make: bool = False) -> Iterator[ObjectStore]:
     """The store that was asked for; without either option that of the environment, else of `engram serve`.
 
-    Errors of the vault and of files are told in one sentence, and end the program with the status 1; a store that is
+    Errors of the vault and of files are printed as one sentence, and end the program with the status 1; a store that is
     not there, unless it is to be made, with 2.
     """
     from vault.errors import VaultError
@@ -85,14 +85,14 @@ def check(
         from engram.runtime import configure
         from service.cli.validator import LearnerValidator
         from service.settings import ServiceSettings
-        from vault.maintenance.check import check as look
+        from vault.maintenance.check import check as check_store
 
         configure(ServiceSettings().torch_threads)
-        found = look(objects, LearnerValidator(objects), model, deep=deep)
+        found = check_store(objects, LearnerValidator(objects), model, deep=deep)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:
-        _show(found, deep)
+        _print_findings(found, deep)
     raise typer.Exit(0 if found.whole else 1)
 
 
@@ -112,7 +112,7 @@ def export(
         from vault.maintenance.export import export_model
 
         done = export_model(objects, model, file)
-    _tell("Wrote", done, as_json)
+    _print_transfer("Wrote", done, as_json)
 
 
 @vault_app.command("import")
@@ -131,7 +131,7 @@ def import_(
         from vault.maintenance.export import import_model
 
         done = import_model(objects, file, LearnerValidator(objects), name)
-    _tell("Made", done, as_json)
+    _print_transfer("Made", done, as_json)
 
 
 @vault_app.command()
@@ -154,7 +154,7 @@ def sweep(
     typer.echo(f"{'Would remove' if dry_run else 'Removed'}: {removed}.")
 
 
-def _tell(verb: str, done: TransferSummary, as_json: bool) -> None:
+def _print_transfer(verb: str, done: TransferSummary, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
@@ -162,7 +162,7 @@ def _tell(verb: str, done: TransferSummary, as_json: bool) -> None:
     typer.echo(f"{verb} the model {done.model}: {what}.")
 
 
-def _show(found: Findings, deep: bool) -> None:
+def _print_findings(found: Findings, deep: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,0 +1,1 @@
+"""Exceptions of the HTTP service and their problem documents."""

@@ -1,4 +1,4 @@
-"""Every failure the interface can answer with: one table from error to status, one shape of answer (RFC 9457)."""
+"""Exceptions of the HTTP service; `service.errors.problem_details` has the status of each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """Base of what only the HTTP interface can refuse."""
+    """Base of the refusals that only the HTTP interface makes."""
 
     code: ClassVar[str] = "service_error"
 
 
 class Unauthorized(ServiceError):
-    """No key, or none that opens anything; `given` tells which."""
+    """No key, or one that is not valid; `given` says whether there was one."""
 
     code = "unauthorized"
 
@@ -125,7 +125,7 @@ class CertificateMissing(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """No room to wait; `retry_after` is in seconds."""
+    """More than can be served or queued; `retry_after` is in seconds."""
 
     code = "overloaded"
 

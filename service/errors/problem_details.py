@@ -1,4 +1,4 @@
-"""Error to status and problem+json (RFC 9457)."""
+"""Status and problem document (RFC 9457, `application/problem+json`) of every error."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from service.errors.validation import invalid_fields, sentence
 from telemetry import logs
 from telemetry.redaction import redact
 
-HEADER = "X-Request-ID"
-
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-ID"
 
 STATUS: Mapping[type[Exception], int] = {
     Unauthorized: 401,
@@ -131,11 +131,11 @@ STATUS: Mapping[type[Exception], int] = {
     store.JobOver: 409,
     store.LeaseLost: 409,
 }
-"""Each error that may reach the interface. A class that is not here is answered 500 and logged."""
+"""The status of each error that may reach the interface. A class that is not here is answered 500 and logged."""
 
 
 def status_of(error: BaseException) -> int | None:
-    """The status of `error` by the nearest class of its line in the table; None for what nobody foresaw."""
+    """The status of the nearest of the error's classes that `STATUS` has; None where it has none of them."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]
@@ -155,7 +155,7 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """The problem document of a foreseen error, of one that was not when it is in no table."""
+    """The problem document of an error: one of an internal error where `status_of` has no status for it."""
     status = status_of(error)
     if status is None:
         return problem(500, "internal_error", "Something went wrong here; it has been logged.")
@@ -171,7 +171,7 @@ def describe(error: Exception) -> dict[str, Any]:
 
 
 def safe_message(error: Exception) -> str:
-    """What of an error is the client's business: not which file or host failed, that is in the log."""
+    """The text of an error as a client may read it, without the file or host that failed, which the log names."""
     if isinstance(error, store.StoreUnavailable):
         return "The storage cannot be used at present."
     if isinstance(error, store.RedisUnavailable):
@@ -188,7 +188,7 @@ def traceback_of(error: Exception) -> Exception | None:
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
-    """A pydantic error as ours; `what` names the thing that does not fit."""
+    """The InvalidRequest that says what a pydantic error says; `what` names the thing that does not fit."""
     found = invalid_fields(error.errors())
     return InvalidRequest(f"{what}: {sentence(found[0])}", found)
 
@@ -206,6 +206,3 @@ def response(error: Exception) -> JSONResponse:
     retry = getattr(error, "retry_after", 5 if body["status"] == 503 else None)
     headers = {"Retry-After": str(retry)} if retry is not None else {}
     return answer(body, headers | getattr(error, "headers", {}))
-
-
-MEDIA_TYPE = "application/problem+json"

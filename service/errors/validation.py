@@ -1,4 +1,4 @@
-"""What does not fit about a request, in words of the interface instead of those of the library that found it."""
+"""Sentences about requests that do not fit, made of the errors of pydantic."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_MANY = "has more entries than {max_length}"
-_WORDS: Mapping[str, str] = {
+_SENTENCES: Mapping[str, str] = {
     "missing": "is missing",
     "extra_forbidden": "is not known",
     "string_type": "is not text",
@@ -35,7 +34,7 @@ _WORDS: Mapping[str, str] = {
     "literal_error": "is not {expected}",
     "list_type": "is not a list",
     "tuple_type": "is not a list",
-    "too_long": _MANY,
+    "too_long": "has more entries than {max_length}",
     "too_short": "has fewer entries than {min_length}",
     "dict_type": "is not an object",
     "model_type": "is not an object",
@@ -44,17 +43,19 @@ _WORDS: Mapping[str, str] = {
     "recursion_loop": "is nested too deeply",
     "value_error": "is not allowed: {error}",
 }
+"""What is said of each kind of error, filled in from the error's context."""
 _OTHERWISE = "does not fit"
+"""What is said of any other kind."""
 _BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"})
 
 _BRANCH = re.compile(r".*[\[(].*|(constrained-)?(float|int|str|bool|list|dict|tuple|none|model)|function-\w+")
-"""What pydantic adds to a place to tell the branches of a union apart; no field is called so."""
+"""Parts that pydantic adds to a place to tell the branches of a union apart; no field is called so."""
 
 
 def invalid_fields(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """pydantic's errors as places and sentences, without the values that caused them.
 
-    What is wrong with several branches of a union is one finding. Where one branch was entered, and something in it is
+    What is wrong with several branches of a union is one entry. Where one branch was entered, and something in it is
     wrong, that the others did not fit either goes without saying.
     """
     found: dict[tuple[str, ...], list[str]] = {}
@@ -66,9 +67,9 @@ def invalid_fields(errors: Sequence[Any]) -> list[dict[str, Any]]:
     return [{"loc": list(place), "message": " and ".join(found[place])} for place in found if place not in above]
 
 
-def sentence(finding: Mapping[str, Any]) -> str:
-    """One finding as text."""
-    return f"{'.'.join(finding['loc'])} {finding['message']}".strip()
+def sentence(field: Mapping[str, Any]) -> str:
+    """One of `invalid_fields` as text."""
+    return f"{'.'.join(field['loc'])} {field['message']}".strip()
 
 
 def _plain(errors: Sequence[Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -89,7 +90,7 @@ def _no_number(error: Mapping[str, Any]) -> bool:
 
 def _sentence(kind: str, context: Mapping[str, Any]) -> str:
     try:
-        return _WORDS.get(kind, _OTHERWISE).format_map(context)
+        return _SENTENCES.get(kind, _OTHERWISE).format_map(context)
     except KeyError:
         return _OTHERWISE
 

@@ -1,4 +1,4 @@
-"""Event streams: so many at once, and ended in order when the process stops."""
+"""Server-sent event streams of jobs, bounded in number and ended when the process stops."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ _AHEAD = 16
 
 
 class EventStreams:
-    """The event streams that are open, all together and of each job. For one event loop."""
+    """Open event streams, limited all together and for each job. For one event loop."""
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self._settings = settings
-        self._room = Limiter(metrics, "events", "event streams", settings.event_clients, settings.retry_after_seconds)
-        self._of: Counter[str] = Counter()
+        self._limiter = Limiter(
+            metrics, "events", "event streams", settings.event_clients, settings.retry_after_seconds
+        )
+        self._by_job: Counter[str] = Counter()
         self._sources: set[asyncio.Task[None]] = set()
         self._ended = False
 
     @property
     def open(self) -> int:
         """How many there are."""
-        return self._room.taken
+        return self._limiter.taken
 
     @contextmanager
     def held(self, job: str) -> Iterator[None]:
-        """Inside, one more stream of `job` is open.
+        """A block in which one more stream of `job` is open.
 
         Raises
         ------
@@ -58,18 +60,18 @@ class EventStreams:
         """
         if self._ended:
             raise Stopping("The service stops; another replica goes on.")
-        if self._of[job] >= self._settings.event_clients_per_job:
-            refusal = self._room.refusal()
+        if self._by_job[job] >= self._settings.event_clients_per_job:
+            refusal = self._limiter.refusal()
             most = self._settings.event_clients_per_job
-            raise full("event streams of this job", self._of[job], most, refusal.retry_after)
-        with self._room.held():
-            self._of[job] += 1
+            raise full("event streams of this job", self._by_job[job], most, refusal.retry_after)
+        with self._limiter.held():
+            self._by_job[job] += 1
             try:
                 yield
             finally:
-                self._of[job] -= 1
-                if not self._of[job]:
-                    del self._of[job]
+                self._by_job[job] -= 1
+                if not self._by_job[job]:
+                    del self._by_job[job]
 
     async def until_the_end(self, events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
         """`events`, as long as the process goes on."""
@@ -108,7 +110,7 @@ async def _fetch(events: AsyncGenerator[Event, None], send: MemoryObjectSendStre
 
 
 class EventStream(EventSourceResponse):
-    """A stream of the events of a job that has its place among the others; refused when it begins and finds none."""
+    """Response that streams the events of a job; refused when it begins while too many are open."""
 
     def __init__(
         self, streams: EventStreams, job: str, events: AsyncGenerator[ServerSentEvent, None], ping_seconds: float

@@ -1,4 +1,4 @@
-"""A task on its way in: everything that can be refused is refused before anything is stored."""
+"""Submission of learning jobs; what can be refused is refused before anything is stored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,29 @@ from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
 
+TASK_NAME = r"^[^/\\\x00-\x1f\x7f]{1,100}$"
+"""Nearly all that `task_name` asks for, as a pattern for the document of the interface."""
+_SEPARATORS = re.compile(r"[/\\]")
+
+JobSlot = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes the block that a job is made in."""
+
 
 def task_name(name: str) -> str:
-    """`name` when a task may be called so; raises InvalidName."""
-    try:
-        return check_task_name(name)
-    except ValueError as error:
-        raise InvalidName(f"{name[:120]!r}: {error}.") from error
+    """`name` if it can stand in an address and be read: 1-100 printable characters, no slash, not `.` or `..`.
+
+    Raises
+    ------
+    InvalidName
+    """
+    printable = all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in name)
+    if not 1 <= len(name) <= 100 or not printable or _SEPARATORS.search(name) or not name.strip(" ."):
+        raise InvalidName(f"{name[:120]!r}: a task's name has 1-100 printable characters and no slash.")
+    return name
 
 
 def learn_options(options: Any) -> LearnOptions:
-    """How to learn, from a JSON object; raises InvalidRequest."""
+    """The options of learning in a JSON object; raises InvalidRequest."""
     if not isinstance(options, Mapping):
         raise InvalidRequest("options is not a JSON object.")
     try:
@@ -76,26 +89,37 @@ def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
     return plain
 
 
-Room = Callable[[], AbstractAsyncContextManager[None]]
-"""What a job is made in."""
+@dataclass(frozen=True)
+class TaskSubmission:
+    """Request to have a task learned, apart from its data."""
+
+    model: str
+    task: str
+    options: LearnOptions
+    caller: str
+    """Whose it is."""
+    job_id: str | None = None
+    """The id that its job is to have; the job that has it already is answered with."""
+    job_slot: JobSlot = nullcontext
+    """Entered just before the job is made; what that raises leaves nothing behind."""
 
 
 class Submissions:
-    """Takes tasks in, one at a time for each model."""
+    """Submission of tasks as jobs, one at a time for each model."""
 
     def __init__(
-        self, vault: Vault, live: LiveModels, waker: WakeupSender, limits: ArchiveLimits, image_limits: ImageLimits
+        self, vault: Vault, live: LiveModels, wakeups: WakeupSender, limits: ArchiveLimits, image_limits: ImageLimits
     ) -> None:
         self._vault = vault
         self._live = live
-        self._waker = waker
+        self._wakeups = wakeups
         self._limits = limits
         self._image_limits = image_limits
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Gone as soon as nobody submits for the model."""
+        """By model, while tasks are submitted for it."""
 
     async def reachable(self) -> None:
-        """Whether jobs can be worked on at all.
+        """Return if jobs can be worked on at all.
 
         A job that is stored is accepted, and done once Redis is there again; nothing is stored while it is known to be
         away, so that a client learns of the outage before it sends its data, and has nothing to take back.
@@ -106,46 +130,18 @@ class Submissions:
         """
         await to_thread.run_sync(self._vault.ping_redis)
 
-    async def from_file(
-        self,
-        model: str,
-        name: str,
-        path: Path,
-        options: LearnOptions,
-        caller: str,
-        job_id: str | None = None,
-        job_slot: Room = nullcontext,
-    ) -> Job:
-        """A job to learn the task `name` from the archive at `path`, which is stored.
-
-        Parameters
-        ----------
-        caller
-            Whose it is.
-        job_id
-            The id that it is to have; the job that has it already is answered with.
-        job_slot
-            Entered just before the job is made; what that raises leaves nothing behind.
+    async def from_file(self, submission: TaskSubmission, path: Path) -> Job:
+        """A job to learn the task from the archive at `path`, which is stored.
 
         Raises
         ------
         ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
-        if (made := await self._made(job_id)) is not None:
-            return made
-        await self._look_through(model, path)
-        async with self._lock(model):
-            try:
-                lineage = await self._admit(model, name)
-            except TaskExists:
-                # By this very job, when another replica was asked the same and was faster.
-                if (made := await self._made(job_id)) is not None:
-                    return made
-                raise
+
+        async def store_and_submit(lineage: str) -> Job:
             data = await to_thread.run_sync(self._vault.objects.put_file, path)
             try:
-                async with job_slot():
-                    job = await self._submit(model, name, data, options, lineage, caller, job_id)
+                job = await self._submit(submission, data, lineage)
             except StoreUnavailable:
                 # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
                 raise
@@ -156,45 +152,49 @@ class Submissions:
                 await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
             return job
 
-    async def from_uri(
-        self,
-        model: str,
-        name: str,
-        uri: str,
-        options: LearnOptions,
-        caller: str,
-        job_id: str | None = None,
-        job_slot: Room = nullcontext,
-    ) -> Job:
-        """A job to learn the task `name` from the archive at `uri`, which is left where it is.
+        return await self._once(submission, partial(self._inspect, submission.model, path), store_and_submit)
 
-        Parameters
-        ----------
-        caller, job_id, room
-            As in `from_file`.
+    async def from_uri(self, submission: TaskSubmission, uri: str) -> Job:
+        """A job to learn the task from the archive at `uri`, which is left where it is.
 
         Raises
         ------
         DataNotFound
-            No file is there; what lies in a bucket is looked at by the worker.
+            No file is there; what lies in a bucket is only read by the worker.
         ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
-        if (made := await self._made(job_id)) is not None:
+
+        async def inspect_file() -> None:
+            if uri.startswith("file://"):
+                path = Path(uri.removeprefix("file://"))
+                if not path.is_file():
+                    raise DataNotFound(f"There is no file at {uri}.")
+                await self._inspect(submission.model, path)
+
+        return await self._once(submission, inspect_file, partial(self._submit, submission, uri))
+
+    async def _once(
+        self,
+        submission: TaskSubmission,
+        check: Callable[[], Awaitable[None]],
+        submit: Callable[[str], Awaitable[Job]],
+    ) -> Job:
+        """The job that was made of a submission before; else, when `check` passes, the one that `submit` makes.
+
+        `submit` is given the lineage of the model, and called when the model can learn the task.
+        """
+        if (made := await self._made(submission.job_id)) is not None:
             return made
-        if uri.startswith("file://"):
-            path = Path(uri.removeprefix("file://"))
-            if not path.is_file():
-                raise DataNotFound(f"There is no file at {uri}.")
-            await self._look_through(model, path)
-        async with self._lock(model):
+        await check()
+        async with self._locks.setdefault(submission.model, asyncio.Lock()):
             try:
-                lineage = await self._admit(model, name)
+                lineage = await self._admit(submission.model, submission.task)
             except TaskExists:
-                if (made := await self._made(job_id)) is not None:
+                # By this very job, when another replica was asked the same and was faster.
+                if (made := await self._made(submission.job_id)) is not None:
                     return made
                 raise
-            async with job_slot():
-                return await self._submit(model, name, uri, options, lineage, caller, job_id)
+            return await submit(lineage)
 
     async def _made(self, job_id: str | None) -> Job | None:
         """The job that was made under this id before."""
@@ -204,17 +204,14 @@ class Submissions:
             return await to_thread.run_sync(self._vault.jobs.get, job_id)
         return None
 
-    async def _look_through(self, model: str, path: Path) -> None:
-        """Look at an archive's entries and try its first images."""
+    async def _inspect(self, model: str, path: Path) -> None:
+        """Check an archive's entries and try its first images."""
         loaded = await self._live.get(model)
-        await to_thread.run_sync(self._try, path, loaded.memory.definition.input)
+        await to_thread.run_sync(self._inspect_for, loaded.memory.definition.input, path)
 
-    def _try(self, path: Path, shape: InputShape) -> None:
+    def _inspect_for(self, shape: InputShape, path: Path) -> None:
         inspect(path, self._limits)
         probe(path, shape, self._limits, self._image_limits)
-
-    def _lock(self, model: str) -> asyncio.Lock:
-        return self._locks.setdefault(model, asyncio.Lock())
 
     async def _admit(self, model: str, name: str) -> str:
         """The lineage of the model, when it can learn a task called so."""
@@ -226,32 +223,17 @@ class Submissions:
             raise TaskExists(f"A job that learns {name!r} is open already.")
         return loaded.model.lineage
 
-    async def _submit(
-        self, model: str, name: str, data: str, options: LearnOptions, lineage: str, caller: str, job_id: str | None
-    ) -> Job:
-        chosen = options.model_dump(mode="json")
-        with traces.span("job submit", kind=SpanKind.PRODUCER, attributes={"engram.model": model}) as span:
-            # The worker's lines and spans lead back to this request by what the record keeps.
-            asked = {"request_id": logs.value("request_id"), "caller": caller, **traces.carrier()}
-            submit = partial(self._vault.jobs.submit, job_id=job_id, lineage=lineage, extra=asked)
-            job = await to_thread.run_sync(submit, model, name, data, chosen)
-            span.set_attribute("engram.job.id", job.id)
-            logs.bind(job_id=job.id)
-            log.info("job %s is to learn %s", job.id, name, extra={"model": model, "task": name})
-            await to_thread.run_sync(self._waker.wake, model)
-        return job
-
-
-TASK_NAME = r"^[^/\\\x00-\x1f\x7f]{1,100}$"
-"""Nearly all that `check_task_name` asks for."""
-
-
-_SEPARATORS = re.compile(r"[/\\]")
-
-
-def check_task_name(name: str) -> str:
-    """`name` if it can stand in an address and be read: 1-100 printable characters, no slash, not `.` or `..`."""
-    printable = all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in name)
-    if not 1 <= len(name) <= 100 or not printable or _SEPARATORS.search(name) or not name.strip(" ."):
-        raise ValueError("a task's name has 1-100 printable characters and no slash")
-    return name
+    async def _submit(self, submission: TaskSubmission, data: str, lineage: str) -> Job:
+        model, task = submission.model, submission.task
+        options = submission.options.stored()
+        async with submission.job_slot():
+            with traces.span("job submit", kind=SpanKind.PRODUCER, attributes={"engram.model": model}) as span:
+                # The worker's lines and spans lead back to this request by what the record keeps.
+                asked = {"request_id": logs.value("request_id"), "caller": submission.caller, **traces.carrier()}
+                submit = partial(self._vault.jobs.submit, job_id=submission.job_id, lineage=lineage, extra=asked)
+                job = await to_thread.run_sync(submit, model, task, data, options)
+                span.set_attribute("engram.job.id", job.id)
+                logs.bind(job_id=job.id)
+                log.info("job %s is to learn %s", job.id, task, extra={"model": model, "task": task})
+                await to_thread.run_sync(self._wakeups.wake, model)
+            return job

@@ -1,4 +1,4 @@
-"""A multipart upload of training data, written to a temporary file while it arrives."""
+"""Multipart upload of training data, written to a temporary file while it arrives."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from starlette.requests import Request
 
 from service.errors.exceptions import InvalidMultipart, InvalidRequest, NoRoom
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIELD_BYTES = 2**20
+"""The most that a text part may have."""
 _HEADERS = 32
+"""The most headers that a part may have."""
 _WRITE_BYTES = 2**20
-_ONCE = frozenset({"name", "options"})
+"""How much is gathered before it is written to disk."""
+_TEXT_PARTS = frozenset({"name", "options"})
 
 
 class Upload:
-    """What arrived: small text parts by name, and the `data` part as a file."""
+    """A received upload: small text parts by name, and the `data` part as a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,8 +76,8 @@ class _Collector:
             if self.upload.has_data:
                 raise InvalidMultipart("More than one part is called data.")
             self.upload.has_data = True
-        elif self._part_name not in _ONCE:
-            known = ", ".join(sorted((*_ONCE, "data")))
+        elif self._part_name not in _TEXT_PARTS:
+            known = ", ".join(sorted((*_TEXT_PARTS, "data")))
             raise InvalidRequest(f"No part is to be called {self._part_name[:64]!r}; known here: {known}.")
         elif self._part_name in self.upload.fields:
             raise InvalidRequest(f"More than one part is called {self._part_name}.")
@@ -113,18 +116,18 @@ async def receive(request: Request) -> AsyncIterator[Upload]:
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidMultipart("The content type names no boundary.")
-    with _room(), tempfile.NamedTemporaryFile(prefix="engram-upload-") as file:
+    with _refused_when_full(), tempfile.NamedTemporaryFile(prefix="engram-upload-") as file:
         upload = Upload(Path(file.name))
         await _parse(request, upload, boundary, file.file)
         yield upload
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _refused_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL:
             raise NoRoom("There is no room for the upload at present.") from error
         raise
 

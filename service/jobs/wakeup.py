@@ -1,4 +1,4 @@
-"""Tells the workers that a model has a job."""
+"""Celery message that wakes a worker for a model with a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("engram.service")
 
 
 class WakeupSender:
-    """Sends the one message that workers know. It may get lost: they look for open jobs themselves, too."""
+    """Sender of the wake-up message, which may get lost: workers look for open jobs by themselves, too."""
 
     def __init__(self, redis_url: str) -> None:
         self._app = Celery("engram", broker=broker_url(redis_url), set_as_current=False)
@@ -32,7 +32,7 @@ class WakeupSender:
         )
 
     def wake(self, model: str) -> None:
-        """Send it; a broker that cannot be reached is logged, since the job is stored already."""
+        """Send the message; a broker that cannot be reached is only logged, since the job is stored already."""
         try:
             self._app.send_task("engram.wake", args=[model], queue="engram", ignore_result=True, retry=False)
         except (OperationalError, RedisError, OSError) as error:

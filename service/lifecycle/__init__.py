@@ -1,0 +1,1 @@
+"""Signals, child processes, draining and background tasks."""

@@ -1,4 +1,4 @@
-"""Work that a service does beside everything else."""
+"""Background tasks, begun anew when they fail: memory trimming and the gauge of open jobs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ log = logging.getLogger("engram.service")
 
 _AGAIN_SECONDS = 5.0
 """Until what ended by an error that nobody foresaw is begun anew."""
+_TRIM_SECONDS = 60.0
+"""Between two times that freed memory is given back."""
 
 
 class Background(ABC):
-    """Something that runs in the event loop from `start` to `close`, and never ends by itself.
+    """A task of the event loop that runs from `start` to `close` and never ends by itself.
 
     An error that nobody foresaw is logged, and the work is begun anew: were keys read no more, say, those revoked after
     that would let people in for ever.
@@ -55,38 +57,35 @@ class Background(ABC):
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-_SECONDS = 60.0
-
-
 class MemoryTrimmer(Background):
     """Gives freed memory back to the system once a minute, beside everything else."""
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_SECONDS)
+            await asyncio.sleep(_TRIM_SECONDS)
             await asyncio.to_thread(give_back_freed_memory)
 
 
 class BacklogWatch(Background):
-    """Looks every so many seconds; what cannot be told is shown as not a number."""
+    """Counts the open jobs every `seconds`, for Prometheus; what cannot be counted is shown as not a number."""
 
     def __init__(self, vault: Vault, metrics: Metrics, seconds: float) -> None:
         self._vault = vault
         self._metrics = metrics
         self._seconds = seconds
         self._failing = False
-        # Of its own: requests may wait for a storage that hangs in all of the common ones.
-        self._alone = CapacityLimiter(1)
+        # A thread of its own: requests may wait for a storage that hangs in all of the common ones.
+        self._limiter = CapacityLimiter(1)
 
     async def _run(self) -> None:
         while True:
-            await self._look()
+            await self._count()
             await asyncio.sleep(self._seconds)
 
-    async def _look(self) -> None:
+    async def _count(self) -> None:
         try:
             now = await to_thread.run_sync(
-                backlog.read, self._vault.objects, self._vault.leases, limiter=self._alone, abandon_on_cancel=True
+                backlog.read, self._vault.objects, self._vault.leases, limiter=self._limiter, abandon_on_cancel=True
             )
         except VaultError as error:
             if not self._failing:

@@ -1,4 +1,4 @@
-"""Tells the load balancer first, stops afterwards."""
+"""Delay between the signal to stop, when readiness turns off, and the stop itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Draining:
-    """Whether this process is about to stop, and the delay between saying so and doing so.
+    """Signal handlers that delay the stop by `seconds`, and whether the process is about to stop (`begun`).
 
     The server's own signal handlers close the listening socket within a tenth of a second, before any probe could see
     `/readyz` change; so they are called `seconds` later. A second signal is passed on at once.
@@ -34,7 +34,8 @@ class Draining:
                 signal.signal(number, self._on_signal)
 
     def uninstall(self) -> None:
-        """Put the handlers back that were there."""
+        """Put the handlers back that were there; from now on the process counts as about to stop."""
+        self.begun = True
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in self._before.items():

@@ -1,4 +1,4 @@
-"""Processes that belong to this one: started in their own groups, restarted when they die, never left behind."""
+"""Child processes in groups of their own, restarted when they die and ended with this one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEADY_SECONDS = 30.0
 
 
 def _with_parent(niceness: int) -> Callable[[], None]:
-    """What a child does between fork and exec: die with its parent, make way for it.
+    """The function that a child runs between fork and exec: it ties its life to its parent's and lowers its priority.
 
     Everything is looked up here, before the fork, because a forked child must not wait for locks of threads that it
     has not got. Only Linux can tie a child's life to its parent's.
@@ -87,7 +87,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 @dataclass
 class ChildProcess:
-    """One process that is to run as long as this one does."""
+    """A child process that is to run as long as this one does."""
 
     name: str
     command: Sequence[str]
@@ -109,7 +109,7 @@ class ChildProcess:
 
 
 class ProcessSupervisor:
-    """Starts children and restarts those that die, waiting longer each time one dies young.
+    """Thread that restarts children that die, waiting longer each time one dies young.
 
     One that says its settings cannot be used would say so again: it is left alone, and `on_misset` is called.
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as one exception that unwinds the main thread."""
+"""SIGINT and SIGTERM as an exception in the main thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ Result = TypeVar("Result")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_LOOK_SECONDS = 0.2
-"""Between two looks whether a signal came that was swallowed."""
+_POLL_SECONDS = 0.2
+"""How often it is asked whether a signal came that was swallowed."""
 
 _came = False
+"""Whether a signal to stop came."""
 _held = 0
+"""How many blocks are under way that no signal may break off."""
 
 
 class Stopped(BaseException):
@@ -62,7 +64,7 @@ def while_heeding(work: Callable[[], Result]) -> Result:
     threading.Thread(target=run, name="heeded", daemon=True).start()
     while not future.done():
         stop_if_asked()
-        wait([future], _LOOK_SECONDS)
+        wait([future], _POLL_SECONDS)
     return future.result()
 
 

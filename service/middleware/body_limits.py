@@ -1,4 +1,4 @@
-"""Bounds on what a request may send, and on how slowly."""
+"""Limits on the size of bodies, on how slowly they come, and on how much of them is held at once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")
 class BodyLimit:
     """ASGI middleware that ends the reading of a body that is too large, announced or not, or comes too slowly.
 
-    What is received counts as held until the request is answered: images and JSON in memory, uploads on disk. There is
-    room for so much of each, and whoever finds none is told to come back.
+    What is received counts as held until the request is answered: images and JSON in memory, uploads on disk. Each has
+    a limit, beyond which requests are answered that they may come back.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -90,7 +90,10 @@ class _Body:
 
 
 class _Pace:
-    """At least `least` bytes in any `seconds` of waiting for them; the time in which nobody waits does not count."""
+    """Minimum rate of a body: `least` bytes in any `seconds` of waiting for them.
+
+    The time in which nobody waits for them does not count.
+    """
 
     def __init__(self, least: int, seconds: float) -> None:
         self._least = least

@@ -1,4 +1,4 @@
-"""How many requests are answered at once, and what becomes of one that outlasts the process."""
+"""Limit on concurrent requests, and the answer to those that the end of the process cuts off."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from service.metrics import Metrics
 from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
-ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
-"""Answered however full it is, so that whoever watches is not misled."""
+UNLIMITED = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths that are answered however many requests there are, so that health checks tell the truth under load."""
 
 
 class ConcurrencyLimit:
     """ASGI middleware that lets so many requests in and refuses the others at once.
 
-    A request that is cut off, since the process may not wait for it any longer, is told so if nothing was answered yet.
+    A request that is cut off, since the process may not wait for it any longer, is answered so if nothing was sent yet.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
         self._app = app
-        self._room = Limiter(metrics, "requests", "requests", settings.max_requests, settings.retry_after_seconds)
+        self._limiter = Limiter(metrics, "requests", "requests", settings.max_requests, settings.retry_after_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS:
+        if scope["type"] != "http" or scope["path"] in UNLIMITED:
             await self._app(scope, receive, send)
             return
         try:
-            self._room.take()
+            self._limiter.take()
         except Overloaded as error:
             await response(error)(scope, receive, send)
             return
         try:
-            await _told_of_the_end(self._app, scope, receive, send)
+            await _answered_if_cut_off(self._app, scope, receive, send)
         finally:
-            self._room.give()
+            self._limiter.give()
 
 
-async def _told_of_the_end(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answered_if_cut_off(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     begun = False
 
     async def watched(message: Message) -> None:

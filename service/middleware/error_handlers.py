@@ -1,4 +1,4 @@
-"""What becomes of an error that no route catches: a problem document, and a line in the log where one is called for."""
+"""Exception handlers: a problem document for each error, and a line in the log where needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.routing import Route
 import engram.errors as learner
 import vault.errors as store
 from service.errors.exceptions import InvalidJson, InvalidRequest, Overloaded, ServiceError, UnsupportedMediaType
-from service.errors.problem_details import HEADER, answer, describe, problem, response, traceback_of
+from service.errors.problem_details import REQUEST_ID_HEADER, answer, describe, problem, response, traceback_of
 from service.errors.validation import invalid_fields, sentence
 from service.middleware.response_headers import COMMON
 from telemetry import logs
@@ -30,8 +30,19 @@ _CODES = {
     413: "request_too_large",
     415: "unsupported_media_type",
 }
-_LONGEST = 200
+"""Codes of the framework's own refusals, by status."""
+_LONGEST_PATH = 200
 """Characters of a path that an answer repeats."""
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of `app` with a problem document."""
+    for root in (ServiceError, learner.EngramError, store.VaultError):
+        app.add_exception_handler(root, _on_known)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unforeseen)
 
 
 async def _on_known(request: Request, error: Exception) -> JSONResponse:
@@ -71,18 +82,18 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     code = _CODES.get(error.status_code, "http_error")
     detail, headers = str(error.detail), dict(error.headers or {})
     path = request.scope["path"]
-    shown = redact(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
+    shown = redact(path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}...")
     if error.status_code == 404:
         detail = f"There is nothing at {shown}."
     if error.status_code == 405:
         # The framework knows one route of a path only, and there may be one for each method.
-        headers["Allow"] = ", ".join(methods(request.app, path))
+        headers["Allow"] = ", ".join(_methods(request.app, path))
         detail = f"{request.method} is not allowed at {shown}; allowed: {headers['Allow']}."
     return answer(problem(error.status_code, code, detail), headers)
 
 
-async def _on_gone(request: Request, error: Exception) -> JSONResponse:
-    """For the log and the metrics alone: whoever sent half a body is not there to read an answer."""
+async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """An answer for the log and the metrics alone: a client that has gone does not read it."""
     log.info("the client broke off before all of its request had come")
     return answer(problem(400, "incomplete", "The request ended before all of it had come."))
 
@@ -92,21 +103,11 @@ async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("nobody foresaw this", exc_info=error, extra={"code": body["code"], "status": 500})
     # This is answered outside of all middleware, so that nothing else adds the headers.
     identity = logs.value("request_id")
-    return answer(body, COMMON | ({HEADER: identity} if identity is not None else {}))
+    return answer(body, COMMON | ({REQUEST_ID_HEADER: identity} if identity is not None else {}))
 
 
-def install(app: FastAPI) -> None:
-    """Answer every failure of `app` with a problem document."""
-    for root in (ServiceError, learner.EngramError, store.VaultError):
-        app.add_exception_handler(root, _on_known)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(ClientDisconnect, _on_gone)
-    app.add_exception_handler(Exception, _on_unforeseen)
-
-
-def methods(app: FastAPI, path: str) -> list[str]:
-    """Those that the routes of a path take, all together."""
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods that the routes of a path take, all together."""
     return sorted(
         method
         for context in iter_route_contexts(app.routes)

@@ -1,4 +1,4 @@
-"""The header `Idempotency-Key`: a request that is made again is answered as the first time, and done once."""
+"""Header `Idempotency-Key`: requests made again are done once and answered as the first time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPLAYED = "Idempotent-Replayed"
 """Header of an answer that was given before."""
 
 _UNKEPT = frozenset({401, 403, 408, 429})
-"""Refusals of the caller or of the moment, and not of what was asked."""
+"""Statuses of refusals that are due to the caller or the moment, and not to what was asked."""
 
 Run = Callable[[Claim | None], Awaitable[Response]]
 
@@ -58,7 +58,7 @@ Key = Annotated[str | None, Depends(_key)]
 
 
 def caller(request: Request) -> str:
-    """Who asks: the id of the API key where there is one. Each has keys of their own."""
+    """The caller: the id of the API key where there is one. Each caller has idempotency keys of their own."""
     return str(getattr(request.state, "caller", None) or "anonymous")
 
 
@@ -81,11 +81,11 @@ async def body_fingerprint(request: Request) -> str:
 
 
 class Idempotency:
-    """Does each request once, as far as its caller gives it a key.
+    """Answers by idempotency key: each request is done once, as far as its caller gives it a key.
 
     The truth is in the store (`vault.jobs.idempotency`): whatever happens to Redis or to this process, two requests
     under one key work under one id, and the first answer kept is the answer of both. Redis only keeps the second from
-    working in vain while the first is at it.
+    working in vain while the first is being answered.
     """
 
     def __init__(self, vault: Vault) -> None:
@@ -119,7 +119,7 @@ class Idempotency:
         if (given := await self._given(name, asked)) is not None:
             return given
         async with self._alone(name, asked):
-            # Whoever was at it before may have come to its end meanwhile.
+            # The one that had the lease until now may have been answered.
             if (given := await self._given(name, asked)) is not None:
                 return given
             claim = await to_thread.run_sync(self._records.claim, name, asked)
@@ -143,7 +143,7 @@ class Idempotency:
 
     @asynccontextmanager
     async def _alone(self, name: str, asked: str) -> AsyncIterator[None]:
-        """Inside, nobody else works on this key, as far as Redis knows."""
+        """A block in which nobody else works on this key, as far as Redis knows."""
         try:
             lease = await to_thread.run_sync(self._leases.acquire, f"{name}:idempotency", "service")
         except RedisUnavailable as error:

@@ -1,4 +1,4 @@
-"""How much of something may be in use at once."""
+"""Limit on how much of something may be in use at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from service.metrics import Metrics
 
 
 def full(what: str, taken: int, size: int, retry_after: int) -> Overloaded:
-    """The error of one more for which there is no room among `size`."""
+    """The error of one more when `taken` of `size` are in use."""
     return Overloaded(f"There is no room for more {what} ({taken} of {size}).", retry_after)
 
 
 class Limiter:
-    """A bounded amount of `what`; whoever finds too little of it is refused at once. For one event loop.
+    """A bounded amount of `what`, which refuses at once when too little of it is left. For one event loop.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Limiter:
 
     @contextmanager
     def held(self, amount: int = 1) -> Iterator[None]:
-        """Inside, some is taken; raises Overloaded."""
+        """A block in which some is taken; raises Overloaded."""
         self.take(amount)
         try:
             yield
@@ -55,6 +55,6 @@ class Limiter:
             self.give(amount)
 
     def refusal(self) -> Overloaded:
-        """The error of one more that finds no room; counted."""
+        """The error of one more than there is left; counted."""
         self._metrics.refused.labels(self._kind).inc()
         return full(self._what, self.taken, self._size, self._retry_after)

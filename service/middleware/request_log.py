@@ -1,4 +1,4 @@
-"""One request from outside: its id, its line in the log, its time in the metrics."""
+"""Request ids, the log's line for each request, and the metric of its latency."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors.problem_details import HEADER
+from service.errors.problem_details import REQUEST_ID_HEADER
 from service.metrics import Metrics
 from telemetry import logs
 
 log = logging.getLogger("engram.service.requests")
 
 _ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
-_LONGEST = 120
-"""Characters of a name out of a path; such a name may be anything."""
+_LONGEST_NAME = 120
+"""Characters that are logged of a name out of a path; such a name may be anything."""
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -33,19 +33,19 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def is_probe(scope: MutableMapping[str, Any]) -> bool:
-    """Whether a machine looks after this process; that is neither traced nor, but for debugging, logged."""
+    """Whether it is a health check or a scrape, which is neither traced nor, but for debugging, logged."""
     return scope["path"] in ("/livez", "/readyz", "/metrics")
 
 
 class _Exchange:
-    """What has come and gone so far."""
+    """What of a request was received, and of its answer sent, so far."""
 
     def __init__(self, receive: Receive, send: Send, identity: str) -> None:
         self.status: int | None = None
         self.received = self.sent = 0
         self._receive = receive
         self._send = send
-        self._header = (HEADER.lower().encode(), identity.encode())
+        self._header = (REQUEST_ID_HEADER.lower().encode(), identity.encode())
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -115,5 +115,5 @@ class RequestLog:
             fields["caller"] = str(caller)
         for parameter, field in (("model", "model"), ("job", "job_id")):
             if (named := scope.get("path_params", {}).get(parameter)) is not None:
-                fields[field] = str(named)[:_LONGEST]
+                fields[field] = str(named)[:_LONGEST_NAME]
         log.log(level, "%s %s %d", scope["method"], route, status, extra=fields)

@@ -1,4 +1,4 @@
-"""Headers that every answer has."""
+"""Headers of every answer: security, caching, and what is left of rate limits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COMMON = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""What every answer says that does not say otherwise."""
+"""Headers of every answer that does not have its own."""
 
 
 class ResponseHeaders:
-    """ASGI middleware that adds them where the answer has none of its own: what browsers may do with an answer, that
+    """ASGI middleware that adds headers where the answer has none of its own: what browsers may do with an answer, that
     nobody keeps a copy of it, and what the caller's limits have left.
 
     `Strict-Transport-Security` is for whoever ends TLS.
@@ -50,7 +50,7 @@ class ResponseHeaders:
 
 @dataclass(frozen=True)
 class LimitUse:
-    """How much of one limit is left, for the headers of an answer."""
+    """What is left of one rate limit or quota, for the headers of an answer."""
 
     policy: str
     limit: int

@@ -1,0 +1,1 @@
+"""Models in service: loading, batching, inference, novelty and integrity."""

@@ -1,4 +1,4 @@
-"""Requests gathered into batches for one model, run one batch at a time."""
+"""Dynamic batching of the requests for one model, one batch at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("engram.service")
 
 
 class ServedModel(Protocol):
-    """What a batch runs on: a version and its memory, which belong together."""
+    """A version and its memory, which a batch runs on."""
 
     @property
     def version(self) -> int: ...
@@ -38,7 +38,7 @@ class ServedModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One request's images (B, C, H, W) uint8, and what it wants to know of them."""
+    """One request's images (B, C, H, W) uint8, and which answers it asks for."""
 
     images: Tensor
     task: str | None = None
@@ -49,15 +49,15 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferenceReply:
-    """The answers to one query, all from `version`."""
+    """Answers to one query, all from `version`."""
 
     version: int
     answers: list[Prediction]
     logits: list[list[float]] | None
 
 
-Heard = Callable[[ServedModel, list[Prediction]], None]
-"""Told what answered, and the answers that were given without being told the task."""
+AnswersCallback = Callable[[ServedModel, list[Prediction]], None]
+"""Called with what answered, and with the answers to requests that did not give the task."""
 
 
 @dataclass(slots=True)
@@ -71,13 +71,13 @@ class _Waiting:
 
 
 class Batcher:
-    """A bounded queue in front of one model.
+    """Bounded queue of queries for one model, answered in batches.
 
     A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
     to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
-    another directly, and has room left, fill up. A query of more than `size` images is answered in several passes on
-    one version. When a batch fails, its queries are tried one by one, so that only what is at fault fails. `heard` is
-    told of every batch in the event loop, after its clients.
+    another directly, and is not full, fill up. A query of more than `size` images is answered in several passes on one
+    version. When a batch fails, its queries are tried one by one, so that only what is at fault fails. `on_answers` is
+    called for every batch in the event loop, after its clients have their answers.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Batcher:
         current: Callable[[], ServedModel],
         pool: ThreadPoolExecutor,
         metrics: Metrics,
-        heard: Heard | None = None,
+        on_answers: AnswersCallback | None = None,
         *,
         size: int,
         wait: float,
@@ -95,7 +95,7 @@ class Batcher:
         self._current = current
         self._pool = pool
         self._metrics = metrics
-        self._heard = heard
+        self._on_answers = on_answers
         self._size = size
         self._wait = wait
         self._bound = bound
@@ -197,9 +197,9 @@ class Batcher:
             else:
                 waiting.future.set_result(outcome)
                 answers += outcome.answers if waiting.query.task is None else []
-        if self._heard is not None and served is not None and answers:
+        if self._on_answers is not None and served is not None and answers:
             try:
-                self._heard(served, answers)
+                self._on_answers(served, answers)
             except Exception:  # the clients have their answers, and those that wait want theirs
                 log.exception("the answers of a batch could not be listened to")
 
@@ -225,7 +225,7 @@ def _trace(waiting: _Waiting) -> None:
 def _infer(
     current: Callable[[], ServedModel], queries: list[InferenceRequest], size: int
 ) -> tuple[ServedModel, list[InferenceReply | Exception]]:
-    """What is current, and every query's reply from it, or the error that is its own."""
+    """The current version, and for each query its reply from it, or the error that is its own."""
     served = current()
     return served, _replies(served, queries, size)
 
@@ -237,22 +237,22 @@ def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) ->
         chunks = torch.split(queries[0].images, size)
         replies = [_reply(served, queries[0], served.memory.observe(chunk)) for chunk in chunks]
         return [InferenceReply(served.version, [a for reply in replies for a in reply.answers], None)]
-    seen = served.memory.observe(torch.cat([query.images for query in queries]))
+    observed = served.memory.observe(torch.cat([query.images for query in queries]))
     outcomes: list[InferenceReply | Exception] = []
     start = 0
     for query in queries:
         stop = start + len(query.images)
         try:
-            outcomes.append(_reply(served, query, seen[start:stop]))
+            outcomes.append(_reply(served, query, observed[start:stop]))
         except Exception as error:  # an unknown task, say, concerns this query alone
             outcomes.append(error)
         start = stop
     return outcomes
 
 
-def _reply(served: ServedModel, query: InferenceRequest, seen: Observation) -> InferenceReply:
+def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) -> InferenceReply:
     logits = None
     if query.logits:
         assert query.task is not None, "the route asks for a task with logits"
-        logits = [[float(value) for value in row] for row in seen.logits(query.task).tolist()]
-    return InferenceReply(served.version, seen.answers(task=query.task, top_k=query.top_k), logits)
+        logits = [[float(value) for value in row] for row in observed.logits(query.task).tolist()]
+    return InferenceReply(served.version, observed.answers(task=query.task, top_k=query.top_k), logits)

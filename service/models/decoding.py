@@ -1,4 +1,4 @@
-"""The images of a request: taken out of whichever body they came in, and decoded in threads."""
+"""Images of a request, taken out of its body and decoded in threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Source = bytes | ServiceError
 
 
 def asked(most: int | None = None) -> dict[str, Any]:
-    """How `read` is asked, for the document of the interface; for `most` images where that is certain."""
+    """The bodies that `read` takes, for the document of the interface; with `most` images at most."""
     bounds = {"minItems": 1} | ({"maxItems": most} if most else {})
     return {
         "requestBody": {
@@ -143,7 +143,7 @@ def _bound(count: int, most: int) -> None:
 
 
 class ImageDecoder:
-    """Decodes images in threads, so that neither the event loop nor inference waits for it."""
+    """Decoder of images in threads, so that neither the event loop nor inference waits for it."""
 
     def __init__(self, pool: ThreadPoolExecutor, limits: ImageLimits, metrics: Metrics) -> None:
         self._pool = pool

@@ -1,4 +1,4 @@
-"""What runs on the models: batched predictions in one thread, heatmaps in another."""
+"""Inference on live and older versions: batched predictions in one thread, heatmaps in another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from engram.explain.explainer import Heatmap
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
-from service.models.batching import Batcher, Heard, InferenceReply, InferenceRequest
+from service.models.batching import AnswersCallback, Batcher, InferenceReply, InferenceRequest
 from service.models.live import LiveModels, LoadedVersion
 from service.models.novelty import NoveltyMonitors
 from service.settings import ServiceSettings
@@ -21,7 +21,7 @@ from telemetry import traces
 
 
 class Inference:
-    """A batcher for each live model and each older version that is asked for; heatmaps on private copies."""
+    """Predictions, by a batcher for each live model and each older version that is asked for, and heatmaps."""
 
     def __init__(self, live: LiveModels, settings: ServiceSettings, metrics: Metrics, novelty: NoveltyMonitors) -> None:
         self._live = live
@@ -51,8 +51,8 @@ class Inference:
             for gone in self._batchers.keys() - {model.name for model in self._live.models()} - {name}:
                 del self._batchers[gone]
             if name not in self._batchers:
-                hear = partial(self._novelty.hear, name)
-                self._batchers[name] = self._batcher(lambda: self._live.current(name), hear)
+                on_answers = partial(self._novelty.add, name)
+                self._batchers[name] = self._batcher(lambda: self._live.current(name), on_answers)
             return await self._batchers[name].submit(query)
         return await self._older_batcher(loaded).submit(query)
 
@@ -64,13 +64,13 @@ class Inference:
             self._older[key] = (loaded, self._batcher(lambda: loaded))
         return self._older[key][1]
 
-    def _batcher(self, current: Callable[[], LoadedVersion], heard: Heard | None = None) -> Batcher:
+    def _batcher(self, current: Callable[[], LoadedVersion], on_answers: AnswersCallback | None = None) -> Batcher:
         settings = self._settings
         return Batcher(
             current,
             self._pool,
             self._metrics,
-            heard,
+            on_answers,
             size=settings.batch_images,
             wait=settings.batch_wait_ms / 1000,
             bound=settings.queue_images,
@@ -80,7 +80,7 @@ class Inference:
     async def explain(
         self, loaded: LoadedVersion, image: Tensor, target: str | None, task: str | None, composite: str | None
     ) -> Heatmap:
-        """The heatmap of `image` (C, H, W) uint8 on the given pair.
+        """The heatmap of `image` (C, H, W) uint8 by the given version.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What is stored of the models that answer, and not needed to answer, is read now and then: whether it is whole."""
+"""Background check of what live models have stored for learning, and of their older versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vault.vault import Vault
 log = logging.getLogger("engram.service")
 
 _PASS_SECONDS = 1.0
-"""Between two looks at which versions answer."""
+"""Between two passes over the versions that answer."""
 _RETRY_SECONDS = 10.0
 """Until what was harmed is read again."""
 _AGAIN_SECONDS = 86_400.0
@@ -31,7 +31,7 @@ _AGAIN_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class _Part:
-    """One object that a version needs for more than to answer."""
+    """Stored object that a version needs, but not to answer."""
 
     path: str
     loaded: LoadedVersion
@@ -56,7 +56,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Read:
-    """What came of reading one object."""
+    """Result of reading one object."""
 
     when: float
     error: VaultError | None
@@ -69,7 +69,7 @@ class _Read:
 
 
 class IntegrityChecker(Background):
-    """Looks whether the live versions can be learned on and the older ones be had, so that harm is known before that.
+    """Check that the live versions can be learned on and older ones be had, so that harm is known before it matters.
 
     None of it is needed to answer, so it is read beside everything else, one object at a time: what a version keeps for
     learning and the commits of its model up to its own, each when a version that needs it goes live, and once a day.
@@ -90,7 +90,7 @@ class IntegrityChecker(Background):
         self._listed: list[LoadedVersion] = []
         self._list: list[_Part] = []
         """Of those that are `_listed`."""
-        self._alone = CapacityLimiter(1)
+        self._limiter = CapacityLimiter(1)
 
     def problems(self, name: str) -> list[Problem]:
         """Why the version of a model that answers cannot be learned on, and which older ones cannot be had."""
@@ -101,7 +101,7 @@ class IntegrityChecker(Background):
         """The models that cannot be learned on.
 
         Older versions do not count: nothing that is under way needs them, and one that is lost for good, or was given
-        up, is not to be told of as an emergency for ever.
+        up, must not count as an emergency for ever.
         """
         return {part.loaded.name for part, _ in self._harmed() if not part.older}
 
@@ -110,7 +110,10 @@ class IntegrityChecker(Background):
         return [(part, errors[part.path]) for part in self._parts() if part.path in errors] if errors else []
 
     def _parts(self) -> list[_Part]:
-        """Of all that answers now; kept, since with thousands of versions listing them takes time in the event loop."""
+        """The objects of all versions that answer now.
+
+        Kept, since with thousands of versions listing them takes time in the event loop.
+        """
         models = self._models()
         if [*map(id, models)] != [*map(id, self._listed)]:
             self._listed, self._list = models, [part for loaded in models for part in _parts(loaded)]
@@ -119,13 +122,13 @@ class IntegrityChecker(Background):
     async def _run(self) -> None:
         while True:
             try:
-                await self._look()
+                await self._check()
             except VaultError as error:
                 log.warning("what learning and older versions need cannot be read for now: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
             await asyncio.sleep(_PASS_SECONDS)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Read what was not read yet, or long ago; raises VaultError for what says nothing of the object."""
         parts = self._parts()
         for path in self._read.keys() - {part.path for part in parts}:
@@ -133,13 +136,15 @@ class IntegrityChecker(Background):
         for part in parts:
             known = self._read.get(part.path)
             if known is None or known.due():
-                read = await to_thread.run_sync(self._ask, part, known, limiter=self._alone, abandon_on_cancel=True)
+                read = await to_thread.run_sync(
+                    self._read_part, part, known, limiter=self._limiter, abandon_on_cancel=True
+                )
                 if read.error is not None and (known is None or known.error is None):
                     name = part.loaded.name
                     log.error("model %s: %s", name, part.describe(read.error), extra={"model": name})
                 self._read[part.path] = read
 
-    def _ask(self, part: _Part, known: _Read | None) -> _Read:
+    def _read_part(self, part: _Part, known: _Read | None) -> _Read:
         data = None
         try:
             if part.sha is not None:
@@ -147,12 +152,12 @@ class IntegrityChecker(Background):
                 return _Read(time.monotonic(), None)
             data = self._vault.objects.get(part.path)
             if known is not None and known.error is not None and data == known.data:
-                # Not looked into again: what is found damaged is counted, and somebody is paged for the count.
+                # Not parsed again: what is found damaged is counted, and somebody is paged for the count.
                 return replace(known, when=time.monotonic())
             try:
                 self._vault.log.parse(part.loaded.model, part.version, data)
             except Damaged:
-                # What was harmed on its way only is whole at the second look.
+                # What was harmed only on its way is whole when it is read again.
                 data = self._vault.objects.get(part.path)
                 self._vault.log.parse(part.loaded.model, part.version, data)
         except (Unreadable, NotFound) as error:
@@ -171,7 +176,7 @@ class IntegrityChecker(Background):
 
 
 def _parts(loaded: LoadedVersion) -> Iterator[_Part]:
-    """What only learning needs, and the model's commits up to the one that answers, the newest first."""
+    """The objects that only learning needs, and the model's commits up to the one that answers, the newest first."""
     for sha in loaded.commit.kept:
         yield _Part(f"blobs/{sha}", loaded, loaded.version, sha)
     for version in range(loaded.version, -1, -1):

@@ -1,4 +1,4 @@
-"""The models that answer: for each one pair of version and memory, replaced whole."""
+"""Live models: the newest whole version of each with its memory, swapped in one assignment."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ log = logging.getLogger("engram.service")
 
 _RETRY_SECONDS = 5.0
 _LIST_SECONDS = 5.0
-"""Between two listings of all models; new ones are told of by a notice, or met when a request names them."""
-_LOOK_SECONDS = 5.0
-"""How long a request waits for a look at the log; then it is answered with what is in service."""
+"""Between two listings of all models; new ones are known before that by a notice, or when a request names them."""
+_REFRESH_SECONDS = 5.0
+"""How long a request waits until a model's log was read; then it is answered with what is in service."""
 _END_SECONDS = 1.0
 """How long the threads may take to end; the process ends without waiting for what hangs."""
 _HARMED = (Unreadable, NotFound, SnapshotError)
-"""What is wrong with stored bytes, and not with the way to them."""
+"""Errors of stored bytes, and not of the way to them."""
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version and its memory; neither changes."""
+    """Version and its memory; neither changes."""
 
     model: Model
     commit: Commit
@@ -113,7 +113,7 @@ def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | 
 
 @dataclass(frozen=True)
 class _Trouble:
-    """What was found when a head was tried."""
+    """Why a head could not be taken into service, and when that was tried."""
 
     problem: Problem
     head: Commit | None
@@ -126,12 +126,12 @@ class _Trouble:
 
 
 class LiveModels:
-    """Keeps the newest version of every model in service that is whole.
+    """The newest whole version of every model, in service.
 
-    A notice wakes it, and it looks at the logs every `poll_seconds` in case a notice was lost. A version is built in a
-    thread of its own beside the one that answers; then one reference is replaced. While the head cannot be built, the
-    version before goes on answering; a process that has none takes the newest that is whole. What is wrong is told by
-    `problems`, and the head is tried again and again, so that it goes live once it is mended.
+    Logs are read when a notice of a new version comes, and every `poll_seconds` in case a notice was lost. A version is
+    built in a thread of its own beside the one that answers; then one reference is replaced. While the head cannot be
+    built, the version before goes on answering; a process that has none takes the newest that is whole. `problems` says
+    what is wrong, and the head is tried again and again, so that it goes live once it is mended.
     """
 
     def __init__(self, vault: Vault, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -145,7 +145,7 @@ class LiveModels:
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
         self._tasks: list[asyncio.Task[None]] = []
         self.swept = False
-        """Whether every stored model has been looked at once."""
+        """Whether every stored model has been tried once."""
 
     def start(self) -> None:
         """Begin to watch; to be called inside the event loop."""
@@ -167,14 +167,14 @@ class LiveModels:
             end.join(max(0.0, until - time.monotonic()))
 
     def current(self, name: str) -> LoadedVersion:
-        """The pair that answers now; raises UnknownModel when there is none."""
+        """The version that answers now; raises UnknownModel when there is none."""
         try:
             return self._live[name]
         except KeyError:
             raise UnknownModel(name) from None
 
     def models(self) -> list[LoadedVersion]:
-        """All pairs that answer now."""
+        """All versions that answer now."""
         return list(self._live.values())
 
     @property
@@ -192,7 +192,7 @@ class LiveModels:
         return [] if trouble is None else [trouble.problem]
 
     async def get(self, name: str) -> LoadedVersion:
-        """The live pair, loaded now if this process has not met the model yet.
+        """The live version, loaded now if this process does not know the model yet.
 
         Raises
         ------
@@ -209,7 +209,7 @@ class LiveModels:
         return loaded
 
     async def get_version(self, name: str, version: int) -> LoadedVersion:
-        """The pair of a given version, kept for a while.
+        """A given version, which stays loaded for a while.
 
         Raises
         ------
@@ -233,11 +233,11 @@ class LiveModels:
         return older
 
     async def refresh(self, name: str) -> None:
-        """Look at one model's log now; where that takes long, or fails, what is in service stays for the time being."""
-        look = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        """Read one model's log now; where that takes long, or fails, what is in service stays for the time being."""
+        refreshed = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
         with contextlib.suppress(VaultError, TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await look
+            async with asyncio.timeout(_REFRESH_SECONDS):
+                await refreshed
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()

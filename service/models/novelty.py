@@ -1,4 +1,4 @@
-"""Whether what comes in is still what each live model has learned, as this replica and the others see it."""
+"""Novelty monitors of the live models, of this replica and, by way of Redis, of all others."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from vault.timestamps import now
 
 log = logging.getLogger("engram.service")
 
-_TELL_SECONDS = 1.0
+_PUBLISH_SECONDS = 1.0
+"""Between two times that reports are written to Redis."""
 _REPEAT_SECONDS = TTL_SECONDS / 3
 """A report that stays the same is written again after that, so that it does not pass away."""
 
 
 @dataclass
 class _VersionMonitor:
-    """A monitor and the version it watches."""
+    """Monitor of one live version."""
 
     loaded: LoadedVersion
     monitor: StreamMonitor = field(default_factory=StreamMonitor)
@@ -41,48 +42,48 @@ class _VersionMonitor:
     published_at: float = 0.0
 
     def report(self) -> dict[str, Any]:
-        """What is known of the stream, and of which version."""
+        """The state of the stream, and the version that it is about."""
         of = {"lineage": self.loaded.model.lineage, "version": self.loaded.version, "since": self.since}
         return self.monitor.to_dict() | of
 
 
 class NoveltyMonitors:
-    """A monitor for each live model, made anew with each version; every method but `read` belongs to the event loop.
+    """Monitors of the live models, one for each version; every method but `read` belongs to the event loop.
 
-    About once a second it tells Redis what has changed. Without Redis each replica knows of itself alone.
+    About once a second they write to Redis what has changed. Without Redis each replica knows of itself alone.
     """
 
     def __init__(self, live: LiveModels, board: NoveltyBoard, metrics: Metrics) -> None:
         self._live = live
         self._board = board
         self._metrics = metrics
-        self._watches: dict[str, _VersionMonitor] = {}
+        self._monitors: dict[str, _VersionMonitor] = {}
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
-        self._heard = False
+        self._published = False
         self.replica = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
 
     def start(self) -> None:
-        """Begin to tell; to be called inside the event loop."""
-        self._task = asyncio.create_task(self._tell())
+        """Begin to publish reports; to be called inside the event loop."""
+        self._task = asyncio.create_task(self._publish_reports())
 
     async def close(self) -> None:
-        """Stop telling, and withdraw what was told."""
+        """Stop publishing, and withdraw what was published."""
         self._over.set()
         if self._task is not None:
             await self._task  # not cancelled: what its thread writes must not come after it is withdrawn
-        if self._heard:
-            await asyncio.to_thread(self._board.clear, self.replica, list(self._watches))
+        if self._published:
+            await asyncio.to_thread(self._board.clear, self.replica, list(self._monitors))
 
-    def hear(self, name: str, served: object, answers: Sequence[Prediction]) -> None:
-        """Take in answers of the model `name`, unless what `served` them has just been replaced."""
+    def add(self, name: str, served: object, answers: Sequence[Prediction]) -> None:
+        """Add answers of the model `name` to its monitor, unless what `served` them has just been replaced."""
         try:
             loaded = self._live.current(name)
         except UnknownModel:
             return
         if served is not loaded:
             return
-        watch = self._watch(loaded)
+        watch = self._monitor(loaded)
         monitor, before, unknown = watch.monitor, watch.monitor.state, watch.monitor.unknown
         for answer in answers:
             monitor.add(answer.novelty, answer.known)
@@ -97,7 +98,7 @@ class NoveltyMonitors:
 
     async def read(self, loaded: LoadedVersion) -> dict[str, Any]:
         """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
-        own = self._watch(loaded).report()
+        own = self._monitor(loaded).report()
         published = await asyncio.to_thread(self._board.read, loaded.name)
         same = (own["lineage"], own["version"])
         reports = {replica: one for replica, one in published.items() if (one["lineage"], one["version"]) == same}
@@ -117,33 +118,33 @@ class NoveltyMonitors:
             "replicas": [_line(replica, one) for replica, one in sorted(reports.items())],
         }
 
-    def _watch(self, loaded: LoadedVersion) -> _VersionMonitor:
-        watch = self._watches.get(loaded.name)
+    def _monitor(self, loaded: LoadedVersion) -> _VersionMonitor:
+        watch = self._monitors.get(loaded.name)
         if watch is None or watch.loaded is not loaded:
-            watch = self._watches[loaded.name] = _VersionMonitor(loaded)
+            watch = self._monitors[loaded.name] = _VersionMonitor(loaded)
             self._show(watch)
         return watch
 
     def _show(self, watch: _VersionMonitor) -> None:
         self._metrics.novelty.labels(watch.loaded.name).set(STATES.index(watch.monitor.state))
 
-    async def _tell(self) -> None:
+    async def _publish_reports(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TELL_SECONDS):
+                async with asyncio.timeout(_PUBLISH_SECONDS):
                     await self._over.wait()
             if self._over.is_set():
                 return
             try:
-                await self._tell_once()
+                await self._publish_once()
             except Exception as error:
                 log.error("what became of novelty cannot be told: %s", error, exc_info=traceback_of(error))
 
-    async def _tell_once(self) -> None:
-        live = {loaded.name: self._watch(loaded) for loaded in self._live.models()}
-        gone = self._watches.keys() - live.keys()
+    async def _publish_once(self) -> None:
+        live = {loaded.name: self._monitor(loaded) for loaded in self._live.models()}
+        gone = self._monitors.keys() - live.keys()
         for name in gone:
-            del self._watches[name]
+            del self._monitors[name]
             for metric in (self._metrics.novelty, self._metrics.unknown, self._metrics.judged):
                 with contextlib.suppress(KeyError):
                     metric.remove(name)
@@ -154,8 +155,8 @@ class NoveltyMonitors:
             if watch.published != watch.monitor.samples or moment - watch.published_at >= _REPEAT_SECONDS
         }
         reports = {name: watch.report() for name, (watch, _) in news.items()}
-        self._heard = await asyncio.to_thread(self._board.write, self.replica, reports)
-        if self._heard:
+        self._published = await asyncio.to_thread(self._board.write, self.replica, reports)
+        if self._published:
             for watch, samples in news.values():
                 watch.published, watch.published_at = samples, moment
 

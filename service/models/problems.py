@@ -1,4 +1,4 @@
-"""Why the newest version of a model does not answer or cannot be learned on, or an older one cannot be had."""
+"""Problems that keep versions of a model out of service, from being learned on, or from being had."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.errors.problem_details import safe_message
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a version, or the whole model, out of service, from being learned on, or from being had."""
+    """Problem that keeps a version, or the whole model, out of service, from being learned on, or from being had."""
 
     code: str
     """Of the error: `damaged`, `not_found`, `unsupported_format` and so on."""

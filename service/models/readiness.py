@@ -1,4 +1,4 @@
-"""Whether this replica can answer, and if not why."""
+"""Readiness of a replica, and the reasons against it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DETAILS: dict[Reason, str] = {
 
 
 def unready(live: LiveModels, draining: Draining) -> Reason | None:
-    """What keeps this replica from answering; None when nothing does."""
+    """The reason why this replica cannot answer; None when it can."""
     if draining.begun:
         return "draining"
     if any(loaded.memory.tasks for loaded in live.models()):

@@ -1,4 +1,4 @@
-"""What the service itself writes into a model's history; learning is the workers' part."""
+"""Versions that the service itself appends to a model's log: creation, budget, activation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from vault.jobs.idempotency import Claim
 from vault.vault import Vault
 
 _TRIES = 20
-_EMPTIES = (
+"""How often an append is tried while other writers are faster."""
+_EMPTY_VERSION = (
     "Version {version} has learned nothing, so that the model would answer no more; "
     "allow_empty=true activates it all the same."
 )
@@ -82,7 +83,7 @@ def _defined(stored: Mapping[str, Any]) -> Definition | None:
 
 
 def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> tuple[Commit, bool]:
-    """Give the next tasks more room; the version that has it, which answers as the one before, and whether it is new.
+    """Raise the budget; the version that has the new one, which answers as the one before, and whether it is new.
 
     Raises
     ------
@@ -126,12 +127,12 @@ def activate(
             made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)
         ):
             raise _Made(made)
-        # Room given since then stays given.
+        # A budget that was raised since then stays raised.
         served = {field: getattr(head, field) for field in content}
         if served == content:
             return head
         if ends_answers and head.tasks:
-            raise EmptyVersion(_EMPTIES.format(version=version))
+            raise EmptyVersion(_EMPTY_VERSION.format(version=version))
         return head.following("activate", target=version, request=claim.id if claim else None, **content)
 
     try:
@@ -140,12 +141,12 @@ def activate(
         return there.commit, True
     except Unreadable:
         if ends_answers:
-            raise EmptyVersion(_EMPTIES.format(version=version)) from None
+            raise EmptyVersion(_EMPTY_VERSION.format(version=version)) from None
         return _overrule(vault, name, target, claim)
 
 
 class _Made(Exception):
-    """The request has made its version already."""
+    """Signal that the request has made its version already."""
 
     def __init__(self, commit: Commit) -> None:
         self.commit = commit

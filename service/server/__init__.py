@@ -1,0 +1,1 @@
+"""HTTP server of one replica, and the stack of `engram serve`."""

@@ -1,4 +1,4 @@
-"""One HTTP connection: what it may send, and how long it may take over it.
+"""HTTP connections with limits on headers, on silence and on slow readers.
 
 uvicorn bounds neither the size nor the duration of a request's headers, waits without end for a client that does not
 read, and refuses what is too much in plain text.
@@ -18,11 +18,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors.exceptions import Overloaded
 from service.errors.problem_details import MEDIA_TYPE, problem, response
-from service.middleware.concurrency import ALWAYS
+from service.middleware.concurrency import UNLIMITED
 from service.settings import ServiceSettings
 
 _LINGER_SECONDS = 2.0
-"""How long what a refused client goes on sending is taken in, so that it comes to read the refusal."""
+"""How long a refused client's further bytes are read and discarded, so that it comes to read the refusal."""
 _LEAVE_SECONDS = 0.5
 """How long an idle connection is kept once the process is to stop: a request may be on its way."""
 _PIPELINED = 16
@@ -30,7 +30,7 @@ _PIPELINED = 16
 
 
 class GivenUp(Exception):
-    """Raised into the parser, which ends the connection with what it holds."""
+    """Error raised into the parser, which ends the connection with its problem document."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
         super().__init__(problem["detail"])
@@ -39,34 +39,34 @@ class GivenUp(Exception):
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What all connections of a server have in common."""
+    """Settings and callbacks that all connections of a server have in common."""
 
     settings: ServiceSettings
     leaving: Callable[[], bool]
     """Whether connections are to be closed with their next answer."""
     refused: Callable[[], None]
-    """Told of each request that is refused since there are too many connections."""
+    """Called for each request that is refused since there are too many connections."""
 
 
-def bounded(terms: ConnectionLimits) -> type[HttpToolsProtocol]:
-    """The class of a server's connections."""
-    return type("BoundedConnection", (Connection,), {"terms": terms})
+def bounded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+    """The class of a server's connections, with its limits."""
+    return type("BoundedConnection", (Connection,), {"limits": limits})
 
 
 class Connection(HttpToolsProtocol):
     """uvicorn's connection with bounds; made by `bounded`."""
 
-    terms: ClassVar[ConnectionLimits]
+    limits: ClassVar[ConnectionLimits]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._settings = self.terms.settings
+        self._settings = self.limits.settings
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._in_headers = False
         self._in_body = False
         self._header_bytes = 0
-        self._deaf = False
+        self._discarding = False
         self._stopping = False
         most = self._settings.max_connections
         self._surplus = len(self.connections) > most and not self._displace()
@@ -101,7 +101,7 @@ class Connection(HttpToolsProtocol):
     # What comes in
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._discarding:
             return
         if not self._in_body and self._timer is None:
             self._watch(self._settings.header_seconds)
@@ -137,7 +137,7 @@ class Connection(HttpToolsProtocol):
         self._surplus = self._surplus and len(self.connections) > self._settings.max_connections
         self.app = self._health_alone if self._surplus else self.config.loaded_app
         super().on_headers_complete()
-        if self._stopping or self.terms.leaving():
+        if self._stopping or self.limits.leaving():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
@@ -147,11 +147,11 @@ class Connection(HttpToolsProtocol):
             self._watch(self._settings.header_seconds)
 
     async def _health_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in ALWAYS:
+        if scope["path"] in UNLIMITED:
             app: Any = self.config.loaded_app
             await app(scope, receive, send)
             return
-        self.terms.refused()
+        self.limits.refused()
         full = Overloaded(f"{len(self.connections)} connections are open.", self._settings.retry_after_seconds)
         await response(full)(scope, receive, send)
 
@@ -181,12 +181,12 @@ class Connection(HttpToolsProtocol):
     # The end
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls where it has caught the parser's error."""
+        """End the connection; uvicorn calls this where it has caught the parser's error."""
         cause = getattr(sys.exception(), "__context__", None)
         self._give_up(cause.problem if isinstance(cause, GivenUp) else problem(400, "bad_request", "This is not HTTP."))
 
     def _give_up(self, why: dict[str, Any]) -> None:
-        """Say so, and close once the client has read it."""
+        """Answer with a problem document, and close once the client has read it."""
         if self._busy:  # an earlier request's answer is on its way, into which nothing may be written
             self.transport.close()
             return
@@ -205,7 +205,7 @@ class Connection(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(lines))
         self.transport.write_eof()
-        self._deaf = True
+        self._discarding = True
         self._watch(_LINGER_SECONDS)
 
     def shutdown(self) -> None:
@@ -227,7 +227,7 @@ class Connection(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._deaf:
+        if self._discarding:
             self.transport.abort()
         elif self._busy:
             self._watch(self._settings.header_seconds)

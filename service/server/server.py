@@ -1,4 +1,4 @@
-"""The HTTP server of one service process."""
+"""HTTP server of one service process, and the socket that it listens on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from service.server.connection import ConnectionLimits, bounded
 from service.settings import ServiceSettings
 
 _DESCRIPTORS = 65536
+"""Files and connections that this process wants to have open at most."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn with bounded connections, a word when it begins to listen and one when it begins to stop.
+    """uvicorn with bounded connections and callbacks for when it begins to listen and to stop.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The whole of Engram on one machine: a Redis of its own, one worker and the service, over one folder."""
+"""Stack of `engram serve`: Redis, one worker and the service on one machine, over one folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONGEST_SOCKET = 100
 
 
 class StandaloneError(Exception):
-    """The stack cannot be started; the text is one sentence for the person who tried."""
+    """A stack that cannot be started; the text is one sentence for the person who tried."""
 
 
 def worker_threads() -> int:
@@ -47,7 +47,7 @@ def redis_binary() -> str:
 
     Raises
     ------
-    EmbeddedError
+    StandaloneError
         There is none.
     """
     for name in ("redis-server", "valkey-server"):
@@ -64,11 +64,11 @@ def redis_binary() -> str:
 
 @contextlib.contextmanager
 def claim(data: Path, address: str) -> Iterator[IO[str]]:
-    """Hold the data folder alone; the file that is locked says who does.
+    """A block in which this process alone uses the data folder; yields the locked file, which says who does.
 
     Raises
     ------
-    EmbeddedError
+    StandaloneError
         Another process holds it, or it cannot be written to.
     """
     try:
@@ -107,25 +107,25 @@ def _sweep(text: str) -> None:
 
 
 class StandaloneStack:
-    """The parts beside the service: Redis and the worker. To be used as a context.
+    """Redis and the worker beside the service, to be used as a context.
 
     Parameters
     ----------
     data
         The folder that everything lasting is in; claimed while the context is open.
     address
-        Where the service will listen, for the sentence that others are told.
+        Where the service will listen; the error that another process gets for the same folder names it.
 
     Raises
     ------
-    EmbeddedError
+    StandaloneError
         On entering: the folder is in use, or there is no Redis.
     """
 
     def __init__(self, data: Path, address: str) -> None:
         self.data = data.absolute()
         self._address = address
-        self._watch = ProcessSupervisor(self._give_up)
+        self._supervisor = ProcessSupervisor(self._give_up)
         self._stack = contextlib.ExitStack()
         self._misset = False
         self.redis_url = ""
@@ -139,11 +139,11 @@ class StandaloneStack:
             claimed.truncate(0)
             json.dump({"pid": os.getpid(), "address": self._address, "run": str(run)}, claimed)
             claimed.flush()
-            stack.callback(self._watch.stop)
+            stack.callback(self._supervisor.stop)
             self.redis_url = f"unix://{run / 'redis.sock'}"
-            self._watch.start(ChildProcess("Redis", self._redis_command(run), os.environ, patience=2.0))
+            self._supervisor.start(ChildProcess("Redis", self._redis_command(run), os.environ, patience=2.0))
             self._wait_for_redis()
-            self._watch.start(
+            self._supervisor.start(
                 ChildProcess(
                     "worker", [sys.executable, "-P", "-m", "worker"], self._worker_environment(), niceness=NICENESS
                 )
@@ -155,12 +155,12 @@ class StandaloneStack:
         self._stack.close()
 
     def begin_to_stop(self) -> None:
-        """Tell the worker to stop at its next step, so that it does while the service still drains."""
-        self._watch.ask_to_stop("worker")
+        """Ask the worker to stop at its next step, so that it does while the service still drains."""
+        self._supervisor.ask_to_stop("worker")
 
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
-        """Inside, a worker whose settings cannot be used stops the program; raises EmbeddedError when one did."""
+        """A block in which a worker whose settings cannot be used stops the program; raises StandaloneError."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Uploads made of scikit-learn's handwritten digits."""
+"""Images and archives of scikit-learn's handwritten digits, and a small model for them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 SHAPE = {"channels": 1, "height": 8, "width": 8}
-"""The input of a model that takes them as they are."""
+"""Input shape of the digits."""
 
 FEW_FEATURES = {"features": 256, "patch": 3}
-"""Commons small enough for a test."""
+"""Small commons."""
 
 SMALL_MODEL: dict[str, Any] = {"backbone": "mlp", "input": SHAPE, "width": 0.25, "commons": FEW_FEATURES}
 """A model that learns a task in about a second."""
 
 QUICK = {"epochs": 2, "batch_size": 32, "rounds": 1, "recovery_epochs": 0}
-"""Options that suit tests which do not ask for accuracy."""
+"""Training options for tests that do not depend on accuracy."""
 
 
 @cache
@@ -37,7 +37,7 @@ def pixels(digit: int, index: int) -> Any:
 
 
 def png(digit: int, index: int) -> bytes:
-    """The same as a PNG."""
+    """The `index`-th image of `digit` as PNG."""
     file = BytesIO()
     Image.fromarray(pixels(digit, index)).save(file, "PNG")
     return file.getvalue()
@@ -49,7 +49,7 @@ def archive(digits: tuple[int, ...], count: int = 60, extra: dict[str, bytes] | 
     with ZipFile(file, "w") as packed:
         for digit in digits:
             for index in range(count):
-                # An entry's own time would make other bytes of the same images.
+                # An entry with the current time would change the bytes.
                 packed.writestr(ZipInfo(f"digit-{digit}/{index:03d}.png"), png(digit, index))
         for path, data in (extra or {}).items():
             packed.writestr(ZipInfo(path), data)

@@ -1,7 +1,7 @@
-"""Digests of everything that each method stores after learning from fixed seeds.
+"""SHA-256 digests of everything that each method stores after learning from fixed seeds.
 
-What a model is after learning must not depend on how the code is arranged. `python -m testing.data.learned_digests`
-prints the digests of this machine; those that were written down are in `tests/engram/files/learned-digests.json`.
+A learned model must not depend on how the code is arranged. `python -m testing.data.learned_digests` prints the digests
+of this machine; the recorded ones are in `tests/engram/files/learned-digests.json`.
 """
 
 from __future__ import annotations
@@ -76,11 +76,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "settings": {"heads": "own", "recognise": "head", "saliency": "random", "recall": "none"},
     },
 }
-"""A model of each kind that stores something of its own; `channels` and `options` are not part of a definition."""
+"""One model of every kind with stored state of its own; `channels` and `options` are not part of a definition."""
 
 
 def bars(task: int, channels: int = 1, count: int = 40) -> Examples:
-    """`count` noisy (channels, 12, 12) images of each of two classes: a bright bar whose place tells the class."""
+    """`count` noisy (channels, 12, 12) images of each of two classes: a bright bar whose position depends on the
+    class."""
     generator = torch.Generator().manual_seed(1000 + task)
     images = torch.randint(0, 60, (count * 2, channels, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count * 2) % 2
@@ -92,7 +93,7 @@ def bars(task: int, channels: int = 1, count: int = 40) -> Examples:
 
 
 def digests_of(name: str) -> dict[str, str]:
-    """The SHA-256 of every file of a model of one kind, after three tasks, by the file's name."""
+    """The SHA-256 of every file of one of `MODELS` after three tasks, by the file's name."""
     given = dict(MODELS[name])
     channels, options = given.pop("channels", 1), LearnOptions.model_validate(QUICK | given.pop("options", {}))
     shape = InputShape(channels=channels, height=SIZE, width=SIZE)
@@ -108,7 +109,7 @@ def digests_of(name: str) -> dict[str, str]:
 
 
 def machine() -> str:
-    """What the digests depend on besides the code, in words."""
+    """Description of the machine as far as the digests depend on it."""
     model = ""
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()

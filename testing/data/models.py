@@ -1,4 +1,4 @@
-"""Models that have learned something, made without any process of their own."""
+"""Small learned models, made in the calling process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.models import versions
 from testing.data.digits import QUICK, SMALL_MODEL, archive, pixels
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import attempt
+from worker.attempt import run_attempt
 from worker.settings import WorkerSettings
 
 MODEL = "digits"
@@ -22,12 +22,12 @@ TASKS = {"low": (0, 1), "mid": (2, 3)}
 
 
 def create(vault: Vault, model: str = MODEL, **changes: Any) -> None:
-    """A small model that has learned nothing."""
+    """Create a small model without tasks."""
     versions.create(vault, model, Definition.model_validate(SMALL_MODEL | changes))
 
 
 def submit(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, **options: Any) -> Job:
-    """A job with an upload of these digits."""
+    """Submit a job with an upload of these digits."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(archive(digits))
         file.flush()
@@ -36,19 +36,19 @@ def submit(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL,
 
 
 def learn(vault: Vault, task: str, digits: tuple[int, ...], model: str = MODEL, **options: Any) -> Job:
-    """The job that learned the task."""
+    """Submit a job and run its attempt; returns the job as it ended."""
     job = submit(vault, task, digits, model, **options)
     token = vault.jobs.start_attempt(job.id)
-    return attempt.run(vault, job, token, lambda: False, worker_settings(vault))
+    return run_attempt(vault, job, token, lambda: False, worker_settings(vault))
 
 
 def worker_settings(vault: Vault, **changes: Any) -> WorkerSettings:
-    """Those of a worker on the same vault."""
+    """Settings of a worker on the same vault."""
     return WorkerSettings(**(vault.settings.model_dump() | changes))
 
 
 def examples(digits: tuple[int, ...], count: int = 60) -> Examples:
-    """The same images as an upload of these digits has."""
+    """The images of an upload of these digits."""
     images = [torch.from_numpy(pixels(digit, index))[None] for digit in digits for index in range(count)]
     labels = torch.arange(len(digits)).repeat_interleave(count)
     return Examples(torch.stack(images), labels, tuple(f"digit-{digit}" for digit in digits))

@@ -1,4 +1,4 @@
-"""A service and a workshop in one process, over a store that a test may harm."""
+"""A service and a job runner in one process, over a store that a test may damage."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ PREDICT = f"/v1/models/{MODEL}/predict"
 PNG = {"Content-Type": "image/png"}
 
 
-class Plant:
-    """A service, and a workshop that looks for jobs, over one store."""
+class SystemUnderTest:
+    """A service, and a job runner that polls for jobs, over one store."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.client = service.client
         self.vault = service.vault
-        self.resting = False
-        """Whether jobs are left alone."""
-        self._workshop = JobRunner(self.vault, worker_settings(self.vault))
+        self.paused = False
+        """Whether no jobs are worked on."""
+        self._runner = JobRunner(self.vault, worker_settings(self.vault))
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
     def _work(self) -> None:
-        while not self._workshop.stopping.wait(0.1):
-            if not self.resting:
-                self._workshop.work(MODEL)
+        while not self._runner.stopping.wait(0.1):
+            if not self.paused:
+                self._runner.work(MODEL)
 
     def stop(self) -> None:
-        """Let the workshop end."""
-        self._workshop.stopping.set()
+        """Stop the job runner."""
+        self._runner.stopping.set()
         self._thread.join(120)
         assert not self._thread.is_alive()
 
     def upload(self, task: str, digits: tuple[int, ...], count: int = 60) -> httpx.Response:
-        """Ask for a task of `count` images each."""
+        """Submit a task with `count` images of each digit."""
         files = {"data": ("data.zip", archive(digits, count))}
         form = {"name": task, "options": json.dumps(QUICK)}
         return self.client.post(f"/v1/models/{MODEL}/tasks", data=form, files=files)
 
-    def version(self) -> int:
-        """What answers; 0 while that has learned nothing."""
+    def served_version(self) -> int:
+        """The version that answers predictions; 0 while it has no task."""
         answer = self.client.post(PREDICT, content=png(0, 100), headers=PNG)
         if answer.status_code == 409:
             return 0
         assert answer.status_code == 200, answer.text
         return int(answer.json()["version"])
 
-    def finished(self, job: str, seconds: float = 300) -> dict[str, Any]:
-        """A job once it is over, whatever is answered until then."""
+    def wait_for_job(self, job: str, seconds: float = 300) -> dict[str, Any]:
+        """The job once it is over; errors of the storage are tolerated until then."""
         answer: dict[str, Any] = {}
 
         def over() -> bool:
@@ -76,8 +76,8 @@ class Plant:
         wait_until(over, seconds)
         return answer
 
-    def assert_whole(self, versions: int) -> None:
-        """Assert that the store has all its versions once, each as certified, and nothing damaged."""
+    def assert_intact(self, versions: int) -> None:
+        """Assert that the store has each version once, each as certified, and nothing damaged."""
         found = check(self.vault.objects, LearnerValidator(self.vault.objects), deep=True)
         assert found.problems == []
         assert (found.versions, found.certificates) == (versions + 1, versions)
@@ -86,18 +86,18 @@ class Plant:
 
 
 @contextmanager
-def planted(settings: VaultSettings) -> Iterator[Plant]:
-    """All of it, until the block ends."""
+def system_under_test(settings: VaultSettings) -> Iterator[SystemUnderTest]:
+    """A system over the store of the settings, which runs until the block ends."""
     changed = {"drain_seconds": 0, "poll_seconds": 0.2}
     with ExitStack() as parts:
         service = parts.enter_context(running(ServiceSettings(**(settings.model_dump() | changed))))
-        plant = Plant(service)
-        parts.callback(plant.stop)
-        yield plant
+        system = SystemUnderTest(service)
+        parts.callback(system.stop)
+        yield system
 
 
-def kinds(store: Path) -> dict[str, Path]:
-    """One object of every kind in a folder whose model has learned, with one job over and one open."""
+def objects_by_kind(store: Path) -> dict[str, Path]:
+    """One object of every kind in the folder of a model with a task, one job that is over and one that is open."""
     (open_job,) = [path.name for path in store.glob(f"open/{MODEL}/*")]
     over = [path.name for path in (store / "jobs").iterdir() if path.name != open_job]
     *_, newest = log = sorted(store.glob(f"models/{MODEL}/log/*/*.json"))
@@ -109,7 +109,7 @@ def kinds(store: Path) -> dict[str, Path]:
         "recogniser": commit["recogniser"],
         "kept": commit["kept"][-1],
         "certificate": commit["certificate"],
-        # Of the last task learned: an activation has none.
+        # Of the last learned task, since an activation has none.
         "report": [sha for path in log if (sha := json.loads(path.read_text())["report"])][-1],
     }
     return {

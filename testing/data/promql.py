@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for."""
+"""Metric selectors and groupings in PromQL expressions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import promql_parser
 
 @dataclass(frozen=True)
 class Selector:
-    """One series of an expression: its name and the labels that it is picked by, with their values."""
+    """One selector of an expression: the metric's name and its label matchers."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
 
 
 def selectors(text: str) -> list[Selector]:
-    """Every selector of an expression, with Grafana's variables filled in; raises ValueError where it is none."""
+    """Every selector of an expression, with Grafana's variables filled in; raises ValueError if it does not parse."""
     text = text.replace("$__rate_interval", "5m").replace("$model", ".*")
     return list(_found(promql_parser.parse(text)))
 

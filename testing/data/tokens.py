@@ -1,4 +1,4 @@
-"""Keys for tests, and clients that carry them."""
+"""API keys for tests, and HTTP clients that send them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def token(vault: Vault, scope: Scope, limits: KeyLimits = UNLIMITED) -> str:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that carries it."""
+    """The header with a token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 @contextmanager
 def clients(vault: Vault, address: str) -> Iterator[dict[str, httpx.Client]]:
-    """A client for each scope by its name, and `outsider`, who has no key."""
+    """A client for each scope by its name, and `outsider` without a key."""
     with ExitStack() as stack:
         found = {"outsider": stack.enter_context(httpx.Client(base_url=address, timeout=PATIENCE))}
         for scope in SCOPES:

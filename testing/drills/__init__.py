@@ -1,0 +1,1 @@
+"""Fault-injection, load and fuzzing drills: short runs in tests, long ones in benchmarks."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Schemathesis run against a service that requires keys, by its own OpenAPI document."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ expected-statuses = ["400", "401", "403", "404", "405", "406", "413", "415", "42
 """
 
 
-FRESH_KEYS = "testing.drills.fresh_keys"
-
+"""Configuration of Schemathesis: which statuses the checks of its data accept."""
 
 SAME_MODEL = f"""
 [parameters]
 "path.model" = "{MODEL}"
 """
+"""Further configuration, under which every path names the model that exists."""
+
+FRESH_KEYS = "testing.drills.fresh_keys"
+"""Module of the hooks that keep idempotency keys from repeating in a sequence."""
 
 
 @contextmanager
-def service() -> Iterator[tuple[str, str]]:
-    """The address of a service that asks for keys, and a key to everything."""
+def keyed_service() -> Iterator[tuple[str, str]]:
+    """The address of a service that requires keys, and an admin key; it has a model with two tasks."""
     redis = RedisServer()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -59,11 +62,11 @@ def service() -> Iterator[tuple[str, str]]:
         redis.remove()
 
 
-def ask(
+def run_schemathesis(
     address: str, key: str, examples: int, seed: int, config: str, *options: str, hooks: str | None = None
 ) -> dict[str, Any]:
-    """One run of Schemathesis with so many examples for each operation: its counts, and what it said."""
-    # In a folder without this package, so it is told where that is.
+    """Run Schemathesis with so many examples for each operation; returns its counts and its output."""
+    # It runs in an empty folder, where it would not find the module of the hooks.
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SCHEMATHESIS_HOOKS": hooks} if hooks else {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "schemathesis.toml").write_text(config)
@@ -79,14 +82,14 @@ def ask(
             capture_output=True,
             text=True,
         )
-    return {"status": done.returncode, "said": done.stdout + done.stderr, **counts(done.stdout)}
+    return {"status": done.returncode, "output": done.stdout + done.stderr, **counts(done.stdout)}
 
 
-def counts(said: str) -> dict[str, Any]:
-    """The numbers at the end of what Schemathesis says."""
-    cases = re.search(r"^\s*(\d+) generated", said, re.MULTILINE)
-    tested = re.search(r"^\s*Tested: (\d+)", said, re.MULTILINE)
-    failures = dict(re.findall(r"❌ (ST\d+ [^:]+): (\d+)", said))
+def counts(output: str) -> dict[str, Any]:
+    """The numbers at the end of the output of Schemathesis."""
+    cases = re.search(r"^\s*(\d+) generated", output, re.MULTILINE)
+    tested = re.search(r"^\s*Tested: (\d+)", output, re.MULTILINE)
+    failures = dict(re.findall(r"❌ (ST\d+ [^:]+): (\d+)", output))
     return {
         "cases": int(cases[1]) if cases else 0,
         "operations": int(tested[1]) if tested else 0,

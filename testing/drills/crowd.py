@@ -1,4 +1,4 @@
-"""More clients than can be served, who ask for everything there is, well and badly."""
+"""Overload: more clients than the service admits, with valid and invalid requests of every kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from testing.data.digits import archive, png
 from testing.processes.stack import Stack
 
 MODEL = "crowded"
-NARROW = {
+LOW_LIMITS = {
     "ENGRAM_QUEUE_IMAGES": "48",
     "ENGRAM_EXPLAIN_QUEUE": "3",
     "ENGRAM_EVENT_CLIENTS": "4",
@@ -26,18 +26,18 @@ NARROW = {
     "ENGRAM_MAX_REQUESTS": "40",
     "ENGRAM_DRAIN_SECONDS": "0",
 }
-"""Settings of a service that has room for few, so that a few clients are too many."""
+"""Environment of a service with limits so low that a few clients exceed them."""
 
 _PNG = {"Content-Type": "image/png"}
 _JSON = {"Content-Type": "application/json"}
 _PAUSE = 0.05
-"""Seconds that a refused client waits, which is much less than it is asked to."""
+"""Seconds that a refused client waits, which is much less than `Retry-After`."""
 
 Act = Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
 
 
 class Crowd:
-    """Clients that ask again as soon as they are answered; used as a context, they ask until it ends."""
+    """Clients that send requests back to back, as long as its context is open."""
 
     def __init__(self, address: str, job: str, clients: int, seed: int = 0) -> None:
         self._address = address
@@ -48,11 +48,11 @@ class Crowd:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="crowd")
         self.statuses: Counter[int] = Counter()
         self.refused: Counter[str] = Counter()
-        """By what was asked for: how often it was 429 or 503."""
+        """Number of 429 and 503 answers, by kind of request."""
         self.seconds: dict[str, list[float]] = defaultdict(list)
-        """By what was asked for: how long each answer that was no refusal took."""
+        """Durations of all other answers, by kind of request."""
         self.wrong: list[str] = []
-        """Answers that should not have been given, and requests that were not answered."""
+        """Wrong answers, and requests without an answer."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -94,7 +94,7 @@ class Crowd:
                     self.wrong.append(f"{name}: {answer.status_code} {answer.text[:200]}")
 
     def _acts(self) -> list[tuple[str, int, int, Act]]:
-        """What is asked for: its name, how often, the status that is right, and how."""
+        """The kinds of requests: name, weight, expected status, and the request."""
         images = [png(digit, index) for digit in (0, 1) for index in range(100, 110)]
         parts = [("image", ("x.png", image, "image/png")) for image in images]
         path = f"/v1/models/{MODEL}"
@@ -125,7 +125,7 @@ class Crowd:
         ]
 
     async def _follow(self, client: httpx.AsyncClient) -> httpx.Response:
-        """Follow a job that is over, to its end or, as often, until the client loses interest."""
+        """Follow the events of a job that is over; half of the clients disconnect at once."""
         async with client.stream("GET", f"/v1/jobs/{self._job}/events") as answer:
             if answer.status_code != 200 or self._random.random() < 0.5:
                 await answer.aread()
@@ -133,7 +133,7 @@ class Crowd:
 
 
 class Learning:
-    """Has model after model learn, and deletes each; used as a context, until it ends."""
+    """Client that creates, trains and deletes one model after another, as long as its context is open."""
 
     def __init__(self, stack: Stack, **options: object) -> None:
         self._stack = stack
@@ -141,7 +141,7 @@ class Learning:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="learning")
         self.jobs: Counter[str] = Counter()
-        """By state."""
+        """Number of jobs by final state."""
         self.refused = 0
         self.wrong: list[str] = []
 
@@ -183,7 +183,7 @@ class Learning:
             time.sleep(0.1)
 
     def _again(self, ask: Callable[[], httpx.Response], whatever_happens: bool = False) -> httpx.Response | None:
-        """The answer once there is room; None when this is over before."""
+        """The answer once the request is admitted; None if the context ends before."""
         while whatever_happens or not self._over.is_set():
             answer = ask()
             if answer.status_code not in (429, 503):
@@ -198,7 +198,7 @@ class Learning:
 
 
 def prepare(stack: Stack) -> str:
-    """Make the model that the crowd asks; the job that taught it last."""
+    """Create the model that the crowd uses; returns the id of its last job."""
     stack.create(MODEL)
     stack.learn(MODEL, "low", (0, 1))
     response = stack.submit(MODEL, "mid", archive((2, 3)))

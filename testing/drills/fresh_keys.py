@@ -1,7 +1,7 @@
-"""For Schemathesis (`SCHEMATHESIS_HOOKS`): in sequences of requests no idempotency key comes again.
+"""Schemathesis hooks that give every request of a sequence a new idempotency key.
 
-A request made again under its key is answered as it was, so that a model is made, deleted, and "made" once more by an
-answer that only says what was. Schemathesis would then look for the model.
+A request repeated under its key gets the recorded answer. So a model is created, deleted, and "created" once more by an
+answer without effect, and Schemathesis would then expect the model. Loaded through `SCHEMATHESIS_HOOKS`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 @schemathesis.hook
 def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
-    """Put a number in the place of a key; what is no key stays, since it is to be refused."""
+    """Replace a valid key by a number; an invalid key stays, since it must be refused."""
     in_sequence = case.meta is not None and case.meta.phase.name == "stateful"
     if in_sequence and HEADER in case.headers and VALID.fullmatch(str(case.headers[HEADER])):
         case.headers[HEADER] = f"key-{next(_numbers)}"

@@ -1,7 +1,9 @@
-"""A disk that is full during commits: `python -m testing.drills.full_disk limit|tmpfs FOLDER REDIS_URL`.
+"""Drill of a disk that is full during commits.
 
-A program of its own, since it fills its file system (`tmpfs`: FOLDER is a small one of its own) or forbids itself to
-write files beyond a size (`limit`: works everywhere, on the same calls).
+    python -m testing.drills.full_disk limit|tmpfs FOLDER REDIS_URL
+
+It is a program of its own, since it fills its file system (`tmpfs`: FOLDER is a small one of its own) or limits the
+size of its own files (`limit`, which works everywhere and fails at the same calls).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testing.data.models import MODEL, create, submit
-from testing.data.planted_store import planted
+from testing.data.planted_store import system_under_test
 from testing.servers.service import wait_until
 from vault.settings import VaultSettings
 
@@ -32,7 +34,7 @@ def limited(size: int) -> Iterator[None]:
 
 @contextmanager
 def filled(folder: Path, left: int) -> Iterator[None]:
-    """Inside, the file system of `folder` has `left` bytes to spare, or fewer."""
+    """Inside, the file system of `folder` has at most `left` free bytes."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -46,35 +48,37 @@ def filled(folder: Path, left: int) -> Iterator[None]:
 
 
 def main(kind: str, folder: Path, redis_url: str) -> None:
-    """Learn one task on a good disk, and one more for each amount of room that is left."""
-    with planted(VaultSettings(store_url=str(folder / "store"), redis_url=redis_url, lease_seconds=5)) as plant:
-        create(plant.vault)
-        first = submit(plant.vault, "first", (0, 1))
-        assert plant.finished(first.id)["state"] == "succeeded"
-        wait_until(lambda: plant.version() == 1, 60)
-        # Room for small files, and for some of a version's blobs.
+    """Learn one task on a sound disk, and one more for each amount of free space."""
+    with system_under_test(
+        VaultSettings(store_url=str(folder / "store"), redis_url=redis_url, lease_seconds=5)
+    ) as system:
+        create(system.vault)
+        first = submit(system.vault, "first", (0, 1))
+        assert system.wait_for_job(first.id)["state"] == "succeeded"
+        wait_until(lambda: system.served_version() == 1, 60)
+        # Space for small files only, and for some of a version's blobs.
         for number, left in enumerate((4096, 40_000), 2):
             digits = (2 * number - 2, 2 * number - 1)
-            plant.resting = True  # until the disk is full
-            waiting = submit(plant.vault, f"task-{number}", digits)
+            system.paused = True  # until the disk is full
+            waiting = submit(system.vault, f"task-{number}", digits)
             with limited(left) if kind == "limit" else filled(folder, left):
-                plant.resting = False
-                refused = plant.upload("other", digits, 170)
+                system.paused = False
+                refused = system.upload("other", digits, 170)
                 assert refused.status_code == 503, refused.text
                 assert "Retry-After" in refused.headers
                 until = time.monotonic() + 1
                 while time.monotonic() < until:
-                    assert plant.version() == number - 1
-                assert not plant.vault.jobs.get(waiting.id).over
-            done = plant.finished(waiting.id)
+                    assert system.served_version() == number - 1
+                assert not system.vault.jobs.get(waiting.id).over
+            done = system.wait_for_job(waiting.id)
             assert done["state"] == "succeeded", done
-            wait_until(lambda number=number: plant.version() == number, 60)
-            plant.assert_whole(number)
-            broken_off = [one for one in plant.vault.jobs.attempts(waiting.id) if not one.released]
+            wait_until(lambda number=number: system.served_version() == number, 60)
+            system.assert_intact(number)
+            broken_off = [one for one in system.vault.jobs.attempts(waiting.id) if not one.released]
             assert len(broken_off) == 1, "only the one that succeeded was not given back"
-        # Nothing is left of what did not fit, once whoever writes something now is done.
+        # No staging file is left once the current writers are done.
         wait_until(lambda: list((folder / "store" / "staging").iterdir()) == [], 60)
-        assert plant.vault.log.head(MODEL) is not None
+        assert system.vault.log.head(MODEL) is not None
 
 
 if __name__ == "__main__":

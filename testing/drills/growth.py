@@ -1,4 +1,4 @@
-"""Whether processes grow: their memory, files and threads, looked at from outside."""
+"""Growth of processes: trends of their memory, open files and threads."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at a moment."""
+    """Memory, files and threads of a process at one time."""
 
     seconds: float
     """Since the watch began."""
     rss: int
-    """Bytes of memory that are its own or shared, and in use."""
+    """Resident bytes."""
     files: int
     threads: int
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A straight line through what was measured."""
+    """Straight line fitted to measurements."""
 
     slope: float
-    """A second."""
+    """Per second."""
     error: float
     """Standard error of the slope."""
     level: float
@@ -41,7 +41,7 @@ class Trend:
 
 
 class ProcessWatch:
-    """Looks at processes every `every` seconds from a thread, as long as its context is open."""
+    """Sampler of processes: one sample every `every` seconds, as long as its context is open."""
 
     def __init__(self, processes: Mapping[str, int], every: float = 1.0) -> None:
         self._processes = dict(processes)
@@ -64,11 +64,11 @@ class ProcessWatch:
     def _run(self) -> None:
         while not self._over.wait(self._every):
             for name, pid in self._processes.items():
-                self.samples[name].append(look(pid, time.monotonic() - self._began))
+                self.samples[name].append(sample(pid, time.monotonic() - self._began))
 
 
-def look(pid: int, seconds: float = 0.0) -> Sample:
-    """A process as it is now; raises OSError when it is gone."""
+def sample(pid: int, seconds: float = 0.0) -> Sample:
+    """A sample of a process; raises OSError if it has ended."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return Sample(
         seconds=seconds,
@@ -79,12 +79,12 @@ def look(pid: int, seconds: float = 0.0) -> Sample:
 
 
 def settled(samples: Sequence[Sample], share: float = 0.5) -> list[Sample]:
-    """The last `share` of the samples: caches, pools and arenas fill up before."""
+    """The last `share` of the samples, once caches, pools and arenas have filled up."""
     return list(samples[round(len(samples) * (1 - share)) :])
 
 
 def trend(times: Sequence[float], values: Sequence[float], blocks: int = 12) -> Trend:
-    """Least squares through the means of `blocks` stretches of time, since neighbouring samples are much alike."""
+    """Least squares through the means of `blocks` intervals, since neighbouring samples are correlated."""
     assert len(times) >= blocks, "there are too few samples"
     edges = [round(number * len(times) / blocks) for number in range(blocks + 1)]
     x = [math.fsum(times[a:b]) / (b - a) for a, b in pairwise(edges)]
@@ -98,7 +98,7 @@ def trend(times: Sequence[float], values: Sequence[float], blocks: int = 12) -> 
 
 @dataclass
 class ProcessGrowth:
-    """What a process gained over a watch, once it had settled."""
+    """Trends of one process over its settled samples."""
 
     samples: Sequence[Sample]
     rss: Trend = field(init=False)
@@ -113,7 +113,7 @@ class ProcessGrowth:
         self.threads = trend(times, [one.threads for one in kept])
 
     def figures(self) -> dict[str, object]:
-        """For a table; memory in MiB, slopes by the hour with their standard errors."""
+        """The trends as figures: memory in MiB, slopes per hour with their standard errors."""
         last = self.samples[-1]
         return {
             "rss_mib": [round(self.samples[0].rss / MIB, 1), round(self.rss.level, 1), round(last.rss / MIB, 1)],

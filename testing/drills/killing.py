@@ -1,4 +1,4 @@
-"""Life goes on while parts are killed: a client that insists, one that asks, and what must be true afterwards."""
+"""Kill drill: clients that learn and predict while processes are killed, and invariants to check."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from vault.vault import Vault
 from worker.publishing import load_memory
 
 TASKS = {name: archive(digits) for name, digits in (("low", (0, 1)), ("mid", (2, 3)), ("high", (4, 5)))}
-"""What every model learns, in this order."""
+"""Tasks of every model, in this order."""
 
 OPTIONS: dict[str, Any] = {"epochs": 8, "patience": 8, "batch_size": 16, "rounds": 2, "recovery_epochs": 3}
-"""A task takes a second or two, so that each of its phases is met."""
+"""Training options with which a task takes a second or two, so that kills hit each of its phases."""
 
 PHASES = ("loading", "training", "pruning", "recovering", "freezing", "recognising", "verifying", "publishing")
-"""When it is killed: while a job is in this phase."""
+"""Phases of a job during which processes are killed."""
 
 KINDS = ("worker", "service", "redis", "flushall", "worker and redis", "all")
-"""What is killed; `flushall` empties Redis without killing anything."""
+"""Kinds of kills; `flushall` empties Redis without killing anything."""
 
 Contents = tuple[tuple[str, ...], str | None, tuple[str, ...]]
 
 
 def contents(head: Commit) -> Contents:
-    """SHA-256 of everything that a model is made of."""
+    """SHA-256 of all blobs of a model."""
     return head.engrams, head.recogniser, head.kept
 
 
 class Client:
-    """Insists until it is answered: connections may break and servers be away, every other failure is kept."""
+    """HTTP client that retries broken connections and unavailable servers, and records every other failure."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.failures: list[str] = []
         self.broken = 0
-        """Requests that met no server, or lost it."""
-        self.away = 0
-        """Requests that were told to come again."""
+        """Requests whose connection failed."""
+        self.unavailable = 0
+        """Requests answered with Retry-After."""
         self._http = httpx.Client(base_url=url, timeout=60)
 
-    def once(self, method: str, path: str, **content: Any) -> httpx.Response | None:
-        """An answer; None when there is none now, and may be later."""
+    def try_once(self, method: str, path: str, **content: Any) -> httpx.Response | None:
+        """The answer; None if a retry may succeed."""
         try:
             response = self._http.request(method, path, **content)
         except httpx.TransportError:
@@ -70,48 +70,48 @@ class Client:
             return None
         if response.status_code == 503 or _in_progress(response):
             assert "Retry-After" in response.headers, response.text
-            self.away += 1
+            self.unavailable += 1
             return None
         return response
 
-    def insist(self, method: str, path: str, **content: Any) -> httpx.Response:
-        """The answer, after as many tries as it takes."""
+    def retry(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """The answer, after as many tries as necessary."""
         deadline = time.monotonic() + 300
-        while (response := self.once(method, path, **content)) is None:
+        while (response := self.try_once(method, path, **content)) is None:
             assert time.monotonic() < deadline, f"nobody answers {method} {path}"
             time.sleep(0.05)
         if not response.is_success:
             self.failures.append(f"{method} {path}: {response.status_code} {response.text}")
         return response
 
-    def make(self, model: str) -> None:
-        """Make a model, once."""
+    def create(self, model: str) -> None:
+        """Create a model; retries use one idempotency key."""
         headers = {"Idempotency-Key": model}
-        self.insist("POST", "/v1/models", json={"name": model, **SMALL_MODEL}, headers=headers)
+        self.retry("POST", "/v1/models", json={"name": model, **SMALL_MODEL}, headers=headers)
 
     def submit(self, model: str, task: str) -> str:
-        """Submit a task, once; the job's id."""
+        """Submit a task; retries use one idempotency key. Returns the job's id."""
         headers = {"Idempotency-Key": f"{model}:{task}"}
         form = {"name": task, "options": json.dumps(OPTIONS)}
         files = {"data": ("data.zip", TASKS[task])}
-        answer = self.insist("POST", f"/v1/models/{model}/tasks", data=form, files=files, headers=headers)
+        answer = self.retry("POST", f"/v1/models/{model}/tasks", data=form, files=files, headers=headers)
         job: str = answer.json()["job"]["id"]
         return job
 
     def finish(self, job: str, seconds: float = 1800) -> dict[str, Any]:
-        """A job, once it is over."""
+        """The job, once it is over."""
         deadline = time.monotonic() + seconds
         while True:
-            found: dict[str, Any] = self.insist("GET", f"/v1/jobs/{job}").json()
+            found: dict[str, Any] = self.retry("GET", f"/v1/jobs/{job}").json()
             if found["state"] in ("succeeded", "failed", "cancelled"):
                 return found
             assert time.monotonic() < deadline, f"the job does not end: {found}"
             time.sleep(0.05)
 
     def logits(self, model: str, task: str) -> str | None:
-        """What a task answers to one image, as text; None when nobody answers."""
+        """The logits of a task for one image, as text; None if the service is not available."""
         path = f"/v1/models/{model}/predict?task={task}&logits=true"
-        response = self.once("POST", path, content=png(3, 0), headers={"Content-Type": "image/png"})
+        response = self.try_once("POST", path, content=png(3, 0), headers={"Content-Type": "image/png"})
         if response is None:
             return None
         if not response.is_success:
@@ -120,7 +120,7 @@ class Client:
         return json.dumps(response.json()["predictions"][0]["logits"])
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
 
@@ -129,48 +129,48 @@ def _in_progress(response: httpx.Response) -> bool:
 
 
 @dataclass
-class Life:
-    """What a client did with one model after another, and what an undisturbed model is."""
+class Workload:
+    """Clients that learn one model after another and predict meanwhile, with an undisturbed model to compare."""
 
     client: Client
     undisturbed: Contents
     answers: dict[str, str]
-    """By task, what it answers."""
+    """Logits of the undisturbed model by task."""
     models: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By model that was made: the job of each task."""
+    """The job of each task, by model."""
     predictions: int = 0
     wrong: list[str] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, parts: Supervised, vault: Vault) -> Life:
-        """Learn a model that nothing disturbs."""
+    def prepare(cls, parts: Supervised, vault: Vault) -> Workload:
+        """Learn the undisturbed model."""
         client = Client(parts.url)
-        client.make("undisturbed")
+        client.create("undisturbed")
         for task in TASKS:
             assert client.finish(client.submit("undisturbed", task))["state"] == "succeeded"
         head = vault.log.head("undisturbed")
         assert head is not None
         path = "/v1/models/undisturbed"
-        assert eventually(lambda: client.insist("GET", path).json()["version"] == head.version, 60), "it is not served"
+        assert eventually(lambda: client.retry("GET", path).json()["version"] == head.version, 60), "it is not served"
         answers = {task: client.logits("undisturbed", task) for task in TASKS}
         assert not client.failures, client.failures
         return cls(client, contents(head), {task: str(answer) for task, answer in answers.items()})
 
-    def go_on(self, enough: threading.Event) -> None:
-        """Have one model after another learned, the one under way to its end."""
+    def learn(self, enough: threading.Event) -> None:
+        """Learn one model after another, the current one to its end."""
         for number in itertools.count():
             if enough.is_set():
                 return
             model = f"model-{number}"
-            self.client.make(model)
+            self.client.create(model)
             jobs = self.models.setdefault(model, {})
             for task in TASKS:
                 jobs[task] = self.client.submit(model, task)
             for job in jobs.values():
                 self.client.finish(job)
 
-    def ask(self, enough: threading.Event) -> None:
-        """Ask the undisturbed model all the time."""
+    def predict(self, enough: threading.Event) -> None:
+        """Predict with the undisturbed model all the time."""
         client = Client(self.client.url)
         for task in itertools.cycle(TASKS):
             if enough.is_set():
@@ -183,27 +183,27 @@ class Life:
             time.sleep(0.02)
         client.close()
         self.client.broken += client.broken
-        self.client.away += client.away
+        self.client.unavailable += client.unavailable
         self.client.failures += client.failures
 
 
 @dataclass
 class Killer:
-    """Kills parts at random moments; whatever is killed is started again at once."""
+    """Killer of processes at random moments; whatever is killed is restarted at once."""
 
     parts: Supervised
     vault: Vault
     random: random.Random
     longest: float
     """Seconds at most to wait for a phase."""
-    said: Callable[[str], None] | None = None
-    """Told of each kill."""
+    report: Callable[[str], None] | None = None
+    """Called with a line on each kill."""
     kinds: Counter[str] = field(default_factory=Counter)
     phases: Counter[str] = field(default_factory=Counter)
-    """Where the job under work was when something was killed."""
+    """Number of kills by the phase of the current job."""
 
     def kill_all(self, kinds: Sequence[str], seconds: float = math.inf) -> None:
-        """Kill one after another, each at a random moment, but none after so many seconds."""
+        """Make the kills one after another, each at a random moment, and none after so many seconds."""
         deadline = time.monotonic() + seconds
         for kind in kinds:
             self._wait()
@@ -211,8 +211,8 @@ class Killer:
                 return
             self.phases[self._phase()] += 1
             self.kinds[kind] += 1
-            if self.said:
-                self.said(f"kill {self.kinds.total()}: {kind}")
+            if self.report:
+                self.report(f"kill {self.kinds.total()}: {kind}")
             at_work = self._at_work()
             if kind == "flushall":
                 self.vault.redis.flushall()
@@ -225,7 +225,7 @@ class Killer:
                 self.parts.kill_service()
 
     def _wait(self) -> None:
-        """For a random phase, and for a random moment in or after it; sometimes not until what died is up again."""
+        """Wait for a random phase and a random moment in or after it; sometimes before the last kill is recovered."""
         wanted = self.random.choice(PHASES)
         if self.random.random() > 0.2:
             eventually(lambda: self._phase() in (*PHASES, "idle"), 60)
@@ -235,7 +235,7 @@ class Killer:
         time.sleep(self.random.choice((0.0, 0.02, 0.2, 1.0)) * self.random.random())
 
     def _phase(self) -> str:
-        """Of the job at work, else why there is none."""
+        """The phase of the current job, else why there is none."""
         try:
             jobs = self.vault.jobs.open_jobs()
         except VaultError:
@@ -251,8 +251,8 @@ class Killer:
         return next((int(holder.owner.rpartition(":")[2]) for holder in holders if holder), None)
 
 
-def live_through(parts: Supervised, vault: Vault, life: Life, kill: Callable[[], None]) -> None:
-    """Go on living until `kill` has done its work and the last model is learned."""
+def run_during(workload: Workload, kill: Callable[[], None]) -> None:
+    """Run the workload until `kill` returns and the last model is learned."""
     enough = threading.Event()
     raised: list[BaseException] = []
 
@@ -263,36 +263,36 @@ def live_through(parts: Supervised, vault: Vault, life: Life, kill: Callable[[],
             raised.append(error)
             enough.set()
 
-    living = threading.Thread(target=guarded, args=(life.go_on,))
+    learning = threading.Thread(target=guarded, args=(workload.learn,))
     done = threading.Event()
-    asking = threading.Thread(target=lambda: life.ask(done))
-    living.start()
-    asking.start()
+    predicting = threading.Thread(target=lambda: workload.predict(done))
+    learning.start()
+    predicting.start()
     try:
         kill()
     finally:
         enough.set()
-        living.join()
+        learning.join()
         done.set()
-        asking.join()
+        predicting.join()
     if raised:
         raise raised[0]
 
 
-def faults(vault: Vault, life: Life) -> list[str]:
-    """Everything that is not as it must be after all."""
-    # A job is over when its result is written; what only an open one needs is removed after that.
+def faults(vault: Vault, workload: Workload) -> list[str]:
+    """Violated invariants after the drill."""
+    # A job is over when its result is written; what only an open one needs is removed afterwards.
     eventually(lambda: not vault.jobs.open_models(), 60)
-    found = [*life.client.failures, *(f"a wrong answer: {answer}" for answer in life.wrong)]
-    for model, accepted in life.models.items():
-        found.extend(f"{model}: {fault}" for fault in _faults(vault, model, accepted, life.undisturbed))
+    found = [*workload.client.failures, *(f"a wrong answer: {answer}" for answer in workload.wrong)]
+    for model, accepted in workload.models.items():
+        found.extend(f"{model}: {fault}" for fault in _faults(vault, model, accepted, workload.undisturbed))
     if left := vault.jobs.open_models():
         found.append(f"jobs are still open: {left}")
     return found + _remains(vault)
 
 
 def _remains(vault: Vault) -> list[str]:
-    """What a look at the whole store finds, and what a sweep of everything that is not needed leaves behind."""
+    """Problems that a check of the whole store finds, and unneeded objects that a sweep leaves behind."""
     found = [str(problem) for problem in check(vault.objects, LearnerValidator(vault.objects)).problems]
     vault.sweep(SweepAges.all(timedelta(seconds=-1)))
     swept = check(vault.objects, LearnerValidator(vault.objects))
@@ -327,7 +327,7 @@ def _faults(vault: Vault, model: str, accepted: dict[str, str], undisturbed: Con
 
 
 def _holds(vault: Vault, commit: Commit, model: str) -> bool:
-    """Whether a version answers as its certificate says."""
+    """Whether a version's answers agree with its certificate."""
     assert commit.certificate is not None
     stored = Certificate.from_dict(json.loads(vault.objects.get_blob(commit.certificate)))
     with threads(1):

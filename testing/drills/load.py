@@ -1,4 +1,4 @@
-"""A steady load of predictions on several replicas."""
+"""Steady load of predictions on several replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 
 @dataclass
 class Load:
-    """Clients that ask again as soon as they are answered; used as a context, they ask until it ends."""
+    """Clients that send predictions back to back, as long as its context is open."""
 
     replicas: list[str]
     model: str
@@ -24,7 +24,7 @@ class Load:
     answers: int = 0
     versions: set[int] = field(default_factory=set)
     first_seen: dict[tuple[str, int], float] = field(default_factory=dict)
-    """By replica and version: when (seconds since 1970) it was first answered with."""
+    """Time (seconds since 1970) of the first answer, by replica and version."""
     slowest: float = 0.0
 
     def __enter__(self) -> Self:

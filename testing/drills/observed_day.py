@@ -1,4 +1,4 @@
-"""A day of a small stack, and all that its operators could see of it."""
+"""Observability of a small stack: the logs, metrics and spans of one short run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "wJalrXUtnFEMI-K7MDENG"
 
 @dataclass(frozen=True)
 class ObservedDay:
-    """What was seen of one model that learned a task, was asked, and refused an upload."""
+    """Logs, metrics and spans of a run with one learned task, predictions, and refused requests."""
 
     job: str
     service_log: list[str]
@@ -35,14 +35,14 @@ class ObservedDay:
     collector: Collector
 
 
-def lines(log: list[str]) -> list[dict[str, Any]]:
-    """Each line of a log, every one of which is a JSON object."""
+def parsed_lines(log: list[str]) -> list[dict[str, Any]]:
+    """The lines of a log as JSON objects."""
     return [json.loads(line) for line in log]
 
 
 @contextmanager
-def seen(folder: Path) -> Iterator[ObservedDay]:
-    """Everything that can be seen of it, when it is over."""
+def observe(folder: Path) -> Iterator[ObservedDay]:
+    """Run the stack; returns what was observed once it has stopped."""
     with collecting() as collector, reserved_port() as port:
         with started(
             folder,
@@ -52,12 +52,12 @@ def seen(folder: Path) -> Iterator[ObservedDay]:
             OTEL_BSP_SCHEDULE_DELAY="200",
             AWS_SECRET_ACCESS_KEY=SECRET,
         ) as stack:
-            job = _work(stack)
+            job = _use(stack)
             service_metrics = stack.client.get("/metrics").text
-            # A job is counted when its result has been written, which is when it was found to be over.
+            # A job is counted after its result has been written, by which it was found to be over.
             wait_until(lambda: {"engram_jobs_total", "engram_job_attempts_total"} <= _counted(_metrics(port)), 60)
             worker_metrics = _metrics(port)
-        # What has been stopped has sent its last span, and written its last line.
+        # A stopped process has sent its last span and written its last line.
         yield ObservedDay(
             job,
             (folder / "service-0.log").read_text().splitlines(),
@@ -73,15 +73,15 @@ def _metrics(port: int) -> str:
 
 
 def _counted(metrics: str) -> set[str]:
-    """What was counted once for a job that succeeded; none of it while a job is under way."""
+    """Names of metrics that counted one success; none while a job is running."""
     samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
     if any(sample.name == "engram_jobs_running" and sample.value for sample in samples):
         return set()
     return {sample.name for sample in samples if "succeeded" in sample.labels.values() and sample.value == 1}
 
 
-def _work(stack: Stack) -> str:
-    """The job that learned."""
+def _use(stack: Stack) -> str:
+    """Make the requests; returns the id of the job."""
     client = stack.client
     stack.create("digits")
     headers = {"X-Request-ID": "teach-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}

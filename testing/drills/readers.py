@@ -1,4 +1,4 @@
-"""What reads bytes that strangers can make, with sound bytes to begin from and the errors that are answers."""
+"""Fuzz targets: everything that parses untrusted bytes, with valid inputs as seeds."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ ARCHIVE_LIMITS = ArchiveLimits(
 )
 IMAGE_LIMITS = ImageLimits(max_pixels=2**16, max_bytes=2**18)
 LONGEST = 2**17
-"""Bytes of an input at most."""
+"""Maximum length of an input in bytes."""
 
 Feed = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something to feed: it returns or raises one of our own errors; anything else is a fault."""
+    """One fuzz target: it returns or raises one of our own errors; any other exception is a fault."""
 
     feed: Feed
     seeds: tuple[bytes, ...]
 
-    def try_out(self, data: bytes) -> bool:
-        """Whether the bytes were taken; raises what is neither an answer nor ours."""
+    def accepts(self, data: bytes) -> bool:
+        """Whether the input is accepted; raises exceptions that are none of our own."""
         try:
             self.feed(data)
         except (EngramError, VaultError):
@@ -69,7 +69,7 @@ class Reader:
 
 
 def archive_reader(folder: Path) -> Reader:
-    """Uploads: looked through as on arrival, and read as a worker does."""
+    """Target for uploads: inspected as on arrival, then read as by a worker."""
     path = folder / "archive"
 
     def feed(data: bytes) -> None:
@@ -103,7 +103,7 @@ def _packed_zip() -> bytes:
 
 
 def image_reader(folder: Path) -> Reader:
-    """One image of a request."""
+    """Target for the images of requests."""
     noise = numpy.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=numpy.uint8)
     pictures = [Image.fromarray(noise), Image.fromarray(noise[:, :, 0]), Image.fromarray(noise).quantize(16)]
     seeds = []
@@ -120,8 +120,8 @@ def image_reader(folder: Path) -> Reader:
     return Reader(feed, tuple(seeds))
 
 
-class _Stored:
-    """A model in all the forms in which it is stored."""
+class _StoredModel:
+    """A model in every form in which it is stored."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -145,28 +145,28 @@ class _Stored:
         return dump(memory)
 
     def record(self, path: str) -> Path:
-        """Where an object lies."""
+        """File of an object."""
         return self.folder / "store" / path
 
     @property
     def records(self) -> tuple[Path, ...]:
-        """A model, a commit, a key."""
+        """Files of a model, a commit and a key."""
         names = ("models/sound/model.json", f"models/sound/log/{self._lineage}/00000000.json")
         return tuple(self.record(name) for name in (*names, f"keys/{self._key}/key.json"))
 
     def read_records(self) -> None:
-        """All of them, as services do; the first error ends it."""
+        """Read all records as services do, up to the first error."""
         Models(self.objects).get("sound")
         CommitLog(self.objects, Models(self.objects)).read("sound", 0)
         self.keys.get(self._key)
 
 
 def manifest_reader(folder: Path) -> Reader:
-    """Everything stored that says what else is: tensors with headers, a snapshot's manifest, records, bundles.
+    """Target for stored files that name others: tensors with headers, snapshot manifests, records, bundles.
 
-    The first byte of an input chooses which it is given to.
+    The first byte of an input chooses the parser.
     """
-    stored = _Stored(folder)
+    stored = _StoredModel(folder)
     parts = stored.parts
     manifest, bundle = folder / "snapshot" / MANIFEST, folder / "bundle"
     sound = {path: path.read_bytes() for path in stored.records}
@@ -238,7 +238,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 
 
 def mutated(seed: bytes, chance: random.Random) -> bytes:
-    """Sound bytes with a few changes: bits, bytes, numbers at their limits, pieces gone, doubled or swapped."""
+    """A seed with a few mutations: bits, bytes, extreme values, pieces removed or duplicated."""
     data = bytearray(seed)
     for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
         at = chance.randrange(len(data) + 1)

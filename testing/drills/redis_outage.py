@@ -1,4 +1,4 @@
-"""Redis goes away for a while, under load, while a task is learned."""
+"""Outage of Redis under load, while a task is learned."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LONG = {"epochs": 400, "patience": 400, "recovery_epochs": 1}
 
 @dataclass
 class Outage:
-    """What was seen."""
+    """Observations during and after the outage."""
 
     seconds: float
     answers: int = 0
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
     submissions: list[tuple[int, str, bool]] = field(default_factory=list)
-    """While Redis was away: status, code, and whether there was Retry-After."""
+    """Status, code, and presence of Retry-After of each submission during the outage."""
     half_accepted: list[str] = field(default_factory=list)
-    """What refused submissions left in the store."""
+    """Objects that refused submissions left in the store."""
     state_meanwhile: str = ""
-    """Of the job that was being learned when Redis came back."""
+    """State of the running job at the end of the outage."""
     accepted_after: float = 0.0
     """Seconds from Redis's return to the first submission that was accepted."""
     learned_after: float = 0.0
@@ -41,13 +41,13 @@ class Outage:
     jobs: dict[str, str] = field(default_factory=dict)
     """States of both jobs at the end."""
     attempts: int = 0
-    """At the job that was running."""
+    """Attempts at the running job."""
     versions: list[int] = field(default_factory=list)
-    """Of the model that learned, at the end."""
+    """Versions of the learning model at the end."""
 
 
-def live_through(stack: Stack, seconds: float, connections: int = 16, **options: Any) -> Outage:
-    """Take Redis away for so many seconds; `options` are those of the job that is learned meanwhile."""
+def run_outage(stack: Stack, seconds: float, connections: int = 16, **options: Any) -> Outage:
+    """Stop Redis for so many seconds; `options` are those of the job that runs meanwhile."""
     found = Outage(seconds)
     for model in (ANSWERING, LEARNING):
         stack.create(model)
@@ -69,7 +69,7 @@ def live_through(stack: Stack, seconds: float, connections: int = 16, **options:
         found.state_meanwhile = stack.client.get(job).json()["state"]
         stack.redis.start()
         back = time.monotonic()
-        accepted = _accepted(stack)
+        accepted = _first_accepted(stack)
         found.accepted_after = round(time.monotonic() - back, 2)
         learned = stack.finish(running, 600)
         found.learned_after = round(time.monotonic() - back, 2)
@@ -83,7 +83,7 @@ def live_through(stack: Stack, seconds: float, connections: int = 16, **options:
     return found
 
 
-def _accepted(stack: Stack) -> httpx.Response:
+def _first_accepted(stack: Stack) -> httpx.Response:
     """The first submission that is accepted."""
     while True:
         answer = stack.submit(ANSWERING, "second", archive((2, 3)))

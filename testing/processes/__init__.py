@@ -1,0 +1,1 @@
+"""Processes and threads of tests: starting, killing, racing and interleaving them."""

@@ -1,4 +1,7 @@
-"""docker-compose.yml as plain processes: the same commands, environment and order, on free ports of this machine."""
+"""`docker-compose.yml` run as plain processes.
+
+The commands, environment and order are those of the file; the ports are free ones of this machine.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ Started = dict[str, list[tuple[subprocess.Popen[bytes], int]]]
 
 
 def parse(text: str, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The services, with `${NAME:-default}` filled in and `$$` as `$`."""
+    """The services of a compose file, with `${NAME:-default}` filled in and `$$` as `$`."""
 
     def fill(match: re.Match[str]) -> str:
         if match["escaped"]:
@@ -40,7 +43,7 @@ def parse(text: str, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def order(services: dict[str, dict[str, Any]]) -> list[str]:
-    """Names without a profile, each after what it depends on."""
+    """Names of the services without a profile, each after its dependencies."""
     placed: list[str] = []
     waiting = [name for name, service in services.items() if "profiles" not in service]
     while waiting:
@@ -51,7 +54,7 @@ def order(services: dict[str, dict[str, Any]]) -> list[str]:
 
 
 class Compose:
-    """The stack, up while the context of `up` is open."""
+    """The stack of the compose file, which runs inside the context of `up`."""
 
     def __init__(self, folder: Path) -> None:
         self.services = parse((ROOT / "docker-compose.yml").read_text(), {})
@@ -63,12 +66,12 @@ class Compose:
 
     @property
     def addresses(self) -> list[str]:
-        """Where the replicas of `service` listen."""
+        """Addresses of the replicas of `service`."""
         return [f"http://127.0.0.1:{port}" for _, port in self.processes["service"]]
 
     @contextmanager
     def up(self, scale: dict[str, int]) -> Iterator[Compose]:
-        """Start everything in order, each only when what it depends on is healthy or done."""
+        """Start all services in order, each once its dependencies are healthy or done."""
         try:
             for name in self.order:
                 replicas = scale.get(name) or self.services[name].get("deploy", {}).get("replicas", 1)
@@ -83,7 +86,7 @@ class Compose:
                 running = [process for process, _ in self.processes.get(name, [])]
                 for process in running:
                     process.terminate()
-                for process in running:  # one signal is all they get, as from any orchestrator
+                for process in running:  # one signal only, as from an orchestrator
                     wait(process, 60)
             self._ports.close()
 
@@ -113,13 +116,13 @@ class Compose:
         self._hosts[name] = f"127.0.0.1:{port}"
 
     def _here(self, value: str) -> str:
-        """`redis:6379` and `store:9000` as they are reached on this machine."""
+        """Replace `redis:6379` and `store:9000` by their addresses on this machine."""
         for name, address in self._hosts.items():
             value = re.sub(rf"(?<=[/@]){name}:\d+", address, value)
         return value
 
     def _wait(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
-        """Until the process is healthy by the compose file's own test, where there is one that can run here."""
+        """Wait until the process is healthy by the compose file's own test, as far as that can run here."""
         test = self.services[name]["healthcheck"]["test"]
         deadline = time.monotonic() + 180
         while not self._healthy(name, test, port):
@@ -158,7 +161,7 @@ class Compose:
         client.close()
 
     def log(self, name: str, port: int) -> str:
-        """The end of what a process said."""
+        """The end of a process's log."""
         return (self._folder / name / f"{port}.log").read_text(errors="replace")[-3000:]
 
 

@@ -1,4 +1,4 @@
-"""Looking at processes from outside."""
+"""Inspection of processes through /proc, reserved ports, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def children(pid: int) -> dict[int, str]:
-    """All processes below `pid`, with their command lines."""
+    """All descendants of the process `pid`, with their command lines."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -30,7 +30,7 @@ def children(pid: int) -> dict[int, str]:
 
 
 def command(pid: int) -> str:
-    """The command line, empty if there is no such process any more."""
+    """The command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except (FileNotFoundError, ProcessLookupError):
@@ -38,7 +38,7 @@ def command(pid: int) -> str:
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    """Those that still run; the dead whom nobody has buried yet do not count."""
+    """Those of the processes that still run; zombies do not count."""
     running = []
     for pid in pids:
         try:
@@ -51,7 +51,7 @@ def alive(pids: Iterable[int]) -> list[int]:
 
 
 def eventually(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether it comes true within so many seconds."""
+    """Wait for a condition; returns whether it came true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -62,9 +62,9 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port of this machine that nobody else is given before the block ends.
+    """A port of this machine that no other process is given before the block ends.
 
-    It is bound, but not listened on, so that a server which asks for it by its number gets it, now and again later.
+    It is bound but not listened on, so that a server that asks for it by number gets it, also repeatedly.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,5 +73,5 @@ def reserved_port() -> Iterator[int]:
 
 
 def plain_environment() -> dict[str, str]:
-    """What every process needs and nothing that is set for Engram."""
+    """The environment without variables of Engram, AWS and OpenTelemetry."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("ENGRAM_", "AWS_", "OTEL_"))}

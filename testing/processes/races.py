@@ -1,4 +1,4 @@
-"""Many threads that do the same at the same moment."""
+"""Races of threads that start at one barrier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def race(count: int, run: Callable[[int], T]) -> list[T]:
-    """What `run` returned to each of `count` threads, which all started from one barrier."""
+    """Run `run` in `count` threads that start at one barrier; returns their results."""
     barrier = threading.Barrier(count)
 
     def start(number: int) -> T:

@@ -1,4 +1,4 @@
-"""Two service replicas and a worker as processes of their own, over one store and one Redis."""
+"""Service replicas and a worker as separate processes, over one store and one Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from testing.servers.redis import RedisServer
 
 
 class Stack:
-    """What a test may ask of the running whole."""
+    """Handle of the running processes."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Stack:
         self.services = services
         self.worker = worker
         self.client = client
-        """Asks the first of them."""
+        """HTTP client of the first service."""
 
     def create(self, model: str, **changes: Any) -> None:
-        """Make a small model."""
+        """Create a small model."""
         self.client.post("/v1/models", json=self.small(model, **changes)).raise_for_status()
 
     def small(self, model: str, **changes: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Stack:
         return self.client.post(f"/v1/models/{model}/tasks", data=form, files={"data": ("data.zip", data)})
 
     def finish(self, response: httpx.Response, seconds: float = 300) -> dict[str, Any]:
-        """The job that an upload became, once it is over and nothing is left of what only an open one needs."""
+        """The job of an upload, once it is over and its entry among the open jobs is removed."""
         assert response.status_code == 202, response.text
         deadline = time.monotonic() + seconds
         while True:
@@ -70,7 +70,7 @@ class Stack:
             time.sleep(0.05)
 
     def learn(self, model: str, task: str, digits: tuple[int, ...], **options: Any) -> dict[str, Any]:
-        """Have digits learned, and every replica answer with them; the job's result."""
+        """Learn a task of digits and wait until every replica serves it; returns the job's result."""
         job = self.finish(self.submit(model, task, archive(digits), options))
         assert job["state"] == "succeeded", job
         result: dict[str, Any] = job["result"]
@@ -83,7 +83,7 @@ class Stack:
         return result
 
     def objects(self) -> set[str]:
-        """Every file in the store, but for the mark of the sweep that a worker makes now and then."""
+        """Every file in the store, except the mark of the worker's periodic sweep."""
         files = (os.path.join(folder, name) for folder, _, names in os.walk(self.store) for name in names)
         return {os.path.relpath(file, self.store) for file in files} - {"sweeps/last.json"}
 
@@ -94,7 +94,7 @@ def _gone(path: Path) -> bool:
 
 @contextmanager
 def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]:
-    """All of it, until the block ends; `settings` are further environment variables."""
+    """The running stack, until the block ends; `settings` are further environment variables."""
     with ExitStack() as parts:
         redis = RedisServer()
         parts.callback(redis.remove)

@@ -1,4 +1,4 @@
-"""Redis, workers and one service that are killed, frozen and started again, as a supervisor would do it."""
+"""Redis, workers and one service that tests kill, freeze and restart like a supervisor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vault.vault import Vault
 class Supervised:
     """The processes, all over one store.
 
-    Linux ties a process to the thread that started it, so all of this is for one thread, which outlives them.
+    They end with the thread that started them, so use it from one thread that outlives them.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
@@ -46,39 +46,39 @@ class Supervised:
 
     @property
     def vault_settings(self) -> VaultSettings:
-        """For a vault over the same store and Redis."""
+        """Settings of a vault over the same store and Redis."""
         return VaultSettings(store_url=str(self.folder / "store"), redis_url=self.redis.url, lease_seconds=1.5)
 
     @property
     def log(self) -> str:
-        """What all of them have written so far."""
+        """The log of all processes so far."""
         return (self.folder / "log").read_text()
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        """One more worker."""
+        """Start one more worker."""
         worker = self._spawn("worker")
         self.workers.append(worker)
         return worker
 
     def start_service(self) -> None:
-        """The service, on the same port as ever."""
+        """Start the service, always on the same port."""
         self.service = self._spawn("service", "service", "--port", str(self._port))
 
     def kill_worker(self, pid: int | None = None) -> None:
-        """SIGKILL to the worker of this process id, else the one that has run longest; another starts in its place."""
+        """Kill the worker of this process id, else the oldest one, and start another."""
         victim = next((worker for worker in self.workers if worker.pid == pid), self.workers[0])
         self.workers.remove(victim)
         _kill(victim)
         self.start_worker()
 
     def kill_service(self) -> None:
-        """SIGKILL to the service, and another in its place."""
+        """Kill the service and start another."""
         assert self.service is not None, "it was started"
         _kill(self.service)
         self.start_service()
 
     def kill_redis(self) -> None:
-        """SIGKILL to Redis, and an empty one in its place."""
+        """Kill Redis and start an empty one."""
         self.redis.stop()
         self.redis.start()
 
@@ -90,7 +90,7 @@ class Supervised:
             return False
 
     def stop(self) -> None:
-        """Kill all of it."""
+        """Kill all processes."""
         for process in (*self.workers, self.service):
             if process is not None:
                 _kill(process)
@@ -111,7 +111,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def supervised(folder: Path, workers: int = 1, **settings: str) -> Iterator[tuple[Supervised, Vault]]:
-    """All of it, once the service answers, and a vault beside it; until the block ends."""
+    """The processes, once the service answers, and a vault over their store; until the block ends."""
     parts = Supervised(folder, **settings)
     try:
         for _ in range(workers):
@@ -126,7 +126,7 @@ def supervised(folder: Path, workers: int = 1, **settings: str) -> Iterator[tupl
 
 @contextmanager
 def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Inside, the process stands still."""
+    """Inside, the process is stopped (SIGSTOP)."""
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield

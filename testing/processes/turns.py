@@ -1,4 +1,7 @@
-"""Threads that take turns at the storage, so that any order of their calls can be tried, and any of them can die."""
+"""Threads that call the storage in turns, in a controlled order.
+
+So any interleaving of their calls can be tried, and any thread can be killed between two calls.
+"""
 
 from __future__ import annotations
 
@@ -13,80 +16,80 @@ _LONGEST = 60
 """Seconds for one turn."""
 
 
-class Died(BaseException):
-    """A worker was killed here."""
+class ActorKilled(BaseException):
+    """Raised in place of the storage call at which an actor is killed."""
 
 
 class Actor:
-    """One who acts on the storage, a call a turn.
+    """A thread that makes one call of the storage in each turn.
 
     Parameters
     ----------
     act
-        Given what is to be called before each call of the storage, in the thread that `act` runs in.
+        Runs in the thread; its argument must be called before each call of the storage.
     """
 
     def __init__(self, act: Callable[[Callable[[], None]], object]) -> None:
         self._act = act
         self.calls = 0
-        """Those it has made."""
+        """Number of calls made."""
         self.dies_at: int | None = None
-        """The number of the call that is not made any more."""
+        """Number of the call at which it is killed."""
         self.over = False
         self.error: BaseException | None = None
-        """What ended it, unless it died or ended well."""
-        self._may_go = threading.Semaphore(0)
-        self._rests = threading.Semaphore(0)
+        """The exception that ended it, unless it was killed or ended well."""
+        self._turn_given = threading.Semaphore(0)
+        self._turn_over = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def move(self) -> None:
-        """Let it make its next call, and wait until it is about to make another or has nothing left to do."""
-        self._may_go.release()
-        assert self._rests.acquire(timeout=_LONGEST), "a turn takes too long"
+    def step(self) -> None:
+        """Let it make its next call, and wait until it is about to make another or is done."""
+        self._turn_given.release()
+        assert self._turn_over.acquire(timeout=_LONGEST), "a turn takes too long"
 
     def kill(self) -> None:
-        """It makes no more calls."""
+        """Kill it before its next call."""
         self.dies_at = self.calls + 1
 
-    def turn(self) -> None:
-        """Wait for one's turn; threads that only help it, and that it waits for, need not."""
+    def wait_for_turn(self) -> None:
+        """Wait for the next turn; returns at once in helper threads, for which the actor itself waits."""
         if threading.current_thread() is not self._thread:
             return
-        self._rests.release()
-        assert self._may_go.acquire(timeout=_LONGEST), "nobody is given a turn"
+        self._turn_over.release()
+        assert self._turn_given.acquire(timeout=_LONGEST), "nobody is given a turn"
         self.calls += 1
         if self.calls == self.dies_at:
-            raise Died
+            raise ActorKilled
 
     def _run(self) -> None:
-        assert self._may_go.acquire(timeout=_LONGEST), "nobody is given a turn"
+        assert self._turn_given.acquire(timeout=_LONGEST), "nobody is given a turn"
         try:
-            self._act(self.turn)
-        except Died:
+            self._act(self.wait_for_turn)
+        except ActorKilled:
             pass
         except BaseException as error:
             self.error = error
         finally:
             self.over = True
-            self._rests.release()
+            self._turn_over.release()
 
 
-def play(actors: Sequence[Actor], chance: random.Random) -> None:
-    """Let all act until none has anything left to do, in an order by chance; raises what ended one of them."""
+def interleave(actors: Sequence[Actor], chance: random.Random) -> None:
+    """Run all actors to their ends in a random order of their calls; raises the exception that ended one of them."""
     last: Actor | None = None
     while waiting := [actor for actor in actors if not actor.over]:
         if last not in waiting or chance.random() < 0.3:
             last = chance.choice(waiting)
         assert last is not None
-        last.move()
+        last.step()
     for actor in actors:
         if actor.error is not None:
             raise actor.error
 
 
-class InTurns:
-    """A storage whose calls wait for a turn."""
+class TurnTakingBackend:
+    """A storage backend whose calls wait for a turn."""
 
     def __init__(self, storage: StorageBackend, turn: Callable[[], None]) -> None:
         self._storage = storage
@@ -104,9 +107,9 @@ class InTurns:
         self._turn()
         return self._storage.stream(path)
 
-    def look(self, path: str) -> ObjectEntry:
+    def stat(self, path: str) -> ObjectEntry:
         self._turn()
-        return self._storage.look(path)
+        return self._storage.stat(path)
 
     def remove(self, path: str) -> None:
         self._turn()

@@ -1,0 +1,1 @@
+"""Servers for tests: the service, Redis, S3 and an OpenTelemetry collector."""

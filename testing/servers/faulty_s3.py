@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that fails on purpose."""
+"""Proxy of an S3 server with injected faults."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Fault = Literal["error", "throttle", "hang", "cut", "lost", "flip"]
-"""500; 503 SlowDown; no answer at all; half an answer; done, but the answer is lost; one bit of the answer is wrong."""
+"""500; 503 SlowDown; no answer at all; half an answer; executed without an answer; one bit of the answer flipped."""
 
 _BODY = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>on purpose</Message></Error>'
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
 class FaultyS3:
-    """Passes requests on, and lets each fail with the given chances; these may be changed at any time.
+    """Proxy that passes requests on and makes each fail with given probabilities, which may change at any time.
 
     Parameters
     ----------
     upstream
-        URL of the server that is in order.
+        URL of the sound server.
     seed
-        Of the draws.
+        Seed of the draws.
     """
 
     def __init__(self, upstream: str, seed: int = 0) -> None:
         self.chances: Mapping[Fault, float] = {}
-        """Of each kind of fault, for each request."""
+        """Probability of each kind of fault for a request."""
         self.seen: Counter[str] = Counter()
-        """Requests by what became of them: a fault, or `passed`."""
+        """Number of requests by outcome: a fault, or `passed`."""
         self._random = random.Random(seed)
         self._hangs = 0
-        """Of each path, how many requests are to hang from now on whatever the chances."""
+        """How many requests for each path hang from now on, whatever the probabilities."""
         self._hung: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -49,7 +49,7 @@ class FaultyS3:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, and let go of who hangs."""
+        """Stop, and end the requests that hang."""
         self._over.set()
         self._server.shutdown()
         self._thread.join()
@@ -57,7 +57,7 @@ class FaultyS3:
 
     @contextmanager
     def failing(self, **chances: float) -> Iterator[None]:
-        """Fail so inside the block."""
+        """Inside, requests fail with these probabilities."""
         before, self.chances = self.chances, chances  # type: ignore[assignment]  # keywords are the faults' names
         try:
             yield
@@ -66,7 +66,7 @@ class FaultyS3:
 
     @contextmanager
     def hanging(self, times: int) -> Iterator[None]:
-        """Let the first so many requests for each path hang inside the block."""
+        """Inside, the first so many requests for each path hang."""
         self._hung.clear()
         self._hangs = times
         try:
@@ -75,7 +75,7 @@ class FaultyS3:
             self._hangs = 0
 
     def draw(self, path: str) -> Fault | None:
-        """What the next request shall meet."""
+        """The fault of the next request, if any."""
         with self._lock:
             if self._hung[path] < self._hangs:
                 self._hung[path] += 1
@@ -90,13 +90,13 @@ class FaultyS3:
             self.seen["passed"] += 1
             return None
 
-    def place(self, size: int) -> int:
-        """Where an answer of so many bytes is harmed."""
+    def damaged_byte(self, size: int) -> int:
+        """Position of the damaged byte in an answer of so many bytes."""
         with self._lock:
             return self._random.randrange(size)
 
     def hang(self) -> None:
-        """Wait until all is over."""
+        """Wait until the proxy is closed."""
         self._over.wait(600)
 
     def _handler(self, upstream: str) -> type[BaseHTTPRequestHandler]:
@@ -104,7 +104,7 @@ class FaultyS3:
 
         class Handler(_Handler):
             faulty = proxy
-            server_in_order = upstream
+            upstream_host = upstream
 
         return Handler
 
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
     faulty: FaultyS3
-    server_in_order: str
+    upstream_host: str
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -131,15 +131,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if fault == "flip" and data and self.command == "GET" and status == 200:
-            harmed = bytearray(data)
-            harmed[self.faulty.place(len(data))] ^= 1
-            data = bytes(harmed)
+            damaged = bytearray(data)
+            damaged[self.faulty.damaged_byte(len(data))] ^= 1
+            data = bytes(damaged)
         return self._answer(status, headers, data, cut=fault == "cut")
 
     do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815  # the names are the base class's
 
     def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = HTTPConnection(self.server_in_order, timeout=30)
+        connection = HTTPConnection(self.upstream_host, timeout=30)
         try:
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
@@ -166,4 +166,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or cut
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

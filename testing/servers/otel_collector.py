@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector that keeps what it is sent: OTLP over HTTP, as protocol buffers."""
+"""OpenTelemetry collector that keeps the received spans: OTLP over HTTP, as protocol buffers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it arrived; ids in hexadecimal digits."""
+    """One received span; ids in hexadecimal digits."""
 
     service: str
     name: str
     kind: int
-    """2 is a server's, 4 a producer's, 5 a consumer's."""
+    """2: server, 4: producer, 5: consumer."""
     trace: str
     id: str
     parent: str
@@ -32,7 +32,7 @@ class Span:
 
 
 class Collector:
-    """Where it listens and what it got."""
+    """Address of the collector, and the spans that it received."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -42,13 +42,13 @@ class Collector:
         return [span for span in self.spans if span.name == name]
 
     def below(self, parent: Span) -> list[Span]:
-        """The children of a span, in the order of their beginnings."""
+        """The children of a span, by start time."""
         return sorted((span for span in self.spans if span.parent == parent.id), key=lambda span: span.start)
 
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector on a free port, until the block ends."""
+    """A collector on a free port, which runs until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

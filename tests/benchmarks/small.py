@@ -1,4 +1,4 @@
-"""Data sets small enough for a test, in the files that benchmarks read."""
+"""Small data sets in the file formats of the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image
 
 from benchmarks.harness.datasets import Tasks
 from engram import Examples, InputShape
-from tests.engram.patterns import SIZE, bars
+from testing.data.patterns import SIZE, bars
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def write_mnist(folder: Path, train: int = 6, test: int = 3) -> None:
-    """`mnist.npz` with so many images of each digit, sorted by digit; every pixel tells digit, part and number."""
+    """`mnist.npz` with so many images of each digit, sorted by digit; every pixel encodes digit, part and number."""
     arrays: dict[str, Any] = {}
     for part, count, base in (("train", train, 0), ("test", test, 100)):
         digits = np.repeat(np.arange(10, dtype=np.uint8), count)
@@ -31,7 +31,7 @@ def write_mnist(folder: Path, train: int = 6, test: int = 3) -> None:
 
 
 def write_archive(path: Path, classes: tuple[str, ...], train: int = 3, test: int = 2) -> None:
-    """A `.tar.xz` of JPEGs, each of one colour: red tells the class, green the part."""
+    """A `.tar.xz` of JPEGs of one colour each: red encodes the class, green the part."""
     with tarfile.open(path, "w:xz") as file:
         for part, count, green in (("train", train, 0), ("test", test, 200)):
             file.addfile(_folder(part))

@@ -1,4 +1,4 @@
-"""The baselines: what they know, forget and keep. They need the extra `benchmarks`."""
+"""Tests of the baselines, which need the extra `benchmarks`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.baselines.network import Plain
+from benchmarks.baselines.network import BaselineNetwork
 from benchmarks.baselines.unsuited import Unsuited
 from benchmarks.harness.datasets import Tasks
 from benchmarks.harness.evaluation import measure
 from benchmarks.harness.presets import BASELINE_SETTINGS, BASELINES
 from engram import Examples, LearnOptions
+from testing.data.patterns import definition
 from tests.benchmarks.small import bar_tasks
-from tests.engram.patterns import definition
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("avalanche") is None, reason="needs the extra `benchmarks`")
 
@@ -29,18 +29,18 @@ def baseline(name: str, tasks: Tasks, **settings: float) -> Any:
     return Baseline(name, MODEL, OPTIONS, tasks, settings or BASELINE_SETTINGS.get(name, {}), "cpu")
 
 
-def lived(name: str, **settings: float) -> dict[str, Any]:
+def evaluated(name: str, **settings: float) -> dict[str, Any]:
     tasks = bar_tasks(3)
     return measure(baseline(name, tasks, **settings), tasks)
 
 
 def network_bytes() -> int:
-    state = Plain(MODEL, [""] * 6, 0).state_dict().values()
+    state = BaselineNetwork(MODEL, [""] * 6, 0).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
 
 def test_naive_training_remembers_the_last_task_only() -> None:
-    figures = lived("naive")
+    figures = evaluated("naive")
     assert figures["routing"] == [[0, 0, 48], [0, 0, 48], [0, 0, 48]]
     assert figures["forgetting_without_id"] > 80
     assert figures["bytes"] == {"network": network_bytes(), "kept": 0, "all": network_bytes()}
@@ -49,7 +49,7 @@ def test_naive_training_remembers_the_last_task_only() -> None:
 
 
 def test_joint_training_knows_all_tasks() -> None:
-    figures = lived("joint")
+    figures = evaluated("joint")
     assert figures["without_id"] > 90
     assert figures["forgetting"] is None
     assert len(figures["matrix_with_id"]) == 1
@@ -58,20 +58,20 @@ def test_joint_training_knows_all_tasks() -> None:
 
 def test_replay_and_icarl_keep_images_and_remember_by_them() -> None:
     kept = {"replay": 30 * 144, "icarl": 30 * 144 + network_bytes()}
-    naive = lived("naive")
+    naive = evaluated("naive")
     for name, expected in kept.items():
-        figures = lived(name, images=30)
+        figures = evaluated(name, images=30)
         assert figures["without_id"] > naive["without_id"] + 20, name
         assert figures["bytes"]["kept"] == expected, name
 
 
 def test_penalties_hold_the_network_back_and_cost_what_they_keep() -> None:
-    naive = lived("naive")
-    weights = sum(parameter.numel() for parameter in Plain(MODEL, [""] * 6, 0).parameters())
-    ewc = lived("ewc", strength=1e6)
+    naive = evaluated("naive")
+    weights = sum(parameter.numel() for parameter in BaselineNetwork(MODEL, [""] * 6, 0).parameters())
+    ewc = evaluated("ewc", strength=1e6)
     assert ewc["forgetting"] < naive["forgetting"] - 10
     assert ewc["bytes"]["kept"] == 3 * 2 * 4 * weights
-    lwf = lived("lwf", alpha=10.0, temperature=2.0)
+    lwf = evaluated("lwf", alpha=10.0, temperature=2.0)
     assert lwf["forgetting"] < naive["forgetting"] - 10
     assert lwf["bytes"]["kept"] == network_bytes()
 
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_figures_and_leaves_the_generator_alone() -
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, other = lived("replay", images=30), lived("replay", images=30)
+    one, other = evaluated("replay", images=30), evaluated("replay", images=30)
     assert torch.equal(torch.rand(1), expected)
     assert one["matrix_without_id"] == other["matrix_without_id"]
 

@@ -1,4 +1,4 @@
-"""Claims are judged by rows, and by nothing where these are absent."""
+"""Tests of the claims table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images come in which task, under which names."""
+"""Tests of the task sequences."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of drills says what the rows say, the last of each."""
+"""Tests of the table of drills."""
 
 from __future__ import annotations
 

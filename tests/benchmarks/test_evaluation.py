@@ -1,4 +1,4 @@
-"""The figures of a life, reckoned from answers that are known."""
+"""Tests of the evaluation with a learner of known answers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 
 from benchmarks.harness.evaluation import measure
 from benchmarks.harness.learners import BenchmarkPrediction
-from benchmarks.harness.novelty import some
+from benchmarks.harness.novelty import evenly_spaced
 from engram import Examples
 from engram.checkpointing.progress import Progress
 from tests.benchmarks.small import bar_tasks
 
 
 class Newest:
-    """Knows every image by heart, but without an id takes all for the newest task's.
+    """Learner that knows every label, but without an id assigns all images to the newest task.
 
-    If `blind`, it says nothing about novelty.
+    If `blind`, its predictions have no novelty.
     """
 
     incremental = True
@@ -72,6 +72,6 @@ def test_new_images_are_compared_with_old_ones_before_they_are_learned() -> None
 
 def test_a_sample_is_spread_over_all_examples() -> None:
     (examples,) = bar_tasks(1).train
-    sample = some(examples, 5)
+    sample = evenly_spaced(examples, 5)
     assert torch.equal(sample.images, examples.images[[0, 11, 23, 35, 47]])
-    assert some(examples, 1000) is examples
+    assert evenly_spaced(examples, 1000) is examples

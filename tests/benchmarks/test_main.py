@@ -1,4 +1,4 @@
-"""Runs as the command line starts them: what is written, skipped, and gone on with."""
+"""Tests of the command line: runs, resumption and results files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks.harness import datasets
 from benchmarks.harness.command import run, run_all
 from benchmarks.harness.datasets import Sizes
 from benchmarks.harness.evaluation import BenchmarkProgress
-from benchmarks.harness.plan import BadOverride, Plan, planned
+from benchmarks.harness.plan import BadOverride, Plan, make_plan
 from benchmarks.harness.presets import COMMON, METHODS, Preset, preset
-from benchmarks.harness.results import Workplace, rows_of
+from benchmarks.harness.results import UnfinishedRun, rows_of
 from engram import Definition, Examples, InputShape
 from engram.checkpointing.progress import Progress
 from engram.errors import TooFewImages
@@ -36,7 +36,7 @@ def plan(**changes: Any) -> Plan:
 def test_a_life_that_was_interrupted_goes_on_as_if_it_had_not_been(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks, here = bar_tasks(3), Workplace(tmp_path / "out.jsonl", plan().key)
+    tasks, here = bar_tasks(3), UnfinishedRun(tmp_path / "out.jsonl", plan().key)
     whole = run(plan(), tasks, None)
     unlearnable = Examples(tasks.train[2].images[:1], tasks.train[2].labels[:1], tasks.train[2].classes)
     with pytest.raises(TooFewImages):
@@ -68,7 +68,7 @@ def test_a_finished_run_is_one_line_and_is_not_run_again(tmp_path: Path) -> None
 
 
 def test_what_is_kept_of_a_life_is_replaced_as_it_goes_on(tmp_path: Path) -> None:
-    here = Workplace(tmp_path / "out.jsonl", "key")
+    here = UnfinishedRun(tmp_path / "out.jsonl", "key")
     assert here.progress() is None
     for count in (1, 2):
         progress = BenchmarkProgress(seconds=[1.0] * count, free=[None] * count)
@@ -82,7 +82,7 @@ def test_what_is_kept_of_a_life_is_replaced_as_it_goes_on(tmp_path: Path) -> Non
 
 def test_overrides_reach_the_field_that_they_name() -> None:
     said = ["epochs=3", "width=0.5", "augment=none", "settings.rank=40", "commons.patch=4"]
-    made = planned("split_mnist", "sharc", "small", "python", "cpu", 2, said)
+    made = make_plan("split_mnist", "sharc", "small", "python", "cpu", 2, said)
     assert made.options == {"epochs": 3, "augment": "none"}
     assert made.definition == {
         "backbone": "cnn",
@@ -94,7 +94,7 @@ def test_overrides_reach_the_field_that_they_name() -> None:
     assert made.seed == 2
     for wrong in ("epochs", "nothing=1", "seed=1", "method=rnf", "options.epochs=1"):
         with pytest.raises(BadOverride):
-            planned("split_mnist", "eidetic", "small", "python", "cpu", 0, [wrong])
+            make_plan("split_mnist", "eidetic", "small", "python", "cpu", 0, [wrong])
 
 
 def test_the_key_tells_runs_apart_by_what_they_are() -> None:
@@ -122,7 +122,7 @@ def test_every_preset_says_what_a_model_and_its_options_can_be(benchmark: str, s
         else InputShape(channels=1, height=28, width=28)
     )
     for method in METHODS:
-        made = planned(benchmark, method, scale, "python", "cpu", 0, [])
+        made = make_plan(benchmark, method, scale, "python", "cpu", 0, [])
         made.learning()
         if method in get_args(Definition.model_fields["method"].annotation):
             assert made.model(shape).method == method
@@ -172,8 +172,8 @@ def test_one_command_knows_every_scenario(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_progress_is_accepted_in_every_phase() -> None:
-    from benchmarks.harness.progress_bars import Bars
+    from benchmarks.harness.progress_bars import ProgressBars
 
-    with Bars(plan(), 2) as bars:
+    with ProgressBars(plan(), 2) as bars:
         bars.watch(0, Progress("training", 0.5, epoch=1, accuracy=0.5))
         bars.watch(0, None)

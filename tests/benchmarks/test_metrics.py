@@ -1,3 +1,5 @@
+"""Tests of the metrics of continual learning."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""What the long drills conclude from what they see of processes."""
+"""Tests of growth trends and their plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from benchmarks.drills.curves import draw
 from benchmarks.drills.saturation import growths
-from testing.drills.growth import MIB, ProcessGrowth, Sample, look, trend
+from testing.drills.growth import MIB, ProcessGrowth, Sample, sample, trend
 
 
 def samples(rss_per_second: float, noise: float = 0.0, count: int = 600) -> list[Sample]:
@@ -37,7 +37,7 @@ def test_growth_is_told_from_noise() -> None:
 
 
 def test_a_process_can_be_looked_at() -> None:
-    now = look(os.getpid())
+    now = sample(os.getpid())
     assert now.rss > MIB
     assert now.files > 2
     assert now.threads >= 1

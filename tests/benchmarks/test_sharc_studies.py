@@ -1,35 +1,37 @@
+"""Tests of the SHARC studies."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-from benchmarks.harness.plan import planned
+from benchmarks.harness.plan import make_plan
 from benchmarks.harness.presets import COMMON
 from benchmarks.studies.sharc_recall import Patterns, patterns_of, recall_curve
-from benchmarks.studies.sharc_replay import TaskSequence, course_of, live, shown
+from benchmarks.studies.sharc_replay import TaskSequence, prepare_sequence, results_table, run_arm
 from engram import Memory
 from engram.config.sharc import SharcSettings
 from tests.benchmarks.small import bar_tasks
 
 
 @pytest.fixture(scope="module")
-def course() -> TaskSequence:
-    return course_of(bar_tasks(2), "split_mnist", "small", 0)
+def sequence() -> TaskSequence:
+    return prepare_sequence(bar_tasks(2), "split_mnist", "small", 0)
 
 
 @pytest.mark.parametrize(("arm", "least"), [("er images", 60), ("er maps", 60), ("sharc 0.5, hopfield", 60)])
-def test_a_life_keeps_to_its_bytes_and_remembers(course: TaskSequence, arm: str, least: int) -> None:
-    found = live(course, arm, 16, "small", 0)
+def test_a_life_keeps_to_its_bytes_and_remembers(sequence: TaskSequence, arm: str, least: int) -> None:
+    found = run_arm(sequence, arm, 16, "small", 0)
     assert isinstance(found["bytes"], int)
     assert 0 < found["bytes"] <= 16 * 1024
     assert isinstance(found["test"], float)
     assert found["test"] > least, "chance is 25 %"
 
 
-def test_maps_are_computed_for_every_image_as_the_backbone_does(course: TaskSequence) -> None:
-    examples = course.parts[1][2]
-    again = course.maps(examples.images.float() / 255)
-    torch.testing.assert_close(course.cache[id(examples)].float(), again, rtol=1e-3, atol=1e-3)
+def test_maps_are_computed_for_every_image_as_the_backbone_does(sequence: TaskSequence) -> None:
+    examples = sequence.parts[1][2]
+    again = sequence.maps(examples.images.float() / 255)
+    torch.testing.assert_close(sequence.cache[id(examples)].float(), again, rtol=1e-3, atol=1e-3)
 
 
 def test_recall_is_measured_for_every_memory_and_cue() -> None:
@@ -45,8 +47,8 @@ def test_recall_is_measured_for_every_memory_and_cue() -> None:
     assert errors["gaussian", "corrupted", 1.0] < errors["none", "corrupted", 1.0]
 
 
-def test_patterns_are_of_all_classes_in_equal_numbers(course: TaskSequence) -> None:
-    patterns = patterns_of(course, 20)
+def test_patterns_are_of_all_classes_in_equal_numbers(sequence: TaskSequence) -> None:
+    patterns = patterns_of(sequence, 20)
     assert torch.bincount(patterns.labels).tolist() == [2, 2, 2, 2]
     assert patterns.scores.shape == patterns.maps.shape[:2]
 
@@ -56,13 +58,13 @@ def test_the_chosen_quantile_is_the_one_that_held_out_images_prefer() -> None:
         {"arm": "sharc 0.3", "kib": 8, "held_out": 70.0, "test": 50.0, "maps": 9},
         {"arm": "sharc 0.8", "kib": 8, "held_out": 60.0, "test": 90.0, "maps": 9},
     ]
-    column = list(shown(rows).columns[1].cells)
+    column = list(results_table(rows).columns[1].cells)
     assert column[-1] == "50.00 (9)"
     assert "no room" in column
 
 
 @pytest.mark.parametrize(("benchmark", "scale"), list(COMMON))
 def test_every_benchmark_has_a_model_for_it(benchmark: str, scale: str) -> None:
-    plan = planned(benchmark, "sharc", "paper" if scale == "paper" else "small", "python", "cpu", 0, [])
+    plan = make_plan(benchmark, "sharc", "paper" if scale == "paper" else "small", "python", "cpu", 0, [])
     definition = plan.model(bar_tasks(1).shape)
     assert Memory.create(definition.model_copy(update={"backbone": "mlp", "depth": 1})).tasks == ()

@@ -1,4 +1,4 @@
-"""Tables and pictures, from rows that are known."""
+"""Tests of result tables and plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness.datasets import SEQUENCES
 from benchmarks.harness.presets import BASELINES, METHODS
 from benchmarks.reports.plots import CURVES, draw
 from benchmarks.reports.published import PUBLISHED
-from benchmarks.reports.tables import BEGIN, COLUMNS, END, RESULTS, grouped, main, markdown, page, written
+from benchmarks.reports.tables import BEGIN, COLUMNS, END, RESULTS, grouped, insert_table, main, markdown, page
 
 
 def row(seed: int = 0, **changes: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_a_table_replaces_only_what_is_between_the_marks(tmp_path: Path) -> None
     main([str(results), "--write", str(readme)])
     text = readme.read_text()
     assert text == f"before\n{BEGIN}\n\n{page([row()])}\n\n{END}\nafter\n"
-    assert written(text, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert insert_table(text, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     readme.write_text("no marks")
     with pytest.raises(SystemExit, match="no marks"):
         main([str(results), "--write", str(readme)])
@@ -113,7 +113,7 @@ def test_a_table_replaces_only_what_is_between_the_marks(tmp_path: Path) -> None
 def test_the_table_in_the_readme_is_the_one_of_the_results() -> None:
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     rows = [json.loads(line) for path in sorted(RESULTS.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    assert written(text, page(rows)) == text
+    assert insert_table(text, page(rows)) == text
 
 
 def test_rows_of_one_task_or_all_at_once_have_no_curve() -> None:

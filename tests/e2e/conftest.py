@@ -1,4 +1,4 @@
-"""One running whole for all the promises that can share it, and one for those that are rough with it."""
+"""Running stacks shared by end-to-end tests, one of them for tests that stop its Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.drills.crowd import NARROW
+from testing.drills.crowd import LOW_LIMITS
 from testing.processes.stack import Stack, started
 
 
@@ -20,13 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two replicas and a worker; each test makes models of its own."""
+    """Two replicas and a worker; each test creates models of its own."""
     with started(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def rough_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One replica with little room, and a worker; a test may take its Redis away, and must bring it back."""
-    with started(tmp_path_factory.mktemp("rough"), replicas=1, **NARROW) as stack:
+    """One replica with low limits and a worker; a test may stop its Redis, and must restart it."""
+    with started(tmp_path_factory.mktemp("rough"), replicas=1, **LOW_LIMITS) as stack:
         yield stack

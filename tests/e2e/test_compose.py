@@ -1,4 +1,4 @@
-"""The cluster does the main job; it is started by the very compose file that users start."""
+"""Tests of the cluster of docker-compose.yml."""
 
 import os
 import time

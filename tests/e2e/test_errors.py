@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request: a problem with a code of its own, no trace in storage, and the service goes on."""
+"""Tests of refused requests: their problem codes, and no change of the store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def jpeg() -> bytes:
 
 
 def huge_png() -> bytes:
-    """A whole and valid PNG of 30,000 x 30,000 pixels in two colours."""
+    """A valid PNG of 30,000 x 30,000 pixels in two colours."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -65,7 +65,7 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def zipped(path: str, data: bytes = b"x", mode: int | None = None) -> bytes:
-    """A good archive with one more entry."""
+    """A valid archive with one more entry."""
     file = BytesIO(archive((2, 3), 3))
     with ZipFile(file, "a") as packed:
         info = ZipInfo(path)
@@ -127,7 +127,7 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 class Refusal:
-    """A request that is to be refused, with the store before and after."""
+    """Check of a refused request, and of the store before and after it."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

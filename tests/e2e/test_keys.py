@@ -1,4 +1,4 @@
-"""From the first key to the last revoked one, by the commands that users type."""
+"""Tests of the life cycle of API keys through the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def engram(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(url: str, headers: dict[str, str] | None = None) -> int:
-    """Of a request for the models."""
+    """Status of a request for the models."""
     return httpx.get(f"{url}/v1/models", headers=headers, timeout=60).status_code
 
 

@@ -1,4 +1,4 @@
-"""While tasks are learned and published, both replicas answer every request, and soon with the new version."""
+"""Test of version swaps under load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testing.processes.stack import Stack
 
 MODEL = "swap"
 SECONDS = 2.0
-"""A new version is to serve within so many seconds of its publication."""
+"""Seconds after its publication within which a new version must serve."""
 
 
 def test_no_request_fails_and_new_versions_serve_soon_on_both_replicas(stack: Stack) -> None:
@@ -21,7 +21,7 @@ def test_no_request_fails_and_new_versions_serve_soon_on_both_replicas(stack: St
     with Load(stack.replicas, MODEL, png(0, 100)) as load:
         assert eventually(partial(load.serves, 1), 60)
         for number, (task, digits) in enumerate((("second", (2, 3)), ("third", (4, 5))), 2):
-            # Nobody but the load asks for the model, which would have a replica look for its newest version.
+            # Only the load requests the model: another request would make a replica read its newest version.
             job = stack.finish(stack.submit(MODEL, task, archive(digits), {"epochs": 30, "patience": 30}))
             assert job["result"]["version"] == number
             assert eventually(partial(load.serves, number), 60)

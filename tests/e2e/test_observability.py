@@ -1,4 +1,4 @@
-"""Operators see what happens: lines, spans and figures of real processes."""
+"""Tests of logs, spans and metrics of real processes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.logs import FIELDS
 from testing.data.promql import selectors
-from testing.drills.observed_day import PARENT, SECRET, TRACE, ObservedDay, lines, seen
+from testing.drills.observed_day import PARENT, SECRET, TRACE, ObservedDay, observe, parsed_lines
 from testing.servers.otel_collector import Span
 from tests.repository.test_operations_doc import BY_PROMETHEUS, expressions
 
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedDay]:
-    with seen(tmp_path_factory.mktemp("day")) as day:
+    with observe(tmp_path_factory.mktemp("day")) as day:
         yield day
 
 
 def test_every_line_is_json_of_known_fields_and_holds_no_secret(day: ObservedDay) -> None:
     for log in (day.service_log, day.worker_log):
-        written = lines(log)
+        written = parsed_lines(log)
         assert written
         for line in written:
             assert set(line) <= set(FIELDS), line
@@ -32,16 +32,16 @@ def test_every_line_is_json_of_known_fields_and_holds_no_secret(day: ObservedDay
 
 
 def test_one_request_can_be_followed_through_both_logs(day: ObservedDay) -> None:
-    asked = [line for line in lines(day.service_log) if line.get("request_id") == "teach-1"]
+    asked = [line for line in parsed_lines(day.service_log) if line.get("request_id") == "teach-1"]
     assert {line.get("job_id") for line in asked} == {day.job}
     (access,) = [line for line in asked if line["logger"] == "engram.service.requests"]
     assert (access["method"], access["route"], access["status"]) == ("POST", "/v1/models/{model}/tasks", 202)
-    worked = [line for line in lines(day.worker_log) if line.get("job_id") == day.job]
+    worked = [line for line in parsed_lines(day.worker_log) if line.get("job_id") == day.job]
     assert len(worked) >= 2
     for line in worked:
         assert (line["request_id"], line["model"], line["task"]) == ("teach-1", "digits", "low")
     assert any(line.get("attempt") == 1 and line.get("outcome") == "succeeded" for line in worked)
-    (answered,) = [line for line in lines(day.service_log) if line.get("route", "").endswith("/predict")]
+    (answered,) = [line for line in parsed_lines(day.service_log) if line.get("route", "").endswith("/predict")]
     assert (answered["request_id"], answered["model"], answered["version"]) == ("ask-1", "digits", 1)
 
 

@@ -1,4 +1,7 @@
-"""The interface answers as its own document says; the long form is `python -m benchmarks schema`."""
+"""Test of the HTTP interface against its OpenAPI document.
+
+The long form is `python -m benchmarks schema`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from testing.drills.api_fuzzing import CONFIG, SAME_MODEL, ask, service
+from testing.drills.api_fuzzing import CONFIG, SAME_MODEL, keyed_service, run_schemathesis
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Hundreds of refusals are no news."""
+    """Logging disabled, since hundreds of requests are refused."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -21,9 +24,9 @@ def quiet() -> Iterator[None]:
 @pytest.mark.usefixtures("quiet")
 def test_every_answer_is_in_the_document() -> None:
     options = ("--exclude-method", "DELETE", "--phases", "fuzzing")
-    with service() as (address, key):
-        found = ask(address, key, 10, 0, CONFIG + SAME_MODEL, *options)
-    assert found["status"] == 0, found["said"]
+    with keyed_service() as (address, key):
+        found = run_schemathesis(address, key, 10, 0, CONFIG + SAME_MODEL, *options)
+    assert found["status"] == 0, found["output"]
     assert found["operations"] == 21
     assert found["cases"] > 150
     assert found["failures"] == {}

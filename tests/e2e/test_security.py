@@ -1,4 +1,4 @@
-"""What strangers must not be able to do, against processes as users run them; see docs/security.md."""
+"""Security tests against real processes; see docs/security.md."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vault.vault import Vault
 
 ROOT = Path(__file__).parents[2]
 UPLOAD = 256 * 2**20
-"""Bytes; with 1 GiB it is the same, and takes longer."""
-ROOM = 96 * 2**20
-"""By how much memory may grow meanwhile."""
+"""Bytes of the upload; 1 GiB gives the same result and takes longer."""
+MEMORY_MARGIN = 96 * 2**20
+"""Bytes by which memory may grow meanwhile."""
 
 
 def test_every_line_of_the_table_names_tests_that_exist() -> None:
@@ -50,7 +50,7 @@ def memory(pid: int) -> int:
 
 
 def pid_of(address: str) -> int:
-    """The process that listens there."""
+    """Process id of the service that listens at the address."""
     port = int(address.rpartition(":")[2])
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -91,7 +91,7 @@ def test_an_upload_takes_no_memory(stack: Stack) -> None:
         f"{stack.replicas[0]}/v1/models/memory/tasks", content=nonsense(), headers=headers, timeout=120
     )
     assert (response.status_code, response.json()["code"]) == (422, "not_an_archive")
-    assert peak - before < ROOM
+    assert peak - before < MEMORY_MARGIN
 
 
 SMUGGLED = b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -167,7 +167,7 @@ def test_secrets_are_in_no_log(tmp_path: Path) -> None:
 
 
 def provoke(address: str, mine: str, gone: str) -> None:
-    """Ask for what fails in every way, with secrets wherever a client may put them."""
+    """Make failing requests of every kind, with secrets wherever a client may put them."""
     with httpx.Client(base_url=address, timeout=60) as client:
         assert client.get("/v1/models", headers=bearer(gone)).status_code == 401
         assert client.get(f"/v1/models?api_key={gone}").status_code == 401

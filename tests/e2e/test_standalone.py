@@ -1,4 +1,4 @@
-"""`engram serve` leaves nothing behind and shares its folder with nobody."""
+"""Tests of `engram serve`: its processes, its folder, and its end."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class Serving:
         return {self.process.pid: "serve"} | children(self.process.pid)
 
     def child(self, part: str) -> int | None:
-        """The process whose command line has this part."""
+        """Id of the process whose command line contains the text."""
         return next((pid for pid, line in children(self.process.pid).items() if part in line), None)
 
     def ready(self) -> bool:
@@ -58,7 +58,7 @@ def serving(data: Path) -> Iterator[Serving]:
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Temporary folders made here, so that what is left can be seen; short, since sockets lie in them."""
+    """Short folder for temporary files, whose remains are checked; it holds sockets, whose paths are limited."""
     with tempfile.TemporaryDirectory(prefix="e-", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)

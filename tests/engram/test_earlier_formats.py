@@ -1,4 +1,4 @@
-"""Models that an earlier version saved still answer as they did, and go on learning.
+"""Models saved by earlier versions, which answer as they did and go on learning.
 
 `files/format-1` was written by commit 05a0969, `files/format-2` by commit 0ab2d93: two tasks of `bars` each, and what
 they answered to the probe batch.
@@ -17,7 +17,7 @@ from engram.certificate import certify, compare, digest, probe_batch
 from engram.memory import dump
 from engram.methods.eidetic.method import Eidetic
 from testing.data.learned_digests import machine
-from tests.engram.patterns import QUICK, bars
+from testing.data.patterns import QUICK, bars
 
 FORMAT_1 = Path(__file__).parent / "files" / "format-1"
 FORMAT_2 = Path(__file__).parent / "files" / "format-2"
@@ -35,7 +35,7 @@ def test_models_of_the_first_format_answer_as_they_did(name: str, channels: int,
 
     method = memory.method
     assert isinstance(method, Eidetic)
-    assert method.recogniser.scatter is None, "what is usual is judged as it was when the model was saved"
+    assert method.recogniser.scatter is None, "novelty is measured as it was when the model was saved"
 
     before = certify(memory)
     for task in (2, 3):

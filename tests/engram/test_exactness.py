@@ -1,4 +1,4 @@
-"""The promise, as laws: whatever comes later, an old task's logits and heatmaps are the same bytes."""
+"""Exactness of old tasks: equal bytes of logits and heatmaps, whatever is learned later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram import Memory
 from engram.certificate import probe_batch
-from tests.engram.patterns import QUICK, bars, definition, network_of
+from testing.data.patterns import QUICK, bars, definition, network_of
 
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
 

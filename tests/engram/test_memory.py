@@ -1,3 +1,5 @@
+"""Memory: repeatability, cancellation, capacity, threads, saving, and damaged files."""
+
 from __future__ import annotations
 
 import json
@@ -24,7 +26,7 @@ from engram.errors import (
     UnsupportedFormat,
 )
 from engram.memory import dump, restore
-from tests.engram.patterns import QUICK, bars, definition, learned, network_of
+from testing.data.patterns import QUICK, bars, definition, learned, network_of
 
 
 def test_the_same_seeds_give_the_same_bytes() -> None:
@@ -42,12 +44,12 @@ def test_examples_are_left_as_they_were() -> None:
 
 
 def test_progress_rises_through_the_phases_in_order() -> None:
-    told: list[Progress] = []
-    Memory.create(definition()).learn("task", bars(0), QUICK, progress=told.append)
-    fractions = [progress.fraction for progress in told]
+    reported: list[Progress] = []
+    Memory.create(definition()).learn("task", bars(0), QUICK, progress=reported.append)
+    fractions = [progress.fraction for progress in reported]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
-    phases = list(dict.fromkeys(progress.phase for progress in told))
+    phases = list(dict.fromkeys(progress.phase for progress in reported))
     assert [phase for phase in phases if phase not in ("pruning", "recovering")] == [
         "training",
         "freezing",
@@ -199,9 +201,7 @@ def test_every_error_has_a_code_of_its_own() -> None:
     assert len({kind.code for kind in kinds}) == len(kinds)
 
 
-@pytest.mark.parametrize(
-    ("gate", "error"), [("min_accuracy", AccuracyTooLow), ("min_recognised", RecognitionTooLow)]
-)
+@pytest.mark.parametrize(("gate", "error"), [("min_accuracy", AccuracyTooLow), ("min_recognised", RecognitionTooLow)])
 def test_a_task_that_is_learned_too_badly_is_not_kept(gate: str, error: type[EngramError]) -> None:
     memory = learned("cnn", tasks=2)
     before = dump(memory)

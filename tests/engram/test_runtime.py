@@ -1,4 +1,4 @@
-"""What is freed is kept while it is of use, and given back now and then."""
+"""Freed memory, kept by the process until it is given back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(full - before, freed - before, resident() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is the C library of Linux that is told")
+@pytest.mark.skipif(sys.platform != "linux", reason="only the C library of Linux is configured")
 def test_freed_memory_is_kept_until_it_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=240)
     full, freed, after = map(int, done.stdout.split())

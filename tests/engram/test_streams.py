@@ -1,4 +1,4 @@
-"""Streams whose tasks nobody announces: when a switch is noticed, and what is learned of it."""
+"""Streams whose task switches are not announced: their detection, and what is learned from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engram.certificate import certify, compare
 from engram.drift.task_switches import TaskSwitchDetector, surprise
 from engram.errors import Cancelled, ExamplesError, InvalidDefinition
 from engram.streams import Batch, Stream, StreamOptions, learn_stream
-from tests.engram.patterns import QUICK, bars, definition
+from testing.data.patterns import QUICK, bars, definition
 
 LEARNING = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})
 WATCHING = StreamOptions(window=32, reference=2, margin=0.05)

@@ -1,4 +1,4 @@
-"""The table of error codes names every one that there is, with its status, and no other."""
+"""Tests of the documented error codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.service.errors.test_problem_details import LOWEST
 ROOT = Path(__file__).parents[2]
 ROWS = re.findall(r"^\| `(\w+)` \| (\d{3}|-) \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
 IN_PLACE = re.compile(
-    r"""(?:problem\(\d{3}, |\bEndReason\(\s*|fail\([^"\n]*|^ {4}\d{3}: )"([a-z_]+)\""""  # codes of no class
+    r"""(?:problem\(\d{3}, |\bEndReason\(\s*|fail_job\([^"\n]*|^ {4}\d{3}: )"([a-z_]+)\""""  # codes of no class
     r"""|code = "([a-z_]+)\"""",
     re.MULTILINE,
 )

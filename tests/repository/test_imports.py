@@ -1,4 +1,4 @@
-"""The way of imports, and the size of things, read from the source."""
+"""Tests of the directions of imports, and of the lengths of files and functions."""
 
 import ast
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ FORBIDDEN = {
     "engram": {"fastapi", "starlette", "celery", "redis", "obstore", "httpx", "uvicorn"},
     "vault": {"torch", "torchvision", "fastapi", "starlette", "celery"},
 }
-"""Which of the world's they may not."""
+"""Which third-party packages they may not import."""
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
@@ -45,7 +45,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def wrong(package: str, tree: ast.AST) -> set[str]:
-    """What a module of `package` imports against the way."""
+    """Forbidden imports of a module of `package`."""
     names = set(imported(tree))
     return (names & set(PACKAGES)) - ALLOWED[package] | names & FORBIDDEN.get(package, set())
 

@@ -1,4 +1,4 @@
-"""Nothing here turns bytes into code, read from the source."""
+"""Test that no source file deserialises code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TRUSTING = {
     "numpy.load": ("allow_pickle", "False"),
     "np.load": ("allow_pickle", "False"),
 }
-"""Calls that unpickle unless told otherwise, or when told to; what they must be told."""
+"""Calls that unpickle depending on an argument, with the required value."""
 
 
 def dangerous(tree: ast.AST) -> Iterator[str]:
-    """What a module does that could run what is in data."""
+    """Imports and calls of a module that could execute data as code."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES)
@@ -35,9 +35,9 @@ def dangerous(tree: ast.AST) -> Iterator[str]:
             yield str(node.module)
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
             name, value = TRUSTING.get(called, ("", ""))
-            if called in CALLS or told.get("shell") == "True" or (name and told.get(name) != value):
+            if called in CALLS or keywords.get("shell") == "True" or (name and keywords.get(name) != value):
                 yield called
 
 

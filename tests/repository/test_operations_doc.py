@@ -1,4 +1,4 @@
-"""Names of metrics, and that dashboard, alerts and documentation speak of those that there are."""
+"""Tests of metric names, and of their use in dashboard, alerts and documentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker import metrics as worker
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 LABELS = {"method", "route", "status", "kind", "outcome", "model", "state", "phase", "code", "backend", "version"}
-"""Nothing that a client can make up: templates, states, codes and names of models that there are."""
+"""Labels whose values clients cannot invent: templates, states, codes and names of existing models."""
 GIVEN = {"instance", "job", "le", "alertname", "alertstate"}
 """Labels that Prometheus adds."""
 BY_PROMETHEUS = {"up", "ALERTS"}
@@ -36,7 +36,7 @@ def families(registry: CollectorRegistry) -> list[Metric]:
 
 
 def label_names(registry: CollectorRegistry, name: str) -> tuple[str, ...]:
-    """The labels of a family, which shows none as long as nothing was measured."""
+    """Label names of a family, also before its first measurement."""
     collector = registry._names_to_collectors.get(name)
     declared = getattr(collector, "_labelnames", None)
     if declared is not None:
@@ -45,7 +45,7 @@ def label_names(registry: CollectorRegistry, name: str) -> tuple[str, ...]:
 
 
 def exposed(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """Every name that can be asked for, and its labels."""
+    """Every exposed name with its labels."""
     found: dict[str, set[str]] = {}
     for family in registry.collect():
         labels = set(label_names(registry, family.name)) if family.name.startswith("engram_") else set()
@@ -99,7 +99,7 @@ def test_every_metric_and_field_is_documented_as_it_is() -> None:
 
 
 def expressions() -> dict[str, str]:
-    """Every query of the dashboard and of the alerts, by where it stands."""
+    """Every query of the dashboard and of the alerts, by its place."""
     found: dict[str, str] = {}
     dashboard = json.loads((ROOT / "deploy/grafana/engram.json").read_text())
     for panel in dashboard["panels"]:
@@ -127,7 +127,7 @@ def test_every_query_asks_for_what_there_is(where: str) -> None:
         assert selector.name in there, selector.name
         labels = {name for name, _ in selector.labels} - GIVEN
         assert labels <= there[selector.name], (selector.name, labels)
-        # What is not a counter has no rate, and a counter's own value says nothing.
+        # Only counters have a rate, and a counter's own value has no meaning.
         rated = re.search(rf"(rate|increase)\({re.escape(selector.name)}\b", text) is not None
         assert rated == selector.name.endswith(("_total", "_bucket", "_sum", "_count")), text
     known = set().union(*(there.get(selector.name, set()) for selector in found)) | GIVEN

@@ -1,4 +1,4 @@
-"""Services over stores with and without learned tasks."""
+"""Fixtures: services over stores with and without learned tasks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reader(learned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(autouse=True)
 def _looks_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers show what is in the store, also where a busy machine takes long to look at it."""
-    monkeypatch.setattr(live, "_LOOK_SECONDS", PATIENCE)
+    monkeypatch.setattr(live, "_REFRESH_SECONDS", PATIENCE)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote is served, checked and learned on.
+"""Tests of stores that earlier versions wrote: served, checked and learned on.
 
 `files/store-1` was written by commit 05a0969: a model with two tasks, the two jobs that learned them, a third that
 still waits, and what the model answered. `files/store-2` was written by commit 0ab2d93: the same, with a bundle of the

@@ -1,4 +1,4 @@
-"""Every line has one shape, and says on whose behalf it was written."""
+"""Tests of structured logging."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vault.settings import LogSettings
 
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged; afterwards logging is as it was."""
+    """The stream of the log; the logging configuration is restored afterwards."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     hooks = threading.excepthook
@@ -41,7 +41,7 @@ def test_a_line_is_json_with_what_was_bound_and_added(stream: io.StringIO) -> No
     logs.begin(request_id="abc")
     with logs.bound(job_id="01", attempt=2):
         logging.getLogger("engram.worker").info("learning %s", "low", extra={"phase": "training", "unheard_of": 1})
-    logging.getLogger("another.library").debug("not told")
+    logging.getLogger("another.library").debug("not shown")
     logging.getLogger("another.library").warning("two\nlines")
     first, second = lines(stream)
     timestamp = first.pop("timestamp")

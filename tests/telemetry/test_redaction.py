@@ -1,4 +1,4 @@
-"""Credentials do not get into what is written down."""
+"""Tests of redaction."""
 
 from __future__ import annotations
 

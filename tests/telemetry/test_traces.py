@@ -1,4 +1,4 @@
-"""Spans are sent when the standard variables say so, and are no burden when they do not."""
+"""Tests of tracing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_spans_arrive_without_secrets() -> None:
 
 @pytest.mark.parametrize("listening", [True, False])
 def test_a_collector_that_does_not_answer_keeps_nobody_from_ending(listening: bool) -> None:
-    """Half a minute goes by before the last spans are given up."""
+    """By itself the SDK would try to export the last spans for half a minute."""
     code = f"""import threading
 {SCRIPT.replace("traces.shutdown()", "traces.shutdown(0.5)")}
 print([thread.name for thread in threading.enumerate() if thread.name == "last-spans"], flush=True)

@@ -1,4 +1,4 @@
-"""A vault whose leases and requests outlast whatever keeps a busy machine from going on."""
+"""Vault fixtures in a folder and in a bucket, with timeouts that suit a busy machine."""
 
 from __future__ import annotations
 

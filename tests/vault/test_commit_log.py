@@ -1,4 +1,4 @@
-"""The commit log: one writer wins each version, and everybody sees the same head."""
+"""Tests of the commit log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def publish(vault: Vault, model: str, count: int) -> list[Commit]:
 
 
 class LogContract:
-    """The laws; a subclass says where the log is kept."""
+    """Contract tests; a subclass provides the settings of the storage."""
 
     @pytest.fixture
     def settings(self) -> VaultSettings:
@@ -173,8 +173,8 @@ def test_a_commit_that_is_missing_among_others_is_named(vault: Vault) -> None:
             call()
         assert (missing.value.path, missing.value.code) == (path, "not_found")
     assert vault.log.list("lines", lenient=True) == [commits[0], commits[2]]
-    with Vault.connect(vault.settings) as newcomer:
-        assert newcomer.log.head("lines") == commits[2]
+    with Vault.connect(vault.settings) as second:
+        assert second.log.head("lines") == commits[2]
 
 
 def test_a_version_that_comes_while_it_is_looked_for_is_not_missing(
@@ -239,8 +239,8 @@ def test_a_damaged_head_is_named_and_may_be_overruled_but_never_replaced(vault: 
     commits = publish(vault, "lines", 3)
     harmed = f"models/lines/log/{commits[0].lineage}/00000003.json"
     vault.objects.put(harmed, b"damaged")
-    with Vault.connect(vault.settings) as newcomer:
-        for each in (vault, newcomer):
+    with Vault.connect(vault.settings) as second:
+        for each in (vault, second):
             with pytest.raises(Damaged, match=harmed):
                 each.log.head("lines")
             with pytest.raises(Damaged, match=harmed):
@@ -248,9 +248,9 @@ def test_a_damaged_head_is_named_and_may_be_overruled_but_never_replaced(vault: 
             assert each.log.list("lines", newest_first=True, limit=2, lenient=True) == [commits[2], commits[1]]
             assert each.log.numbers("lines") == [0, 1, 2, 3]
         with pytest.raises(Conflict):
-            newcomer.log.append("lines", commits[2].following("learn", task="other"))
+            second.log.append("lines", commits[2].following("learn", task="other"))
         overruling = replace(commits[2], version=3).following("activate", target=2)
-        newcomer.log.append("lines", overruling)
-        for each in (vault, newcomer):
+        second.log.append("lines", overruling)
+        for each in (vault, second):
             assert each.log.head("lines") == overruling
             assert [commit.version for commit in each.log.list("lines", lenient=True)] == [0, 1, 2, 4]

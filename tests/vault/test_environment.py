@@ -1,4 +1,4 @@
-"""A setting that does not fit is told in a line, by every program, and its value is not."""
+"""Tests of messages on invalid settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: what is stored of them opens nothing, and what was made stays made."""
+"""Tests of API keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models exist from their record to its removal, and share nothing with a namesake."""
+"""Tests of model records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A setting that is misspelt is told, and what is none of ours is not."""
+"""Tests of warnings on misspelt settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_all_names_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "warning"),
     [
         ("ENGRAM_IMAGE_PER_DAY", "7", "no setting, and changes nothing; did you mean ENGRAM_IMAGES_PER_DAY?"),
         ("ENGRAM_WORKER_METRIC_PORT", "9", "no setting, and changes nothing; did you mean ENGRAM_WORKER_METRICS_PORT?"),
@@ -28,8 +28,8 @@ def test_all_names_are_known() -> None:
         ("ENGRAM_SERVICE_PORT_HTTP", "8000", None),
     ],
 )
-def test_what_is_told(caplog: pytest.LogCaptureFixture, name: str, value: str, told: str | None) -> None:
+def test_what_is_told(caplog: pytest.LogCaptureFixture, name: str, value: str, warning: str | None) -> None:
     warn_of_unknown_names({name: value, "PATH": "/bin"})
-    assert len(caplog.records) == (told is not None)
-    assert (told or "") in caplog.text
+    assert len(caplog.records) == (warning is not None)
+    assert (warning or "") in caplog.text
     assert "hunter22" not in caplog.text

@@ -1,4 +1,4 @@
-"""Settings come from the environment, and both sides derive the same broker from them."""
+"""Tests of the vault's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vault with a model to learn for."""
+"""Fixtures: a vault with a model to learn for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt at one job, without Celery."""
+"""Tests of one attempt at one job, without Celery."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from engram.memory import dump
 from service.models import versions
 from testing.data.digits import QUICK, archive
 from testing.data.models import MODEL, create, examples, learn, submit, worker_settings
-from tests.engram.patterns import network_of
+from testing.data.patterns import network_of
 from vault.commit_log import Commit
 from vault.errors import JobOver, LeaseLost, StoreUnavailable
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
-from worker import attempt, publishing
+from worker import publishing
+from worker.attempt import run_attempt
 from worker.interruption import Interrupted, ModelChanged
 from worker.progress import ProgressReporter
 from worker.publishing import before_learning, verify
@@ -34,7 +35,7 @@ from worker.publishing import before_learning, verify
 
 def run(vault: Vault, job: Job, token: int | None = None, stop: Any = lambda: False, **changes: Any) -> Job:
     token = token or vault.jobs.start_attempt(job.id)
-    return attempt.run(vault, job, token, stop, worker_settings(vault, **changes))
+    return run_attempt(vault, job, token, stop, worker_settings(vault, **changes))
 
 
 def head(vault: Vault) -> Commit:
@@ -82,7 +83,7 @@ def longest_pause(moments: list[float]) -> float:
 
 def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
     job = submit(ready, "low", (0, 1), epochs=60, patience=60)
-    told: list[tuple[float, str, float]] = []
+    reports: list[tuple[float, str, float]] = []
     over, beats = threading.Event(), [time.monotonic()]
 
     def beat() -> None:
@@ -92,7 +93,7 @@ def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
     async def follow() -> None:
         async for _, event in ready.events.follow(job.id):
             if "phase" in event:
-                told.append((time.monotonic(), event["phase"], event["fraction"]))
+                reports.append((time.monotonic(), event["phase"], event["fraction"]))
 
     follower = threading.Thread(target=asyncio.run, args=(follow(),))
     metronome = threading.Thread(target=beat)
@@ -102,26 +103,26 @@ def test_progress_is_told_phase_by_phase_and_every_second(ready: Vault) -> None:
     follower.join()
     over.set()
     metronome.join()
-    phases = list(dict.fromkeys(phase for _, phase, _ in told))
+    phases = list(dict.fromkeys(phase for _, phase, _ in reports))
     assert phases[:2] == ["loading", "training"]
     assert phases[-2:] == ["verifying", "publishing"]
-    fractions = [fraction for _, _, fraction in told]
+    fractions = [fraction for _, _, fraction in reports]
     assert fractions == sorted(fractions)
     # Where the machine keeps all threads waiting, it keeps the metronome waiting too.
-    pauses = longest_pause([moment for moment, _, _ in told]), longest_pause([*beats, time.monotonic()])
+    pauses = longest_pause([moment for moment, _, _ in reports]), longest_pause([*beats, time.monotonic()])
     assert pauses[0] < 1.0 + pauses[1]
 
 
 @pytest.mark.parametrize("seconds", [60.0, 0.0])
 def test_no_phase_is_left_out_unless_that_delays_the_end(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.progress._END_SECONDS", seconds)
-    told: list[tuple[str, float]] = []
+    reports: list[tuple[str, float]] = []
     begun, go_on = threading.Event(), threading.Event()
 
     def publish(figures: dict[str, Any]) -> None:
         begun.set()
         assert go_on.wait(60)
-        told.append((figures["phase"], figures["fraction"]))
+        reports.append((figures["phase"], figures["fraction"]))
 
     with ProgressReporter(publish, 0.01) as reporter:
         reporter.report("loading", 0.0)
@@ -130,7 +131,7 @@ def test_no_phase_is_left_out_unless_that_delays_the_end(seconds: float, monkeyp
             reporter.report(phase, fraction)
         threading.Timer(0.1, go_on.set).start()
     late = [("training", 0.1), ("verifying", 0.9), ("publishing", 1.0)]
-    assert told == [("loading", 0.0), *(late if seconds else [])]
+    assert reports == [("loading", 0.0), *(late if seconds else [])]
 
 
 def test_some_unreadable_images_are_left_out_and_listed(ready: Vault, caplog: pytest.LogCaptureFixture) -> None:

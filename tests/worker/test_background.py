@@ -1,4 +1,4 @@
-"""The sweep that runs by itself: once in a while, in one worker."""
+"""Tests of the sweep in the background of one worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who works on which job."""
+"""Tests of the job runner: leases, attempts and retries."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from worker.job_runner import JobRunner
 LONG: dict[str, Any] = {"epochs": 1000, "patience": 1000}
 
 
-def workshop(vault: Vault, **changes: object) -> JobRunner:
+def runner(vault: Vault, **changes: object) -> JobRunner:
     return JobRunner(vault, worker_settings(vault, **changes))
 
 
 @contextmanager
 def working(subject: JobRunner, model: str = MODEL) -> Iterator[threading.Thread]:
-    """A workshop at work in a thread, which is told to stop at the end."""
+    """A job runner at work in a thread, which is stopped at the end."""
     thread = threading.Thread(target=subject.work, args=(model,))
     thread.start()
     try:
@@ -38,7 +38,7 @@ def working(subject: JobRunner, model: str = MODEL) -> Iterator[threading.Thread
     finally:
         subject.stopping.set()
         thread.join(60)
-        assert not thread.is_alive(), "the workshop did not stop"
+        assert not thread.is_alive(), "the job runner did not stop"
 
 
 def wait_for(vault: Vault, job: str, *states: str) -> None:
@@ -50,7 +50,7 @@ def wait_for(vault: Vault, job: str, *states: str) -> None:
 
 def test_jobs_of_a_model_are_done_in_their_order(ready: Vault) -> None:
     jobs = [submit(ready, task, digits) for task, digits in (("a", (0, 1)), ("b", (2, 3)), ("c", (4, 5)))]
-    workshop(ready).work(MODEL)
+    runner(ready).work(MODEL)
     results = [ready.jobs.get(job.id).result for job in jobs]
     assert [result and result["version"] for result in results] == [1, 2, 3]
     assert ready.leases.holder(MODEL) is None
@@ -60,26 +60,26 @@ def test_a_lease_that_is_taken_sends_others_away(ready: Vault) -> None:
     job = submit(ready, "a", (0, 1))
     lease = ready.leases.acquire(MODEL, "another")
     assert lease is not None
-    workshop(ready).work(MODEL)
+    runner(ready).work(MODEL)
     assert ready.jobs.get(job.id).state == "queued"
     lease.release()
-    workshop(ready).work(MODEL)
+    runner(ready).work(MODEL)
     assert ready.jobs.get(job.id).state == "succeeded"
 
 
 def test_a_job_at_work_shows_as_running(ready: Vault) -> None:
     job = submit(ready, "a", (0, 1), **LONG)
-    with working(workshop(ready)):
+    with working(runner(ready)):
         wait_for(ready, job.id, "running")
         holder = ready.leases.holder(MODEL)
         assert holder is not None
         assert holder.job == job.id
 
 
-def test_a_workshop_that_stops_leaves_its_job_to_the_next(ready: Vault) -> None:
+def test_a_job_runner_that_stops_leaves_its_job_to_the_next(ready: Vault) -> None:
     job = submit(ready, "a", (0, 1), **LONG)
     for number in range(1, 6):
-        with working(workshop(ready, max_attempts=2)):
+        with working(runner(ready, max_attempts=2)):
             wait_for(ready, job.id, "running")
         assert ready.leases.holder(MODEL) is None
         attempts = ready.jobs.attempts(job.id)
@@ -92,7 +92,7 @@ def test_attempts_that_broke_off_are_counted(ready: Vault) -> None:
     for _ in range(2):
         ready.jobs.start_attempt(job.id)
     next_one = submit(ready, "b", (2, 3))
-    workshop(ready, max_attempts=2).work(MODEL)
+    runner(ready, max_attempts=2).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.error and done.error["code"]) == ("failed", "too_many_attempts")
     assert ready.jobs.get(next_one.id).state == "succeeded"
@@ -115,7 +115,7 @@ def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault, monkeypatch: 
     learn(ready, "low", (0, 1))
     job = submit(ready, "mid", (2, 3))
     keep_moving(ready, 2, monkeypatch)
-    workshop(ready, max_attempts=1).work(MODEL)
+    runner(ready, max_attempts=1).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.attempts, done.error) == ("succeeded", 3, None)
     assert [attempt.released for attempt in ready.jobs.attempts(job.id)] == [True, True, False]
@@ -125,11 +125,11 @@ def test_a_model_that_moved_counts_not_as_broken_off(ready: Vault, monkeypatch: 
 
 
 def test_a_model_that_never_rests_ends_the_job(ready: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.job_runner.MOVES", 1)
+    monkeypatch.setattr("worker.job_runner.MOST_CHANGES", 1)
     learn(ready, "low", (0, 1))
     job = submit(ready, "mid", (2, 3))
     keep_moving(ready, 2, monkeypatch)
-    workshop(ready).work(MODEL)
+    runner(ready).work(MODEL)
     done = ready.jobs.get(job.id)
     assert (done.state, done.attempts, done.error and done.error["code"]) == ("failed", 2, "model_moved")
     assert ready.objects.list("data") == []
@@ -140,7 +140,7 @@ def test_a_job_cancelled_while_nobody_worked_on_it_is_ended(ready: Vault) -> Non
     ready.jobs.start_attempt(job.id)
     ready.jobs.request_cancel(job.id)
     assert not ready.jobs.get(job.id).over
-    workshop(ready).work(MODEL)
+    runner(ready).work(MODEL)
     assert ready.jobs.get(job.id).state == "cancelled"
 
 
@@ -170,7 +170,7 @@ def test_losing_all_of_redis_does_not_disturb_the_work(vault_settings: VaultSett
     with Vault.connect(settings) as vault:
         create(vault)
         job = submit(vault, "a", (0, 1), epochs=150, patience=150)
-        with working(workshop(vault)) as thread:
+        with working(runner(vault)) as thread:
             wait_for(vault, job.id, "running")
             own_redis.stop()
             time.sleep(0.3)
@@ -180,11 +180,11 @@ def test_losing_all_of_redis_does_not_disturb_the_work(vault_settings: VaultSett
         assert (done.state, done.attempts) == ("succeeded", 1)
 
 
-def test_two_workshops_do_each_job_once(ready: Vault) -> None:
+def test_two_job_runners_do_each_job_once(ready: Vault) -> None:
     create(ready, "other")
     jobs = [submit(ready, f"t{n}", (0, 1), (MODEL, "other")[n % 2]) for n in range(4)]
-    shops = [workshop(ready), workshop(ready)]
-    threads = [threading.Thread(target=shop.work, args=(model,)) for shop in shops for model in (MODEL, "other")]
+    runners = [runner(ready), runner(ready)]
+    threads = [threading.Thread(target=one.work, args=(model,)) for one in runners for model in (MODEL, "other")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -196,7 +196,7 @@ def test_two_workshops_do_each_job_once(ready: Vault) -> None:
 @pytest.fixture
 def woken(ready: Vault) -> Iterator[list[str]]:
     woken: list[str] = []
-    subject = workshop(ready)
+    subject = runner(ready)
     reconciler = Reconciler(ready, subject, woken.append, 0.1)
     reconciler.start()
     try:
@@ -223,7 +223,7 @@ def test_open_jobs_that_nobody_works_on_are_looked_for(ready: Vault, woken: list
 def test_what_nobody_foresaw_is_told_and_the_work_is_done_at_the_next_look(
     ready: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job, subject = submit(ready, "a", (0, 1)), workshop(ready)
+    job, subject = submit(ready, "a", (0, 1)), runner(ready)
     with monkeypatch.context() as broken:
         broken.setattr(ready.jobs, "attempts", lambda job_id: [][0])
         subject.work(MODEL)

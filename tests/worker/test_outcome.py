@@ -1,4 +1,4 @@
-"""A job has one outcome, in whatever order those who work on it get to act, stand still and die."""
+"""Tests that a job has one outcome, whenever those who work on it act, stand still or die."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engram.config.definition import Definition
 from engram.errors import Cancelled
 from engram.snapshot import Parts
 from testing.data.digits import SMALL_MODEL
-from testing.processes.turns import Actor, InTurns, play
+from testing.processes.turns import Actor, TurnTakingBackend, interleave
 from vault.commit_log import Commit
 from vault.errors import Conflict, JobOver, LeaseLost, ModelExists, UnknownJob
 from vault.jobs.job import Job
@@ -94,7 +94,7 @@ def actor(vault: Vault, job: Job, act: Act) -> Actor:
     def run(turn: Callable[[], None]) -> None:
         root = vault.settings.store_folder
         assert root is not None
-        own = Vault(vault.settings, ObjectStore(InTurns(LocalBackend(root), turn)), vault.redis)
+        own = Vault(vault.settings, ObjectStore(TurnTakingBackend(LocalBackend(root), turn)), vault.redis)
         with suppress(JobOver, LeaseLost, ModelChanged, UnknownJob):
             act(own, job)
 
@@ -143,11 +143,11 @@ def test_one_stands_still_at_any_call_while_another_does_all_it_has_to(vault: Va
             job = submitted(vault, tried)
             first, second = actor(vault, job, late), actor(vault, job, other)
             while first.calls < at and not first.over:
-                first.move()
-            play([second], random.Random(0))
+                first.step()
+            interleave([second], random.Random(0))
             if dies:
                 first.kill()
-            play([first], random.Random(0))
+            interleave([first], random.Random(0))
             check(vault, job)
             if first.calls < at:
                 break
@@ -159,10 +159,10 @@ def test_one_stands_still_until_its_job_is_over_and_swept(vault: Vault) -> None:
         job = submitted(vault, tried=True)
         late = actor(vault, job, publish)
         while late.calls < at and not late.over:
-            late.move()
+            late.step()
         published = outcome.end(vault, job, CANCELLED).state == "succeeded"
         vault.sweep(replace(SweepAges.all(timedelta(seconds=-1)), blobs=timedelta(hours=1)))
-        play([late], random.Random(0))
+        interleave([late], random.Random(0))
         assert [commit.job for commit in vault.log.list(job.model)] == [None, *[job.id] * published]
         assert not vault.objects.exists(f"jobs/{job.id}/request.json")
         if late.calls < at:
@@ -175,13 +175,13 @@ def test_a_model_made_again_keeps_its_jobs(vault: Vault) -> None:
         old = submitted(vault, tried=False)
         late = actor(vault, old, lambda own, job: own.delete_model(job.model))
         while late.calls < at and not late.over:
-            late.move()
+            late.step()
         with suppress(ModelExists):
             again = vault.models.create(old.model, {"again": True})
             job = vault.jobs.submit(old.model, "zero-one", "s3://elsewhere/data.zip", {}, lineage=again.lineage)
-            play([late], random.Random(0))
+            interleave([late], random.Random(0))
             assert not vault.jobs.get(job.id).cancel_requested
-        play([late], random.Random(0))
+        interleave([late], random.Random(0))
         assert vault.jobs.get(old.id).state == "cancelled"
         if late.calls < at:
             break
@@ -194,7 +194,7 @@ def explore(vault: Vault, seed: int) -> str:
     actors = [actor(vault, job, act) for act in chance.sample(ACTS, chance.choice((2, 2, 3)))]
     if chance.random() < 0.3:
         actors[0].dies_at = chance.randrange(1, 24)
-    play(actors, chance)
+    interleave(actors, chance)
     check(vault, job)
     return vault.jobs.get(job.id).state
 

@@ -1,4 +1,4 @@
-"""Worker processes as they are run: started, stopped, killed."""
+"""Tests of worker processes: started, stopped, killed."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable
     wait_until(lambda: ready.objects.list("data") == [], 60)
 
     create(ready, "other")
-    waker = WakeupSender(ready.settings.redis_url)
+    wakeups = WakeupSender(ready.settings.redis_url)
     by_message = submit(ready, "b", (2, 3), "other")
-    waker.wake("other")
+    wakeups.wake("other")
     wait_for(ready, by_message.id, "succeeded")
-    waker.close()
+    wakeups.close()
     ready.redis.flushall()
-    unheard = submit(ready, "c", (4, 5), "other")
-    wait_for(ready, unheard.id, "succeeded")
+    unannounced = submit(ready, "c", (4, 5), "other")
+    wait_for(ready, unannounced.id, "succeeded")
     assert third.end(signal.SIGINT) == 0
     assert "Traceback" not in third.log

@@ -1,4 +1,4 @@
-"""A worker that stood still at the worst moment and goes on when another has taken over."""
+"""Tests of a worker that stands still while it publishes and another takes over."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from testing.data.models import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import attempt
+from worker.attempt import run_attempt
 from worker.job_runner import JobRunner
 from worker.outcome import find
 from worker.publishing import load_memory
 
 
 class Late:
-    """An attempt that stands still right before (`checked` false) or after it was told that it may publish."""
+    """An attempt that stands still right before (`checked` false) or after it has found that it may publish."""
 
     def __init__(self, vault: Vault, job: Job, checked: bool) -> None:
         self._vault = Vault.connect(vault.settings)
@@ -46,7 +46,7 @@ class Late:
         """The whole attempt."""
         with self._vault as vault:
             token = vault.jobs.start_attempt(self._job.id, "late")
-            return attempt.run(vault, self._job, token, lambda: False, worker_settings(vault))
+            return run_attempt(vault, self._job, token, lambda: False, worker_settings(vault))
 
     def go_on(self) -> None:
         self._go_on.set()
@@ -68,7 +68,7 @@ def standing(vault: Vault, job: Job, checked: bool) -> Iterator[tuple[Late, Futu
 def take_over(vault: Vault, job: Job) -> Job:
     """Another attempt, which nothing keeps up."""
     token = vault.jobs.start_attempt(job.id, "other")
-    return attempt.run(vault, job, token, lambda: False, worker_settings(vault))
+    return run_attempt(vault, job, token, lambda: False, worker_settings(vault))
 
 
 def records(vault: Vault, job: Job) -> dict[str, bytes]:

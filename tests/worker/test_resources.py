@@ -1,24 +1,24 @@
-"""What a worker learns on."""
+"""Tests of the device that a worker learns on."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from worker.resources import chosen
+from worker.resources import choose_device
 
 
 def test_the_processor_when_it_is_wanted() -> None:
-    assert chosen("cpu") == torch.device("cpu")
+    assert choose_device("cpu") == torch.device("cpu")
 
 
 def test_a_gpu_where_there_is_one() -> None:
-    assert chosen("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_a_gpu_that_is_wanted_is_not_replaced_in_silence() -> None:
     if torch.cuda.is_available():
-        assert chosen("cuda").type == "cuda"
+        assert choose_device("cuda").type == "cuda"
     else:
         with pytest.raises(RuntimeError, match="ENGRAM_DEVICE"):
-            chosen("cuda")
+            choose_device("cuda")

@@ -1,4 +1,4 @@
-"""Jobs that go on where they were broken off, and jobs that must not go on."""
+"""Tests of jobs that are resumed from checkpoints, and of jobs that must not go on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from testing.data.models import MODEL, create, submit, worker_settings
 from vault.jobs.checkpoints import JobCheckpoints
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import attempt, job_runner, resources
+from worker import job_runner, resources
+from worker.attempt import run_attempt
 from worker.checkpoints import StoredCheckpoints
 from worker.instrumentation import PhaseRecorder
 from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
@@ -29,7 +30,7 @@ SLOW: dict[str, Any] = {"epochs": 6, "patience": 6, "batch_size": 8, "rounds": 2
 
 def run(vault: Vault, job: Job, stop: Any = lambda: False, **changes: Any) -> Job:
     token = vault.jobs.start_attempt(job.id)
-    return attempt.run(vault, job, token, stop, worker_settings(vault, **changes))
+    return run_attempt(vault, job, token, stop, worker_settings(vault, **changes))
 
 
 def contents(vault: Vault, model: str = MODEL) -> tuple[Any, ...]:
@@ -40,9 +41,9 @@ def contents(vault: Vault, model: str = MODEL) -> tuple[Any, ...]:
 
 @pytest.fixture
 def in_training(monkeypatch: pytest.MonkeyPatch) -> Stops:
-    """Makes a wish to stop that comes true when the work asks for the so-manyeth time while a task is trained.
+    """Makes the function that asks the work to stop, when it is called for the so-manyeth time while a task is trained.
 
-    The watchdog, which asks from a thread of its own, is neither counted nor told.
+    The watchdog, which asks from a thread of its own, is neither counted nor answered so.
     """
     enter, phase = PhaseRecorder.enter, ""
 
@@ -252,7 +253,7 @@ import torch
 from worker import resources
 from worker.settings import WorkerSettings
 torch.ones(8) @ torch.ones(8)
-resources.bound(WorkerSettings(worker_memory_bytes=resources.resident() + 200 * 2**20))
+resources.limit_memory(WorkerSettings(worker_memory_bytes=resources.resident() + 200 * 2**20))
 torch.zeros(100 * 2**20, dtype=torch.uint8)
 try:
     torch.zeros(600 * 2**20, dtype=torch.uint8)

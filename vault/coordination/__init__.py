@@ -1,0 +1,1 @@
+"""Coordination of processes through Redis: leases, events, progress and novelty reports."""

@@ -1,4 +1,4 @@
-"""The connection to Redis, and what its failures are called here."""
+"""Redis connections, and their failures as errors of the vault."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def connect(url: str) -> redis.Redis:
 def connect_async(url: str) -> redis.asyncio.Redis:
     """A client for one task of an event loop, to be closed with `aclose()`.
 
-    What is asked is to be put under `asyncio.timeout`, since it waits for an answer without end: a time that the client
-    looks after itself is `asyncio.wait_for`, which before Python 3.12 may swallow that its task is cancelled.
+    It waits for an answer without end, so its calls belong under `asyncio.timeout`. A timeout of the client itself
+    would use `asyncio.wait_for`, which before Python 3.12 may swallow the cancellation of its task.
     """
     return redis.asyncio.Redis.from_url(
         url,

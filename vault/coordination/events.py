@@ -1,4 +1,4 @@
-"""Events: how far a job is, and which versions were published, told while it happens."""
+"""Events of jobs in Redis streams, and notices of new versions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vault.storage.documents import encode
 log = logging.getLogger("engram.vault")
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-"""States that a job does not leave; an event with such a `state` is a job's last."""
+"""States that end a job; an event with such a `state` is the job's last."""
 
 LAST_ID = "end"
-"""Id of a job's last event, whether Redis told it or the job's record: so that it is known again once Redis forgot."""
+"""Id of a job's last event, whether it comes from Redis or from the job's record: Redis may have lost its own id."""
 
 _CHANNEL = f"{PREFIX}versions"
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?")
@@ -35,7 +35,7 @@ _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class VersionNotice:
-    """A model has a new version, or is gone."""
+    """Notice that a model has a new version, or was deleted."""
 
     model: str
     version: int | None
@@ -47,9 +47,10 @@ class VersionNotice:
 
 
 class Events:
-    """Publishing never fails: what Redis cannot take is lost, and so is said once in the log.
+    """Publisher and reader of events and notices.
 
-    Nothing here is the truth; whoever follows must look at the records from time to time.
+    Publishing never fails: an event that Redis cannot take is lost, which is logged once. Events are no record of the
+    truth, so readers must read the job's or model's record from time to time.
     """
 
     def __init__(self, client: redis.Redis, url: str, ttl_seconds: int, count: int) -> None:
@@ -60,7 +61,7 @@ class Events:
         self._failing = False
 
     def publish(self, job_id: str, event: Mapping[str, Any]) -> str | None:
-        """Add an event to a job's stream; its id, None when it got lost."""
+        """Add an event to a job's stream; returns its id, None if it got lost."""
         key = _stream(job_id)
         try:
             with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
@@ -74,11 +75,11 @@ class Events:
         return str(added)
 
     def publish_version(self, model: str, version: int) -> None:
-        """Tell every service of a new version."""
+        """Notify every service of a new version."""
         self._notify({"model": model, "version": version})
 
     def publish_deleted(self, model: str) -> None:
-        """Tell every service that a model is gone."""
+        """Notify every service that a model was deleted."""
         self._notify({"model": model, "version": None})
 
     async def follow(
@@ -87,19 +88,18 @@ class Events:
         last_id: str | None = None,
         over: Callable[[], Mapping[str, Any] | None] | None = None,
     ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        """The events of a job after the id `last_id`, as (id, event), until one has a final `state`: it has `LAST_ID`.
+        """The events of a job after the id `last_id`, as (id, event), up to the one with a final `state` and `LAST_ID`.
 
-        A Redis restart is waited for. Use `contextlib.aclosing` around it when the loop may be left early.
+        It survives restarts of Redis. Use `contextlib.aclosing` around it when the loop may be left early.
 
         Parameters
         ----------
         last_id
-            From the beginning when None; so too when it is no id of an event in Redis. Nothing comes after `LAST_ID`,
-            which is the caller's to see.
+            None, or an id that no event in Redis has, means from the beginning. Callers must not ask for what comes
+            after `LAST_ID`.
         over
-            Asked, in a thread, when two seconds brought nothing: the last event when the job's record says that it is
-            over, else None. It ends the iteration where the stream that had the last event got lost
-            (`Jobs.last_event`).
+            Called in a thread after two seconds without an event (`Jobs.last_event`): returns the last event if the
+            job's record says that it is over, else None. So the iteration also ends when Redis lost the stream.
         """
         position = last_id if last_id and _ID.fullmatch(last_id) else "0"
         failures = 0
@@ -126,7 +126,7 @@ class Events:
             await client.aclose()
 
     async def versions(self) -> AsyncGenerator[VersionNotice, None]:
-        """Notices from now on, without end. Those sent while Redis or the connection is down are lost.
+        """Endless notices from now on. Those sent while Redis or the connection is down are lost.
 
         Use `contextlib.aclosing` around it when the loop may be left early.
         """
@@ -182,7 +182,7 @@ def _pause(failures: int) -> float:
 
 
 def _entries(answer: Any) -> list[tuple[str, dict[str, Any]]]:
-    # The older protocol answers with a list of [stream, entries], the newer with a dict of them.
+    # RESP2 answers with a list of [stream, entries], RESP3 with a dict of them.
     streams = answer.items() if isinstance(answer, dict) else answer
     found: list[tuple[str, dict[str, Any]]] = []
     for _, batches in streams:

@@ -1,4 +1,4 @@
-"""Leases: which worker has a model's turn."""
+"""Leases of models in Redis, renewed by a heartbeat."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 
-# KEYS: lease. ARGV: the holder's secret, the value to hold, milliseconds. A lease that is nobody's is taken again,
-# since Redis may have lost it.
+# KEYS: lease. ARGV: the holder's secret, the new value, milliseconds. A lease without a holder is taken again, since
+# Redis may have lost it.
 _RENEW = """
 local held = redis.call('GET', KEYS[1])
 if held and cjson.decode(held).secret ~= ARGV[1] then
@@ -42,20 +42,20 @@ return 0
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """Who holds a lease."""
+    """Holder of a lease."""
 
     owner: str
     job: str | None
-    """The job under work; None between two jobs."""
+    """The job in progress; None between two jobs."""
     since: str
     """RFC 3339, UTC."""
 
 
 class Lease:
-    """The right to work for one model, as long as it is renewed.
+    """The exclusive right to work on one model, as long as it is renewed.
 
-    It keeps two workers from doing the same work; it does not keep a worker that stood still from going on when it
-    wakes. Against that stands the attempt's number, the fencing token (`Jobs.check_token`).
+    It keeps two workers from doing the same work. It does not stop a worker that was suspended past the lease and goes
+    on afterwards; the attempt's number, the fencing token, does (`Jobs.check_token`).
 
     As a context manager it renews itself from a thread and is released at the end.
     """
@@ -65,7 +65,7 @@ class Lease:
         self.lost = threading.Event()
         """Set by the heartbeat when another owner holds the lease."""
         self.forgotten = False
-        """Whether it was lost though its holder was never late: Redis forgot it."""
+        """Whether it was lost although it was always renewed in time: Redis lost it."""
         self._redis = client
         self._key = _key(model)
         self._milliseconds = max(1, round(seconds * 1000))
@@ -75,29 +75,29 @@ class Lease:
 
     @property
     def holder(self) -> LeaseHolder:
-        """What this lease says of its holder."""
+        """The holder, as written in the lease."""
         return self._holder
 
     def renew(self) -> None:
-        """Hold on for `lease_seconds` from now; taken anew when Redis lost it and nobody else has it.
+        """Renew for `lease_seconds` from now; a lease that Redis lost and nobody else has is taken again.
 
         Raises
         ------
         LeaseLost
             Another owner has it.
         RedisUnavailable
-            Nobody can take it meanwhile; to be tried again.
+            Nobody can take it meanwhile; the caller should try again.
         """
         with self._lock:
             self._write(self._holder)
 
     def assign(self, job: str | None) -> None:
-        """Name the job under work, and renew; raises as `renew`."""
+        """Name the job in progress, and renew; raises as `renew`."""
         with self._lock:
             self._write(LeaseHolder(self._holder.owner, job, now()))
 
     def release(self) -> None:
-        """Give the lease back; one that is lost or was given back is left alone. Never raises."""
+        """Release the lease; one that is lost or was released already is left alone. Never raises."""
         with self._lock:
             try:
                 with redis_errors():
@@ -107,7 +107,7 @@ class Lease:
 
     @contextmanager
     def heartbeat(self) -> Iterator[Lease]:
-        """Inside, a thread renews the lease every third of its time; `lost` is set when another owner has it."""
+        """Inside, a thread renews the lease every third of its duration; `lost` is set when another owner has it."""
         over = threading.Event()
         thread = threading.Thread(target=self._beat, args=(over,), name=f"lease-{self.model}", daemon=True)
         thread.start()
@@ -134,7 +134,7 @@ class Lease:
         with redis_errors():
             if self._redis.set(self._key, value, nx=True, px=self._milliseconds):
                 return True
-            # The first answer may have got lost, and this one tell of our own success.
+            # The reply to a first try may have got lost: then the lease is held by ourselves.
             return bool(self._redis.get(self._key) == value)
 
     def _write(self, holder: LeaseHolder) -> None:
@@ -168,7 +168,7 @@ class Lease:
 
 
 class Leases:
-    """At most one holder for each model, as far as Redis knows."""
+    """The leases of all models: at most one holder each, unless Redis loses them."""
 
     def __init__(self, client: redis.Redis, seconds: float) -> None:
         self._redis = client
@@ -185,11 +185,11 @@ class Leases:
         return lease if lease._take() else None
 
     def holder(self, model: str) -> LeaseHolder | None:
-        """Who holds the lease of a model; raises RedisUnavailable."""
+        """The holder of a model's lease; raises RedisUnavailable."""
         return self.holders([model])[model]
 
     def holders(self, models: list[str]) -> dict[str, LeaseHolder | None]:
-        """Who holds the lease of each model, in one question; raises RedisUnavailable."""
+        """The holder of each model's lease, in one request; raises RedisUnavailable."""
         if not models:
             return {}
         with redis_errors():

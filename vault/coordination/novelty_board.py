@@ -1,4 +1,7 @@
-"""What each replica makes of each model's stream of images; only Redis knows, and it may forget."""
+"""Novelty reports of every replica on every model, in Redis only.
+
+They are lost when Redis is.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from vault.storage.documents import encode
 log = logging.getLogger("engram.vault")
 
 TTL_SECONDS = 30
-"""How long a report stands unless it is written again; then its replica is taken for gone."""
+"""Lifetime of a report that is not written again; its replica then counts as gone."""
 
 
 class NoveltyBoard:
-    """The latest report of each replica on each model; what Redis cannot take or give is left out, and said once."""
+    """The latest report of each replica on each model; failures of Redis leave reports out and are logged once."""
 
     def __init__(self, client: redis.Redis, ttl_seconds: float = TTL_SECONDS) -> None:
         self._redis = client
@@ -28,7 +31,7 @@ class NoveltyBoard:
         self._failing = False
 
     def write(self, replica: str, reports: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Replace a replica's reports on the given models; whether Redis took them."""
+        """Replace a replica's reports on the given models; returns whether Redis took them."""
         if not reports:
             return True
         try:
@@ -45,7 +48,7 @@ class NoveltyBoard:
         return True
 
     def read(self, model: str) -> dict[str, dict[str, Any]]:
-        """The reports on a model by replica; empty when Redis cannot be asked."""
+        """The reports on a model by replica; empty when Redis does not answer."""
         try:
             with redis_errors():
                 replicas = sorted(str(replica) for replica in self._redis.smembers(_replicas(model)))

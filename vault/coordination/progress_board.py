@@ -1,4 +1,7 @@
-"""How far the running jobs are; only Redis knows, and it may forget."""
+"""Progress of running jobs, in Redis only.
+
+It is lost when Redis is.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ log = logging.getLogger("engram.vault")
 
 
 class ProgressBoard:
-    """The latest figures of each job; what Redis cannot take or give is left out, and said once in the log."""
+    """The latest figures of each job; failures of Redis leave figures out and are logged once."""
 
     def __init__(self, client: redis.Redis, ttl_seconds: int) -> None:
         self._redis = client
@@ -44,7 +47,7 @@ class ProgressBoard:
         return dict(json.loads(text)) if text else {}
 
     def clear(self, job_id: str) -> None:
-        """Forget a job's figures."""
+        """Remove a job's figures."""
         try:
             with redis_errors():
                 self._redis.delete(_key(job_id))

@@ -1,4 +1,4 @@
-"""Attempts at a job, each with a number that fences off those before it."""
+"""Attempts at jobs, whose numbers are fencing tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(rf"(?!0000)([0-9]{{4}})(|{_RELEASED})\.json")
 
 @dataclass(frozen=True)
 class Attempt:
-    """One worker's try at a job."""
+    """One worker's attempt at a job."""
 
     number: int
     """From 1; the fencing token."""
@@ -27,7 +27,7 @@ class Attempt:
     started_at: str
     """RFC 3339, UTC."""
     released: bool
-    """Whether the worker gave it up in good order, being told to stop, so that it does not count as broken off."""
+    """Whether the worker gave it up in good order because it had to stop, so that it does not count as broken off."""
 
 
 class Attempts:
@@ -37,7 +37,7 @@ class Attempts:
         self._objects = objects
 
     def start(self, job_id: str, owner: str) -> int:
-        """Begin an attempt; its number, higher than all before."""
+        """Begin an attempt; returns its number, higher than all before."""
         number = self.last(job_id)
         while True:
             number += 1
@@ -46,12 +46,12 @@ class Attempts:
                 return number
 
     def release(self, job_id: str, number: int) -> None:
-        """Say that an attempt was given up in good order."""
+        """Record that an attempt was given up in good order."""
         with suppress(AlreadyExists):
             self._objects.create_json(_path(job_id, number, _RELEASED), {"released_at": now()})
 
     def last(self, job_id: str) -> int:
-        """The highest number; 0 when nobody has tried."""
+        """The highest number; 0 before the first attempt."""
         return max((number for number, _ in self._names(job_id)), default=0)
 
     def check(self, job_id: str, number: int) -> None:
@@ -61,7 +61,7 @@ class Attempts:
             raise LeaseLost(f"Attempt {number} at the job {job_id} was overtaken by attempt {last}.")
 
     def all(self, job_id: str) -> list[Attempt]:
-        """All attempts in their order."""
+        """All attempts by number."""
         names = self._names(job_id)
         released = {number for number, suffix in names if suffix}
         found = []
@@ -74,7 +74,7 @@ class Attempts:
         try:
             document = self._objects.get_json(_path(job_id, number))
         except Unreadable as error:
-            # That it was made is all that counts; else the job would never come to an end.
+            # An attempt counts although its record is damaged; otherwise the job would never end.
             log.error("of attempt %d at job %s only the number is known: %s", number, job_id, error)
             document = {}
         return Attempt(number, document.get("owner", ""), document.get("started_at", ""), released)

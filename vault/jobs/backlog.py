@@ -1,4 +1,4 @@
-"""How much work waits, told from one listing and one question to Redis."""
+"""Backlog of open jobs, from one listing and one request to Redis."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import time
 from dataclasses import dataclass
 
 from vault.coordination.leases import Leases
-from vault.jobs.ids import given_at
+from vault.jobs.ids import issued_at
 from vault.jobs.index import JobIndex
 from vault.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """The open jobs at one moment."""
+    """Numbers of open jobs at one moment, and the age of the oldest waiting one."""
 
     queued: int
-    """Jobs that nobody works on now."""
+    """Jobs without a worker."""
     running: int
-    """Jobs that a worker works on."""
+    """Jobs with a worker."""
     oldest_seconds: float
-    """Age of the oldest job of a model that no worker has taken up; 0 when there is none."""
+    """Age of the oldest job of a model without a worker; 0 when there is none."""
 
 
 def read(objects: ObjectStore, leases: Leases) -> Backlog:
-    """The open jobs as they are now.
+    """The current backlog.
 
     Raises
     ------
@@ -33,5 +33,5 @@ def read(objects: ObjectStore, leases: Leases) -> Backlog:
     pairs = JobIndex(objects).open()
     holders = leases.holders(sorted({model for model, _ in pairs}))
     running = sum((holder := holders[model]) is not None and holder.job == job for model, job in pairs)
-    waiting = [given_at(job) for model, job in pairs if holders[model] is None]
+    waiting = [issued_at(job) for model, job in pairs if holders[model] is None]
     return Backlog(len(pairs) - running, running, max(0.0, time.time() - min(waiting)) if waiting else 0.0)

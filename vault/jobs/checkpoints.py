@@ -1,4 +1,4 @@
-"""What the attempts at an open job have left of their work."""
+"""Checkpoints of open jobs in the store."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MANIFEST = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[0-9]{6}\.json")
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """One checkpoint, whole and unharmed."""
+    """One complete checkpoint."""
 
     attempt: int
-    """Which attempt left it."""
+    """Number of the attempt that wrote it."""
     about: Mapping[str, Any]
     pieces: Mapping[str, bytes]
 
@@ -33,9 +33,9 @@ class StoredCheckpoint:
 class JobCheckpoints:
     """The checkpoints of one job as one of its attempts sees them; only the newest is kept.
 
-    `jobs/{id}/checkpoint/{attempt:04d}/{number:06d}.json` names pieces beside it, which are called by their SHA-256 and
-    are written before it. An attempt writes into a folder of its own, so that one that was overtaken harms none of a
-    later attempt's; the later one counts. All are removed when the job is over.
+    `jobs/{id}/checkpoint/{attempt:04d}/{number:06d}.json` names pieces beside it, which are named by their SHA-256 and
+    written before it. Every attempt writes into a folder of its own, so that one that was overtaken cannot damage a
+    later attempt's checkpoint, which counts. All are removed when the job is over.
     """
 
     def __init__(self, objects: ObjectStore, jobs: Jobs, job_id: str, token: int) -> None:
@@ -45,10 +45,10 @@ class JobCheckpoints:
         self._token = token
         self._number = 0
         self._pieces: dict[str, str] = {}
-        """SHA-256 by name, of the checkpoint that stands."""
+        """SHA-256 of each piece of the last checkpoint, by name."""
 
     def load(self) -> StoredCheckpoint | None:
-        """The newest checkpoint that can be read, whichever attempt left it; raises StoreUnavailable."""
+        """The newest readable checkpoint of any attempt; raises StoreUnavailable."""
         for path in sorted(filter(_is_manifest, self._objects.list(_folder(self._job))), reverse=True):
             try:
                 document = self._objects.get_json(path)
@@ -59,21 +59,21 @@ class JobCheckpoints:
         return None
 
     def save(self, about: Mapping[str, Any], pieces: Mapping[str, bytes], kept: Collection[str]) -> None:
-        """Leave a checkpoint in the place of the last.
+        """Replace the last checkpoint.
 
         Parameters
         ----------
         pieces
-            Those that are new.
+            New pieces, by name.
         kept
-            Names of those that count on, as this object stored them.
+            Names of earlier pieces that this object stored and that remain part of the checkpoint.
 
         Raises
         ------
         LeaseLost, JobOver
-            A later attempt has begun, or the job has a result; nothing is left then.
+            A later attempt has begun, or the job has a result; no checkpoint remains of this call.
         StoreUnavailable
-            The last checkpoint still stands.
+            The last checkpoint remains valid.
         """
         self._jobs.check_token(self._job, self._token)
         named = {name: self._pieces[name] for name in kept}
@@ -87,12 +87,12 @@ class JobCheckpoints:
         self._remove_older({path, *map(self._own, named.values())})
         try:
             self._jobs.check_token(self._job, self._token)
-        except JobOver:  # it ended while this was written, and nobody else would remove it
+        except JobOver:  # it ended during the write, and nobody else would remove the checkpoint
             JobRecords(self._objects).remove_checkpoints(self._job)
             raise
 
     def _remove_older(self, newest: set[str]) -> None:
-        """What this attempt and those before it have left but for the newest."""
+        """Remove the checkpoints of this attempt and of those before it, except the newest."""
         for path in filter(_OBJECT.fullmatch, self._objects.list(_folder(self._job))):
             if path not in newest and _attempt(path) <= self._token:
                 self._objects.delete(path)
@@ -108,8 +108,8 @@ class JobCheckpoints:
         return f"{_folder(self._job)}/{self._token:04d}/{name}"
 
 
-def reached(objects: ObjectStore, job_id: str) -> int:
-    """The last attempt that left a checkpoint, and so got further than those before it; 0 when none did."""
+def last_checkpointed_attempt(objects: ObjectStore, job_id: str) -> int:
+    """Number of the last attempt that left a checkpoint, and so got further than those before it; 0 if none did."""
     return max(map(_attempt, filter(_is_manifest, objects.list(_folder(job_id)))), default=0)
 
 

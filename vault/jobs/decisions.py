@@ -1,4 +1,4 @@
-"""What was decided of a job: that a version is published for it, or that it ends without one."""
+"""Write-once decisions on jobs: the commit to publish, or an end without a version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"(?!0000)([0-9]{4})\.json")
 
 @dataclass(frozen=True)
 class JobEnding:
-    """How a job ends without a version."""
+    """End of a job without a version."""
 
     state: Literal["failed", "cancelled"]
     error: dict[str, Any]
@@ -29,17 +29,17 @@ class JobEnding:
 
 @dataclass(frozen=True)
 class Decision:
-    """One of `commit` and `ending`; neither in one that is damaged, of which only the number is known."""
+    """One decision: either `commit` or `ending`; neither if its record is damaged and only the number is known."""
 
     number: int
     """From 1, without gaps."""
     commit: Commit | None = None
-    """The version to publish. Another commit may have got its number first: then nothing is decided yet."""
+    """The version to publish. If another commit got its number first, the decision has no effect."""
     ending: JobEnding | None = None
 
     @classmethod
     def after(cls, last: Decision | None, decided: Commit | JobEnding) -> Self:
-        """The decision that follows on `last`."""
+        """The decision after `last`."""
         number = last.number + 1 if last else 1
         return cls(number, commit=decided) if isinstance(decided, Commit) else cls(number, ending=decided)
 
@@ -47,22 +47,22 @@ class Decision:
 class Decisions:
     """The decisions on all jobs, `jobs/{id}/decisions/{number:04d}.json`, created once each.
 
-    A job's result and the version it makes are two objects, and no storage writes two at once. So whoever wants to
-    write either first says so here, under the next number. Of any number of writers one succeeds; the others, and
-    whoever comes later, do what it has said (`worker.outcome`). A writer that stood still for however long finds its
-    number taken.
+    A job's result and its version are two objects, and no storage writes two at once. So a writer of either first
+    creates a decision under the next number. Of any number of writers one succeeds; the others, and all later ones,
+    carry out what it decided (`worker.outcome`). A writer that was suspended for however long finds its number
+    taken.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def last(self, job_id: str) -> Decision | None:
-        """The decision that counts; None as long as there is none.
+        """The decision in force; None as long as there is none.
 
         Raises
         ------
-        UnsupportedFormat
-            A later release made it, which will know what to do.
+        UnsupportedRecord
+            A later release made it, which can carry it out.
         """
         number = max(self._numbers(job_id), default=0)
         if not number:
@@ -72,19 +72,19 @@ class Decisions:
         except NotFound:
             return None  # swept, a moment ago
         except Damaged as error:
-            # It must not keep the job from its end.
+            # A damaged record must not keep the job from ending.
             log.error("of decision %d on job %s only the number is known: %s", number, job_id, error)
             return Decision(number)
 
     def create(self, job_id: str, decision: Decision) -> None:
-        """Decide; raises AlreadyExists when another decision has that number."""
+        """Write a decision; raises AlreadyExists if another one has its number."""
         assert 0 < decision.number < 10_000, "a decision's number has at most 4 digits"
         assert (decision.commit is None) != (decision.ending is None), "a decision is one of both"
         self._objects.create_json(_path(job_id, decision.number), asdict(decision))
 
     def pending(self) -> list[tuple[str, str]]:
-        """Every decision on a job that is not over, as its job and its path."""
-        # Twice: a name that was harmed on its way would leave what is decided on named by nothing.
+        """All decisions on jobs that are not over, as (job, path)."""
+        # Listed twice: a name damaged in transit would leave the decided commit's blobs unreferenced.
         paths = {*self._objects.list("jobs"), *self._objects.list("jobs")}
         found = []
         for path in sorted(paths):
@@ -96,7 +96,7 @@ class Decisions:
         return found
 
     def commit(self, path: str) -> Commit | None:
-        """The version that was decided to be published, None for another decision.
+        """The commit of a decision to publish; None for a decision to end the job.
 
         Raises
         ------

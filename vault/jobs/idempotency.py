@@ -1,4 +1,4 @@
-"""What was asked under an idempotency key, and what was answered."""
+"""Claims and recorded answers of idempotency keys."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ FOLDER = "idempotency"
 
 @dataclass(frozen=True)
 class Claim:
-    """The first request under a key; everything that is made for it, by whoever answers it, is made under `id`."""
+    """The first request under a key; everything that is created for it, by any process, is created under `id`."""
 
     id: str
     """A job's id (`vault.jobs.ids.new_job_id`)."""
     fingerprint: str
-    """SHA-256 of what was asked."""
+    """SHA-256 of the request."""
     created_at: str
     """RFC 3339, UTC."""
 
 
 @dataclass(frozen=True)
 class RecordedAnswer:
-    """What was answered; given again to whoever asks the same under the same key."""
+    """The answer under a key, which is repeated for the same request under the same key."""
 
     fingerprint: str
-    """SHA-256 of what was asked."""
+    """SHA-256 of the request."""
     status: int
     headers: dict[str, str]
     body: str
@@ -40,36 +40,36 @@ class RecordedAnswer:
 class IdempotencyRecords:
     """`idempotency/{name}/claim.json` and `answer.json`, created once each; they expire by a sweep.
 
-    A `name` stands for one key of one caller. What was asked is known as soon as there is a claim, and
-    what is to be answered as soon as there is an answer, whatever dies in between: the next to ask finds the claim
-    without an answer and does the same under the same id, so that nothing is made twice.
+    A `name` stands for one key of one caller. The claim fixes the request and the answer object fixes the answer,
+    whatever dies in between: the next caller finds the claim without an answer and does the same under the same id, so
+    that nothing is created twice.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def claim(self, name: str, fingerprint: str) -> Claim:
-        """The claim of this name: the one that is there, whatever it asked for, else a new one."""
+        """The claim of this name: the existing one, whatever its request, else a new one."""
         made = Claim(new_job_id(), fingerprint, now())
         with suppress(AlreadyExists):
             self._objects.create_json(_path(name, "claim"), asdict(made))
             return made
-        return self.claimed(name) or self.claim(name, fingerprint)  # swept in this moment, if it is not there
+        return self.claimed(name) or self.claim(name, fingerprint)  # swept at this moment if it is missing
 
     def claimed(self, name: str) -> Claim | None:
-        """What was asked first; None as long as nothing was."""
+        """The claim of this name; None as long as there is none."""
         found = self._find(_path(name, "claim"))
         return None if found is None else Claim(found["id"], found["fingerprint"], found["created_at"])
 
     def answer(self, name: str) -> RecordedAnswer | None:
-        """What was answered; None as long as nothing was."""
+        """The recorded answer of this name; None as long as there is none."""
         found = self._find(_path(name, "answer"))
         if found is None:
             return None
         return RecordedAnswer(found["fingerprint"], found["status"], found["headers"], found["body"])
 
     def keep(self, name: str, answer: RecordedAnswer) -> RecordedAnswer:
-        """Keep what is about to be answered; the first one kept stands, and is returned."""
+        """Record an answer before it is sent; returns the first one recorded, which stands."""
         with suppress(AlreadyExists):
             self._objects.create_json(_path(name, "answer"), asdict(answer))
             return answer

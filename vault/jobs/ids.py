@@ -1,4 +1,4 @@
-"""The ids of jobs: 32 hexadecimal digits that sort by the moment they were given."""
+"""Job ids: 32 hexadecimal digits that sort by time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ALL_ONES = (1 << 128) - 1
 
 
 class _Clock:
-    """Milliseconds and a counter that together only ever rise within this process."""
+    """Milliseconds and a counter, which together strictly increase within this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,20 +29,20 @@ _clock = _Clock()
 
 
 def new_job_id() -> str:
-    """An id greater than all that this process gave before, and than those of other processes a millisecond ago."""
+    """An id greater than all earlier ones of this process, and than those of other processes a millisecond ago."""
     return f"{_clock.tick():016x}{secrets.token_hex(8)}"
 
 
-def given_at(job_id: str) -> float:
-    """When an id was given, in seconds since 1970."""
+def issued_at(job_id: str) -> float:
+    """Time at which an id was issued, in seconds since 1970."""
     return (int(job_id, 16) >> 80) / 1000
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a job can have this id."""
+    """Whether the text is a valid job id."""
     return _ID.fullmatch(text) is not None
 
 
 def inverted(job_id: str) -> str:
-    """32 digits that sort the other way round, since object stores list in ascending order only."""
+    """32 digits that sort in the reverse order, since object stores list in ascending order only."""
     return f"{_ALL_ONES - int(job_id, 16):032x}"

@@ -1,4 +1,4 @@
-"""The jobs in the store."""
+"""Jobs: submission, cancellation, attempts and results of jobs in the store."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from vault.jobs.index import JobIndex
 from vault.jobs.job import Job, Outcome
 from vault.jobs.records import JobRecords
 from vault.models import is_model_name
-from vault.parallel import each
+from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")
 
 _CANCELLED = JobEnding("cancelled", {"code": "cancelled", "detail": "The job was cancelled."})
-_REMEMBERED = 256
-"""Jobs that are over; each has the report of what was learned, tens of kilobytes as an object."""
+_CACHED_JOBS = 256
+"""Jobs that are over; each holds its learning report, tens of kilobytes in memory."""
 
 
 class Jobs:
     """The jobs in the store; safe to use from any thread.
 
-    `jobs/{id}/request.json` makes a job, `result.json` ends it: the first one written stands. Between them lie
+    `jobs/{id}/request.json` creates a job and `result.json` ends it: the first result written stands. Between them come
     `attempts/`, `cancel.json` and `decisions/`. A job is running while the live lease of its model names it
-    (`Lease.assign`); otherwise it is queued. Redis adds progress. Without Redis nothing is lost but that.
+    (`Lease.assign`); otherwise it is queued. Redis holds only the progress, which is all that is lost with it.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Jobs:
         self._records = JobRecords(objects)
         self._attempts = Attempts(objects)
         self.decisions = Decisions(objects)
-        """What was decided to become of them."""
+        """Decisions on all jobs."""
         self._index = JobIndex(objects)
         self._board = ProgressBoard(client, progress_seconds)
         self._over: OrderedDict[str, Job] = OrderedDict()
-        """Jobs that are over, since these never change."""
+        """Cache of jobs that are over, since these never change."""
         self._lock = threading.Lock()
 
     def submit(
@@ -79,18 +79,18 @@ class Jobs:
         lineage: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Make a job, and publish that it is queued. Its upload must be stored before.
+        """Create a job, and publish that it is queued. Its upload must be stored before.
 
         Parameters
         ----------
         job_id
-            Of one's own choice (`vault.jobs.ids.new_job_id`); submitting the same request under it again answers with
-            the job that is there.
+            Chosen by the caller (`vault.jobs.ids.new_job_id`); submitting the same request under it again returns the
+            existing job.
 
         Raises
         ------
         UnknownModel, UnknownJob
-            Neither a model nor a job can be called so.
+            The name or the id is not valid.
         JobExists
             The id is taken by another request.
         """
@@ -132,14 +132,14 @@ class Jobs:
         if job.over:
             with self._lock:
                 self._over[job_id] = job
-                while len(self._over) > _REMEMBERED:
+                while len(self._over) > _CACHED_JOBS:
                     self._over.popitem(last=False)
         return job
 
     def list(self, model: str | None = None, *, before: str | None = None, limit: int = 100) -> List[Job]:
         """Jobs, newest first; those older than the job `before` (an id: the last of the page before), `limit` at most.
 
-        Fewer than `limit` are returned at the end only. Damaged records are passed over.
+        Fewer than `limit` are returned at the end only. Damaged records are skipped.
         """
         if before is not None and not is_job_id(before):
             raise UnknownJob(before)
@@ -153,28 +153,28 @@ class Jobs:
         return found
 
     def open_jobs(self, model: str | None = None) -> List[Job]:
-        """The jobs that have no result, oldest first; one whose record is damaged is passed over."""
+        """The jobs without a result, oldest first; those with damaged records are skipped."""
         pairs = self._index.open(model)
         found: List[Job] = []
         for (name, job_id), job in zip(pairs, self._get_all([job_id for _, job_id in pairs]), strict=True):
             if isinstance(job, UnknownJob):
                 self._index.close_abandoned(name, job_id)
             elif isinstance(job, Job) and job.over:
-                # Whoever wrote the result died before it could do this.
+                # The process that wrote the result died before it could do this.
                 self._clear(job)
             elif isinstance(job, Job):
                 found.append(job)
         return found
 
     def open_models(self) -> List[str]:
-        """Names of the models that may have open jobs, sorted: one listing, fit to be polled."""
+        """Names of the models that may have open jobs, sorted; it may be polled, since it takes one listing."""
         return sorted({model for model, _ in self._index.open()})
 
     def request_cancel(self, job_id: str) -> Job:
-        """Ask for a job's end; the job as it is then. One that is over stays as it is.
+        """Request the cancellation of a job; returns the job afterwards. One that is over stays as it is.
 
-        A job that nobody has begun is cancelled at once, and its upload deleted. Else it is up to the worker, which
-        asks `cancel_requested`: the one at work or, when that is gone, the next.
+        A job without any attempt is cancelled at once, and its upload deleted. Otherwise a worker cancels it, which
+        reads `cancel_requested`: the current one or, if that is gone, the next.
 
         Raises
         ------
@@ -184,8 +184,8 @@ class Jobs:
         if job.over:
             return job
         self._records.cancel(job_id)
-        # A worker writes its attempt and looks for a cancel afterwards; here it is the other way round. So one of the
-        # two sees the other.
+        # A worker writes its attempt and then reads the cancellation; here it is the other way round. So one of the two
+        # sees the other.
         if self._attempts.last(job_id) == 0:
             with suppress(AlreadyExists):
                 self.decisions.create(job_id, Decision.after(None, _CANCELLED))
@@ -195,7 +195,7 @@ class Jobs:
         return self.get(job_id)
 
     def cancel_requested(self, job_id: str) -> bool:
-        """Whether a job's end was asked for; also False while the store cannot be asked."""
+        """Whether the cancellation of a job was requested; also False while the store does not answer."""
         try:
             return self._records.is_cancelled(job_id)
         except StoreUnavailable as error:
@@ -203,7 +203,7 @@ class Jobs:
             return False
 
     def start_attempt(self, job_id: str, owner: str = "") -> int:
-        """Begin an attempt; its number from 1, which is the fencing token. Look at `cancel_requested` after it.
+        """Begin an attempt; returns its number from 1, the fencing token. Read `cancel_requested` after it.
 
         Raises
         ------
@@ -219,23 +219,23 @@ class Jobs:
         return number
 
     def release_attempt(self, job_id: str, token: int) -> None:
-        """Say that an attempt was given up in good order, the job being left to another worker."""
+        """Record that an attempt was given up in good order, leaving the job to another worker."""
         self._attempts.release(job_id, token)
         if self._attempts.last(job_id) == token:
             self._board.clear(job_id)
             self._events.publish(job_id, {"state": "queued"})
 
     def attempts(self, job_id: str) -> List[Attempt]:
-        """The attempts at a job in their order; raises UnknownJob."""
+        """The attempts at a job by number; raises UnknownJob."""
         self._records.request(job_id)
         return self._attempts.all(job_id)
 
     def check_there(self, job_id: str) -> None:
-        """Raise UnknownJob when the job was swept, so that nothing is written for it any more."""
+        """Raise UnknownJob if the job was swept, so that nothing more is written for it."""
         self._records.request(job_id)
 
     def check_token(self, job_id: str, token: int) -> None:
-        """To be asked before anything is published for a job.
+        """Check that an attempt may still publish for its job; to be called before it does.
 
         Raises
         ------
@@ -249,9 +249,9 @@ class Jobs:
             raise JobOver(job_id)
 
     def report(self, job_id: str, figures: Mapping[str, Any]) -> None:
-        """Tell how far a running job is: `phase`, `fraction` and so on. Never fails; kept in Redis only.
+        """Report the progress of a running job: `phase`, `fraction` and so on. Never fails; kept in Redis only.
 
-        The figures are what `Job.phase` and `Job.progress` show, and an event with `state` "running".
+        The figures appear in `Job.phase` and `Job.progress`, and in an event with `state` "running".
         """
         self._board.write(job_id, figures)
         self._events.publish(job_id, {"state": "running", **figures})
@@ -270,7 +270,7 @@ class Jobs:
         Parameters
         ----------
         token
-            The attempt that asks; refused when a later one has begun.
+            The calling attempt; refused if a later one has begun.
 
         Raises
         ------
@@ -297,19 +297,19 @@ class Jobs:
         return job
 
     def last_event(self, job_id: str) -> dict[str, Any] | None:
-        """The event that ends a job's stream, made from its record; None while it is not over. Raises UnknownJob."""
+        """The last event of a job, made from its record; None while it is not over. Raises UnknownJob."""
         job = self.get(job_id)
         return _last_event(job) if job.over else None
 
     def _clear(self, job: Job) -> None:
-        """Remove what only an open job needs; last the entry of the index, which tells that this is left to do."""
+        """Remove what only an open job needs; the index entry last, since it marks that this is yet to be done."""
         if job.uploaded:
             self._objects.delete(f"data/{job.data}")
         self._records.remove_checkpoints(job.id)
         self._index.close(job.model, job.id)
 
     def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Unreadable]:
-        """The jobs, or why one cannot be had: a damaged one must not keep the others from being worked on."""
+        """Each job, or the error that reading it raised: a damaged one must not block the others."""
 
         def find(job_id: str) -> Job | UnknownJob | Unreadable:
             try:
@@ -320,7 +320,7 @@ class Jobs:
                 log.error("job %s is passed over: %s", job_id, error)
                 return error
 
-        return each(find, ids)
+        return parallel_map(find, ids)
 
     def _load(self, job_id: str) -> Job:
         request = self._records.request(job_id)
@@ -331,17 +331,17 @@ class Jobs:
             raise Damaged(f"jobs/{job_id}/request.json", f"it lacks {error}") from error
         known.update(lineage=request.get("lineage"), extra=request.get("extra") or {})
         if result is None:
-            return Job(**known, **self._open(job_id, known["model"]))
-        return Job(**known, **result, **self._reached(job_id, result["state"]))
+            return Job(**known, **self._open_state(job_id, known["model"]))
+        return Job(**known, **result, **self._last_progress(job_id, result["state"]))
 
-    def _reached(self, job_id: str, state: Outcome) -> dict[str, Any]:
-        """How far a job that is over got."""
+    def _last_progress(self, job_id: str, state: Outcome) -> dict[str, Any]:
+        """Last phase and progress of a job that is over."""
         if state == "succeeded":
             return {"progress": {"fraction": 1.0}}
         figures = self._board.read(job_id)
         return {"phase": figures.pop("phase", None), "progress": figures}
 
-    def _open(self, job_id: str, model: str) -> dict[str, Any]:
+    def _open_state(self, job_id: str, model: str) -> dict[str, Any]:
         try:
             holder = self._leases.holder(model)
         except RedisUnavailable:

@@ -1,4 +1,4 @@
-"""What is written of a job: what was asked for, what came of it, and whether its end was asked for."""
+"""Request, result and cancellation records of jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JobRecords:
         self._objects.create_json(_path(job_id, "request"), request)
 
     def request(self, job_id: str) -> dict[str, Any]:
-        """What was asked for; raises UnknownJob, also for what cannot be an id."""
+        """The request of a job; raises UnknownJob, also for an invalid id."""
         if not is_job_id(job_id):
             raise UnknownJob(job_id)
         try:
@@ -33,7 +33,7 @@ class JobRecords:
             raise UnknownJob(job_id) from None
 
     def finish(self, job_id: str, result: dict[str, Any]) -> bool:
-        """Write a result; False when there was one, which stands."""
+        """Write a result; returns False if one exists, which stands."""
         assert tuple(sorted(result)) == tuple(sorted(_RESULT)), "a result has all of its fields"
         try:
             self._objects.create_json(_path(job_id, "result"), result)
@@ -42,7 +42,7 @@ class JobRecords:
         return True
 
     def result(self, job_id: str) -> dict[str, Any] | None:
-        """What came of it; None as long as it is open."""
+        """The result of a job; None as long as it is open."""
         try:
             document = self._objects.get_json(_path(job_id, "result"))
         except NotFound:
@@ -54,16 +54,16 @@ class JobRecords:
         return self._objects.exists(_path(job_id, "result"))
 
     def cancel(self, job_id: str) -> None:
-        """Ask for the job's end; asking again changes nothing."""
+        """Request the cancellation of a job; repeating it changes nothing."""
         with suppress(AlreadyExists):
             self._objects.create_json(_path(job_id, "cancel"), {"requested_at": now()})
 
     def is_cancelled(self, job_id: str) -> bool:
-        """Whether the job's end was asked for."""
+        """Whether the cancellation of a job was requested."""
         return self._objects.exists(_path(job_id, "cancel"))
 
     def remove_checkpoints(self, job_id: str) -> None:
-        """Remove what attempts have left of their work; see `vault.jobs.checkpoints`."""
+        """Remove the checkpoints of all attempts (`vault.jobs.checkpoints`)."""
         for path in self._objects.list(f"jobs/{job_id}/checkpoint"):
             self._objects.delete(path)
 

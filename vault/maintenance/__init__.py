@@ -1,0 +1,1 @@
+"""Integrity check, garbage collection, export and import of a store."""

@@ -1,13 +1,13 @@
-"""One file with everything of a model: a plain tar of a manifest and of the objects that it lists.
+"""Bundle file format: a plain tar of a manifest and of all objects of one model.
 
     manifest.json            sealed; the model's name, and the size and SHA-256 of every member below
-    model.json               what the model was made as
+    model.json               its record
     log/{version:08d}.json   its commits, without a gap
-    blobs/{sha256}           what they name
+    blobs/{sha256}           the blobs that these name
 
-Nothing in it tells of when and where it was made: equal models give equal bytes. Only plain files with these names are
-written and read, each with one header of 512 bytes, so that no reader can be led out of its folder or made to remember
-more than one member.
+It holds neither the time nor the place of the export, so equal models give equal bytes. Only plain files with these
+names are written and read, each with one header of 512 bytes: no bundle can make a reader write outside its folder or
+hold more than one member in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MEMBER = re.compile(r"model\.json|log/[0-9]{8}\.json|blobs/[0-9a-f]{64}")
 
 
 class BundleWriter:
-    """Writes a bundle into a file; every member must be told of beforehand, in `sizes` and `hashes`."""
+    """Writer of a bundle into a file; `members` lists the size and SHA-256 of every member beforehand."""
 
     def __init__(self, file: BinaryIO, model: str, members: Mapping[str, tuple[int, str]]) -> None:
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # see close
@@ -47,7 +47,7 @@ class BundleWriter:
         self._add(name, data)
 
     def close(self) -> None:
-        """Write the end."""
+        """Write the end of the tar."""
         self._tar.close()
 
     def _add(self, name: str, data: bytes) -> None:
@@ -58,7 +58,7 @@ class BundleWriter:
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member's bytes lie, and what they should be."""
+    """Position of a member's bytes, and their expected size and hash."""
 
     offset: int
     size: int
@@ -66,13 +66,13 @@ class Member:
 
 
 class BundleReader:
-    """Reads a bundle that anybody may have made; to be used as a context.
+    """Reader of an untrusted bundle; a context manager.
 
     Raises
     ------
     InvalidBundle
-        It is no bundle: not such a tar, or its members are others than the manifest lists.
-    Damaged, UnsupportedFormat
+        It is no bundle: not such a tar, or its members differ from those of the manifest.
+    Damaged, UnsupportedRecord
         Its manifest is damaged, or was written by a later release.
     """
 
@@ -82,31 +82,31 @@ class BundleReader:
             found = dict(self._members())
             manifest = self._manifest(found)
             self.model = str(manifest.get("model"))
-            self.members = self._compared(manifest, found)
+            self.members = self._checked_members(manifest, found)
         except BaseException:
             self._file.close()
             raise
 
     def verify(self) -> None:
-        """Read every member and compare its hash, in bounded memory; raises Damaged."""
+        """Read every member in bounded memory and compare its hash; raises Damaged."""
         for name, member in self.members.items():
             self._file.seek(member.offset)
             digest, left = hashlib.sha256(), member.size
             while left and (chunk := self._file.read(min(left, _CHUNK))):
                 digest.update(chunk)
                 left -= len(chunk)
-            _compare(name, member, digest.hexdigest())
+            _check_sha256(name, member, digest.hexdigest())
 
     def read(self, name: str) -> bytes:
-        """One member's bytes, compared once more; raises Damaged, InvalidBundle."""
+        """One member's bytes, whose hash is compared again; raises Damaged, InvalidBundle."""
         if (member := self.members.get(name)) is None:
             raise InvalidBundle(f"There is no {name} in this bundle.")
         data = self._read(member.offset, member.size)
-        _compare(name, member, hashlib.sha256(data).hexdigest())
+        _check_sha256(name, member, hashlib.sha256(data).hexdigest())
         return data
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """One record; raises Damaged, UnsupportedFormat, InvalidBundle."""
+        """One record; raises Damaged, UnsupportedRecord, InvalidBundle."""
         if name in self.members and self.members[name].size > _LONGEST_RECORD:
             raise InvalidBundle(f"{name} is too large for a record.")
         return unseal(name, self.read(name))
@@ -116,7 +116,7 @@ class BundleReader:
         return self._file.read(size)
 
     def _members(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Names with offset and size, as the headers say, up to the block of zeros that ends a tar."""
+        """Names with offset and size from the headers, up to the block of zeros that ends a tar."""
         names: set[str] = set()
         offset, length = 0, self._file.seek(0, 2)
         while True:
@@ -147,7 +147,7 @@ class BundleReader:
             raise InvalidBundle("This is no bundle of a model: its manifest is of something else.")
         return manifest
 
-    def _compared(self, manifest: Mapping[str, Any], found: Mapping[str, tuple[int, int]]) -> dict[str, Member]:
+    def _checked_members(self, manifest: Mapping[str, Any], found: Mapping[str, tuple[int, int]]) -> dict[str, Member]:
         listed = manifest["members"]
         there = {name: place for name, place in found.items() if name != MANIFEST}
         if odd := sorted(listed.keys() ^ there.keys()):
@@ -174,6 +174,6 @@ class BundleReader:
         self._file.close()
 
 
-def _compare(name: str, member: Member, found: str) -> None:
+def _check_sha256(name: str, member: Member, found: str) -> None:
     if found != member.sha256:
         raise Damaged(name, f"its SHA-256 is {found}, not {member.sha256}")

@@ -1,4 +1,4 @@
-"""Whether everything that is stored is whole."""
+"""Integrity check of everything in a store."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from vault.models import Model, Models
 from vault.storage.object_store import ObjectStore
 
 _READERS = 4
-"""Blobs read at once: as many lie in memory."""
-_LOOKED_AT = ("blobs", "data", "jobs", "models", "open", "recent", "staging")
-"""Folders with objects of kinds of their own; in any other all records are read."""
+"""Blobs that are read, and held in memory, at once."""
+_CHECKED = ("blobs", "data", "jobs", "models", "open", "recent", "staging")
+"""Folders whose objects are checked by kind; in all other folders every record is read."""
 _REMAINS = "Either its record was lost, or it was deleted, or imported, half; a sweep will remove what is left."
 
 
-def check(objects: ObjectStore, examiner: Validator, model: str | None = None, *, deep: bool = False) -> Findings:
-    """Look at every object of a store, or at those of one model; it may be in use meanwhile.
+def check(objects: ObjectStore, validator: Validator, model: str | None = None, *, deep: bool = False) -> Findings:
+    """Check every object of a store, or of one model; the store may be in use meanwhile.
 
     Parameters
     ----------
+    validator
+        Reads what the blobs hold.
     deep
-        Whether to make every version of its blobs and compare its answers with its certificate.
+        Whether to load every version from its blobs and compare its answers with its certificate.
 
     Raises
     ------
@@ -35,51 +37,51 @@ def check(objects: ObjectStore, examiner: Validator, model: str | None = None, *
     UnknownModel
         There is no such model.
     """
-    return _Check(objects, examiner, model, deep).run()
+    return _StoreCheck(objects, validator, model, deep).run()
 
 
-class _Check:
-    """What the steps of one look share."""
+class _StoreCheck:
+    """State of one check."""
 
-    def __init__(self, objects: ObjectStore, examiner: Validator, only: str | None, deep: bool) -> None:
+    def __init__(self, objects: ObjectStore, validator: Validator, only: str | None, deep: bool) -> None:
         self._objects = objects
-        self._examiner = examiner
+        self._validator = validator
         self._only = only
         self._deep = deep
         self._models = Models(objects)
         self._log = CommitLog(objects, self._models)
         self._found = Findings()
         self._whole: set[str] = set()
-        """Hashes of the blobs that are."""
+        """Hashes of the undamaged blobs."""
 
     def run(self) -> Findings:
         found = self._found
-        # Listed first, so that what is written from here on does not seem to be named by nothing.
+        # Listed first, so that objects written from here on do not count as orphans.
         stored = {} if self._only else self._objects.sizes("blobs") | self._objects.sizes("data")
-        # Before the versions: what is published meanwhile is among these.
+        # Before the versions, among which is whatever is published meanwhile.
         decided = self._decided()
         versions = self._all_versions()
         all_commits = [*decided, *(one for _, commits in versions.values() for one in commits)]
         named = {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
-            for size in pool.map(self._blob, named, named.values()):
+            for size in pool.map(self._check_blob, named, named.values()):
                 if size is not None:
                     found.blobs += 1
                     found.bytes += size
         if self._deep:
             for model, commits in versions.values():
-                self._answer(model, commits)
+                self._check_answers(model, commits)
         waiting = check_jobs(self._objects, found, versions, self._only)
         if self._only is None:
             needed = waiting | {f"blobs/{sha}" for sha in named}
             orphans = {path: size for path, size in stored.items() if path not in needed}
             found.orphans += len(orphans)
             found.orphan_bytes += sum(orphans.values())
-            self._other_records()
+            self._check_other_records()
         return found
 
     def _decided(self) -> list[Commit]:
-        """The versions that open jobs are to have, and that may not be in the log yet."""
+        """Commits that are decided for open jobs and may not be in the log yet."""
         decisions = Decisions(self._objects)
         commits = []
         for job_id, path in decisions.pending():
@@ -96,12 +98,12 @@ class _Check:
             try:
                 with self._found.noting(path):
                     model = self._models.get(name)
-                    self._examiner.definition(path, model.definition)
+                    self._validator.definition(path, model.definition)
                     models.append(model)
             except UnknownModel:
                 if self._only:
                     raise
-                # Folders stay when their files are gone; where some are left, the model's record may have been lost.
+                # Empty folders stay in a local store; if there are files, the model's record may have been lost.
                 if self._objects.list(f"models/{name}"):
                     self._found.add(path, "not_found", f"{name} has versions and no record. {_REMAINS}")
         self._found.models = len(models)
@@ -119,7 +121,7 @@ class _Check:
         return versions
 
     def _versions(self, model: Model) -> tuple[Model, list[Commit]]:
-        """The versions whose records can be read; raises UnknownModel for a model that is gone, or made anew, since."""
+        """The readable versions of a model; raises UnknownModel if it was deleted or made anew meanwhile."""
         numbers = self._log.numbers(model.name)
         commits = []
         found = Findings()
@@ -140,19 +142,19 @@ class _Check:
         self._found.problems.extend(found.problems)
         return model, commits
 
-    def _blob(self, sha: str, role: Role) -> int | None:
-        """Look at a blob; its size when it is what was stored."""
+    def _check_blob(self, sha: str, role: Role) -> int | None:
+        """Check a blob; returns its size if it is undamaged."""
         path = f"blobs/{sha}"
         size = None
         with self._found.noting(path):
             data = self._objects.get_blob(sha)
             size = len(data)
-            self._examiner.blob(path, role, data)
+            self._validator.blob(path, role, data)
             self._whole.add(sha)
         return size
 
-    def _answer(self, model: Model, commits: list[Commit]) -> None:
-        """Whether versions answer as certified; those of one content are looked at once."""
+    def _check_answers(self, model: Model, commits: list[Commit]) -> None:
+        """Compare the answers of versions with their certificates; versions of equal content are checked once."""
         seen = set()
         for commit in commits:
             parts = (*commit.engrams, commit.recogniser, commit.certificate)
@@ -160,7 +162,7 @@ class _Check:
                 continue
             seen.add(parts)
             with self._found.noting(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
-                changed = self._examiner.version(model, commit)
+                changed = self._validator.version(model, commit)
                 if commit.certificate is not None:
                     self._found.certificates += changed == []
                     self._found.elsewhere += changed is None
@@ -168,9 +170,9 @@ class _Check:
                     detail = f"{', '.join(changed)} no longer answers as certified for version {commit.version}."
                     self._found.add(f"blobs/{commit.certificate}", "retention_violated", detail)
 
-    def _other_records(self) -> None:
+    def _check_other_records(self) -> None:
         for folder in self._objects.list_top():
-            if folder not in _LOOKED_AT:
+            if folder not in _CHECKED:
                 for path in self._objects.list(folder):
                     if path.endswith(".json"):
                         with self._found.noting(path), suppress(NotFound):  # gone since it was listed

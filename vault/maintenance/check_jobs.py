@@ -1,4 +1,4 @@
-"""Whether the records of jobs are whole, and agree with what was published."""
+"""Integrity check of job records against the published versions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vault.models import Model, Models
 from vault.storage.object_store import ObjectStore
 
 Versions = Mapping[str, tuple[Model, list[Commit]]]
-"""Each model with the versions whose records can be read."""
+"""Each model with its readable versions."""
 
 
 def check_jobs(objects: ObjectStore, found: Findings, versions: Versions, only: str | None) -> set[str]:
-    """Look at the records of all jobs, or those of one model; the uploads (`data/...`) that wait for their job."""
+    """Check the records of all jobs, or of one model; returns the paths of the uploads that wait for a job."""
     waiting: set[str] = set()
     for job_id in objects.list_folders("jobs"):
         if is_job_id(job_id):
-            upload = _Job(objects, found, job_id, versions, only).check()
+            upload = _JobCheck(objects, found, job_id, versions, only).check()
             waiting |= {upload} if upload else set()
     return waiting
 
 
-class _Job:
-    """One job's records."""
+class _JobCheck:
+    """Check of one job's records."""
 
     def __init__(
         self, objects: ObjectStore, found: Findings, job_id: str, versions: Versions, only: str | None
@@ -44,7 +44,7 @@ class _Job:
         self._result = f"{self._folder}/result.json"
 
     def check(self) -> str | None:
-        """Look at all; the path of the upload that waits for this job, if one does."""
+        """Check all records; returns the path of the upload that waits for this job, if any."""
         paths = self._objects.list(self._folder)
         records = self._read(paths)
         request, result = records.get(self._request), records.get(self._result)
@@ -64,7 +64,7 @@ class _Job:
         return upload and f"data/{upload}"
 
     def _read(self, paths: list[str]) -> dict[str, dict[str, Any]]:
-        """The records that can be read; what is gone since it was listed is passed over."""
+        """The readable records; those deleted since the listing are skipped."""
         records = {}
         for path in paths:
             with self._found.noting(path), suppress(NotFound):
@@ -75,16 +75,16 @@ class _Job:
         return records
 
     def _check_remains(self, paths: list[str]) -> None:
-        """Records without a request: of a job that was swept, or of one whose request was lost."""
+        """Check records without a request: the job was swept, or its request was lost."""
         if self._request in paths or self._only is not None:
-            return  # a damaged one is noted already
+            return  # a damaged request is noted already
         if self._result not in paths and any("/attempts/" in path for path in paths):
             self._found.add(self._request, "not_found", "The request of a job under way is missing.")
         else:
             self._found.orphans += len(paths)
 
     def _check_result(self, model: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """A success has its version, unless the model was deleted meanwhile."""
+        """Check that a successful job has its version, unless the model was deleted meanwhile."""
         there, commits = self._versions.get(model, (None, []))
         if there is None or result.get("state") != "succeeded" or request.get("lineage") not in (None, there.lineage):
             return
@@ -92,14 +92,14 @@ class _Job:
         version = outcome.get("version") if isinstance(outcome, Mapping) else None
         path = f"models/{model}/log/{there.lineage}/{version:08d}.json" if isinstance(version, int) else self._result
         if any(finding.object == path for finding in self._found.problems):
-            return  # a damaged one is noted already
+            return  # a damaged version is noted already
         known = any(commit.version == version and commit.job == self._id for commit in commits)
         if not known and not self._came_since(there, version):
             detail = f"The job {self._id} published version {version} of {model}, and that is not there."
             self._found.add(path, "version_missing", detail)
 
     def _came_since(self, model: Model, version: object) -> bool:
-        """Whether this job's version was published after the versions were looked at, or the model is gone."""
+        """Whether this job's version was published after the versions were read, or the model was deleted."""
         models = Models(self._objects)
         try:
             if models.get(model.name).lineage != model.lineage:
@@ -113,7 +113,7 @@ class _Job:
             return False
 
     def _check_open(self, model: str, upload: str | None) -> None:
-        """An open job is among those that workers look for, and its upload is there; it may end meanwhile."""
+        """Check that workers can find an open job and that its upload is whole; the job may end meanwhile."""
         findings = Findings()
         if not self._objects.exists(f"open/{model}/{self._id}"):
             findings.add(f"open/{model}/{self._id}", "not_found", "No worker can find this open job.")
@@ -126,7 +126,7 @@ class _Job:
 
 
 def _check_piece(path: str, data: bytes) -> None:
-    """A piece of a checkpoint is called by its hash; raises Damaged."""
+    """Check that a piece of a checkpoint has the hash of its name; raises Damaged."""
     sha = path.rsplit("/", 1)[-1]
     if hashlib.sha256(data).hexdigest() != sha:
         raise Damaged(path, "its SHA-256 is not the one it is called by")

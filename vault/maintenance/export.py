@@ -1,4 +1,4 @@
-"""Models out of a store into one file, and from there into any store."""
+"""Export of models to bundle files, and import into any store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MODEL = "model.json"
 
 @dataclass(frozen=True)
 class TransferSummary:
-    """What was moved."""
+    """Summary of an export or import."""
 
     model: str
     versions: int
@@ -35,17 +35,17 @@ class TransferSummary:
 
 
 def export_model(objects: ObjectStore, name: str, destination: Path) -> TransferSummary:
-    """Write everything of a model into the file `destination`, which appears, or is replaced, when it is whole.
+    """Write all objects of a model into the file `destination`, which appears or is replaced once it is complete.
 
-    The model may be in use. Memory is needed for one blob.
+    The model may be in use. At most one blob is held in memory.
 
     Raises
     ------
     UnknownModel, StoreUnavailable
-    Damaged, NotFound, UnsupportedFormat
-        Something of the model is not whole.
+    Damaged, NotFound, UnsupportedRecord
+        An object of the model is damaged or missing.
     OSError
-        The file cannot be written; it is named, or its folder where there is none.
+        The file cannot be written; the error names it, or its folder if that is missing.
     """
     models = Models(objects)
     model = models.get(name)
@@ -69,7 +69,7 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
 
 @contextmanager
 def _written_whole(destination: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `destination` when the block has ended well; an OSError names that, and not the other."""
+    """A temporary file that becomes `destination` when the block ends well; an OSError names `destination`."""
     try:
         handle, partial = tempfile.mkstemp(prefix=f".{destination.name}-", dir=destination.parent)
         try:
@@ -87,18 +87,18 @@ def _written_whole(destination: Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(destination)) from error
 
 
-def import_model(objects: ObjectStore, source: Path, examiner: Validator, name: str | None = None) -> TransferSummary:
-    """Make the model in the file `source` a model of this store, as `name` or as it was called.
+def import_model(objects: ObjectStore, source: Path, validator: Validator, name: str | None = None) -> TransferSummary:
+    """Import the model in the file `source` under the name `name`, by default its own.
 
-    Everything is verified before anything is written, and the model's record is written last: until then there is no
-    such model, and what a crash leaves is swept. Doing it again goes on from there.
+    Everything is verified before anything is written, and the model's record is written last: until then the model does
+    not exist, and a sweep removes what a crash leaves. A repeated import continues from there.
 
     Raises
     ------
-    InvalidBundle, Damaged, UnsupportedFormat
-        The file is no whole bundle that this release can read; nothing was written.
+    InvalidBundle, Damaged, UnsupportedRecord
+        The file is no complete bundle that this release can read; nothing was written.
     InvalidName, ModelExists
-        The model cannot be called so.
+        The name is not valid, or taken.
     StoreUnavailable
     """
     with BundleReader(source) as bundle:
@@ -108,14 +108,14 @@ def import_model(objects: ObjectStore, source: Path, examiner: Validator, name: 
         models = Models(objects)
         _refuse_taken(models, name)
         bundle.verify()
-        model = _model(bundle, name, examiner)
+        model = _model(bundle, name, validator)
         commits = _commits(bundle, model)
         roles = {sha: role for commit in commits for sha, role in blobs_of(commit).items()}
         blobs = {member.removeprefix("blobs/") for member in bundle.members if member.startswith("blobs/")}
         if odd := sorted(blobs ^ roles.keys()):
             raise InvalidBundle(f"The blob {odd[0]} is named by no version, or missing.")
         for sha, role in roles.items():
-            examiner.blob(f"blobs/{sha}", role, bundle.read(f"blobs/{sha}"))
+            validator.blob(f"blobs/{sha}", role, bundle.read(f"blobs/{sha}"))
         for sha in roles:
             objects.put_blob(bundle.read(f"blobs/{sha}"))
         CommitLog(objects, models).restore(model, commits)
@@ -132,8 +132,8 @@ def _refuse_taken(models: Models, name: str) -> None:
     raise ModelExists(name, "and nothing of it is replaced; import under another name (--name)")
 
 
-def _model(bundle: BundleReader, name: str, examiner: Validator) -> Model:
-    """The model under its new name; its lineage is new, since it goes its own way from here on."""
+def _model(bundle: BundleReader, name: str, validator: Validator) -> Model:
+    """The model under its new name, with a new lineage, since its log develops separately from now on."""
     document = bundle.read_json(_MODEL)
     try:
         definition, version, created = (document[key] for key in ("definition", "format_version", "created_at"))
@@ -141,7 +141,7 @@ def _model(bundle: BundleReader, name: str, examiner: Validator) -> Model:
         raise Damaged(_MODEL, f"it lacks {error}") from error
     if not isinstance(definition, dict) or not isinstance(version, int):
         raise Damaged(_MODEL, "it is no model")
-    examiner.definition(_MODEL, definition)
+    validator.definition(_MODEL, definition)
     return Model(name, definition, version, uuid.uuid4().hex, str(created))
 
 
@@ -165,7 +165,7 @@ def _commits(bundle: BundleReader, model: Model) -> list[Commit]:
 
 
 def _portable(commit: Commit) -> Mapping[str, Any]:
-    """A commit without what belongs to one store only."""
+    """The fields of a commit that do not depend on the store."""
     return {key: value for key, value in commit.to_dict().items() if key != "lineage"}
 
 

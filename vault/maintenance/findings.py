@@ -1,4 +1,4 @@
-"""What a look through a store has found."""
+"""Findings of an integrity check."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vault.errors import StoreUnavailable, UnknownModel, VaultError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One problem that a check found."""
 
     object: str
-    """Path of the object that is to blame."""
+    """Path of the damaged or missing object."""
     code: str
     """`damaged`, `not_found`, `unsupported_format`, `gap`, `retention_violated` and so on."""
     detail: str
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Everything that was looked at, counted, and what is wrong with it."""
+    """Counts of everything that was checked, and the problems found."""
 
     models: int = 0
     versions: int = 0
@@ -31,21 +31,21 @@ class Findings:
     bytes: int = 0
     """Of the blobs."""
     certificates: int = 0
-    """Versions that answer as certified."""
+    """Versions whose answers agree with their certificates."""
     elsewhere: int = 0
-    """Versions that were certified in another environment, so that their answers could not be compared."""
+    """Versions certified in another environment, whose answers could not be compared."""
     jobs: int = 0
     uploads: int = 0
     """Uploads that wait for their job."""
     orphans: int = 0
-    """Blobs and uploads that nothing names, and records of jobs that are none any more; a sweep removes them."""
+    """Unreferenced blobs and uploads, and records of deleted jobs; a sweep removes them."""
     orphan_bytes: int = 0
     """Of the blobs and uploads among them."""
     problems: list[Finding] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def add(self, path: str, code: str, detail: str) -> None:
@@ -56,10 +56,10 @@ class Findings:
 
     @contextmanager
     def noting(self, path: str) -> Iterator[None]:
-        """Inside, an error of the vault is a problem of the object that it names, else of `path`.
+        """Inside, an error of the vault becomes a problem of the object that it names, else of `path`.
 
-        StoreUnavailable is raised all the same, since what cannot be asked for cannot be judged; so is UnknownModel,
-        since where there is no record there may be no model.
+        StoreUnavailable is raised nevertheless, since an unreachable object cannot be checked; so is UnknownModel,
+        since a model without a record may be deleted.
         """
         try:
             yield

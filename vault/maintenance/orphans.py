@@ -1,4 +1,4 @@
-"""Blobs that no commit names."""
+"""Garbage collection of blobs that no commit names."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from vault.storage.object_store import CONDEMNED, STALE_MARK, ObjectStore
 
 
 def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False) -> list[str]:
-    """Remove logs of deleted models, and blobs that no commit names; the paths of the blobs removed.
+    """Remove logs of deleted models, and blobs that no commit names; returns the paths of the blobs removed.
 
     It may run while models learn. A publication must not take longer than `grace` from its first blob to its decision
-    (`vault.jobs.decisions`), which names them as a commit does; `ObjectStore.put_blob` makes young again what it finds
-    there. Whoever makes a blob young in the very moment it is looked at here sees the mark `condemned/{sha}`, and
-    stores it once more when the mark is gone.
+    (`vault.jobs.decisions`), which names the blobs as a commit does; `ObjectStore.put_blob` renews the age of a blob
+    that exists. A writer that renews a blob at the very moment it is removed here sees the mark `condemned/{sha}`, and
+    stores the blob once more when the mark is gone.
 
     Raises
     ------
     Unreadable, NotFound
-        A model, a commit or a decision cannot be read, or is missing, so what it names is not known; nothing is removed
-        then.
+        A model, a commit or a decision cannot be read or is missing, so that the blobs it names are unknown; nothing is
+        removed then.
     """
     models = Models(objects)
     log = CommitLog(objects, models)
-    # In this order: what is stored later than this listing is not looked at.
+    # First: objects stored after this listing are not considered.
     blobs = objects.written("blobs")
     if not dry_run:
         models.remove_remains(grace)
-    # Before the commits: a job that has its result by now has its version among these.
+    # Before the commits: a job that gets its result meanwhile has its version among these.
     decisions = Decisions(objects)
     decided = [commit for _, path in decisions.pending() if (commit := decisions.commit(path))]
-    # Twice: a name that was harmed on its way would leave its model's blobs named by nothing.
+    # Listed twice: a name damaged in transit would leave its model's blobs unreferenced.
     names = {*objects.list_folders("models"), *objects.list_folders("models")}
     commits = [*decided, *(commit for model in names for commit in _commits(log, model))]
     named = {f"blobs/{sha}" for commit in commits for sha in _hashes(commit)}
@@ -48,12 +48,12 @@ def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False
 
 
 def _remove(objects: ObjectStore, path: str, oldest: datetime) -> bool:
-    """Remove one blob, unless it is young again; whether it was."""
+    """Remove one blob unless it was renewed; returns whether it was removed."""
     mark = f"{CONDEMNED}/{path.partition('/')[2]}"
     try:
         objects.put_new(mark, b"")
     except AlreadyExists:
-        return False  # another sweep is at it
+        return False  # another sweep is removing it
     try:
         written = objects.written_at(path)
         if written is None or written >= oldest:
@@ -65,7 +65,7 @@ def _remove(objects: ObjectStore, path: str, oldest: datetime) -> bool:
 
 
 def _remove_stale_marks(objects: ObjectStore) -> None:
-    """Those of sweeps that died."""
+    """Remove the marks of sweeps that died."""
     for mark, written in objects.written(CONDEMNED).items():
         if datetime.now(UTC) - written > STALE_MARK:
             objects.delete(mark)

@@ -1,4 +1,4 @@
-"""Removing what nobody needs any more, by age."""
+"""Garbage collection by age: jobs, checkpoints, uploads, recorded answers and blobs."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ log = logging.getLogger("engram.vault")
 
 @dataclass(frozen=True)
 class SweepAges:
-    """How old what nobody needs must be before it is removed."""
+    """Minimum ages at which unneeded objects are removed."""
 
     jobs: timedelta
     """Since a job's end."""
     uploads: timedelta
-    """Since an upload that no open job names was stored; the job may be about to be."""
+    """Since an upload that no open job names was stored; its job may be about to be created."""
     answers: timedelta
     """Since a request with an idempotency key was answered."""
     blobs: timedelta
-    """Since a blob that no commit names was stored; the decision on one may be about to be taken."""
+    """Since a blob that no commit names was stored; the decision on its commit may be about to be made."""
 
     @classmethod
     def of(cls, settings: VaultSettings) -> Self:
-        """As set."""
+        """The ages of the settings."""
         hours = timedelta(hours=1)
         return cls(
             jobs=timedelta(days=settings.job_keep_days),
@@ -47,37 +47,38 @@ class SweepAges:
 
     @classmethod
     def all(cls, age: timedelta) -> Self:
-        """The same for all."""
+        """The same age for all."""
         return cls(age, age, age, age)
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What was removed, or would be."""
+    """Objects that a sweep removed, or would remove."""
 
     jobs: list[str]
     """Ids of jobs that were over."""
     checkpoints: list[str]
-    """Paths of what jobs that are over had kept to go on from."""
+    """Paths of checkpoints of jobs that are over."""
     uploads: list[str]
     """Paths."""
     answers: list[str]
-    """What stood for a key (`vault.jobs.idempotency`)."""
+    """Names of idempotency records (`vault.jobs.idempotency`)."""
     blobs: list[str]
     """Paths."""
 
     def counts(self) -> dict[str, int]:
-        """How many of each."""
+        """Number of each."""
         return {name: len(found) for name, found in vars(self).items()}
 
 
 class Sweep:
-    """One sweep. It may run beside anything, other sweeps too, and may die at any moment: the next goes on.
+    """One sweep. It may run beside any other process, including other sweeps, and may die at any moment: the next one
+    continues.
 
     Parameters
     ----------
     dry_run
-        Whether only to tell.
+        Whether to report only, without removing anything.
     """
 
     def __init__(self, objects: ObjectStore, ages: SweepAges, dry_run: bool = False) -> None:
@@ -88,7 +89,7 @@ class Sweep:
         self._index = JobIndex(objects)
 
     def run(self) -> SweepSummary:
-        """Remove all that is old enough.
+        """Remove everything that is old enough.
 
         Raises
         ------
@@ -101,7 +102,7 @@ class Sweep:
         for path, written in self._objects.written("jobs").items():
             jobs[path.split("/")[1]][path] = written
         checkpoints = self._remove_checkpoints(jobs)
-        # Submissions that came to nothing before they had a request.
+        # Interrupted submissions, which have no request.
         named = {path: path.rsplit("/", 1)[1] for path in recent}
         never = [path for path, name in named.items() if is_job_id(name) and inverted(name) not in jobs]
         self._delete(path for path in never if _age(recent[path]) > self._ages.uploads)
@@ -126,22 +127,22 @@ class Sweep:
         return removed
 
     def _ended(self, job_id: str, written: dict[str, datetime]) -> datetime | None:
-        """When a job was over; None as long as it is not."""
+        """Time at which a job ended; None as long as it is open."""
         if _result(job_id) in written or _request(job_id) in written:
             return written.get(_result(job_id))
         try:
-            self._records.request(job_id)  # its name may have been harmed on its way
+            self._records.request(job_id)  # its name may have been damaged in transit
         except UnknownJob:
-            # A worker wrote it that stood still until the job was over, and swept.
+            # Written by a worker that was suspended until the job was over and swept.
             return max(written.values())
         return None
 
     def _remove_job(self, job_id: str, paths: Iterable[str]) -> None:
-        """All of a job: what names it, what it was, what became of it, so that it never looks like an open one."""
+        """Remove a job: its index entries first, then the request, the result last, so that it never seems open."""
         try:
             model = str(self._records.request(job_id)["model"])
         except UnknownJob:
-            model = None  # a sweep died behind the next lines
+            model = None  # an earlier sweep died after removing the request
         if self._dry_run:
             return
         if model is not None:
@@ -152,7 +153,7 @@ class Sweep:
         self._objects.remove_folder(f"jobs/{job_id}")
 
     def _remove_checkpoints(self, jobs: dict[str, dict[str, datetime]]) -> list[str]:
-        """What a worker wrote that did not know that its job was over."""
+        """Remove checkpoints written by workers that did not know that their job was over."""
         late = [
             path
             for job_id, written in jobs.items()
@@ -163,9 +164,9 @@ class Sweep:
         return self._delete(late)
 
     def _remove_uploads(self, uploads: dict[str, datetime], jobs: dict[str, dict[str, datetime]]) -> list[str]:
-        """Those of submissions that came to nothing."""
+        """Remove uploads of interrupted submissions."""
         needed = set()
-        # By two listings: an id that was harmed on its way would leave its job's upload named by nothing.
+        # From two listings: an id damaged in transit would leave its job's upload unreferenced.
         ids = {job_id for _, job_id in self._index.open()}.union(filter(is_job_id, jobs))
         for job_id in ids:
             if _result(job_id) in jobs.get(job_id, {}):
@@ -175,7 +176,7 @@ class Sweep:
             except UnknownJob:
                 continue
             except Unreadable as error:
-                # Its upload may be any of these.
+                # Its upload may be any of those listed.
                 log.error("no upload is swept: %s", error)
                 return []
         old = [path for path, when in uploads.items() if path not in needed and _age(when) > self._ages.uploads]
@@ -198,7 +199,7 @@ class Sweep:
         try:
             return remove_orphans(self._objects, self._ages.blobs, self._dry_run)
         except (Unreadable, NotFound) as error:
-            # What it names is not known.
+            # The blobs that it names are unknown.
             log.error("no blob is swept: %s", error)
             return []
 

@@ -1,4 +1,4 @@
-"""Whoever knows what is inside of objects, which the vault does not."""
+"""Protocol of validators, which read the contents of blobs that the vault only stores."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ Role = Literal["engram", "recogniser", "kept", "certificate", "report"]
 
 
 class Validator(Protocol):
-    """Looks into what a vault only keeps; what it does not understand it raises as VaultError."""
+    """Validator of definitions, blobs and versions; raises VaultError for what is not valid."""
 
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:
-        """Look at the definition inside the model record `path`."""
+        """Validate the definition inside the model record `path`."""
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
-        """Look at one blob by itself."""
+        """Validate one blob by itself."""
 
     def version(self, model: Model, commit: Commit) -> list[str] | None:
-        """Make a version of its blobs; the tasks that do not answer as certified, None when that cannot be told."""
+        """Load a version and compare its answers with its certificate.
+
+        Returns
+        -------
+        list of str, or None
+            The tasks whose answers differ; None if they cannot be compared in this environment.
+        """
 
 
 def blobs_of(commit: Commit) -> dict[str, Role]:
-    """The blobs that a commit names, and what they are to it."""
+    """The blobs that a commit names, with their roles."""
     named: dict[str, Role] = dict.fromkeys(commit.engrams, "engram")
     named |= dict.fromkeys(commit.kept, "kept")
     singles: tuple[tuple[str | None, Role], ...] = (

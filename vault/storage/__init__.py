@@ -1,0 +1,1 @@
+"""Object storage in a local folder or an S3 bucket."""

@@ -1,4 +1,4 @@
-"""JSON documents as bytes, with a seal by which damage and formats of the future are noticed."""
+"""JSON documents as bytes, sealed with a format version and a SHA-256."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from vault.errors import Damaged, UnsupportedRecord
 
 FORMAT = 1
-"""Version of every record. A reader refuses what is newer, and takes what has no seal for older than seals."""
+"""Version of every record. A reader refuses newer versions; a record without a seal is older than seals."""
 
 _SEAL = "seal"
 
@@ -22,19 +22,19 @@ def encode(document: Mapping[str, Any]) -> str:
 
 
 def seal(document: Mapping[str, Any]) -> bytes:
-    """A JSON object as bytes, with a field `seal`: the format, and a SHA-256 of everything else."""
+    """A JSON object as bytes, with a field `seal`: the format version, and a SHA-256 of everything else."""
     content = _finite(document)
     return encode({**content, _SEAL: {"format": FORMAT, "sha256": _digest(content)}}).encode()
 
 
 def unseal(path: str, data: bytes) -> dict[str, Any]:
-    """The inverse of `seal`; `path` is what errors name.
+    """The document that `seal` encoded; errors name `path`.
 
     Raises
     ------
     Damaged
-        It is not JSON, no JSON object, or not what was sealed.
-    UnsupportedFormat
+        It is not JSON, no JSON object, or does not match its seal.
+    UnsupportedRecord
         It was written by a later release.
     """
     try:
@@ -57,10 +57,10 @@ def unseal(path: str, data: bytes) -> dict[str, Any]:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the one way to write it: sorted keys, no spaces."""
-    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    # What JSON can name and UTF-8 cannot write, a lone surrogate, must not be an error of its own.
-    return hashlib.sha256(plain.encode(errors="surrogatepass")).hexdigest()
+    """SHA-256 of the canonical JSON: sorted keys, no spaces."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate, which JSON can escape and UTF-8 cannot encode, must not be an error of its own.
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
 
 
 def _finite(value: Any) -> Any:

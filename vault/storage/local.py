@@ -1,4 +1,4 @@
-"""A local folder as storage that keeps what it took, even when the power goes."""
+"""Object storage in a local folder, flushed to disk."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from vault.storage.backend import ObjectEntry
 from vault.storage.paths import is_segment
 
 _STAGING = "staging"
-_LEFT_OVER_SECONDS = 24 * 3600
+_ABANDONED_SECONDS = 24 * 3600
 _CHUNK = 4 * 2**20
 _TRIES = 100
-_REMEMBERED = 1024
-"""Folders; most are a job's, and of no interest once that is over. One that is forgotten is flushed once more."""
+_FLUSHED_FOLDERS = 1024
+"""Folders known to be flushed; most belong to a job and are not written again once it is over. One that drops out of
+the list is flushed once more."""
 
 
 class LocalBackend:
-    """A `vault.storage.backend.StorageBackend` below `root`, which is made when it is not there.
+    """A `vault.storage.backend.StorageBackend` below the folder `root`, which is created if missing.
 
-    An object is on the disk before it has its name: the bytes are written under a name of their own, flushed, and then
-    linked to the name they are to have; the link fails when that exists. All is plain system calls in the thread that
-    asks. (A library with a pool of its own threads adds one at each burst, and a service keeps them for ever.)
+    An object is on the disk before it has its name: the bytes are written to a staging file, flushed, and then linked
+    to the final name; the link fails if that exists. All calls are plain system calls in the calling thread: a library
+    with its own thread pool adds a thread at each burst, and a service keeps them for ever.
     """
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        # Text from here on: `pathlib` interns every part of a path, and a table that ever new names go through is one
-        # day made anew, several megabytes larger.
+        # Text from here on: `pathlib` interns every part of a path. New names would keep going through the table of
+        # interned strings, which is one day rebuilt several megabytes larger.
         self._root = str(root)
         self._flushed: OrderedDict[str, int] = OrderedDict()
-        """The inodes of folders whose own names are known to be on the disk: one may be removed and made anew."""
+        """Inodes of the folders whose names are known to be on the disk; a folder may be removed and made anew."""
         self._lock = threading.Lock()
-        self._remove_left_overs()
+        self._remove_abandoned()
 
     def write(self, path: str, data: bytes | Path, *, overwrite: bool) -> None:
         """Write an object from bytes or from a file; raises FileExistsError."""
@@ -56,7 +57,7 @@ class LocalBackend:
                 with open(staged, "wb") as file:
                     file.write(data)
             _flush(staged)
-            self._name(staged, self._at(path), overwrite)
+            self._link(staged, self._at(path), overwrite)
         except BaseException:
             with suppress(OSError):
                 os.unlink(staged)
@@ -70,13 +71,13 @@ class LocalBackend:
             return file.read()
 
     def stream(self, path: str) -> Iterator[bytes]:
-        """The same in pieces of a few MiB."""
+        """The bytes of an object, in pieces of a few MiB."""
         with _no_file_is_missing(), open(self._at(path), "rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
-    def look(self, path: str) -> ObjectEntry:
-        """How large an object is, and how old."""
+    def stat(self, path: str) -> ObjectEntry:
+        """Size and age of an object."""
         with _no_file_is_missing():
             found = os.stat(self._at(path))
         if not stat.S_ISREG(found.st_mode):
@@ -84,13 +85,13 @@ class LocalBackend:
         return ObjectEntry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def remove(self, path: str) -> None:
-        """Remove an object; the folder that named it stays, see `remove_empty`."""
+        """Remove an object; its folder stays, see `remove_empty`."""
         with _no_file_is_missing():
             os.unlink(self._at(path))
             self._flush_names(path)
 
     def paths(self, prefix: str, after: str | None = None, limit: int | None = None) -> Iterable[str]:
-        """Paths below a folder, in no order: all of them, but for those not greater than `after`."""
+        """All paths below a folder that are greater than `after`, in no order."""
         found = (path for path, _ in self._walk(prefix))
         return found if after is None else (path for path in found if path > after)
 
@@ -102,11 +103,11 @@ class LocalBackend:
                 yield ObjectEntry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def folders(self, prefix: str | None) -> list[str]:
-        """Names of the folders right below `prefix`, also of those that everything was deleted from."""
+        """Names of the folders right below `prefix`, also of empty ones."""
         return [entry.name for entry in _scan(self._at(prefix) if prefix else self._root) if entry.is_dir()]
 
     def remove_empty(self, prefix: str) -> None:
-        """Remove the empty folders below a folder, and itself."""
+        """Remove the empty folders below a folder, and the folder itself."""
         for folder, _, _ in os.walk(self._at(prefix), topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)
@@ -114,8 +115,8 @@ class LocalBackend:
     def _at(self, path: str) -> str:
         return os.path.join(self._root, path)
 
-    def _name(self, staged: str, target: str, overwrite: bool) -> None:
-        """Give a file the name it is to have, in a folder that may have to be made, or may just be removed."""
+    def _link(self, staged: str, target: str, overwrite: bool) -> None:
+        """Give a staged file its final name, in a folder that may be missing or be removed at the same time."""
         for _ in range(_TRIES):
             try:
                 if overwrite:
@@ -126,20 +127,20 @@ class LocalBackend:
                 return
             except FileNotFoundError:
                 self._forget(os.path.dirname(target))
-                # One that is made or removed in this very moment is looked at again.
+                # A folder that is made or removed at this very moment is tried again.
                 with suppress(FileNotFoundError, FileExistsError):
                     os.makedirs(os.path.dirname(target), exist_ok=True)
         raise OSError(errno.EIO, "somebody removes what is written")
 
     def _forget(self, folder: str) -> None:
-        """A folder that is made anew may get the very inode of the one before, and its name is yet to be flushed."""
+        """Drop removed folders: one that is made anew may get the same inode, and its name is not flushed yet."""
         with self._lock:
             while folder != self._root and not os.path.isdir(folder):
                 self._flushed.pop(folder, None)
                 folder = os.path.dirname(folder)
 
     def _flush_names(self, path: str) -> None:
-        """Flush the folder that names the object `path`, and those above it when they are new."""
+        """Flush the folder of the object `path`, and the folders above it that are new."""
         folder = os.path.dirname(self._at(path))
         _flush(folder)
         while folder != self._root:
@@ -151,12 +152,12 @@ class LocalBackend:
             _flush(os.path.dirname(folder))
             with self._lock:
                 self._flushed[folder] = inode
-                while len(self._flushed) > _REMEMBERED:
+                while len(self._flushed) > _FLUSHED_FOLDERS:
                     self._flushed.popitem(last=False)
             folder = os.path.dirname(folder)
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """The files below a folder that can be objects, by path."""
+        """The files below a folder whose names are valid, with their paths."""
         folders = [prefix]
         while folders:
             folder = folders.pop()
@@ -167,16 +168,16 @@ class LocalBackend:
                 else:
                     yield path, entry
 
-    def _remove_left_overs(self) -> None:
-        """Files of writers that were killed before they could give them their names."""
+    def _remove_abandoned(self) -> None:
+        """Remove staging files of writers that were killed before the link."""
         for entry in _scan(self._at(_STAGING)):
             with suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > _LEFT_OVER_SECONDS:
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
                     os.unlink(entry.path)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds that can be an object or a folder of some; nothing when it is not there, or no folder."""
+    """The entries of a folder whose names are valid; none if it is missing or no folder."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
         return [entry for entry in found if is_segment(entry.name)]
     return []
@@ -184,9 +185,9 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
 
 @contextmanager
 def _no_file_is_missing() -> Iterator[None]:
-    """Inside, a folder where a file is asked for is a file that is not there.
+    """Inside, a folder in the place of a file counts as a missing file.
 
-    A file where a folder should be is a failure: below it may have been everything.
+    A file in the place of a folder remains a failure: anything may have been below it.
     """
     try:
         yield

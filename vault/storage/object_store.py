@@ -1,4 +1,4 @@
-"""Write-once objects in a folder or in S3."""
+"""ObjectStore: write-once objects, content-addressed blobs, uploads and sealed JSON documents."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ Listed = TypeVar("Listed")
 _CHUNK = 4 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FRESH = timedelta(hours=1)
+"""Age below which a blob that exists need not be written anew."""
 
 CONDEMNED = "condemned"
-"""Below it lie marks of the blobs that a sweep is about to remove."""
+"""Folder of the marks of blobs that a sweep is about to remove."""
 STALE_MARK = timedelta(minutes=10)
-"""A sweep that left its mark for so long is dead."""
+"""Age of a mark whose sweep counts as dead."""
 
 
 class ObjectStore:
     """Objects by path, such as `jobs/0192.../request.json`; safe to use from any thread.
 
-    Whatever a call has written when it returns stays: in a folder, files and the folders that name them are flushed to
-    disk, and a file gets its name only after that. Segments of a path are letters, digits, `.`, `_` and `-`, and begin
-    with a letter or digit; anything else raises InvalidPath. Every call raises StoreUnavailable when the storage
-    cannot be reached.
+    Whatever a call has written is durable when it returns: in a folder, files and the folders that name them are
+    flushed to disk, and a file gets its name only after that. Segments of a path are letters, digits, `.`, `_` and `-`,
+    and begin with a letter or digit; anything else raises InvalidPath. Every call raises StoreUnavailable when the
+    storage cannot be reached.
     """
 
     def __init__(self, storage: StorageBackend, retry_seconds: float = 0) -> None:
         self._storage = storage
         self._retry_seconds = retry_seconds
-        """How long a question that failed is asked again, beyond what the storage does by itself."""
+        """How long a failed read is retried, beyond the retries of the storage itself."""
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> ObjectStore:
-        """The store that `settings.store_url` names; a local folder is made when it is not there."""
+        """The store that `settings.store_url` names; a local folder is created if missing."""
         root = settings.store_folder
         with _store_errors("the store"):
             if root is not None:
@@ -64,7 +65,7 @@ class ObjectStore:
             return cls(S3Backend.connect(settings), retry_seconds=settings.store_timeout_seconds)
 
     def ping(self) -> None:
-        """Ask the storage for something; raises StoreUnavailable."""
+        """Check that the storage answers; raises StoreUnavailable."""
         try:
             self.list_top()
         except NotFound as error:
@@ -76,14 +77,14 @@ class ObjectStore:
         Raises
         ------
         AlreadyExists
-            There is one already, whatever it holds.
+            An object of that path exists, whatever it holds.
         """
         check_path(path)
         with _store_errors(path):
             self._storage.write(path, data, overwrite=False)
 
     def put(self, path: str, data: bytes) -> None:
-        """Create or replace an object, at once and whole."""
+        """Create or replace an object atomically."""
         check_path(path)
         with _store_errors(path):
             self._storage.write(path, data, overwrite=True)
@@ -91,7 +92,7 @@ class ObjectStore:
     def get(self, path: str) -> bytes:
         """The bytes of an object; raises NotFound."""
         check_path(path)
-        return self._ask(path, lambda: self._storage.read(path))
+        return self._retry(path, lambda: self._storage.read(path))
 
     def exists(self, path: str) -> bool:
         """Whether there is an object of that path."""
@@ -101,17 +102,17 @@ class ObjectStore:
         """When an object was written; None when there is none."""
         check_path(path)
         try:
-            return self._ask(path, lambda: self._storage.look(path).written)
+            return self._retry(path, lambda: self._storage.stat(path).written)
         except NotFound:
             return None
 
     def size(self, path: str) -> int:
         """Bytes of an object; raises NotFound."""
         check_path(path)
-        return self._ask(path, lambda: self._storage.look(path).size)
+        return self._retry(path, lambda: self._storage.stat(path).size)
 
     def delete(self, path: str) -> None:
-        """Remove an object; one that is not there is removed already."""
+        """Remove an object; a missing one is ignored."""
         check_path(path)
         with suppress(NotFound), _store_errors(path):
             self._storage.remove(path)
@@ -122,14 +123,16 @@ class ObjectStore:
         From S3 no more is fetched than the limit asks for.
         """
         check_path(prefix)
-        return sorted(self._ask(prefix, lambda: _below(prefix, self._storage.paths(prefix, after, limit), str)))[:limit]
+        return sorted(
+            self._retry(prefix, lambda: _checked_listing(prefix, self._storage.paths(prefix, after, limit), str))
+        )[:limit]
 
     def written(self, prefix: str) -> dict[str, datetime]:
-        """When every object below the folder `prefix` was written, by path."""
+        """Time at which each object below the folder `prefix` was written, by path."""
         return {entry.path: entry.written for entry in self._entries(prefix)}
 
     def remove_folder(self, prefix: str) -> None:
-        """Remove the empty folders below `prefix`, and itself, that a local store keeps of objects deleted."""
+        """Remove the empty folders that a local store keeps of deleted objects: those below `prefix`, and itself."""
         check_path(prefix)
         self._storage.remove_empty(prefix)
 
@@ -138,23 +141,23 @@ class ObjectStore:
         return {entry.path: entry.size for entry in self._entries(prefix)}
 
     def list_top(self) -> List[str]:
-        """Names of the folders that all objects lie in, sorted."""
+        """Names of the top-level folders, sorted."""
         with _store_errors("the store"):
             return sorted(self._storage.folders(None))
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> List[str]:
         """Names of the folders right below `prefix`, sorted; those greater than the name `after`, `limit` at most.
 
-        A local store also names folders that everything was deleted from.
+        A local store also lists empty folders.
         """
         check_path(prefix)
-        names = sorted(self._ask(prefix, lambda: self._storage.folders(prefix)))
+        names = sorted(self._retry(prefix, lambda: self._storage.folders(prefix)))
         return [name for name in names if after is None or name > after][:limit]
 
     def create_json(self, path: str, document: Mapping[str, Any]) -> None:
-        """Create an object from a JSON document, sealed, with a field `writer` that no other call ever writes.
+        """Create an object from a JSON document, sealed, with a field `writer` that is unique to this call.
 
-        A writer whose answer got lost and who finds the object when trying again knows it for its own by that.
+        By that field a writer whose answer got lost, and who finds the object on the retry, recognises it as its own.
 
         Raises
         ------
@@ -167,7 +170,7 @@ class ObjectStore:
         except AlreadyExists as taken:
             try:
                 mine = self.get_json(path).get("writer") == writer
-            except (Unreadable, NotFound):  # another's, which may be gone since
+            except (Unreadable, NotFound):  # written by another call, and perhaps gone since
                 raise taken from None
             if not mine:
                 raise
@@ -183,14 +186,14 @@ class ObjectStore:
         ------
         NotFound
         Damaged
-            It is not JSON, no JSON object, or not what was sealed.
-        UnsupportedFormat
+            It is not JSON, no JSON object, or does not match its seal.
+        UnsupportedRecord
             It was written by a later release.
         """
         try:
             return unseal(path, self.get(path))
         except Damaged:
-            # What was harmed on its way only is whole at the second look.
+            # Bytes that were damaged in transit only are whole on the second read.
             return unseal(path, self.get(path))
 
     def put_blob(self, data: bytes) -> str:
@@ -202,14 +205,14 @@ class ObjectStore:
         except AlreadyExists:
             if not self._is_fresh(path, data):
                 self.put(path, data)
-            # One that is fresh too: whoever made it so may be waiting for the same sweep, or have died.
+            # A fresh one as well: the writer that renewed it may be waiting for the same sweep, or have died.
             self._outlast_sweep(sha, data)
         return sha
 
     def _is_fresh(self, path: str, data: bytes) -> bool:
-        """Whether a blob need not be written anew: its bytes are whole, and so young that a sweep spares them.
+        """Whether a blob need not be written anew: its bytes are whole, and too young for a sweep to remove.
 
-        The commit that will name it is yet to come.
+        The commit that names it is yet to be written.
         """
         written = self.written_at(path)
         if written is None or datetime.now(UTC) - written > _FRESH:
@@ -219,7 +222,7 @@ class ObjectStore:
         return False
 
     def _outlast_sweep(self, sha: str, data: bytes) -> None:
-        """A sweep that looked at this blob before it was young again may still remove it: then store it once more."""
+        """Store the blob once more if a sweep, which saw it before it was renewed, removes it."""
         mark = f"{CONDEMNED}/{sha}"
         while (condemned := self.written_at(mark)) and datetime.now(UTC) - condemned < STALE_MARK:
             time.sleep(0.02)
@@ -233,16 +236,16 @@ class ObjectStore:
         ------
         NotFound
         Damaged
-            They have another hash now.
+            Their hash differs.
         """
         if _SHA256.fullmatch(sha) is None:
             raise NotFound(f"There is no blob {sha[:120]!r}.")
         path = f"blobs/{sha}"
         data = self.get(path)
         if hashlib.sha256(data).hexdigest() != sha:
-            # As above.
+            # As in `get_json`.
             data = self.get(path)
-            _compare(path, sha, hashlib.sha256(data).hexdigest())
+            _check_sha256(path, sha, hashlib.sha256(data).hexdigest())
         return data
 
     def put_file(self, path: Path) -> str:
@@ -251,8 +254,8 @@ class ObjectStore:
         Returns
         -------
         str
-            Its name there: the SHA-256, a hyphen and 8 digits that make the name this call's own. So each upload is
-            deleted with its own job, even where another uploaded the same bytes.
+            Its name below `data/`: the SHA-256, a hyphen and 8 random digits. So each upload is deleted with its own
+            job, even if another job uploaded the same bytes.
         """
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -264,7 +267,7 @@ class ObjectStore:
         return name
 
     def get_file(self, name: str, destination: Path) -> None:
-        """Fetch what `put_file` stored into the file `destination`, which appears when it is whole and checked.
+        """Fetch an upload (`put_file`) into the file `destination`, which appears once it is complete and checked.
 
         Raises
         ------
@@ -283,7 +286,7 @@ class ObjectStore:
             raise
 
     def check_file(self, name: str) -> None:
-        """Read what `put_file` stored, and throw it away.
+        """Read an upload (`put_file`) and compare its hash.
 
         Raises
         ------
@@ -295,7 +298,7 @@ class ObjectStore:
             pass
 
     def _checked(self, name: str) -> Iterator[bytes | memoryview]:
-        """An upload in pieces; raises Damaged after the last when their hash is another than its name says."""
+        """An upload in pieces; raises Damaged after the last one if the hash differs from the name's."""
         sha = name.split("-")[0]
         if _SHA256.fullmatch(sha) is None:
             raise NotFound(f"There is no upload {name[:120]!r}.")
@@ -305,19 +308,19 @@ class ObjectStore:
         for chunk in self._stream(path):
             digest.update(chunk)
             yield chunk
-        _compare(path, sha, digest.hexdigest())
+        _check_sha256(path, sha, digest.hexdigest())
 
     def _entries(self, prefix: str) -> List[ObjectEntry]:
         check_path(prefix)
-        return self._ask(prefix, lambda: _below(prefix, self._storage.entries(prefix), attrgetter("path")))
+        return self._retry(prefix, lambda: _checked_listing(prefix, self._storage.entries(prefix), attrgetter("path")))
 
-    def _ask(self, path: str, question: Callable[[], Answer]) -> Answer:
-        """What `question` answers; it changes nothing, so that it may be asked again when the storage fails."""
+    def _retry(self, path: str, read: Callable[[], Answer]) -> Answer:
+        """The result of `read`, which is retried while the storage fails: it must change nothing."""
         until, pause = time.monotonic() + self._retry_seconds, 0.05
         while True:
             try:
                 with _store_errors(path):
-                    return question()
+                    return read()
             except StoreUnavailable:
                 if time.monotonic() + pause > until:
                     raise
@@ -335,14 +338,14 @@ class ObjectStore:
             yield chunk
 
 
-def _compare(path: str, expected: str, found: str) -> None:
+def _check_sha256(path: str, expected: str, found: str) -> None:
     if found != expected:
         raise Damaged(path, f"its SHA-256 is {found}, not {expected}")
 
 
 @contextmanager
 def _store_errors(path: str) -> Iterator[None]:
-    """Inside, the failures of a storage are raised as errors of ours that name `path`."""
+    """Inside, failures of the storage are raised as errors of the vault that name `path`."""
     try:
         yield
     except VaultError:
@@ -353,13 +356,13 @@ def _store_errors(path: str) -> Iterator[None]:
         raise AlreadyExists(f"There is an object {path} already.") from error
     except (BaseError, OSError) as error:
         count_failure("store", "unavailable")
-        # What the system says of a file names where the store lies, which is nobody's business.
+        # The system's message about a file names the place of the store, which clients must not learn.
         why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise StoreUnavailable(f"The storage failed at {path}: {why}") from error
 
 
-def _below(prefix: str, listing: Iterable[Listed], path_of: Callable[[Listed], str]) -> list[Listed]:
-    """All of a listing; raises StoreUnavailable for a path that was harmed on its way, so that it is asked again."""
+def _checked_listing(prefix: str, listing: Iterable[Listed], path_of: Callable[[Listed], str]) -> list[Listed]:
+    """All entries of a listing; raises StoreUnavailable for a path damaged in transit, so that it is retried."""
     found = list(listing)
     for path in map(path_of, found):
         if not path.startswith(f"{prefix}/"):

@@ -1,4 +1,4 @@
-"""What objects may be called."""
+"""Valid object paths."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
 def is_segment(name: str) -> bool:
-    """Whether a part of a path may be called so: letters, digits, `.`, `_` and `-`, the first a letter or digit."""
+    """Whether the text is a valid part of a path: letters, digits, `.`, `_` and `-`, the first a letter or digit."""
     return _SEGMENT.fullmatch(name) is not None
 
 
 def check_path(path: str) -> None:
-    """Refuse what is no path of such segments; raises InvalidPath."""
+    """Raise InvalidPath unless all parts of the path are valid."""
     if not all(map(is_segment, path.split("/"))):
         raise InvalidPath(f"An object cannot be called {path[:120]!r}.")

@@ -1,0 +1,1 @@
+"""EideticNet on blocks, the default method."""

@@ -1,4 +1,4 @@
-"""How a task's head reads the commons: ridge regression over the task's own sums, weighed against its network."""
+"""Ridge head over the commons, weighed against the task's network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EideticNet on blocks, the default: every task an engram that nothing later can touch.
+"""EideticNet on blocks: every task an engram that later tasks cannot change.
 
 After EideticNet (train to a plateau, score, prune within a tolerance, recover, freeze), with blocks in the place
 of masks: what a task owns is computed by kernels of its own, from its predecessors' units and its own alone.
@@ -152,8 +152,8 @@ class Eidetic(RecognisingMethod):
         given = pixels(images.to(self.device))  # (B, C, H, W)
         common = self.commons(given)  # (B, F)
         seen = _see(self.network, given, common)
-        judged = self.recogniser.judged(seen.features, common.cpu(), chained=True)
-        log_tasks = judged.log_tasks
+        verdict = self.recogniser.assess(seen.features, common.cpu(), chained=True)
+        log_tasks = verdict.log_tasks
         if self.router is not None:
             log_tasks = torch.log_softmax(routing_scores(self.network, self.router, images, self.device), 1)
         return Observation(
@@ -161,7 +161,7 @@ class Eidetic(RecognisingMethod):
             tuple(seen.heads),
             self.state.temperatures,
             log_tasks,
-            judged.p_values,
+            verdict.p_values,
             passes=1 if self.router is None else 2,
         )
 
@@ -192,11 +192,11 @@ def _reading(
 ) -> GatheredStatistics:
     """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
     reporter.check()
-    logits = gathered.judged.head  # (M, classes)
+    logits = gathered.held_out.head  # (M, classes)
     factor, common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
     head = factor * logits + common(gathered.common)
     engram.head.weight.mul_(factor)
     engram.head.bias.mul_(factor)
     engram.common = common.to(engram.head.weight.device)
     engram.freeze()
-    return replace(gathered, judged=replace(gathered.judged, head=head))
+    return replace(gathered, held_out=replace(gathered.held_out, head=head))

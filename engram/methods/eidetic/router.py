@@ -14,7 +14,7 @@ from torch import Tensor
 from engram.checkpointing.tensors import pack, unpack
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
-from engram.errors import DamagedSnapshot
+from engram.errors import DamagedSnapshot, ExamplesError
 from engram.nn.capacity import capacity
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
@@ -120,10 +120,11 @@ def load_images(data: bytes) -> tuple[str, Examples]:
     about, tensors = unpack("images", data)
     try:
         names = about["classes"]
-        assert isinstance(names, list), "classes are listed"
+        if not isinstance(names, list):
+            raise DamagedSnapshot("the kept images lack a list of classes")
         classes, held_out = tuple(map(str, names)), None
         if "held_out.images" in tensors:
             held_out = Examples(tensors["held_out.images"], tensors["held_out.labels"], classes)
         return str(about["task"]), Examples(tensors["images"], tensors["labels"], classes, held_out)
-    except (KeyError, AssertionError) as error:
+    except (KeyError, ExamplesError) as error:
         raise DamagedSnapshot(f"the kept images lack {error}") from error

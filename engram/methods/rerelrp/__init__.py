@@ -1,0 +1,1 @@
+"""ReReLRP: units frozen by relevance, tasks recognised by relevance signatures."""

@@ -1,4 +1,4 @@
-"""Sub-networks on blocks: each is its task's engram with all that it reads, and one pass computes every one of them."""
+"""Sub-networks on blocks: each task's engram with all that it reads, computed in one pass."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class BlockSubnetworks(Subnetworks):
         return 1
 
     @torch.no_grad()
-    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
+    def forward(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         outputs = [(features.cpu(), logits.cpu()) for features, logits in self.network(images)]
         relevance = [
             head_relevance(features, engram.head.weight.cpu(), logits)
@@ -73,8 +73,8 @@ class BlockSubnetworks(Subnetworks):
         return SubnetworkPass(features, heads, tuple(relevance))
 
     def newest(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        look = self.look(images)
-        return look.features[-1], look.heads[-1]
+        forward = self.forward(images)
+        return forward.features[-1], forward.heads[-1]
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         return self._explainer.explain(image, owner, target, composite)

@@ -1,4 +1,4 @@
-"""A chain of detectors over relevance signatures: each tells one task from all that were learned after it.
+"""Chain of detectors over relevance signatures, each telling one task from all later ones.
 
 After ReReLRP (arXiv 2502.10789). No image and no signature of an earlier task has to be made anew: what speaks against
 a task are the later tasks' own images, seen by the earlier task's sub-network when they were learned.
@@ -29,17 +29,17 @@ class Signatures:
     ----------
     learned
         For each task j <= t: (exemplars, signature of j) float32, what detectors are grown from.
-    judged
+    held_out
         For each task j <= t: (held-out images, signature of j) float32, what they are calibrated by.
     """
 
     learned: tuple[Tensor, ...]
-    judged: tuple[Tensor, ...]
+    held_out: tuple[Tensor, ...]
 
     def dump(self) -> bytes:
         """The signatures as bytes."""
         tensors = {f"learned.{number}": rows for number, rows in enumerate(self.learned)}
-        tensors |= {f"judged.{number}": rows for number, rows in enumerate(self.judged)}
+        tensors |= {f"judged.{number}": rows for number, rows in enumerate(self.held_out)}
         return pack("signatures", {"subnetworks": len(self.learned)}, tensors)
 
     @classmethod
@@ -48,10 +48,10 @@ class Signatures:
         about, tensors = unpack("signatures", data)
         try:
             count = cast(int, about["subnetworks"])
-            learned, judged = (tuple(tensors[f"{kind}.{n}"] for n in range(count)) for kind in ("learned", "judged"))
+            learned, held_out = (tuple(tensors[f"{kind}.{n}"] for n in range(count)) for kind in ("learned", "judged"))
         except (KeyError, TypeError) as error:
             raise DamagedSnapshot(f"the signatures lack {error}") from error
-        return cls(learned, judged)
+        return cls(learned, held_out)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Detector:
         features = learned[0].shape[1]
         grown = reporter.journal.once("forest", lambda: Forest.grow(*learned, growth, seed, reporter).tensors())
         forest = Forest.from_tensors(grown, features)
-        rows, own, weights = _gathered([piece.judged[task] for piece in kept[task:]])
+        rows, own, weights = _gathered([piece.held_out[task] for piece in kept[task:]])
         slope, shift = _raising(_odds(forest, rows), own, weights)
         return cls(forest, slope, shift)
 

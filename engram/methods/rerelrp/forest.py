@@ -1,4 +1,4 @@
-"""A random forest of two classes as plain tensors: grown by scikit-learn, asked without it."""
+"""Random forest of two classes as plain tensors, grown by scikit-learn and evaluated without it."""
 
 from __future__ import annotations
 

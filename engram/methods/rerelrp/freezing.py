@@ -1,4 +1,4 @@
-"""One task in a shared network, as ReReLRP learns it: train, prune what is least relevant, freeze the rest.
+"""Learning of one task in a shared network as ReReLRP publishes it: train, prune by relevance, freeze.
 
 What the paper leaves open is decided so: all units compete over the whole network, frozen ones too, so that a task's
 sub-network may do without units of earlier tasks; of the steps of pruning, the last that holds counts; what was pruned
@@ -109,8 +109,8 @@ class Freezer:
         kept: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in candidate.units.items()}
         if not self.options.prune:
             return candidate, kept
-        judged, rounds = trainer.judged, self.options.rounds
-        least = trainer.accuracy(candidate, judged) - self.options.tolerance
+        validation, rounds = trainer.validation, self.options.rounds
+        least = trainer.accuracy(candidate, validation) - self.options.tolerance
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=_count(kept))
             with report.timed("pruning"):
@@ -119,7 +119,7 @@ class Freezer:
                 break
             with report.timed("recovering"):
                 recovered = self._recovered(candidate, fewer, trainer, number)
-            if trainer.accuracy(recovered.narrowed(_indices(fewer)), judged) < least:
+            if trainer.accuracy(recovered.narrowed(_indices(fewer)), validation) < least:
                 break
             candidate, kept = recovered, fewer
         return candidate, kept
@@ -129,12 +129,12 @@ class Freezer:
 
         One step that fails by chance, on a few hundred images, must not leave the task with the whole network.
         """
-        scores, judged, found = self._scores(candidate, kept, trainer), trainer.judged, kept
+        scores, validation, found = self._scores(candidate, kept, trainer), trainer.validation, kept
         share = _count(kept) / sum(candidate.units.values())
         while (share := share - self.step) > 0:
             chosen = choose(scores, share, self.options.floor)
             fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
-            if trainer.accuracy(candidate.narrowed(_indices(fewer)), judged) >= least:
+            if trainer.accuracy(candidate.narrowed(_indices(fewer)), validation) >= least:
                 found = fewer
         return found
 

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.checkpointing.tensors import content_hash, pack, unpack
+from engram.checkpointing.tensors import content_hash
 from engram.config.definition import Definition
 from engram.config.rerelrp import RerelrpSettings
 from engram.context import LearnContext
@@ -22,7 +22,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, least
 from engram.nn.multihead import MultiHeadNetwork, Owners
 from engram.nn.network import Engram
-from engram.nn.serialization import dump_engram, load_engram
+from engram.nn.serialization import dump_blocks, dump_engram, dump_owners, load_blocks, load_engram, load_owners
 from engram.training.report import LearningReport
 
 CPU = torch.device("cpu")
@@ -76,29 +76,20 @@ class FrozenSubnetworks(Subnetworks):
         layout = layout_of(definition)
         by_hash = {} if reuse is None else {engram.content_hash: engram for engram in reuse.engrams}
         loaded = [by_hash.get(content_hash(data)) or load_engram(layout, data) for data in engrams[1:]]
-        _, owners = unpack("owners", engrams[0])
         fresh = _fresh(definition)
-        if {layer: owner.shape for layer, owner in owners.items()} != {
-            layer: owner.shape for layer, owner in fresh.owners.items()
-        }:
-            raise DamagedSnapshot("the owners are of other units than the model's")
+        owners = load_owners(fresh, engrams[0])
         if kept is None:
             return cls(definition, None, owners, loaded)
         if len(kept) != 1:
             raise DamagedSnapshot("a model that can learn has one shared network")
-        _, tensors = unpack("shared network", kept[0])
-        try:
-            fresh.blocks.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise DamagedSnapshot(f"the shared network does not fit the model's definition: {error}") from error
-        return cls(definition, MultiHeadNetwork(layout, fresh.units, fresh.blocks, owners, ()), owners, loaded)
+        return cls(definition, load_blocks(fresh, owners, kept[0]), owners, loaded)
 
     def dump(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         if not self.engrams:
             return (), ()  # what the definition's seed makes
         engrams = tuple(dump_engram(engram) for engram in self.engrams)
-        shared = () if self.shared is None else (pack("shared network", {}, self.shared.blocks.state_dict()),)
-        return (pack("owners", {}, dict(self.owners)), *engrams), shared
+        shared = () if self.shared is None else (dump_blocks(self.shared),)
+        return (dump_owners(self.owners), *engrams), shared
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -125,7 +116,7 @@ class FrozenSubnetworks(Subnetworks):
         return len(self.engrams) + explained
 
     @torch.no_grad()
-    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
+    def forward(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         seen = [_seen(engram, images) for engram in self.engrams]
         relevance = [unit_relevance(images) for unit_relevance in self._relevance[:explained]]
         features, heads = zip(*seen, strict=True)

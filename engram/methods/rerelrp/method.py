@@ -1,4 +1,4 @@
-"""ReReLRP: relevance decides what is frozen, and signatures of relevance recognise the task.
+"""ReReLRP: relevance decides what is frozen, and relevance signatures recognise the task.
 
 After ReReLRP (arXiv 2502.10789), in two forms that differ in their sub-networks alone: one conventional network, as
 published, or blocks, where one pass gives every signature.
@@ -40,7 +40,7 @@ from engram.recognition.recogniser import Reading
 from engram.recognition.training import through
 from engram.training.report import LearningReport
 
-JUDGED = 512
+HELD_OUT = 512
 """Held-out images of a task, at most, whose signatures are kept to calibrate detectors by."""
 
 
@@ -125,7 +125,7 @@ class Rerelrp(Method):
         expect_accurate(report, options)
         with report.timed("recognising"):
             recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, context)
-        log_tasks = recogniser.log_probabilities(signatures.judged[:-1], len(judged))
+        log_tasks = recogniser.log_probabilities(signatures.held_out[:-1], len(judged))
         right = log_tasks.argmax(1) == len(self.signatures)
         report.recognised = float(right.double().mean())
         report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
@@ -139,8 +139,8 @@ class Rerelrp(Method):
     def _taught(
         self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, context: LearnContext
     ) -> tuple[SignatureRecogniser, Signatures, Examples, Tensor]:
-        """The witness that knows one task more, the task's signatures, and by which images it was judged, with the
-        logits they got."""
+        """The recogniser of one task more, the task's signatures, and the held-out images it was judged by, with their
+        logits."""
         assert self.signatures is not None, "the caller has looked"
         reporter, once = context.reporter, context.reporter.journal.once
         own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
@@ -148,7 +148,7 @@ class Rerelrp(Method):
         herd = once("exemplars", lambda: select_exemplars(own, train.labels, self.settings.exemplars))
         learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
         columns = (*self.recogniser.columns, most_relevant(learned[-1], self.settings.features))
-        some = torch.linspace(0, len(held_out) - 1, min(JUDGED, len(held_out))).long()
+        some = torch.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).long()
         relevance = once("judged", lambda: _relevance(subnetworks, held_out.subset(some), reporter, 0.4))
         signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
         classes = len(train.classes)
@@ -165,14 +165,14 @@ class Rerelrp(Method):
     def observe(self, images: Tensor) -> Observation:
         explained = len(self.recogniser.readings) - 1
         given = pixels(images.to(self.device))
-        look = self.subnetworks.look(given, explained)
-        signatures = _cut(look.relevance, self.recogniser.columns[:explained])
+        forward = self.subnetworks.forward(given, explained)
+        signatures = _cut(forward.relevance, self.recogniser.columns[:explained])
         return Observation(
             self.tasks,
-            look.heads,
+            forward.heads,
             torch.stack([reading.temperature for reading in self.recogniser.readings]),
             self.recogniser.log_probabilities(signatures, len(images)),
-            self.recogniser.p_values(look.features, self.commons(given).cpu()),
+            self.recogniser.p_values(forward.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
         )
 
@@ -192,7 +192,7 @@ def _form(definition: Definition) -> type[Subnetworks]:
 
 
 def _commons(definition: Definition, recogniser: SignatureRecogniser) -> Commons:
-    """The commons as the witness knows them; as they are made if it knows none.
+    """The commons that the recogniser stores; as they are made if it stores none.
 
     Raises
     ------
@@ -228,5 +228,5 @@ def _relevance(subnetworks: Subnetworks, examples: Examples, reporter: Reporter,
     for chosen in batches(len(examples), EVALUATION_BATCH):
         reporter.report("recognising", within)
         given = pixels(examples.images[chosen].to(subnetworks.device))
-        seen.append(subnetworks.look(given, len(subnetworks.tasks)))
-    return [torch.cat(parts) for parts in zip(*(look.relevance for look in seen), strict=True)]
+        seen.append(subnetworks.forward(given, len(subnetworks.tasks)))
+    return [torch.cat(parts) for parts in zip(*(forward.relevance for forward in seen), strict=True)]

@@ -1,4 +1,4 @@
-"""What recognises tasks by relevance: for each task what is known of it, and the chain that tells them apart."""
+"""Task recogniser over relevance signatures: what is known of each task, and the chain of detectors."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class SignatureRecogniser:
         return torch.stack(columns, 1)
 
     def check(self, signatures: Sequence[Signatures]) -> None:
-        """Refuse signatures that are not those of this witness's tasks; raises DamagedSnapshot."""
+        """Refuse signatures that are not those of these tasks; raises DamagedSnapshot."""
         features = [len(chosen) for chosen in self.columns]
         for number, piece in enumerate(signatures, 1):
-            for rows in (piece.learned, piece.judged):
+            for rows in (piece.learned, piece.held_out):
                 if [part.shape[1:] for part in rows] != [(count,) for count in features[:number]]:
                     raise DamagedSnapshot(f"the signatures of task {number} do not fit the recogniser")
         if len(signatures) != len(features):
             raise DamagedSnapshot("there are not as many signatures as tasks")
 
     def dump(self) -> bytes:
-        """The witness as bytes."""
+        """The recogniser as bytes."""
         about, tensors = pack_readings(self.readings)
         columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
         commons = {COMMONS + name: tensor for name, tensor in self.commons.items()}
@@ -79,7 +79,7 @@ class SignatureRecogniser:
         try:
             columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
         except KeyError as error:
-            raise DamagedSnapshot(f"the witness lacks {error}") from error
+            raise DamagedSnapshot(f"the recogniser lacks {error}") from error
         commons = {name.removeprefix(COMMONS): tensor for name, tensor in tensors.items() if name.startswith(COMMONS)}
         return cls(
             readings, columns, DetectorChain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons

@@ -1,4 +1,4 @@
-"""Relevance signatures: which units spoke for an answer, at the few places that matter most to a task.
+"""Relevance signatures: the relevance of the few units that matter most to a task.
 
 After ReReLRP (arXiv 2502.10789): exemplars are chosen by herding, and of each only the values of largest mean relevance
 are kept, never the image.

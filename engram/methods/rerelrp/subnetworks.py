@@ -1,4 +1,4 @@
-"""The part of a network that each task needs: what signatures of relevance are taken from."""
+"""The interface of sub-networks, one per task, from which relevance signatures are taken."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ class Subnetworks(ABC):
 
     @abstractmethod
     def passes(self, explained: int) -> int:
-        """How often `look` sends an image through a network."""
+        """How often `forward` sends an image through a network."""
 
     @abstractmethod
-    def look(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
+    def forward(self, images: Tensor, explained: int = 0) -> SubnetworkPass:
         """See images (B, C, H, W) float32 in [0, 1], with the relevance of the first `explained` tasks."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Learning one relevance map together with the weights that are still free."""
+"""Joint training of one relevance map and the weights that are still free."""
 
 from __future__ import annotations
 

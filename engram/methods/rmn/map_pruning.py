@@ -1,4 +1,4 @@
-"""The smallest relevance map that holds the task's accuracy, found by bisection."""
+"""Search for the smallest relevance map that holds the task's accuracy."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def prune(
     ------
     Cancelled
     """
-    options, judged = trainer.options, trainer.judged
-    least = clear(candidate, trainer, judged) - options.tolerance
+    options, validation = trainer.options, trainer.validation
+    least = clear(candidate, trainer, validation) - options.tolerance
     for number in range(options.rounds):
         trainer.reporter.report("pruning", number / options.rounds, units=sum(candidate.units.values()))
         before = {name: part.clone() for name, part in candidate.state_dict().items()}
         with report.timed("pruning"):
-            found = _search(candidate, trainer, judged, least)
+            found = _search(candidate, trainer, validation, least)
         if not found:
             return
         share = (number / options.rounds, (number + 1) / options.rounds)
         with report.timed("recovering"):
             epochs = options.recovery_epochs
             recover(TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs))
-        if clear(candidate, trainer, judged) < least:
+        if clear(candidate, trainer, validation) < least:
             candidate.load_state_dict(before)
             return
 
 
-def _search(candidate: MapCandidate, trainer: Trainer, judged: Examples, least: float) -> bool:
+def _search(candidate: MapCandidate, trainer: Trainer, validation: Examples, least: float) -> bool:
     """Narrow the map to the smallest that holds; whether there is a smaller one."""
     start = best = candidate.alive()
 
@@ -64,7 +64,7 @@ def _search(candidate: MapCandidate, trainer: Trainer, judged: Examples, least: 
         nonlocal best
         candidate.revive(start)
         candidate.keep(share, trainer.options.floor * share)
-        if clear(candidate, trainer, judged) < least:
+        if clear(candidate, trainer, validation) < least:
             return False
         best = candidate.alive()
         return True

@@ -1,4 +1,4 @@
-"""Relevance maps: one network for all tasks, and for each task the weights it uses, as bits."""
+"""Relevance maps as bits, and the shared weights that they choose from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relevance mapping networks: one network, and for each task a learned map of the weights it uses.
+"""Relevance Mapping Networks: one network, and for each task a learned map of the weights it uses.
 
 After Kaushik et al. 2021 ("Understanding Catastrophic Forgetting and Remembering in Continual Learning with Optimal
 Relevance Mapping"). Every weight that a finished task's rounded map uses is fixed, so that its answers are exact for
@@ -162,29 +162,29 @@ class Rmn(RecognisingMethod):
         return _see(self.passes, images)
 
     @torch.no_grad()
-    def judged(self, images: Tensor, seen: ForwardPass) -> Verdict:
+    def assess(self, images: Tensor, seen: ForwardPass) -> Verdict:
         """What the recogniser makes of images (B, C, H, W) float32 and of what `see` gave for them."""
         common = self.commons(images).cpu()  # (B, F)
-        return self.recogniser.judged(seen.features, common)
+        return self.recogniser.assess(seen.features, common)
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = self.see(given)
-        judged = self.judged(given, seen)
+        verdict = self.assess(given, seen)
         temperatures = self.state.temperatures
         if self.settings.recognition == "recogniser":
-            log_tasks = judged.log_tasks
+            log_tasks = verdict.log_tasks
         else:
             peaks = torch.stack([logits.logsumexp(1) for logits in seen.heads], 1)  # (B, T)
             if self.settings.recognition == "calibrated":
-                usual = torch.stack([one.peak for one in self.shared.maps])  # (T, 2)
-                peaks = (peaks - usual[:, 0]) / usual[:, 1]
+                typical = torch.stack([one.peak for one in self.shared.maps])  # (T, 2)
+                peaks = (peaks - typical[:, 0]) / typical[:, 1]
             else:
                 temperatures = torch.ones_like(temperatures)  # the largest logit of all is to win
             log_tasks = torch.log_softmax(peaks, 1)
         heads, passes = tuple(seen.heads), len(self.passes)
-        return Observation(self.tasks, heads, temperatures, log_tasks, judged.p_values, passes=passes)
+        return Observation(self.tasks, heads, temperatures, log_tasks, verdict.p_values, passes=passes)
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         return self._explainers[owner].explain(image, 0, target, composite)

@@ -1,4 +1,4 @@
-"""Relevance maps and loose weights as safetensors bytes, and back."""
+"""Relevance maps and loose weights as safetensors bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which units of a shared network a task needs: the most relevant ones, as few as hold its accuracy."""
+"""Relevance of units over a reference set, and the fewest units that hold a task's accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relevance-based Neural Freezing: one network, in which what is relevant to a task is held still from then on.
+"""Relevance-based Neural Freezing: one network whose relevant units may hardly move any more.
 
 After "Explain to Not Forget" (arXiv 2205.01929): train, order all units by their relevance to the task, remove the
 least relevant until accuracy has fallen by a tolerance, put them back, and lower the elasticity of the others. As
@@ -149,18 +149,18 @@ class Rnf(RecognisingMethod):
         return network
 
     def _kept(self, candidate: Engram, trainer: Trainer) -> Kept:
-        options, reporter, judged = trainer.options, trainer.reporter, trainer.judged
+        options, reporter, validation = trainer.options, trainer.reporter, trainer.validation
         whole = {layer: torch.ones_like(owner, dtype=torch.bool) for layer, owner in self.network.owners.items()}
         if not options.prune:
             return whole
         reporter.report("pruning", 0.0, units=sum(candidate.units.values()))
         tolerance = options.tolerance if self.settings.tolerance is None else self.settings.tolerance
-        some = torch.randperm(len(judged), generator=trainer.generator)[: self.settings.reference]
-        reference = judged.subset(some)
+        some = torch.randperm(len(validation), generator=trainer.generator)[: self.settings.reference]
+        reference = validation.subset(some)
         scores = reporter.journal.once("importance", lambda: importance(candidate, reference, reporter, self.device))
 
         def accuracy(engram: Engram) -> float:
-            return trainer.accuracy(engram, judged)
+            return trainer.accuracy(engram, validation)
 
         # With resistance nothing of an earlier task is taken away, because its weights cannot be touched.
         owned = {layer: (owner > 0) & self.settings.resistance for layer, owner in self.network.owners.items()}
@@ -171,13 +171,13 @@ class Rnf(RecognisingMethod):
         given = pixels(images.to(self.device))  # (B, C, H, W)
         seen = _see(self.network, given)
         common = self.commons(given).cpu()  # (B, F)
-        judged = self.recogniser.judged(seen.features, common)
+        verdict = self.recogniser.assess(seen.features, common)
         return Observation(
             self.tasks,
             tuple(seen.heads),
             self.state.temperatures,
-            judged.log_tasks,
-            judged.p_values,
+            verdict.log_tasks,
+            verdict.p_values,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -1,0 +1,1 @@
+"""SHARC: replay of masked feature maps that an associative memory completes."""

@@ -1,4 +1,4 @@
-"""Associative memories: from a part of a feature map, the whole.
+"""Associative memories that complete masked feature maps: Gaussian and modern Hopfield.
 
 Both take the map with the lowest energy given the cue. What the two cost differs: `GaussianMemory` learns how channels
 go together and keeps nothing else, so that masked maps and the memory together are smaller than the maps.

@@ -1,4 +1,4 @@
-"""A frozen backbone that gives feature maps, and the classifier that goes on learning from them."""
+"""Frozen feature extractor, and the classifier that goes on learning from its maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task of SHARC: a backbone if there is none yet, a classifier by replay, and what is remembered of the task."""
+"""Learning of one SHARC task: backbone, classifier by replay, and what is remembered."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ class TaskLearner:
 
     def _train_backbone(self, engram: Engram, generator: torch.Generator) -> None:
         engram.to(self.device)
-        turned, judged = self._turned(self.train), self._turned(self.held_out)
-        trainer = Trainer(Network(self.layout), turned, judged, self.context, generator)
+        turned, held_out = self._turned(self.train), self._turned(self.held_out)
+        trainer = Trainer(Network(self.layout), turned, held_out, self.context, generator)
         run = TrainingPhase(
             "training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience
         )
@@ -159,7 +159,7 @@ class TaskLearner:
     def remembered_once(
         self, maps: FeatureMaps, classifier: Classifier, before: ReplayMemory, known: int, generator: torch.Generator
     ) -> tuple[ReplayMemory, dict[str, object]]:
-        """What `remember` gives, which a resumed lesson takes from its journal."""
+        """What `remember` gives, which a resumed run takes from its journal."""
 
         def work() -> tuple[tuple[bytes, bytes], dict[str, object]]:
             after, details = self.remember(maps, classifier, before, known, generator)

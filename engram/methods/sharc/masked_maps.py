@@ -1,4 +1,4 @@
-"""Masked feature maps at rest: a bit for each channel, and small numbers for the channels that stay."""
+"""Masked, quantised feature maps as they are stored: a bit per channel, small numbers for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a classifier on maps of new images and on maps recalled from memory."""
+"""Training of a classifier on maps of new images and on maps recalled from memory."""
 
 from __future__ import annotations
 

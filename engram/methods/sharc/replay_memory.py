@@ -1,4 +1,4 @@
-"""What SHARC remembers: masked maps, the memory that completes them, and a limit on the bytes of both."""
+"""Replay memory: masked maps and the associative memory that completes them, within a byte budget."""
 
 from __future__ import annotations
 

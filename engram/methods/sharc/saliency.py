@@ -1,4 +1,4 @@
-"""How much each channel of a feature map speaks for the image's class, and the mask that keeps those that do."""
+"""Channel saliency of feature maps, and the masks of the salient channels."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""End-to-end tests of failures: killed processes, outages, full disks and overload."""

@@ -1,4 +1,4 @@
-"""Two workers race for one job: the first stands still past its lease, and goes on when the other has finished."""
+"""Test of a worker that is suspended past its lease while another finishes its job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vault.vault import Vault
 
 MODEL = "digits"
 LONG = QUICK | {"epochs": 200, "patience": 200}
-"""Seconds, so that it is still under way when the worker is made to stand still."""
+"""Options of a task that takes seconds, so that it is still running when the worker is suspended."""
 
 
 def submit(parts: Supervised, task: str, digits: tuple[int, ...], **options: int) -> str:
@@ -33,7 +33,7 @@ def at_work(vault: Vault) -> int | None:
 
 
 def stored(vault: Vault) -> dict[str, bytes]:
-    """All that is written, but for blobs, which nobody looks at unless a commit names them."""
+    """All objects except blobs, which count only if a commit names them."""
     folders = ("models", "jobs", "data", "open", "recent")
     return {path: vault.objects.get(path) for folder in folders for path in vault.objects.list(folder)}
 

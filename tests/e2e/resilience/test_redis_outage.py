@@ -1,13 +1,13 @@
-"""Redis may go away at any time: what is asked is answered, what is learned goes on, what is submitted is refused."""
+"""Test of a Redis outage during predictions, learning and submissions."""
 
 from __future__ import annotations
 
-from testing.drills.redis_outage import live_through
+from testing.drills.redis_outage import run_outage
 from testing.processes.stack import Stack
 
 
 def test_without_redis_predictions_go_on_and_afterwards_all_is_well(rough_stack: Stack) -> None:
-    found = live_through(rough_stack, 3.0, connections=8, epochs=300, patience=300)
+    found = run_outage(rough_stack, 3.0, connections=8, epochs=300, patience=300)
     assert found.failures == []
     assert found.answers > 50
     assert set(found.submissions) == {(503, "redis_unavailable", True)}

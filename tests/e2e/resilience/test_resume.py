@@ -1,4 +1,4 @@
-"""A worker that is killed in the middle of learning costs seconds: the next one goes on where it stood."""
+"""Test of resumed learning after a worker is killed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from testing.processes.supervised import supervised
 from vault.vault import Vault
 
 OPTIONS: dict[str, Any] = {"epochs": 200, "patience": 200, "batch_size": 16, "rounds": 2, "recovery_epochs": 2}
-"""A task takes several seconds, most of them in training."""
+"""Options of a task that takes several seconds, most of them in training."""
 
 
 def learn(client: Client, model: str) -> str:
-    client.make(model)
+    client.create(model)
     form = {"name": "low", "options": json.dumps(OPTIONS)}
     headers, files = {"Idempotency-Key": f"{model}:low"}, {"data": ("data.zip", archive((0, 1)))}
-    answer = client.insist("POST", f"/v1/models/{model}/tasks", data=form, files=files, headers=headers)
+    answer = client.retry("POST", f"/v1/models/{model}/tasks", data=form, files=files, headers=headers)
     job: str = answer.json()["job"]["id"]
     return job
 
 
 def past(vault: Vault, job: str, epoch: int) -> bool:
-    """Whether the training has come to an epoch, or is over."""
+    """Whether the training has reached an epoch, or is over."""
     now = vault.jobs.get(job)
     if now.phase in (None, "loading"):
         return False
@@ -39,11 +39,11 @@ def checkpoint(vault: Vault, job: str) -> str:
     return max((path for path in vault.objects.list(f"jobs/{job}/checkpoint") if path.endswith(".json")), default="")
 
 
-def epochs_told(client: Client, job: str) -> list[int]:
-    """The epochs of training that the job's events tell of, in their order."""
-    lines = client.insist("GET", f"/v1/jobs/{job}/events").text.splitlines()
-    told = [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:") and "{" in line]
-    return [event["epoch"] for event in told if event.get("phase") == "training" and event.get("epoch")]
+def reported_epochs(client: Client, job: str) -> list[int]:
+    """The training epochs in the job's events, in their order."""
+    lines = client.retry("GET", f"/v1/jobs/{job}/events").text.splitlines()
+    events = [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:") and "{" in line]
+    return [event["epoch"] for event in events if event.get("phase") == "training" and event.get("epoch")]
 
 
 def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_p
         job = learn(client, "disturbed")
         for attempt, epoch in ((1, 10), (2, 25)):
             assert eventually(lambda epoch=epoch: past(vault, job, epoch), 180), parts.log  # type: ignore[misc]
-            # What is told may be an earlier attempt's, and newer than any checkpoint: this attempt has to leave one.
+            # Reported progress may be an earlier attempt's and newer than any checkpoint: wait for one of this attempt.
             own = max(checkpoint(vault, job), f"jobs/{job}/checkpoint/{attempt:04d}/")
             assert eventually(lambda own=own: checkpoint(vault, job) > own, 180), parts.log  # type: ignore[misc]
             parts.kill_worker()
@@ -61,9 +61,9 @@ def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_p
         assert done["state"] == "succeeded", done
         assert done["attempts"] == 3
         assert done["result"]["report"]["resumed"] == 2
-        told = epochs_told(client, job)
-        half_way = next(place for place, one in enumerate(told) if one >= 10)
-        assert min(told[half_way:]) >= 10, f"somebody began at the beginning: {told}"
+        epochs = reported_epochs(client, job)
+        half_way = next(place for place, one in enumerate(epochs) if one >= 10)
+        assert min(epochs[half_way:]) >= 10, f"an attempt began at the beginning: {epochs}"
         disturbed, undisturbed = vault.log.head("disturbed"), vault.log.head("undisturbed")
         assert disturbed is not None
         assert undisturbed is not None

@@ -1,4 +1,4 @@
-"""Twice as many clients as there is room for: who is refused is told when to come back, and nothing piles up."""
+"""Test of overload: refusals with Retry-After, and no growth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 import httpx
 
 from testing.drills.crowd import Crowd, Learning, prepare
-from testing.drills.growth import MIB, look
+from testing.drills.growth import MIB, sample
 from testing.processes.processes import eventually
 from testing.processes.stack import Stack
 from vault.parallel import THREADS
@@ -26,7 +26,7 @@ def test_a_crowd_is_served_or_told_to_come_back(rough_stack: Stack) -> None:
             return crowd.statuses[200] > answers and set(crowd.seconds) >= KINDS and refused > 0
 
         assert eventually(partial(busy, 50), 240)  # until pools and caches are full
-        before = look(service.pid)
+        before = sample(service.pid)
         checks = [httpx.get(f"{address}/livez", timeout=60).status_code for _ in range(3)]
         assert eventually(partial(busy, crowd.statuses[200] + 150), 240)
     assert crowd.wrong == []
@@ -34,7 +34,7 @@ def test_a_crowd_is_served_or_told_to_come_back(rough_stack: Stack) -> None:
     assert checks == [200] * 3
     assert set(learning.jobs) <= {"succeeded"}
     # Connections are given back, and what was asked for is forgotten.
-    assert eventually(lambda: look(service.pid).files <= before.files, 120)
-    after = look(service.pid)
+    assert eventually(lambda: sample(service.pid).files <= before.files, 120)
+    after = sample(service.pid)
     assert after.threads <= before.threads + 8 + THREADS  # readers begin when there is something to read
     assert after.rss - before.rss < 200 * MIB

@@ -1,4 +1,4 @@
-"""A replica that is told to stop says so, finishes what it has, and nobody behind a load balancer notices."""
+"""Tests of graceful termination of a replica behind a load balancer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PNG = {"Content-Type": "image/png"}
 
 @dataclass
 class Balanced:
-    """Clients behind a load balancer, which sends requests to the replicas that were ready when it last asked."""
+    """Clients behind a load balancer, which sends requests to the replicas that were ready at its last probe."""
 
     replicas: list[str]
     ready: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Balanced:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def probe(self, replica: str) -> None:
-        """Look whether one of them is ready, which keeps no other from being looked at."""
+        """Probe one replica, independently of the others."""
         async with httpx.AsyncClient(timeout=2) as client:
             while not self.over.is_set():
                 ready = await self._is_ready(client, replica)
@@ -74,7 +74,7 @@ async def listens(replica: str) -> bool:
 
 
 async def slowly(replica: str, begun: asyncio.Event) -> int:
-    """A request whose body is all sent only when the replica takes no connections any more; its status."""
+    """Status of a request whose body is complete only when the replica accepts no more connections."""
 
     async def body() -> AsyncIterator[bytes]:
         image = png(0, 100)
@@ -89,7 +89,7 @@ async def slowly(replica: str, begun: asyncio.Event) -> int:
 
 
 async def followed(replica: str, job: str, begun: asyncio.Event) -> bool:
-    """Whether the stream of a job that does not end was ended in order."""
+    """Whether the event stream of an unfinished job was ended in order."""
     async with httpx.AsyncClient(timeout=120) as client, client.stream("GET", f"{replica}{job}/events") as answer:
         assert answer.status_code == 200
         begun.set()

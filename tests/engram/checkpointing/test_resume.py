@@ -1,4 +1,4 @@
-"""Learning that is broken off and resumed gives the same bytes as learning that is not."""
+"""Runs of learning that are broken off and resumed, which end with the same bytes as undisturbed ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from engram.errors import DamagedSnapshot
 from engram.memory import dump
 from engram.snapshot import Parts
 from engram.training.report import LearningReport
-from tests.engram.checkpointed import InMemory, Killed, dying
+from testing.data.checkpoints import InMemory, Killed, dying
+from testing.data.patterns import bars, definition
 from tests.engram.methods.test_methods import ALL, METHODS, again, parts_of
-from tests.engram.patterns import bars, definition
 
 LONGER = LearnOptions(epochs=2, patience=2, rounds=2, recovery_epochs=1, tolerance=0.1, batch_size=16)
 
@@ -95,10 +95,10 @@ def test_every_step_can_be_resumed_from(backbone: str, kind: str) -> None:
 
 def test_whoever_resumes_tells_how_far_it_is_from_where_it_is() -> None:
     checkpoints = InMemory(1)
-    told: list[Progress] = []
+    reported: list[Progress] = []
     stop_after = LONGER.model_copy(update={"epochs": 6, "patience": 6})
-    again(parts_of("eidetic")).learn("task 2", bars(2), stop_after, progress=told.append)
-    half = sum(progress.phase == "training" for progress in told) // 2
+    again(parts_of("eidetic")).learn("task 2", bars(2), stop_after, progress=reported.append)
+    half = sum(progress.phase == "training" for progress in reported) // 2
     before: list[Progress] = []
     with pytest.raises(Killed):
         again(parts_of("eidetic")).learn(
@@ -113,7 +113,7 @@ def test_whoever_resumes_tells_how_far_it_is_from_where_it_is() -> None:
     assert before[-1].epoch > 1
     assert after[0].epoch == before[-1].epoch
     assert after[0].fraction >= before[-1].fraction
-    assert len(before) + len(after) <= len(told) + 3
+    assert len(before) + len(after) <= len(reported) + 3
 
 
 def test_the_time_of_earlier_runs_counts() -> None:
@@ -128,7 +128,7 @@ def test_the_time_of_earlier_runs_counts() -> None:
 
 
 class Watched(InMemory):
-    """Remembers how many seconds of work it was told are at risk."""
+    """Checkpoints that note how many seconds of work were said to be at risk."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -140,7 +140,7 @@ class Watched(InMemory):
 
 
 class Clock:
-    """A time that passes only when it is told to."""
+    """A clock that moves only by `sleep`."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0

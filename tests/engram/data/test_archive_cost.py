@@ -1,3 +1,5 @@
+"""Costs of inspecting archives, in calls, decoded images and interned strings."""
+
 from __future__ import annotations
 
 import io

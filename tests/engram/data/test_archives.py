@@ -1,3 +1,5 @@
+"""Archives of every kind: layouts, unsafe names, bombs, damage, and unreadable images."""
+
 import io
 import stat
 import tarfile
@@ -64,7 +66,7 @@ def pack(path: Path, files: dict[str, bytes], kind: str = "zip") -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    return tmp_path / "upload"  # no ending: the kind is told by the content
+    return tmp_path / "upload"  # no ending: the kind is known by the content
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -373,13 +375,13 @@ def test_a_class_left_with_one_readable_image_is_refused(here: Path) -> None:
         read(pack(here, PAIR | {"dog/2.png": b""}), SHAPE, max_unreadable=0.5)
 
 
-def test_progress_is_told_and_cancel_is_heard(here: Path) -> None:
+def test_progress_is_reported_and_cancel_is_heard(here: Path) -> None:
     many = {f"{name}/{i:03}.png": png(1) for name in ("cat", "dog") for i in range(100)}
-    told: list[float] = []
-    read(pack(here, many), SHAPE, progress=told.append)
-    assert told == sorted(told)
-    assert len(told) == 100
-    assert told[-1] == 1.0
+    reported: list[float] = []
+    read(pack(here, many), SHAPE, progress=reported.append)
+    assert reported == sorted(reported)
+    assert len(reported) == 100
+    assert reported[-1] == 1.0
     asked: list[bool] = []
 
     def cancel() -> bool:

@@ -1,3 +1,5 @@
+"""Examples: splits by class, and what no classifier can be learned from."""
+
 import pytest
 import torch
 from hypothesis import given

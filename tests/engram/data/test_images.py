@@ -1,3 +1,5 @@
+"""Decoding of images of every format, and of damaged, huge and wrong ones."""
+
 import io
 import struct
 import tracemalloc

@@ -1,0 +1,1 @@
+"""Tests of the monitor of streams and its detectors."""

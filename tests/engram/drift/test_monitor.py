@@ -1,4 +1,4 @@
-"""Laws of the monitor of a stream, and its detectors beside plain ones."""
+"""Laws of the stream monitor, and its detectors beside plain ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]  # it comes with scikit-learn, without types
+from scipy import stats
 
 from engram.drift.cusum import HEIGHT, Cusum, bearable
 from engram.drift.monitor import (
@@ -63,6 +63,13 @@ def test_the_tail_of_students_t_is_scipys(freedom: float) -> None:
         assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), rel=1e-9)
 
 
+def test_the_tail_of_students_t_is_safe_at_the_ends() -> None:
+    for freedom in (1e-300, 1.0, 1e9, math.inf):
+        assert student_tail(math.inf, freedom) == student_tail(1e308, freedom) == 0.0
+        assert student_tail(-math.inf, freedom) == student_tail(-1e308, freedom) == 1.0
+        assert student_tail(0.0, freedom) == 0.5
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_welch_is_scipys(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -90,9 +97,9 @@ def test_moments_are_numpys() -> None:
 @pytest.mark.parametrize(("level", "share"), [(0.01, 0.25), (0.05, 0.4)])
 def test_the_cusum_is_the_largest_sum_of_log_likelihood_ratios_that_ends_now(level: float, share: float) -> None:
     unusual = np.random.default_rng(1).random(400) < share
-    usual = level**0.5
-    more = usual + 0.2 * (1 - usual)
-    ratios = np.log(np.where(unusual, more / usual, (1 - more) / (1 - usual))).clip(max=1.0)
+    typical = level**0.5
+    more = typical + 0.2 * (1 - typical)
+    ratios = np.log(np.where(unusual, more / typical, (1 - more) / (1 - typical))).clip(max=1.0)
     cusum = Cusum(level)
     for end in range(len(unusual)):
         cusum.add(bool(unusual[end]))
@@ -105,12 +112,12 @@ def test_the_cusum_is_the_largest_sum_of_log_likelihood_ratios_that_ends_now(lev
     assert end > 50, "it had something to count"
 
 
-@pytest.mark.parametrize("usual", [upper_share(0, REFERENCE), 0.05, *map(bearable, LEVELS)])
-def test_no_share_up_to_the_usual_one_can_hurry_the_alarm(usual: float) -> None:
+@pytest.mark.parametrize("typical", [upper_share(0, REFERENCE), 0.05, *map(bearable, LEVELS)])
+def test_no_share_up_to_the_typical_one_can_hurry_the_alarm(typical: float) -> None:
     """The bound on the time to a false alarm, exp(HEIGHT) over the number of sums, needs no more than this of a score:
     neither that images are independent nor that one is like the next."""
     cusum = Cusum(ALPHA)
-    cusum.expect(usual)
+    cusum.expect(typical)
     cusum.value = HEIGHT / 2
     cusum.add(True)
     up = cusum.value - HEIGHT / 2
@@ -118,12 +125,12 @@ def test_no_share_up_to_the_usual_one_can_hurry_the_alarm(usual: float) -> None:
     down = cusum.value - HEIGHT / 2 - up
     assert 0.5 < up <= 1.0
     assert down < 0
-    for share in np.linspace(0, usual, 20).tolist():
+    for share in np.linspace(0, typical, 20).tolist():
         assert share * math.exp(up) + (1 - share) * math.exp(down) <= 1 + 1e-12
     assert math.exp(HEIGHT) / len(LEVELS) > 200_000
 
 
-def test_the_usual_share_is_wilsons_bound() -> None:
+def test_the_typical_share_is_wilsons_bound() -> None:
     for count in (0, 3, 40):
         level = stats.norm.cdf(3.0) - stats.norm.cdf(-3.0)
         interval = stats.binomtest(count, REFERENCE).proportion_ci(level, method="wilson")
@@ -186,9 +193,9 @@ def test_bursts_of_the_worst_bearable_class_raise_no_new_task() -> None:
         assert "new task suspected" not in seen
 
 
-def test_what_is_usual_is_raised_where_the_reference_shows_more() -> None:
+def test_what_is_typical_is_raised_where_the_reference_shows_more() -> None:
     rng = np.random.default_rng(13)
-    # Fewer than would raise an alarm, but more than is usual elsewhere.
+    # Fewer than would raise an alarm, but more than is typical elsewhere.
     novelties = np.where(rng.random(REFERENCE) < 0.24, 1 - rng.uniform(0.01, 0.05, REFERENCE), 0.5)
     monitor, plain = StreamMonitor(), StreamMonitor()
     assert set(states(monitor, novelties)) == {"known"}
@@ -240,8 +247,8 @@ def test_drift_is_two_tests_in_a_row_of_block_means_against_the_reference() -> N
     assert "drift" in seen
 
 
-def test_newcomers_are_not_taken_for_usual() -> None:
-    """A version whose stream is of another task from the start; what is usual is learned when that has ended."""
+def test_newcomers_are_not_taken_for_typical() -> None:
+    """A version whose stream is of another task from the start; what is typical is learned when that has ended."""
     rng = np.random.default_rng(9)
     monitor = StreamMonitor()
     states(monitor, newcomers(rng, 3 * REFERENCE, 0.7, 0.6))

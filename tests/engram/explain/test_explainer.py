@@ -1,3 +1,5 @@
+"""Heatmaps by every composite: conservation, plain arithmetic, targets, and PNG images."""
+
 from __future__ import annotations
 
 import io
@@ -10,7 +12,7 @@ from PIL import Image
 from engram import Memory
 from engram.errors import UnknownComposite, UnknownLabel, UnknownTask
 from engram.explain.rules import COMPOSITES, CONSERVING
-from tests.engram.patterns import QUICK, SIZE, bars, learned, network_of
+from testing.data.patterns import QUICK, SIZE, bars, learned, network_of
 
 
 @pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18", "resnet50"])

@@ -15,7 +15,7 @@ from engram.errors import DamagedSnapshot
 from engram.memory import dump, restore
 from engram.methods.eidetic.method import Eidetic
 from engram.methods.eidetic.router import dump_images, load_images
-from tests.engram.patterns import QUICK, bars, learned
+from testing.data.patterns import QUICK, bars, learned
 
 LONGER = QUICK.model_copy(update={"epochs": 4})
 

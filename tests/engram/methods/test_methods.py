@@ -23,7 +23,7 @@ from engram.errors import Cancelled, InvalidDefinition, LearningFailed, NothingL
 from engram.memory import dump, restore
 from engram.methods import method_of
 from engram.snapshot import Parts
-from tests.engram.patterns import QUICK, bars, definition
+from testing.data.patterns import QUICK, bars, definition
 
 METHODS = tuple(SETTINGS)
 BACKBONES = ("mlp", "cnn")

@@ -18,7 +18,7 @@ from engram.methods.rerelrp.method import Rerelrp
 from engram.nn.blocks import DenseBlock
 from engram.nn.network import Engram, pixels
 from engram.snapshot import Parts
-from tests.engram.patterns import QUICK, bars, definition
+from testing.data.patterns import QUICK, bars, definition
 
 SETTINGS = {"preset": "paper", "trees": 8, "exemplars": 24, "features": 10}
 OPTIONS = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})

@@ -109,7 +109,7 @@ def test_tensors_are_the_whole_chain() -> None:
 def test_signatures_are_read_as_they_were_written() -> None:
     (_, piece) = _signatures(2, count=5)
     again = Signatures.load(piece.dump())
-    for given, read in ((piece.learned, again.learned), (piece.judged, again.judged)):
+    for given, read in ((piece.learned, again.learned), (piece.held_out, again.held_out)):
         assert all(torch.equal(a, b) for a, b in zip(given, read, strict=True))
     with pytest.raises(DamagedSnapshot):
         Signatures.load(b"nonsense")

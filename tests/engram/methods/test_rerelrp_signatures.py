@@ -9,7 +9,7 @@ from engram.data.herding import select_exemplars
 from engram.explain.unit_relevance import normalised
 from engram.methods.rerelrp.signatures import head_relevance, most_relevant
 from engram.nn.network import pixels
-from tests.engram.patterns import bars, learned, network_of
+from testing.data.patterns import bars, learned, network_of
 
 
 def _features(count: int, size: int, seed: int) -> Tensor:

@@ -17,7 +17,7 @@ from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.maps import HEAD, SharedNetwork, packed, unpacked
 from engram.methods.rmn.method import Rmn
 from engram.nn.network import pixels
-from tests.engram.patterns import QUICK, SIZE, bars, context, definition
+from testing.data.patterns import QUICK, SIZE, bars, context, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 8, "patience": 8, "learning_rate": 1e-2})
 

@@ -20,7 +20,7 @@ from engram.nn.network import Engram, Network
 from engram.training.importance import Scores
 from engram.training.pruning import choose
 from engram.training.trainer import measure
-from tests.engram.patterns import QUICK, bars, definition
+from testing.data.patterns import QUICK, bars, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from engram.methods.sharc.replay import NewMaps, RecalledMaps, train
 from engram.nn.backbones import layout_of
 from engram.nn.network import pixels
 from engram.training.trainer import TrainingPhase
-from tests.engram.patterns import bars, context, definition
+from testing.data.patterns import bars, context, definition
 
 LONGER = LearnOptions(epochs=6, augment="none", batch_size=16, learning_rate=1e-2)
 

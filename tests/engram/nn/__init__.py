@@ -1,0 +1,1 @@
+"""Tests of networks, their capacity and their bytes."""

@@ -15,7 +15,7 @@ from engram.methods.eidetic.commons_head import fitted
 from engram.nn.commons import Commons
 from engram.nn.filters import learned_filters
 from engram.recognition.ridge import GramStatistics
-from tests.engram.patterns import QUICK, bars, definition, network_of
+from testing.data.patterns import QUICK, bars, definition, network_of
 
 
 def commons(kind: str, channels: int = 1, side: int = 12) -> Commons:

@@ -1,4 +1,4 @@
-"""Shared networks: updates scaled unit by unit, weights kept at zero, and what the owners of units decide."""
+"""Multi-head networks: updates scaled unit by unit, weights kept at zero, owners of units, and bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engram.nn.network import Engram, pixels
 from engram.nn.serialization import dump_multihead, load_multihead
 from engram.training.optimisers import ElasticOptimisers
 from engram.training.trainer import Trainer, TrainingPhase
-from tests.engram.patterns import QUICK, bars, context, definition
+from testing.data.patterns import QUICK, bars, context, definition
 
 BACKBONES = ("mlp", "cnn", "resnet18")
 OPTIMISERS = ("sgd", "adam", "adamw")

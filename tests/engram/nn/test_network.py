@@ -1,3 +1,5 @@
+"""Networks of blocks beside a plain reference, units that are cut out, and layouts of backbones."""
+
 from __future__ import annotations
 
 import copy
@@ -8,11 +10,11 @@ import torch
 
 from engram.certificate import probe_batch
 from engram.config.definition import Definition, InputShape
-from engram.errors import InvalidDefinition
+from engram.errors import ExamplesError, InvalidDefinition
 from engram.nn.backbones import layout_of
 from engram.nn.network import Engram, Network, pixels
-from tests.engram.patterns import bars, definition, learned, network_of
-from tests.engram.reference import reference_logits
+from testing.data.patterns import bars, definition, learned, network_of
+from tests.engram.nn.reference import reference_logits
 
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
 
@@ -117,7 +119,7 @@ def test_depth_and_width_are_choices() -> None:
     assert list(layout_of(definition("cnn", depth=2)).layers) == ["conv1", "conv2", "dense"]
 
 
-def test_examples_of_the_wrong_size_are_a_programmers_error() -> None:
+def test_examples_of_the_wrong_size_are_refused_with_the_way_out() -> None:
     memory = learned("mlp", tasks=0)
-    with pytest.raises(AssertionError, match=r"engram\.images\.decode"):
+    with pytest.raises(ExamplesError, match=r"engram\.data\.images\.decode"):
         memory.learn("task", bars(0, channels=3))

@@ -15,7 +15,7 @@ from engram.nn.network import pixels
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
 from engram.recognition.ridge import RIDGE, GramStatistics, solve
-from tests.engram.patterns import QUICK, bars, learned
+from testing.data.patterns import QUICK, bars, learned
 
 
 def _features(count: int, size: int, seed: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from engram.nn.network import Engram, Network
 from engram.training.importance import score_units
 from engram.training.pruning import choose, smallest
 from engram.training.trainer import measure
-from tests.engram.patterns import QUICK, bars, learned, network_of
+from testing.data.patterns import QUICK, bars, learned, network_of
 
 
 def test_the_best_units_of_the_whole_network_stay_and_every_layer_keeps_its_floor() -> None:

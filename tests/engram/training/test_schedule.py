@@ -13,7 +13,7 @@ from engram import Memory
 from engram.config.options import Schedule
 from engram.training.optimisers import optimiser_of
 from engram.training.trainer import TrainingPhase
-from tests.engram.patterns import QUICK, bars, definition
+from testing.data.patterns import QUICK, bars, definition
 
 RUN = TrainingPhase("training", (0.0, 1.0), epochs=5, peak=0.2, patience=1)
 

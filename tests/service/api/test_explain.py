@@ -1,4 +1,4 @@
-"""Heatmaps over HTTP."""
+"""Tests of heatmaps over HTTP."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_one_image_at_a_time(reader: Service) -> None:
 
 def test_the_document_names_the_composites_that_there_are(reader: Service) -> None:
     described = reader.client.get("/openapi.json").json()["paths"]["/v1/models/{model}/explain"]["post"]
-    (told,) = [one["description"] for one in described["parameters"] if one["name"] == "composite"]
+    (description,) = [one["description"] for one in described["parameters"] if one["name"] == "composite"]
     refused = reader.client.post(EXPLAIN, params={"composite": "none"}, content=png(2, 100), headers=PNG).json()
     names = refused["detail"].partition("there are ")[2]
     assert names
-    assert names in told
+    assert names in description

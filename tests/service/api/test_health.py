@@ -1,4 +1,4 @@
-"""Alive, ready, measured."""
+"""Tests of health checks, readiness, draining and metrics."""
 
 from __future__ import annotations
 
@@ -128,15 +128,15 @@ def test_a_service_that_is_to_stop_says_so_first(learned_settings: ServiceSettin
 
 
 def test_the_server_hears_of_a_signal_a_while_after_the_balancers() -> None:
-    told = threading.Event()
+    reached = threading.Event()
     draining = Draining(0.5)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: told.set())
+    before = signal.signal(signal.SIGTERM, lambda number, frame: reached.set())
     try:
         draining.install()
         began = time.monotonic()
         signal.raise_signal(signal.SIGTERM)
         assert draining.begun
-        assert told.wait(PATIENCE)
+        assert reached.wait(PATIENCE)
         assert time.monotonic() - began > 0.4
     finally:
         draining.uninstall()

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: shown, followed, cancelled."""
+"""Tests of jobs over HTTP: shown, followed, cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.settings import ServiceSettings
 from testing.data.models import create, submit, worker_settings
 from testing.servers.redis import RedisServer
 from testing.servers.service import Service, running
-from worker import attempt
+from worker.attempt import run_attempt
 
 
 @dataclass
@@ -24,9 +24,9 @@ class Event:
 
 
 def follow(
-    service: Service, job: str, after: str | None = None, heard: Callable[[int], None] = lambda comments: None
+    service: Service, job: str, after: str | None = None, on_comment: Callable[[int], None] = lambda comments: None
 ) -> tuple[list[Event], list[str]]:
-    """All events of a job's stream up to its end, and its comments; `heard` is told with each how many there are."""
+    """All events of a job's stream up to its end, and its comments; `on_comment` gets their number at each."""
     headers = {"Last-Event-ID": after} if after else {}
     events, comments, fields = [], [], dict[str, str]()
     with service.client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as response:
@@ -35,7 +35,7 @@ def follow(
         for line in response.iter_lines():
             if line.startswith(":"):
                 comments.append(line)
-                heard(len(comments))
+                on_comment(len(comments))
             elif line:
                 name, _, value = line.partition(": ")
                 fields[name] = value
@@ -55,7 +55,7 @@ def waiting(empty: Service) -> str:
 def work(service: Service, job: str) -> None:
     token = service.vault.jobs.start_attempt(job)
     record = service.vault.jobs.get(job)
-    attempt.run(service.vault, record, token, lambda: False, worker_settings(service.vault))
+    run_attempt(service.vault, record, token, lambda: False, worker_settings(service.vault))
 
 
 def test_events_come_as_they_happen_and_end_with_the_job(empty: Service, waiting: str) -> None:
@@ -87,11 +87,11 @@ def test_the_record_ends_a_stream_that_redis_has_lost(settings: ServiceSettings,
         create(service.vault)
         job = submit(service.vault, "low", (0, 1)).id
         work(service, job)
-        told, _ = follow(service, job)
+        whole, _ = follow(service, job)
         own_redis.stop()
         own_redis.start()
         events, _ = follow(service, job)
-        assert events == told[-1:]
+        assert events == whole[-1:]
         assert events[0].data["state"] == "succeeded"
 
 
@@ -125,7 +125,7 @@ def test_pings_keep_a_silent_stream_open(settings: ServiceSettings) -> None:
             if comments == 2:
                 service.vault.jobs.request_cancel(job)
 
-        events, _ = follow(service, job, heard=cancel)
+        events, _ = follow(service, job, on_comment=cancel)
     assert events[-1].data["state"] == "cancelled"
 
 

@@ -1,4 +1,4 @@
-"""Models over HTTP."""
+"""Tests of models over HTTP."""
 
 from __future__ import annotations
 

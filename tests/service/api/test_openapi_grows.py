@@ -1,7 +1,7 @@
 """The interface only grows: whatever the document of an earlier release promises, today's promises too.
 
-`files/openapi-0ab2d93.json` is the document of commit 0ab2d93. Schemas may be called otherwise: they are compared by what
-they hold.
+`files/openapi-0ab2d93.json` is the document of commit 0ab2d93. Schemas may be called otherwise: they are compared by
+what they hold.
 """
 
 from __future__ import annotations
@@ -21,18 +21,45 @@ NAMES = ("title", "description", "summary", "operationId")
 """Words for people, and names that are ours to choose."""
 
 
-def lost(then: Any, now: Any, earlier: dict[str, Any], today: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Where `now` lacks or changes something that `then` has; references are followed."""
-    if isinstance(then, dict) and "$ref" in then:
+class Comparison:
+    """Where a document of today lacks or changes something that an earlier one has."""
+
+    def __init__(self, earlier: dict[str, Any], today: dict[str, Any]) -> None:
+        self._earlier = earlier
+        self._today = today
+        self._compared: set[tuple[str, str]] = set()
+
+    def lost(self) -> list[str]:
+        """The places, by their paths; components are compared where paths refer to them."""
+        return list(self._lost(self._earlier["paths"], self._today["paths"], "paths"))
+
+    def _lost(self, then: Any, now: Any, where: str) -> Iterator[str]:
+        if isinstance(then, dict) and "$ref" in then:
+            yield from self._referred(then, now, where)
+        elif isinstance(then, dict):
+            yield from self._fields(then, now, where)
+        elif isinstance(then, list) and all(isinstance(one, str) for one in then):
+            if not isinstance(now, list) or not set(then) <= set(now):
+                yield f"{where}: {then} became {now}"
+        elif isinstance(then, list):
+            if not isinstance(now, list) or len(now) < len(then):
+                yield f"{where}: shorter"
+                return
+            for number, (one, other) in enumerate(zip(then, now, strict=False)):
+                yield from self._lost(one, other, f"{where}/{number}")
+        elif then != now:
+            yield f"{where}: {then!r} became {now!r}"
+
+    def _referred(self, then: dict[str, Any], now: Any, where: str) -> Iterator[str]:
         if not isinstance(now, dict) or "$ref" not in now:
             yield f"{where}: no reference any more"
             return
         pair = (then["$ref"], now["$ref"])
-        if pair in seen:
-            return
-        seen.add(pair)
-        yield from lost(found(then["$ref"], earlier), found(now["$ref"], today), earlier, today, where)
-    elif isinstance(then, dict):
+        if pair not in self._compared:
+            self._compared.add(pair)
+            yield from self._lost(found(pair[0], self._earlier), found(pair[1], self._today), where)
+
+    def _fields(self, then: dict[str, Any], now: Any, where: str) -> Iterator[str]:
         if not isinstance(now, dict):
             yield f"{where}: no object any more"
             return
@@ -42,21 +69,7 @@ def lost(then: Any, now: Any, earlier: dict[str, Any], today: dict[str, Any], wh
             if name not in now:
                 yield f"{where}/{name} is gone"
             else:
-                yield from lost(value, now[name], earlier, today, f"{where}/{name}")
-    elif isinstance(then, list) and all(isinstance(one, str) for one in then):
-        if not isinstance(now, list) or not set(then) <= set(now):
-            yield f"{where}: {then} became {now}"
-    elif isinstance(then, list):
-        if not isinstance(now, list) or len(now) < len(then):
-            yield f"{where}: shorter"
-            return
-        for number, (one, other) in enumerate(zip(then, now, strict=False)):
-            yield from lost(one, other, earlier, today, f"{where}/{number}")
-    elif then != now:
-        yield f"{where}: {then!r} became {now!r}"
-
-
-seen: set[tuple[str, str]] = set()
+                yield from self._lost(value, now[name], f"{where}/{name}")
 
 
 def found(reference: str, document: dict[str, Any]) -> Any:
@@ -67,30 +80,22 @@ def found(reference: str, document: dict[str, Any]) -> Any:
     return at
 
 
-def promises(document: dict[str, Any]) -> dict[str, Any]:
-    """The paths, apart from the components that they refer to."""
-    return {"paths": document["paths"]}
-
-
 def test_nothing_that_was_promised_is_gone() -> None:
-    seen.clear()
-    today = create_app().openapi()
-    assert list(lost(promises(EARLIER), promises(today), EARLIER, today)) == []
+    assert Comparison(EARLIER, create_app().openapi()).lost() == []
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (("paths", "/v1/models"), "/paths//v1/models is gone"),
+        (("paths", "/v1/models"), "paths//v1/models is gone"),
         (("paths", "/v1/models/{model}/predict", "post", "responses", "503"), "/503 is gone"),
         (("components", "schemas", "JobPage", "properties", "next"), "/properties/next is gone"),
     ],
 )
 def test_what_would_be_lost_is_found(path: tuple[str, ...], expected: str) -> None:
-    seen.clear()
     harmed = json.loads(json.dumps(EARLIER))
     at = harmed
     for part in path[:-1]:
         at = at[part]
     del at[path[-1]]
-    assert any(one.endswith(expected) for one in lost(promises(EARLIER), promises(harmed), EARLIER, harmed))
+    assert any(one.endswith(expected) for one in Comparison(EARLIER, harmed).lost())

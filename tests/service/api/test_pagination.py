@@ -1,4 +1,4 @@
-"""Cursors give back what went in, and nothing else passes for one."""
+"""Tests of the cursors of pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions over HTTP."""
+"""Tests of predictions over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A query parameter that a route does not have is refused, by every route alike."""
+"""Tests of unknown query parameters, which every route refuses."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_every_route_refuses_what_it_does_not_know_and_says_what_it_knows(
     assert (refused.status_code, body["code"]) == (422, "unknown_parameter")
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert "'verison'" in body["detail"]
-    told = f"known here: {', '.join(known)}." if known else "this route has none."
-    assert body["detail"].endswith(told)
+    ending = f"known here: {', '.join(known)}." if known else "this route has none."
+    assert body["detail"].endswith(ending)
     assert body["errors"] == [{"loc": ["query", "verison"], "message": "is not known"}]
     assert "422" in documented
 

@@ -1,4 +1,4 @@
-"""Tasks submitted over HTTP: what is refused leaves nothing behind."""
+"""Tests of tasks submitted over HTTP, whose refusals leave nothing behind."""
 
 from __future__ import annotations
 

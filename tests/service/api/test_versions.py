@@ -1,4 +1,4 @@
-"""A model's history over HTTP."""
+"""Tests of a model's history over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets in where: every route, every scope."""
+"""Tests of access control: every route with every scope."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WHO = {
     "POST /v1/jobs/{job}/cancel": "learn",
     "GET /v1/jobs/{job}/events": "learn",
 }
-"""Written down a second time, so that nobody widens a door by accident."""
+"""Written down a second time, so that no scope is widened by accident."""
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_a_route_that_does_not_declare_it_cannot_be_made() -> None:
 
 def test_a_route_beside_the_doors_would_be_found(settings: ServiceSettings) -> None:
     app = create_app(settings)
-    app.get("/back-door")(lambda: None)
-    assert scopes_of(app)["GET /back-door"] is None
+    app.get("/undeclared")(lambda: None)
+    assert scopes_of(app)["GET /undeclared"] is None
 
 
 def path_of(route: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Doors are open on loopback only, unless told so by name."""
+"""Tests of the addresses that are listened on without keys."""
 
 from __future__ import annotations
 

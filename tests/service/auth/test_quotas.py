@@ -1,4 +1,4 @@
-"""What a key may use: counted over replicas, told in headers, and never a reason to fail a prediction."""
+"""Tests of rate limits and quotas, over replicas, in headers and without Redis."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of the demo's data and contact sheet."""
+
 import io
 from pathlib import Path
 from zipfile import ZipFile

@@ -1,4 +1,4 @@
-"""`engram keys list`: what there is to know of a key, for people and for programs."""
+"""Tests of `engram keys list`."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_without_keys_there_are_the_names_of_the_columns(keys: Keys, tmp_path: P
 
 def test_programs_get_everything_but_what_opens(keys: Keys, tmp_path: Path) -> None:
     key, token = keys.create("für Łódź", "learn", datetime(2999, 1, 1, tzinfo=UTC), KeyLimits(open_jobs=3))
-    (told,) = json.loads(listed(tmp_path, "--json"))
-    assert told == {
+    (listed_key,) = json.loads(listed(tmp_path, "--json"))
+    assert listed_key == {
         "id": key.id,
         "name": "für Łódź",
         "scope": "learn",

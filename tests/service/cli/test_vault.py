@@ -1,4 +1,4 @@
-"""`engram vault`: what is wrong is found and named; models move whole or not at all."""
+"""Tests of `engram vault`: problems that a check names, and models moved whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.models.live import load
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import MODEL, learn, submit
-from testing.data.planted_store import kinds
+from testing.data.planted_store import objects_by_kind
 from testing.servers.service import running, wait_until
 from vault.errors import InvalidBundle, StoreUnavailable, UnknownModel, Unreadable, VaultError
 from vault.maintenance.check import check as look
@@ -76,7 +76,7 @@ def test_all_is_whole(worked: Path) -> None:
 
 def test_one_flipped_bit_in_every_kind_of_object_is_found_and_named(worked: Path) -> None:
     generator = random.Random(3)
-    for name, path in kinds(worked).items():
+    for name, path in objects_by_kind(worked).items():
         whole = path.read_bytes()
         for place in (generator.randrange(len(whole)), len(whole) // 2):
             harmed = bytearray(whole)
@@ -91,7 +91,7 @@ def test_one_flipped_bit_in_every_kind_of_object_is_found_and_named(worked: Path
 
 
 def test_every_kind_of_object_that_is_missing_is_named(worked: Path) -> None:
-    for name, path in kinds(worked).items():
+    for name, path in objects_by_kind(worked).items():
         if name in ("attempt", "decision", "request", "model"):
             continue  # there is no trace of these elsewhere; without its record there is no model
         whole = path.read_bytes()
@@ -338,8 +338,8 @@ def test_a_sweep_tells_what_it_removes(worked: Path) -> None:
     blob = ObjectStore.connect(VaultSettings(store_url=str(worked))).put_blob(b"nobody's")
     two_days_ago = time.time() - 2 * 86400
     os.utime(worked / "blobs" / blob, (two_days_ago, two_days_ago))
-    told = "jobs 0, checkpoints 0, uploads 0, answers 0, blobs 1"
-    assert f"Would remove: {told}." in run("sweep", "--store", worked, "--dry-run").stdout
+    counts = "jobs 0, checkpoints 0, uploads 0, answers 0, blobs 1"
+    assert f"Would remove: {counts}." in run("sweep", "--store", worked, "--dry-run").stdout
     assert json.loads(run("sweep", "--store", worked, "--json").stdout)["blobs"] == [f"blobs/{blob}"]
     assert "blobs 0" in run("sweep", "--store", worked).stdout
     assert check(worked)[0] == 0

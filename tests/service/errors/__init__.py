@@ -1,0 +1,1 @@
+"""Tests of problem documents and their sentences."""

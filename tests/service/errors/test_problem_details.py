@@ -1,8 +1,9 @@
-"""Every failure has a status, a code, and the one shape."""
+"""Tests of the status, code and problem document of every error."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
 import httpx
@@ -48,10 +49,10 @@ def test_every_lowest_error_has_a_status_of_its_own(kind: type[Exception]) -> No
 
 
 def test_codes_tell_errors_apart() -> None:
-    # Classes of one name in two packages say the same of their files.
-    codes = {kind.__name__: kind.code for kind in LOWEST if isinstance(kind, type) and hasattr(kind, "code")}
-    assert codes.keys() == {kind.__name__ for kind in LOWEST}
-    assert len(set(codes.values())) == len(codes)
+    codes = {kind: kind.code for kind in LOWEST if isinstance(kind, type) and hasattr(kind, "code")}
+    assert codes.keys() == set(LOWEST)
+    shared = [code for code, times in Counter(codes.values()).items() if times > 1]
+    assert shared == ["unsupported_format"], "what a later release wrote: the learner's files, and the vault's records"
 
 
 def test_an_error_below_a_known_one_gets_its_status() -> None:

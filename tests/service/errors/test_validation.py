@@ -1,4 +1,4 @@
-"""What does not fit is said in plain words, wherever it was found."""
+"""Tests of the sentences about requests that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event streams that end when the process does."""
+"""Tests of event streams that end when the process does."""
 
 from __future__ import annotations
 

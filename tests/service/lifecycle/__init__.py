@@ -1,0 +1,1 @@
+"""Tests of signals, child processes and background tasks."""

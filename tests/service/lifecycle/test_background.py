@@ -1,4 +1,4 @@
-"""What runs beside the requests goes on, whatever happens to it."""
+"""Tests of background tasks that fail and are begun anew."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_what_fails_is_told_and_begun_anew_until_it_is_closed(
 
     asyncio.run(asyncio.wait_for(run(), 30))
     assert (subject.begun, subject.cut_off) == (4, 1)
-    told = [record for record in caplog.records if record.exc_info is not None]
-    assert [record.getMessage() for record in told] == ["Stumbling failed and is begun anew"] * 2
+    logged = [record for record in caplog.records if record.exc_info is not None]
+    assert [record.getMessage() for record in logged] == ["Stumbling failed and is begun anew"] * 2

@@ -1,4 +1,4 @@
-"""Prometheus is told of what waits, also where no worker is there to tell."""
+"""Tests of the gauges of open jobs and live models."""
 
 from __future__ import annotations
 

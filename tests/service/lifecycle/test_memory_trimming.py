@@ -1,4 +1,4 @@
-"""Freed memory is given back again and again, for as long as the service runs."""
+"""Tests of giving freed memory back, for as long as the service runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testing.servers.service import PATIENCE
 
 def test_it_goes_on_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[threading.Thread] = []
-    monkeypatch.setattr(background, "_SECONDS", 0.01)
+    monkeypatch.setattr(background, "_TRIM_SECONDS", 0.01)
     monkeypatch.setattr(background, "give_back_freed_memory", lambda: given.append(threading.current_thread()))
 
     async def run() -> None:

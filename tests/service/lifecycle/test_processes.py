@@ -1,3 +1,5 @@
+"""Tests of child processes and their supervisor."""
+
 import signal
 import subprocess
 import sys
@@ -58,14 +60,14 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
 
 
 def test_one_whose_settings_cannot_be_used_is_not_started_again() -> None:
-    told = threading.Event()
-    watch = ProcessSupervisor(told.set)
+    called = threading.Event()
+    watch = ProcessSupervisor(called.set)
     child = ChildProcess("misset", [sys.executable, "-c", "raise SystemExit(78)"], plain_environment())
     try:
         watch.start(child)
-        assert told.wait(PATIENCE)
-        told.clear()
-        assert not told.wait(2 * FIRST_DELAY)
+        assert called.wait(PATIENCE)
+        called.clear()
+        assert not called.wait(2 * FIRST_DELAY)
         assert child.process is None
     finally:
         watch.stop()

@@ -1,3 +1,5 @@
+"""Tests of signals as an exception in the main thread."""
+
 from __future__ import annotations
 
 import os

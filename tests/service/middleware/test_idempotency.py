@@ -1,4 +1,4 @@
-"""A request made again under its key is answered as the first time, and done once."""
+"""Tests of requests made again under their idempotency key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request has an id and one line in the log."""
+"""Tests of request ids and of the log's line for each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every answer tells browsers and caches, whatever it is."""
+"""Tests of the headers of every answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue in front of a model."""
+"""Tests of dynamic batching."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.errors import UnknownTask
+from engram.errors import ImageError, UnknownTask
 from engram.memory import Memory
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
@@ -155,7 +155,7 @@ def test_a_query_that_fails_fails_alone(pair: Pair, pool: ThreadPoolExecutor) ->
 def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         subject = batcher(lambda: pair, pool)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ImageError):
             await subject.submit(InferenceRequest(torch.zeros(1, 3, 5, 5, dtype=torch.uint8)))
         assert (await subject.submit(InferenceRequest(images(0)))).answers[0].task == "low"
 
@@ -169,7 +169,7 @@ def test_a_query_that_no_pass_can_take_fails_alone(pair: Pair, pool: ThreadPoolE
         subject = batcher(gate, pool)
         first, second, third = await behind(gate, subject, good, bad, good)
         assert isinstance(first, InferenceReply)
-        assert isinstance(second, RuntimeError)
+        assert isinstance(second, ImageError)
         assert isinstance(third, InferenceReply)
         assert (await subject.submit(good)).answers[0].task == "low"
 
@@ -188,12 +188,12 @@ def test_a_pass_that_memory_does_not_suffice_for_is_overload(pair: Pair, pool: T
 
 
 def test_the_queue_goes_on_when_nobody_can_listen(pair: Pair, pool: ThreadPoolExecutor) -> None:
-    def heard(served: object, answers: object) -> None:
+    def on_answers(served: object, answers: object) -> None:
         raise ZeroDivisionError
 
     async def story() -> None:
         gate = Gate(pair)
-        subject = batcher(gate, pool, heard=heard, size=1)
+        subject = batcher(gate, pool, on_answers=on_answers, size=1)
         replies = await asyncio.wait_for(
             behind(gate, subject, InferenceRequest(images(0)), InferenceRequest(images(2))), PATIENCE
         )

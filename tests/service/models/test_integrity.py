@@ -1,4 +1,4 @@
-"""A service over a store in which something is damaged or missing."""
+"""Tests of a service over a store in which something is damaged or missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def version(service: Service) -> int:
     return int(service.client.post(PREDICT, content=png(0, 100), headers=PNG).raise_for_status().json()["version"])
 
 
-def told(service: Service) -> dict[str, Any]:
+def first_problem(service: Service) -> dict[str, Any]:
     """The first problem that the model's GET shows."""
     (problem,) = service.client.get(f"/v1/models/{MODEL}").raise_for_status().json()["problems"]
     assert isinstance(problem, dict)
@@ -70,7 +70,7 @@ def test_a_service_that_starts_with_a_damaged_head_serves_the_version_before(
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get("/readyz").status_code == 200)
         assert version(service) == 1
-        problem = told(service)
+        problem = first_problem(service)
         assert problem["code"] == ("damaged" if harm == "flipped" else "not_found")
         assert (problem["version"], problem["object"]) == (2, f"blobs/{blob.name}")
         assert blob.name in problem["detail"]
@@ -94,7 +94,7 @@ def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
         blob.unlink()
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        problem = told(service)
+        problem = first_problem(service)
         assert problem["code"] == ("damaged" if harm == "flipped" else "not_found")
         assert (problem["version"], problem["object"]) == (2, f"blobs/{blob.name}")
         assert "cannot be learned on" in problem["detail"]
@@ -130,7 +130,7 @@ def test_what_learning_needs_is_read_once_and_again_after_a_day(
         assert service.client.get(f"/v1/models/{MODEL}").json()["problems"] == []
         monkeypatch.setattr(integrity, "_AGAIN_SECONDS", 0.1)
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        assert told(service)["object"] == f"blobs/{kept[1]}"
+        assert first_problem(service)["object"] == f"blobs/{kept[1]}"
 
 
 def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
@@ -141,7 +141,7 @@ def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get("/readyz").status_code == 200)
         assert version(service) == 1
-        problem = told(service)
+        problem = first_problem(service)
         assert (problem["code"], problem["object"]) == ("damaged", str(record.relative_to(store)))
         assert service.client.get("/v1/models").json()["models"][0]["version"] == 1
         listed = service.client.get(f"/v1/models/{MODEL}/versions").json()["versions"]
@@ -154,8 +154,9 @@ def test_a_damaged_commit_leaves_the_version_before_and_may_be_overruled(
         wait_until(lambda: version(service) == 3)
         # It is lost as an older version, which is no emergency.
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        assert "neither asked for nor activated" in told(service)["detail"]
-        assert (told(service)["version"], told(service)["object"]) == (2, str(record.relative_to(store)))
+        problem = first_problem(service)
+        assert "neither asked for nor activated" in problem["detail"]
+        assert (problem["version"], problem["object"]) == (2, str(record.relative_to(store)))
         assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
         learn(service.vault, "high", (8, 9))
         wait_until(lambda: version(service) == 4)
@@ -174,7 +175,7 @@ def test_an_older_commit_that_is_harmed_is_named_and_the_others_are_served(
     code = "damaged" if harm == "flipped" else "not_found"
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        problem = told(service)
+        problem = first_problem(service)
         assert (problem["code"], problem["version"], problem["object"]) == (code, 1, name)
         assert "neither asked for nor activated" in problem["detail"]
         assert version(service) == 2
@@ -214,7 +215,7 @@ def test_a_commit_that_is_harmed_while_its_version_answers_is_named(
         wait_until(lambda: version(service) == 2)
         flip(head(store))
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        problem = told(service)
+        problem = first_problem(service)
         assert (problem["version"], problem["object"]) == (2, str(head(store).relative_to(store)))
         assert "cannot be learned on" in problem["detail"]
         assert version(service) == 2
@@ -245,7 +246,7 @@ def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(
         whole = flip(record)
         assert version(service) == 2
         wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
-        assert told(service)["object"] == f"models/{MODEL}/model.json"
+        assert first_problem(service)["object"] == f"models/{MODEL}/model.json"
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get("/v1/models/other").status_code == 200)
         answer = service.client.post(PREDICT, content=png(0, 100), headers=PNG)
@@ -260,7 +261,7 @@ def test_a_model_whose_own_record_is_damaged_is_named_and_the_others_answer(
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Once the event is set, every question to the storage hangs until the test is over."""
-    monkeypatch.setattr(live, "_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(live, "_REFRESH_SECONDS", 0.5)
     hangs, over = threading.Event(), threading.Event()
     for name in ("get", "list", "list_folders", "written_at"):
         original = getattr(ObjectStore, name)
@@ -288,7 +289,7 @@ def test_predictions_go_on_while_the_storage_hangs(service: Service, hanging: th
         assert version(service) == 2
     assert service.client.get("/livez").status_code == 200
     assert service.client.get("/readyz").status_code == 200
-    # Where a look at the storage takes too long, what is in service is told.
+    # Where a look at the storage takes too long, the answer is what is in service.
     assert service.client.get(f"/v1/models/{MODEL}").json()["version"] == 2
     hanging.clear()
     for thread in waiting:

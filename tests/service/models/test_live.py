@@ -1,4 +1,4 @@
-"""The live model and its swap."""
+"""Tests of live models and their swap."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.models import MODEL, create, learn
+from testing.data.patterns import network_of
 from testing.servers.redis import RedisServer
 from testing.servers.service import Service, running, wait_until
-from tests.engram.patterns import network_of
 from vault.settings import VaultSettings
 from vault.vault import Vault
 

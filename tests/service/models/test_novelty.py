@@ -1,4 +1,4 @@
-"""Knowing that it does not know, over a stream, through HTTP."""
+"""Tests of novelty monitors over HTTP."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ def test_without_redis_a_replica_answers_for_itself(learned_settings: ServiceSet
 
 
 def test_what_a_replica_of_an_earlier_release_tells_can_be_shown() -> None:
-    told = {"value": 3.5, "threshold": 12.0, "usual": 0.1, "raised": False}
-    assert CusumResponse.model_validate(told).level == 0.01
+    earlier = {"value": 3.5, "threshold": 12.0, "usual": 0.1, "raised": False}
+    assert CusumResponse.model_validate(earlier).level == 0.01
 
 
 def test_the_interface_describes_it(reader: Service) -> None:
     described = reader.client.get("/openapi.json").json()
     schema = described["paths"]["/v1/models/{model}/novelty"]["get"]["responses"]["200"]["content"]["application/json"]
-    assert schema["schema"]["$ref"].endswith("/NoveltyAnswer")
-    fields = described["components"]["schemas"]["NoveltyAnswer"]["properties"]
+    assert schema["schema"]["$ref"].endswith("/NoveltyResponse")
+    fields = described["components"]["schemas"]["NoveltyResponse"]["properties"]
     assert fields["state"]["enum"] == ["known", "drift", "new task suspected"]
     assert set(fields) == set(reader.client.get(NOVELTY).json())

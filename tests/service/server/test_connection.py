@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, too many or too greedy: they are cut off, and the others do not notice."""
+"""Tests of connections that are slow, silent or too many."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PNG = {"Content-Type": "image/png"}
 
 @pytest.fixture
 def strict(learned_settings: ServiceSettings, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A service with room for few, and with little patience only for what the test says (`impatient`)."""
+    """A service with small limits, and with short time limits only for what the test says (`impatient`)."""
     changes = {
         "max_connections": 6,
         "max_header_bytes": 4096,

@@ -1,4 +1,4 @@
-"""Events: followed as they come, taken up again where one left off, through a restart of Redis."""
+"""Tests of job events and version notices, also across restarts of Redis."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vault.coordination.events import LAST_ID, VersionNotice
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
-Told = tuple[str, dict[str, Any]]
+JobEvent = tuple[str, dict[str, Any]]
 
 JOB = "0" * 32
 LAST = {"state": "succeeded"}
 
 
-async def collect(events: AsyncIterator[Told], count: int | None = None) -> list[Told]:
+async def collect(events: AsyncIterator[JobEvent], count: int | None = None) -> list[JobEvent]:
     """All events, or the first `count`, in a minute at most."""
-    found: list[Told] = []
+    found: list[JobEvent] = []
     async with asyncio.timeout(60):
         async for event in events:
             found.append(event)
@@ -32,7 +32,7 @@ async def collect(events: AsyncIterator[Told], count: int | None = None) -> list
     return found
 
 
-async def follow(vault: Vault, last_id: str | None = None, count: int | None = None) -> list[Told]:
+async def follow(vault: Vault, last_id: str | None = None, count: int | None = None) -> list[JobEvent]:
     async with aclosing(vault.events.follow(JOB, last_id)) as events:
         return await collect(events, count)
 
@@ -45,10 +45,10 @@ def fragile(own_redis: RedisServer, vault_settings: VaultSettings) -> Iterator[V
 
 
 def test_told_from_the_beginning_to_the_last(vault: Vault) -> None:
-    told = [{"state": "running", "n": number} for number in range(250)] + [LAST]
-    ids = [vault.events.publish(JOB, event) for event in told]
+    published = [{"state": "running", "n": number} for number in range(250)] + [LAST]
+    ids = [vault.events.publish(JOB, event) for event in published]
     vault.events.publish("f" * 32, {"state": "running", "of": "another"})
-    assert asyncio.run(follow(vault)) == list(zip([*ids[:-1], LAST_ID], told, strict=True))
+    assert asyncio.run(follow(vault)) == list(zip([*ids[:-1], LAST_ID], published, strict=True))
 
 
 def test_taken_up_after_the_last_id(vault: Vault) -> None:
@@ -65,7 +65,7 @@ def test_an_id_that_is_none_means_the_beginning(vault: Vault, last_id: str) -> N
 
 
 def test_told_while_it_happens(vault: Vault) -> None:
-    async def scene() -> list[Told]:
+    async def scene() -> list[JobEvent]:
         async with aclosing(vault.events.follow(JOB)) as events:
             task = asyncio.create_task(collect(events))
             for number in range(3):
@@ -97,7 +97,7 @@ def test_leaving_early_or_being_cancelled_is_clean(vault: Vault) -> None:
 
 @pytest.mark.parametrize("what", ["a job", "versions"])
 def test_one_that_is_cancelled_at_any_moment_ends(vault: Vault, what: str) -> None:
-    """Also while it asks, where a library may take the cancelling for its own."""
+    """Also while it waits for Redis, where a library may swallow the cancellation."""
 
     async def listen() -> None:
         events: AsyncGenerator[Any, None] = vault.events.follow(JOB) if what == "a job" else vault.events.versions()
@@ -120,7 +120,7 @@ def test_one_that_is_cancelled_at_any_moment_ends(vault: Vault, what: str) -> No
 def test_a_lost_last_event_is_made_from_the_record(vault: Vault) -> None:
     first = vault.events.publish(JOB, {"n": 0})
 
-    async def scene() -> list[Told]:
+    async def scene() -> list[JobEvent]:
         async with aclosing(vault.events.follow(JOB, first, over=lambda: LAST)) as events:
             return await collect(events)
 
@@ -128,7 +128,7 @@ def test_a_lost_last_event_is_made_from_the_record(vault: Vault) -> None:
 
 
 def test_following_survives_a_redis_restart(own_redis: RedisServer, fragile: Vault) -> None:
-    async def scene() -> list[Told]:
+    async def scene() -> list[JobEvent]:
         async with aclosing(fragile.events.follow(JOB)) as events:
             fragile.events.publish(JOB, {"n": 0})
             before = await collect(events, 1)
@@ -146,7 +146,7 @@ def test_following_survives_a_redis_restart(own_redis: RedisServer, fragile: Vau
 
 def test_notices_survive_a_redis_restart(own_redis: RedisServer, fragile: Vault) -> None:
     async def next_of(notices: AsyncIterator[VersionNotice], version: int) -> VersionNotice:
-        """Published again and again, since notices sent before the subscription are lost."""
+        """Publish repeatedly, since notices sent before the subscription are lost."""
         waiting = asyncio.ensure_future(anext(notices))
         async with asyncio.timeout(60):
             while not waiting.done():

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, as long as it says so."""
+"""Tests of leases and their heartbeat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vault.errors import LeaseLost, RedisUnavailable
 from vault.vault import Vault
 
 LEASE = f"{connection.PREFIX}lease:lines"
-"""What Redis calls the lease of the model `lines`."""
+"""Redis key of the lease of the model `lines`."""
 
 
 def leases(vault: Vault, seconds: float) -> Leases:
@@ -118,7 +118,7 @@ def test_the_heartbeat_tells_of_the_loss(vault: Vault) -> None:
     assert lease is not None
 
     def taken_away() -> bool:
-        """Unless the heartbeat is quicker, which takes anew what Redis lost."""
+        """Unless the heartbeat is quicker and takes the lost lease again."""
         vault.redis.flushall()
         return vault.leases.acquire("lines", "b") is not None
 

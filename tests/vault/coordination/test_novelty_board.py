@@ -1,4 +1,4 @@
-"""What replicas say of novelty: the latest of each, for a while, and nothing without Redis."""
+"""Tests of the novelty board."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work waits, and since when."""
+"""Tests of the backlog."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 from testing.data.models import create
 from vault.jobs import backlog
-from vault.jobs.ids import given_at, new_job_id
+from vault.jobs.ids import issued_at, new_job_id
 from vault.vault import Vault
 
 
 def test_an_id_tells_when_it_was_given() -> None:
     before = time.time()
-    assert before - 0.01 <= given_at(new_job_id()) <= time.time() + 0.01
+    assert before - 0.01 <= issued_at(new_job_id()) <= time.time() + 0.01
 
 
 def test_what_waits_is_told_from_what_is_worked_on(vault: Vault) -> None:
@@ -31,7 +31,7 @@ def test_what_waits_is_told_from_what_is_worked_on(vault: Vault) -> None:
     after = time.time()
     # The second job of a model that a worker holds waits for its turn, not for a worker.
     assert (half.queued, half.running) == (2, 1)
-    assert before - given_at(third) <= half.oldest_seconds <= after - given_at(third)
+    assert before - issued_at(third) <= half.oldest_seconds <= after - issued_at(third)
     vault.jobs.finish(third, "cancelled")
     assert backlog.read(vault.objects, vault.leases) == backlog.Backlog(1, 1, 0.0)
     lease.release()

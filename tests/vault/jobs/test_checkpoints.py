@@ -1,11 +1,11 @@
-"""What attempts leave of their work."""
+"""Tests of job checkpoints."""
 
 from __future__ import annotations
 
 import pytest
 
 from vault.errors import JobOver, LeaseLost
-from vault.jobs.checkpoints import JobCheckpoints, reached
+from vault.jobs.checkpoints import JobCheckpoints, last_checkpointed_attempt
 from vault.jobs.job import Job
 from vault.vault import Vault
 
@@ -16,7 +16,7 @@ def job(vault: Vault) -> Job:
 
 
 def begun(vault: Vault, job: Job) -> JobCheckpoints:
-    """Those of a new attempt."""
+    """The checkpoints of a new attempt."""
     return JobCheckpoints(vault.objects, vault.jobs, job.id, vault.jobs.start_attempt(job.id))
 
 
@@ -27,7 +27,7 @@ def folder(job: Job) -> str:
 def test_only_the_newest_is_kept(vault: Vault, job: Job) -> None:
     first = begun(vault, job)
     assert first.load() is None
-    assert reached(vault.objects, job.id) == 0
+    assert last_checkpointed_attempt(vault.objects, job.id) == 0
     first.save({"step": 1}, {"done": b"one", "standing": b"here"}, [])
     first.save({"step": 2}, {"standing": b"there"}, ["done"])
     assert len(vault.objects.list(folder(job))) == 3
@@ -35,7 +35,7 @@ def test_only_the_newest_is_kept(vault: Vault, job: Job) -> None:
     assert left is not None
     assert (left.attempt, left.about["step"]) == (1, 2)
     assert left.pieces == {"done": b"one", "standing": b"there"}
-    assert reached(vault.objects, job.id) == 1
+    assert last_checkpointed_attempt(vault.objects, job.id) == 1
 
 
 def test_a_later_attempt_keeps_its_own_and_removes_the_earlier(vault: Vault, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""What was decided of a job is decided once, and read by whoever comes later."""
+"""Tests of write-once decisions on jobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_of_many_at_the_same_time_one_decides(vault: Vault) -> None:
     "harmed", [b"{", b"{}", b'{"ending": {"state": "failed"}}', b'{"commit": {}}', b'{"ending": 1}']
 )
 def test_one_that_is_damaged_has_a_number(vault: Vault, harmed: bytes) -> None:
-    """So that the job comes to an end all the same."""
+    """The job can still end."""
     job, decisions = new_job_id(), vault.jobs.decisions
     decisions.create(job, Decision.after(None, commit(vault)))
     vault.objects.put(f"jobs/{job}/decisions/0002.json", harmed)

@@ -1,4 +1,4 @@
-"""What was asked under a key, and what was answered."""
+"""Tests of idempotency records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: from the request to the first result, whatever is lost on the way."""
+"""Tests of jobs from submission to result, including lost and damaged records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def submit(vault: Vault, model: str = "lines", task: str = "screws") -> Job:
 
 
 class JobsContract:
-    """The laws; a subclass says where jobs are kept."""
+    """Contract tests; a subclass provides the settings of the storage."""
 
     @pytest.fixture
     def settings(self) -> VaultSettings:
@@ -177,11 +177,11 @@ class JobsContract:
                     vault.jobs.start_attempt(job.id)
                 except JobOver:
                     return "refused"
-                return "told" if vault.jobs.cancel_requested(job.id) else "works on"
+                return "cancelled" if vault.jobs.cancel_requested(job.id) else "works on"
 
             asked, worker = race(2, act)
             ended = vault.jobs.get(job.id).over
-            # Never does a worker go on with a job that was cancelled and has not been told.
+            # A worker never goes on with a cancelled job without seeing the cancellation.
             assert worker != "works on" or not ended
             if worker == "works on":
                 assert vault.jobs.cancel_requested(job.id)

@@ -1,0 +1,1 @@
+"""Tests of integrity checks and garbage collection."""

@@ -1,4 +1,4 @@
-"""What is looked at may be in use meanwhile, and nothing is wrong with it for that."""
+"""Tests of integrity checks of a store in use."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_version_that_never_came_is_missing(vault: Vault) -> None:
 
 
 def decided(vault: Vault) -> Commit:
-    """What is decided on for an open job and not in the log yet; only this names its report."""
+    """A commit that is decided for an open job and not in the log yet; nothing else names its report."""
     create(vault)
     job = vault.jobs.submit(MODEL, "low", "s3://bucket/data.zip", {}, lineage=vault.models.get(MODEL).lineage)
     head = vault.log.head(MODEL)
@@ -69,7 +69,7 @@ def test_what_is_published_around_the_look_at_decisions_is_named(
     vault: Vault, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     commit = decided(vault)
-    look = Decisions.pending
+    read_pending = Decisions.pending
 
     def publish() -> None:
         vault.log.append(MODEL, commit)
@@ -78,7 +78,7 @@ def test_what_is_published_around_the_look_at_decisions_is_named(
     def pending(decisions: Decisions) -> list[tuple[str, str]]:
         if when == "before":
             publish()
-        found = look(decisions)
+        found = read_pending(decisions)
         if when == "after":
             publish()
         return found

@@ -1,4 +1,4 @@
-"""What nobody needs any more goes by age, while others write and whatever dies."""
+"""Tests of garbage collection, beside concurrent writers and with interrupted sweeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 
 NONE = SweepAges.all(timedelta(seconds=-1))
-"""Everything is old enough."""
+"""Ages at which everything is old enough."""
 
 
 def submit(vault: Vault, folder: Path, task: str = "a") -> Job:
@@ -46,7 +46,7 @@ def over(vault: Vault, folder: Path, task: str = "a") -> Job:
 
 
 def make_old(vault: Vault, prefix: str, days: float) -> None:
-    """As if everything below a path had been written so long ago."""
+    """Set back the times of everything below a path by so many days."""
     root = vault.settings.store_folder
     assert root is not None
     then = time.time() - days * 86400
@@ -118,7 +118,7 @@ def test_no_upload_goes_while_a_job_cannot_be_read(vault: Vault, tmp_path: Path)
 
 
 def test_blobs_of_a_version_that_was_decided_on_stay(vault: Vault, tmp_path: Path) -> None:
-    """Its worker died before the commit, and nobody came for days; whoever comes then publishes it."""
+    """The worker died before the commit; a worker that comes days later publishes it."""
     job = submit(vault, tmp_path)
     model = vault.models.create("lines", {})
     blob = vault.objects.put_blob(b"engram")
@@ -133,7 +133,7 @@ def test_blobs_of_a_version_that_was_decided_on_stay(vault: Vault, tmp_path: Pat
 
 
 def test_what_is_written_for_a_job_that_was_swept_goes_too(vault: Vault, tmp_path: Path) -> None:
-    """By a worker that stood still until then; it names nothing."""
+    """It was written by a suspended worker, and names no blobs."""
     swept, waiting = over(vault, tmp_path), submit(vault, tmp_path, "b")
     assert vault.sweep(NONE).jobs == [swept.id]
     commit = Commit.first(vault.models.create("lines", {}), engrams=(vault.objects.put_blob(b"engram"),))
@@ -171,12 +171,12 @@ def test_no_blob_goes_while_a_commit_cannot_be_read(vault: Vault, harm: str) -> 
 
 
 class Killed(BaseException):
-    """What ends a sweep in the middle."""
+    """Raised in the middle of a sweep."""
 
 
 @contextmanager
 def killed_at(objects: ObjectStore, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, the removal of this number is not come to."""
+    """Inside, deletion number `number` raises `Killed`."""
     left = iter(range(number))
     delete = objects.delete
 
@@ -215,7 +215,7 @@ def test_a_sweep_that_dies_at_any_moment_is_finished_by_the_next(
 
 
 def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
-    """Old blobs that nobody names are stored once more and named, in the very moment they are removed."""
+    """Old unreferenced blobs are stored again and named at the very moment at which they are removed."""
     model = vault.models.create("lines", {})
     vault.log.append("lines", Commit.first(model))
     contents = [os.urandom(64) for _ in range(60)]
@@ -226,7 +226,7 @@ def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
 
     def publish() -> None:
         with Vault.connect(vault.settings) as own:
-            # Else the sweeps may come too late to be in the way.
+            # Otherwise the sweeps may begin too late to interfere.
             wait_until(lambda: len(own.objects.list("blobs")) < len(contents), 60)
             for data in contents:
                 head = own.log.head("lines")
@@ -252,14 +252,14 @@ def test_what_is_published_beside_sweeps_stays(vault: Vault) -> None:
 def test_a_blob_made_young_by_a_writer_that_died_is_stored_once_more(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweep has looked at the blob, and is about to remove it, when two writers come to it."""
+    """The sweep has seen the blob, and is about to remove it, when two writers store it."""
     data = b"both store this"
     sha = vault.objects.put_blob(data)
     make_old(vault, f"blobs/{sha}", 2)
     other, come = ObjectStore.connect(vault.settings), threading.Event()
     written_at = other.written_at
 
-    def look(path: str) -> datetime | None:
+    def written_at_noted(path: str) -> datetime | None:
         found = written_at(path)
         if path.startswith("condemned/"):
             come.set()
@@ -279,7 +279,7 @@ def test_a_blob_made_young_by_a_writer_that_died_is_stored_once_more(
             assert come.wait(60)
         delete(path)
 
-    monkeypatch.setattr(other, "written_at", look)
+    monkeypatch.setattr(other, "written_at", written_at_noted)
     monkeypatch.setattr(vault.objects, "delete", delete_late)
     assert vault.sweep(SweepAges.all(timedelta(hours=2))).blobs == [f"blobs/{sha}"]
     second.join()

@@ -1,4 +1,4 @@
-"""Records: what is read is what was written, or an error that names the record."""
+"""Tests of sealed JSON documents."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_records_of_later_releases_are_refused_by_name() -> None:
     assert caught.value.code == "unsupported_format"
 
 
-@pytest.mark.parametrize("told", [None, {}, {"format": "1"}, {"format": 0}, {"format": FORMAT}])
-def test_what_has_no_proper_seal_is_damaged(told: object) -> None:
+@pytest.mark.parametrize("seal_value", [None, {}, {"format": "1"}, {"format": 0}, {"format": FORMAT}])
+def test_what_has_no_proper_seal_is_damaged(seal_value: object) -> None:
     with pytest.raises(Damaged):
-        unseal(PATH, json.dumps({**DOCUMENT, "seal": told}).encode())
+        unseal(PATH, json.dumps({**DOCUMENT, "seal": seal_value}).encode())
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:

@@ -1,4 +1,4 @@
-"""Names that no part of ours gave: somebody else's files, and listings that were harmed on their way."""
+"""Tests of listings with foreign files, and with paths damaged in transit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from testing.data.models import MODEL, create, learn, submit
 from vault.errors import StoreUnavailable
-from vault.jobs.checkpoints import JobCheckpoints, reached
+from vault.jobs.checkpoints import JobCheckpoints, last_checkpointed_attempt
 from vault.maintenance.sweep import Sweep, SweepAges
 from vault.storage.backend import ObjectEntry
 from vault.storage.local import LocalBackend
@@ -18,11 +18,11 @@ from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 
 STRAYS = ("0", "notes.txt", "0000.json", "123456789.json")
-"""One that comes before all of ours, one after, and two that are almost called as ours are."""
+"""One that sorts before all of ours, one after, and two that are almost valid names."""
 
 
-class Harmed(LocalBackend):
-    """A folder whose next listings are answered with one path that was not asked for."""
+class DamagedListings(LocalBackend):
+    """A folder whose next listings contain one path outside the requested folder."""
 
     times = 0
 
@@ -41,8 +41,8 @@ class Harmed(LocalBackend):
         return path.replace(prefix, "X" * len(prefix), 1)
 
 
-class Renamed(LocalBackend):
-    """A folder whose next listing of `place` gives what is called `name` another name."""
+class DamagedName(LocalBackend):
+    """A folder whose next listing of `place` contains the name `name` damaged."""
 
     place = name = ""
 
@@ -61,7 +61,7 @@ class Renamed(LocalBackend):
 
 
 def test_a_listing_of_something_else_is_asked_for_again(tmp_path: Path) -> None:
-    storage = Harmed(tmp_path)
+    storage = DamagedListings(tmp_path)
     objects = ObjectStore(storage, retry_seconds=20)
     objects.put("a/1", b"")
     objects.put("a/2", b"")
@@ -85,10 +85,10 @@ def test_no_sweep_takes_for_needless_what_one_harmed_listing_names_otherwise(vau
     create(vault)
     learn(vault, "low", (0, 1))
     waiting = submit(vault, "mid", (2, 3))
-    storage = Renamed(root)
+    storage = DamagedName(root)
     for storage.place, storage.name in (("models", MODEL), ("jobs", waiting.id)):
         swept = Sweep(ObjectStore(storage), SweepAges.all(timedelta(seconds=-1)), dry_run=True).run()
-        assert storage.place == "", "it was harmed"
+        assert storage.place == "", "a name was damaged"
         assert (swept.uploads, swept.blobs) == ([], [])
 
 
@@ -123,10 +123,10 @@ def test_files_of_somebody_else_are_no_jobs_and_no_versions(vault: Vault) -> Non
     assert head is not None
     assert head.version == 1
     assert [attempt.number for attempt in vault.jobs.attempts(waiting.id)] == [number]
-    assert reached(vault.objects, waiting.id) == 0
+    assert last_checkpointed_attempt(vault.objects, waiting.id) == 0
     checkpoints = JobCheckpoints(vault.objects, vault.jobs, waiting.id, number)
     assert checkpoints.load() is None
     checkpoints.save({}, {"a": b"a"}, ())
-    assert reached(vault.objects, waiting.id) == number
+    assert last_checkpointed_attempt(vault.objects, waiting.id) == number
     swept = vault.sweep(dry_run=True)
     assert (swept.jobs, swept.uploads, swept.blobs) == ([], [], []), "they are in no sweep's way"

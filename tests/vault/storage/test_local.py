@@ -1,4 +1,4 @@
-"""A local folder as an object store: what is on its disk, and who else is at it."""
+"""Tests of the local folder: flushing, concurrent removal, foreign files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vault.storage.object_store import ObjectStore
 USE = """
 import os, sys, time
 from testing.processes.races import race
-from vault.storage.object_store import Objects
+from vault.storage.object_store import ObjectStore
 from vault.settings import VaultSettings
 
-objects = Objects.connect(VaultSettings(store_url=sys.argv[1]))
+objects = ObjectStore.connect(VaultSettings(store_url=sys.argv[1]))
 objects.put("a/0", b"")
 
 def use(thread):
@@ -40,7 +40,7 @@ while threads() > before and time.monotonic() < end:  # one that was joined may 
     time.sleep(0.01)
 print(before, threads())
 """
-"""Tells how many threads the process has before and after."""
+"""Program that prints its number of threads before and after."""
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def test_an_object_is_on_disk_before_it_has_its_name(
 def test_no_more_folders_are_remembered_than_a_few(
     objects: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_REMEMBERED", 4)
+    monkeypatch.setattr(local, "_FLUSHED_FOLDERS", 4)
     flushed: list[str] = []
     monkeypatch.setattr(local, "_flush", flushed.append)
     for job in range(10):
         objects.put(f"jobs/{job}/request.json", b"{}")
 
     def again(job: int) -> bool:
-        """Whether the folder that names a job's is flushed once more."""
+        """Whether the parent of the job's folder is flushed once more."""
         flushed.clear()
         objects.put(f"jobs/{job}/result.json", b"{}")
         return str(root / "jobs") in flushed
@@ -176,7 +176,7 @@ def test_a_folder_that_is_removed_while_it_is_made(
     mkdir, left = os.mkdir, iter(range(3))
 
     def lose(path: Path, mode: int = 0o777) -> None:
-        """Somebody was quicker, or has removed the folder above; and what there was is gone when one looks."""
+        """Fail as if another process had made the folder, or removed its parent, just before."""
         if Path(path).name == "b" and next(left, None) is not None:
             raise error(path)
         mkdir(path, mode)

@@ -1,4 +1,4 @@
-"""One list of laws for the object storage, which every kind of it keeps."""
+"""Contract tests of the object store, for a folder and for S3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vault.storage.object_store import ObjectStore
 
 
 class ObjectsContract:
-    """The laws; a subclass gives `objects`, empty."""
+    """Contract tests; a subclass provides an empty `objects`."""
 
     @pytest.fixture
     def objects(self) -> ObjectStore:
@@ -268,10 +268,10 @@ class TestS3(ObjectsContract):
         assert sizes == [3]
 
     def test_names_that_we_never_give(self, objects: ObjectStore, s3_settings: VaultSettings) -> None:
-        """A console marks a folder by an object of its name with a slash behind it."""
+        """Consoles mark a folder by an object of its name with a trailing slash."""
         objects.put("a/b/1", b"")
         objects.put("a/b/2", b"")
-        store = s3.quick(s3_settings)
+        store = s3.small_objects_client(s3_settings)
         for name in ("a b", "`1"):
             obstore.put(store, f"a/b/{name}", b"")
             obstore.put(store, f"a/{name}/1", b"")

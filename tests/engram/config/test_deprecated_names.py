@@ -1,4 +1,4 @@
-"""Former names of options are still taken, and are what is stored."""
+"""Former names of options, which are still taken and are what is stored."""
 
 from __future__ import annotations
 

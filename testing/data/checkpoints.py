@@ -1,4 +1,4 @@
-"""Checkpoints in memory, and a death at a step of one's choice."""
+"""Checkpoints in memory, and callbacks that kill learning at a chosen call."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from engram.checkpointing.checkpoints import Checkpoint, Checkpoints
 
 
 class Killed(BaseException):
-    """No error of learning: what a killed process never gets to handle."""
+    """Raised in place of a kill: no error of learning, and handled by nobody."""
 
 
 class InMemory(Checkpoints):
-    """Keeps the newest, as a store would.
+    """Store of the newest checkpoint.
 
     Parameters
     ----------
     every
-        Leaves one each time it was asked so often; 0 never does.
+        Number of calls of `due` for each checkpoint; 0 means none at all.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -45,7 +45,7 @@ class InMemory(Checkpoints):
 
 
 def dying(times: int) -> Callable[..., Any]:
-    """What to give as `cancel`, or as `progress`, to be killed when it is called for the so-manyeth time."""
+    """A `cancel` or `progress` callback that raises `Killed` at its call number `times`."""
     left = times
 
     def ask(*_: object) -> bool:

@@ -1,4 +1,4 @@
-"""A slow plain reference: the network as loops over owners and units, in float64, sharing nothing with the blocks."""
+"""Slow plain reference of the network: loops over owners and units, in float64, without the blocks."""
 
 from __future__ import annotations
 

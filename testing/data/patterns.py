@@ -1,4 +1,4 @@
-"""Small images that can be learned in a second: a bright bar per class, and noise."""
+"""Small noisy images with a bright bar for each class, and models that learn them in a second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def definition(backbone: str = "cnn", channels: int = 1, **changes: object) -> D
 
 
 def bars(task: int, count: int = 48, classes: int = 2, channels: int = 1) -> Examples:
-    """`count` images per class; the class decides where the bar lies, the task which way it runs and how bright."""
+    """`count` images per class; the class determines the position of the bar, the task its direction and brightness."""
     generator = torch.Generator().manual_seed(task)
     images = torch.randint(0, 60, (count * classes, channels, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count * classes) % classes
@@ -39,7 +39,7 @@ def bars(task: int, count: int = 48, classes: int = 2, channels: int = 1) -> Exa
 
 
 def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK, **changes: object) -> Memory:
-    """A model of that many tasks."""
+    """A model that has learned so many tasks."""
     memory = Memory.create(definition(backbone, 1, **changes))
     for task in range(tasks):
         memory.learn(f"task {task}", bars(task), options)
@@ -47,11 +47,11 @@ def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK
 
 
 def context(options: LearnOptions = QUICK, seed: int = 0, optimiser: OptimiserFactory | None = None) -> LearnContext:
-    """What learning is given on this machine's processor, telling nobody."""
+    """A context of learning on the CPU, without progress reports."""
     return LearnContext(options, seed, Reporter(), torch.device("cpu"), optimiser)
 
 
 def network_of(memory: Memory) -> Network:
-    """The blocks of a model of the default method."""
+    """The network of blocks of a model of the default method."""
     assert isinstance(memory.method, Eidetic), "only eidetic models are made of blocks"
     return memory.method.network

@@ -1,0 +1,177 @@
+"""The layout of the packages: who may import whom, how many files lie in a folder, and one name for one thing."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LEVELS: dict[str, tuple[set[str], ...]] = {
+    "engram": (
+        {"errors", "runtime"},
+        {"config", "checkpointing"},
+        {"data", "context", "nn"},
+        {"snapshot", "explain", "recognition"},
+        {"training", "drift"},
+        {"methods"},
+        {"memory"},
+        {"certificate", "streams"},
+    ),
+    "vault": (
+        {"errors", "timestamps", "parallel", "settings"},
+        {"storage"},
+        {"models", "keys", "coordination"},
+        {"commit_log"},
+        {"jobs"},
+        {"maintenance"},
+        {"vault"},
+    ),
+    "service": (
+        {"errors", "settings", "metrics"},
+        {"lifecycle", "middleware"},
+        {"auth", "models"},
+        {"jobs"},
+        {"dependencies"},
+        {"api"},
+        {"app"},
+        {"server"},
+        {"cli"},
+        {"__main__"},
+    ),
+}
+"""The parts of each package from the ground up; a part imports only what lies on levels below its own."""
+
+METHODS = {"eidetic", "rnf", "rerelrp", "rmn", "sharc"}
+"""Packages that import nothing of each other, and that others reach through `engram.methods.base` only."""
+
+REACHING = {"engram.streams": "rmn"}
+"""Learning from a stream is RMN's own algorithm, above `Memory`, which it learns its tasks by."""
+
+MOST_ENTRIES = 16
+"""Modules and packages in one folder, `__init__.py` not counted."""
+
+PACKAGES = ("engram", "vault", "telemetry", "service", "worker", "testing", "benchmarks")
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every module of the packages, parsed."""
+    paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def imports(tree: ast.AST, known: set[str]) -> Iterator[str]:
+    """The modules among `known` that a module imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """For each module the modules of ours that it imports."""
+    known = set(sources())
+    return {name: {one for one in imports(tree, known) if one in known} - {name} for name, tree in sources().items()}
+
+
+def upward(package: str, edges: dict[str, set[str]]) -> list[str]:
+    """Imports within a package that do not lead to a lower level."""
+    level = {part: number for number, parts in enumerate(LEVELS[package]) for part in parts}
+    found = []
+    for name, imported in edges.items():
+        if not name.startswith(f"{package}."):
+            continue
+        part = name.split(".")[1]
+        for other in imported:
+            inside = other.startswith(f"{package}.") and other.split(".")[1] != part
+            if inside and level[other.split(".")[1]] >= level[part]:
+                found.append(f"{name} imports {other}")
+    return found
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_parts_import_only_what_lies_below_them(package: str) -> None:
+    assert upward(package, graph()) == []
+
+
+def test_an_import_upward_would_be_found() -> None:
+    assert upward("engram", {"engram.nn.layout": {"engram.training.trainer", "engram.errors"}}) == [
+        "engram.nn.layout imports engram.training.trainer"
+    ]
+    assert upward("vault", {"vault.keys": {"vault.models"}}) == ["vault.keys imports vault.models"]
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_every_part_has_a_level(package: str) -> None:
+    parts = {name.split(".")[1] for name in sources() if name.startswith(f"{package}.")}
+    assert parts == set().union(*LEVELS[package])
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(graph()).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def method_of(name: str) -> str:
+    parts = name.split(".")
+    return parts[2] if name.startswith("engram.methods.") and parts[2] in METHODS else ""
+
+
+def test_methods_are_reached_through_their_base_only() -> None:
+    reached = {
+        (name, method_of(other))
+        for name, imported in graph().items()
+        if name.startswith(("engram.", "service.", "worker."))
+        for other in imported
+        if method_of(other) and method_of(other) != method_of(name)
+    }
+    assert reached == set(REACHING.items())
+
+
+def test_no_folder_holds_too_much() -> None:
+    entries: dict[str, set[str]] = defaultdict(set)
+    for path in [*ROOT.glob("*/**/*.py")]:
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in (*PACKAGES, "tests"):
+            for depth in range(1, len(parts)):
+                if parts[depth] != "__init__.py":
+                    entries["/".join(parts[:depth])].add(parts[depth])
+    assert {folder: sorted(names) for folder, names in entries.items() if len(names) > MOST_ENTRIES} == {}
+    assert max(len(names) for names in entries.values()) > MOST_ENTRIES // 2, "something was counted"
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for name, tree in sources().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("name", sources())
+def test_every_module_says_what_it_holds(name: str) -> None:
+    text = ast.get_docstring(sources()[name])
+    assert text, "a module begins with a docstring"
+    first = text.splitlines()[0]
+    assert len(first) <= 120
+    assert first.endswith(".")
+    assert first[0].isupper() or first[0] in "`", "a noun phrase, as a heading is"
+    assert not first.endswith("?.")
