@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
+DOCS_STAMP := .venv/.set-up-docs
 
-.PHONY: setup demo test lint types check
+.PHONY: setup demo test lint types check docs
 
 setup: $(STAMP)
 
@@ -33,3 +34,12 @@ types: setup
 	$(BIN)/mypy
 
 check: lint types test
+
+# What builds the pages is installed for this target only. The theme's notice about its own future is no warning about
+# these pages.
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@

@@ -12,6 +12,7 @@ RUN /opt/engram/bin/pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
 COPY pyproject.toml README.md LICENSE ./
 COPY engram engram
 COPY vault vault
+COPY telemetry telemetry
 COPY service service
 COPY worker worker
 RUN /opt/engram/bin/pip install -c constraints.txt .
