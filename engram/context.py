@@ -43,3 +43,24 @@ class LearnContext:
     def generator(self) -> torch.Generator:
         """A new generator of the context's seed."""
         return torch.Generator().manual_seed(self.seed)
+
+
+class WithContext:
+    """A learner that is given a context, and its parts under names of their own."""
+
+    context: LearnContext
+
+    @property
+    def options(self) -> LearnOptions:
+        """How the task is learned."""
+        return self.context.options
+
+    @property
+    def reporter(self) -> Reporter:
+        """Told of every step."""
+        return self.context.reporter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the new parts compute."""
+        return self.context.device

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engram.context import LearnContext
+from engram.context import LearnContext, WithContext
 from engram.data.examples import Examples, split
 from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
@@ -19,7 +19,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 
 
 @dataclass
-class Learner:
+class Learner(WithContext):
     """Learns one task on a fixed stack.
 
     Parameters
@@ -45,7 +45,7 @@ class Learner:
         ------
         ExamplesError, CapacityExhausted, Cancelled
         """
-        options, reporter = self.context.options, self.context.reporter
+        options, reporter = self.options, self.reporter
         train, held_out = split(examples, options.held_out, self.context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
@@ -63,31 +63,31 @@ class Learner:
     def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
         units = candidate_units(self.network.layout, self.budget, self.network.stack)
         report.candidate = dict(units)
-        self.context.reporter.report("training", 0.0, units=sum(units.values()))
+        self.reporter.report("training", 0.0, units=sum(units.values()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.context.seed)
             engram = Engram(self.network.layout, task, trainer.train.classes, self.network.owned, units)
-        engram.to(self.context.device)
-        options = self.context.options
-        phase = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+        engram.to(self.device)
+        options = self.options
+        phase = TrainingPhase.to_plateau(options)
         best = trainer.fit(engram, phase)
         report.accuracy["trained"] = best.accuracy
         return engram
 
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
-        validation, options = trainer.validation, self.context.options
+        validation, options = trainer.validation, self.options
         least = trainer.accuracy(engram, validation) - options.tolerance
-        rounds, epochs = options.rounds, options.recovery_epochs
+        rounds = options.rounds
         for number in range(rounds):
-            self.context.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
+            self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
             with report.timed("pruning"):
                 narrow = self._search(engram, trainer, validation, least)
             if narrow is None:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
-                run = TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs)
+                run = TrainingPhase.recovering(options, share)
                 trainer.fit(narrow, run)
             if trainer.accuracy(narrow, validation) < least:
                 break
@@ -97,10 +97,10 @@ class Learner:
     def _search(self, engram: Engram, trainer: Trainer, validation: Examples, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
         found = smallest(
-            engram, scores, self.context.options.floor, least, lambda candidate: trainer.accuracy(candidate, validation)
+            engram, scores, self.options.floor, least, lambda candidate: trainer.accuracy(candidate, validation)
         )
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
-        kind, drawn = self.context.options.score, trainer.generator
-        return score_units(kind, self.network, engram, trainer.train, drawn, self.context.reporter, self.context.device)
+        kind, drawn = self.options.score, trainer.generator
+        return score_units(kind, self.network, engram, trainer.train, drawn, self.reporter, self.device)

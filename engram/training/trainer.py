@@ -16,7 +16,7 @@ from engram.checkpointing.journal import JournalEntry
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.pytree import Tree
 from engram.config.options import LearnOptions, Schedule
-from engram.context import LearnContext, OptimiserFactory
+from engram.context import LearnContext, OptimiserFactory, WithContext
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.elastic import NORM_MOMENTUM
@@ -31,6 +31,10 @@ STEPS_PER_EPOCH = 20
 
 LEAST_JUDGED = 256
 """Images that pruning is judged by at least, where a task has so many."""
+
+
+WHOLE = (0.0, 1.0)
+"""The share of a phase that is the whole of it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ class TrainingPhase:
     """The highest learning rate."""
     patience: int
 
+    @classmethod
+    def to_plateau(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, phase: str = "training") -> Self:
+        """The first training of a network: as long and as fast as the options say."""
+        return cls(phase, share, options.epochs, options.learning_rate, options.patience)
+
+    @classmethod
+    def recovering(cls, options: LearnOptions, share: tuple[float, float] = WHOLE) -> Self:
+        """The fine-tuning after pruning: at a quarter of the rate, without early stopping."""
+        epochs = options.recovery_epochs
+        return cls("recovering", share, epochs, options.learning_rate / 4, epochs)
+
     def rate(self, step: int, per_epoch: int, schedule: Schedule) -> float:
         """The learning rate of a step: after a short warm-up annealed by a cosine, or always the highest."""
         if schedule == "constant":
@@ -130,7 +145,7 @@ class BestState(TrainingState):
 
 
 @dataclass
-class Trainer:
+class Trainer(WithContext):
     """Trains one engram on top of a network that cannot change.
 
     Earlier owners run in eval mode without autograd, and the optimiser is handed the new engram's parameters alone:
@@ -147,21 +162,6 @@ class Trainer:
     def alone(cls, layout: Layout, train: Examples, held_out: Examples, context: LearnContext) -> Self:
         """The trainer of an engram that stands on no other, drawing from the context's seed."""
         return cls(Network(layout), train, held_out, context, context.generator())
-
-    @property
-    def options(self) -> LearnOptions:
-        """How the task is learned."""
-        return self.context.options
-
-    @property
-    def reporter(self) -> Reporter:
-        """Told of every step."""
-        return self.context.reporter
-
-    @property
-    def device(self) -> torch.device:
-        """Where the engram is trained."""
-        return self.context.device
 
     def with_optimiser(self, optimiser: OptimiserFactory | None) -> Self:
         """The same trainer with optimisers of this kind."""

@@ -62,10 +62,7 @@ def trained(
         torch.manual_seed(context.seed)
         engram = Engram(layout, NAME, names, network.owned, units).to(context.device)
     trainer = Trainer(network, train, held_out, replace(context, optimiser=None), context.generator())
-    options = context.options
-    trainer.fit(
-        engram, TrainingPhase("recognising", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
-    )
+    trainer.fit(engram, TrainingPhase.to_plateau(context.options, phase="recognising"))
     engram = engram.freeze()
     logits = scores(network, engram, held_out.images, context.device)
     with torch.no_grad():

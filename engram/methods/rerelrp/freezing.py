@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
-from engram.config.options import LearnOptions
-from engram.context import LearnContext
+from engram.context import LearnContext, WithContext
 from engram.data.examples import Examples, split
 from engram.explain.unit_relevance import normalised, relevances
 from engram.nn.elastic import HEAD, Blocked, Rates, hold, spread, weight_of
@@ -31,7 +29,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 
 
 @dataclass
-class Freezer:
+class Freezer(WithContext):
     """Learns one task in a network of which some units are frozen.
 
     Parameters
@@ -45,21 +43,6 @@ class Freezer:
     shared: MultiHeadNetwork
     step: float
     context: LearnContext
-
-    @property
-    def options(self) -> LearnOptions:
-        """How the task is learned."""
-        return self.context.options
-
-    @property
-    def reporter(self) -> Reporter:
-        """Told of every step."""
-        return self.context.reporter
-
-    @property
-    def device(self) -> torch.device:
-        """Where the candidate is trained."""
-        return self.context.device
 
     def learn(
         self, task: str, examples: Examples, number: int
@@ -80,9 +63,7 @@ class Freezer:
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)
         with report.timed("training"):
-            run = TrainingPhase(
-                "training", (0.0, 1.0), self.options.epochs, self.options.learning_rate, self.options.patience
-            )
+            run = TrainingPhase.to_plateau(self.options)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         candidate, kept = self._pruned(candidate, trainer, report)
         self.reporter.report("freezing", 1.0)
@@ -148,7 +129,7 @@ class Freezer:
         rates = {layer: (free[layer] & units).float() for layer, units in kept.items()}
         trainer = self._restrained(pruned, trainer, rates, _unheard(candidate.layout, kept))
         share = (number / rounds, (number + 1) / rounds)
-        trainer.fit(pruned, TrainingPhase("recovering", share, epochs, self.options.learning_rate / 4, epochs))
+        trainer.fit(pruned, TrainingPhase.recovering(self.options, share))
         recovered = copy.deepcopy(candidate)
         with torch.no_grad():
             for node in recovered.layout.nodes:

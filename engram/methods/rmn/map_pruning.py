@@ -49,8 +49,7 @@ def prune(
             return
         share = (number / options.rounds, (number + 1) / options.rounds)
         with report.timed("recovering"):
-            epochs = options.recovery_epochs
-            recover(TrainingPhase("recovering", share, epochs, options.learning_rate / 4, epochs))
+            recover(TrainingPhase.recovering(options, share))
         if clear(candidate, trainer, validation) < least:
             candidate.load_state_dict(before)
             return

@@ -142,7 +142,7 @@ class Rmn(RecognisingMethod):
         trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
         candidate = MapCandidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
         with report.timed("training"):
-            run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            run = TrainingPhase.to_plateau(options)
             best = self._fit(candidate, trainer, run)
         candidate.settle()
         report.accuracy["trained"] = best

@@ -115,19 +115,18 @@ class Rnf(RecognisingMethod):
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
         trainer = _restrained(candidate, trainer, rates, blocked)
         with report.timed("training"):
-            run = TrainingPhase("training", (0.0, 1.0), options.epochs, options.learning_rate, options.patience)
+            run = TrainingPhase.to_plateau(options)
             report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
         return candidate
 
     def _recover(self, candidate: Engram, owners: Owners, number: int, trainer: Trainer) -> None:
         """Train the task's own units and its head, now that nothing free is heard any more."""
-        epochs = trainer.options.recovery_epochs
         elasticity = self.settings.elasticity
         rates = {
             layer: torch.where(owner == number, 1.0, torch.where(owner == 0, 0.0, elasticity))
             for layer, owner in owners.items()
         }
-        phase = TrainingPhase("recovering", (0.0, 1.0), epochs, trainer.options.learning_rate / 4, epochs)
+        phase = TrainingPhase.recovering(trainer.options)
         blocked = blocked_by(self.network.layout, owners, head=True)
         _restrained(candidate, trainer, rates, blocked).fit(candidate, phase)
 

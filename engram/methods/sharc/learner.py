@@ -9,10 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
-from engram.config.options import LearnOptions
 from engram.config.sharc import SharcSettings
-from engram.context import LearnContext
+from engram.context import LearnContext, WithContext
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import ordered_by_class
@@ -49,7 +47,7 @@ class LearnedTask:
 
 
 @dataclass(frozen=True)
-class TaskLearner:
+class TaskLearner(WithContext):
     """Everything that learning one task needs but the model itself."""
 
     layout: Layout
@@ -57,21 +55,6 @@ class TaskLearner:
     train: Examples
     held_out: Examples
     context: LearnContext
-
-    @property
-    def options(self) -> LearnOptions:
-        """How the task is learned."""
-        return self.context.options
-
-    @property
-    def reporter(self) -> Reporter:
-        """Told of every step."""
-        return self.context.reporter
-
-    @property
-    def device(self) -> torch.device:
-        """Where everything is trained."""
-        return self.context.device
 
     def learn(self, maps: FeatureMaps | None, shared: Classifier | None, before: ReplayMemory | None) -> LearnedTask:
         """Learn the task on top of what there is; all three are None for the first task.
@@ -138,9 +121,7 @@ class TaskLearner:
         engram.to(self.device)
         turned, held_out = self._turned(self.train), self._turned(self.held_out)
         trainer = Trainer(Network(self.layout), turned, held_out, self.context, generator)
-        run = TrainingPhase(
-            "training", (0.0, 0.7), self.options.epochs, self.options.learning_rate, self.options.patience
-        )
+        run = TrainingPhase.to_plateau(self.options, (0.0, 0.7))
         trainer.fit(engram, run)
 
     def maps_of(self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, augment: str) -> Maps:
