@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 STEPS = 60
 """Of L-BFGS, at most."""
 
-PULL = 5.0
+PRIOR_IMAGES = 5.0
 """Images that the start is worth. Images told apart without a fault are explained the better, the larger a factor is:
 without a pull there would be no optimum."""
 
@@ -37,7 +37,7 @@ def fitted(start: Tensor, loss: Callable[[Tensor], Tensor], images: int) -> Tens
 
     def closure() -> Tensor:
         solver.zero_grad()
-        total = loss(free) + (free - start).square().sum() * (PULL / images)
+        total = loss(free) + (free - start).square().sum() * (PRIOR_IMAGES / images)
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return total
 

@@ -30,7 +30,7 @@ PARTS = ("ridge", "densities", "chain")
 
 
 @dataclass(frozen=True)
-class Reading:
+class TaskProfile:
     """What the recogniser knows of one task."""
 
     task: str
@@ -72,7 +72,7 @@ class Recogniser:
 
     weights: Tensor
     """(F + 1, classes): ridge regression onto one-hot labels, over the commons and a constant."""
-    readings: tuple[Reading, ...]
+    profiles: tuple[TaskProfile, ...]
     sharpness: Tensor
     """()."""
     caution: Tensor
@@ -106,9 +106,9 @@ class Recogniser:
             (B, F) of the commons, which densities over them need.
         """
         columns = []
-        for reading, own in zip(self.readings, features, strict=True):
-            assert reading.over == "features" or common is not None, "a density over the commons is asked with them"
-            columns.append(reading.density.distance(own if reading.over == "features" or common is None else common))
+        for profile, own in zip(self.profiles, features, strict=True):
+            assert profile.over == "features" or common is not None, "a density over the commons is asked with them"
+            columns.append(profile.density.distance(own if profile.over == "features" or common is None else common))
         return torch.stack(columns, 1)
 
     def detections(self, prefixes: Sequence[Tensor]) -> list[Tensor]:
@@ -116,7 +116,7 @@ class Recogniser:
 
         Nothing where a task has no detector, its sums being older than detectors: a chain with a gap says nothing.
         """
-        detectors = [reading.detector for reading in self.readings[:-1]]
+        detectors = [profile.detector for profile in self.profiles[:-1]]
         pairs = list(zip(detectors, prefixes, strict=False))
         if any(detector is None for detector in detectors):
             return []
@@ -145,10 +145,10 @@ class Recogniser:
         """
         scattered = self.scattered(scores)
         columns = []
-        for number, reading in enumerate(self.readings):
-            distance, alone = distances[:, number], reading.density.p_value(distances[:, number])
-            if scattered is not None and reading.combined is not None:
-                alone = reading.combined.p_value(reading.density.standardised(distance), scattered[:, number], alone)
+        for number, profile in enumerate(self.profiles):
+            distance, alone = distances[:, number], profile.density.p_value(distances[:, number])
+            if scattered is not None and profile.combined is not None:
+                alone = profile.combined.p_value(profile.density.standardised(distance), scattered[:, number], alone)
             columns.append(alone)
         return torch.stack(columns, 1)
 
@@ -156,25 +156,25 @@ class Recogniser:
         """(B, T): how far class scores scatter from those of each task; None without a scatter."""
         if self.scatter is None:
             return None
-        return self.scatter.unusual(scores, [reading.classes for reading in self.readings])
+        return self.scatter.unusual(scores, [profile.classes for profile in self.profiles])
 
-    def graded(self, scores: Tensor, distances: Tensor) -> Recogniser:
+    def with_combined_score(self, scores: Tensor, distances: Tensor) -> Recogniser:
         """The recogniser with the combined score of its newest task, from M held-out images of it."""
-        scattered, newest = self.scattered(scores), self.readings[-1]
+        scattered, newest = self.scattered(scores), self.profiles[-1]
         if scattered is None:
             return self
         combined = CombinedScore.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
-        return replace(self, readings=(*self.readings[:-1], replace(newest, combined=combined)))
+        return replace(self, profiles=(*self.profiles[:-1], replace(newest, combined=combined)))
 
     def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
         sharpness, caution, trust = weights
         fused = torch.zeros_like(distances)  # (B, T)
         if "ridge" in self.parts:
-            parts = torch.split(sharpness * scores, [reading.classes for reading in self.readings], 1)
+            parts = torch.split(sharpness * scores, [profile.classes for profile in self.profiles], 1)
             fused = fused + torch.stack([part.logsumexp(1) for part in parts], 1)
         if "densities" in self.parts:
-            columns = zip(self.readings, distances.unbind(1), strict=True)
-            unusual = torch.stack([reading.density.standardised(column) for reading, column in columns], 1)
+            columns = zip(self.profiles, distances.unbind(1), strict=True)
+            unusual = torch.stack([profile.density.standardised(column) for profile, column in columns], 1)
             fused = fused - caution * unusual.clamp(-8.0, 8.0)
         if "chain" in self.parts and detections:
             fused = fused + self._chain(detections, trust)
@@ -184,9 +184,9 @@ class Recogniser:
         """(B, T): the log of each task's probability, detector after detector."""
         passed = torch.zeros(len(detections[0]), dtype=detections[0].dtype, device=detections[0].device)
         columns = []
-        for reading, scores in zip(self.readings, detections, strict=False):
+        for profile, scores in zip(self.profiles, detections, strict=False):
             sharp = trust * scores
-            odds = sharp[:, : reading.classes].logsumexp(1) - sharp[:, reading.classes :].logsumexp(1)  # (B,)
+            odds = sharp[:, : profile.classes].logsumexp(1) - sharp[:, profile.classes :].logsumexp(1)  # (B,)
             columns.append(passed + logsigmoid(odds))
             passed = passed + logsigmoid(-odds)
         return torch.stack([*columns, passed], 1)
@@ -197,9 +197,9 @@ class Recogniser:
         Maximum likelihood of the right task, started from, and averaged with, what earlier tasks gave.
         """
         count = len(scores)
-        if len(self.readings) < 2:
+        if len(self.profiles) < 2:
             return self
-        right = torch.full((count,), len(self.readings) - 1)
+        right = torch.full((count,), len(self.profiles) - 1)
         start = torch.stack([self.sharpness, self.caution, self.trust]).double().log()
         found = [one.double() for one in detections]
 

@@ -16,9 +16,9 @@ from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
-from engram.recognition.recogniser import PARTS, Reading, Recogniser
+from engram.recognition.recogniser import PARTS, Recogniser, TaskProfile
 from engram.recognition.ridge import PackedGram, dump_sums, load_sums
-from engram.recognition.serialization import check_readings, dump_recogniser, load_recogniser
+from engram.recognition.serialization import check_profiles, dump_recogniser, load_recogniser
 from engram.recognition.training import GatheredStatistics, PrefixStatistics, See, gather, solved
 
 
@@ -67,7 +67,7 @@ class RecogniserState:
 
     def check(self, tasks: Sequence[str]) -> Self:
         """Itself, if it is of these tasks; raises DamagedSnapshot."""
-        check_readings(self.recogniser, tasks)
+        check_profiles(self.recogniser, tasks)
         return self
 
     def dump(self) -> tuple[bytes, bytes, tuple[bytes, ...]]:
@@ -87,7 +87,7 @@ class RecogniserState:
     @property
     def temperatures(self) -> Tensor:
         """(T,): what divides the logits of each task's head."""
-        return torch.stack([reading.temperature for reading in self.recogniser.readings])
+        return torch.stack([profile.temperature for profile in self.recogniser.profiles])
 
     def update(
         self,
@@ -120,17 +120,17 @@ class RecogniserState:
         gathered = gathered or gather(commons, see, train, held_out, reporter, device)
         sums, common = gathered.sums, gathered.common
         features, head = gathered.held_out.features, gathered.held_out.head
-        classes, tasks = len(train.classes), len(recogniser.readings) + 1
+        classes, tasks = len(train.classes), len(recogniser.profiles) + 1
         prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
         if chained:
             prefixes = prefixes.read(see, train, reporter, device)
         temperature = fitted_temperature(head, held_out.labels)
-        reading = Reading(task, classes, Density.from_sums(sums, common), temperature, over="commons")
-        recogniser = replace(recogniser, readings=(*recogniser.readings, reading))
+        profile = TaskProfile(task, classes, Density.from_sums(sums, common), temperature, over="commons")
+        recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))
         recogniser = solved(recogniser, (*self.sums, prefixes.packed(sums)))
         reporter.report("recognising", 0.85)
         evidence = recogniser.evidence_of(features, common)
-        recogniser = recogniser.calibrated(*evidence).graded(*evidence[:2])
+        recogniser = recogniser.calibrated(*evidence).with_combined_score(*evidence[:2])
         right = recogniser.log_probabilities(*evidence).argmax(1) == tasks - 1
         hits = head.argmax(1) == held_out.labels
         # What was held out has served its purpose, and exact sums only gain by it.

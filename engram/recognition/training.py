@@ -62,7 +62,7 @@ def gather(
     Cancelled
     """
     sums, common = through(commons, train, held_out, reporter, device)
-    return GatheredStatistics(sums, common, _judged_by(see, held_out, reporter, device))
+    return GatheredStatistics(sums, common, _held_out_pass(see, held_out, reporter, device))
 
 
 def through(
@@ -139,7 +139,7 @@ def _state(done: int, tensors: Tree) -> Tree:
     return done, tensors
 
 
-def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> HeldOutPass:
+def _held_out_pass(see: See, held_out: Examples, reporter: Reporter, device: torch.device) -> HeldOutPass:
     """Every task's features of the held-out images, and the new task's logits."""
 
     def look() -> tuple[list[Tensor], Tensor]:
@@ -152,15 +152,15 @@ def _judged_by(see: See, held_out: Examples, reporter: Reporter, device: torch.d
 
 def solved(recogniser: Recogniser, sums: Sequence[PackedGram]) -> Recogniser:
     """Weights, scatter and detectors anew, from the sums of all tasks in order."""
-    readings = list(recogniser.readings)
+    profiles = list(recogniser.profiles)
     # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
-    for number in range(len(readings) - 1):
+    for number in range(len(profiles) - 1):
         pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
-        if len(pieces) == len(readings) - number and len(sums) == len(readings):
-            readings[number] = replace(readings[number], detector=solve(pieces))
+        if len(pieces) == len(profiles) - number and len(sums) == len(profiles):
+            profiles[number] = replace(profiles[number], detector=solve(pieces))
     system = RidgeSystem.of(sums)
     weights, scatter = system.weights().float(), ClassScatter.of(sums, system)
-    return replace(recogniser, weights=weights, scatter=scatter, readings=tuple(readings))
+    return replace(recogniser, weights=weights, scatter=scatter, profiles=tuple(profiles))
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ STEPS_PER_EPOCH = 20
 """Small tasks take smaller batches until an epoch has about so many steps."""
 
 
-LEAST_JUDGED = 256
+MIN_VALIDATION_IMAGES = 256
 """Images that pruning is judged by at least, where a task has so many."""
 
 
@@ -178,7 +178,7 @@ class Trainer(WithContext):
 
         A handful of held-out images would call almost any remnant as good as the whole.
         """
-        missing = LEAST_JUDGED - len(self.held_out)
+        missing = MIN_VALIDATION_IMAGES - len(self.held_out)
         if missing <= 0:
             return self.held_out
         some = self.train.subset(torch.linspace(0, len(self.train) - 1, min(missing, len(self.train))).long())

@@ -158,7 +158,7 @@ class Stopping(ServiceError):
     code = "stopping"
 
 
-class NoRoom(ServiceError):
+class OutOfDiskSpace(ServiceError):
     """A disk is full."""
 
     code = "no_room"

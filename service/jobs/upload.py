@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors.exceptions import InvalidMultipart, InvalidRequest, NoRoom
+from service.errors.exceptions import InvalidMultipart, InvalidRequest, OutOfDiskSpace
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIELD_BYTES = 2**20
@@ -109,7 +109,7 @@ async def receive(request: Request) -> AsyncIterator[Upload]:
         The body is not what its content type says, ends early, or has a part without bound.
     InvalidRequest
         There are two names, two parts with options, or a part that is called otherwise.
-    NoRoom
+    OutOfDiskSpace
         The disk for temporary files is full.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
@@ -128,7 +128,7 @@ def _refused_when_full() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _DISK_FULL:
-            raise NoRoom("There is no room for the upload at present.") from error
+            raise OutOfDiskSpace("There is no room for the upload at present.") from error
         raise
 
 

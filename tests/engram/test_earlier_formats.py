@@ -41,7 +41,7 @@ def test_models_of_the_first_format_answer_as_they_did(name: str, channels: int,
     for task in (2, 3):
         memory.learn(f"task {task}", bars(task, channels=channels), QUICK)
     assert compare(before, certify(memory)) == []
-    assert [reading.combined is not None for reading in method.recogniser.readings] == [False, False, True, True]
+    assert [profile.combined is not None for profile in method.recogniser.profiles] == [False, False, True, True]
     answers = [answer for task in range(4) for answer in memory.predict(bars(task, 10, channels=channels).images)]
     assert sum(answer.task == f"task {number // 20}" for number, answer in enumerate(answers)) / len(answers) > 0.6
     memory.save(tmp_path)

@@ -54,7 +54,10 @@ def trained(
     """
     names = tuple(name for name, _ in kept)
     parts = [examples for _, examples in kept]
-    train, held_out = _by_task(names, parts, even=True), _by_task(names, [_judged(one) for one in parts], even=False)
+    train, held_out = (
+        _by_task(names, parts, even=True),
+        _by_task(names, [_held_out_part(one) for one in parts], even=False),
+    )
     layout = network.layout
     free = {layer.layer: layer.free for layer in capacity(layout, budget, network.stack)}
     units = {layer: max(1, min(width, free[layer])) for layer, width in layout.widths.items()}
@@ -73,7 +76,7 @@ def trained(
     return TrainedRouter(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
 
 
-def _judged(examples: Examples) -> Examples:
+def _held_out_part(examples: Examples) -> Examples:
     assert examples.held_out is not None, "images are kept divided as they were learned from and judged by"
     return examples.held_out
 

@@ -36,7 +36,7 @@ from engram.nn.network import pixels
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
 from engram.recognition.predictions import Observation
-from engram.recognition.recogniser import Reading
+from engram.recognition.recogniser import TaskProfile
 from engram.recognition.training import through
 from engram.training.report import LearningReport
 
@@ -79,11 +79,11 @@ class Rerelrp(Method):
         reuse: Self | None = None,
     ) -> Self:
         known = SignatureRecogniser.load(recogniser)
-        count = len(known.readings)
+        count = len(known.profiles)
         shared = None if kept is None else kept[count:]
         beside = None if reuse is None else reuse.subnetworks
         subnetworks = _form(definition).restore(definition, engrams, shared, beside)
-        if [reading.task for reading in known.readings] != [info.name for info in subnetworks.tasks]:
+        if [profile.task for profile in known.profiles] != [info.name for info in subnetworks.tasks]:
             raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
         signatures = None if kept is None else tuple(Signatures.load(piece) for piece in kept[:count])
         if signatures is not None:
@@ -154,23 +154,23 @@ class Rerelrp(Method):
         classes = len(train.classes)
         commons = self.commons.fitted(train.images, reporter).eval()
         density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
-        reading = Reading(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
+        profile = TaskProfile(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
         growth = ForestSize(self.settings.trees, self.settings.depth, self.settings.leaf)
         chain = DetectorChain.trained((*self.signatures, signatures), growth, context.seed, reporter)
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
-        recogniser = SignatureRecogniser((*self.recogniser.readings, reading), columns, chain, state)
+        recogniser = SignatureRecogniser((*self.recogniser.profiles, profile), columns, chain, state)
         reporter.report("recognising", 1.0)
         return recogniser, signatures, held_out.subset(some), head[some]
 
     def observe(self, images: Tensor) -> Observation:
-        explained = len(self.recogniser.readings) - 1
+        explained = len(self.recogniser.profiles) - 1
         given = pixels(images.to(self.device))
         forward = self.subnetworks.forward(given, explained)
         signatures = _cut(forward.relevance, self.recogniser.columns[:explained])
         return Observation(
             self.tasks,
             forward.heads,
-            torch.stack([reading.temperature for reading in self.recogniser.readings]),
+            torch.stack([profile.temperature for profile in self.recogniser.profiles]),
             self.recogniser.log_probabilities(signatures, len(images)),
             self.recogniser.p_values(forward.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),

@@ -12,8 +12,8 @@ from torch import Tensor
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.methods.rerelrp.detectors import DetectorChain, Signatures
-from engram.recognition.recogniser import Reading
-from engram.recognition.serialization import pack_readings, unpack_readings
+from engram.recognition.recogniser import TaskProfile
+from engram.recognition.serialization import pack_profiles, unpack_profiles
 
 COMMONS = "commons."
 """Before the names of the commons' tensors in a file."""
@@ -25,7 +25,7 @@ class SignatureRecogniser:
 
     Parameters
     ----------
-    readings
+    profiles
         For each task its classes, its density and the temperature of its head.
     columns
         For each task (features,) int64: the units of its sub-network, in the order of relevance vectors, whose
@@ -37,7 +37,7 @@ class SignatureRecogniser:
         learn a task more.
     """
 
-    readings: tuple[Reading, ...] = ()
+    profiles: tuple[TaskProfile, ...] = ()
     columns: tuple[Tensor, ...] = ()
     chain: DetectorChain = field(default_factory=DetectorChain)
     commons: Mapping[str, Tensor] = field(default_factory=dict)
@@ -49,9 +49,9 @@ class SignatureRecogniser:
     def p_values(self, features: Sequence[Tensor], common: Tensor) -> Tensor:
         """(B, T): each task's conformal p-value, from its own features (B, F_t) or those of the commons (B, F)."""
         columns = []
-        for reading, own in zip(self.readings, features, strict=True):
-            density = reading.density
-            columns.append(density.p_value(density.distance(common if reading.over == "commons" else own)))
+        for profile, own in zip(self.profiles, features, strict=True):
+            density = profile.density
+            columns.append(density.p_value(density.distance(common if profile.over == "commons" else own)))
         return torch.stack(columns, 1)
 
     def check(self, signatures: Sequence[Signatures]) -> None:
@@ -66,7 +66,7 @@ class SignatureRecogniser:
 
     def dump(self) -> bytes:
         """The recogniser as bytes."""
-        about, tensors = pack_readings(self.readings)
+        about, tensors = pack_profiles(self.profiles)
         columns = {f"columns.{number}": chosen for number, chosen in enumerate(self.columns)}
         commons = {COMMONS + name: tensor for name, tensor in self.commons.items()}
         return pack("witness", about, {**tensors, **columns, **commons, **self.chain.tensors()})
@@ -75,12 +75,12 @@ class SignatureRecogniser:
     def load(cls, data: bytes) -> Self:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
         about, tensors = unpack("witness", data)
-        readings = unpack_readings(about, tensors)
+        profiles = unpack_profiles(about, tensors)
         try:
-            columns = tuple(tensors[f"columns.{number}"] for number in range(len(readings)))
+            columns = tuple(tensors[f"columns.{number}"] for number in range(len(profiles)))
         except KeyError as error:
             raise DamagedSnapshot(f"the recogniser lacks {error}") from error
         commons = {name.removeprefix(COMMONS): tensor for name, tensor in tensors.items() if name.startswith(COMMONS)}
         return cls(
-            readings, columns, DetectorChain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons
+            profiles, columns, DetectorChain.from_tensors(tensors, [len(chosen) for chosen in columns[:-1]]), commons
         )

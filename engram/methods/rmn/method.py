@@ -125,7 +125,7 @@ class Rmn(RecognisingMethod):
         expect_accurate(report, options)
         kept, whole = candidate.finished(self.settings, _peak(candidate, held_out, trainer))
         shared = _with(self.shared, kept, whole)
-        passes = (*_moved(shared, self), shared.engram(kept).to(self.device))
+        passes = (*_earlier_passes(shared, self), shared.engram(kept).to(self.device))
         with report.timed("recognising"):
             update = self.state.update(task, lambda images: _see(passes, images), train, held_out, context)
         report.recognised, report.answered = update.recognised, update.answered
@@ -234,8 +234,8 @@ class Rmn(RecognisingMethod):
 
 
 def _units(definition: Definition, budget: Mapping[str, int]) -> dict[str, int]:
-    room = RmnSettings.model_validate(definition.settings).room
-    return {layer: max(1, math.ceil(room * units)) for layer, units in budget.items()}
+    share = RmnSettings.model_validate(definition.settings).room
+    return {layer: max(1, math.ceil(share * units)) for layer, units in budget.items()}
 
 
 def _with(shared: SharedNetwork, kept: RelevanceMap, whole: Mapping[str, Tensor]) -> SharedNetwork:
@@ -271,7 +271,7 @@ def same_map(one: RelevanceMap, other: RelevanceMap) -> bool:
     return all(a.keys() == b.keys() and all(torch.equal(part, b[name]) for name, part in a.items()) for a, b in groups)
 
 
-def _moved(shared: SharedNetwork, method: Rmn) -> tuple[Engram, ...]:
+def _earlier_passes(shared: SharedNetwork, method: Rmn) -> tuple[Engram, ...]:
     """The passes of the tasks so far: as they are if nothing can have moved, or else built again."""
     if method.exact:
         return method.passes

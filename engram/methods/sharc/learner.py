@@ -22,7 +22,7 @@ from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
 from engram.recognition.density import Density
-from engram.recognition.recogniser import Reading
+from engram.recognition.recogniser import TaskProfile
 from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.training import through
 from engram.training.trainer import Trainer, TrainingPhase
@@ -213,14 +213,14 @@ class TaskLearner(WithContext):
         within = temperature
         if outcome.own is not None:
             within = fitted_temperature(self._logits(maps, outcome.own, self.held_out), self.held_out.labels)
-        readings = [*recogniser.readings, Reading(task, len(self.train.classes), density, within, over="commons")]
+        profiles = [*recogniser.profiles, TaskProfile(task, len(self.train.classes), density, within, over="commons")]
         if outcome.own is None:
-            readings = [replace(reading, temperature=temperature.clone()) for reading in readings]
-        found = replace(recogniser, readings=tuple(readings), sharpness=1 / temperature, caution=torch.zeros(()))
+            profiles = [replace(profile, temperature=temperature.clone()) for profile in profiles]
+        found = replace(recogniser, profiles=tuple(profiles), sharpness=1 / temperature, caution=torch.zeros(()))
         best = fresh.argmax(1)
         self.reporter.report("recognising", 1.0)
-        scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(readings)))  # which have no weight here
-        ours = scores.argmax(1) == len(readings) - 1
+        scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(profiles)))  # which have no weight here
+        ours = scores.argmax(1) == len(profiles) - 1
         hits = best == right
         recognised, answered = float(ours.double().mean()), float(hits.double().mean())
         return RecogniserUpdate(replace(state, commons=commons, recogniser=found), hits, answered, recognised, answered)

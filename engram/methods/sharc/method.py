@@ -106,8 +106,8 @@ class Sharc(RecognisingMethod):
         maps = FeatureMaps.load(layout, engrams[1]) if len(engrams) > 1 else None
         classifiers = [Classifier.load(layout, piece) for piece in engrams[2:]]
         shared, own = (classifiers[0], classifiers[1:]) if classifiers else (None, [])
-        expected = len(known.readings) if settings.heads == "own" else 0
-        classes = sum(reading.classes for reading in known.readings)
+        expected = len(known.profiles) if settings.heads == "own" else 0
+        classes = sum(profile.classes for profile in known.profiles)
         if len(own) != expected or classes != (len(shared.classes) if shared else 0):
             raise DamagedSnapshot("the recogniser belongs to other tasks than the classifiers do")
         remembered = None
@@ -129,17 +129,17 @@ class Sharc(RecognisingMethod):
     def tasks(self) -> tuple[TaskInfo, ...]:
         units, none = dict(self.layout.widths), dict.fromkeys(self.layout.layers, 0)
         return tuple(
-            TaskInfo(reading.task, classes, none if number else units)
-            for number, (reading, classes) in enumerate(zip(self.recogniser.readings, self._classes(), strict=True))
+            TaskInfo(profile.task, classes, none if number else units)
+            for number, (profile, classes) in enumerate(zip(self.recogniser.profiles, self._classes(), strict=True))
         )
 
     def _classes(self) -> Iterator[tuple[str, ...]]:
         """Each task's labels."""
         start = 0
-        for reading in self.recogniser.readings:
+        for profile in self.recogniser.profiles:
             assert self.shared is not None, "what recognises tasks has a classifier beside it"
-            yield self.shared.classes[start : start + reading.classes]
-            start += reading.classes
+            yield self.shared.classes[start : start + profile.classes]
+            start += profile.classes
 
     @property
     def exact(self) -> bool:
@@ -179,7 +179,7 @@ class Sharc(RecognisingMethod):
         """The recogniser with the new task, by the head over all classes or by the commons."""
         if self.settings.recognise == "head":
             return learner.recognising(task, self.state, outcome)
-        sizes = [reading.classes for reading in self.recogniser.readings] + [len(learner.train.classes)]
+        sizes = [profile.classes for profile in self.recogniser.profiles] + [len(learner.train.classes)]
 
         def see(images: Tensor) -> ForwardPass:
             return _see(outcome.maps, outcome.shared, own, sizes, images)[0]
@@ -191,7 +191,7 @@ class Sharc(RecognisingMethod):
         assert self.maps is not None, "a task was learned"
         assert self.shared is not None, "a task was learned"
         given = pixels(images.to(self.device))  # (B, C, H, W)
-        sizes = [reading.classes for reading in self.recogniser.readings]
+        sizes = [profile.classes for profile in self.recogniser.profiles]
         seen, scores = _see(self.maps, self.shared, self.own, sizes, given)
         common = self.commons(given).cpu()  # (B, F)
         if self.settings.recognise == "commons":
@@ -209,7 +209,7 @@ class Sharc(RecognisingMethod):
         assert self.maps is not None, "a task was learned"
         assert self.shared is not None, "a task was learned"
         info = self.tasks[owner]
-        start = sum(reading.classes for reading in self.recogniser.readings[:owner])
+        start = sum(profile.classes for profile in self.recogniser.profiles[:owner])
         classifier, start = (self.own[owner], 0) if self.own else (self.shared, start)
         engram = joined(self.maps, classifier, info.name, start, info.classes)
         return Explainer([engram]).explain(image, 0, target, composite)

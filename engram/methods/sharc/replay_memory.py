@@ -63,7 +63,7 @@ def maps_per_class(settings: SharcSettings, shape: tuple[int, int], classes: int
 class ReplayMemory:
     """Masked maps of all classes so far, and what completes them. It is never changed; learning makes another."""
 
-    episodes: MaskedMaps
+    masked_maps: MaskedMaps
     memory: AssociativeMemory
 
     @classmethod
@@ -82,13 +82,13 @@ class ReplayMemory:
     @property
     def nbytes(self) -> int:
         """What all of it takes."""
-        return self.episodes.nbytes + self.memory.nbytes
+        return self.masked_maps.nbytes + self.memory.nbytes
 
     def trimmed(self, most: int) -> ReplayMemory:
         """With at most so many maps of each class: the last of each are forgotten."""
-        rows = self.episodes.first(most)
+        rows = self.masked_maps.first(most)
         memory = self.memory.subset(rows) if isinstance(self.memory, HopfieldMemory) else self.memory
-        return ReplayMemory(self.episodes.subset(rows), memory)
+        return ReplayMemory(self.masked_maps.subset(rows), memory)
 
     def grown(self, maps: Tensor, labels: Tensor, masks: Tensor, settings: SharcSettings) -> ReplayMemory:
         """With masked maps (N, channels, places) of new classes, those to keep longest first."""
@@ -96,27 +96,27 @@ class ReplayMemory:
         memory = self.memory
         if isinstance(memory, HopfieldMemory):
             memory = memory.learned(maps, labels, 0)
-        return ReplayMemory(self.episodes.joined(rows), memory)
+        return ReplayMemory(self.masked_maps.joined(rows), memory)
 
     def taught(self, maps: Tensor, labels: Tensor, classes: int) -> ReplayMemory:
         """With a memory that knows how maps of the new classes look; one that holds patterns has no use for others."""
         if isinstance(self.memory, HopfieldMemory):
             return self
-        return ReplayMemory(self.episodes, self.memory.learned(maps, labels, classes))
+        return ReplayMemory(self.masked_maps, self.memory.learned(maps, labels, classes))
 
     def recalled(self) -> RecalledMaps:
         """Every map, whole."""
-        labels = self.episodes.labels.long()
-        return RecalledMaps(self.memory.recall(self.episodes.cues(), self.episodes.masks(), labels), labels)
+        labels = self.masked_maps.labels.long()
+        return RecalledMaps(self.memory.recall(self.masked_maps.cues(), self.masked_maps.masks(), labels), labels)
 
     def about(self, maps: Tensor) -> dict[str, object]:
         """For a report: real bytes, and how well the newest maps (N, channels, places) are recalled."""
-        whole = maps[0].numel() * self.episodes.small.element_size() * len(self.episodes)
+        whole = maps[0].numel() * self.masked_maps.small.element_size() * len(self.masked_maps)
         newest = self.recalled().maps[-len(maps) :]
         details: dict[str, object] = {
-            "maps": len(self.episodes),
-            "maps_per_class": torch.bincount(self.episodes.labels.long()).tolist(),
-            "bytes": {"maps": self.episodes.nbytes, "memory": self.memory.nbytes, "all": self.nbytes},
+            "maps": len(self.masked_maps),
+            "maps_per_class": torch.bincount(self.masked_maps.labels.long()).tolist(),
+            "bytes": {"maps": self.masked_maps.nbytes, "memory": self.memory.nbytes, "all": self.nbytes},
             "bytes_of_whole_maps": whole,
             "recall_error": round(recall_error(newest, maps), 4),
         }
@@ -126,9 +126,9 @@ class ReplayMemory:
 
     def dump(self) -> tuple[bytes, bytes]:
         """The maps and the memory as bytes."""
-        return self.episodes.dump(), self.memory.dump()
+        return self.masked_maps.dump(), self.memory.dump()
 
     @classmethod
-    def load(cls, settings: SharcSettings, episodes: bytes, memory: bytes) -> ReplayMemory:
+    def load(cls, settings: SharcSettings, masked_maps: bytes, memory: bytes) -> ReplayMemory:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
-        return cls(MaskedMaps.load(episodes), KINDS[settings.recall].load(memory))
+        return cls(MaskedMaps.load(masked_maps), KINDS[settings.recall].load(memory))

@@ -126,8 +126,8 @@ def _first(recogniser: bytes, memory: Memory) -> tuple[bytes, None]:
     from engram.recognition.serialization import dump_recogniser, load_recogniser
 
     known = load_recogniser(recogniser)
-    classes = known.readings[0].classes
-    return dump_recogniser(replace(known, readings=known.readings[:1], weights=known.weights[:, :classes])), None
+    classes = known.profiles[0].classes
+    return dump_recogniser(replace(known, profiles=known.profiles[:1], weights=known.weights[:, :classes])), None
 
 
 def test_maps_on_other_weights_are_refused() -> None:

@@ -157,7 +157,7 @@ def test_a_full_memory_forgets_maps_and_one_that_is_too_small_refuses_and_change
         remembered = _sharc(memory).remembered
         assert remembered is not None
         assert remembered.nbytes <= 4000
-        counts.append(torch.bincount(remembered.episodes.labels.long()).tolist())
+        counts.append(torch.bincount(remembered.masked_maps.labels.long()).tolist())
     assert len(set(counts[0])) == len(set(counts[1])) == 1, "every class has as many"
     assert counts[1][0] < counts[0][0]
     before = dump(memory)

@@ -94,10 +94,10 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
         chosen = torch.cat([chosen[new[chosen] == label][:most] for label in range(2 * task, classes)])
         remembered = remembered.trimmed(most).taught(maps[own], new, classes)
         remembered = remembered.grown(maps[own][chosen], new[chosen], masks[own][chosen], settings)
-        assert torch.bincount(remembered.episodes.labels.long()).tolist() == [min(most, 30)] * classes
+        assert torch.bincount(remembered.masked_maps.labels.long()).tolist() == [min(most, 30)] * classes
         assert remembered.nbytes <= settings.memory_bytes
         if most < 30:
-            row = remembered.nbytes / len(remembered.episodes)
+            row = remembered.nbytes / len(remembered.masked_maps)
             assert remembered.nbytes > settings.memory_bytes - (classes + 1) * row, "room is used where there is any"
         again = ReplayMemory.load(settings, *remembered.dump())
         assert torch.equal(again.recalled().maps, remembered.recalled().maps)

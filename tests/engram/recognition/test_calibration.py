@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engram.recognition.calibration import PULL, fitted
+from engram.recognition.calibration import PRIOR_IMAGES, fitted
 
 
 def searched(start: Tensor, loss: object, images: int) -> Tensor:
@@ -15,7 +15,7 @@ def searched(start: Tensor, loss: object, images: int) -> Tensor:
     assert callable(loss)
 
     def total(at: Tensor) -> float:
-        return float(loss(at)) + PULL / images * float(((at - start) ** 2).sum())
+        return float(loss(at)) + PRIOR_IMAGES / images * float(((at - start) ** 2).sum())
 
     at, step = start.clone(), 1.0
     while step > 1e-9:

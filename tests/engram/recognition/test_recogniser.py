@@ -183,10 +183,10 @@ def test_detectors_are_ridge_regressions_with_later_tasks_as_negatives() -> None
     sums = method.state.sums
     assert sums is not None
     assert [len(piece.prefixes) for piece in sums] == [1, 2, 3]
-    detector = method.recogniser.readings[0].detector
+    detector = method.recogniser.profiles[0].detector
     assert detector is not None
     assert torch.equal(detector, solve([piece.prefixes[0] for piece in sums]))
-    assert method.recogniser.readings[2].detector is None, "nothing is later than the last"
+    assert method.recogniser.profiles[2].detector is None, "nothing is later than the last"
     seen = method.network(pixels(bars(2).images))[0][0]  # what the first task's prefix makes of the third's images
     theirs = (seen @ detector[:-1] + detector[-1])[:, :2].mean()
     own = (method.network(pixels(bars(0).images))[0][0] @ detector[:-1] + detector[-1])[:, :2].mean()
@@ -199,7 +199,7 @@ def test_each_part_recognises_by_itself_and_can_be_left_out(part: str) -> None:
     answers = [answer for task in range(3) for answer in memory.predict(bars(task, count=20).images)]
     right = sum(answer.task == f"task {number // 40}" for number, answer in enumerate(answers))
     assert right / len(answers) > 0.6
-    assert (_eidetic(memory).recogniser.readings[0].detector is not None) == (part == "chain")
+    assert (_eidetic(memory).recogniser.profiles[0].detector is not None) == (part == "chain")
 
 
 def test_a_density_from_sums_is_the_density_of_the_images() -> None:
@@ -219,5 +219,5 @@ def test_a_chain_with_a_gap_says_nothing() -> None:
     method.state = replace(method.state, sums=tuple(replace(piece, prefixes=()) for piece in sums))
     for task in (1, 2):
         memory.learn(f"task {task}", bars(task), QUICK)
-    assert [reading.detector is not None for reading in method.recogniser.readings] == [False, True, False]
+    assert [profile.detector is not None for profile in method.recogniser.profiles] == [False, True, False]
     assert len(memory.predict(bars(0).images[:4])) == 4
