@@ -19,7 +19,7 @@ HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 PACKAGES: dict[str, str] = dict(re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", ARCHITECTURE, re.MULTILINE))
 LEVELS = [
     [name.strip() for name in level.split(",")]
-    for level in re.findall(r"^```text\n(errors, .*)\n```$", ARCHITECTURE, re.MULTILINE)[0].split("|")
+    for level in re.findall(r"^```text\n(errors, [^`]*)\n```$", ARCHITECTURE, re.MULTILINE)[0].splitlines()
 ]
 
 
@@ -54,7 +54,7 @@ def part(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_the_learners_parts_import_from_the_left_only() -> None:
+def test_the_learners_parts_import_from_levels_above_only() -> None:
     place = {name: number for number, level in enumerate(LEVELS) for name in level}
     there = {
         path.stem for path in (ROOT / "engram").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
