@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from benchmarks.harness import command
 
@@ -37,6 +39,22 @@ PROGRAMS = {
 """Modules of studies, drills and reports, which have options of their own."""
 
 
+def descriptions() -> dict[str, str]:
+    """The description of every scenario; of a module, the first line of its docstring, without importing it."""
+    found = dict(SEQUENCES)
+    for scenario, module in PROGRAMS.items():
+        file = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        found[scenario] = docstring.partition("\n")[0].rstrip(".")
+    return found
+
+
+def usage() -> str:
+    """The form of the command, and the list of scenarios."""
+    rows = [f"  {scenario:<15} {description}" for scenario, description in descriptions().items()]
+    return "\n".join(["usage: python -m benchmarks SCENARIO [options]", "", "SCENARIO is one of", *rows])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the scenario named by the first argument, with the options after it."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -46,9 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif scenario in PROGRAMS:
         sys.argv = [f"python -m benchmarks {scenario}", *given]
         sys.exit(import_module(PROGRAMS[scenario]).main())
+    elif scenario in ("-h", "--help"):
+        print(usage())
+        sys.exit(0)
     else:
-        print("python -m benchmarks SCENARIO [options]; SCENARIO is one of", *SEQUENCES, *PROGRAMS, sep="\n  ")
-        sys.exit(0 if scenario in ("-h", "--help") else 2)
+        if scenario:
+            print(f"no scenario is called {scenario!r}\n", file=sys.stderr)
+        print(usage(), file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

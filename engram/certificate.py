@@ -56,7 +56,14 @@ def probe_batch(shape: InputShape) -> Tensor:
 
 
 def digest(logits: Tensor) -> str:
-    """SHA-256 of the bytes of float32 logits."""
+    """SHA-256 of the bytes of float32 logits.
+
+    Raises
+    ------
+    InputError
+        for what is no tensor.
+    """
+    require_type("logits", logits, Tensor, InputError)
     return hashlib.sha256(logits.detach().to(torch.float32).contiguous().cpu().numpy().tobytes()).hexdigest()
 
 
@@ -97,10 +104,11 @@ class Certificate:
         ------
         UnsupportedFormat
         DamagedSnapshot
-            for a part of another type than certificates have there.
+            for a part of another type than certificates have there, or what is no JSON object.
         KeyError
             for a part that is missing.
         """
+        require_type("a certificate", data, Mapping, DamagedSnapshot)
         if (version := data["format"]) != FORMAT:
             raise UnsupportedFormat(f"this certificate is of format {version}; this version reads format {FORMAT}")
         tasks = _part(list, data["tasks"], "a certificate lists its tasks")
@@ -109,8 +117,16 @@ class Certificate:
         answers = data.get("answers_when_learned", {})
         answers = _part(dict, answers, "a certificate has the answers when learned by task")
         agreement = _part(dict, data.get("agreement", {}), "a certificate has the agreement by task")
-        digests = {row["task"]: row["logits_sha256"] for row in tasks}
+        for task, then in answers.items():
+            _part(list, then, f"a certificate lists the answers of task {task!r} when learned")
+        digests = dict(_digest(_part(dict, row, "each task of a certificate is an object")) for row in tasks)
         return cls(digests, where, routing, bool(data["exact"]), answers, agreement)
+
+
+def _digest(row: dict[str, object]) -> tuple[str, str]:
+    """The name of a task, and the digest of its logits."""
+    name = _part(str, row["task"], "each task of a certificate has a name")
+    return name, _part(str, row["logits_sha256"], f"a certificate has a digest for task {name!r}")
 
 
 def _part(kind: type[T], value: object, sentence: str) -> T:
@@ -135,9 +151,15 @@ def certify(
 
     Raises
     ------
+    InputError
+        for what is no `Memory`, or for `routing` or `learned` that are no mappings.
     DamagedSnapshot
-        What was learned is not of as many images as the probe batch has.
+        What was learned is no list of as many answers as the probe batch has images.
     """
+    require_type("the model", memory, Memory, InputError)
+    for name, given in (("routing", routing), ("learned", learned)):
+        if given is not None:
+            require_type(name, given, Mapping, InputError)
     tasks, answers, agreement = {}, {}, {}
     if memory.tasks:
         observation = memory.observe(probe_batch(memory.definition.input))
@@ -147,6 +169,7 @@ def certify(
             if not memory.exact:
                 now: list[int] = logits.argmax(1).tolist()
                 answers[info.name] = then = (learned or {}).get(info.name, now)
+                _part(list, then, f"the answers of task {info.name!r} when learned are a list")
                 if len(then) != len(now):
                     raise DamagedSnapshot(f"task {info.name!r} has {len(then)} answers to {len(now)} probe images")
                 agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
@@ -155,5 +178,13 @@ def certify(
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:
-    """Names of the old certificate's tasks whose digest the new one does not repeat."""
+    """Names of the old certificate's tasks whose digest the new one does not repeat.
+
+    Raises
+    ------
+    InputError
+        for what is no `Certificate`.
+    """
+    require_type("the old certificate", old, Certificate, InputError)
+    require_type("the new certificate", new, Certificate, InputError)
     return [task for task, value in old.tasks.items() if new.tasks.get(task) != value]

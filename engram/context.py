@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
+from engram.errors import InputError
 
 OptimiserFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 """Makes the optimiser of one training phase from the new engram's parameters, which are all it is ever handed."""
@@ -64,3 +65,30 @@ class WithContext:
     def device(self) -> torch.device:
         """Where the new parts compute."""
         return self.context.device
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raise `InputError` for what names no device, or one that PyTorch cannot use here."""
+    try:
+        chosen = torch.device(device)
+    except Exception as error:
+        raise InputError(f"{device!r} names no device") from error
+    if chosen.type == "meta":
+        raise InputError("the device 'meta' holds no values, so that the model would be lost")
+    if chosen.type == "cuda":
+        if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            raise InputError("this build of PyTorch has no CUDA")
+        if (chosen.index or 0) >= (count := torch.cuda.device_count()):
+            raise InputError(f"{device!r} is none of the GPUs that PyTorch finds here, of which there are {count}")
+        return
+    try:
+        torch.zeros(1).to(chosen)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # the device is there, but full
+    except Exception as error:  # what torch raises depends on the kind of device
+        raise InputError(f"PyTorch cannot use {device!r} here: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the trace that some of PyTorch's carry."""
+    return str(error).partition("\n")[0]

@@ -25,6 +25,7 @@
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
     NothingLearned                  the model has no task yet
+    AnswersOnly                     the model was restored without what learning and saving need
     CapacityExhausted               no unit is left in some layer
     LearningFailed                  a task was learned, but not well enough for what was asked
       AccuracyTooLow                under `min_accuracy` on held-out images
@@ -151,6 +152,10 @@ class UnknownComposite(EngramError):
 
 class NothingLearned(EngramError):
     code = "nothing_learned"
+
+
+class AnswersOnly(EngramError):
+    code = "answers_only"
 
 
 class CapacityExhausted(EngramError):

@@ -13,7 +13,8 @@ from engram.checkpointing.journal import Journal
 from engram.checkpointing.progress import Progress, Reporter
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
-from engram.context import LearnContext, OptimiserFactory
+from engram.context import LearnContext, OptimiserFactory, check_device, first_line
+from engram.data.containers import as_path
 from engram.data.examples import Examples
 from engram.data.images import check_image, check_images
 from engram.errors import (
@@ -47,6 +48,7 @@ class Memory:
     """
 
     def __init__(self, method: Method) -> None:
+        require_type("the method of a model, which Memory.create makes,", method, Method, InvalidDefinition)
         self.method = method
 
     @classmethod
@@ -88,21 +90,24 @@ class Memory:
         return self.method.device
 
     def to(self, device: torch.device | str) -> Memory:
-        """Move everything to a device, in place.
+        """Move everything to a device, in place. On any error the model stays on the device where it was.
 
         Raises
         ------
         InputError
-            for what names no device, or CUDA where PyTorch was built without it.
+            for what names no device, a device that PyTorch cannot use here, or one that cannot hold the model.
+        RuntimeError, MemoryError
+            PyTorch's own, where a device that is there fails or is full.
         """
+        check_device(device)
+        before = self.device
         try:
-            kind = torch.device(device).type
-        except RuntimeError as error:
-            raise InputError(f"{device!r} names no device") from error
-        built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if kind == "cuda" and not built:
-            raise InputError("this build of PyTorch has no CUDA")
-        self.method.to(device)
+            self.method.to(device)
+        except Exception as error:
+            self.method.to(before)
+            if isinstance(error, TypeError | NotImplementedError):  # such as float64, which some devices have not
+                raise InputError(f"the model cannot be moved to {device!r}: {first_line(error)}") from error
+            raise
         return self
 
     def admit(self, task: str) -> None:
@@ -153,7 +158,11 @@ class Memory:
             As `admit`.
         ExamplesError
             As `Examples.check`, and for images of another size than the model's.
-        InvalidOptions, Cancelled, AccuracyTooLow, RecognitionTooLow
+        InvalidOptions
+            As its options say, and where `progress`, `cancel`, `optimiser` or `checkpoints` are of another type.
+        AnswersOnly
+            where the model was restored for answering alone.
+        Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         self.admit(task)
         require_type("examples", examples, Examples, ExamplesError)
@@ -166,6 +175,11 @@ class Memory:
             )
         options = LearnOptions() if options is None else options
         require_type("options", options, LearnOptions, InvalidOptions)
+        for name, function in (("progress", progress), ("cancel", cancel), ("optimiser", optimiser)):
+            if function is not None and not callable(function):
+                raise InvalidOptions(f"{name} is a function, not of type {type(function).__name__}")
+        if checkpoints is not None:
+            require_type("checkpoints", checkpoints, Checkpoints, InvalidOptions)
         seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
         context = LearnContext(options, seed, Reporter(progress, cancel, journal), self.device, optimiser)
@@ -192,7 +206,7 @@ class Memory:
         ------
         NothingLearned
         ImageError
-            for images of another size or dtype than the model takes.
+            for images of another size or dtype than the model takes, or what is no tensor.
         """
         if not self.tasks:
             raise NothingLearned("the model has learned no task yet")
@@ -208,9 +222,9 @@ class Memory:
             As `observe`.
         UnknownTask
         InputError
-            for a `top_k` under 1.
+            for a `top_k` that is no whole number, or under 1.
         """
-        return self.observe(images).answers(task, top_k)
+        return self.observe(images).predictions(task, top_k)
 
     def explain(
         self, image: Tensor, *, target: str | None = None, task: str | None = None, composite: str | None = None
@@ -240,7 +254,7 @@ class Memory:
 
     def _target(self, observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
         if target is None:
-            answer = observation.answers(task)[0]
+            answer = observation.predictions(task)[0]
             owner = observation.index(answer.task)
             return owner, self.tasks[owner].classes.index(answer.label)
         holders = [position for position, info in enumerate(self.tasks) if target in info.classes]
@@ -271,11 +285,26 @@ class Memory:
         InvalidDefinition
             for an unknown layer, what is no number of units, or less than the budget there is.
         """
-        self.method.raise_budget(budget)
+        if isinstance(budget, Mapping) and (strange := [layer for layer in budget if not _is_name(layer)]):
+            raise InvalidDefinition(f"a budget names its layers by strings, not {strange[0]!r}")
+        try:
+            self.method.raise_budget(budget)
+        except OverflowError as error:
+            raise InvalidDefinition("the budget must be a finite number of units") from error
 
     def save(self, folder: Path | str) -> None:
-        """Write the model into a folder: safetensors files, and a manifest that names them."""
-        write(dump(self), self.tasks, Path(folder))
+        """Write the model into a folder: safetensors files, and a manifest that names them.
+
+        Raises
+        ------
+        InputError
+            when the folder is no path.
+        AnswersOnly
+            where the model was restored for answering alone.
+        OSError
+            where the folder cannot be written.
+        """
+        write(dump(self), self.tasks, as_path("the folder", folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> Memory:
@@ -285,13 +314,24 @@ class Memory:
         ------
         SnapshotError
             naming the file that is missing, damaged, or of an unknown format.
+        InputError
+            when the folder is no path.
         """
-        parts = read(Path(folder))
+        parts = read(as_path("the folder", folder))
         return restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
 
 
 def dump(memory: Memory) -> Parts:
-    """A model as bytes; equal models give equal bytes."""
+    """A model as bytes; equal models give equal bytes.
+
+    Raises
+    ------
+    AnswersOnly
+        where the model was restored for answering alone.
+    InputError
+        for what is no `Memory`.
+    """
+    require_type("the model", memory, Memory, InputError)
     stored = memory.method.dump()
     return Parts(memory.definition, stored.engrams, stored.recogniser, stored.kept, dict(memory.budget))
 
@@ -316,10 +356,21 @@ def restore(
     Raises
     ------
     DamagedSnapshot, UnsupportedFormat
+    InvalidDefinition
+        for what is no `Definition`.
+    InputError
+        for a `reuse` that is no `Memory`.
     """
+    require_type("the definition", definition, Definition, InvalidDefinition)
+    if reuse is not None:
+        require_type("the model to reuse", reuse, Memory, InputError)
     kind = method_of(definition.method)
     beside = None if reuse is None else reuse.method
     return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
+
+
+def _is_name(layer: object) -> bool:
+    return isinstance(layer, str)
 
 
 def _task_seed(model: int, number: int, options: int) -> int:

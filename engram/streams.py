@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -40,7 +40,7 @@ Batch = tuple[Tensor, Sequence[str]]
 class StreamOptions(Frozen):
     """Options of a stream: how task switches are detected, and how many images are held."""
 
-    deprecated_names: ClassVar[Mapping[str, str]] = {"least_share": "min_share"}
+    deprecated_names: ClassVar[Mapping[str, str]] = {"least_share": "min_share", "most_labels": "max_labels"}
 
     window: int = Field(default=256, ge=16, le=65536)
     """Unfamiliar images that are judged together; half of two windows pass before a switch can be noticed."""
@@ -52,9 +52,9 @@ class StreamOptions(Frozen):
     """Rise of the mean surprise (0 to 1) that is no sign of another task yet."""
     hold: int = Field(default=20000, ge=64)
     """Images of the open task that are held at most; beyond that, some are dropped at random."""
-    min_share: float = Field(default=0.1, ge=0, lt=1)
+    min_share: float = Field(default=0.1, ge=0, lt=1, validation_alias=AliasChoices("min_share", "least_share"))
     """A class with less than this share of the most frequent one's images is no part of the task that is closed."""
-    most_labels: int = Field(default=64, ge=2, le=4096)
+    max_labels: int = Field(default=64, ge=2, le=4096, validation_alias=AliasChoices("max_labels", "most_labels"))
     """Distinct labels that one task may have."""
 
 
@@ -150,7 +150,7 @@ class Stream:
         Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         check_images(images, self.memory.definition.input)
-        if len(labels) != len(images) or not all(isinstance(label, str) for label in labels):
+        if isinstance(labels, str) or len(labels) != len(images) or not all(isinstance(one, str) for one in labels):
             raise ExamplesError(f"a batch of {len(images)} images has as many labels, each a string")
         unfamiliar = self._unfamiliar(HeldImages(images, tuple(labels)))
         self._pending = self._pending.plus(unfamiliar)
@@ -240,7 +240,7 @@ class _OpenMap:
     """
 
     def __init__(self, method: Rmn, options: LearnOptions, stream: StreamOptions, generator: torch.Generator) -> None:
-        rows = tuple(f"\0{number}" for number in range(stream.most_labels))  # no label of anybody's
+        rows = tuple(f"\0{number}" for number in range(stream.max_labels))  # no label of anybody's
         seed = int(torch.randint(0, 2**62, (1,), generator=generator))
         self._map = MapCandidate(method.shared, "open", rows, method.settings, seed).to(method.device)
         self._labels: dict[str, int] = {}
@@ -257,7 +257,7 @@ class _OpenMap:
         for label in labels:
             self._labels.setdefault(label, len(self._labels))
         if len(self._labels) > len(self._map.classes):
-            raise ExamplesError(f"more than {len(self._map.classes)} labels since the last switch; raise most_labels")
+            raise ExamplesError(f"more than {len(self._map.classes)} labels since the last switch; raise max_labels")
         return torch.tensor([self._labels[label] for label in labels])
 
     def learn(self, accepted: HeldImages) -> None:

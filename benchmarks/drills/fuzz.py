@@ -141,7 +141,3 @@ def main() -> int:
         faults += bool(figures["status"] or figures["crashes_hangs"])
         record("fuzz", {"seed": args.seed, **figures}, args.out)
     return int(bool(faults))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

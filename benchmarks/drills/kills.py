@@ -69,7 +69,3 @@ def main() -> int:
     figures = run(args.kills, args.minutes, args.longest, args.seed)
     record("kills", {"seed": args.seed, **figures}, args.out)
     return 1 if figures["faults"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,6 @@ fail, the running task must be learned in one attempt, and every submission mean
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict
@@ -46,7 +45,3 @@ def main() -> int:
     figures["failures"] = len(found.failures)
     record("redis_gone", {"connections": args.connections, **figures, "faults": wrong}, args.out)
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

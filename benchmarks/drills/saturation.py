@@ -10,7 +10,6 @@ of the worker are read every second; slopes are of the second half, with their s
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,7 +100,3 @@ def main() -> int:
     if args.plot is not None:
         plot(samples, args.plot)
     return 1 if figures["faults"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

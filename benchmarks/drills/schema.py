@@ -52,7 +52,3 @@ def main() -> None:
     print(figures.pop("output"), file=sys.stderr)
     record("schema", {"examples": given.examples, **figures}, given.out)
     sys.exit(bool(figures["rounds_failed"]))
-
-
-if __name__ == "__main__":
-    main()

@@ -100,7 +100,3 @@ async def _measure(way: str, requests: int) -> float:
             taken = time.process_time() - began
         traces.shutdown(30)
     return taken / requests * 1e6
-
-
-if __name__ == "__main__":
-    main()

@@ -305,7 +305,3 @@ def main() -> int:
     faults = [*objects.pop("faults"), *s3.pop("faults"), *disk.pop("faults")]
     record("storage", {"seed": args.seed, "objects": objects, "s3": s3, "disk": disk, "faults": faults}, args.out)
     return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

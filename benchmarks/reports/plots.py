@@ -149,7 +149,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     for path in draw(grouped(row for file in args.files for row in rows_of(file)), args.out):
         print(path)
-
-
-if __name__ == "__main__":
-    main()

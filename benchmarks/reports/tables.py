@@ -160,7 +160,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.write.write_text(insert_table(args.write.read_text(encoding="utf-8"), table), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"{args.write}: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -87,8 +87,8 @@ def evaluate(memory: Memory, tasks: Tasks) -> dict[str, float]:
         for rows in batches(len(examples), 512):
             part = examples.subset(rows)
             observation, labels = memory.observe(part.images), _labels(part)
-            given = {info.name: observation.answers(info.name) for info in memory.tasks}
-            for row, (answer, label) in enumerate(zip(observation.answers(), labels, strict=True)):
+            given = {info.name: observation.predictions(info.name) for info in memory.tasks}
+            for row, (answer, label) in enumerate(zip(observation.predictions(), labels, strict=True)):
                 holders = [info.name for info in memory.tasks if label in info.classes]
                 right += answer.label == label
                 recognised += answer.task in holders
@@ -159,7 +159,3 @@ def main() -> None:
             f"{figures['recognised']:.2%} of the tasks; found {found}; {figures['seconds']} s",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -160,7 +160,3 @@ def main() -> None:
     for name in ("auroc_near", "auroc_far"):
         values = [row[name] for row in rows]
         print(f"{name}: {np.mean(values):.4f} ± {np.std(values):.4f}, least {min(values):.4f}")
-
-
-if __name__ == "__main__":
-    main()

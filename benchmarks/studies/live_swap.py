@@ -73,7 +73,3 @@ def main() -> None:
         print(f"{name:22}{value}")
     if options.out:
         append(options.out, result)
-
-
-if __name__ == "__main__":
-    main()

@@ -142,7 +142,11 @@ def results_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_recall", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sharc_recall",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), default="split_mnist")
     parser.add_argument("--patterns", type=int, default=max(COUNTS), help="most patterns that are stored")
@@ -163,7 +167,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             append(args.out, row)
     title = f"{args.dataset}: recall error by stored patterns (share that comes nearest to its own pattern)"
     Console(width=None if sys.stdout.isatty() else 140).print(title, results_table(rows))
-
-
-if __name__ == "__main__":
-    main()

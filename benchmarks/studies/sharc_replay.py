@@ -121,7 +121,7 @@ class CachedMapsLearner(TaskLearner):
         after = Images(maps, images, labels)
         return after, {"memory": {"maps": len(labels), "bytes": {"all": after.nbytes}}}
 
-    def remembered_once(
+    def remember_once(
         self, maps: FeatureMaps, classifier: Classifier, before: Any, known: int, generator: torch.Generator
     ) -> tuple[Any, dict[str, object]]:
         return self.remember(maps, classifier, before, known, generator)  # no task here is ever resumed
@@ -163,7 +163,7 @@ def run_arm(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int)
     settings = SharcSettings(memory_bytes=kib * KIB, recognise="head", **ARMS[arm])
     options = LearnOptions(epochs=EPOCHS[scale], augment="none")
     shared: Classifier | None = None
-    remembered: Any = None
+    replay_memory: Any = None
     details: dict[str, Any] = {}
     for number, (train, held_out, _) in enumerate(sequence.parts):
         learner = CachedMapsLearner(
@@ -175,11 +175,11 @@ def run_arm(sequence: TaskSequence, arm: str, kib: int, scale: Scale, seed: int)
             cache=sequence.cache,
             raw=arm == "er images",
         )
-        outcome = learner.learn(sequence.maps, shared, remembered)
-        shared, remembered, details = outcome.shared, outcome.remembered, outcome.details
+        outcome = learner.learn(sequence.maps, shared, replay_memory)
+        shared, replay_memory, details = outcome.shared, outcome.replay_memory, outcome.details
     assert shared is not None, "there are tasks"
-    found: dict[str, object] = {"bytes": remembered.nbytes, "maps": details["memory"]["maps"]}
-    if isinstance(remembered, ReplayMemory):
+    found: dict[str, object] = {"bytes": replay_memory.nbytes, "maps": details["memory"]["maps"]}
+    if isinstance(replay_memory, ReplayMemory):
         found["recall_error"] = details["memory"]["recall_error"]
     for name, part in (("held_out", 1), ("test", 2)):
         found[name], found[f"{name}_with_id"] = accuracies(sequence, shared, part)
@@ -259,7 +259,11 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks sharc_replay", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sharc_replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=tuple(BUDGETS), action="append")
     parser.add_argument("--scale", choices=["small", "paper"], default="small")
@@ -276,7 +280,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console(width=None if sys.stdout.isatty() else 140).print(
             f"{dataset}: accuracy in % (maps kept)", results_table(rows)
         )
-
-
-if __name__ == "__main__":
-    main()

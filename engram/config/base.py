@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, ValidationError
 
 _NUMBERS = (int, float)
 
@@ -28,20 +28,14 @@ class Frozen(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_deprecated_names(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or cls.deprecated_names.keys().isdisjoint(given):
-            return given
-        renamed = dict(given)
-        for former, name in cls.deprecated_names.items():
-            if former in renamed:
-                if name in renamed:
-                    raise PydanticCustomError(
-                        "given_twice",
-                        "{former} is the former name of {name}: give one",
-                        {"former": former, "name": name},
-                    )
-                renamed[name] = renamed.pop(former)
-        return renamed
+    def _refuse_two_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            for former, name in cls.deprecated_names.items():
+                if former in given and name in given:
+                    error = PydanticCustomError("given_twice", "is the former name of {name}", {"name": name})
+                    details = InitErrorDetails(type=error, loc=(former,), input=given[former])
+                    raise ValidationError.from_exception_data(cls.__name__, [details])
+        return given
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

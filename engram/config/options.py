@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from engram.config.base import Frozen
 
@@ -52,9 +52,13 @@ class LearnOptions(Frozen):
     """Passes of fine-tuning after each search."""
     floor: float = Field(default=0.05, gt=0, le=1)
     """Share of each layer's units that is kept whatever their score."""
-    min_accuracy: float = Field(default=0.0, ge=0, le=1)
+    min_accuracy: float = Field(
+        default=0.0, ge=0, le=1, validation_alias=AliasChoices("min_accuracy", "least_accuracy")
+    )
     """Held-out accuracy, the task given, under which learning fails and nothing is published."""
-    min_recognised: float = Field(default=0.0, ge=0, le=1)
+    min_recognised: float = Field(
+        default=0.0, ge=0, le=1, validation_alias=AliasChoices("min_recognised", "least_recognised")
+    )
     """Share of the held-out images given to this task, among all tasks so far, under which learning fails."""
     max_unreadable: float = Field(default=0.05, ge=0, lt=1)
     """Share of an upload's images that may be unreadable before the task fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from engram.errors import (
     BadLayout,
     Cancelled,
     ImageError,
+    InputError,
     TooFewClasses,
     TooFewImages,
     TooManyUnreadable,
+    require_type,
 )
 
 LIMITS = ArchiveLimits()
@@ -81,7 +84,7 @@ class _Plan:
     bytes: int
 
 
-def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
+def inspect(path: Path | str, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
     """Check an archive by its entries' names and sizes, without decoding an image.
 
     Parameters
@@ -97,6 +100,10 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
         NotAnArchive, UnsafePath, ArchiveLink, TooManyEntries, SuspiciousRatio, ArchiveTooLarge, BadLayout.
     TooFewClasses, TooFewImages
         The folders hold too little to learn from.
+    InputError
+        What is no path, or limits of another type.
+    OSError
+        The file cannot be opened.
     """
     plan = _plan(path, limits)
     return ArchiveSummary(
@@ -109,7 +116,7 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
 
 
 def read(
-    path: Path,
+    path: Path | str,
     shape: InputShape,
     limits: ArchiveLimits = LIMITS,
     max_unreadable: float = 0.05,
@@ -133,22 +140,23 @@ def read(
 
     Raises
     ------
-    ArchiveError, TooFewClasses, TooFewImages
-        As `inspect`; the counts are checked again without the unreadable images.
+    ArchiveError, TooFewClasses, TooFewImages, InputError, OSError
+        As `inspect`; the counts are checked again without the unreadable images, and other arguments' types.
     TooManyUnreadable
         More than `max_unreadable` of the images cannot be read.
     Cancelled
         `cancel` turned true.
     """
+    require_type("the shape of images", shape, InputShape, InputError)
+    require_type("limits of images", image_limits, ImageLimits, InputError)
+    _check_share(max_unreadable)
+    _check_callbacks(cancel=cancel, progress=progress)
     plan = _plan(path, limits)
-    count = plan.sizes.total()
-    decoded = count * shape.channels * shape.height * shape.width
+    count, sides = plan.sizes.total(), (shape.channels, shape.height, shape.width)
+    decoded = count * math.prod(sides)
     if decoded > limits.max_decoded_bytes:
         raise ArchiveTooLarge(f"{count} images take {decoded} bytes; {limits.max_decoded_bytes} are allowed")
-    images = {
-        part: torch.empty((plan.sizes[part], shape.channels, shape.height, shape.width), dtype=torch.uint8)
-        for part in SPLITS
-    }  # (N, C, H, W) each
+    images = {part: torch.empty((plan.sizes[part], *sides), dtype=torch.uint8) for part in SPLITS}  # (N, C, H, W) each
     labels = {part: torch.full((plan.sizes[part],), -1, dtype=torch.int64) for part in SPLITS}  # (N,) each
     unreadable: list[UnreadableImage] = []
     for done, (entry, unpack) in enumerate(_images(plan, path, limits), 1):
@@ -168,7 +176,7 @@ def read(
 
 
 def probe(
-    path: Path, shape: InputShape, limits: ArchiveLimits = LIMITS, image_limits: ImageLimits = IMAGE_LIMITS
+    path: Path | str, shape: InputShape, limits: ArchiveLimits = LIMITS, image_limits: ImageLimits = IMAGE_LIMITS
 ) -> None:
     """Decode images from all over an archive that `inspect` has passed, until one can be used.
 
@@ -178,6 +186,8 @@ def probe(
     ------
     ImageError
         What is wrong with the first image, which it names, when none of `PROBED` can be used.
+    ArchiveError, TooFewClasses, TooFewImages, InputError, OSError
+        As `inspect`, and for a shape or limits of another type.
     """
     plan = _plan(path, limits)
     step = max(1, plan.sizes.total() // PROBED)
@@ -195,7 +205,20 @@ def probe(
         raise first
 
 
-def _images(plan: _Plan, path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
+def _check_share(share: float) -> None:
+    try:
+        bool(share > 0)
+    except TypeError as error:
+        raise InputError(f"the share of unreadable images is a number, not of type {type(share).__name__}") from error
+
+
+def _check_callbacks(**functions: object) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InputError(f"{name} is a function, not of type {type(function).__name__}")
+
+
+def _images(plan: _Plan, path: Path | str, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     """The entries that have a place, in the archive's own order."""
     return ((entry, unpack) for entry, unpack in walk(path, limits) if not entry.folder and entry.path in plan.places)
 
@@ -224,7 +247,7 @@ def _complaint(unreadable: list[UnreadableImage], count: int, allowed: float) ->
     )
 
 
-def _plan(path: Path, limits: ArchiveLimits) -> _Plan:
+def _plan(path: Path | str, limits: ArchiveLimits) -> _Plan:
     """Go through all entries once, settle the layout and give every file in a class folder its place."""
     entries = [entry for entry, _ in walk(path, limits) if not _is_junk(entry)]
     files = [entry for entry in entries if not entry.folder]

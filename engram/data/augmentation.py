@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.errors import InvalidOptions
+
+KINDS = ("none", "shift", "shift+flip")
+"""The names of all kinds of augmentation."""
+
 
 def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """Shift each image by up to an eighth of its size (edges repeat), and mirror half of them where asked.
@@ -16,7 +21,14 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         (B, C, H, W) float32.
     kind
         "none", "shift" or "shift+flip".
+
+    Raises
+    ------
+    InvalidOptions
+        for any other kind.
     """
+    if kind not in KINDS:
+        raise InvalidOptions(f"no augmentation is called {kind!r}; there are {', '.join(KINDS)}")
     if kind == "none":
         return images
     count, _, height, width = images.shape

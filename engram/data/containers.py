@@ -19,11 +19,13 @@ from engram.errors import (
     ArchiveError,
     ArchiveLink,
     ArchiveTooLarge,
+    InputError,
     NotAnArchive,
     SuspiciousRatio,
     TooManyEntries,
     TruncatedImage,
     UnsafePath,
+    require_type,
 )
 
 DAMAGE = (
@@ -104,15 +106,33 @@ Read = Callable[[], bytes]
 """Unpacks the entry it came with; only valid until the next entry is asked for."""
 
 
-def recognise(path: Path) -> str:
+def as_path(what: str, given: Path | str) -> Path:
+    """The path of a file or folder, given as a path or as a string.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    try:
+        return Path(given)
+    except TypeError as error:
+        raise InputError(f"{what} must be a path, not {type(given).__name__}") from error
+
+
+def recognise(path: Path | str) -> str:
     """`zip`, `tar`, `tar.gz`, `tar.bz2` or `tar.xz`, by the first bytes and not by the name.
 
     Raises
     ------
     NotAnArchive
         The file is none of them.
+    InputError
+        What is no path.
+    OSError
+        The file cannot be read.
     """
-    with path.open("rb") as file:
+    with as_path("the archive", path).open("rb") as file:
         head = file.read(512)
     for magic, kind in (
         (b"PK\x03\x04", "zip"),
@@ -130,7 +150,7 @@ def recognise(path: Path) -> str:
     return "tar"
 
 
-def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
+def walk(path: Path | str, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read]]:
     """All entries of the archive at `path` in their own order, each checked before it is handed out.
 
     Raises
@@ -139,7 +159,13 @@ def walk(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, Read
         As soon as they are known: of a zip from its directory, of a tar while it is unpacked.
     TruncatedImage
         From reading one entry of a zip whose bytes are damaged; the others can still be read.
+    InputError
+        What is no path, or limits of another type.
+    OSError
+        The file cannot be opened.
     """
+    require_type("limits", limits, ArchiveLimits, InputError)
+    path = as_path("the archive", path)
     kind = recognise(path)
     seen: set[tuple[str, ...]] = set()
     total = 0

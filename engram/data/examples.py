@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,15 +25,15 @@ class Examples:
     labels
         Tensor (N,) of int64; indices into `classes`.
     classes
-        The names of the classes.
+        The names of the classes; any sequence of strings is taken, and stored as a tuple.
     held_out
         Images to judge by, of the very same classes, where the upload had some of its own.
 
     Raises
     ------
     ExamplesError
-        Tensors of another shape or dtype. Whether the labels fit the classes is for `check` to say, as `Memory.learn`
-        asks it.
+        Tensors of another shape or dtype, or classes that are no sequence of names. Whether the labels fit the classes
+        is for `check` to say, as `Memory.learn` asks it.
     """
 
     images: Tensor
@@ -51,8 +52,7 @@ class Examples:
             raise ExamplesError(f"labels are int64, not {self.labels.dtype}")
         if self.labels.shape != self.images.shape[:1]:
             raise ExamplesError(f"labels are ({len(self.images)},), one for each image, not {tuple(self.labels.shape)}")
-        if not all(isinstance(name, str) for name in self.classes):
-            raise ExamplesError("the names of classes are strings")
+        object.__setattr__(self, "classes", _names(self.classes))
         if self.held_out is not None:
             require_type("held-out images", self.held_out, Examples, ExamplesError)
 
@@ -122,16 +122,20 @@ def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Exam
     Raises
     ------
     InvalidOptions
-        A share that does not lie between 0 and 1.
+        A share that does not lie between 0 and 1, or a seed that is no whole number.
     TooFewClasses, TooFewImages, ExamplesError
         As `Examples.check`.
     """
-    if not 0 < held_out_fraction < 1:
+    if not _is_share(held_out_fraction):
         raise InvalidOptions(f"the held-out share lies between 0 and 1, not {held_out_fraction}")
+    require_type("examples", examples, Examples, ExamplesError)
     examples.check()
     if examples.held_out is not None:
         return Examples(examples.images, examples.labels, examples.classes), examples.held_out
-    generator = torch.Generator().manual_seed(seed)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidOptions(f"the seed is a whole number of 64 bits, not {seed!r}") from error
     train: list[Tensor] = []
     held_out: list[Tensor] = []
     for label in range(len(examples.classes)):
@@ -144,6 +148,27 @@ def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Exam
         examples.subset(torch.cat(train).sort().values),
         examples.subset(torch.cat(held_out).sort().values),
     )
+
+
+def _names(classes: object) -> tuple[str, ...]:
+    """The names of classes as a tuple."""
+    # A string is a sequence of strings too, but never of the names that were meant; sets have no order.
+    if isinstance(classes, str | bytes | Set | Mapping):
+        raise ExamplesError(f"classes are a sequence of names, such as a tuple, not of type {type(classes).__name__}")
+    try:
+        names = tuple(cast("Iterable[object]", classes))
+    except TypeError as error:
+        raise ExamplesError(f"classes are a sequence of names, not of type {type(classes).__name__}") from error
+    if not all(isinstance(name, str) for name in names):
+        raise ExamplesError("the names of classes are strings")
+    return cast("tuple[str, ...]", names)
+
+
+def _is_share(share: float) -> bool:
+    try:
+        return bool(0 < share < 1)
+    except TypeError:
+        return False
 
 
 def _check_range(examples: Examples) -> None:

@@ -22,7 +22,16 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.errors import EmptyImage, ImageError, ImageTooLarge, NotAnImage, TruncatedImage, WrongChannels
+from engram.errors import (
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    InputError,
+    NotAnImage,
+    TruncatedImage,
+    WrongChannels,
+    require_type,
+)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
 """Endings of file names that claim one of the formats `decode` reads."""
@@ -91,7 +100,14 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) 
         More bytes or pixels than `limits` allow.
     WrongChannels
         Grey for a colour model or colour for a grey one, unless `shape.convert`.
+    ImageError
+        What is no bytes.
+    InputError
+        A shape or limits of another type.
     """
+    _check_bytes(data)
+    require_type("the shape of images", shape, InputShape, InputError)
+    require_type("limits of images", limits, ImageLimits, InputError)
     if not data:
         raise EmptyImage("the image has 0 bytes")
     if len(data) > limits.max_bytes:
@@ -113,6 +129,11 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) 
     pixels = torch.from_numpy(numpy.array(fitted)).view(shape.height, shape.width, shape.channels)  # (H, W, C)
     # Laid out again by torch, so that no buffer of Pillow or numpy lives on inside it.
     return pixels.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)  # (C, H, W)
+
+
+def _check_bytes(data: object) -> None:
+    if not isinstance(data, bytes | bytearray):
+        raise ImageError(f"an encoded image is bytes, not of type {type(data).__name__}")
 
 
 def check_image(image: object, shape: InputShape) -> None:

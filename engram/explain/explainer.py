@@ -10,12 +10,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engram.errors import InputError
 from engram.explain.commons import conserved, gradient
 from engram.explain.render import picture
 from engram.explain.rules import GRADIENTS, composite_of, private_copy
 from engram.nn.commons import Commons
 from engram.nn.layout import IMAGE, Node
 from engram.nn.network import Engram, Joined, pixels
+
+STYLES = ("heatmap", "overlay")
+"""The names of all styles that a heatmap is drawn in."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,15 @@ class Heatmap:
         return float(self.relevance.double().sum())
 
     def png(self, style: str = "overlay") -> bytes:
-        """A PNG: relevance alone (`heatmap`), or over the dimmed image (`overlay`). Red speaks for, blue against."""
+        """A PNG: relevance alone (`heatmap`), or over the dimmed image (`overlay`). Red speaks for, blue against.
+
+        Raises
+        ------
+        InputError
+            for an unknown style.
+        """
+        if style not in STYLES:
+            raise InputError(f"no style is called {style!r}; there are {', '.join(STYLES)}")
         return picture(self.image, self.relevance.sum(0), overlay=style == "overlay")
 
 

@@ -38,7 +38,7 @@ class StoredModel:
 
 
 class Method(ABC):
-    """One way to learn.
+    """A continual-learning method: how tasks are learned, answered and stored.
 
     `learn` and `raise_budget` change the model, and on any error leave it as it was; all else only reads, and may be
     called from many threads at once. Every method answers with an `Observation`: logits for each task's own classes,
@@ -111,7 +111,7 @@ class Method(ABC):
 
     @abstractmethod
     def dump(self) -> StoredModel:
-        """The model as bytes."""
+        """The model as bytes; raises AnswersOnly where it was restored without what only learning needs."""
 
     @property
     @abstractmethod
@@ -156,6 +156,8 @@ class Method(ABC):
         Raises
         ------
         ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow, RecognitionTooLow
+        AnswersOnly
+            The model was restored without what learning needs.
         """
 
     @abstractmethod

@@ -23,7 +23,7 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True)
 class ConformalScores:
-    """Values of held-out images, which are the larger the less usual an image is."""
+    """Non-conformity scores of held-out images: the larger, the less typical the image."""
 
     centre: Tensor
     """(): their mean."""
@@ -87,7 +87,7 @@ def _log_tail(values: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class CombinedScore:
-    """Held-out images by their density and by the scatter of their scores, and by both together.
+    """Non-conformity by density and by the scatter of class scores, each alone and both together.
 
     A density notices images of another kind, the scatter those that lie between the known classes. Together: the
     root of the sum of squares, each kind in standard deviations above what is usual; what is more typical than the mean

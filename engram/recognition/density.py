@@ -1,4 +1,4 @@
-"""Density of a task's images over fixed features: class means, principal directions, a shared covariance."""
+"""Density of a task's images over fixed features: class means and a shared covariance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Density:
     """(): mean of the log distance on held-out images."""
     scale: Tensor
     """(): its standard deviation."""
-    grades: Tensor
+    quantiles: Tensor
     """(<= GRADES,): ascending quantiles of the held-out distances."""
 
     @classmethod
@@ -71,7 +71,7 @@ class Density:
             torch.zeros(0),
         )
         seen = ConformalScores.of(_log(bare.distance(held_out)))
-        return replace(bare, centre=seen.centre, scale=seen.scale, grades=seen.values.exp())
+        return replace(bare, centre=seen.centre, scale=seen.scale, quantiles=seen.values.exp())
 
     def distance(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,): squared distance to the nearest class."""
@@ -91,7 +91,7 @@ class Density:
 
     def _seen(self) -> ConformalScores:
         """Log distances of held-out images."""
-        return ConformalScores(self.centre, self.scale, _log(self.grades))
+        return ConformalScores(self.centre, self.scale, _log(self.quantiles))
 
 
 def _log(distances: Tensor) -> Tensor:

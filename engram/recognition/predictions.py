@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index as whole
 
 import torch
 from torch import Tensor
@@ -81,17 +82,16 @@ class Observation:
         """(B, classes) float32: the raw logits of one task's head."""
         return self.heads[self.index(task)]
 
-    def answers(self, task: str | None = None, top_k: int = 1) -> list[Prediction]:
+    def predictions(self, task: str | None = None, top_k: int = 1) -> list[Prediction]:
         """Recognise the task unless it is given, then read the label off its head.
 
         Raises
         ------
         UnknownTask
         InputError
-            for a `top_k` under 1.
+            for a `top_k` that is no whole number, or under 1.
         """
-        if top_k < 1:
-            raise InputError(f"top_k is at least 1, not {top_k}")
+        _check_top_k(top_k)
         chosen = range(len(self.tasks)) if task is None else [self.index(task)]
         within = [torch.log_softmax(self.heads[t] / self.temperatures[t], 1) for t in chosen]  # (B, classes) each
         log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
@@ -102,11 +102,11 @@ class Observation:
         answered = torch.tensor(owners)[best.indices[:, 0]]  # (B,)
         accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
         return [
-            self._answer(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
+            self._prediction(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
             for row, seen in enumerate(accepted.tolist())
         ]
 
-    def _answer(
+    def _prediction(
         self,
         names: Sequence[tuple[str, str]],
         owners: Sequence[int],
@@ -123,3 +123,14 @@ class Observation:
         certainty = float(of_tasks[owners[int(indices[0])]])
         known, novelty = accepted > ALPHA, max(0.0, 1.0 - accepted)
         return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
+
+
+def _check_top_k(top_k: int) -> None:
+    try:
+        number = whole(top_k)
+    except TypeError as error:
+        raise InputError(f"top_k is a whole number, not {top_k!r}") from error
+    if isinstance(top_k, bool):
+        raise InputError(f"top_k is a whole number, not {top_k}")
+    if number < 1:
+        raise InputError(f"top_k is at least 1, not {top_k}")

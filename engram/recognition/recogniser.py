@@ -1,4 +1,4 @@
-"""The task recogniser: fused ridge scores, densities and detectors, from the pass that computes the answer."""
+"""The task recogniser: fused ridge scores, densities and detectors over the features of one pass."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARTS = ("ridge", "densities", "chain")
 
 @dataclass(frozen=True)
 class TaskProfile:
-    """What the recogniser knows of one task."""
+    """The profile of one task: its density, the calibration of its head, its detector."""
 
     task: str
     classes: int
@@ -49,7 +49,7 @@ class TaskProfile:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a recogniser makes of B images."""
+    """Task probabilities and conformal p-values of B images."""
 
     log_tasks: Tensor
     """(B, T): log of the calibrated probability of each task."""
@@ -59,7 +59,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Three kinds of evidence, fused into calibrated probabilities.
+    """A recogniser that fuses three kinds of evidence into calibrated task probabilities.
 
     - ridge: class scores over the commons; for task t the logsumexp over its classes of sharpness x score,
     - densities: less caution x the standardised log distance of the image from the task's own,

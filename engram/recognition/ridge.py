@@ -66,7 +66,7 @@ class GramStatistics:
 
 @dataclass(frozen=True)
 class PackedGram:
-    """Sums at rest.
+    """Gram statistics as they are stored: the triangle of the symmetric matrix alone.
 
     Parameters
     ----------

@@ -15,7 +15,16 @@ from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.recogniser import PARTS, TRUST, Recogniser, TaskProfile
 
-_DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "grades")
+_DENSITY = {
+    "means": "means",
+    "directions": "directions",
+    "variances": "variances",
+    "rest": "rest",
+    "centre": "centre",
+    "scale": "scale",
+    "grades": "quantiles",
+}
+"""Names in files, in the order of `Density`'s fields, and the fields."""
 _SCORES = ("centre", "scale", "values")
 _SCATTER = ("directions", "means")
 
@@ -71,7 +80,7 @@ def pack_profiles(profiles: Sequence[TaskProfile]) -> tuple[dict[str, object], d
     tensors = {}
     for number, profile in enumerate(profiles):
         tensors[f"{number}.temperature"] = profile.temperature
-        tensors |= {f"{number}.{name}": getattr(profile.density, name) for name in _DENSITY}
+        tensors |= {f"{number}.{name}": getattr(profile.density, field) for name, field in _DENSITY.items()}
         if profile.combined is not None:
             for kind, scores in (("scattered", profile.combined.scattered), ("both", profile.combined.both)):
                 tensors |= {f"{number}.{kind}.{name}": getattr(scores, name) for name in _SCORES}

@@ -12,6 +12,7 @@ from torch import Tensor
 from engram.config.definition import Definition
 from engram.context import LearnContext
 from engram.data.examples import Examples
+from engram.errors import AnswersOnly
 from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.calibration import fitted_temperature
@@ -24,7 +25,7 @@ from engram.recognition.training import GatheredStatistics, PrefixStatistics, Se
 
 @dataclass(frozen=True)
 class RecogniserState:
-    """What methods with the shared recogniser keep to recognise tasks; `update` gives a new one.
+    """The commons, the recogniser and the sums of a model; `update` gives those of one task more.
 
     Parameters
     ----------
@@ -71,9 +72,15 @@ class RecogniserState:
         return self
 
     def dump(self) -> tuple[bytes, bytes, tuple[bytes, ...]]:
-        """The commons, the recogniser and the sums of each task as bytes."""
-        assert self.sums is not None, "a model restored without its sums cannot be written again"
-        return dump_commons(self.commons), dump_recogniser(self.recogniser), tuple(map(dump_sums, self.sums))
+        """The commons, the recogniser and the sums of each task as bytes; raises AnswersOnly."""
+        sums = tuple(map(dump_sums, self.required_sums()))
+        return dump_commons(self.commons), dump_recogniser(self.recogniser), sums
+
+    def required_sums(self) -> tuple[PackedGram, ...]:
+        """The sums of each task; raises AnswersOnly where the model was restored without them."""
+        if self.sums is None:
+            raise AnswersOnly("the model was restored without the sums of its tasks, which learning and saving need")
+        return self.sums
 
     @property
     def device(self) -> torch.device:
@@ -112,10 +119,9 @@ class RecogniserState:
 
         Raises
         ------
-        Cancelled
+        Cancelled, AnswersOnly
         """
-        assert self.sums is not None, "this model was restored without its sums, which learning needs"
-        reporter, device, recogniser = context.reporter, context.device, self.recogniser
+        earlier, reporter, device, recogniser = self.required_sums(), context.reporter, context.device, self.recogniser
         commons = self.commons.fitted(train.images, reporter).eval()
         gathered = gathered or gather(commons, see, train, held_out, reporter, device)
         sums, common = gathered.sums, gathered.common
@@ -127,7 +133,7 @@ class RecogniserState:
         temperature = fitted_temperature(head, held_out.labels)
         profile = TaskProfile(task, classes, Density.from_sums(sums, common), temperature, over="commons")
         recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))
-        recogniser = solved(recogniser, (*self.sums, prefixes.packed(sums)))
+        recogniser = solved(recogniser, (*earlier, prefixes.packed(sums)))
         reporter.report("recognising", 0.85)
         evidence = recogniser.evidence_of(features, common)
         recogniser = recogniser.calibrated(*evidence).with_combined_score(*evidence[:2])
@@ -135,10 +141,10 @@ class RecogniserState:
         hits = head.argmax(1) == held_out.labels
         # What was held out has served its purpose, and exact sums only gain by it.
         packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
-        recogniser = solved(recogniser, (*self.sums, packed))
+        recogniser = solved(recogniser, (*earlier, packed))
         reporter.report("recognising", 1.0)
         accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, right, right & hits))
-        state = RecogniserState(commons, recogniser, (*self.sums, packed))
+        state = RecogniserState(commons, recogniser, (*earlier, packed))
         return RecogniserUpdate(state, hits, accuracy, recognised, answered)
 
 

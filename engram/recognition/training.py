@@ -21,7 +21,7 @@ from engram.recognition.ridge import GramStatistics, PackedGram, RidgeSystem, so
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What one pass of a network sees in B images: for each task its features (B, F_t) and logits (B, classes)."""
+    """The outputs of one pass over B images: for each task its features (B, F_t) and logits (B, classes)."""
 
     features: Sequence[Tensor]
     heads: Sequence[Tensor]
@@ -33,7 +33,7 @@ See = Callable[[Tensor], ForwardPass]
 
 @dataclass(frozen=True)
 class HeldOutPass:
-    """What a network sees in the M held-out images."""
+    """The outputs of a network for the M held-out images."""
 
     features: list[Tensor]
     """(M, F_t) of each task."""
@@ -43,7 +43,7 @@ class HeldOutPass:
 
 @dataclass(frozen=True)
 class GatheredStatistics:
-    """What is known of a task's images where a method needs it before the recogniser is taught."""
+    """Statistics of a task's images, gathered before the recogniser is updated with them."""
 
     sums: GramStatistics
     """Of the commons over the images that were learned from."""

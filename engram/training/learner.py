@@ -20,7 +20,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 
 @dataclass
 class Learner(WithContext):
-    """Learns one task on a fixed stack.
+    """The learner of one task on a fixed stack of engrams.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ class Learner(WithContext):
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
-                run = TrainingPhase.recovering(options, share)
-                trainer.fit(narrow, run)
+                phase = TrainingPhase.recovering(options, share)
+                trainer.fit(narrow, phase)
             if trainer.accuracy(narrow, validation) < least:
                 break
             engram = narrow

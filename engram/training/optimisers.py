@@ -34,7 +34,7 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter]) -> O
 
 
 class ElasticOptimisers:
-    """Makes optimisers whose steps move each unit of one engram by its elasticity: w = old + rate x (new - old).
+    """A factory of optimisers whose steps move each unit of one engram by its elasticity: w = old + rate x (new - old).
 
     That covers incoming weights, biases and the parameters of normalisation. Heads move freely.
 

@@ -19,7 +19,7 @@ STEP = 8
 
 @dataclass(frozen=True)
 class PrunedEngram:
-    """A narrower engram, and the held-out accuracy it was accepted with."""
+    """A pruned engram, and the held-out accuracy it was accepted with."""
 
     engram: Engram
     accuracy: float

@@ -15,7 +15,7 @@ from engram.data.examples import Examples
 
 @dataclass
 class LearningReport:
-    """What learning one task did and cost; everything in it can be written as JSON."""
+    """A report on learning one task: accuracy, units, seconds; everything in it can be written as JSON."""
 
     task: str
     classes: dict[str, int]

@@ -84,9 +84,9 @@ def measure(
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """One run of training: how long, how fast, and what to report it as."""
+    """A phase of training: its name and share of the progress, epochs, learning rate and patience."""
 
-    phase: str
+    name: str
     share: tuple[float, float]
     """Which part of the phase this run is, from and to."""
     epochs: int
@@ -95,9 +95,9 @@ class TrainingPhase:
     patience: int
 
     @classmethod
-    def to_plateau(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, phase: str = "training") -> Self:
+    def to_plateau(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, name: str = "training") -> Self:
         """The first training of a network: as long and as fast as the options say."""
-        return cls(phase, share, options.epochs, options.learning_rate, options.patience)
+        return cls(name, share, options.epochs, options.learning_rate, options.patience)
 
     @classmethod
     def recovering(cls, options: LearnOptions, share: tuple[float, float] = WHOLE) -> Self:
@@ -146,7 +146,7 @@ class BestState(TrainingState):
 
 @dataclass
 class Trainer(WithContext):
-    """Trains one engram on top of a network that cannot change.
+    """The training loop of one engram on top of a network that cannot change.
 
     Earlier owners run in eval mode without autograd, and the optimiser is handed the new engram's parameters alone:
     neither momentum, nor weight decay, nor normalisation statistics can reach an owned unit.
@@ -185,44 +185,46 @@ class Trainer(WithContext):
         images = torch.cat([self.held_out.images, some.images])
         return Examples(images, torch.cat([self.held_out.labels, some.labels]), self.train.classes)
 
-    def fit(self, engram: Engram, run: TrainingPhase) -> Evaluation:
+    def fit(self, engram: Engram, phase: TrainingPhase) -> Evaluation:
         """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
-        entry = self.reporter.journal.entry(run.phase)
+        entry = self.reporter.journal.entry(phase.name)
         if entry.outcome is None:
-            best, state = self._trained(engram, run, entry)
+            best, state = self._trained(engram, phase, entry)
             entry.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
         engram.load_state_dict(entry.outcome["engram"])
         self.generator.set_state(entry.outcome["generator"])
         engram.eval()
         return Evaluation(*entry.outcome["best"])
 
-    def _trained(self, engram: Engram, run: TrainingPhase, entry: JournalEntry) -> tuple[Evaluation, dict[str, Tensor]]:
+    def _trained(
+        self, engram: Engram, phase: TrainingPhase, entry: JournalEntry
+    ) -> tuple[Evaluation, dict[str, Tensor]]:
         """What was measured in the best epoch, and the engram's state then."""
         state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
         if entry.standing is None:
             state.record(self._judge(engram, self.held_out))
         else:
             state.restore(entry.standing)
-        while state.epoch < run.epochs and state.waited < run.patience:
-            self._epoch(engram, state, run, entry)
+        while state.epoch < phase.epochs and state.waited < phase.patience:
+            self._epoch(engram, state, phase, entry)
             state.record(self._judge(engram, self.held_out))
             state.turn()
             entry.pause(state.state)
         return state.best, state.best_state
 
-    def _epoch(self, engram: Engram, state: BestState, run: TrainingPhase, entry: JournalEntry) -> None:
+    def _epoch(self, engram: Engram, state: BestState, phase: TrainingPhase, entry: JournalEntry) -> None:
         """What is left of an epoch."""
         size, units = self.batch_size, sum(engram.units.values())
         per_epoch = math.ceil(len(self.train) / size)
         engram.train()
         for chosen in state.batches(len(self.train), size):
             for group in state.optimiser.param_groups:
-                group["lr"] = run.rate(state.step, per_epoch, self.options.schedule)
+                group["lr"] = phase.rate(state.step, per_epoch, self.options.schedule)
             state.stepped(self._step(engram, state.optimiser, chosen, state.step))
             entry.pause(state.state)
-            within = run.within(state.step / (per_epoch * run.epochs))
+            within = phase.within(state.step / (per_epoch * phase.epochs))
             self.reporter.report(
-                run.phase, within, epoch=state.epoch + 1, loss=state.loss, accuracy=state.best.accuracy, units=units
+                phase.name, within, epoch=state.epoch + 1, loss=state.loss, accuracy=state.best.accuracy, units=units
             )
 
     def accuracy(self, engram: Engram, examples: Examples) -> float:

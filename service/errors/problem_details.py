@@ -104,6 +104,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.UnknownLabel: 404,
     learner.UnknownComposite: 404,
     learner.NothingLearned: 409,
+    learner.AnswersOnly: 409,
     learner.CapacityExhausted: 409,
     learner.Cancelled: 409,
     learner.RetentionViolated: 500,

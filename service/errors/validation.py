@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 _SENTENCES: Mapping[str, str] = {
     "missing": "is missing",
+    "given_twice": "is the former name of {name}, which is given, too",
     "extra_forbidden": "is not known",
     "string_type": "is not text",
     "string_unicode": "is not Unicode text",

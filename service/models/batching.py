@@ -255,4 +255,4 @@ def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) 
     if query.logits:
         assert query.task is not None, "the route asks for a task with logits"
         logits = [[float(value) for value in row] for row in observed.logits(query.task).tolist()]
-    return InferenceReply(served.version, observed.answers(task=query.task, top_k=query.top_k), logits)
+    return InferenceReply(served.version, observed.predictions(task=query.task, top_k=query.top_k), logits)

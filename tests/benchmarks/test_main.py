@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from benchmarks.__main__ import PROGRAMS, SEQUENCES, main
+from benchmarks.__main__ import PROGRAMS, SEQUENCES, descriptions, main, usage
 from benchmarks.harness import datasets
 from benchmarks.harness.command import run, run_all
 from benchmarks.harness.datasets import Sizes
@@ -164,11 +165,32 @@ def test_one_command_knows_every_scenario(capsys: pytest.CaptureFixture[str]) ->
         main(["tables", "--help"])
     assert left.value.code == 0
     assert "python -m benchmarks tables" in capsys.readouterr().out
-    for unknown, status in (([], 2), (["nothing"], 2), (["--help"], 0)):
-        with pytest.raises(SystemExit) as left:
-            main(unknown)
-        assert left.value.code == status
-        assert "split_mnist" in capsys.readouterr().out
+
+
+def test_every_scenario_is_listed_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown, errors = capsys.readouterr()
+    assert errors == ""
+    rows = dict(line.split(maxsplit=1) for line in shown.partition("SCENARIO is one of\n")[2].splitlines())
+    assert rows == descriptions()
+    assert rows.keys() == SEQUENCES.keys() | PROGRAMS.keys()
+    for scenario, module in PROGRAMS.items():
+        assert (import_module(module).__doc__ or "").startswith(rows[scenario])
+        assert len(rows[scenario]) > len(scenario)
+
+
+@pytest.mark.parametrize(("said", "message"), [([], ""), (["nonsense"], "no scenario is called 'nonsense'\n\n")])
+def test_without_a_scenario_the_list_is_an_error(
+    said: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(said)
+    assert left.value.code == 2
+    shown, errors = capsys.readouterr()
+    assert shown == ""
+    assert errors == f"{message}{usage()}\n"
 
 
 def test_progress_is_accepted_in_every_phase() -> None:

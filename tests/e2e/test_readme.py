@@ -1,4 +1,4 @@
-"""Runs of what README, tutorial and Python guide show: sessions as they are pasted, code as it stands."""
+"""Tests of README, tutorial and Python guide: their sessions pasted, their code run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ RUN_BY = {
     "make test": (".ci/run", "make test"),
     "make docs": (".ci/run", "make docs"),
     ".venv/bin/engram serve --data ./engram-data": ("tests/e2e/test_standalone.py", '"serve", "--data"'),
+    ".venv/bin/engram serve --data ./tutorial-data": ("tests/e2e/test_standalone.py", '"serve", "--data"'),
     "docker compose up": ("tests/e2e/test_compose.py", "docker-compose.yml"),
 }
 """Command lines that are no part of a session: the file that runs them, and the text in it that does."""
@@ -97,6 +98,27 @@ def test_the_tutorial_works_when_pasted(tmp_path: Path) -> None:
     assert first == {"zero-one": second["zero-one"]}
     (history,) = (one["versions"] for one in found if "versions" in one)
     assert [version["kind"] for version in history] == ["activate", "learn", "learn", "create"]
+
+
+def test_the_tutorial_can_follow_the_readme() -> None:
+    texts = [document.read_text() for document in (README, TUTORIAL)]
+    for pattern in (r"/models/([\w-]+)", r'"name": "([\w-]+)"', r"serve --data (\S+)"):
+        of_readme, of_tutorial = (set(re.findall(pattern, text)) for text in texts)
+        assert of_readme
+        assert of_tutorial
+        assert not of_readme & of_tutorial, pattern
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), [("learn zero-one", "the task zero-one was refused"), ("ask", "the question was refused")]
+)
+@pytest.mark.parametrize("answer", ['{"code": "model_not_found"}', ""])
+def test_the_tutorial_stops_where_a_request_is_refused(call: str, message: str, answer: str) -> None:
+    functions = re.findall(r"^\w+\(\) \{\n.*?^\}\n", "\n".join(blocks(TUTORIAL, "bash")), re.MULTILINE | re.DOTALL)
+    script = f"curl() {{ echo '{answer}'; }}\n" + "".join(functions) + call
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{message}: {answer}\n"
 
 
 def example_images() -> dict[str, Any]:

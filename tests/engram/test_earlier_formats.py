@@ -1,4 +1,4 @@
-"""Models saved by earlier versions, which answer as they did and go on learning.
+"""Tests of models saved by earlier versions, which answer as before and go on learning.
 
 `files/format-1` was written by commit 05a0969, `files/format-2` by commit 0ab2d93: two tasks of `bars` each, and what
 they answered to the probe batch.

@@ -1,4 +1,4 @@
-"""Exactness of old tasks: equal bytes of logits and heatmaps, whatever is learned later."""
+"""Tests of exactness: equal logits and heatmaps of old tasks, whatever is learned later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of what every method stores after learning, equal to those of an earlier commit, to the bit.
+"""Tests of what every method stores after learning, bit for bit, by digests of an earlier commit.
 
 `files/learned-digests.json` was written by commit 0ab2d93 on the machine that it names; on others, that two runs
 are equal is all that can be asked.

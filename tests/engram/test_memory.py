@@ -1,4 +1,4 @@
-"""Memory: repeatability, cancellation, capacity, threads, saving, and damaged files."""
+"""Tests of Memory: repeatability, cancellation, capacity, threads, saving, damaged files."""
 
 from __future__ import annotations
 

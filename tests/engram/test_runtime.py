@@ -1,4 +1,4 @@
-"""Freed memory, kept by the process until it is given back."""
+"""Tests of giving freed memory back to the operating system."""
 
 from __future__ import annotations
 

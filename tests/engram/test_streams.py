@@ -1,4 +1,4 @@
-"""Streams whose task switches are not announced: their detection, and what is learned from them."""
+"""Tests of streams without announced task switches: detection and learning."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_task_needs_two_classes() -> None:
 
 
 def test_too_many_labels_are_refused() -> None:
-    watched = Stream(made(), LEARNING, WATCHING.model_copy(update={"most_labels": 2}))
+    watched = Stream(made(), LEARNING, WATCHING.model_copy(update={"max_labels": 2}))
     (images, labels), *_ = stream(1)
     watched.see(images, labels)
     assert watched.see(images[:8], ["third"] * 8) == []

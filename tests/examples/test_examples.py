@@ -1,4 +1,4 @@
-"""Runs of the example scripts as users run them, and checks of what they print."""
+"""Tests of the example scripts, run as users run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links, paths and names of tests in the documents, each of which must exist."""
+"""Tests of links, paths and names of tests in the documents, each of which must exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation site's configuration, and the hook that keeps its pages from asking another host."""
+"""Tests of the documentation site's configuration, and of the hook against other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of the packages: who may import whom, how many files lie in a folder, and one name for one thing."""
+"""Tests of the layout: levels of parts, circles, sizes of folders, one name for one thing."""
 
 from __future__ import annotations
 
@@ -11,53 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.repository.layout import LEVELS, LONGEST_HEADING, MAY_IMPORT, METHODS, MOST_ENTRIES, REACHING, ROOT, sources
 
-LEVELS: dict[str, tuple[set[str], ...]] = {
-    "engram": (
-        {"errors", "runtime"},
-        {"config", "checkpointing"},
-        {"data", "context", "nn"},
-        {"snapshot", "explain", "recognition"},
-        {"training", "drift"},
-        {"methods"},
-        {"memory"},
-        {"certificate", "streams"},
-    ),
-    "vault": (
-        {"errors", "timestamps", "parallel", "settings"},
-        {"storage"},
-        {"models", "keys", "coordination"},
-        {"commit_log"},
-        {"jobs"},
-        {"maintenance"},
-        {"vault"},
-    ),
-    "service": (
-        {"errors", "settings", "metrics"},
-        {"lifecycle", "middleware"},
-        {"auth", "models"},
-        {"jobs"},
-        {"dependencies"},
-        {"api"},
-        {"app"},
-        {"server"},
-        {"cli"},
-        {"__main__"},
-    ),
-}
-"""The parts of each package from the ground up; a part imports only what lies on levels below its own."""
-
-METHODS = {"eidetic", "rnf", "rerelrp", "rmn", "sharc"}
-"""Packages that import nothing of each other, and that others reach through `engram.methods.base` only."""
-
-REACHING = {"engram.streams": "rmn"}
-"""Learning from a stream is RMN's own algorithm, above `Memory`, which it learns its tasks by."""
-
-MOST_ENTRIES = 16
-"""Modules and packages in one folder, `__init__.py` not counted."""
-
-PACKAGES = ("engram", "vault", "telemetry", "service", "worker", "testing", "benchmarks")
+PACKAGES = tuple(name for name in MAY_IMPORT if name not in ("tests", "examples"))
 
 
 def module_of(path: Path) -> str:
@@ -66,10 +22,9 @@ def module_of(path: Path) -> str:
 
 
 @cache
-def sources() -> dict[str, ast.Module]:
+def modules() -> dict[str, ast.Module]:
     """Every module of the packages, parsed."""
-    paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
-    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sources(*PACKAGES)}
 
 
 def imports(tree: ast.AST, known: set[str]) -> Iterator[str]:
@@ -86,8 +41,8 @@ def imports(tree: ast.AST, known: set[str]) -> Iterator[str]:
 @cache
 def graph() -> dict[str, set[str]]:
     """For each module the modules of ours that it imports."""
-    known = set(sources())
-    return {name: {one for one in imports(tree, known) if one in known} - {name} for name, tree in sources().items()}
+    known = set(modules())
+    return {name: {one for one in imports(tree, known) if one in known} - {name} for name, tree in modules().items()}
 
 
 def upward(package: str, edges: dict[str, set[str]]) -> list[str]:
@@ -119,7 +74,7 @@ def test_an_import_upward_would_be_found() -> None:
 
 @pytest.mark.parametrize("package", LEVELS)
 def test_every_part_has_a_level(package: str) -> None:
-    parts = {name.split(".")[1] for name in sources() if name.startswith(f"{package}.")}
+    parts = {name.split(".")[1] for name in modules() if name.startswith(f"{package}.")}
     assert parts == set().union(*LEVELS[package])
 
 
@@ -159,19 +114,18 @@ def test_no_folder_holds_too_much() -> None:
 
 def test_no_two_public_classes_have_one_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
-    for name, tree in sources().items():
+    for name, tree in modules().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
-@pytest.mark.parametrize("name", sources())
-def test_every_module_says_what_it_holds(name: str) -> None:
-    text = ast.get_docstring(sources()[name])
+@pytest.mark.parametrize("path", sources(*MAY_IMPORT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_holds(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert text, "a module begins with a docstring"
     first = text.splitlines()[0]
-    assert len(first) <= 120
+    assert len(first) <= LONGEST_HEADING
     assert first.endswith(".")
     assert first[0].isupper() or first[0] in "`", "a noun phrase, as a heading is"
-    assert not first.endswith("?.")

@@ -1,4 +1,4 @@
-"""The distribution: its name, its packages, and the files that container images and wheels must hold."""
+"""Tests of the distribution: its name, its packages, the files in container images and wheels."""
 
 from __future__ import annotations
 

@@ -78,15 +78,15 @@ def test_it_is_served_as_it_was_and_the_job_that_waited_is_done(earlier: Service
 
 def test_it_is_whole_and_can_be_moved(earlier: ServiceSettings, tmp_path: Path) -> None:
     with Vault.connect(earlier) as vault:
-        examiner = LearnerValidator(vault.objects)
-        found = check(vault.objects, examiner, deep=True)
+        validator = LearnerValidator(vault.objects)
+        found = check(vault.objects, validator, deep=True)
         assert found.problems == []
         assert (found.versions, found.certificates + found.elsewhere, found.jobs, found.uploads) == (3, 2, 3, 1)
         export_model(vault.objects, MODEL, tmp_path / "file")
-        import_model(vault.objects, tmp_path / "file", examiner, "twin")
+        import_model(vault.objects, tmp_path / "file", validator, "twin")
         twins, originals = vault.log.list("twin"), vault.log.list(MODEL)
         assert [commit.engrams for commit in twins] == [commit.engrams for commit in originals]
-        assert check(vault.objects, examiner, "twin", deep=True).problems == []
+        assert check(vault.objects, validator, "twin", deep=True).problems == []
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_the_store_of_0ab2d93_is_served_and_its_waiting_job_is_done(later: Servi
 
 def test_the_bundle_of_0ab2d93_is_imported(settings: ServiceSettings) -> None:
     with Vault.connect(settings) as vault:
-        examiner = LearnerValidator(vault.objects)
-        import_model(vault.objects, STORE_2 / "digits.bundle", examiner)
+        validator = LearnerValidator(vault.objects)
+        import_model(vault.objects, STORE_2 / "digits.bundle", validator)
         assert [commit.task for commit in vault.log.list(MODEL)][1:] == ["low", "mid"]
-        assert check(vault.objects, examiner, MODEL, deep=True).problems == []
+        assert check(vault.objects, validator, MODEL, deep=True).problems == []

@@ -1,4 +1,4 @@
-"""Tests that a job has one outcome, whenever those who work on it act, stand still or die."""
+"""Tests of the one outcome of a job, whenever those who work on it act, stand still or die."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _MANIFEST = re.compile(r"jobs/[^/]+/checkpoint/[0-9]{4}/[0-9]{6}\.json")
 
 
 @dataclass(frozen=True)
-class StoredCheckpoint:
+class CheckpointContent:
     """One complete checkpoint."""
 
     attempt: int
@@ -47,13 +47,13 @@ class JobCheckpoints:
         self._pieces: dict[str, str] = {}
         """SHA-256 of each piece of the last checkpoint, by name."""
 
-    def load(self) -> StoredCheckpoint | None:
+    def load(self) -> CheckpointContent | None:
         """The newest readable checkpoint of any attempt; raises StoreUnavailable."""
         for path in sorted(filter(_is_manifest, self._objects.list(_folder(self._job))), reverse=True):
             try:
                 document = self._objects.get_json(path)
                 pieces = {name: self._piece(path, sha) for name, sha in document["pieces"].items()}
-                return StoredCheckpoint(_attempt(path), document["about"], pieces)
+                return CheckpointContent(_attempt(path), document["about"], pieces)
             except (Unreadable, NotFound, KeyError, AttributeError) as error:
                 log.warning("job %s: the checkpoint %s is passed over: %s", self._job, path, error)
         return None

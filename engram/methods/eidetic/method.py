@@ -116,6 +116,7 @@ class Eidetic(RecognisingMethod):
         candidate_units(self.network.layout, self.budget, self.network.stack)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
         engram, report, train, held_out = Learner(self.network, self.budget, context).learn(task, examples)
         with report.timed("recognising"):

@@ -1,4 +1,4 @@
-"""EideticNet's own router: a last network trained on all images of all tasks, where a model may keep them.
+"""EideticNet's own router: a last network trained on all images of all tasks, where they are kept.
 
 It is no task: it owns no units, and is trained anew with every task, over the prefix of all of them.
 """
@@ -28,7 +28,7 @@ MOST_TIMES = 20
 
 @dataclass(frozen=True)
 class TrainedRouter:
-    """A router, and for each task which of its held-out images it gives to it, (M_t,) bool."""
+    """A trained router, and for each task which of its held-out images are routed to it, (M_t,) bool."""
 
     engram: Engram
     right: tuple[Tensor, ...]
@@ -65,7 +65,7 @@ def trained(
         torch.manual_seed(context.seed)
         engram = Engram(layout, NAME, names, network.owned, units).to(context.device)
     trainer = Trainer(network, train, held_out, replace(context, optimiser=None), context.generator())
-    trainer.fit(engram, TrainingPhase.to_plateau(context.options, phase="recognising"))
+    trainer.fit(engram, TrainingPhase.to_plateau(context.options, name="recognising"))
     engram = engram.freeze()
     logits = scores(network, engram, held_out.images, context.device)
     with torch.no_grad():

@@ -8,55 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
-from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.methods.rerelrp.forest import Forest, ForestSize
+from engram.methods.rerelrp.signatures import Signatures
 from engram.recognition.calibration import fitted
 
 
 @dataclass(frozen=True)
-class Signatures:
-    """What is kept of one task's images, the t-th: signatures in its own sub-network and in those of earlier tasks.
-
-    Parameters
-    ----------
-    learned
-        For each task j <= t: (exemplars, signature of j) float32, what detectors are grown from.
-    held_out
-        For each task j <= t: (held-out images, signature of j) float32, what they are calibrated by.
-    """
-
-    learned: tuple[Tensor, ...]
-    held_out: tuple[Tensor, ...]
-
-    def dump(self) -> bytes:
-        """The signatures as bytes."""
-        tensors = {f"learned.{number}": rows for number, rows in enumerate(self.learned)}
-        tensors |= {f"judged.{number}": rows for number, rows in enumerate(self.held_out)}
-        return pack("signatures", {"subnetworks": len(self.learned)}, tensors)
-
-    @classmethod
-    def load(cls, data: bytes) -> Self:
-        """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
-        about, tensors = unpack("signatures", data)
-        try:
-            count = cast(int, about["subnetworks"])
-            learned, held_out = (tuple(tensors[f"{kind}.{n}"] for n in range(count)) for kind in ("learned", "judged"))
-        except (KeyError, TypeError) as error:
-            raise DamagedSnapshot(f"the signatures lack {error}") from error
-        return cls(learned, held_out)
-
-
-@dataclass(frozen=True)
 class Detector:
-    """The probability that an image is of one task, given that it is of none of the earlier ones.
+    """A calibrated detector: the probability that an image is of one task, given that it is of none of the earlier
+    ones.
 
     The forest's share p, as if one tree more had voted either way, becomes sigmoid(slope logit(p) + shift), after
     Platt (1999).
@@ -91,7 +59,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class DetectorChain:
-    """Detectors for all tasks but the newest, which is what remains when all of them decline."""
+    """A chain of detectors for all tasks but the newest, which remains when all of them decline."""
 
     detectors: tuple[Detector, ...] = ()
 

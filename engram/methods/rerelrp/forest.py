@@ -27,7 +27,7 @@ ASKED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ForestSize:
-    """How large a forest grows."""
+    """Number of trees of a forest, their depth, and the size of their leaves."""
 
     trees: int = 300
     depth: int = 40

@@ -30,7 +30,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 
 @dataclass
 class Freezer(WithContext):
-    """Learns one task in a network of which some units are frozen.
+    """The learner of one task in a shared network of which some units are frozen.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ class Freezer(WithContext):
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)
         with report.timed("training"):
-            run = TrainingPhase.to_plateau(self.options)
-            report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
+            phase = TrainingPhase.to_plateau(self.options)
+            report.accuracy["trained"] = trainer.fit(candidate, phase).accuracy
         candidate, kept = self._pruned(candidate, trainer, report)
         self.reporter.report("freezing", 1.0)
         owners = claimed(self.shared.owners, kept, number)

@@ -19,15 +19,15 @@ from engram.config.rerelrp import RerelrpSettings
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.data.herding import select_exemplars
-from engram.errors import DamagedSnapshot
+from engram.errors import AnswersOnly, DamagedSnapshot
 from engram.explain.explainer import Heatmap
 from engram.methods.base import Method, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rerelrp.block_subnetworks import BlockSubnetworks
-from engram.methods.rerelrp.detectors import DetectorChain, Signatures
+from engram.methods.rerelrp.detectors import DetectorChain
 from engram.methods.rerelrp.forest import ForestSize
 from engram.methods.rerelrp.frozen_subnetworks import FrozenSubnetworks
 from engram.methods.rerelrp.recogniser import SignatureRecogniser
-from engram.methods.rerelrp.signatures import most_relevant
+from engram.methods.rerelrp.signatures import Signatures, most_relevant
 from engram.methods.rerelrp.subnetworks import SubnetworkPass, Subnetworks
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
@@ -91,9 +91,8 @@ class Rerelrp(Method):
         return cls(definition, budget, subnetworks, known, signatures)
 
     def dump(self) -> StoredModel:
-        assert self.signatures is not None, "a model restored without its signatures cannot be written again"
+        signatures = tuple(piece.dump() for piece in self._required_signatures())
         engrams, shared = self.subnetworks.dump()
-        signatures = tuple(piece.dump() for piece in self.signatures)
         return StoredModel(engrams, self.recogniser.dump(), (*signatures, *shared))
 
     @property
@@ -117,7 +116,7 @@ class Rerelrp(Method):
         self.subnetworks.admit(self.budget)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
-        assert self.signatures is not None, "this model was restored without its signatures, which learning needs"
+        earlier = self._required_signatures()
         options = context.options.model_copy(update={"score": "lrp"})
         context = replace(context, options=options)
         subnetworks, report, train, held_out = self.subnetworks.learned(self.budget, task, examples, context)
@@ -126,22 +125,27 @@ class Rerelrp(Method):
         with report.timed("recognising"):
             recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, context)
         log_tasks = recogniser.log_probabilities(signatures.held_out[:-1], len(judged))
-        right = log_tasks.argmax(1) == len(self.signatures)
+        right = log_tasks.argmax(1) == len(earlier)
         report.recognised = float(right.double().mean())
         report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
         report.details["detector_bytes"] = recogniser.chain.nbytes
         expect_recognised(report, options)
         self.subnetworks, self.recogniser = subnetworks, recogniser
         self.commons = _commons(self.definition, recogniser).to(self.device)
-        self.signatures = (*self.signatures, signatures)
+        self.signatures = (*earlier, signatures)
         return report
+
+    def _required_signatures(self) -> tuple[Signatures, ...]:
+        """The signatures of each task; raises AnswersOnly where the model was restored without them."""
+        if self.signatures is None:
+            raise AnswersOnly("the model was restored without relevance signatures, which learning and saving need")
+        return self.signatures
 
     def _taught(
         self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, context: LearnContext
     ) -> tuple[SignatureRecogniser, Signatures, Examples, Tensor]:
         """The recogniser of one task more, the task's signatures, and the held-out images it was judged by, with their
         logits."""
-        assert self.signatures is not None, "the caller has looked"
         reporter, once = context.reporter, context.reporter.journal.once
         own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
         _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
@@ -156,7 +160,7 @@ class Rerelrp(Method):
         density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
         profile = TaskProfile(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
         growth = ForestSize(self.settings.trees, self.settings.depth, self.settings.leaf)
-        chain = DetectorChain.trained((*self.signatures, signatures), growth, context.seed, reporter)
+        chain = DetectorChain.trained((*self._required_signatures(), signatures), growth, context.seed, reporter)
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
         recogniser = SignatureRecogniser((*self.recogniser.profiles, profile), columns, chain, state)
         reporter.report("recognising", 1.0)

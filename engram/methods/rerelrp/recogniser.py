@@ -11,7 +11,8 @@ from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.methods.rerelrp.detectors import DetectorChain, Signatures
+from engram.methods.rerelrp.detectors import DetectorChain
+from engram.methods.rerelrp.signatures import Signatures
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.serialization import pack_profiles, unpack_profiles
 

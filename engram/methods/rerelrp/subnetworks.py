@@ -20,7 +20,7 @@ from engram.training.report import LearningReport
 
 @dataclass(frozen=True)
 class SubnetworkPass:
-    """What the sub-networks see in B images, on the CPU.
+    """Features, logits and relevance of B images in the sub-networks, on the CPU.
 
     Parameters
     ----------

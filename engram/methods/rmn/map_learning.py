@@ -199,7 +199,7 @@ class MapCandidate(Engram):
 
 @dataclass
 class MapRegulariser:
-    """What acts on a candidate beside the loss of its images, at every step of an optimiser.
+    """Penalties, clipping and sharpening of a relevance map, applied at every step of an optimiser.
 
     Before a step the gradients of the penalties are added; after it relevance is clipped, and the rounding sharpened.
     """

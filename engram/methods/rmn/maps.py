@@ -42,7 +42,7 @@ def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class RelevanceMap:
-    """What one task leaves behind: the weights it uses, the values of those it was first to fix, and its own norms.
+    """The relevance map of one task: the weights it uses, the values of those it was first to fix, and its own norms.
 
     Weights are counted row by row within the corner of each layer that the network had when the task was learned.
     """

@@ -113,13 +113,14 @@ class Rmn(RecognisingMethod):
         self._explainers = tuple(Explainer([one]) for one in self.passes)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
         train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer.alone(self.shared.layout, train, held_out, context)
         candidate = self._train(task, trainer, report)
         if options.prune:
-            prune(candidate, trainer, report, lambda run: self._fit(candidate, trainer, run))
+            prune(candidate, trainer, report, lambda phase: self._fit(candidate, trainer, phase))
         reporter.report("freezing", 1.0, units=sum(candidate.units.values()))
         report.accuracy["kept"] = trainer.accuracy(candidate, held_out)
         expect_accurate(report, options)
@@ -142,19 +143,19 @@ class Rmn(RecognisingMethod):
         trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
         candidate = MapCandidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
         with report.timed("training"):
-            run = TrainingPhase.to_plateau(options)
-            best = self._fit(candidate, trainer, run)
+            phase = TrainingPhase.to_plateau(options)
+            best = self._fit(candidate, trainer, phase)
         candidate.settle()
         report.accuracy["trained"] = best
         return candidate
 
-    def _fit(self, candidate: MapCandidate, trainer: Trainer, run: TrainingPhase) -> float:
+    def _fit(self, candidate: MapCandidate, trainer: Trainer, phase: TrainingPhase) -> float:
         size, shape = trainer.batch_size, self.definition.input
-        steps = run.epochs * math.ceil(len(trainer.train) / size)
+        steps = phase.epochs * math.ceil(len(trainer.train) / size)
         sides = (shape.channels, shape.height, shape.width)
         regulariser = MapRegulariser(candidate, self.settings, trainer.context, size, steps, trainer.generator, sides)
         with regulariser.factory() as factory:
-            return trainer.with_optimiser(factory).fit(candidate, run).accuracy
+            return trainer.with_optimiser(factory).fit(candidate, phase).accuracy
 
     @torch.no_grad()
     def see(self, images: Tensor) -> ForwardPass:

@@ -91,6 +91,7 @@ class Rnf(RecognisingMethod):
         self.state.to(device)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
+        self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
         train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
@@ -115,8 +116,8 @@ class Rnf(RecognisingMethod):
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
         trainer = _restrained(candidate, trainer, rates, blocked)
         with report.timed("training"):
-            run = TrainingPhase.to_plateau(options)
-            report.accuracy["trained"] = trainer.fit(candidate, run).accuracy
+            phase = TrainingPhase.to_plateau(options)
+            report.accuracy["trained"] = trainer.fit(candidate, phase).accuracy
         return candidate
 
     def _recover(self, candidate: Engram, owners: Owners, number: int, trainer: Trainer) -> None:

@@ -27,7 +27,7 @@ FLOOR = 1e-3
 
 
 class AssociativeMemory(ABC):
-    """What completes masked maps. Maps are never negative, and so is nothing that is recalled."""
+    """An associative memory that completes masked feature maps. Maps are never negative, nor is what is recalled."""
 
     kind: ClassVar[str]
 

@@ -104,7 +104,8 @@ class FeatureMaps(nn.Module):
 
 
 class Classifier(nn.Module):
-    """What learns from maps: the layout's nodes behind the map, and a head: (B, channels, places) -> (B, classes).
+    """The trainable classifier over feature maps: the layout's nodes behind the map, and a head: (B, channels, places)
+    -> (B, classes).
 
     Parameters
     ----------

@@ -33,12 +33,12 @@ SAMPLED = 4096
 
 @dataclass(frozen=True)
 class LearnedTask:
-    """A model after one more task; nothing of the model before is changed."""
+    """The parts of a model after one more task; nothing of the model before is changed."""
 
     maps: FeatureMaps
     shared: Classifier
     own: Classifier | None
-    remembered: ReplayMemory
+    replay_memory: ReplayMemory
     recalled: RecalledMaps
     """What was replayed."""
     accuracy: float
@@ -48,7 +48,7 @@ class LearnedTask:
 
 @dataclass(frozen=True)
 class TaskLearner(WithContext):
-    """Everything that learning one task needs but the model itself."""
+    """The learner of one SHARC task, given everything but the model itself."""
 
     layout: Layout
     settings: SharcSettings
@@ -86,20 +86,20 @@ class TaskLearner(WithContext):
         images = self.maps_of(maps, self.train, generator, self.options.augment)
         alone = self.settings.heads == "own"
         middle = (1 + begun) / 2 if alone else 1.0
-        run = TrainingPhase("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
-        train(wider, NewMaps(images, self.train.labels + known), recalled, run, generator, self.context)
+        phase = TrainingPhase("training", (begun, middle), self.options.epochs, self.options.learning_rate, 1)
+        train(wider, NewMaps(images, self.train.labels + known), recalled, phase, generator, self.context)
         own = None
         if alone:
             own = fresh.to(self.device)
-            run = replace(run, share=(middle, 1.0))
+            phase = replace(phase, share=(middle, 1.0))
             nothing = RecalledMaps(recalled.maps[:0], recalled.labels[:0])
-            train(own, NewMaps(images, self.train.labels), nothing, run, generator, self.context)
+            train(own, NewMaps(images, self.train.labels), nothing, phase, generator, self.context)
             own = own.freeze()
         wider = wider.freeze()
-        remembered, details = self.remembered_once(maps, wider, before, known, generator)
+        replay_memory, details = self.remember_once(maps, wider, before, known, generator)
         logits = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :]  # (M, classes)
         hit = logits.argmax(1) == self.held_out.labels
-        return LearnedTask(maps, wider, own, remembered, recalled, float(hit.double().mean()), details)
+        return LearnedTask(maps, wider, own, replay_memory, recalled, float(hit.double().mean()), details)
 
     def _labels_of_backbone(self) -> list[str]:
         return [f"{label} turned {turn}" for turn in self._turns() for label in self.train.classes]
@@ -121,8 +121,8 @@ class TaskLearner(WithContext):
         engram.to(self.device)
         turned, held_out = self._turned(self.train), self._turned(self.held_out)
         trainer = Trainer(Network(self.layout), turned, held_out, self.context, generator)
-        run = TrainingPhase.to_plateau(self.options, (0.0, 0.7))
-        trainer.fit(engram, run)
+        phase = TrainingPhase.to_plateau(self.options, (0.0, 0.7))
+        trainer.fit(engram, phase)
 
     def maps_of(self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, augment: str) -> Maps:
         """The maps of examples, each time as `augment` says."""
@@ -137,7 +137,7 @@ class TaskLearner(WithContext):
         plain = self.maps_of(maps, examples, torch.Generator(), "none")
         return self.reporter.journal.once("logits", lambda: logits_of(classifier, plain, len(examples), self.reporter))
 
-    def remembered_once(
+    def remember_once(
         self, maps: FeatureMaps, classifier: Classifier, before: ReplayMemory, known: int, generator: torch.Generator
     ) -> tuple[ReplayMemory, dict[str, object]]:
         """What `remember` gives, which a resumed run takes from its journal."""

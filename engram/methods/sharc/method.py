@@ -1,4 +1,4 @@
-"""SHARC: a frozen backbone, masked feature maps in an associative memory, and replay of what it recalls.
+"""SHARC: a frozen backbone, and replay of masked feature maps that an associative memory completes.
 
 After "Saliency-Guided Hidden Associative Replay for Continual Learning" (arXiv 2310.04334). The backbone is trained on
 the first task, since no weights come from elsewhere; maps are masked by the saliency of their channels.
@@ -56,7 +56,7 @@ class Sharc(RecognisingMethod):
         maps: FeatureMaps | None,
         shared: Classifier | None,
         own: Sequence[Classifier],
-        remembered: ReplayMemory | None,
+        replay_memory: ReplayMemory | None,
     ) -> None:
         super().__init__(definition, budget, state)
         self.settings = SharcSettings.model_validate(definition.settings)
@@ -64,7 +64,7 @@ class Sharc(RecognisingMethod):
         self.maps = maps
         self.shared = shared
         self.own = tuple(own)
-        self.remembered = remembered
+        self.replay_memory = replay_memory
 
     @classmethod
     def check(cls, definition: Definition) -> None:
@@ -110,19 +110,19 @@ class Sharc(RecognisingMethod):
         classes = sum(profile.classes for profile in known.profiles)
         if len(own) != expected or classes != (len(shared.classes) if shared else 0):
             raise DamagedSnapshot("the recogniser belongs to other tasks than the classifiers do")
-        remembered = None
+        replay_memory = None
         if kept is not None:
             if len(kept) == 1 or (maps is None) != (not kept):
                 raise DamagedSnapshot("a model that has learned keeps its maps and their memory")
-            remembered = ReplayMemory.load(settings, kept[0], kept[1]) if kept else None
-        return cls(definition, budget, state, maps, shared, own, remembered)
+            replay_memory = ReplayMemory.load(settings, kept[0], kept[1]) if kept else None
+        return cls(definition, budget, state, maps, shared, own, replay_memory)
 
     def dump(self) -> StoredModel:
         commons, recogniser, sums = self.state.dump()
         engrams = [commons]
         if self.maps is not None and self.shared is not None:
             engrams += [self.maps.dump(), self.shared.dump(), *(head.dump() for head in self.own)]
-        kept = self.remembered.dump() if self.remembered else ()
+        kept = self.replay_memory.dump() if self.replay_memory else ()
         return StoredModel(tuple(engrams), recogniser, (*kept, *sums))
 
     @property
@@ -152,13 +152,13 @@ class Sharc(RecognisingMethod):
                 module.to(device)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
-        assert self.state.sums is not None, "this model was restored without what it keeps, which learning needs"
+        self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
         train, held_out = split(examples, options.held_out, context.seed)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         learner = TaskLearner(self.layout, self.settings, train, held_out, context)
         with report.timed("training"):
-            outcome = learner.learn(self.maps, self.shared, self.remembered)
+            outcome = learner.learn(self.maps, self.shared, self.replay_memory)
         units = dict(self.layout.widths) if self.maps is None else dict.fromkeys(self.layout.layers, 0)
         report.candidate, report.units = units, dict(units)
         report.accuracy = {"trained": outcome.accuracy, "kept": outcome.accuracy}
@@ -170,7 +170,7 @@ class Sharc(RecognisingMethod):
         report.recognised, report.answered = update.recognised, update.answered
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
-        self.remembered, self.state = outcome.remembered, update.state
+        self.replay_memory, self.state = outcome.replay_memory, update.state
         return report
 
     def _recognising(

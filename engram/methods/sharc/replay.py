@@ -45,7 +45,8 @@ class NewMaps:
 
 @dataclass(frozen=True)
 class RecalledMaps:
-    """What memory gives: maps (M, channels, places) and labels (M,); M is 0 when there is nothing to remember."""
+    """Maps recalled from memory: maps (M, channels, places) and labels (M,); M is 0 when there is nothing to
+    remember."""
 
     maps: Tensor
     labels: Tensor
@@ -59,7 +60,7 @@ def train(
     classifier: Classifier,
     fresh: NewMaps,
     recalled: RecalledMaps,
-    run: TrainingPhase,
+    phase: TrainingPhase,
     generator: torch.Generator,
     context: LearnContext,
 ) -> None:
@@ -69,23 +70,23 @@ def train(
     numbers of classes, so that every class counts the same however many maps it has. There is no early stopping: what
     is held out is of the new task alone, and would call the forgetting of all others an improvement.
     """
-    entry = context.reporter.journal.entry(run.phase)
+    entry = context.reporter.journal.entry(phase.name)
     if entry.outcome is None:
         state = TrainingState(classifier, create_optimiser(context, classifier.parameters()), generator)
         if entry.standing is not None:
             state.restore(entry.standing)
-        _run(state, entry, ReplayLoss(classifier, fresh, recalled, context.options, generator), run, context)
+        _run_epochs(state, entry, ReplayLoss(classifier, fresh, recalled, context.options, generator), phase, context)
         entry.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
     classifier.load_state_dict(entry.outcome["classifier"])
     generator.set_state(entry.outcome["generator"])
     classifier.eval()
 
 
-def _run(
+def _run_epochs(
     state: TrainingState,
     entry: JournalEntry,
     replay: ReplayLoss,
-    run: TrainingPhase,
+    phase: TrainingPhase,
     context: LearnContext,
 ) -> None:
     """The epochs that are left."""
@@ -94,18 +95,18 @@ def _run(
     size = min(options.batch_size, max(8, count // STEPS_PER_EPOCH))
     per_epoch = math.ceil(count / size)
     state.module.train()
-    while state.epoch < run.epochs:
+    while state.epoch < phase.epochs:
         for chosen in state.batches(count, size):
             for group in state.optimiser.param_groups:
-                group["lr"] = run.rate(state.step, per_epoch, options.schedule)
+                group["lr"] = phase.rate(state.step, per_epoch, options.schedule)
             loss = replay.loss(chosen)
             state.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             state.optimiser.step()
             state.stepped(float(loss.detach()))
             entry.pause(state.state)
-            within = run.within(state.step / (per_epoch * run.epochs))
-            context.reporter.report(run.phase, within, epoch=state.epoch + 1, loss=state.loss)
+            within = phase.within(state.step / (per_epoch * phase.epochs))
+            context.reporter.report(phase.name, within, epoch=state.epoch + 1, loss=state.loss)
         state.turn()
 
 

@@ -61,7 +61,8 @@ def maps_per_class(settings: SharcSettings, shape: tuple[int, int], classes: int
 
 @dataclass(frozen=True)
 class ReplayMemory:
-    """Masked maps of all classes so far, and what completes them. It is never changed; learning makes another."""
+    """A replay memory: masked maps of all classes so far, and the associative memory that completes them. It is never
+    changed; learning makes another."""
 
     masked_maps: MaskedMaps
     memory: AssociativeMemory

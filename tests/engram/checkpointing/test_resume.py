@@ -1,4 +1,4 @@
-"""Runs of learning that are broken off and resumed, which end with the same bytes as undisturbed ones."""
+"""Tests of interrupted learning, which ends with the same bytes as undisturbed learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs of inspecting archives, in calls, decoded images and interned strings."""
+"""Tests of the cost of inspecting archives: calls, decoded images and interned strings."""
 
 from __future__ import annotations
 

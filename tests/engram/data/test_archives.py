@@ -1,4 +1,4 @@
-"""Archives of every kind: layouts, unsafe names, bombs, damage, and unreadable images."""
+"""Tests of archives of every kind: layouts, unsafe names, bombs, damage, unreadable images."""
 
 import io
 import stat

@@ -1,4 +1,4 @@
-"""Examples: splits by class, and what no classifier can be learned from."""
+"""Tests of examples: splits by class, and refusals of what no classifier can be learned from."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Decoding of images of every format, and of damaged, huge and wrong ones."""
+"""Tests of decoding images of every format, and damaged, huge and wrong ones."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Heatmaps by every composite: conservation, plain arithmetic, targets, and PNG images."""
+"""Tests of heatmaps by every composite: conservation, plain arithmetic, targets, PNG images."""
 
 from __future__ import annotations
 

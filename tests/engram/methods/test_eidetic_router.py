@@ -1,4 +1,4 @@
-"""A model that may keep its images recognises tasks by a router trained on them."""
+"""Tests of the router of `eidetic`, trained on images that a model may keep."""
 
 from __future__ import annotations
 

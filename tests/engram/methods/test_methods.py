@@ -1,4 +1,4 @@
-"""The laws that every method obeys, run over all that are registered: a new method is tested on the day it is named."""
+"""Laws of every method, run over all that are registered."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_observations_and_answers_are_whole(name: str) -> None:
     assert bool(((seen.p_values >= 0) & (seen.p_values <= 1)).all())
     assert bool((seen.temperatures > 0).all())
     assert seen.passes >= 1
-    for answer in seen.answers(top_k=4):
+    for answer in seen.predictions(top_k=4):
         assert answer.passes == seen.passes
         assert sum(candidate.probability for candidate in answer.top) == pytest.approx(1.0, abs=1e-4)
     for answer in memory.predict(images, task="task 1"):
@@ -296,8 +296,8 @@ def test_observations_and_answers_are_whole(name: str) -> None:
 def test_images_of_another_kind_are_not_known(name: str) -> None:
     memory = again(parts_of(name))
     noise = torch.randint(0, 256, (32, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
-    usual = [a.known for n in range(2) for a in memory.predict(bars(n, 20).images, task=f"task {n}")]
-    assert sum(usual) / len(usual) > 0.8
+    typical = [a.known for n in range(2) for a in memory.predict(bars(n, 20).images, task=f"task {n}")]
+    assert sum(typical) / len(typical) > 0.8
     assert sum(answer.known for answer in memory.predict(noise)) / len(noise) < 0.1
 
 

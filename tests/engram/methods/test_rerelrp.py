@@ -1,4 +1,4 @@
-"""The published form of ReReLRP: units that are frozen, sub-networks that are cut out, relevance in each of them."""
+"""Tests of ReReLRP as published: frozen units, cut-out sub-networks, and their relevance."""
 
 from __future__ import annotations
 

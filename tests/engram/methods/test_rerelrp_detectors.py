@@ -1,3 +1,5 @@
+"""Tests of ReReLRP's chain of task detectors."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -10,8 +12,9 @@ from torch import Tensor
 from benchmarks.harness.metrics import calibration_error
 from engram.checkpointing.progress import Reporter
 from engram.errors import DamagedSnapshot
-from engram.methods.rerelrp.detectors import Detector, DetectorChain, Signatures
+from engram.methods.rerelrp.detectors import Detector, DetectorChain
 from engram.methods.rerelrp.forest import ForestSize
+from engram.methods.rerelrp.signatures import Signatures
 
 GROWTH = ForestSize(trees=30, depth=12, leaf=3)
 FEATURES = 6

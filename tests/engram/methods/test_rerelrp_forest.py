@@ -1,3 +1,5 @@
+"""Tests of random forests beside scikit-learn's and a plain walk of their trees."""
+
 from __future__ import annotations
 
 import dataclasses

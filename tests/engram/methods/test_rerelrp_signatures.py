@@ -1,3 +1,5 @@
+"""Tests of relevance signatures, and of exemplars chosen by herding."""
+
 from __future__ import annotations
 
 import numpy as np

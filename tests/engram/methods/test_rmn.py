@@ -1,4 +1,4 @@
-"""Relevance mapping networks: maps as bits, weights that are fixed for ever, and what the open ones are pulled to."""
+"""Tests of relevance mapping networks: maps as bits, fixed shared weights, the map regulariser."""
 
 from __future__ import annotations
 
@@ -291,8 +291,8 @@ def test_recognition_by_the_maximum_is_the_largest_logit_of_all() -> None:
     assert {answer.passes for answer in memory.predict(images)} == {3}
     calibrated = made(tasks=3, recognition="calibrated").observe(images)
     peaks = torch.stack([head.logsumexp(1) for head in calibrated.heads], 1)
-    usual = torch.stack([one.peak for one in rmn(memory).shared.maps])
-    expected = torch.log_softmax((peaks - usual[:, 0]) / usual[:, 1], 1)
+    typical = torch.stack([one.peak for one in rmn(memory).shared.maps])
+    expected = torch.log_softmax((peaks - typical[:, 0]) / typical[:, 1], 1)
     torch.testing.assert_close(calibrated.log_tasks, expected)
 
 

@@ -1,4 +1,4 @@
-"""Relevance-based Neural Freezing: what is chosen, what is held, and how little is forgotten."""
+"""Tests of Relevance-based Neural Freezing: chosen units, frozen weights, and forgetting."""
 
 from __future__ import annotations
 
@@ -111,20 +111,20 @@ def test_the_tolerance_is_the_tasks_unless_the_settings_have_one() -> None:
 
 def test_published_freezing_puts_back_what_was_taken_and_resistance_does_not() -> None:
     for resistance in (False, True):
-        plain = network_of(made(resistance=resistance))
-        block = plain.blocks["dense2"]
+        network = network_of(made(resistance=resistance))
+        block = network.blocks["dense2"]
         weight = weight_of(block)
-        reader, read = plain.owners["dense2"] > 0, plain.owners["dense1"] == 0
+        reader, read = network.owners["dense2"] > 0, network.owners["dense1"] == 0
         assert bool(reader.any())
         assert bool(read.any())
         assert bool(weight[reader][:, read].any()) != resistance
-        assert bool(plain.stack[0].weight[:, ~reader].any()) != resistance
+        assert bool(network.stack[0].weight[:, ~reader].any()) != resistance
 
 
 def owned_weights(memory: Memory) -> list[Tensor]:
     """The first layer of what task 0 owns."""
-    plain = network_of(memory)
-    return [weight_of(plain.blocks["dense1"])[plain.owners["dense1"] == 1]]
+    network = network_of(memory)
+    return [weight_of(network.blocks["dense1"])[network.owners["dense1"] == 1]]
 
 
 def test_elasticity_decides_how_far_units_move_and_how_much_is_forgotten() -> None:
@@ -173,12 +173,12 @@ def test_what_resistance_takes_away_is_recovered_by_the_tasks_own_units() -> Non
         memory = made(tasks=1, options=options)
         first = logits(memory, "task 0")
         memory.learn("task 1", bars(1, count=200), options.model_copy(update={"recovery_epochs": epochs}))
-        plain = network_of(memory)
-        free = plain.owners["dense2"] == 0
+        network = network_of(memory)
+        free = network.owners["dense2"] == 0
         assert bool(free.any())
-        assert not plain.stack[1].weight[:, free].any()
+        assert not network.stack[1].weight[:, free].any()
         assert torch.equal(logits(memory, "task 0"), first)
-        losses.append(measure(Network(plain.layout), plain.engram(1), bars(1)).loss)
+        losses.append(measure(Network(network.layout), network.engram(1), bars(1)).loss)
     assert losses[1] < losses[0]
 
 

@@ -1,4 +1,4 @@
-"""What SHARC does besides what every method does."""
+"""Tests of SHARC beyond the laws of every method."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_settings_that_leave_the_memory_without_use_are_refused() -> None:
 def test_replay_remembers_what_training_on_new_tasks_alone_forgets(memory: Memory) -> None:
     assert _accuracy(memory, None) > 0.9
     method = _sharc(memory)
-    maps, remembered = method.maps, method.remembered
+    maps, replay_memory = method.maps, method.replay_memory
     assert maps is not None
-    assert remembered is not None
-    new, whole_memory = bars(4), remembered.recalled()
+    assert replay_memory is not None
+    new, whole_memory = bars(4), replay_memory.recalled()
     fresh = NewMaps(lambda chosen: maps(pixels(new.images[chosen])), new.labels + 6)
     share = {}
     for replayed in (True, False):
@@ -128,7 +128,7 @@ def test_the_shared_head_answers_with_one_softmax_over_all_classes(memory: Memor
     seen = memory.observe(bars(1).images[:8])
     logits = torch.cat(seen.heads, 1) / seen.temperatures[0]
     expected = logits.softmax(1).max(1)
-    for answer, probability in zip(seen.answers(), expected.values.tolist(), strict=True):
+    for answer, probability in zip(seen.predictions(), expected.values.tolist(), strict=True):
         assert answer.probability == pytest.approx(probability, rel=1e-4)
 
 
@@ -140,11 +140,11 @@ def test_the_report_counts_real_bytes_and_says_what_hopfield_costs() -> None:
         told = report.details["memory"]
         assert isinstance(told, dict)
         assert ("holds whole patterns" in told.get("note", "")) != saves
-        remembered = _sharc(memory).remembered
-        assert remembered is not None
-        assert told["bytes"]["all"] == remembered.nbytes
+        replay_memory = _sharc(memory).replay_memory
+        assert replay_memory is not None
+        assert told["bytes"]["all"] == replay_memory.nbytes
         stored = sum(len(piece) for piece in dump(memory).kept)
-        assert remembered.nbytes <= stored <= remembered.nbytes + 1500, "nothing is kept that is not counted"
+        assert replay_memory.nbytes <= stored <= replay_memory.nbytes + 1500, "nothing is kept that is not counted"
         assert told["bytes"]["maps"] < told["bytes_of_whole_maps"]
         assert (told["bytes"]["all"] < told["bytes_of_whole_maps"]) == saves
 
@@ -154,10 +154,10 @@ def test_a_full_memory_forgets_maps_and_one_that_is_too_small_refuses_and_change
     counts = []
     for task in (1, 2):
         memory.learn(f"task {task}", bars(task), LONGER)
-        remembered = _sharc(memory).remembered
-        assert remembered is not None
-        assert remembered.nbytes <= 4000
-        counts.append(torch.bincount(remembered.masked_maps.labels.long()).tolist())
+        replay_memory = _sharc(memory).replay_memory
+        assert replay_memory is not None
+        assert replay_memory.nbytes <= 4000
+        counts.append(torch.bincount(replay_memory.masked_maps.labels.long()).tolist())
     assert len(set(counts[0])) == len(set(counts[1])) == 1, "every class has as many"
     assert counts[1][0] < counts[0][0]
     before = dump(memory)

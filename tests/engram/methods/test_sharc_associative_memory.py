@@ -1,3 +1,5 @@
+"""Tests of SHARC's associative memories: recall, masks, labels and bytes."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Tests of SHARC's masked feature maps: storage, herding and the budget of bytes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -84,7 +86,7 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
         {"recall": recall, "values": values, "memory_bytes": 2500, "rank": 4, "quantile": 0.5}
     )
     maps, masks, labels = _rows(120)
-    remembered = ReplayMemory.nothing(settings, (CHANNELS, PLACES))
+    replay_memory = ReplayMemory.nothing(settings, (CHANNELS, PLACES))
     for task in range(3):
         classes = 2 * (task + 1)
         own = labels < 2
@@ -92,15 +94,15 @@ def test_the_budget_of_bytes_holds_whatever_is_learned(recall: str, values: str)
         chosen = ordered_by_class(maps[own].flatten(1), labels[own], "herding", 99, torch.Generator())
         most = maps_per_class(settings, (CHANNELS, PLACES), classes)
         chosen = torch.cat([chosen[new[chosen] == label][:most] for label in range(2 * task, classes)])
-        remembered = remembered.trimmed(most).taught(maps[own], new, classes)
-        remembered = remembered.grown(maps[own][chosen], new[chosen], masks[own][chosen], settings)
-        assert torch.bincount(remembered.masked_maps.labels.long()).tolist() == [min(most, 30)] * classes
-        assert remembered.nbytes <= settings.memory_bytes
+        replay_memory = replay_memory.trimmed(most).taught(maps[own], new, classes)
+        replay_memory = replay_memory.grown(maps[own][chosen], new[chosen], masks[own][chosen], settings)
+        assert torch.bincount(replay_memory.masked_maps.labels.long()).tolist() == [min(most, 30)] * classes
+        assert replay_memory.nbytes <= settings.memory_bytes
         if most < 30:
-            row = remembered.nbytes / len(remembered.masked_maps)
-            assert remembered.nbytes > settings.memory_bytes - (classes + 1) * row, "room is used where there is any"
-        again = ReplayMemory.load(settings, *remembered.dump())
-        assert torch.equal(again.recalled().maps, remembered.recalled().maps)
+            row = replay_memory.nbytes / len(replay_memory.masked_maps)
+            assert replay_memory.nbytes > settings.memory_bytes - (classes + 1) * row, "room is used where there is any"
+        again = ReplayMemory.load(settings, *replay_memory.dump())
+        assert torch.equal(again.recalled().maps, replay_memory.recalled().maps)
 
 
 def test_a_memory_without_room_for_every_class_is_refused() -> None:

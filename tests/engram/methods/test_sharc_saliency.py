@@ -1,3 +1,5 @@
+"""Tests of SHARC's channel saliency."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""Slow plain reference of the network: loops over owners and units, in float64, without the blocks."""
+"""Slow reference of the network: loops over owners and units, in float64, without the blocks."""
 
 from __future__ import annotations
 

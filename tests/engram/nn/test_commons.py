@@ -1,4 +1,4 @@
-"""The commons, how heads read them, and relevance through them, beside plain arithmetic."""
+"""Tests of the commons, the heads that read them, and relevance through them."""
 
 from __future__ import annotations
 

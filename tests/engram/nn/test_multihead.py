@@ -1,4 +1,4 @@
-"""Multi-head networks: updates scaled unit by unit, weights kept at zero, owners of units, and bytes."""
+"""Tests of multi-head networks: scaled updates, weights kept at zero, owners of units, bytes."""
 
 from __future__ import annotations
 
@@ -58,41 +58,41 @@ def made_as(kind: str) -> LearnContext:
     return context(optimiser=lambda given: make(kind, given))
 
 
-def trained(plain: MultiHeadNetwork, task: int, elasticity: float, *, resistance: bool, kind: str = "adamw") -> Engram:
-    candidate = plain.candidate(f"task {task}", bars(task).classes, task)
-    rates = plain.rates(elasticity)
+def trained(shared: MultiHeadNetwork, task: int, elasticity: float, *, resistance: bool, kind: str = "adamw") -> Engram:
+    candidate = shared.candidate(f"task {task}", bars(task).classes, task)
+    rates = shared.rates(elasticity)
     hold(candidate, rates)
-    blocked = blocked_by(plain.layout, plain.owners) if resistance else None
+    blocked = blocked_by(shared.layout, shared.owners) if resistance else None
     elastic = ElasticOptimisers(made_as(kind), candidate, rates, blocked)
     examples = bars(task)
     options = QUICK.model_copy(update={"learning_rate": 2e-2})
-    trainer = Trainer.alone(plain.layout, examples, examples, context(options, task, elastic))
+    trainer = Trainer.alone(shared.layout, examples, examples, context(options, task, elastic))
     trainer.fit(candidate, TrainingPhase("training", (0.0, 1.0), 2, 2e-2, 2))
     return candidate
 
 
 def after_one(backbone: str, *, resistance: bool) -> MultiHeadNetwork:
-    plain = network(backbone)
-    candidate = trained(plain, 1, 0.0, resistance=resistance)
-    owners = half(plain)
+    shared = network(backbone)
+    candidate = trained(shared, 1, 0.0, resistance=resistance)
+    owners = half(shared)
     if resistance:
         resist(candidate, owners)
-    return plain.accepted(candidate, owners)
+    return shared.accepted(candidate, owners)
 
 
-def logits(plain: MultiHeadNetwork, number: int = 0) -> Tensor:
+def logits(shared: MultiHeadNetwork, number: int = 0) -> Tensor:
     probes = pixels(probe_batch(definition("mlp").input))
     with torch.no_grad():
-        heads: list[Tensor] = plain(probes)[1]
+        heads: list[Tensor] = shared(probes)[1]
     return heads[number]
 
 
 @pytest.mark.parametrize("kind", OPTIMISERS)
 @pytest.mark.parametrize("elasticity", [0.0, 0.25])
 def test_updates_are_scaled_as_by_hand(kind: str, elasticity: float) -> None:
-    plain = after_one("cnn", resistance=False)
-    elastic, by_hand = (plain.candidate("b", ("x", "y"), 3) for _ in range(2))
-    rates = plain.rates(elasticity)
+    shared = after_one("cnn", resistance=False)
+    elastic, by_hand = (shared.candidate("b", ("x", "y"), 3) for _ in range(2))
+    rates = shared.rates(elasticity)
     scaled = ElasticOptimisers(made_as(kind), elastic, rates)(list(elastic.parameters()))
     ordinary = make(kind, list(by_hand.parameters()))
     images = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -108,14 +108,14 @@ def test_updates_are_scaled_as_by_hand(kind: str, elasticity: float) -> None:
             for name, value in by_hand.named_parameters():
                 if name.startswith("head."):
                     continue
-                node = plain.layout.node(name.split(".")[1])
+                node = shared.layout.node(name.split(".")[1])
                 for unit in range(len(value)):
                     rate = float(rates[node.layer][unit])
                     value[unit] = old[name][unit] + rate * (value[unit] - old[name][unit])
     moved = 0.0
     for (name, ours), theirs in zip(elastic.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
-        moved += float((ours.detach() - dict(plain.engram(0).named_parameters())[name]).abs().sum())
+        moved += float((ours.detach() - dict(shared.engram(0).named_parameters())[name]).abs().sum())
     assert moved > 0, "nothing was trained"
 
 
@@ -131,24 +131,24 @@ def state_of(engram: Engram, units: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("backbone", "kind"), [("mlp", "adam"), ("cnn", "adamw"), ("resnet18", "sgd")])
 def test_owned_units_keep_their_bytes_and_free_ones_move(backbone: str, kind: str) -> None:
-    plain = after_one(backbone, resistance=False)
-    candidate = trained(plain, 2, 0.0, resistance=False, kind=kind)
-    owned = {layer: owner > 0 for layer, owner in plain.owners.items()}
-    free = {layer: owner == 0 for layer, owner in plain.owners.items()}
-    before, after = state_of(plain.engram(0), owned), state_of(candidate, owned)
+    shared = after_one(backbone, resistance=False)
+    candidate = trained(shared, 2, 0.0, resistance=False, kind=kind)
+    owned = {layer: owner > 0 for layer, owner in shared.owners.items()}
+    free = {layer: owner == 0 for layer, owner in shared.owners.items()}
+    before, after = state_of(shared.engram(0), owned), state_of(candidate, owned)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    before, after = state_of(plain.engram(0), free), state_of(candidate, free)
+    before, after = state_of(shared.engram(0), free), state_of(candidate, free)
     assert not any(torch.equal(value, after[name]) for name, value in before.items() if "weight" in name)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_with_resistance_old_logits_stay_the_same_bytes(backbone: str) -> None:
-    plain = after_one(backbone, resistance=True)
-    first = logits(plain)
-    candidate = trained(plain, 2, 0.0, resistance=True)
-    owners = half(plain, 2)
+    shared = after_one(backbone, resistance=True)
+    first = logits(shared)
+    candidate = trained(shared, 2, 0.0, resistance=True)
+    owners = half(shared, 2)
     resist(candidate, owners)
-    second = plain.accepted(candidate, owners)
+    second = shared.accepted(candidate, owners)
     assert torch.equal(logits(second), first)
     third = second.accepted(trained(second, 3, 0.0, resistance=True), half(second, 3))
     assert torch.equal(logits(third), first)
@@ -156,15 +156,15 @@ def test_with_resistance_old_logits_stay_the_same_bytes(backbone: str) -> None:
 
 
 def test_without_resistance_old_logits_change() -> None:
-    plain = after_one("mlp", resistance=False)
-    later = plain.accepted(trained(plain, 2, 0.0, resistance=False), half(plain, 2))
-    assert not torch.equal(logits(later), logits(plain))
+    shared = after_one("mlp", resistance=False)
+    later = shared.accepted(trained(shared, 2, 0.0, resistance=False), half(shared, 2))
+    assert not torch.equal(logits(later), logits(shared))
 
 
 def test_blocked_weights_stay_zero_even_where_units_may_move() -> None:
-    plain = after_one("cnn", resistance=True)
-    candidate = trained(plain, 2, 0.5, resistance=True)
-    blocked = blocked_by(plain.layout, plain.owners)
+    shared = after_one("cnn", resistance=True)
+    candidate = trained(shared, 2, 0.5, resistance=True)
+    blocked = blocked_by(shared.layout, shared.owners)
     for name, mask in blocked.items():
         block = candidate.blocks[name]
         assert isinstance(block, DenseBlock | ConvBlock)
@@ -182,20 +182,20 @@ def slow_blocked(layout: Layout, owners: dict[str, Tensor], name: str, reader: i
 
 
 def test_what_is_blocked_is_what_later_units_would_say_to_earlier_ones() -> None:
-    plain = network("cnn")
+    shared = network("cnn")
     generator = torch.Generator().manual_seed(3)
-    owners = {layer: torch.randint(0, 4, owner.shape, generator=generator) for layer, owner in plain.owners.items()}
-    for name, mask in blocked_by(plain.layout, owners).items():
+    owners = {layer: torch.randint(0, 4, owner.shape, generator=generator) for layer, owner in shared.owners.items()}
+    for name, mask in blocked_by(shared.layout, owners).items():
         for reader in range(mask.shape[0]):
             for read in range(mask.shape[1]):
-                assert bool(mask[reader, read]) == slow_blocked(plain.layout, owners, name, reader, read)
+                assert bool(mask[reader, read]) == slow_blocked(shared.layout, owners, name, reader, read)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_silencing_is_reading_zeros(backbone: str) -> None:
-    plain = after_one(backbone, resistance=False)
-    engram = plain.engram(0)
-    kept = {layer: torch.arange(units) % 3 > 0 for layer, units in plain.units.items()}
+    shared = after_one(backbone, resistance=False)
+    engram = shared.engram(0)
+    kept = {layer: torch.arange(units) % 3 > 0 for layer, units in shared.units.items()}
     images = pixels(bars(1).images)
 
     def mask(layer: str) -> Tensor:
@@ -205,15 +205,15 @@ def test_silencing_is_reading_zeros(backbone: str) -> None:
         quiet = silenced(engram, kept)
         ours = quiet.logits(quiet(images, {}))
         values: dict[str, Tensor] = {IMAGE: images}
-        for node in plain.layout.nodes:  # every node in turn, reading what is silenced by hand
+        for node in shared.layout.nodes:  # every node in turn, reading what is silenced by hand
             block = engram.block(node)
             given = [values[source] for source in node.sources]
             if node.mixing and node.sources != (IMAGE,):
-                origin = plain.layout.node(node.sources[0])
+                origin = shared.layout.node(node.sources[0])
                 silent = mask(origin.layer).repeat_interleave(origin.per_unit)
                 given = [given[0] * silent.reshape(-1, *[1] * (given[0].ndim - 2))]
             values[node.name] = block(*given)
-        origin = plain.layout.features
+        origin = shared.layout.features
         theirs = engram.head(values[origin.name] * mask(origin.layer).repeat_interleave(origin.per_unit))
     torch.testing.assert_close(ours, theirs)
     assert not torch.allclose(ours, engram.logits(engram(images, {})))
@@ -244,8 +244,8 @@ def test_held_channels_use_stored_statistics_and_follow_by_elasticity() -> None:
 
 
 def test_relevance_of_a_plain_dense_network_is_the_epsilon_rule_by_hand() -> None:
-    plain = after_one("mlp", resistance=False)
-    engram, examples = plain.engram(0), bars(1, count=3)
+    shared = after_one("mlp", resistance=False)
+    engram, examples = shared.engram(0), bars(1, count=3)
     (found,) = relevances(engram, examples, Reporter(), torch.device("cpu"))
     first, second = (weight_of(engram.blocks[name]) for name in ("dense1", "dense2"))
     for number in range(len(examples)):
@@ -268,58 +268,58 @@ def test_relevance_of_a_plain_dense_network_is_the_epsilon_rule_by_hand() -> Non
 
 @pytest.mark.parametrize("backbone", ["mlp", "cnn"])
 def test_the_last_layer_shares_out_the_logit(backbone: str) -> None:
-    plain = after_one(backbone, resistance=False)
-    engram, examples = plain.engram(0), bars(1, count=3)
+    shared = after_one(backbone, resistance=False)
+    engram, examples = shared.engram(0), bars(1, count=3)
     (found,) = relevances(engram, examples, Reporter(), torch.device("cpu"))
     with torch.no_grad():
         true = engram.logits(engram(pixels(examples.images), {})).gather(1, examples.labels[:, None])[:, 0]
-    together = found[plain.layout.features.layer].sum(1)
+    together = found[shared.layout.features.layer].sum(1)
     torch.testing.assert_close(together, true, rtol=1e-3, atol=1e-3)
 
 
 def test_units_that_are_freed_start_anew_and_others_stay() -> None:
-    plain = after_one("cnn", resistance=False)
-    candidate = plain.candidate("b", ("x", "y"), 1)
-    units = {layer: owner == 0 for layer, owner in plain.owners.items()}
+    shared = after_one("cnn", resistance=False)
+    candidate = shared.candidate("b", ("x", "y"), 1)
+    units = {layer: owner == 0 for layer, owner in shared.owners.items()}
     renewed(candidate, units, 5)
     others = {layer: ~chosen for layer, chosen in units.items()}
-    before, after = state_of(plain.engram(0), others), state_of(candidate, others)
+    before, after = state_of(shared.engram(0), others), state_of(candidate, others)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     fresh = state_of(candidate, units)
-    assert not torch.equal(fresh["conv1.conv.weight"], state_of(plain.engram(0), units)["conv1.conv.weight"])
+    assert not torch.equal(fresh["conv1.conv.weight"], state_of(shared.engram(0), units)["conv1.conv.weight"])
     assert not fresh["conv1.norm.running_mean"].any()
     assert not fresh["dense.linear.bias"].any()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_files_give_the_same_network_and_the_same_bytes(backbone: str) -> None:
-    plain = after_one(backbone, resistance=True)
-    pieces = dump_multihead(plain)
-    again = load_multihead(plain.layout, pieces)
-    assert torch.equal(logits(again), logits(plain))
+    shared = after_one(backbone, resistance=True)
+    pieces = dump_multihead(shared)
+    again = load_multihead(shared.layout, pieces)
+    assert torch.equal(logits(again), logits(shared))
     assert dump_multihead(again) == pieces
-    assert again.tasks() == plain.tasks()
-    candidates = [trained(each, 2, 0.0, resistance=True) for each in (plain, again)]
+    assert again.tasks() == shared.tasks()
+    candidates = [trained(each, 2, 0.0, resistance=True) for each in (shared, again)]
     assert all(torch.equal(a, b) for a, b in zip(*(each.parameters() for each in candidates), strict=True))
 
 
 def test_files_of_another_network_are_refused() -> None:
-    plain = after_one("mlp", resistance=False)
-    blocks, head = dump_multihead(plain)
+    shared = after_one("mlp", resistance=False)
+    blocks, head = dump_multihead(shared)
     with pytest.raises(DamagedSnapshot):
         load_multihead(network("cnn").layout, (blocks, head))
     with pytest.raises(DamagedSnapshot, match="belong to tasks"):
-        load_multihead(plain.layout, (blocks,))
+        load_multihead(shared.layout, (blocks,))
     with pytest.raises(DamagedSnapshot):
-        load_multihead(plain.layout, (blocks, pack("head", {"task": "a"}, {})))
+        load_multihead(shared.layout, (blocks, pack("head", {"task": "a"}, {})))
     with pytest.raises(DamagedSnapshot):
-        load_multihead(plain.layout, ())
+        load_multihead(shared.layout, ())
 
 
 def test_a_first_task_is_learned_by_the_optimiser_alone() -> None:
-    plain = network("mlp")
-    candidate = plain.candidate("a", ("x", "y"), 1)
-    elastic = ElasticOptimisers(context(), candidate, plain.rates(0.0))
+    shared = network("mlp")
+    candidate = shared.candidate("a", ("x", "y"), 1)
+    elastic = ElasticOptimisers(context(), candidate, shared.rates(0.0))
     optimiser = elastic(list(candidate.parameters()))
     assert not optimiser._optimizer_step_post_hooks
     assert all(parameter.requires_grad for parameter in candidate.parameters())

@@ -1,4 +1,4 @@
-"""Networks of blocks beside a plain reference, units that are cut out, and layouts of backbones."""
+"""Tests of networks of blocks beside a slow reference, of cut-out units, and of backbones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fit beside a slow search for the same optimum."""
+"""Tests of calibration beside a slow search for the same optimum."""
 
 from __future__ import annotations
 

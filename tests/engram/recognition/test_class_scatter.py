@@ -1,3 +1,5 @@
+"""Tests of class scatter and conformal scores of novelty."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -59,9 +61,9 @@ def test_deviates_are_those_of_the_chi_squared_distribution() -> None:
 def test_what_lies_between_the_classes_is_unusual_to_all_of_them() -> None:
     system, scatter = _learned(300, 300)
     between = _class(9, 300, 2)  # features of no class, so scores of none
-    usual = scatter.unusual(_scores(system, _class(0, 300, 3)), [2, 2])[:, 0]
+    typical = scatter.unusual(_scores(system, _class(0, 300, 3)), [2, 2])[:, 0]
     strange = scatter.unusual(_scores(system, between), [2, 2]).amin(1)
-    assert float((strange > torch.quantile(usual, 0.95)).double().mean()) > 0.8
+    assert float((strange > torch.quantile(typical, 0.95)).double().mean()) > 0.8
 
 
 def test_a_single_class_scatters_nowhere() -> None:
@@ -111,11 +113,11 @@ def test_few_held_out_images_do_not_make_known_ones_strangers(count: int) -> Non
 def test_an_image_is_unusual_by_either_kind_of_evidence() -> None:
     generator = torch.Generator().manual_seed(0)
     density, scatter = torch.randn(2, 400, generator=generator)
-    usual = CombinedScore.of(density, 3 * scatter + 5)
+    typical = CombinedScore.of(density, 3 * scatter + 5)
 
     def p_value(density: float, scatter: float, alone: float = 0.5) -> float:
         given = torch.tensor([[density], [3 * scatter + 5], [alone]])
-        return float(usual.p_value(*given))
+        return float(typical.p_value(*given))
 
     assert p_value(0, 0) > 0.5
     assert p_value(-4, -4) > 0.5

@@ -1,3 +1,5 @@
+"""Tests of the task recogniser: ridge statistics, densities, calibration, and its chain of detectors."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -90,9 +92,9 @@ def test_distance_is_mahalanobis_while_all_directions_are_kept() -> None:
 def test_p_values_are_small_for_the_unusual_and_uniform_for_the_usual() -> None:
     features, labels = _features(600, 10, 2), torch.zeros(600, dtype=torch.int64)
     density = Density.fit(features[:400], labels[:400], 1, features[400:])
-    usual = density.p_value(density.distance(_features(2000, 10, 3)))
-    assert 0.4 < float(usual.mean()) < 0.6
-    assert 0.02 < float((usual < 0.05).double().mean()) < 0.11
+    typical = density.p_value(density.distance(_features(2000, 10, 3)))
+    assert 0.4 < float(typical.mean()) < 0.6
+    assert 0.02 < float((typical < 0.05).double().mean()) < 0.11
     unusual = density.p_value(density.distance(_features(50, 10, 4) + 6))
     assert float(unusual.max()) <= 1 / 200
 
@@ -152,7 +154,7 @@ def test_noise_is_not_known() -> None:
 def test_slices_of_an_observation_answer_alike() -> None:
     memory = learned("cnn", tasks=2)
     observation = memory.observe(bars(0).images[:6])
-    assert observation[2:4].answers() == observation.answers()[2:4]
+    assert observation[2:4].predictions() == observation.predictions()[2:4]
     assert torch.equal(observation[2:4].logits("task 1"), observation.logits("task 1")[2:4])
 
 
@@ -207,7 +209,7 @@ def test_a_density_from_sums_is_the_density_of_the_images() -> None:
     sums = GramStatistics.empty(12, 3).plus(features, labels)
     by_sums, by_images = Density.from_sums(sums, features[:50]), Density.fit(features, labels, 3, features[:50])
     torch.testing.assert_close(by_sums.distance(features), by_images.distance(features), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(by_sums.grades, by_images.grades, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(by_sums.quantiles, by_images.quantiles, rtol=1e-3, atol=1e-3)
 
 
 def test_a_chain_with_a_gap_says_nothing() -> None:

@@ -1,3 +1,5 @@
+"""Tests of pruning: scores of units, and the narrowest sub-network that keeps the accuracy."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""How fast a run learns at each of its steps."""
+"""Tests of learning-rate schedules."""
 
 from __future__ import annotations
 

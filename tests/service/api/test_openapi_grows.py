@@ -1,4 +1,4 @@
-"""The interface only grows: whatever the document of an earlier release promises, today's promises too.
+"""Tests of the OpenAPI document's compatibility with that of an earlier release.
 
 `files/openapi-0ab2d93.json` is the document of commit 0ab2d93. Schemas may be called otherwise: they are compared by
 what they hold.

@@ -266,10 +266,10 @@ def test_an_import_that_breaks_off_leaves_no_model_and_can_be_done_again(
             put_new(path, data)
 
         monkeypatch.setattr(vault.objects, "put_new", put_some)
-        examiner = LearnerValidator(vault.objects)
+        validator = LearnerValidator(vault.objects)
         while True:
             try:
-                import_model(vault.objects, bundle, examiner)
+                import_model(vault.objects, bundle, validator)
                 break
             except StoreUnavailable:
                 with pytest.raises(UnknownModel):
@@ -325,10 +325,10 @@ def _refused_or_equal(data: bytes, folder: Path, whole: bytes) -> None:
 
 
 def test_definitions_that_are_none_are_refused(store: Path) -> None:
-    examiner = LearnerValidator(ObjectStore.connect(VaultSettings(store_url=str(store))))
+    validator = LearnerValidator(ObjectStore.connect(VaultSettings(store_url=str(store))))
     with pytest.raises(VaultError, match=r"model\.json"):
-        examiner.definition("model.json", {"backbone": "none of ours"})
-    examiner.definition("model.json", Definition.model_validate({"backbone": "mlp"} | _SHAPE).model_dump(mode="json"))
+        validator.definition("model.json", {"backbone": "none of ours"})
+    validator.definition("model.json", Definition.model_validate({"backbone": "mlp"} | _SHAPE).model_dump(mode="json"))
 
 
 _SHAPE: dict[str, Any] = {"input": {"channels": 1, "height": 8, "width": 8}}
