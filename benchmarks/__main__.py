@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.harness import command
+from benchmarks import sequences
 
 SEQUENCES = {
     "split_mnist": "Split-MNIST: five tasks of two digits",
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     scenario, given = (words[0] if words else ""), list(words[1:])
     if scenario in SEQUENCES:
-        command.main(scenario, SEQUENCES[scenario], given)
+        sequences.main(scenario, SEQUENCES[scenario], given)
     elif scenario in PROGRAMS:
         sys.argv = [f"python -m benchmarks {scenario}", *given]
         sys.exit(import_module(PROGRAMS[scenario]).main())

@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks.__main__ import PROGRAMS, SEQUENCES, descriptions, main, usage
 from benchmarks.harness import datasets
-from benchmarks.harness.command import run, run_all
 from benchmarks.harness.datasets import Sizes
 from benchmarks.harness.evaluation import BenchmarkProgress
 from benchmarks.harness.plan import BadOverride, Plan, make_plan
 from benchmarks.harness.presets import COMMON, METHODS, Preset, preset
 from benchmarks.harness.results import UnfinishedRun, rows_of
+from benchmarks.sequences import run, run_all
 from engram import Definition, Examples, InputShape
 from engram.checkpointing.progress import Progress
 from engram.errors import TooFewImages

@@ -58,6 +58,18 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"cli"},
         {"__main__"},
     ),
+    "worker": (
+        {"settings", "metrics", "interruption", "dataset_source", "progress"},
+        {"checkpoints", "instrumentation", "outcome", "resources"},
+        {"publishing"},
+        {"attempt"},
+        {"job_runner"},
+        {"background"},
+        {"celery_app"},
+        {"__main__"},
+    ),
+    "testing": ({"servers"}, {"data"}, {"processes"}, {"drills"}),
+    "benchmarks": ({"harness"}, {"baselines", "drills", "studies", "reports"}, {"sequences"}, {"__main__"}),
 }
 """The parts of a package from the ground up; a part imports only what lies on levels below its own."""
 
