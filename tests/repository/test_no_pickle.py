@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from service.jobs.wakeup import WakeupSender
+from tests.repository.layout import ROOT, sources
 from worker.celery_app import create_app
 
-ROOT = Path(__file__).parents[2]
-SOURCES = sorted(
-    path for package in ("engram", "vault", "service", "worker") for path in (ROOT / package).rglob("*.py")
-)
+SOURCES = sources("engram", "telemetry", "vault", "service", "worker")
 
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
 CALLS = {"eval", "exec", "compile", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}

@@ -27,6 +27,9 @@ from testing.servers.service import PATIENCE
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
+WITHOUT_VALUES = torch.zeros(1, 1, 8, 8, dtype=torch.uint8, device="meta")
+"""Of the right size, so that it is the pass that fails, with an error of PyTorch's own."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -155,6 +158,8 @@ def test_a_query_that_fails_fails_alone(pair: Pair, pool: ThreadPoolExecutor) ->
 def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
     async def story() -> None:
         subject = batcher(lambda: pair, pool)
+        with pytest.raises(RuntimeError):
+            await subject.submit(InferenceRequest(WITHOUT_VALUES))
         with pytest.raises(ImageError):
             await subject.submit(InferenceRequest(torch.zeros(1, 3, 5, 5, dtype=torch.uint8)))
         assert (await subject.submit(InferenceRequest(images(0)))).answers[0].task == "low"
@@ -162,14 +167,21 @@ def test_a_batch_that_fails_leaves_the_next_alone(pair: Pair, pool: ThreadPoolEx
     run(story())
 
 
-def test_a_query_that_no_pass_can_take_fails_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [(torch.zeros(1, 3, 5, 5, dtype=torch.uint8), ImageError), (WITHOUT_VALUES, RuntimeError)],
+    ids=["of another size", "without values"],
+)
+def test_a_query_that_no_pass_can_take_fails_alone(
+    pair: Pair, pool: ThreadPoolExecutor, bad: torch.Tensor, error: type[Exception]
+) -> None:
     async def story() -> None:
         gate = Gate(pair)
-        good, bad = InferenceRequest(images(0)), InferenceRequest(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))
+        good = InferenceRequest(images(0))
         subject = batcher(gate, pool)
-        first, second, third = await behind(gate, subject, good, bad, good)
+        first, second, third = await behind(gate, subject, good, InferenceRequest(bad), good)
         assert isinstance(first, InferenceReply)
-        assert isinstance(second, ImageError)
+        assert isinstance(second, error)
         assert isinstance(third, InferenceReply)
         assert (await subject.submit(good)).answers[0].task == "low"
 
