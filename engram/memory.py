@@ -188,7 +188,7 @@ class Memory:
     def _subject(self, task: str, examples: Examples, options: LearnOptions, seed: int) -> dict[str, object]:
         """What a checkpoint has to be of, but for the model's own weights."""
         return {
-            "definition": self.definition.model_dump(mode="json"),
+            "definition": self.definition.stored(),
             "budget": self.budget,
             "tasks": [info.name for info in self.tasks],
             "task": task,

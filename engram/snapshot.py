@@ -41,7 +41,7 @@ def write(parts: Parts, tasks: Sequence[TaskInfo], folder: Path) -> None:
         (folder / name).write_bytes(data)
     manifest = {
         "format": FORMAT,
-        "definition": parts.definition.model_dump(mode="json"),
+        "definition": parts.definition.stored(),
         "budget": parts.budget,
         "engrams": list(engrams),
         "kept": list(kept),
@@ -66,7 +66,7 @@ def read(folder: Path) -> Parts:
         budget = {str(layer): int(units) for layer, units in manifest["budget"].items()}
         if version != FORMAT:
             raise UnsupportedFormat(f"{MANIFEST} is of format {version}; this version reads format {FORMAT}")
-        definition = Definition.model_validate(manifest["definition"])
+        definition = Definition.load(manifest["definition"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedSnapshot(f"{folder / MANIFEST}: {error}") from error
 

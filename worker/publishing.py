@@ -39,7 +39,7 @@ def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
     assert head.recogniser is not None, "every commit names its recogniser"
     get = vault.objects.get_blob
     return restore(
-        Definition.model_validate(model.definition),
+        Definition.load(model.definition),
         [get(name) for name in head.engrams],
         get(head.recogniser),
         [get(name) for name in head.kept],

@@ -1,10 +1,12 @@
-"""Definitions of models: backbone, input, method, budget and commons."""
+"""Definitions of models: backbone, input, method, budget, commons and numbered behaviour."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from engram.config.base import Frozen
 from engram.config.methods import SETTINGS
@@ -26,6 +28,8 @@ class InputShape(Frozen):
     """Pixels."""
     convert: bool = False
     """Whether images of the other number of channels are converted instead of refused."""
+    background: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
+    """Colour, as `#rrggbb`, that transparent parts of an image are laid over; white where nothing is said."""
 
 
 class ResolvedCommons(Frozen):
@@ -87,6 +91,49 @@ class Definition(Frozen):
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seeds the commons and, with the task's number, every engram's first weights."""
+    decoder: Literal[1, 2] = 2
+    """Number of the way from an encoded image to pixels, one of `engram.data.images`; 1 is that of 0.1.0."""
+    recipe: Literal[1, 2] = 2
+    """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
+
+    Since 2, small classes count as much as large ones, and whether an image is known is judged by all images of a task.
+    """
+
+    numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1}
+    """What a stored definition means by a number that it lacks: it was written before there was another."""
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> Self:
+        """A definition as `stored` gave it, or as an earlier release did.
+
+        Raises
+        ------
+        pydantic.ValidationError
+        """
+        return cls.model_validate({**cls.numbers_of_the_first_release, **stored})
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as JSON; what an earlier release could have written is written as it would have been."""
+        found = super().stored()
+        for name, number in self.numbers_of_the_first_release.items():
+            if found[name] == number:
+                del found[name]
+        if found["input"]["background"] is None:
+            del found["input"]["background"]
+        return found
+
+    def agreeing(self, other: Definition) -> Self:
+        """The definition with the numbers of another, where none were asked for by name."""
+        unsaid = self.numbers_of_the_first_release.keys() - self.model_fields_set
+        return self.model_copy(update={name: getattr(other, name) for name in unsaid})
+
+    @model_validator(mode="after")
+    def _check_background(self) -> Self:
+        if self.decoder == 1 and self.input.background is not None:
+            raise PydanticCustomError(
+                "background", "decoder 1 lays transparency over black; leave out input.background"
+            )
+        return self
 
     @field_validator("settings")
     @classmethod

@@ -82,7 +82,7 @@ class ImageLimits:
         return cls(max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes)
 
 
-def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits()) -> Tensor:
+def decode(data: bytes, shape: InputShape, limits: ImageLimits = ImageLimits(), decoder: int = 2) -> Tensor:
     """Decode one PNG, JPEG, WebP, BMP, GIF (its first frame) or TIFF image and fit it to `shape`.
 
     The orientation in EXIF is applied, transparency is laid over black, 16-bit grey is scaled to 8 bits, and the image

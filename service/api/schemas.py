@@ -23,7 +23,7 @@ class ModelRequest(Definition):
 
     def definition(self) -> Definition:
         """The definition without the name."""
-        return Definition.model_validate(self.model_dump(exclude={"name"}))
+        return Definition.model_validate(self.model_dump(exclude={"name"}, exclude_unset=True))
 
 
 class BudgetRequest(BaseModel):

@@ -34,7 +34,7 @@ class LearnerValidator:
     def definition(self, path: str, definition: Mapping[str, Any]) -> None:
         """Return if a model can be made of a definition; else raise as `vault.maintenance.validator` says."""
         with _named(path):
-            Definition.model_validate(definition)
+            Definition.load(definition)
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
         """Return if the learner wrote a blob; else raise as `vault.maintenance.validator` says."""
@@ -52,7 +52,7 @@ class LearnerValidator:
         assert commit.recogniser is not None, "every commit names its recogniser"
         with _named(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
             memory = restore(
-                Definition.model_validate(model.definition),
+                Definition.load(model.definition),
                 [get(name) for name in commit.engrams],
                 get(commit.recogniser),
                 [get(name) for name in commit.kept],

@@ -40,17 +40,18 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
     ------
     InvalidDefinition, ModelExists
     """
-    memory = Memory.create(definition)
+    Memory.create(definition)  # which refuses what cannot be made
     try:
-        model = vault.models.create(name, definition.model_dump(mode="json"))
+        model = vault.models.create(name, definition.stored())
     except ModelExists:
-        # What an earlier version stored lacks the fields that came later; they mean what their defaults say.
+        # What an earlier version stored lacks the fields that came later.
         model = vault.models.get(name)
-        if _defined(model.definition) != definition:
+        there = _defined(model.definition)
+        if there is None or (definition := definition.agreeing(there)) != there:
             raise
     if vault.log.head(name) is not None:
         return _made_by(vault, name, claim)
-    parts = dump(memory)
+    parts = dump(Memory.create(definition))
     put = vault.objects.put_blob
     first = Commit.first(
         model,
@@ -77,7 +78,7 @@ def _made_by(vault: Vault, name: str, claim: Claim | None) -> bool:
 
 def _defined(stored: Mapping[str, Any]) -> Definition | None:
     try:
-        return Definition.model_validate(stored)
+        return Definition.load(stored)
     except ValidationError:
         return None
 
@@ -89,7 +90,7 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     ------
     InvalidDefinition, UnknownModel
     """
-    memory = Memory.create(Definition.model_validate(vault.models.get(name).definition))
+    memory = Memory.create(Definition.load(vault.models.get(name).definition))
 
     def widened(head: Commit) -> Commit:
         memory.method.budget = dict(head.budget)

@@ -99,7 +99,7 @@ def digests_of(name: str) -> dict[str, str]:
     shape = InputShape(channels=channels, height=SIZE, width=SIZE)
     commons = CommonsDefinition.model_validate(given.pop("commons", {"features": 128, "patch": 5}))
     fields = {"backbone": "cnn", "width": 0.5, "budget": 4.0, "seed": 7, **given}
-    memory = Memory.create(Definition.model_validate({"input": shape, "commons": commons, **fields}))
+    memory = Memory.create(Definition.load({"input": shape, "commons": commons, **fields}))
     for task in range(3):
         memory.learn(f"task {task}", bars(task, channels), options)
     with tempfile.TemporaryDirectory() as folder:

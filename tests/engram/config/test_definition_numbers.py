@@ -1,0 +1,40 @@
+"""Tests of the numbers of a definition: what an earlier release stored means what it meant then."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from engram import Definition, InputShape
+
+SHAPE = InputShape(channels=3, height=16, width=16)
+EARLIER = {"input": {"channels": 3, "height": 16, "width": 16}}
+
+
+def test_a_new_definition_has_the_newest_numbers() -> None:
+    made = Definition(input=SHAPE)
+    assert (made.decoder, made.recipe) == (2, 2)
+    assert Definition.load(made.stored()) == made
+
+
+def test_a_stored_definition_without_numbers_is_of_the_first_release_and_is_stored_as_that_release_would() -> None:
+    there = Definition.load(EARLIER)
+    assert (there.decoder, there.recipe, there.input.background) == (1, 1, None)
+    assert not {"decoder", "recipe"} & there.stored().keys()
+    assert there.stored()["input"] == {**EARLIER["input"], "convert": False}
+    assert Definition.load(there.stored()) == there
+
+
+def test_numbers_that_were_not_asked_for_agree_with_those_that_are_there() -> None:
+    there = Definition.load(EARLIER)
+    assert Definition(input=SHAPE).agreeing(there) == there
+    assert Definition(input=SHAPE, decoder=2).agreeing(there).decoder == 2
+
+
+def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() -> None:
+    shape = SHAPE.model_copy(update={"background": "#ffffff"})
+    assert Definition(input=shape).input.background == "#ffffff"
+    with pytest.raises(ValidationError, match="decoder 1 lays transparency over black"):
+        Definition(input=shape, decoder=1)
+    with pytest.raises(ValidationError):
+        InputShape(channels=3, height=16, width=16, background="white")
