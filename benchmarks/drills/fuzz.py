@@ -25,7 +25,7 @@ from benchmarks.drills.record import parser, record
 READERS = ("archive", "image", "manifest")
 INSTRUMENTED = {
     "archive": ("engram.data.archives", "engram.data.containers", "engram.data.decompression", "zipfile", "tarfile"),
-    "image": ("engram.data.images", "PIL"),
+    "image": ("engram.data.images", "engram.data.pictures", "PIL"),
     "manifest": (
         "engram.checkpointing.tensors",
         "engram.recognition.serialization",
