@@ -33,6 +33,8 @@ class LearnContext:
         Where the new parts compute.
     optimiser
         Makes the optimiser; by default as the options say.
+    recipe
+        The definition's number.
     """
 
     options: LearnOptions
@@ -40,6 +42,7 @@ class LearnContext:
     reporter: Reporter
     device: torch.device
     optimiser: OptimiserFactory | None = None
+    recipe: int = 2
 
     def generator(self) -> torch.Generator:
         """A new generator of the context's seed."""

@@ -182,7 +182,9 @@ class Memory:
             require_type("checkpoints", checkpoints, Checkpoints, InvalidOptions)
         seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
-        context = LearnContext(options, seed, Reporter(progress, cancel, journal), self.device, optimiser)
+        context = LearnContext(
+            options, seed, Reporter(progress, cancel, journal), self.device, optimiser, self.definition.recipe
+        )
         return self.method.learn(task, examples, context)
 
     def _subject(self, task: str, examples: Examples, options: LearnOptions, seed: int) -> dict[str, object]:
