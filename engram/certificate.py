@@ -160,6 +160,7 @@ def certify(
     for name, given in (("routing", routing), ("learned", learned)):
         if given is not None:
             require_type(name, given, Mapping, InputError)
+    memory = Memory(memory.method.current())
     tasks, answers, agreement = {}, {}, {}
     if memory.tasks:
         observation = memory.observe(probe_batch(memory.definition.input))

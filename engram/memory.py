@@ -44,7 +44,8 @@ class Memory:
     """A model that learns by the method its definition names.
 
     With an exact method, every earlier answer stays the same, bit for bit (same device, batch shape and thread count).
-    Everything but `learn` and `raise_budget` only reads, and may be called from many threads at once.
+    Everything but `learn`, `raise_budget` and `to` only reads, and may be called from many threads at once, also while
+    a task is learned: each call answers by the model as it was before, or as it is after.
     """
 
     def __init__(self, method: Method) -> None:
@@ -78,7 +79,7 @@ class Memory:
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
         """The learned tasks, oldest first."""
-        return self.method.tasks
+        return self.method.current().tasks
 
     @property
     def exact(self) -> bool:
@@ -165,14 +166,7 @@ class Memory:
         Cancelled, AccuracyTooLow, RecognitionTooLow
         """
         self.admit(task)
-        require_type("examples", examples, Examples, ExamplesError)
-        examples.check()
-        shape = self.definition.input
-        if examples.images.shape[1:] != (shape.channels, shape.height, shape.width):
-            raise ExamplesError(
-                f"images are {tuple(examples.images.shape[1:])}, the model takes "
-                f"{(shape.channels, shape.height, shape.width)}; decode them with engram.data.images.decode"
-            )
+        self._check(examples)
         options = LearnOptions() if options is None else options
         require_type("options", options, LearnOptions, InvalidOptions)
         for name, function in (("progress", progress), ("cancel", cancel), ("optimiser", optimiser)):
@@ -185,7 +179,21 @@ class Memory:
         context = LearnContext(
             options, seed, Reporter(progress, cancel, journal), self.device, optimiser, self.definition.recipe
         )
-        return self.method.learn(task, examples, context)
+        learned = self.method.current()
+        report = learned.learn(task, examples, context)
+        self.method.become(learned)
+        return report
+
+    def _check(self, examples: Examples) -> None:
+        """Refuse what is no examples for this model; raises ExamplesError."""
+        require_type("examples", examples, Examples, ExamplesError)
+        examples.check()
+        shape = self.definition.input
+        if examples.images.shape[1:] != (shape.channels, shape.height, shape.width):
+            raise ExamplesError(
+                f"images are {tuple(examples.images.shape[1:])}, the model takes "
+                f"{(shape.channels, shape.height, shape.width)}; decode them with engram.data.images.decode"
+            )
 
     def _subject(self, task: str, examples: Examples, options: LearnOptions, seed: int) -> dict[str, object]:
         """What a checkpoint has to be of, but for the model's own weights."""
@@ -210,10 +218,11 @@ class Memory:
         ImageError
             for images of another size or dtype than the model takes, or what is no tensor.
         """
-        if not self.tasks:
+        method = self.method.current()
+        if not method.tasks:
             raise NothingLearned("the model has learned no task yet")
-        check_images(images, self.definition.input)
-        return self.method.observe(images)
+        check_images(images, method.definition.input)
+        return method.observe(images)
 
     def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Prediction]:
         """Predictions for (B, C, H, W) uint8 images, recognising the task unless it is given.
@@ -248,31 +257,15 @@ class Memory:
         ImageError
             for an image of another size or dtype than the model takes.
         """
-        check_image(image, self.definition.input)
-        observation = self.observe(image[None])
-        owner, label = self._target(observation, target, task)
-        suited = "epsilon_plus" if self.definition.backbone == "mlp" else DEFAULT_COMPOSITE
-        return self.method.explain(image, owner, label, composite or suited)
-
-    def _target(self, observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
-        if target is None:
-            answer = observation.predictions(task)[0]
-            owner = observation.index(answer.task)
-            return owner, self.tasks[owner].classes.index(answer.label)
-        holders = [position for position, info in enumerate(self.tasks) if target in info.classes]
-        if task is not None:
-            owner = observation.index(task)
-        elif not holders:
-            raise UnknownLabel(f"no task has a label {target!r}")
-        else:
-            owner = max(holders, key=lambda position: float(observation.log_tasks[0, position]))
-        if owner not in holders:
-            raise UnknownLabel(f"task {self.tasks[owner].name!r} has no label {target!r}")
-        return owner, self.tasks[owner].classes.index(target)
+        method = self.method.current()
+        check_image(image, method.definition.input)
+        owner, label = _target(Memory(method).observe(image[None]), target, task)
+        suited = "epsilon_plus" if method.definition.backbone == "mlp" else DEFAULT_COMPOSITE
+        return method.explain(image, owner, label, composite or suited)
 
     def capacity(self) -> list[LayerCapacity]:
         """Budget, owned and free units of each layer."""
-        return self.method.capacity()
+        return self.method.current().capacity()
 
     def raise_budget(self, budget: float | Mapping[str, int]) -> None:
         """Widen the network for tasks to come; nothing that exists is touched.
@@ -289,10 +282,12 @@ class Memory:
         """
         if isinstance(budget, Mapping) and (strange := [layer for layer in budget if not _is_name(layer)]):
             raise InvalidDefinition(f"a budget names its layers by strings, not {strange[0]!r}")
+        wider = self.method.current()
         try:
-            self.method.raise_budget(budget)
+            wider.raise_budget(budget)
         except OverflowError as error:
             raise InvalidDefinition("the budget must be a finite number of units") from error
+        self.method.become(wider)
 
     def save(self, folder: Path | str) -> None:
         """Write the model into a folder: safetensors files, and a manifest that names them.
@@ -306,7 +301,8 @@ class Memory:
         OSError
             where the folder cannot be written.
         """
-        write(dump(self), self.tasks, as_path("the folder", folder))
+        memory = Memory(self.method.current())
+        write(dump(memory), memory.tasks, as_path("the folder", folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> Memory:
@@ -334,8 +330,9 @@ def dump(memory: Memory) -> Parts:
         for what is no `Memory`.
     """
     require_type("the model", memory, Memory, InputError)
-    stored = memory.method.dump()
-    return Parts(memory.definition, stored.engrams, stored.recogniser, stored.kept, dict(memory.budget))
+    method = memory.method.current()
+    stored = method.dump()
+    return Parts(method.definition, stored.engrams, stored.recogniser, stored.kept, dict(method.budget))
 
 
 def restore(
@@ -369,6 +366,25 @@ def restore(
     kind = method_of(definition.method)
     beside = None if reuse is None else reuse.method
     return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
+
+
+def _target(observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
+    """The task and the class whose logit is explained."""
+    tasks = observation.tasks
+    if target is None:
+        answer = observation.predictions(task)[0]
+        owner = observation.index(answer.task)
+        return owner, tasks[owner].classes.index(answer.label)
+    holders = [position for position, info in enumerate(tasks) if target in info.classes]
+    if task is not None:
+        owner = observation.index(task)
+    elif not holders:
+        raise UnknownLabel(f"no task has a label {target!r}")
+    else:
+        owner = max(holders, key=lambda position: float(observation.log_tasks[0, position]))
+    if owner not in holders:
+        raise UnknownLabel(f"task {tasks[owner].name!r} has no label {target!r}")
+    return owner, tasks[owner].classes.index(target)
 
 
 def _is_name(layer: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ class StoredModel:
 class Method(ABC):
     """A continual-learning method: how tasks are learned, answered and stored.
 
-    `learn` and `raise_budget` change the model, and on any error leave it as it was; all else only reads, and may be
-    called from many threads at once. Every method answers with an `Observation`: logits for each task's own classes,
-    and the probability of each task.
+    `learn` and `raise_budget` change the model by giving its attributes other values, never by changing what these
+    hold; on any error they leave it as it was. All else but `to` and `become` only reads, and may be called from many
+    threads at once. Every method answers with an `Observation`: logits for each task's own classes, and the probability
+    of each task.
     """
 
     retentions: ClassVar[frozenset[str]] = frozenset({"none"})
@@ -54,6 +56,14 @@ class Method(ABC):
     def __init__(self, definition: Definition, budget: Mapping[str, int]) -> None:
         self.definition = definition
         self.budget = dict(budget)
+
+    def current(self) -> Self:
+        """The model as it is now, which stays so whatever this one learns."""
+        return copy.copy(self)
+
+    def become(self, other: Self) -> None:
+        """Take over all that another one holds, in one assignment, so that `current` gives all of it or nothing."""
+        self.__dict__ = other.__dict__
 
     @classmethod
     def check(cls, definition: Definition) -> None:
