@@ -13,6 +13,7 @@
         ArchiveError
           NotAnArchive              neither zip nor tar
           UnsafePath                an absolute path, a drive, or `..`
+          BadName                   a name of unknown encoding, or that is taken for another
           ArchiveLink               a symbolic or hard link, a device, a pipe
           TooManyEntries            more entries than allowed
           SuspiciousRatio           unpacks to implausibly many bytes
@@ -96,6 +97,10 @@ class NotAnArchive(ArchiveError):
 
 class UnsafePath(ArchiveError):
     code = "archive_unsafe_path"
+
+
+class BadName(ArchiveError):
+    code = "archive_bad_name"
 
 
 class ArchiveLink(ArchiveError):

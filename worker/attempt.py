@@ -146,7 +146,13 @@ class _Attempt:
         with threads(self._settings.torch_threads):
             proof = verify(parts, before, self._job.task, report.recognised)
         self._enter("publishing", 0.98)
-        left_out = {"unreadable": [asdict(one) for one in archive.unreadable]}
+        learned = report.to_dict()
+        found = {
+            "unreadable": [asdict(one) for one in archive.unreadable],
+            "left_out": asdict(archive.left_out),
+            "constant": dict(archive.constant),
+            "warnings": list(archive.warnings),
+        }
         publication = publishing.Publication(
             self._job,
             self._token,
@@ -154,7 +160,7 @@ class _Attempt:
             parts,
             archive.examples.classes,
             proof.to_dict(),
-            {**report.to_dict(), **left_out},
+            {**learned, **found},
         )
         return outcome.result(self._vault, publication.publish(self._vault, self._settle))
 

@@ -7,9 +7,9 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
-from engram.errors import ArchiveError, ArchiveTooLarge, SuspiciousRatio
+from engram.errors import ArchiveError, ArchiveTooLarge, NotAnArchive, SuspiciousRatio
 
 CHUNK = 16 * 1024
 """Packed bytes read at once; the ratio is judged at this grain."""
@@ -65,6 +65,17 @@ DECOMPRESSORS: dict[str, Callable[[], Decompressor]] = {
 }
 
 
+_BEGINNINGS = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
+
+
+def suspicious(what: str, packed: int, unpacked: int) -> SuspiciousRatio:
+    """The refusal of what unpacks to implausibly many bytes, with what to do where it is no attack."""
+    return SuspiciousRatio(
+        f"{what} unpacks from {packed} to {unpacked} bytes or more, which is taken for a bomb; if it is none, pack "
+        "without compression, store images as PNG instead of BMP or plain TIFF, or have ENGRAM_MAX_ARCHIVE_RATIO raised"
+    )
+
+
 class Unpacker(io.RawIOBase):
     """A file that can only be read forwards, unpacked on the way.
 
@@ -81,6 +92,8 @@ class Unpacker(io.RawIOBase):
     ------
     SuspiciousRatio, ArchiveTooLarge
         While reading, after at most a few chunks too many.
+    NotAnArchive
+        Where a packed stream ends, other bytes follow than zeros or one more.
     ArchiveError
         More than `MAX_READ` bytes are asked for at once.
     """
@@ -93,19 +106,34 @@ class Unpacker(io.RawIOBase):
         """Packed bytes read."""
         self.last = b""
         """What was handed out last."""
+        self.free = free
+        """Unpacked bytes that are not held against the stream; more may be granted."""
         self._file = file
         self._make = DECOMPRESSORS.get(kind)
+        self._beginning = _BEGINNINGS.get(kind, b"")
         self._decompressor = self._make() if self._make else None
         self._max_ratio = max_ratio
-        self._free = free
         self._position = 0
         self._spare = b""
+        self._returned = b""
 
     def readable(self) -> bool:
         return True
 
     def tell(self) -> int:
         return self._position if self._decompressor else self._file.tell()
+
+    def exceeds(self, size: int) -> bool:
+        """Whether `size` more bytes may be too many for what was read so far."""
+        return self._make is not None and self._position + size > self.free + self._max_ratio * self.consumed
+
+    def give_back(self, data: bytes) -> None:
+        """Have `data`, which was read last, read once more."""
+        if self._decompressor is None:
+            self._file.seek(-len(data), io.SEEK_CUR)
+        else:
+            self._returned = data + self._returned
+            self._position -= len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go forwards to `offset`; backwards is beyond a stream."""
@@ -125,8 +153,9 @@ class Unpacker(io.RawIOBase):
         if self._decompressor is None:
             self.last = self._file.read(size)
             return self.last
-        parts: list[bytes] = []
-        wanted = size
+        parts, self._returned = [self._returned[:size]], self._returned[size:]
+        self._position += len(parts[0])
+        wanted = size - len(parts[0])
         while wanted:
             piece = self._piece(wanted)
             if not piece:
@@ -163,6 +192,10 @@ class Unpacker(io.RawIOBase):
                 rest = (self._decompressor.unused_data or self._feed()).lstrip(b"\0")
                 if not rest:
                     return b""
+                if not rest.startswith(self._beginning[: len(rest)]):
+                    raise NotAnArchive(
+                        "there are other bytes after the end of the archive, which are no archive like it"
+                    )
                 self._decompressor, self._spare = self._make(), rest
             data = self._spare
             if not data and self._decompressor.needs_input:
@@ -184,5 +217,24 @@ class Unpacker(io.RawIOBase):
     def _check(self) -> None:
         if self._position > self.limit:
             raise ArchiveTooLarge(f"the archive unpacks to more than {self.limit} bytes")
-        if self._position > self._free + self._max_ratio * self.consumed:
-            raise SuspiciousRatio(f"the archive unpacks from {self.consumed} to more than {self._position} bytes")
+        if self._position > self.free + self._max_ratio * self.consumed:
+            raise suspicious("the archive", self.consumed, self._position)
+
+
+def unpack_bzip2(packed: IO[bytes], most: int) -> bytes:
+    """The first `most` bytes that a bzip2 stream unpacks to, or all if they are fewer; never more in memory.
+
+    Raises
+    ------
+    EOFError, OSError
+        The stream is cut off or damaged.
+    """
+    decompressor, length = bz2.BZ2Decompressor(), 0
+    parts: list[bytes] = []
+    while length < most and not decompressor.eof:
+        data = packed.read(CHUNK) if decompressor.needs_input else b""
+        if not data and decompressor.needs_input:
+            raise EOFError("the packed stream is cut off")
+        parts.append(decompressor.decompress(data, most - length))
+        length += len(parts[-1])
+    return b"".join(parts)

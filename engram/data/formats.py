@@ -88,8 +88,8 @@ _BYTE_ORDERS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 def image_format(head: bytes) -> str | None:
     """The format of a file by its first `HEAD` bytes; one of `READ_FORMATS` where it is an image that is decoded.
 
-    Other names are of `UNREAD_FORMATS`, or say what else it is: `text`, `PDF`, `zip archive`, `MP4 video`. None where no
-    known format begins like this, and of no bytes at all. Whether the rest of the file is sound is not known from it.
+    Other names are of `UNREAD_FORMATS`, or say what else it is: `text`, `PDF`, `zip archive`, `MP4 video`. None where
+    no known format begins like this, and of no bytes. Whether the rest of the file is sound is not known from it.
 
     >>> image_format(b"GIF89a..."), image_format(b"name,label"), image_format(bytes(16))
     ('GIF', 'text', None)

@@ -87,6 +87,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.ArchiveError: 422,
     learner.NotAnArchive: 422,
     learner.UnsafePath: 422,
+    learner.BadName: 422,
     learner.ArchiveLink: 422,
     learner.TooManyEntries: 413,
     learner.SuspiciousRatio: 413,
