@@ -189,9 +189,12 @@ class Unpacker(io.RawIOBase):
         while True:
             if self._decompressor.eof:
                 # Several packed streams one after the other count as one.
-                rest = (self._decompressor.unused_data or self._feed()).lstrip(b"\0")
-                if not rest:
-                    return b""
+                rest = self._decompressor.unused_data.lstrip(b"\0")
+                while not rest:
+                    more = self._feed()
+                    if not more:
+                        return b""
+                    rest = more.lstrip(b"\0")
                 if not rest.startswith(self._beginning[: len(rest)]):
                     raise NotAnArchive(
                         "there are other bytes after the end of the archive, which are no archive like it"

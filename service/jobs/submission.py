@@ -23,9 +23,10 @@ from pydantic import ValidationError
 from engram.config.definition import InputShape
 from engram.config.options import LearnOptions
 from engram.data.archives import inspect, probe
+from engram.data.archiving.names import check_name, shown
 from engram.data.containers import ArchiveLimits
 from engram.data.images import ImageLimits
-from engram.errors import TaskExists
+from engram.errors import BadName, TaskExists
 from service.errors.exceptions import DataNotFound, DataUriNotAllowed, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
@@ -48,6 +49,8 @@ JobSlot = Callable[[], AbstractAsyncContextManager[None]]
 def task_name(name: str) -> str:
     """`name` if it can stand in an address and be read: 1-100 printable characters, no slash, not `.` or `..`.
 
+    Names that read the same are one: no blanks around it, nothing unseen in it, and letters in Unicode's composed form.
+
     Raises
     ------
     InvalidName
@@ -55,6 +58,12 @@ def task_name(name: str) -> str:
     printable = all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in name)
     if not 1 <= len(name) <= 100 or not printable or _SEPARATORS.search(name) or not name.strip(" ."):
         raise InvalidName(f"{name[:120]!r}: a task's name has 1-100 printable characters and no slash.")
+    try:
+        check_name("a task's name", name)
+    except BadName as error:
+        raise InvalidName(f"{error}.") from error
+    if not unicodedata.is_normalized("NFC", name):
+        raise InvalidName(f"{shown(name)}: a task's name is in Unicode's composed form (NFC).")
     return name
 
 

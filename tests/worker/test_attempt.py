@@ -8,10 +8,12 @@ import json
 import threading
 import time
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from engram.certificate import Certificate, certify, compare
 from engram.config.options import LearnOptions
@@ -152,6 +154,26 @@ def test_some_unreadable_images_are_left_out_and_listed(ready: Vault, caplog: py
     assert "zz.png" not in caplog.text  # names of files are not for the log
     assert head(ready).version == 1
     assert ready.objects.list("data") == []
+
+
+def test_the_report_says_what_was_left_out_and_what_is_constant(ready: Vault) -> None:
+    black = BytesIO()
+    Image.new("L", (8, 8)).save(black, "PNG")
+    extra = {f"digit-0/black{i}": black.getvalue() for i in range(9)} | {"digit-1/notes.txt": b"seven are unclear"}
+    done = run(ready, _job(ready, archive((0, 1), 60, extra)))
+    assert done.result is not None
+    report = done.result["report"]
+    assert report["unreadable"] == []
+    assert report["left_out"] == {
+        "count": 1,
+        "folders": [
+            {"folder": "digit-1", "reason": "not_an_image", "format": "text", "count": 1, "names": ["notes.txt"]}
+        ],
+        "unlisted": 0,
+    }
+    assert report["constant"] == {"digit-0": 9}
+    (warning,) = report["warnings"]
+    assert warning.startswith("9 of 69 images of class 'digit-0' are of a single colour each")
 
 
 def _job(vault: Vault, data: bytes, task: str = "low", **options: Any) -> Job:

@@ -13,6 +13,9 @@ from engram.data.decompression import CHUNK, Unpacker, suspicious
 from engram.data.formats import HEAD
 from engram.errors import ArchiveError, ArchiveLink, ArchiveTooLarge, NotAnArchive
 
+_HEADERS = 4096
+"""Bytes around the contents of an entry, as a rule no more."""
+
 _PADDING = 64 * 1024
 """Bytes read at once after an archive's end; a multiple of the length of a block."""
 
@@ -41,9 +44,10 @@ def tar_entries(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[
                     entry, content = entry_of(member.name, size, folder=member.isdir()), _TarContent(packed, member)
                     if not entry.junk:
                         _check_kind(member, limits)
-                        if packed.exceeds(size) and granted < limits.images_from_bytes and begins_as_image(content):
-                            packed.free += size
-                            granted += size
+                        needed = size + _HEADERS
+                        if packed.exceeds(needed) and granted < limits.images_from_bytes and begins_as_image(content):
+                            packed.free += needed
+                            granted += needed
                     yield from _unpacked(entry, content, packed, limits, ratio=kind != "tar")
             if packed.last.strip(b"\0") or len(packed.last) < tarfile.BLOCKSIZE:
                 raise NotAnArchive("the archive is cut off: it ends without the mark of its end")

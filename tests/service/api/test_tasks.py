@@ -68,6 +68,11 @@ def test_an_upload_becomes_a_job(service: Service) -> None:
         ("..", b"x", None, 422, "invalid_name"),
         ("a\nb", b"x", None, 422, "invalid_name"),
         ("a\u202eb", b"x", None, 422, "invalid_name"),
+        ("cats ", b"x", None, 422, "invalid_name"),
+        (" cats", b"x", None, 422, "invalid_name"),
+        ("cats\u200b", b"x", None, 422, "invalid_name"),
+        ("cats\u3164", b"x", None, 422, "invalid_name"),
+        ("cafe\u0301", b"x", None, 422, "invalid_name"),
         ("x" * 101, b"x", None, 422, "invalid_name"),
         ("new", b"", None, 422, "not_an_archive"),
         ("new", b"neither zip nor tar", None, 422, "not_an_archive"),
@@ -160,6 +165,8 @@ def test_tasks_are_listed_and_shown(service: Service) -> None:
     shown = service.client.get(f"{TASKS}/mid").json()
     assert (shown["version"], shown["classes"]) == (2, ["digit-2", "digit-3"])
     assert shown["report"]["unreadable"] == []
+    assert shown["report"]["left_out"] == {"count": 0, "folders": [], "unlisted": 0}
+    assert (shown["report"]["constant"], shown["report"]["warnings"]) == ({}, [])
     assert shown["report"]["accuracy"]["kept"] > 0.5
     missing = service.client.get(f"{TASKS}/high")
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown_task")
