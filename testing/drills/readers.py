@@ -78,13 +78,16 @@ def archive_reader(folder: Path) -> Reader:
         archives.probe(path, SHAPE, ARCHIVE_LIMITS, IMAGE_LIMITS)
         archives.read(path, SHAPE, ARCHIVE_LIMITS, 0.5, image_limits=IMAGE_LIMITS)
 
-    return Reader(feed, (archive((0, 1), 2), *(_tar(mode) for mode in ("w", "w:gz", "w:bz2", "w:xz")), _packed_zip()))
+    tars = [_tar(mode) for mode in ("w", "w:gz", "w:bz2", "w:xz")]
+    joined = [one + _tar(mode, (2, 3)) for mode, one in zip(("w", "w:gz", "w:bz2", "w:xz"), tars, strict=True)]
+    zips = [_packed_zip(), _packed_zip(zipfile.ZIP_BZIP2), _untold_zip()]
+    return Reader(feed, (archive((0, 1), 2), *tars, *zips, *joined))
 
 
-def _tar(mode: str) -> bytes:
+def _tar(mode: str, digits: tuple[int, ...] = (0, 1)) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode) as packed:  # type: ignore[call-overload]  # one of the modes for writing
-        for digit in (0, 1):
+        for digit in digits:
             for number in range(2):
                 data = png(digit, number)
                 info = tarfile.TarInfo(f"train/{digit}/{number}.png")
@@ -93,13 +96,32 @@ def _tar(mode: str) -> bytes:
     return file.getvalue()
 
 
-def _packed_zip() -> bytes:
+def _packed_zip(method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(file, "w", method) as packed:
         for digit in (0, 1):
             for number in range(2):
-                packed.writestr(zipfile.ZipInfo(f"top/{digit}/{number}.png"), png(digit, number))
+                # Said once more, since an entry without the current time has a method of its own.
+                packed.writestr(zipfile.ZipInfo(f"top/{digit}/{number}.png"), png(digit, number), method)
     return file.getvalue()
+
+
+def _untold_zip() -> bytes:
+    """Images without suffixes, folders in UTF-8 that is not flagged, notes, junk, and a blank image."""
+    blank = io.BytesIO()
+    Image.new("L", (64, 64)).save(blank, "BMP")
+    files = {f"\u00e4{digit}/{number}": png(digit, number) for digit in (0, 1) for number in range(2)}
+    files |= {"\u00e40/notes": b"text", "\u00e40/Icon\r": b"", "labels.csv": b"a,b", "\u00e41/blank": blank.getvalue()}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in files.items():
+            packed.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    found = bytearray(file.getvalue())
+    for mark, flags in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
+        at = -1
+        while (at := found.find(mark, at + 1)) >= 0:
+            found[at + flags] &= ~0x08  # of the two bytes of flags, the one that says UTF-8
+    return bytes(found)
 
 
 def image_reader(folder: Path) -> Reader:

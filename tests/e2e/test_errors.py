@@ -92,6 +92,16 @@ def tar_with_link() -> bytes:
     return file.getvalue()
 
 
+def named_in_a_code_page() -> bytes:
+    return zipped("digit-2/cafZ.png").replace(b"cafZ", b"caf\x82")
+
+
+def encrypted() -> bytes:
+    data = bytearray(archive((2, 3), 3))
+    data[data.index(b"PK\1\2") + 8] |= 1
+    return bytes(data)
+
+
 def many_entries() -> bytes:
     file = BytesIO()
     with ZipFile(file, "w", ZIP_STORED) as packed:
@@ -111,6 +121,8 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "ratio of 1,000:1": (lambda: zipped("digit-2/zeros.png", bytes(50_000_000)), "archive_suspicious_ratio"),
     "one image in a class": (lambda: archive((2,), 5, {"digit-3/1.png": png(3, 1)}), "too_few_images"),
     "one class": (lambda: archive((2,), 5), "too_few_classes"),
+    "a name in no known encoding": (named_in_a_code_page, "archive_bad_name"),
+    "an encrypted image": (encrypted, "invalid_archive"),
     "no class folders": (lambda: zipped("a/b/c/d/e.png"), "archive_bad_layout"),
 }
 
