@@ -91,11 +91,11 @@ def lying(path: Path, method: int, stated: int) -> Path:
         for name, data in PAIR.items():
             archive.writestr(name, data)
         archive.writestr("cat/3", bytes(40_000_000))
-    data = bytearray(path.read_bytes())
+    forged = bytearray(path.read_bytes())
     for mark, place in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
-        at = data.rindex(mark) + place
-        data[at : at + 4] = stated.to_bytes(4, "little")
-    path.write_bytes(data)
+        at = forged.rindex(mark) + place
+        forged[at : at + 4] = stated.to_bytes(4, "little")
+    path.write_bytes(forged)
     return path
 
 
@@ -118,9 +118,9 @@ def test_bzip2_in_a_zip_is_checked_like_the_rest(here: Path) -> None:
     contents = {"/".join(entry.path): content() for entry, content in walk(here, ArchiveLimits())}
     assert contents == PAIR
     assert read(here, SHAPE).examples.counts() == (2, 2)
-    data = bytearray(here.read_bytes())
-    data[data.index(b"PK\1\2") + 16] ^= 1  # the checksum in the directory
-    here.write_bytes(data)
+    forged = bytearray(here.read_bytes())
+    forged[forged.index(b"PK\1\2") + 16] ^= 1  # the checksum in the directory
+    here.write_bytes(forged)
     entries = walk(here, ArchiveLimits())
     entry, content = next(entries)
     assert (entry.path, content(4)) == (("cat", "1.png"), PAIR["cat/1.png"][:4])
