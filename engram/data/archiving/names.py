@@ -95,6 +95,8 @@ def path_of(name: str) -> tuple[tuple[str, ...], bool]:
         raise UnsafePath(f"the name {shown(name)} leads out of the archive")
     if any(is_junk(part) for part in parts):
         return parts, True
+    if plain.isprintable():
+        return parts, False
     categories = {unicodedata.category(character) for character in plain}
     if "Cs" in categories:
         raise BadName(
