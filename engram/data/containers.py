@@ -104,6 +104,9 @@ def walk(path: Path | str, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry
 
 def _check_size(entry: ArchiveEntry, total: int, limits: ArchiveLimits) -> None:
     if entry.size > limits.max_entry_bytes:
-        raise ArchiveTooLarge(f"{'/'.join(entry.path)!r} unpacks to {entry.size} bytes")
+        allowed = limits.max_entry_bytes
+        raise ArchiveTooLarge(
+            f"{'/'.join(entry.path)!r} unpacks to {entry.size} bytes; {allowed} are allowed for a file"
+        )
     if total > limits.max_total_bytes:
         raise ArchiveTooLarge(f"the archive unpacks to more than {limits.max_total_bytes} bytes")

@@ -61,7 +61,7 @@ def _check_kind(member: tarfile.TarInfo, limits: ArchiveLimits) -> None:
     if member.issparse():
         raise ArchiveError(f"{name} is stored as a sparse file; pack without --sparse")
     if member.isreg() and member.size > limits.max_entry_bytes:
-        raise ArchiveTooLarge(f"{name} unpacks to {member.size} bytes")
+        raise ArchiveTooLarge(f"{name} unpacks to {member.size} bytes; {limits.max_entry_bytes} are allowed for a file")
 
 
 class _TarContent:
