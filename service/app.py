@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from typing import Protocol
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from engram.data.containers import ArchiveLimits
 from engram.data.images import ImageLimits
@@ -19,15 +21,17 @@ from service.auth.access import AccessControl
 from service.auth.key_cache import KeyCache
 from service.auth.quotas import Quotas
 from service.dependencies import Runtime
+from service.jobs.data_uris import useless
 from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.jobs.wakeup import WakeupSender
 from service.lifecycle.background import BacklogWatch, MemoryTrimmer
 from service.lifecycle.draining import Draining
 from service.metrics import Metrics
-from service.middleware import error_handlers
+from service.middleware import cross_origin, error_handlers
 from service.middleware.body_limits import BodyLimit
 from service.middleware.concurrency import ConcurrencyLimit
+from service.middleware.forwarding import Forwarding
 from service.middleware.idempotency import Idempotency
 from service.middleware.limiter import Limiter
 from service.middleware.request_log import RequestLog, is_probe
@@ -42,6 +46,8 @@ from service.settings import ServiceSettings
 from vault.keys import KeyLimits
 from vault.vault import Vault
 
+log = logging.getLogger("engram.service")
+
 
 class _BackgroundPart(Protocol):
     """Part of the service that runs in the event loop beside the requests."""
@@ -49,6 +55,13 @@ class _BackgroundPart(Protocol):
     def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class _Application(FastAPI):
+    """FastAPI application all of whose answers pages of other origins may read, where the settings say so."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return cross_origin.readable(super().build_middleware_stack(), self.state.settings)
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
@@ -68,11 +81,12 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
             app.state.runtime = runtime
             yield
 
-    app = FastAPI(
+    app = _Application(
         title="Engram",
         version=version("engram-vision"),
         description="Image models that keep learning and never forget.",
         lifespan=lifespan,
+        openapi_url=None,  # `service.api.openapi` serves it
         docs_url=None,
         redoc_url=None,
         # Its server spans are wanted; metrics are Prometheus's, and its log records would hold texts of errors.
@@ -89,11 +103,12 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     error_handlers.install(app)
     for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
         app.include_router(module.router)
+    # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings, metrics=metrics)
     app.add_middleware(ConcurrencyLimit, settings=settings, metrics=metrics)
     app.add_middleware(ResponseHeaders)
-    # The last one added is the outermost.
     app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(Forwarding, prefix=settings.root_path, trusted=settings.trusted_proxies)
     return app
 
 
@@ -101,6 +116,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Runtime]:
     """The parts of one replica, started; they are closed at the end, each before those that it uses."""
     configure(settings.torch_threads)
+    for prefix, reason in useless(settings.data_uri_prefixes):
+        log.warning("ENGRAM_DATA_URI_PREFIXES: %s allows nothing at present: %s.", prefix, reason)
     image_limits, archive_limits = ImageLimits.of(settings), ArchiveLimits.of(settings)
     vault = Vault.connect(settings)
     decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
@@ -126,7 +143,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         submissions=Submissions(vault, live, wakeups, archive_limits, image_limits),
         idempotency=Idempotency(vault),
         draining=Draining(settings.drain_seconds),
-        access=AccessControl(key_cache, quotas, settings.keys, settings.hosts),
+        access=AccessControl(key_cache, quotas, settings.keys, settings.hosts, settings.cors_origins),
         quotas=quotas,
         streams=EventStreams(settings, metrics),
         uploads=Limiter(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),

@@ -2,11 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from vault.settings import DataLimitSettings, VaultSettings
+
+ANY = "*"
+"""Instead of an origin: all of them."""
+
+_SEGMENTS = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
+_DOTS = re.compile(r"/\.{1,2}(/|$)")
+_OWN = re.compile(r"/(v1(/(models|jobs)(/.*)?)?|docs(/.*)?|openapi\.json|livez|readyz|metrics)")
+"""Prefixes that could not be told from our own paths, or from their beginnings."""
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORT = re.compile(r"(http://.*):80|(https://.*):443")
+
+
+def path_prefix(text: str) -> str:
+    """A path prefix in its plain form: `/engram` for `/engram/` and `engram`, and nothing for `/`.
+
+    Raises
+    ------
+    ValueError
+        It is not the beginning of a path, or cannot be told from paths that there are.
+    """
+    prefix = "/" + text.strip().strip("/") if text.strip("/ ") else ""
+    if not _SEGMENTS.fullmatch(prefix) or _DOTS.search(unquote(prefix)):
+        raise ValueError("it is not the path that a proxy serves Engram below, such as /engram")
+    if _OWN.fullmatch(unquote(prefix)):
+        raise ValueError("paths of Engram's own begin so")
+    return prefix
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """The network that an address, or a network in CIDR notation, is; raises ValueError."""
+    return ip_network(text.strip())
+
+
+def origin(text: str) -> str:
+    """An origin as browsers write it: `https://host:port` without the port that its scheme has by default, or `*`.
+
+    Raises
+    ------
+    ValueError
+    """
+    plain = text.strip().lower()
+    if plain != ANY and not _ORIGIN.fullmatch(plain):
+        raise ValueError("it is neither scheme://host[:port] nor *")
+    default = _DEFAULT_PORT.fullmatch(plain)
+    return (default[1] or default[2]) if default else plain
+
+
+def _listed(given: Any) -> Any:
+    """A list out of the environment: JSON, or separated by commas."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        try:
+            return json.loads(given)
+        except ValueError as error:
+            raise ValueError("it is not JSON") from error
+    return [part.strip() for part in given.split(",") if part.strip()]
+
+
+def _named(text: str) -> str:
+    return str(network(text))
+
+
+Origin = Annotated[str, AfterValidator(origin)]
+TrustedProxy = Annotated[str, AfterValidator(_named)]
 
 
 class ServiceSettings(VaultSettings, DataLimitSettings):
@@ -78,6 +148,16 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     hosts: tuple[str, ...] = ()
     """Host names, as JSON, that requests without a key may be meant for. By default any; on loopback only this
     machine's own, so that no web page can lead its readers' browsers here under a name of its own."""
+    root_path: Annotated[str, AfterValidator(path_prefix)] = ""
+    """Path below which a reverse proxy serves this, such as `/engram`, whether or not the proxy takes it off. Option
+    `--root-path` of `engram serve` and `engram service` says the same."""
+    trusted_proxies: Annotated[tuple[TrustedProxy, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Addresses and networks, separated by commas or as JSON, of the reverse proxies whose `X-Forwarded-Prefix`,
+    `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-For` are believed; none by default, since anybody can send
+    such headers."""
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Origins (`https://app.example`), separated by commas or as JSON, whose web pages may ask this service from a
+    browser; `*` for all. None by default. Keys are asked for as ever."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Of a key that has no such limit of its own; no limit by default."""
     images_per_day: int | None = Field(default=None, ge=1)
@@ -99,3 +179,8 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     grace_seconds: int = Field(default=20, ge=1, le=3600)
     """What requests under way, uploads among them, may take after that; then they are answered 503. Event streams end
     at once. With `drain_seconds` it should be less than what the process is given until it is killed."""
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options of a command line that are given, which stand instead of what the environment says."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -105,6 +105,7 @@ max_document_bytes max_header_bytes max_images_per_request max_request_bytes max
 max_upload_bytes max_uploads older_versions open_jobs ping_seconds poll_seconds progress_seconds queue_images
 reconcile_seconds requests_per_minute retry_after_seconds slow_body_bytes slow_body_seconds sweep_seconds
 torch_threads worker_memory_bytes worker_metrics_host worker_metrics_port worker_threads write_seconds
+cors_origins root_path trusted_proxies
 """
 NAMES = frozenset((*VaultSettings.model_fields, *DataLimitSettings.model_fields, *_PROCESS_NAMES.split()))
 """Names of all settings, those of services and of workers alike: a process may be given variables meant for the other.

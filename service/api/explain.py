@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from anyio import to_thread
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engram.explain.rules import COMPOSITES
 from service.api.openapi import ref
-from service.api.route import ScopedRoute, requires_scope
-from service.api.schemas import HeatmapResponse
+from service.api.route import ScopedRouter, requires_scope
+from service.api.schemas import ExplainFields, HeatmapFormat, HeatmapResponse
 from service.dependencies import Parts
-from service.models import decoding
+from service.models.image_bodies import documented, read
 from telemetry import logs
 
-router = APIRouter(tags=["explain"], route_class=ScopedRoute)
+router = ScopedRouter("explain")
 
 _COMPOSITES = f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}. By default what suits the model."
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -31,7 +31,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/models/{model}/explain", response_class=Response, responses=_ANSWERS, openapi_extra=decoding.asked(1))
+@router.post(
+    "/v1/models/{model}/explain",
+    response_class=Response,
+    responses=_ANSWERS,
+    openapi_extra=documented(ExplainFields, 1),
+)
 @requires_scope("predict", 409)
 async def explain(
     request: Request,
@@ -40,24 +45,29 @@ async def explain(
     target: Annotated[str | None, Query(max_length=255)] = None,
     task: str | None = None,
     composite: Annotated[str | None, Query(min_length=1, max_length=64, description=_COMPOSITES)] = None,
-    format: Literal["overlay", "heatmap", "json"] = "overlay",
+    format: HeatmapFormat = "overlay",
 ) -> Response:
-    """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded."""
+    """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded.
+
+    What the query says, a form or JSON may say as well.
+    """
     loaded = await parts.live.get(model)
-    sources = await decoding.read(request, 1)
+    body = await read(request, 1, ExplainFields)
+    query = {"target": target, "task": task, "composite": composite, "format": format}
+    asked = body.fields.joined(query, request.query_params)
     await parts.quotas.count_images(request, 1)
-    image = (await parts.decoder.decode(sources, loaded.memory.definition.input))[0]
+    image = (await parts.decoder.decode(body.sources, loaded.memory.definition.input))[0]
     if isinstance(image, Exception):
         raise image
     logs.bind(version=loaded.version)
-    heatmap = await parts.inference.explain(loaded, image, target, task, composite)
+    heatmap = await parts.inference.explain(loaded, image, asked.target, asked.task, asked.composite)
     headers = {
         "X-Engram-Task": quote(heatmap.task),
         "X-Engram-Label": quote(heatmap.label),
         "X-Engram-Version": str(loaded.version),
     }
-    if format == "json":
-        body = {
+    if asked.format == "json":
+        numbers = {
             "model": model,
             "version": loaded.version,
             "task": heatmap.task,
@@ -67,6 +77,6 @@ async def explain(
             "sum": heatmap.total,
             "logit": heatmap.logit,
         }
-        return JSONResponse(body, headers=headers)
-    png = await to_thread.run_sync(heatmap.png, format)
+        return JSONResponse(numbers, headers=headers)
+    png = await to_thread.run_sync(heatmap.png, asked.format)
     return Response(png, media_type="image/png", headers=headers)

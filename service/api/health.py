@@ -1,24 +1,19 @@
-"""Routes of health and metrics: `/livez`, `/readyz`, `/metrics`.
-
-Balancers ask with HEAD, which the server answers without the body.
-"""
+"""Routes of health and metrics: `/livez`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.auth.access import ANYONE
 from service.dependencies import Parts
 from service.errors.problem_details import answer, problem
 from service.models.readiness import DETAILS, unready
 
-router = APIRouter(tags=["health"], route_class=ScopedRoute)
+router = ScopedRouter("health")
 
 
-@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 @requires_scope(ANYONE)
 async def livez() -> dict[str, str]:
@@ -26,7 +21,6 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 @requires_scope(ANYONE, 422, 503)
 async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
@@ -38,7 +32,6 @@ async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
     return answer(problem(503, "not_ready", DETAILS[reason], reason=reason), {"Retry-After": "1"})
 
 
-@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 @requires_scope("predict")
 async def metrics(parts: Parts) -> Response:

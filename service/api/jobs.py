@@ -8,11 +8,11 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import JobPage, JobResponse
 from service.dependencies import Paging, Parts, Runtime
 from service.jobs.event_streams import EventStream
@@ -20,7 +20,7 @@ from vault.coordination.events import LAST_ID
 from vault.errors import JobOver
 from vault.jobs.job import Job
 
-router = APIRouter(tags=["jobs"], route_class=ScopedRoute)
+router = ScopedRouter("jobs")
 
 
 def answer(job: Job) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 from anyio import to_thread
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import BudgetRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
@@ -24,7 +23,7 @@ from vault.models import Model
 from vault.parallel import parallel_map
 from vault.vault import Vault
 
-router = APIRouter(tags=["models"], route_class=ScopedRoute)
+router = ScopedRouter("models")
 
 
 def answer(loaded: LoadedVersion, problems: list[Problem]) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import NoveltyResponse
 from service.dependencies import Parts
 
-router = APIRouter(tags=["novelty"], route_class=ScopedRoute)
+router = ScopedRouter("novelty")
 
 
 @router.get("/v1/models/{model}/novelty", response_model=NoveltyResponse)

@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from engram.config.options import LearnOptions
 from service.api.schemas import HeatmapResponse, ProblemDocument, TaskRequest
@@ -27,8 +27,8 @@ VERSIONED = "/v1/"
 
 _SCRIPTS = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
-    "/docs/swagger-ui.js": ("swagger-ui-bundle.js", "text/javascript"),
-    "/docs/swagger-ui.css": ("swagger-ui.css", "text/css"),
+    "docs/swagger-ui.js": ("swagger-ui-bundle.js", "text/javascript"),
+    "docs/swagger-ui.css": ("swagger-ui.css", "text/css"),
 }
 """Where Swagger UI's files are, what they are called in the package that brings them, and what they are."""
 
@@ -89,9 +89,10 @@ def install(app: FastAPI, scopes: Callable[[], Mapping[tuple[str, str], str | No
 
     `keys` is the setting: whether they are `required`, `off`, or, with `auto`, perhaps.
     """
+    app.add_route("/openapi.json", _document(app), include_in_schema=False)
     app.add_route("/docs", _page(app), include_in_schema=False)
     for path, (name, media) in _SWAGGER_UI.items():
-        app.add_route(path, _file(name, media), include_in_schema=False)
+        app.add_route(f"/{path}", _file(name, media), include_in_schema=False)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -131,14 +132,25 @@ def _schemas() -> dict[str, Any]:
     return found
 
 
+def _document(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """The document, which names the path prefix that a proxy serves it below."""
+
+    async def send(request: Request) -> Response:
+        prefix = getattr(request.state, "prefix", "")
+        return JSONResponse(app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
+
+    return send
+
+
 def _page(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
     """The Swagger page, on which only its own script and Swagger UI's may run, and which asks this service alone."""
     page = bytes(
         get_swagger_ui_html(
-            openapi_url=str(app.openapi_url),
+            # Relative addresses, which hold below any path prefix.
+            openapi_url="openapi.json",
             title=app.title,
-            swagger_js_url="/docs/swagger-ui.js",
-            swagger_css_url="/docs/swagger-ui.css",
+            swagger_js_url="docs/swagger-ui.js",
+            swagger_css_url="docs/swagger-ui.css",
             swagger_favicon_url="data:,",
             swagger_ui_parameters={"validatorUrl": None},  # a service of others, by default
         ).body

@@ -6,24 +6,25 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from torch import Tensor
 
 from engram.recognition.predictions import Prediction
-from service.api.route import ScopedRoute, requires_scope
-from service.api.schemas import PredictResponse
+from service.api.route import ScopedRouter, requires_scope
+from service.api.schemas import PredictFields, PredictResponse
 from service.dependencies import Parts
 from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import describe
-from service.models import batching, decoding
+from service.models import batching
+from service.models.image_bodies import documented, read
 from telemetry import logs
 
-router = APIRouter(tags=["predict"], route_class=ScopedRoute)
+router = ScopedRouter("predict")
 
 
-@router.post("/v1/models/{model}/predict", response_model=PredictResponse, openapi_extra=decoding.asked())
+@router.post("/v1/models/{model}/predict", response_model=PredictResponse, openapi_extra=documented(PredictFields))
 @requires_scope("predict", 409)
 async def predict(
     request: Request,
@@ -34,18 +35,23 @@ async def predict(
     version: Annotated[int | None, Query(ge=0)] = None,
     logits: bool = False,
 ) -> JSONResponse:
-    """Answer for one image or several; an unreadable one among others has an `error` in its place."""
-    if logits and task is None:
-        raise InvalidRequest("logits=true needs task=, whose logits are meant.")
+    """Answer for one image or several; an unreadable one among others has an `error` in its place.
+
+    What the query says, a form or JSON may say as well.
+    """
     loaded = await parts.live.get(model)
-    sources = await decoding.read(request, parts.settings.max_images_per_request)
-    await parts.quotas.count_images(request, len(sources))
-    decoded = await parts.decoder.decode(sources, loaded.memory.definition.input)
+    body = await read(request, parts.settings.max_images_per_request, PredictFields)
+    query = {"top_k": top_k, "task": task, "version": version, "logits": logits}
+    asked = body.fields.joined(query, request.query_params)
+    if asked.logits and asked.task is None:
+        raise InvalidRequest("logits=true needs task=, whose logits are meant.")
+    await parts.quotas.count_images(request, len(body.sources))
+    decoded = await parts.decoder.decode(body.sources, loaded.memory.definition.input)
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
-    query = batching.InferenceRequest(torch.stack(good), task, top_k, logits)
-    reply = await parts.inference.predict(model, query, version)
+    batch = batching.InferenceRequest(torch.stack(good), asked.task, asked.top_k, asked.logits)
+    reply = await parts.inference.predict(model, batch, asked.version)
     logs.bind(version=reply.version)
     answers = iter(_predictions(reply))
     predictions = [next(answers) if isinstance(image, Tensor) else {"error": describe(image)} for image in decoded]

@@ -1,16 +1,16 @@
-"""Route class of the interface: the scope that a key needs, and refusal of unknown query parameters.
+"""Route class of the interface: the scope that a key needs, and refusal of what a route does not have.
 
-A query parameter that a route does not have is refused, since an answer without it would be one to another question.
+A query parameter or field that a route does not have is refused, since an answer without it would be one to another
+question.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import ParamTypes, Query
@@ -20,15 +20,17 @@ from starlette.responses import Response
 
 from service.api.openapi import VERSIONED, problem_answer, refusals
 from service.auth.access import ANYONE, AccessControl
-from service.errors.exceptions import InvalidRequest, UnknownParameter
+from service.errors.exceptions import InvalidJson, InvalidRequest, UnknownParameter
+from service.errors.parameters import check
+from service.middleware.body_limits import parse_json, read_json
 from vault.keys import Scope
 
 _DECLARATION = "engram_route"
 """Attribute of an endpoint that holds its declaration."""
-_MOST_NAMED = 10
-"""How many unknown query parameters an answer names."""
-_LONGEST_NAME = 64
-"""Characters of a query parameter's name that an answer repeats; a client may make up any."""
+
+_SAFE = frozenset({"GET", "HEAD"})
+_NOTHING = frozenset({b"", b"{}", b"null"})
+"""Bodies that have no field."""
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -40,32 +42,6 @@ def query_parameters(dependant: Dependant) -> frozenset[str]:
         for field in get_flat_params(dependant)
         if isinstance(field.field_info, Query) and field.field_info.in_ is ParamTypes.query
     )
-
-
-def check(given: Iterable[str], known: frozenset[str]) -> None:
-    """Return if all given names are known, and given once.
-
-    Raises
-    ------
-    UnknownParameter
-        It names those that are not, and all that are known.
-    InvalidRequest
-        One is given twice.
-    """
-    given = list(given)
-    unknown = [name[:_LONGEST_NAME] for name in dict.fromkeys(given) if name not in known][:_MOST_NAMED]
-    if unknown:
-        known_ones = f"known here: {', '.join(sorted(known))}" if known else "this route has none"
-        raise UnknownParameter(
-            f"The query parameter {unknown[0]!r} is not known; {known_ones}.",
-            [{"loc": ["query", name], "message": "is not known"} for name in unknown],
-        )
-    twice = [name for name, times in Counter(given).items() if times > 1]
-    if twice:
-        raise InvalidRequest(
-            f"The query parameter {twice[0]!r} is given more than once.",
-            [{"loc": ["query", name], "message": "is given more than once"} for name in twice],
-        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +87,7 @@ class ScopedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
         scope = self.scope
+        fits = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
         parameters = query_parameters(self.dependant) if self.path.startswith(VERSIONED) else None
 
         async def enter(request: Request) -> Response:
@@ -120,9 +97,59 @@ class ScopedRoute(APIRoute):
                 await access.admit(request, scope)
             if parameters is not None:
                 check([name for name, _ in request.query_params.multi_items()], parameters)
-            return await inner(request)
+                if not fits and request.method not in _SAFE:
+                    await _refuse_content(request, parameters)
+            return await inner(_StrictRequest(request.scope, request.receive) if self.body_field else request)
 
         return enter
+
+
+class _StrictRequest(Request):
+    """Request whose JSON gives no field twice."""
+
+    async def json(self) -> Any:
+        return await read_json(self)
+
+
+async def _refuse_content(request: Request, parameters: frozenset[str]) -> None:
+    """Return if there is nothing in the body of a request to a route that takes none; `{}` says nothing, either.
+
+    Raises
+    ------
+    UnknownParameter, InvalidRequest
+        A field in it would be ignored.
+    """
+    content = (await request.body()).strip()
+    if content in _NOTHING:
+        return
+    try:
+        body = parse_json(content, "The body")
+    except InvalidJson:
+        body = None
+    if isinstance(body, dict):
+        inside = next((name for name in body if name in parameters), None)
+        if inside is not None:
+            raise UnknownParameter(
+                f"{inside} is a parameter of the query here, and no field of the body.",
+                [{"loc": ["body", inside], "message": "is not known"}],
+            )
+        check(body, frozenset(), "field of the body", ("body",))
+    raise InvalidRequest("This route takes no body.")
+
+
+class ScopedRouter(APIRouter):
+    """Router of `ScopedRoute`s, whose GET routes answer HEAD as well: with the same headers, and no body.
+
+    The server leaves the body out. The document of the interface has GET alone.
+    """
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tags=[tag], route_class=ScopedRoute)
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().add_api_route(path, endpoint, **options)
+        if "GET" in (options.get("methods") or ()):
+            super().add_api_route(path, endpoint, **options | {"methods": ["HEAD"], "include_in_schema": False})
 
 
 def scopes(app: FastAPI) -> dict[tuple[str, str], Scope | Literal["anyone"] | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from engram.config.definition import Budget, Definition
 from engram.drift.monitor import State
 from engram.recognition.conformal import ALPHA
 from service.jobs.submission import TASK_NAME
+from service.models.request_fields import RequestFields, whole
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -50,6 +51,27 @@ class TaskRequest(BaseModel):
     name: str = Field(json_schema_extra={"pattern": TASK_NAME})
     data: DataSource
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PredictFields(RequestFields):
+    """What a prediction is asked for, besides its images."""
+
+    top_k: Annotated[int, Field(ge=1, le=100), BeforeValidator(whole)] = 1
+    task: str | None = None
+    version: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = None
+    logits: bool = False
+
+
+HeatmapFormat = Literal["overlay", "heatmap", "json"]
+
+
+class ExplainFields(RequestFields):
+    """What a heatmap is asked for, besides its image."""
+
+    target: str | None = Field(default=None, max_length=255)
+    task: str | None = None
+    composite: str | None = Field(default=None, min_length=1, max_length=64)
+    format: HeatmapFormat = "overlay"
 
 
 class TaskSummary(BaseModel):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from anyio import to_thread
-from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,13 +14,14 @@ from engram.config.options import LearnOptions
 from engram.errors import UnknownTask
 from service.api.jobs import answer
 from service.api.openapi import ref
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import AcceptedResponse, TaskPage, TaskRequest, TaskResponse, TaskSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
 from service.errors.problem_details import invalid
 from service.jobs import upload
-from service.jobs.submission import TASK_NAME, TaskSubmission, allowed_uri, learn_options, task_name
+from service.jobs.data_uris import allowed_uri
+from service.jobs.submission import TASK_NAME, TaskSubmission, learn_options, task_name
 from service.middleware.body_limits import parse_json, read_json
 from service.middleware.idempotency import Key, body_fingerprint, fingerprint
 from service.models import versions
@@ -31,7 +31,7 @@ from vault.jobs.idempotency import Claim
 from vault.jobs.job import Job
 from vault.vault import Vault
 
-router = APIRouter(tags=["tasks"], route_class=ScopedRoute)
+router = ScopedRouter("tasks")
 
 _BODY = {
     "requestBody": {
@@ -107,7 +107,7 @@ class _Submitter:
         except ValidationError as error:
             raise invalid(error, "body") from error
         submission = self._submission(task_name(body.name), learn_options(body.options), claim)
-        uri = allowed_uri(body.data.uri, self.parts.settings.data_uri_prefixes)
+        uri = await to_thread.run_sync(allowed_uri, body.data.uri, self.parts.settings.data_uri_prefixes)
         return _accepted(await self.parts.submissions.from_uri(submission, uri))
 
     def _submission(self, name: str, options: LearnOptions, claim: Claim | None) -> TaskSubmission:

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 from anyio import to_thread
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.route import ScopedRoute, requires_scope
+from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import VersionPage, VersionResponse
 from service.dependencies import Paging, Parts
 from service.errors.exceptions import InvalidRequest
@@ -19,7 +18,7 @@ from service.models import versions
 from vault.commit_log import Commit
 from vault.jobs.idempotency import Claim
 
-router = APIRouter(tags=["versions"], route_class=ScopedRoute)
+router = ScopedRouter("versions")
 
 
 def answer(commit: Commit) -> dict[str, Any]:

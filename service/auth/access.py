@@ -31,13 +31,23 @@ class AccessControl:
         `required` asks for keys, `off` never does, `auto` does from the moment when there is one.
     hosts
         Names that a request without a key may be meant for; empty for any.
+    origins
+        Whose pages may ask without a key where none is needed; that all may read answers (`*`) does not say so.
     """
 
-    def __init__(self, key_cache: KeyCache, quotas: Quotas, policy: Policy, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        key_cache: KeyCache,
+        quotas: Quotas,
+        policy: Policy,
+        hosts: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
+    ) -> None:
         self._key_cache = key_cache
         self._quotas = quotas
         self._policy = policy
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origins)
 
     async def admit(self, request: Request, scope: Scope) -> None:
         """Return if the request may do what `scope` may, and note in `request.state` whose it is.
@@ -88,13 +98,14 @@ class AccessControl:
         Without keys, being on this machine is all it takes; a page that the user visits must not profit from that,
         neither by its forms nor by a name of its own that leads to this machine (DNS rebinding).
         """
-        host = _host(request.headers.get("host", ""))
-        if self._hosts and host not in self._hosts and not is_loopback(host):
+        # Behind a proxy there is the host that the client asked for, and the one that the proxy did.
+        hosts = {_host(request.headers.get("host", "")), _host(getattr(request.state, "received_host", "localhost"))}
+        if self._hosts and not all(host in self._hosts or is_loopback(host) for host in hosts):
             raise Misdirected("This is not the host that the request is meant for; ENGRAM_HOSTS names those it is.")
-        if request.method in _SAFE:
-            return
         site = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")
+        if request.method in _SAFE or origin in self._origins:
+            return
         if site not in (None, "same-origin", "none") or (
             site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host")
         ):

@@ -31,6 +31,10 @@ WithoutKeys = Annotated[
     bool, typer.Option("--without-keys", help="Let everybody who can reach the address do everything.")
 ]
 
+RootPath = Annotated[
+    str | None, typer.Option("--root-path", help="Path that a reverse proxy serves this below, such as /engram.")
+]
+
 TUNING = {
     # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -73,13 +77,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     without_keys: WithoutKeys = False,
+    root_path: RootPath = None,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
 
     def run() -> int:
         from service.server.standalone import serve
 
-        return serve(data, host, port, without_keys=without_keys)
+        return serve(data, host, port, without_keys=without_keys, root_path=root_path)
 
     _run_server(run)
 
@@ -89,9 +94,10 @@ def service(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     without_keys: WithoutKeys = False,
+    root_path: RootPath = None,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
-    _run_server(lambda: _serve(host, port, without_keys=without_keys))
+    _run_server(lambda: _serve(host, port, without_keys=without_keys, root_path=root_path))
 
 
 @app.command()
@@ -174,12 +180,12 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _serve(host: str, port: int, *, without_keys: bool) -> int:
+def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -> int:
     """Run one replica until a signal comes; the exit status."""
     from service.app import create_app
     from service.auth.exposure import UnsafeExposure, guarded
     from service.server.server import Server, listen, url
-    from service.settings import ServiceSettings
+    from service.settings import ServiceSettings, given
 
     try:
         listening = listen(host, port)
@@ -189,7 +195,7 @@ def _serve(host: str, port: int, *, without_keys: bool) -> int:
     with listening:
         address = url(listening)
         try:
-            settings = guarded(ServiceSettings(), listening, without_keys=without_keys)
+            settings = guarded(ServiceSettings(**given(root_path=root_path)), listening, without_keys=without_keys)
         except UnsafeExposure as error:
             typer.echo(error, err=True)
             return 1

@@ -71,9 +71,15 @@ class InvalidRequest(ServiceError):
 
 
 class UnknownParameter(InvalidRequest):
-    """Query parameters that the route does not have."""
+    """Query parameters, or fields of a body, that the route does not have."""
 
     code = "unknown_parameter"
+
+
+class ConflictingParameter(ServiceError):
+    """A field that the query and the body have, and not the same."""
+
+    code = "conflicting_parameter"
 
 
 class InvalidBase64(ServiceError):
@@ -86,6 +92,22 @@ class InvalidMultipart(ServiceError):
 
 class UnsupportedMediaType(ServiceError):
     code = "unsupported_media_type"
+
+
+class UnsupportedContentEncoding(ServiceError):
+    """A body that is packed in a way that is not unpacked here."""
+
+    code = "unsupported_content_encoding"
+
+    def __init__(self, detail: str, taken: str) -> None:
+        super().__init__(detail)
+        self.headers = {"Accept-Encoding": taken}
+
+
+class InvalidContentEncoding(ServiceError):
+    """A body that is not packed as its `Content-Encoding` says, or is damaged or cut off."""
+
+    code = "invalid_content_encoding"
 
 
 class RequestTooLarge(ServiceError):

@@ -13,6 +13,7 @@ import engram.errors as learner
 import vault.errors as store
 from service.errors.exceptions import (
     CertificateMissing,
+    ConflictingParameter,
     CrossSite,
     DataNotFound,
     DataUriNotAllowed,
@@ -21,6 +22,7 @@ from service.errors.exceptions import (
     IdempotencyInProgress,
     IdempotencyKeyReused,
     InvalidBase64,
+    InvalidContentEncoding,
     InvalidIdempotencyKey,
     InvalidJson,
     InvalidMultipart,
@@ -37,6 +39,7 @@ from service.errors.exceptions import (
     TooManyImages,
     Unauthorized,
     UnknownParameter,
+    UnsupportedContentEncoding,
     UnsupportedMediaType,
     UploadTooLarge,
 )
@@ -58,6 +61,9 @@ STATUS: Mapping[type[Exception], int] = {
     InvalidMultipart: 400,
     InvalidRequest: 422,
     UnknownParameter: 422,
+    ConflictingParameter: 400,
+    InvalidContentEncoding: 400,
+    UnsupportedContentEncoding: 415,
     InvalidBase64: 422,
     UnsupportedMediaType: 415,
     RequestTooLarge: 413,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from weakref import WeakValueDictionary
 
 from anyio import to_thread
@@ -27,7 +25,7 @@ from engram.data.archiving.names import check_name, shown
 from engram.data.containers import ArchiveLimits
 from engram.data.images import ImageLimits
 from engram.errors import BadName, TaskExists
-from service.errors.exceptions import DataNotFound, DataUriNotAllowed, InvalidRequest
+from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
 from service.models.live import LiveModels
@@ -75,27 +73,6 @@ def learn_options(options: Any) -> LearnOptions:
         return LearnOptions.model_validate(options)
     except ValidationError as error:
         raise invalid(error, "options") from error
-
-
-def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
-    """`uri` in its plainest form, when one of `prefixes` covers it.
-
-    Raises
-    ------
-    DataUriNotAllowed
-        No prefix covers it, or it is neither `s3://bucket/key` nor `file:///path`.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        # Resolved, so that neither `..` nor a link leads out of the prefix.
-        plain = "file://" + os.path.realpath(unquote(parts.path))
-    elif parts.scheme == "s3" and parts.netloc and not parts.query and ".." not in parts.path.split("/"):
-        plain = uri
-    else:
-        raise DataUriNotAllowed("data.uri is neither s3://bucket/key nor file:///path.")
-    if not any(plain.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
-        raise DataUriNotAllowed(f"{uri} is not under any of the places that data may be taken from.")
-    return plain
 
 
 @dataclass(frozen=True)

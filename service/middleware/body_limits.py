@@ -12,11 +12,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, SlowRequest, UploadTooLarge
+from service.errors.parameters import check
 from service.metrics import Metrics
+from service.middleware.content_encoding import UnpackedBody, encodings
 from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
 _UPLOADS = re.compile(r"/v1/models/[^/]+/tasks/?")
+_OF_PACKED = frozenset({b"content-encoding", b"content-length"})
 _IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")
 
 
@@ -24,7 +27,8 @@ class BodyLimit:
     """ASGI middleware that ends the reading of a body that is too large, announced or not, or comes too slowly.
 
     What is received counts as held until the request is answered: images and JSON in memory, uploads on disk. Each has
-    a limit, beyond which requests are answered that they may come back.
+    a limit, beyond which requests are answered that they may come back. A body that comes packed is unpacked here, and
+    limited packed and unpacked alike.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -39,6 +43,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Body(scope, receive, self._settings, self._memory, self._disk)
+        if body.packed:
+            # What lies further in has the unpacked body, of another length.
+            scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _OF_PACKED]
         try:
             await self._app(scope, body.receive, send)
         finally:
@@ -54,7 +61,11 @@ class _Body:
         self._upload = bool(_UPLOADS.fullmatch(scope["path"]))
         self.limiter = disk if self._upload else memory
         self.held = 0
+        self._received = 0
         self._receive = receive
+        names = encodings(scope["headers"])
+        self.packed = bool(names)
+        self._next = UnpackedBody(self._as_sent, names).receive if names else self._as_sent
         self._pace = _Pace(settings.slow_body_bytes, settings.slow_body_seconds)
         self._complete = False
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
@@ -68,6 +79,16 @@ class _Body:
 
     async def receive(self) -> Message:
         """The next message; raises what is wrong with it, or with its not coming."""
+        message = await self._next()
+        if size := len(message.get("body", b"")):
+            if self.held + size > self._limit:
+                raise self._too_large()
+            self.limiter.take(size)
+            self.held += size
+        return message
+
+    async def _as_sent(self) -> Message:
+        """The next message as the client sent it."""
         if self._complete:  # what may still come is that the client has gone
             return await self._receive()
         if self._announced > self._limit:
@@ -76,17 +97,17 @@ class _Body:
         if message["type"] != "http.request":
             return message
         size = len(message.get("body", b""))
-        if self.held + size > self._limit:
+        self._received += size
+        if self._received > self._limit:
             raise self._too_large()
-        self.limiter.take(size)
-        self.held += size
         self._pace.came(size)
         self._complete = not message.get("more_body", False)
         return message
 
     def _too_large(self) -> ServiceError:
         kind = UploadTooLarge if self._upload else RequestTooLarge
-        return kind(f"The body has more than {self._limit} bytes.")
+        unpacked = ", unpacked" if self.packed else ""
+        return kind(f"The body has more than {self._limit} bytes{unpacked}.")
 
 
 class _Pace:
@@ -127,13 +148,28 @@ class _Pace:
 
 
 async def read_json(request: Request) -> Any:
-    """The body as JSON; raises InvalidJson."""
+    """The body as JSON; raises InvalidJson or InvalidRequest."""
     return parse_json(await request.body(), "The body")
 
 
 def parse_json(data: bytes | str, what: str) -> Any:
-    """`data` as JSON; raises InvalidJson that names `what`."""
+    """`data` as JSON.
+
+    Raises
+    ------
+    InvalidJson
+        It is none; the error names `what`.
+    InvalidRequest
+        An object has two fields of one name, of which a parser would drop one in silence.
+    """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InvalidJson(f"{what} is not JSON.") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        check((name for name, _ in pairs), found, "field", ("body",))
+    return found

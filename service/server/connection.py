@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.errors.exceptions import Overloaded
 from service.errors.problem_details import MEDIA_TYPE, problem, response
 from service.middleware.concurrency import UNLIMITED
+from service.middleware.cross_origin import readable
 from service.settings import ServiceSettings
 
 _LINGER_SECONDS = 2.0
@@ -153,7 +154,7 @@ class Connection(HttpToolsProtocol):
             return
         self.limits.refused()
         full = Overloaded(f"{len(self.connections)} connections are open.", self._settings.retry_after_seconds)
-        await response(full)(scope, receive, send)
+        await readable(response(full), self._settings)(scope, receive, send)
 
     # What goes out
 

@@ -21,7 +21,7 @@ import redis
 from service.auth.exposure import UnsafeExposure, guarded
 from service.lifecycle.processes import ChildProcess, ProcessSupervisor
 from service.lifecycle.signals import Stopped, stop_on_signals, undisturbed_end
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, given
 
 NICENESS = 5
 """How far the worker steps back behind the service for processor time."""
@@ -218,10 +218,11 @@ class StandaloneStack:
                     time.sleep(0.02)
 
 
-def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> int:
+def serve(data: Path, host: str, port: int, *, without_keys: bool = False, root_path: str | None = None) -> int:
     """Run everything until SIGINT or SIGTERM, then end it in order; returns the exit status.
 
-    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does.
+    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `root_path` is instead of
+    `ENGRAM_ROOT_PATH`.
 
     Must be called from the main thread, which gets the signals.
     """
@@ -234,7 +235,7 @@ def serve(data: Path, host: str, port: int, *, without_keys: bool = False) -> in
         except OSError as error:
             raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
-            settings = ServiceSettings(store_url=str(data.absolute() / "store"))
+            settings = ServiceSettings(store_url=str(data.absolute() / "store"), **given(root_path=root_path))
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
     except (StandaloneError, UnsafeExposure) as error:
         print(error, file=sys.stderr)

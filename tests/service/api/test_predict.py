@@ -148,7 +148,9 @@ def test_json_that_would_unfold_to_many_times_its_size(reader: Service) -> None:
 def test_more_parts_than_images_are_taken(reader: Service) -> None:
     answer = reader.client.post(PREDICT, files=images(*[b"x"] * 300))
     assert problem(answer) == (413, "too_many_images")
-    answer = reader.client.post(PREDICT, files=[("image", (None, b"x"))] * 20)
+    answer = reader.client.post(PREDICT, files=[("image", (None, b"x"))] * 300)
+    assert problem(answer) == (413, "too_many_images")
+    answer = reader.client.post(PREDICT, files=[("task", (None, b"x"))] * 65)
     assert problem(answer) == (400, "invalid_multipart")
 
 

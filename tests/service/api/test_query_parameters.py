@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.api.route import check
 from service.app import create_app
+from service.errors.parameters import check
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import MODEL

@@ -159,10 +159,10 @@ def test_what_is_at_no_path_and_what_may_be_done_at_one(reader: Service) -> None
     nowhere = reader.client.get("/v1/model%73/none/tsaks").json()
     assert nowhere["detail"] == "There is nothing at /v1/models/none/tsaks."
     refused = reader.client.put("/v1/models/none")
-    assert refused.headers["Allow"] == "DELETE, GET, PATCH"
-    assert refused.json()["detail"] == "PUT is not allowed at /v1/models/none; allowed: DELETE, GET, PATCH."
+    assert refused.headers["Allow"] == "DELETE, GET, HEAD, PATCH"
+    assert refused.json()["detail"] == "PUT is not allowed at /v1/models/none; allowed: DELETE, GET, HEAD, PATCH."
     odd = reader.client.put("/v1/models/a%3Fb")
-    assert (odd.status_code, odd.headers["Allow"]) == (405, "DELETE, GET, PATCH")
+    assert (odd.status_code, odd.headers["Allow"]) == (405, "DELETE, GET, HEAD, PATCH")
     long = reader.client.get("/" + "x" * 5000).json()["detail"]
     assert (len(long) < 250, long.endswith("x....")) == (True, True)
     key = f"engram_{'0' * 16}_{'a' * 43}"

@@ -109,7 +109,8 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(reader: Servi
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_what_is_no_number_is_not_called_too_great(reader: Service, number: str) -> None:
-    sent = json.dumps(GOOD).removesuffix("}") + f', "width": {number}}}'
+    others = {name: value for name, value in GOOD.items() if name != "width"}
+    sent = json.dumps(others).removesuffix("}") + f', "width": {number}}}'
     response = reader.client.post("/v1/models", content=sent, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
     check(response.json(), "body.width is not a finite number")
