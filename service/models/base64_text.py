@@ -27,7 +27,7 @@ _URL_SAFE = str.maketrans("-_", "+/")
 def decoded(given: Any) -> bytes:
     """The bytes that a text of base64 stands for.
 
-    Read are both alphabets, with padding, without or with too much of it, in one line or several, alone or in a `data:` URL.
+    Read are both alphabets, whatever the padding, in one line or several, alone or in a `data:` URL.
 
     Raises
     ------

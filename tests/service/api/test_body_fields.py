@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import httpx
@@ -120,7 +121,7 @@ def test_what_is_not_known_is_named(reader: Service, kind: str, name: str) -> No
 
 
 def test_an_unknown_part_may_be_a_file(reader: Service) -> None:
-    both = [("image", ("x", IMAGE)), ("mask", ("y", IMAGE, "image/png"))]
+    both: list[tuple[str, Any]] = [("image", ("x", IMAGE)), ("mask", ("y", IMAGE, "image/png"))]
     answer = reader.client.post(PREDICT, files=both)
     assert refusal(answer) == (422, "unknown_parameter")
     assert "'mask'" in answer.json()["detail"]
@@ -137,7 +138,7 @@ def test_a_key_beside_b64_is_named(reader: Service) -> None:
 
 
 def test_a_field_that_is_given_twice(reader: Service) -> None:
-    twice = '{"instances": [%s], "task": "low", "task": "mid"}' % str(B64).replace("'", '"')
+    twice = f'{{"instances": [{json.dumps(B64)}], "task": "low", "task": "mid"}}'
     answer = reader.client.post(PREDICT, content=twice, headers={"Content-Type": "application/json"})
     assert refusal(answer) == (422, "invalid_request")
     assert "'task' is given more than once" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""Tests of packed bodies: unpacked on every route, within the limits, or refused for what is wrong with them."""
+"""Tests of packed bodies, which are unpacked on every route, or refused for what is wrong."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_every_other_body_too(service: Service) -> None:
             ("name", (None, "high")),
             ("options", (None, json.dumps(QUICK))),
             ("data", ("data.zip", data)),
-        ],  # type: ignore[arg-type]  # text without a file name
+        ],
     )
     sent = post(TASKS, request.read(), {"Content-Type": request.headers["Content-Type"]})
     assert sent.status_code == 202
