@@ -23,8 +23,9 @@ from vault.vault import Vault
 CONFIG = """
 [checks.positive_data_acceptance]
 # A schema cannot say that a cursor must have been given, an image must have the model's channels, a layer must be one
-# of the model's, that data may lie under some prefixes only (403), or how much a body may hold in all (413).
-expected-statuses = ["2xx", "401", "403", "404", "409", "413", "422", "429"]
+# of the model's, that data may lie under some prefixes only (403), or how much a body may hold in all (413), nor that
+# query and body must not contradict each other (400).
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "422", "429"]
 
 [checks.negative_data_rejection]
 # Too many images are 413.
