@@ -53,9 +53,7 @@ class Forwarding:
             _take_host(scope)
             app = self._forwarded
         state["prefix"] = prefix
-        plain = unquote(prefix)
-        if plain and (scope["path"] == plain or scope["path"].startswith(plain + "/")):
-            scope["path"] = scope["path"].removeprefix(plain) or "/"
+        scope["path"] = below(prefix, scope["path"])
 
         async def below_prefix(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,6 +74,14 @@ class Forwarding:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in one for one in self._networks)
+
+
+def below(prefix: str, path: str) -> str:
+    """A decoded path without a prefix, if it has it."""
+    plain = unquote(prefix)
+    if plain and (path == plain or path.startswith(plain + "/")):
+        return path.removeprefix(plain) or "/"
+    return path
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:
