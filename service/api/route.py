@@ -133,7 +133,7 @@ async def _refuse_content(request: Request, parameters: frozenset[str]) -> None:
                 f"{inside} is a parameter of the query here, and no field of the body.",
                 [{"loc": ["body", inside], "message": "is not known"}],
             )
-        check(body, frozenset(), "field of the body", ("body",))
+        check(body, frozenset(), "field", ("body",))
     raise InvalidRequest("This route takes no body.")
 
 

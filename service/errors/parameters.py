@@ -25,7 +25,7 @@ def check(
     Parameters
     ----------
     what
-        What is named, for the sentence: "field of the body".
+        What is named, for the sentence: "part".
     place
         Where it stands, for `errors`.
     owner

@@ -146,9 +146,9 @@ def _from_json(body: Any, most: int, fields: type[Fields]) -> ImageBody[Fields]:
     if not isinstance(instances, list) or not instances:
         raise InvalidRequest('The body is not {"instances": [{"b64": "..."}, ...]} with at least one instance.')
     _bound(len(instances), most)
-    check(body, {"instances", *fields.model_fields}, "field of the body", ("body",))
+    check(body, {"instances", *fields.model_fields}, "field", ("body",))
     for number, instance in _objects(instances):
-        check(instance, {"b64"}, "field of an instance", ("body", "instances", str(number)))
+        check(instance, {"b64"}, "instance's field", ("body", "instances", str(number)))
     asked = fields.from_json({name: value for name, value in body.items() if name != "instances"})
     return ImageBody([_from_instance(instance) for instance in instances], asked)
 
