@@ -161,7 +161,7 @@ def test_text_that_is_none(reader: Service) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"/v1/models/{MODEL}/versions/1/activate"),
+        ("POST", f"/v1/models/{MODEL}/versions/99/activate"),
         ("POST", "/v1/jobs/none/cancel"),
         ("DELETE", "/v1/models/none"),
     ],
@@ -174,7 +174,7 @@ def test_a_route_without_a_body_takes_no_fields(reader: Service, method: str, pa
     assert refusal(odd) == (422, "invalid_request")
     for nothing in (b"", b"{}", b" {} \n", b"null"):
         answer = reader.client.request(method, path, content=nothing)
-        assert answer.status_code in (404, 201, 200)
+        assert answer.status_code == 404  # what it names is not there
 
 
 def test_what_belongs_in_the_query_is_told(service: Service) -> None:
