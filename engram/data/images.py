@@ -35,7 +35,7 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, d
     InputError
         A shape or limits of another type.
     """
-    found = torch.from_numpy(pixels(data, shape, limits))  # (H, W, C)
+    found = torch.from_numpy(pixels(data, shape, limits, decoder))  # (H, W, C)
     # Laid out again by torch, so that no buffer of numpy lives on inside it.
     return found.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)  # (C, H, W)
 

@@ -83,10 +83,17 @@ class ImageLimits:
 
 IMAGE_LIMITS = ImageLimits()
 
+DECODERS = (1, 2)
+"""Numbers of the ways from an encoded image to pixels."""
 
-def pixels(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS) -> NDArray[numpy.uint8]:
+
+def pixels(
+    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2
+) -> NDArray[numpy.uint8]:
     """Pixels (H, W, C) of one encoded image; arguments and errors are those of `engram.data.images.decode`."""
     _check_bytes(data)
+    if decoder not in DECODERS:
+        raise InputError(f"there is no decoder {decoder!r}; there are {sorted(DECODERS)}")
     require_type("the shape of images", shape, InputShape, InputError)
     require_type("limits of images", limits, ImageLimits, InputError)
     if not data:
