@@ -8,6 +8,7 @@
           EmptyImage                zero bytes
           NotAnImage                bytes that no allowed image format claims
           TruncatedImage            an image that ends early or is damaged inside
+          UnsupportedImage          an intact image of a kind that is not read, such as 12-bit JPEG
           ImageTooLarge             more pixels than allowed, judged by its header
           WrongChannels             colour for a grey model, or the reverse
         ArchiveError
@@ -77,6 +78,10 @@ class NotAnImage(ImageError):
 
 class TruncatedImage(ImageError):
     code = "truncated_image"
+
+
+class UnsupportedImage(ImageError):
+    code = "unsupported_image"
 
 
 class ImageTooLarge(ImageError):

@@ -88,6 +88,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.EmptyImage: 422,
     learner.NotAnImage: 422,
     learner.TruncatedImage: 422,
+    learner.UnsupportedImage: 422,
     learner.ImageTooLarge: 413,
     learner.WrongChannels: 422,
     learner.ArchiveError: 422,

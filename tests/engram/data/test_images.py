@@ -90,16 +90,20 @@ def test_cmyk_and_palettes_are_colours() -> None:
 
 
 @pytest.mark.parametrize(("mode", "shape"), [("LA", GREY), ("RGBA", COLOUR)])
-def test_transparency_is_laid_over_black_and_is_no_channel(mode: str, shape: InputShape) -> None:
+def test_transparency_is_laid_over_a_background_and_is_no_channel(mode: str, shape: InputShape) -> None:
     white = Image.new(mode, (10, 12), (255,) * len(mode))
     white.putalpha(Image.new("L", white.size, 51))
-    assert set(decode(encoded(white), shape).flatten().tolist()) == {51}
+    assert set(decode(encoded(white), shape).flatten().tolist()) == {255}
+    assert set(decode(encoded(white), shape, decoder=1).flatten().tolist()) == {51}
+    black = shape.model_copy(update={"background": "#000000"})
+    assert set(decode(encoded(white), black).flatten().tolist()) == {51}
 
 
-def test_a_transparent_palette_entry_is_black() -> None:
+def test_a_transparent_palette_entry_is_white_or_as_the_decoder_has_it() -> None:
     image = Image.new("P", (10, 12), 1)
     image.putpalette([10, 20, 30, 200, 100, 50])
-    assert decode(encoded(image, transparency=1), COLOUR).max() == 0
+    assert decode(encoded(image, transparency=1), COLOUR).min() == 255
+    assert decode(encoded(image, transparency=1), COLOUR, decoder=1).max() == 0
     assert decode(encoded(image), COLOUR)[:, 0, 0].tolist() == [200, 100, 50]
 
 
@@ -123,9 +127,10 @@ def test_other_sizes_are_resized_with_antialiasing() -> None:
 
 def test_other_channels_are_refused_with_the_way_out_or_converted() -> None:
     grey, colour = encoded(Image.fromarray(GREY_PIXELS)), encoded(Image.fromarray(COLOUR_PIXELS))
-    for data, shape in ((grey, COLOUR), (colour, GREY)):
+    for decoder, data, shape in ((1, grey, COLOUR), (1, colour, GREY), (2, colour, GREY)):
         with pytest.raises(WrongChannels, match=r"input\.convert"):
-            decode(data, shape)
+            decode(data, shape, decoder=decoder)
+    assert torch.equal(decode(grey, COLOUR), torch.from_numpy(GREY_PIXELS).expand(3, 12, 10))
     assert torch.equal(decode(grey, EITHER), torch.from_numpy(GREY_PIXELS).expand(3, 12, 10))
     assert torch.equal(decode(colour, EITHER), decode(colour, COLOUR))
     assert decode(colour, InputShape(channels=1, height=12, width=10, convert=True)).shape == (1, 12, 10)

@@ -1,0 +1,1 @@
+"""Ways from an encoded image to pixels, by their numbers; what differs is listed in `docs/upgrading.md`."""

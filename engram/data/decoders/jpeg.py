@@ -1,0 +1,152 @@
+"""JPEG (ITU-T T.81): its markers, files without their end mark, and kinds that are not read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from PIL.JpegImagePlugin import JpegImageFile
+
+from engram.data.decoders.damage import DAMAGE
+from engram.data.decoders.layers import Layers, layers
+from engram.data.decoders.sizes import check_pixels
+
+GREY_TOLERANCE = 4
+"""By how much the channels of a grey picture differ after lossy compression, at most."""
+
+END = b"\xff\xd9"
+START_OF_SCAN = 0xDA
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+HIERARCHICAL = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
+LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""A marker that ends the data of a scan: stuffed bytes, restarts and fill bytes do not."""
+
+_TAILS = (b"\x00" * 1024, b"\xff\x00" * 1024, b"\x5a\x93\xc6\x31\xad" * 200, b"\xb4\x2d\x69\x1e\xf0\x00\x87" * 150)
+"""Bits that might follow a scan: zeros, ones, and two mixtures."""
+
+
+@dataclass
+class _Frame:
+    """What the markers of a JPEG say."""
+
+    kind: int = 0
+    """The marker of its frame; 0 where there is none."""
+    bits: int = 8
+    components: tuple[int, ...] = ()
+    missing: dict[int, set[int]] = field(default_factory=dict)
+    """Coefficients, by component, that no scan has brought in full yet."""
+    scans: int = 0
+    ended: bool = False
+    """Whether the end mark was found."""
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers and their contents up to the end mark, without the data of scans."""
+    at = 2
+    while (found := data.find(b"\xff", at)) >= 0 and found + 1 < len(data):
+        marker = data[found + 1]
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:
+            at = found + 1 + (marker != 0xFF)
+            continue
+        if marker == END[1]:
+            yield marker, b""
+            return
+        length = int.from_bytes(data[found + 2 : found + 4], "big")
+        if length < 2 or found + 2 + length > len(data):
+            return
+        yield marker, data[found + 4 : found + 2 + length]
+        at = found + 2 + length
+        if marker == START_OF_SCAN:
+            after = _AFTER_SCAN.search(data, at)
+            if after is None:
+                return
+            at = after.start()
+
+
+def _frame(data: bytes) -> _Frame:
+    found = _Frame()
+    for marker, content in _segments(data):
+        if marker in START_OF_FRAME and len(content) >= 6 and not found.kind:
+            found.kind, found.bits = marker, content[0]
+            found.components = tuple(content[6::3][: content[5]])
+            found.missing = {component: set(range(64)) for component in found.components}
+        elif marker == START_OF_SCAN and content and len(content) >= 4 + 2 * content[0]:
+            found.scans += 1
+            _note_scan(found, content)
+        elif marker == END[1]:
+            found.ended = True
+    return found
+
+
+def _note_scan(frame: _Frame, content: bytes) -> None:
+    count = content[0]
+    first, last, precision = content[1 + 2 * count : 4 + 2 * count]
+    if frame.kind not in PROGRESSIVE:
+        first, last, precision = 0, 63, 0
+    if precision & 0xF == 0:
+        for component in content[1 : 1 + 2 * count : 2]:
+            frame.missing.get(component, set()).difference_update(range(first, last + 1))
+
+
+def completed(data: bytes) -> bytes | None:
+    """An image that lacks nothing but its end mark, with it; None where anything else is wrong.
+
+    The last scan is whole when no bits that might follow would change the picture; the scans are all there when they
+    have brought each coefficient in full.
+    """
+    frame = _frame(data)
+    if frame.ended or not frame.scans or any(frame.missing.values()):
+        return None
+    # Half an end mark, and zeros that a card or a download was filled up with, are no part of the scan.
+    whole = re.sub(rb"\x00{2,}\Z", b"\x00", data)
+    whole = whole.removesuffix(b"\xff")
+    first = _picture(whole + END)
+    if first is None or any(_picture(whole + tail + END) != first for tail in _TAILS):
+        return None
+    return whole + END
+
+
+def _picture(data: bytes) -> bytes | None:
+    try:
+        with JpegImageFile(BytesIO(data)) as image:
+            image.load()
+            return hashlib.sha256(image.tobytes()).digest()
+    except DAMAGE:
+        return None
+
+
+def refusal(data: bytes) -> str | None:
+    """Why a JPEG that could not be read is of a kind that is not supported; None where it is damaged."""
+    frame = _frame(data)
+    if frame.kind and frame.bits != 8:
+        return f"JPEG with {frame.bits} bits a channel is not supported; use 8"
+    if frame.kind in HIERARCHICAL:
+        return "hierarchical JPEG is not supported"
+    if frame.kind and len(frame.components) not in (1, 3, 4):
+        return f"JPEG of {len(frame.components)} channels is not supported; use 1, 3 or 4"
+    if frame.kind in LOSSLESS and frame.ended:
+        return "lossless JPEG is not supported"
+    if frame.kind in ARITHMETIC and frame.ended:
+        return "JPEG with arithmetic coding is not supported"
+    return None
+
+
+def read(data: bytes, max_pixels: int) -> Layers:
+    """Colours of a JPEG.
+
+    Raises
+    ------
+    ImageTooLarge
+    Exception
+        One of `DAMAGE`.
+    """
+    with JpegImageFile(BytesIO(data)) as image:
+        check_pixels(image.size, max_pixels)
+        return layers(image, GREY_TOLERANCE)
