@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from engram import Definition, Examples, InputShape, Memory
 from engram.data.images import decode
 
-SHAPE = InputShape(channels=1, height=28, width=28)
+DEFINITION = Definition(backbone="cnn", input=InputShape(channels=1, height=28, width=28))
 TASKS = {"zero-one": ("zero", "one"), "two-three": ("two", "three")}
 
 
@@ -44,7 +44,7 @@ def read_task(folder: Path) -> Examples:
     images, labels = [], []
     for label, name in enumerate(classes):
         for path in sorted((folder / name).iterdir()):
-            images.append(decode(path.read_bytes(), SHAPE))
+            images.append(decode(path.read_bytes(), DEFINITION.input, decoder=DEFINITION.decoder))
             labels.append(label)
     return Examples(torch.stack(images), torch.tensor(labels), classes)
 
@@ -56,7 +56,7 @@ def main() -> None:
     if not (folder / "images").exists():
         write_digits(folder / "images")
 
-    memory = Memory.create(Definition(backbone="cnn", input=SHAPE))
+    memory = Memory.create(DEFINITION)
     tasks = sorted(entry for entry in (folder / "images").iterdir() if entry.is_dir())
     first = read_task(tasks[0])
     answered = b""

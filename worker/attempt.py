@@ -191,6 +191,7 @@ class _Attempt:
                 self.interruption,
                 lambda share: self._reporter.report("loading", share * _LEARNING[0]),
                 ImageLimits.of(settings),
+                definition.decoder,
             )
 
     def _learning(self, progress: Progress) -> None:

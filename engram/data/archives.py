@@ -117,6 +117,7 @@ def read(
     cancel: Callable[[], bool] | None = None,
     progress: Callable[[float], None] | None = None,
     image_limits: ImageLimits = IMAGE_LIMITS,
+    decoder: int = 2,
 ) -> ReadArchive:
     """Decode every image of an archive to `shape`.
 
@@ -131,6 +132,8 @@ def read(
         Asked before every image; true stops.
     progress
         Called with the share of images read, at every hundredth.
+    decoder
+        Number of the way from encoded images to pixels, as in `Definition.decoder`.
 
     Raises
     ------
@@ -155,7 +158,7 @@ def read(
             raise Cancelled("stopped while the images were read")
         part, label, index = planned.places[entry.path]
         try:
-            images[part][index] = decode(unpack(), shape, image_limits)
+            images[part][index] = decode(unpack(), shape, image_limits, decoder)
             labels[part][index] = label
             constant[label] += _is_constant(images[part][index])
         except ImageError as error:
@@ -168,7 +171,11 @@ def read(
 
 
 def probe(
-    path: Path | str, shape: InputShape, limits: ArchiveLimits = LIMITS, image_limits: ImageLimits = IMAGE_LIMITS
+    path: Path | str,
+    shape: InputShape,
+    limits: ArchiveLimits = LIMITS,
+    image_limits: ImageLimits = IMAGE_LIMITS,
+    decoder: int = 2,
 ) -> None:
     """Decode images from all over an archive that `inspect` has passed, until one can be used.
 
@@ -188,7 +195,7 @@ def probe(
         if number % step:
             continue
         try:
-            decode(unpack(), shape, image_limits)
+            decode(unpack(), shape, image_limits, decoder)
         except ImageError as error:
             first = first or type(error)(f"{'/'.join(entry.path)!r}: {error}")
         else:

@@ -56,7 +56,7 @@ async def explain(
     query = {"target": target, "task": task, "composite": composite, "format": format}
     asked = body.fields.joined(query, request.query_params)
     await parts.quotas.count_images(request, 1)
-    image = (await parts.decoder.decode(body.sources, loaded.memory.definition.input))[0]
+    image = (await parts.decoder.decode(body.sources, loaded.memory.definition))[0]
     if isinstance(image, Exception):
         raise image
     logs.bind(version=loaded.version)

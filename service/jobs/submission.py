@@ -18,7 +18,7 @@ from anyio import to_thread
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
-from engram.config.definition import InputShape
+from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.data.archives import inspect, probe
 from engram.data.archiving.names import check_name, shown
@@ -193,11 +193,11 @@ class Submissions:
     async def _inspect(self, model: str, path: Path) -> None:
         """Check an archive's entries and try its first images."""
         loaded = await self._live.get(model)
-        await to_thread.run_sync(self._inspect_for, loaded.memory.definition.input, path)
+        await to_thread.run_sync(self._inspect_for, loaded.memory.definition, path)
 
-    def _inspect_for(self, shape: InputShape, path: Path) -> None:
+    def _inspect_for(self, definition: Definition, path: Path) -> None:
         inspect(path, self._limits)
-        probe(path, shape, self._limits, self._image_limits)
+        probe(path, definition.input, self._limits, self._image_limits, definition.decoder)
 
     async def _admit(self, model: str, name: str) -> str:
         """The lineage of the model, when it can learn a task called so."""

@@ -169,3 +169,24 @@ def bmp_file(
     info += struct.pack("<iiII", 2835, 2835, len(palette) // 4, 0) + (words if header > 40 else b"")
     info = info.ljust(header, b"\0") + (words if header == 40 else b"") + palette
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
+
+
+def lossless_jpeg(samples: Samples, bits: int) -> bytes:
+    """A grey JPEG without loss (ITU-T T.81, annex H) of samples (H, W, 1): each minus the one on its left."""
+    height, width = samples.shape[:2]
+    codes = ""
+    for row in range(height):
+        for column in range(width):
+            left = samples[row, column - 1, 0] if column else samples[row - 1, 0, 0] if row else 1 << (bits - 1)
+            step = int(samples[row, column, 0]) - int(left)
+            length = abs(step).bit_length()
+            codes += f"{length:05b}"
+            if length:
+                codes += f"{step if step > 0 else step + (1 << length) - 1:0{length}b}"
+    codes += "1" * (-len(codes) % 8)
+    scan = int(codes, 2).to_bytes(len(codes) // 8, "big").replace(b"\xff", b"\xff\0")
+    table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])  # 17 codes of five bits each
+    frame = struct.pack(">BHHB", bits, height, width, 1) + b"\1\x11\0"
+    parts = ((0xC3, frame), (0xC4, table), (0xDA, b"\1\1\0\1\0\0"))
+    head = b"".join(b"\xff" + bytes([marker]) + struct.pack(">H", len(one) + 2) + one for marker, one in parts)
+    return b"\xff\xd8" + head + scan + b"\xff\xd9"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -19,6 +20,7 @@ GREY_TOLERANCE = 4
 
 END = b"\xff\xd9"
 START_OF_SCAN = 0xDA
+RESTART_INTERVAL = 0xDD
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 HIERARCHICAL = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
@@ -27,6 +29,8 @@ ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """A marker that ends the data of a scan: stuffed bytes, restarts and fill bytes do not."""
+
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 _TAILS = (b"\x00" * 1024, b"\xff\x00" * 1024, b"\x5a\x93\xc6\x31\xad" * 200, b"\xb4\x2d\x69\x1e\xf0\x00\x87" * 150)
 """Bits that might follow a scan: zeros, ones, and two mixtures."""
@@ -39,70 +43,98 @@ class _Frame:
     kind: int = 0
     """The marker of its frame; 0 where there is none."""
     bits: int = 8
-    components: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    """Width and height."""
+    components: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """How often each component is sampled, across and down."""
+    interval: int = 0
+    """Units between restarts; 0 where there are none."""
+    cut: bool = False
+    """Whether a scan has fewer restarts than its units need."""
     missing: dict[int, set[int]] = field(default_factory=dict)
     """Coefficients, by component, that no scan has brought in full yet."""
     scans: int = 0
     ended: bool = False
     """Whether the end mark was found."""
 
+    def start(self, kind: int, content: bytes) -> None:
+        """Take in what the header of a frame says."""
+        self.kind, self.bits = kind, content[0]
+        height, width = struct.unpack_from(">HH", content, 1)
+        self.size = width, height
+        parts = [content[at : at + 2] for at in range(6, min(6 + 3 * content[5], len(content) - 2), 3)]
+        self.components = {part[0]: (max(part[1] >> 4, 1), max(part[1] & 15, 1)) for part in parts}
+        self.missing = {component: set(range(64)) for component in self.components}
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers and their contents up to the end mark, without the data of scans."""
+    def scan(self, content: bytes, restarts: int) -> None:
+        """Take in the header of a scan, and how many restarts its data have."""
+        self.scans += 1
+        count = content[0]
+        seen = [one for one in content[1 : 1 + 2 * count : 2] if one in self.components]
+        first, last, precision = content[1 + 2 * count : 4 + 2 * count]
+        if self.kind not in PROGRESSIVE:
+            first, last, precision = 0, 63, 0
+        if precision & 0xF == 0:
+            for component in seen:
+                self.missing[component].difference_update(range(first, last + 1))
+        if self.interval and seen and restarts < -(-self._units(seen) // self.interval) - 1:
+            self.cut = True
+
+    def _units(self, seen: list[int]) -> int:
+        """Units of a scan of these components: blocks of one, groups of blocks of several."""
+        widest = [max(sampling[side] for sampling in self.components.values()) for side in (0, 1)]
+        own = self.components[seen[0]] if len(seen) == 1 else (1, 1)
+        across, down = (-(-self.size[side] * own[side] // (8 * widest[side])) for side in (0, 1))
+        return across * down
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Markers and their contents up to the end mark; of scans, the number of restarts in their data."""
     at = 2
     while (found := data.find(b"\xff", at)) >= 0 and found + 1 < len(data):
         marker = data[found + 1]
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
+            # Fill bytes, and markers without content.
             at = found + 1 + (marker != 0xFF)
             continue
         if marker == END[1]:
-            yield marker, b""
+            yield marker, b"", 0
             return
         length = int.from_bytes(data[found + 2 : found + 4], "big")
-        if length < 2 or found + 2 + length > len(data):
-            return
-        yield marker, data[found + 4 : found + 2 + length]
         at = found + 2 + length
+        if length < 2 or at > len(data):
+            return
+        content, restarts = data[found + 4 : at], 0
         if marker == START_OF_SCAN:
             after = _AFTER_SCAN.search(data, at)
-            if after is None:
-                return
-            at = after.start()
+            end = len(data) if after is None else after.start()
+            restarts = sum(1 for _ in _RESTART.finditer(data, at, end))
+            at = end
+        yield marker, content, restarts
 
 
 def _frame(data: bytes) -> _Frame:
     found = _Frame()
-    for marker, content in _segments(data):
+    for marker, content, restarts in _segments(data):
         if marker in START_OF_FRAME and len(content) >= 6 and not found.kind:
-            found.kind, found.bits = marker, content[0]
-            found.components = tuple(content[6::3][: content[5]])
-            found.missing = {component: set(range(64)) for component in found.components}
+            found.start(marker, content)
+        elif marker == RESTART_INTERVAL and len(content) >= 2:
+            found.interval = int.from_bytes(content[:2], "big")
         elif marker == START_OF_SCAN and content and len(content) >= 4 + 2 * content[0]:
-            found.scans += 1
-            _note_scan(found, content)
+            found.scan(content, restarts)
         elif marker == END[1]:
             found.ended = True
     return found
 
 
-def _note_scan(frame: _Frame, content: bytes) -> None:
-    count = content[0]
-    first, last, precision = content[1 + 2 * count : 4 + 2 * count]
-    if frame.kind not in PROGRESSIVE:
-        first, last, precision = 0, 63, 0
-    if precision & 0xF == 0:
-        for component in content[1 : 1 + 2 * count : 2]:
-            frame.missing.get(component, set()).difference_update(range(first, last + 1))
-
-
 def completed(data: bytes) -> bytes | None:
     """An image that lacks nothing but its end mark, with it; None where anything else is wrong.
 
-    The last scan is whole when no bits that might follow would change the picture; the scans are all there when they
-    have brought each coefficient in full.
+    The scans are all there when they have brought each coefficient in full, and have as many restarts as they need. The
+    last one is whole when no bits that might follow would change the picture.
     """
     frame = _frame(data)
-    if frame.ended or not frame.scans or any(frame.missing.values()):
+    if frame.ended or frame.cut or not frame.scans or any(frame.missing.values()):
         return None
     # Half an end mark, and zeros that a card or a download was filled up with, are no part of the scan.
     whole = re.sub(rb"\x00{2,}\Z", b"\x00", data)
