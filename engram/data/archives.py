@@ -121,8 +121,7 @@ def read(
 ) -> ReadArchive:
     """Decode every image of an archive to `shape`.
 
-    Images come in the order of their sorted paths, so that the same folder gives the same examples however it was
-    packed. Nothing is written to disk.
+    Images come in the order of their sorted paths, however the folder was packed. Nothing is written to disk.
 
     Parameters
     ----------

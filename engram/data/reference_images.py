@@ -1,7 +1,7 @@
-"""Digest of the pixels that this machine decodes: forty small images of every kind, which are part of the package.
+"""Digest of the pixels that this machine makes of forty small images of every kind.
 
-Where codecs are exchanged (libjpeg, libtiff, zlib and others, by way of Pillow), pixels may change in their last bits,
-and answers with them. The digest tells.
+The images are part of the package. Where codecs are exchanged (libjpeg, libtiff, zlib and others, by way of Pillow),
+pixels may change in their last bits, and answers with them. The digest tells.
 """
 
 from __future__ import annotations

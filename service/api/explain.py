@@ -56,7 +56,8 @@ async def explain(
     query = {"target": target, "task": task, "composite": composite, "format": format}
     asked = body.fields.joined(query, request.query_params)
     await parts.quotas.count_images(request, 1)
-    image = (await parts.decoder.decode(body.sources, loaded.memory.definition))[0]
+    definition = loaded.memory.definition
+    image = (await parts.decoder.decode(body.sources, definition.input, definition.decoder))[0]
     if isinstance(image, Exception):
         raise image
     logs.bind(version=loaded.version)

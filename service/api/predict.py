@@ -46,7 +46,8 @@ async def predict(
     if asked.logits and asked.task is None:
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
     await parts.quotas.count_images(request, len(body.sources))
-    decoded = await parts.decoder.decode(body.sources, loaded.memory.definition)
+    definition = loaded.memory.definition
+    decoded = await parts.decoder.decode(body.sources, definition.input, definition.decoder)
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))

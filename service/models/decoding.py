@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
-from engram.config.definition import Definition
+from engram.config.definition import InputShape
 from engram.data.images import ImageLimits, decode
 from engram.errors import ImageError
 from service.errors.exceptions import ServiceError
@@ -25,18 +25,20 @@ class ImageDecoder:
         self._limits = limits
         self._metrics = metrics
 
-    async def decode(self, sources: Sequence[Source], definition: Definition) -> list[Tensor | Exception]:
-        """For each source its image (C, H, W) uint8 as the model sees it, or the error that is its own."""
+    async def decode(self, sources: Sequence[Source], shape: InputShape, decoder: int) -> list[Tensor | Exception]:
+        """For each source its image (C, H, W) uint8, or the error that is its own."""
         loop = asyncio.get_running_loop()
         with traces.span("decode", attributes={"engram.images": len(sources)}):
-            return await asyncio.gather(*(loop.run_in_executor(self._pool, self._one, one, definition) for one in sources))
+            return await asyncio.gather(
+                *(loop.run_in_executor(self._pool, self._one, one, shape, decoder) for one in sources)
+            )
 
-    def _one(self, source: Source, definition: Definition) -> Tensor | Exception:
+    def _one(self, source: Source, shape: InputShape, decoder: int) -> Tensor | Exception:
         if isinstance(source, ServiceError):
             self._metrics.images.labels("refused").inc()
             return source
         try:
-            image = decode(source, definition.input, self._limits, definition.decoder)
+            image = decode(source, shape, self._limits, decoder)
         except ImageError as error:
             self._metrics.images.labels("refused").inc()
             return error

@@ -1,1 +1,1 @@
-"""Ways from an encoded image to pixels, by their numbers; what differs is listed in `docs/upgrading.md`."""
+"""Numbered ways from an encoded image to pixels; `docs/upgrading.md` says in what they differ."""

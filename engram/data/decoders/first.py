@@ -1,4 +1,4 @@
-"""Decoder 1, that of 0.1.0: transparency over black, and all else as Pillow gives it. Its pixels never change."""
+"""Decoder 1, that of 0.1.0: transparency over black, all else as Pillow gives it; it never changes."""
 
 from __future__ import annotations
 

@@ -136,13 +136,18 @@ def completed(data: bytes) -> bytes | None:
     frame = _frame(data)
     if frame.ended or frame.cut or not frame.scans or any(frame.missing.values()):
         return None
-    # Half an end mark, and zeros that a card or a download was filled up with, are no part of the scan.
-    whole = re.sub(rb"\x00{2,}\Z", b"\x00", data)
-    whole = whole.removesuffix(b"\xff")
-    first = _picture(whole + END)
-    if first is None or any(_picture(whole + tail + END) != first for tail in _TAILS):
-        return None
-    return whole + END
+    # Half an end mark is no part of the scan, nor are zeros that a card or a download was filled up with.
+    data = data.removesuffix(b"\xff")
+    plain = data[: len(data.rstrip(b"\0")) + 1]
+    if _is_whole(plain) or (_is_whole(data) and not (data.endswith(b"\0") and _is_whole(data[:-1]))):
+        return data + END
+    return None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the picture is the same whatever bits might follow."""
+    first = _picture(data + END)
+    return first is not None and all(_picture(data + tail + END) == first for tail in _TAILS)
 
 
 def _picture(data: bytes) -> bytes | None:
@@ -181,4 +186,7 @@ def read(data: bytes, max_pixels: int) -> Layers:
     """
     with JpegImageFile(BytesIO(data)) as image:
         check_pixels(image.size, max_pixels)
+        # libjpeg takes whatever follows for the rest of a scan that was cut off.
+        if not data.endswith(END) and not _frame(data).ended:
+            raise EOFError("no end mark")
         return layers(image, GREY_TOLERANCE)

@@ -45,15 +45,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _filtered(data: bytes, keep: Callable[[bytes, bytes], bool]) -> bytes:
     """The image without the chunks that `keep` refuses, by their kind and content."""
-    view = memoryview(data)
-    parts = [view[:SIGNATURE]]
-    dropped = False
+    parts: list[bytes] = []
+    done = 0
     for kind, start, end in _chunks(data):
-        if kind and not keep(kind, data[start + 8 : end - 4] if kind != b"IDAT" else b""):
-            dropped = True
-        else:
-            parts.append(view[start:end])
-    return b"".join(parts) if dropped else data
+        if kind not in KEPT and kind and not keep(kind, data[start + 8 : end - 4]):
+            parts.append(data[done:start])
+            done = end
+    return b"".join((*parts, data[done:])) if parts else data
 
 
 class _TextBudget:
@@ -100,7 +98,7 @@ def essential(data: bytes) -> bytes:
     def keep(kind: bytes, content: bytes) -> bool:
         if kind in (b"zTXt", b"iTXt", b"tEXt") and content.startswith(ORIENTED):
             return budget.fits(kind, content)
-        return kind in KEPT or not kind[:1].islower()
+        return not kind[:1].islower()
 
     return _filtered(data, keep)
 

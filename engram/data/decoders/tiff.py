@@ -20,7 +20,7 @@ from engram.data.decoders import tiff_directory as tags
 from engram.data.decoders.jpeg import GREY_TOLERANCE
 from engram.data.decoders.layers import ORIENTATION, Layers, eight_bits, layers, turned
 from engram.data.decoders.sizes import check_pixels
-from engram.data.decoders.tiff_directory import Directory, Layout
+from engram.data.decoders.tiff_directory import SampleLayout, TiffDirectory
 from engram.errors import ImageTooLarge, UnsupportedImage
 
 BATCH = 4 * 2**20
@@ -41,8 +41,8 @@ def read(data: bytes, max_pixels: int) -> Layers:
     Exception
         One of `DAMAGE`.
     """
-    directory = Directory.of(data)
-    layout = Layout.of(directory)
+    directory = TiffDirectory.of(data)
+    layout = SampleLayout.of(directory)
     check_pixels((layout.width, layout.height), max_pixels)
     check_pixels(layout.tile, max_pixels)
     if layout.compression in tags.OF_PICTURES or _is_subsampled(directory, layout):
@@ -60,7 +60,7 @@ def _by_libtiff(data: bytes, max_pixels: int) -> Layers:
         return layers(image, GREY_TOLERANCE)
 
 
-def _is_subsampled(directory: Directory, layout: Layout) -> bool:
+def _is_subsampled(directory: TiffDirectory, layout: SampleLayout) -> bool:
     """Whether colours of YCbCr are stored for groups of pixels; where nothing is said, by the amount of bytes."""
     if layout.meaning != tags.YCBCR:
         return False
@@ -74,16 +74,16 @@ def _is_subsampled(directory: Directory, layout: Layout) -> bool:
     return grouped
 
 
-def _colours(found: NDArray[numpy.uint8], layout: Layout, directory: Directory) -> Image.Image:
+def _colours(found: NDArray[numpy.uint8], layout: SampleLayout, directory: TiffDirectory) -> Image.Image:
     """An image `L` or `RGB` of the colours (H, W, base)."""
+    if layout.meaning == tags.RGB:
+        return Image.fromarray(numpy.ascontiguousarray(found))
     bands = [Image.fromarray(numpy.ascontiguousarray(found[:, :, number])) for number in range(layout.base)]
     match layout.meaning:
         case tags.WHITE_IS_ZERO:
             return bands[0].point([255 - value for value in range(256)])
         case tags.BLACK_IS_ZERO:
             return bands[0]
-        case tags.RGB:
-            return Image.merge("RGB", bands)
         case tags.PALETTE:
             return Image.fromarray(_palette(directory, layout.bits)[found[:, :, 0]])
         case tags.SEPARATED:
@@ -96,7 +96,7 @@ def _colours(found: NDArray[numpy.uint8], layout: Layout, directory: Directory) 
         raise UnsupportedImage("TIFF of L*a*b* is not supported: this Pillow has no Little CMS") from error
 
 
-def _palette(directory: Directory, bits: int) -> NDArray[numpy.uint8]:
+def _palette(directory: TiffDirectory, bits: int) -> NDArray[numpy.uint8]:
     """Colours (2 to the power of bits, 3)."""
     stored = directory.all(320)
     if len(stored) < 3 << bits:
@@ -107,7 +107,7 @@ def _palette(directory: Directory, bits: int) -> NDArray[numpy.uint8]:
     return numpy.ascontiguousarray(small.astype(numpy.uint8))
 
 
-def _samples(data: bytes, layout: Layout, max_pixels: int) -> NDArray[numpy.uint8]:
+def _samples(data: bytes, layout: SampleLayout, max_pixels: int) -> NDArray[numpy.uint8]:
     """Colours and opacity (H, W, base or base + 1); indices of a palette as they are, others scaled to 0 to 255."""
     kept = [*range(layout.base), *([] if layout.alpha is None else [layout.alpha])]
     out = numpy.empty((layout.height, layout.width, len(kept)), dtype=numpy.uint8)
@@ -129,7 +129,9 @@ def _samples(data: bytes, layout: Layout, max_pixels: int) -> NDArray[numpy.uint
     return out
 
 
-def _place(target: NDArray[numpy.uint8], found: NDArray[numpy.uint8], top: int, layout: Layout, across: int) -> None:
+def _place(
+    target: NDArray[numpy.uint8], found: NDArray[numpy.uint8], top: int, layout: SampleLayout, across: int
+) -> None:
     """Put samples where they belong; `top` counts rows as if all strips or tiles lay below each other."""
     high, last = layout.tile[1], top + len(found)
     if across == 1:
@@ -144,7 +146,7 @@ def _place(target: NDArray[numpy.uint8], found: NDArray[numpy.uint8], top: int, 
 
 
 def _rows(
-    data: bytes, layout: Layout, first: int, count: int, stored: int
+    data: bytes, layout: SampleLayout, first: int, count: int, stored: int
 ) -> Iterator[tuple[int, NDArray[numpy.uint8]]]:
     """Rows of bytes (rows, length) of strips or tiles, as if they lay below each other; some at a time.
 
@@ -169,7 +171,7 @@ def _rows(
             yield start * high + top, numpy.asarray(part)
 
 
-def _piece(data: bytes, layout: Layout, number: int, length: int) -> bytes:
+def _piece(data: bytes, layout: SampleLayout, number: int, length: int) -> bytes:
     """The stored bytes of a strip or tile: at most `length`, where they are not compressed."""
     offset = layout.offsets[number]
     if layout.compression != tags.NONE:
@@ -208,7 +210,7 @@ def _unpacked(pieces: list[bytes], compression: int, length: int, high: int, tot
         return image
 
 
-def _scaled(rows: NDArray[numpy.uint8], layout: Layout, stored: int) -> NDArray[numpy.uint8]:
+def _scaled(rows: NDArray[numpy.uint8], layout: SampleLayout, stored: int) -> NDArray[numpy.uint8]:
     """Samples (rows, W, stored) of 8 bits, of rows of bytes; indices of a palette are not scaled."""
     count = layout.tile[0] * stored
     values = _values(rows, layout, count).reshape(len(rows), -1, stored)
@@ -219,7 +221,7 @@ def _scaled(rows: NDArray[numpy.uint8], layout: Layout, stored: int) -> NDArray[
     return values.astype(numpy.uint8, copy=False)
 
 
-def _values(rows: NDArray[numpy.uint8], layout: Layout, count: int) -> NDArray[numpy.integer]:
+def _values(rows: NDArray[numpy.uint8], layout: SampleLayout, count: int) -> NDArray[numpy.integer]:
     """The first `count` numbers of each row of bytes."""
     if layout.bits == 8:
         return rows[:, :count]
@@ -234,7 +236,7 @@ def _values(rows: NDArray[numpy.uint8], layout: Layout, count: int) -> NDArray[n
 def refusal(data: bytes) -> str | None:
     """Why a TIFF is of a kind that is not supported; None where it is not."""
     try:
-        Layout.of(Directory.of(data))
+        SampleLayout.of(TiffDirectory.of(data))
     except UnsupportedImage as error:
         return str(error)
     except (struct.error, ValueError, LookupError):

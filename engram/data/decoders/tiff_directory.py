@@ -1,4 +1,4 @@
-"""Directory of a TIFF (Adobe TIFF 6.0, and BigTIFF): its tags, and how they say that samples are stored."""
+"""Directory of a TIFF (Adobe TIFF 6.0, BigTIFF): tags, and how they say that samples are stored."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _TYPES = {1: "B", 3: "H", 4: "I", 5: "II", 13: "I", 16: "Q"}
 
 
 @dataclass(frozen=True)
-class Directory:
+class TiffDirectory:
     """The tags of the first image of a file that are whole numbers; fractions are two numbers each."""
 
     order: str
@@ -109,7 +109,7 @@ class Directory:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """How the samples of an image are stored and what they mean."""
 
     order: str
@@ -144,7 +144,7 @@ class Layout:
         return BASE[self.meaning]
 
     @classmethod
-    def of(cls, directory: Directory) -> Self:
+    def of(cls, directory: TiffDirectory) -> Self:
         """How a directory says that samples are stored.
 
         Raises
@@ -187,7 +187,7 @@ class Layout:
         )
 
 
-def _check_kind(directory: Directory, compression: int, meaning: int) -> None:
+def _check_kind(directory: TiffDirectory, compression: int, meaning: int) -> None:
     if compression not in OF_BYTES | OF_PICTURES:
         raise UnsupportedImage(f"TIFF with the compression {UNREAD.get(compression, compression)} is not supported")
     if meaning not in BASE:
@@ -201,7 +201,7 @@ def _check_kind(directory: Directory, compression: int, meaning: int) -> None:
         )
 
 
-def _bits(directory: Directory, compression: int, meaning: int) -> tuple[int, int]:
+def _bits(directory: TiffDirectory, compression: int, meaning: int) -> tuple[int, int]:
     """Bits of a sample, and samples a pixel."""
     stored = directory.all(258, 8 if compression == OLD_JPEG else 1)
     samples = directory.one(277, len(stored) if compression != OLD_JPEG else 3)
@@ -220,7 +220,7 @@ def _bits(directory: Directory, compression: int, meaning: int) -> tuple[int, in
     return bits, samples
 
 
-def _opacity(directory: Directory, meaning: int, samples: int) -> tuple[int | None, bool]:
+def _opacity(directory: TiffDirectory, meaning: int, samples: int) -> tuple[int | None, bool]:
     """Which sample is opacity, and whether the colours were multiplied by it."""
     more = samples - BASE[meaning]
     kinds = directory.all(338)
@@ -235,7 +235,7 @@ def _opacity(directory: Directory, meaning: int, samples: int) -> tuple[int | No
     return None, False
 
 
-def _differences(directory: Directory, compression: int, bits: int) -> bool:
+def _differences(directory: TiffDirectory, compression: int, bits: int) -> bool:
     predictor = directory.one(317, 1)
     if compression in (NONE, PACKBITS) or compression not in OF_BYTES or predictor == 1:
         return False
