@@ -27,7 +27,10 @@ class InputShape(Frozen):
     width: int = Field(ge=8, le=1024)
     """Pixels."""
     convert: bool = False
-    """Whether images of the other number of channels are converted instead of refused."""
+    """Whether images of the other number of channels are converted instead of refused.
+
+    Decoder 2 refuses nothing but coloured images for a grey model.
+    """
     background: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
     """Colour, as `#rrggbb`, that transparent parts of an image are laid over; white where nothing is said."""
 
@@ -92,7 +95,7 @@ class Definition(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seeds the commons and, with the task's number, every engram's first weights."""
     decoder: Literal[1, 2] = 2
-    """Number of the way from an encoded image to pixels, one of `engram.data.images`; 1 is that of 0.1.0."""
+    """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
     recipe: Literal[1, 2] = 2
     """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
 

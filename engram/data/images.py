@@ -13,10 +13,17 @@ __all__ = ["IMAGE_LIMITS", "SUFFIXES", "ImageLimits", "check_image", "check_imag
 
 
 def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2) -> Tensor:
-    """Decode one PNG, JPEG, WebP, BMP, GIF (its first frame) or TIFF image and fit it to `shape`.
+    """Decode one PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or AVIF image and fit it to `shape`.
 
-    The orientation in EXIF is applied, transparency is laid over black, 16-bit grey is scaled to 8 bits, and the image
-    is resized with an antialiased bilinear filter where its size differs. A palette counts as colour.
+    The orientation in EXIF is applied, transparency is laid over `shape.background`, channels are scaled to 8 bits, and
+    the image is resized with an antialiased bilinear filter where its size differs. A grey model takes what looks grey,
+    however it is stored, and coloured images where `shape.convert` has them turned grey; a colour model takes both.
+
+    Parameters
+    ----------
+    decoder
+        Number of the way from bytes to pixels, as in `Definition.decoder`. All this is said of 2; 1 is that of 0.1.0,
+        which lays transparency over black, reads no AVIF, and judges by the channels that are stored.
 
     Returns
     -------
@@ -26,14 +33,16 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, d
     ------
     EmptyImage, NotAnImage, TruncatedImage
         The bytes hold no readable image of these formats.
+    UnsupportedImage
+        The image is sound, and of a kind that is not read, such as 12-bit JPEG.
     ImageTooLarge
         More bytes or pixels than `limits` allow.
     WrongChannels
-        Grey for a colour model or colour for a grey one, unless `shape.convert`.
+        Colour for a grey model, or under decoder 1 the reverse, unless `shape.convert`.
     ImageError
         What is no bytes.
     InputError
-        A shape or limits of another type.
+        A shape or limits of another type, or a number of no decoder.
     """
     found = torch.from_numpy(pixels(data, shape, limits, decoder))  # (H, W, C)
     # Laid out again by torch, so that no buffer of numpy lives on inside it.

@@ -129,14 +129,17 @@ def image_reader(folder: Path) -> Reader:
     noise = numpy.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=numpy.uint8)
     pictures = [Image.fromarray(noise), Image.fromarray(noise[:, :, 0]), Image.fromarray(noise).quantize(16)]
     seeds = []
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
         for picture in pictures:
             file = io.BytesIO()
-            with suppress(OSError):  # not every format writes every mode
+            with suppress(OSError, KeyError):  # not every format writes every mode, nor every Pillow AVIF
                 picture.save(file, kind)
                 seeds.append(file.getvalue())
 
     def feed(data: bytes) -> None:
+        for decoder in (1, 2):
+            with suppress(EngramError):
+                images.decode(data, SHAPE, IMAGE_LIMITS, decoder)
         images.decode(data, SHAPE, IMAGE_LIMITS)
 
     return Reader(feed, tuple(seeds))

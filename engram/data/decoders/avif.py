@@ -59,6 +59,11 @@ def read(data: bytes, max_pixels: int) -> Layers:
 
     for size in _sizes(data, b"", 0, len(data)):
         check_pixels(size, max_pixels)
-    with AvifImageFile(BytesIO(data)) as image:
-        check_pixels(image.size, max_pixels)
-        return layers(image, GREY_TOLERANCE)
+    try:
+        with AvifImageFile(BytesIO(data)) as image:
+            check_pixels(image.size, max_pixels)
+            return layers(image, GREY_TOLERANCE)
+    except RuntimeError as error:  # by which Pillow tells most of what libavif has to say
+        if "Not implemented" in str(error):
+            raise UnsupportedImage("AVIF of this kind is not supported by libavif") from error
+        raise OSError("damaged AVIF") from error

@@ -206,6 +206,8 @@ def _unpacked(pieces: list[bytes], compression: int, length: int, high: int, tot
     directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *one) for one in fields) + bytes(4)
     file = b"II*\0" + struct.pack("<I", start + len(lists)) + body + lists + directory
     with TiffImageFile(BytesIO(file)) as image:
+        # Set aside here, because what Pillow would refuse as too many pixels are only their bytes.
+        image.im = Image.new("L", (length, total)).im
         image.load()
         return image
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, features
 
 from engram.config.definition import InputShape
 from engram.data.pictures import ImageLimits, pixels
-from engram.errors import ImageTooLarge, NotAnImage, TruncatedImage, UnsupportedImage
+from engram.errors import ImageError, ImageTooLarge, NotAnImage, TruncatedImage, UnsupportedImage
 
 SIDE = 24
 COLOUR = InputShape(channels=3, height=SIDE, width=SIDE)
@@ -117,6 +118,11 @@ def test_avif_that_is_cut_off_or_too_large() -> None:
     for part in (0.1, 0.5, 0.95):
         with pytest.raises(TruncatedImage):
             pixels(data[: int(len(data) * part)], COLOUR)
+    for place in range(len(data) - 400, len(data), 7):
+        damaged = bytearray(data)
+        damaged[place : place + 3] = b"\xff\0\xff"
+        with suppress(ImageError):  # and no other error
+            pixels(bytes(damaged), COLOUR)
     huge = bytearray(data)
     struct.pack_into(">II", huge, huge.index(b"ispe") + 8, 60_000, 60_000)
     with pytest.raises(ImageTooLarge):

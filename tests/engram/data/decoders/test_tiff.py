@@ -303,3 +303,11 @@ def test_tiles_and_sizes_are_held_to_the_limits() -> None:
     for tags in ([(256, 4, [100_000])], [(322, 4, [60_000]), (323, 4, [60_000])], [(256, 4, [40]), (322, 4, [1])]):
         with pytest.raises((ImageTooLarge, TruncatedImage)):
             pixels(tiff_file(noise(8, 1), 8, 1, tile=16, tags=tags), GREY, limits)
+
+
+def test_bytes_are_not_taken_for_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns of images with more pixels than it thinks sensible, and refuses twice as many."""
+    stored = noise(16, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH)
+    data = tiff_file(stored, 16, 2, compression=5, rows=HEIGHT, tags=[(338, 3, [0])])
+    assert worst(data, scaled(stored[:, :, :3], 16), COLOUR) == 0
