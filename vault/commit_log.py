@@ -17,7 +17,7 @@ from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
 from vault.models import Model, Models
 from vault.parallel import parallel_map
-from vault.storage.documents import unseal
+from vault.storage.documents import FIRST_FORMAT, unseal
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
@@ -29,7 +29,10 @@ _RECORD = re.compile(r"[0-9]{8}\.json")
 _CACHED_HEADS = 1024
 """Models whose heads are cached."""
 
-Kind = Literal["create", "learn", "activate", "retire", "budget"]
+Kind = Literal["create", "learn", "activate", "retire", "budget", "decoder"]
+
+_WITH_DECODING = 2
+"""Format of a record that names a decoding: releases that know format 1 only would decode images otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Commit:
     """The tasks served, in the order learned, each with at least `name` and `classes`; so a listing needs no blob."""
     budget: dict[str, int] = field(default_factory=dict)
     """Units at most, by layer."""
+    decoding: dict[str, Any] | None = None
+    """How encoded images become pixels, opaque to the vault; None: as the model's definition says."""
     parent: int | None = None
     """The version before; None for the first."""
     target: int | None = None
@@ -93,9 +98,17 @@ class Commit:
             parent=self.version,
         )
 
+    @property
+    def format(self) -> int:
+        """The format that a record of this commit is sealed as, so that no release misreads it."""
+        return FIRST_FORMAT if self.decoding is None else _WITH_DECODING
+
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object; the same as in earlier releases, unless it names a decoding."""
+        found = asdict(self)
+        if self.decoding is None:
+            del found["decoding"]
+        return found
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Commit:
@@ -108,6 +121,8 @@ class Commit:
         singles = (content.get(name) for name in ("recogniser", "certificate", "report"))
         if not all(isinstance(sha, str) for sha in (*lists["engrams"], *lists["kept"], *filter(None, singles))):
             raise TypeError("a blob is named by something else than its SHA-256")
+        if not isinstance(content.get("decoding"), dict | None):
+            raise TypeError("a decoding is no JSON object")
         return cls(**content | {name: tuple(values) for name, values in lists.items()})
 
 
@@ -243,7 +258,9 @@ class CommitLog:
             if commit.version and self._find(model, commit.lineage, commit.version - 1) is None:
                 raise UnknownVersion(model, commit.version - 1)
         try:
-            self._objects.create_json(record_path(model, commit.lineage, commit.version), commit.to_dict())
+            self._objects.create_json(
+                record_path(model, commit.lineage, commit.version), commit.to_dict(), commit.format
+            )
         except AlreadyExists:
             raise Conflict(model, commit.version) from None
 
@@ -251,7 +268,8 @@ class CommitLog:
         """Write the whole log of a model before its record (`Models.restore`); raises AlreadyExists."""
         for commit in commits:
             assert commit.lineage == model.lineage, "a log is of one lineage"
-            self._objects.create_json(record_path(model.name, model.lineage, commit.version), commit.to_dict())
+            path = record_path(model.name, model.lineage, commit.version)
+            self._objects.create_json(path, commit.to_dict(), commit.format)
 
     def _lineage(self, model: str) -> str:
         try:

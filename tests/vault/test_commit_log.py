@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -226,6 +227,55 @@ def test_what_follows_repeats_the_content_and_tells_of_itself_only() -> None:
     assert (third.version, third.parent, third.kind, third.target) == (2, 1, "activate", 0)
     assert (third.engrams, third.budget, third.recogniser, third.lineage) == (("e",), {"l": 1}, "r", "lineage")
     assert (third.task, third.job, third.token, third.report) == (None, None, None, None)
+
+
+DECODING = {"decoder": 2, "background": "#00ff00"}
+
+
+def test_a_decoding_is_carried_on_and_seals_records_so_that_earlier_releases_refuse_them(vault: Vault) -> None:
+    (first,) = publish(vault, "lines", 0)
+    second = first.following("decoder", decoding=DECODING)
+    third = second.following("learn", task="t")
+    fourth = third.following("activate", target=0, decoding=None)
+    for commit in (second, third, fourth):
+        vault.log.append("lines", commit)
+    assert [commit.decoding for commit in vault.log.list("lines")] == [None, DECODING, DECODING, None]
+    folder = f"models/lines/log/{first.lineage}"
+    records = [json.loads(vault.objects.get(f"{folder}/{number:08d}.json")) for number in range(4)]
+    assert [record["seal"]["format"] for record in records] == [1, 2, 2, 1]
+    assert ["decoding" in record for record in records] == [False, True, True, False]
+
+
+def test_what_is_written_without_a_decoding_is_what_earlier_releases_wrote() -> None:
+    fields = Commit(0, "create", "lineage").to_dict().keys()
+    assert list(fields) == (
+        [
+            "version",
+            "kind",
+            "lineage",
+            "engrams",
+            "recogniser",
+            "kept",
+            "certificate",
+            "report",
+            "task",
+            "tasks",
+            "budget",
+            "parent",
+            "target",
+            "job",
+            "token",
+            "request",
+            "created_at",
+        ]
+    )
+
+
+def test_a_decoding_that_is_none_is_damage() -> None:
+    document = Commit(0, "create", "lineage", decoding=DECODING).to_dict()
+    assert Commit.from_dict(document).decoding == DECODING
+    with pytest.raises(TypeError, match="decoding"):
+        Commit.from_dict({**document, "decoding": 2})
 
 
 def test_commits_from_before_tasks_had_sums_of_their_own_are_read() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from vault.commit_log import Commit
 from vault.errors import Damaged, NotFound
 from vault.jobs.ids import is_job_id
+from vault.storage.documents import FIRST_FORMAT
 from vault.storage.object_store import ObjectStore
 
 log = logging.getLogger("engram.vault")
@@ -80,7 +81,14 @@ class Decisions:
         """Write a decision; raises AlreadyExists if another one has its number."""
         assert 0 < decision.number < 10_000, "a decision's number has at most 4 digits"
         assert (decision.commit is None) != (decision.ending is None), "a decision is one of both"
-        self._objects.create_json(_path(job_id, decision.number), asdict(decision))
+        document: dict[str, Any] = {"number": decision.number, "commit": None, "ending": None}
+        version = FIRST_FORMAT
+        if decision.commit is not None:
+            # Whoever carries it out must understand the commit.
+            document["commit"], version = decision.commit.to_dict(), decision.commit.format
+        if decision.ending is not None:
+            document["ending"] = asdict(decision.ending)
+        self._objects.create_json(_path(job_id, decision.number), document, version)
 
     def pending(self) -> list[tuple[str, str]]:
         """All decisions on jobs that are not over, as (job, path)."""

@@ -10,8 +10,11 @@ from typing import Any
 
 from vault.errors import Damaged, UnsupportedRecord
 
-FORMAT = 1
-"""Version of every record. A reader refuses newer versions; a record without a seal is older than seals."""
+FORMAT = 2
+"""Newest version of records. A reader refuses newer ones; a record without a seal is older than seals."""
+
+FIRST_FORMAT = 1
+"""Version of all records but those that an earlier release would misread, which passes over what it does not know."""
 
 _SEAL = "seal"
 
@@ -21,10 +24,10 @@ def encode(document: Mapping[str, Any]) -> str:
     return json.dumps(_finite(document), allow_nan=False, ensure_ascii=False)
 
 
-def seal(document: Mapping[str, Any]) -> bytes:
+def seal(document: Mapping[str, Any], version: int = FIRST_FORMAT) -> bytes:
     """A JSON object as bytes, with a field `seal`: the format version, and a SHA-256 of everything else."""
     content = _finite(document)
-    return encode({**content, _SEAL: {"format": FORMAT, "sha256": _digest(content)}}).encode()
+    return encode({**content, _SEAL: {"format": version, "sha256": _digest(content)}}).encode()
 
 
 def unseal(path: str, data: bytes) -> dict[str, Any]:

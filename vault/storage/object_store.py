@@ -22,7 +22,7 @@ from telemetry.metrics import count_failure
 from vault.errors import AlreadyExists, Damaged, NotFound, StoreUnavailable, Unreadable, VaultError
 from vault.settings import VaultSettings
 from vault.storage.backend import ObjectEntry, StorageBackend
-from vault.storage.documents import seal, unseal
+from vault.storage.documents import FIRST_FORMAT, seal, unseal
 from vault.storage.local import LocalBackend
 from vault.storage.paths import check_path
 from vault.storage.s3 import S3Backend
@@ -154,7 +154,7 @@ class ObjectStore:
         names = sorted(self._retry(prefix, lambda: self._storage.folders(prefix)))
         return [name for name in names if after is None or name > after][:limit]
 
-    def create_json(self, path: str, document: Mapping[str, Any]) -> None:
+    def create_json(self, path: str, document: Mapping[str, Any], version: int = FIRST_FORMAT) -> None:
         """Create an object from a JSON document, sealed, with a field `writer` that is unique to this call.
 
         By that field a writer whose answer got lost, and who finds the object on the retry, recognises it as its own.
@@ -166,7 +166,7 @@ class ObjectStore:
         """
         writer = uuid.uuid4().hex
         try:
-            self.put_new(path, seal({**document, "writer": writer}))
+            self.put_new(path, seal({**document, "writer": writer}, version))
         except AlreadyExists as taken:
             try:
                 mine = self.get_json(path).get("writer") == writer

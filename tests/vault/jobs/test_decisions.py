@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from testing.processes.races import race
@@ -33,6 +35,16 @@ def test_the_last_one_counts(vault: Vault) -> None:
     assert [decisions.commit(path) for path in paths] == [first, None]
     vault.objects.create_json(f"jobs/{job}/result.json", {})
     assert decisions.pending() == [], "it is over"
+
+
+def test_one_on_a_commit_that_decodes_otherwise_is_refused_by_earlier_releases(vault: Vault) -> None:
+    job, decisions, first = new_job_id(), vault.jobs.decisions, commit(vault)
+    named = first.following("learn", decoding={"decoder": 2, "background": None})
+    decisions.create(job, last := Decision.after(Decision.after(None, first), named))
+    decisions.create(job, Decision.after(None, first))
+    assert decisions.last(job) == last
+    records = [vault.objects.get(f"jobs/{job}/decisions/000{number}.json") for number in (1, 2)]
+    assert [json.loads(record)["seal"]["format"] for record in records] == [1, 2]
 
 
 def test_of_many_at_the_same_time_one_decides(vault: Vault) -> None:

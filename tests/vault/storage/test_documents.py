@@ -68,6 +68,12 @@ def test_records_of_later_releases_are_refused_by_name() -> None:
     assert caught.value.code == "unsupported_format"
 
 
+def test_records_are_of_the_first_format_unless_told() -> None:
+    assert json.loads(seal(DOCUMENT))["seal"]["format"] == 1
+    assert json.loads(seal(DOCUMENT, 2))["seal"]["format"] == 2
+    assert unseal(PATH, seal(DOCUMENT, 2)) == DOCUMENT
+
+
 @pytest.mark.parametrize("seal_value", [None, {}, {"format": "1"}, {"format": 0}, {"format": FORMAT}])
 def test_what_has_no_proper_seal_is_damaged(seal_value: object) -> None:
     with pytest.raises(Damaged):
