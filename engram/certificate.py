@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
+from engram.data.decoder_digest import DecoderDigest
 from engram.errors import DamagedSnapshot, InputError, UnsupportedFormat, require_type
 from engram.memory import Memory
 from engram.runtime import environment
@@ -84,6 +85,8 @@ class Certificate:
     """Where nothing exact is promised: which class each task gave to each probe on the day it was learned."""
     agreement: dict[str, float] = field(default_factory=dict)
     """And the share of these that it still gives: the forgetting that can be measured with no image kept."""
+    decoder: DecoderDigest | None = None
+    """What the decoder makes of encoded images; None in certificates of 0.1.0."""
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -94,6 +97,7 @@ class Certificate:
             "environment": self.environment,
             "routing": self.routing,
             **({} if self.exact else {"answers_when_learned": self.answers, "agreement": self.agreement}),
+            **({} if self.decoder is None else {"decoder": self.decoder.to_dict()}),
         }
 
     @classmethod
@@ -120,7 +124,8 @@ class Certificate:
         for task, then in answers.items():
             _part(list, then, f"a certificate lists the answers of task {task!r} when learned")
         digests = dict(_digest(_part(dict, row, "each task of a certificate is an object")) for row in tasks)
-        return cls(digests, where, routing, bool(data["exact"]), answers, agreement)
+        decoder = None if data.get("decoder") is None else DecoderDigest.from_dict(data["decoder"])
+        return cls(digests, where, routing, bool(data["exact"]), answers, agreement, decoder)
 
 
 def _digest(row: dict[str, object]) -> tuple[str, str]:
@@ -174,8 +179,8 @@ def certify(
                 if len(then) != len(now):
                     raise DamagedSnapshot(f"task {info.name!r} has {len(then)} answers to {len(now)} probe images")
                 agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
-    where = environment(memory.device)
-    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement)
+    where, decoder = environment(memory.device), DecoderDigest.of(memory.definition)
+    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement, decoder)
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.tensors import content_hash
 from engram.config.definition import Definition
-from engram.errors import RetentionViolated
+from engram.data.decoder_digest import DecoderDigest
+from engram.errors import RetentionViolated, UnsupportedFormat
 from engram.memory import Memory, restore
 from engram.snapshot import Parts
 from vault.commit_log import Commit
@@ -39,12 +42,21 @@ def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
     assert head.recogniser is not None, "every commit names its recogniser"
     get = vault.objects.get_blob
     return restore(
-        Definition.load(model.definition),
+        _definition(model, head),
         [get(name) for name in head.engrams],
         get(head.recogniser),
         [get(name) for name in head.kept],
         head.budget,
     )
+
+
+def _definition(model: Model, head: Commit) -> Definition:
+    """The definition of a version; raises UnsupportedFormat for one that a later release made."""
+    try:
+        return Definition.load(model.definition, head.decoding)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UnsupportedFormat(f"this release cannot make the model {model.name}: {where} is not known") from error
 
 
 def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
@@ -53,17 +65,30 @@ def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
     Raises
     ------
     RetentionViolated
-        In the environment that it was certified in, the version no longer answers with the certified bytes.
+        In the environment that it was certified in, the version no longer answers with the certified bytes; or its
+        decoder gives other pixels than those certified, with the same libraries.
     """
     now = certify(memory)
     if head.certificate is None:
         return now
     stored = Certificate.from_dict(json.loads(vault.objects.get_blob(head.certificate)))
+    decoder = _after(stored.decoder, now.decoder, head.version)
     if stored.environment != now.environment:
         log.info("version %d was certified in another environment; its digests are made again here", head.version)
     elif memory.exact and (changed := compare(stored, now)):
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
-    return replace(now, routing=stored.routing, answers=stored.answers)
+    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder)
+
+
+def _after(stored: DecoderDigest | None, now: DecoderDigest | None, version: int) -> DecoderDigest | None:
+    """What the decoder gives now, after what it gave when the version was certified; raises RetentionViolated."""
+    if stored is None or now is None or not now.changed_since(stored):
+        return now
+    change = now.describe_change(stored)
+    if now.pillow == stored.pillow:
+        raise RetentionViolated(f"{change} Version {version} was certified with them.")
+    log.warning("version %d: %s", version, change)
+    return now.after(stored)
 
 
 def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> Certificate:
@@ -83,7 +108,7 @@ def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> C
     proof = certify(rebuilt, {**before.routing, task: {"recognised_when_learned": recognised}}, before.answers)
     if rebuilt.exact and (changed := compare(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
-    return proof
+    return replace(proof, decoder=before.decoder or proof.decoder)
 
 
 @dataclass(frozen=True)
@@ -158,12 +183,17 @@ class Publication:
         }
 
     def _newer_head(self, vault: Vault) -> Commit:
-        """The head as it is now, when what was learned still fits on top: only its budget or its target changed."""
+        """The head as it is now, when what was learned still fits on top: only its budget or its target changed.
+
+        What was learned from images that were decoded otherwise does not fit.
+        """
         newer = vault.log.head(self.job.model)
         if newer is None or newer.lineage != self.head.lineage:
             raise UnknownModel(self.job.model)
         if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):
             raise ModelChanged(f"version {newer.version} of {self.job.model} has other engrams")
+        if newer.decoding != self.head.decoding:
+            raise ModelChanged(f"version {newer.version} of {self.job.model} decodes images otherwise")
         return newer
 
 

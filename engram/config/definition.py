@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from engram.config.base import Frozen
 from engram.config.methods import SETTINGS
+from engram.errors import UnsupportedFormat
 
 Multiple = Annotated[float, Field(gt=0, le=1024, strict=True)]
 Units = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 Budget = Multiple | dict[str, Units]
 """A multiple of one task's units, or a number for each named layer."""
+DecoderNumber = Literal[1, 2]
+"""Number of the way from an encoded image to pixels, one of `engram.data.images`; 1 is that of 0.1.0."""
+Background = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+"""A colour as `#rrggbb`."""
 
 
 class InputShape(Frozen):
@@ -31,7 +36,7 @@ class InputShape(Frozen):
 
     Decoder 2 refuses nothing but coloured images for a grey model.
     """
-    background: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
+    background: Background | None = None
     """Colour, as `#rrggbb`, that transparent parts of an image are laid over; white where nothing is said."""
 
 
@@ -94,7 +99,7 @@ class Definition(Frozen):
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seeds the commons and, with the task's number, every engram's first weights."""
-    decoder: Literal[1, 2] = 2
+    decoder: DecoderNumber = 2
     """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
     recipe: Literal[1, 2] = 2
     """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
@@ -106,14 +111,40 @@ class Definition(Frozen):
     """What a stored definition means by a number that it lacks: it was written before there was another."""
 
     @classmethod
-    def load(cls, stored: Mapping[str, Any]) -> Self:
+    def load(cls, stored: Mapping[str, Any], decoding: Mapping[str, Any] | None = None) -> Self:
         """A definition as `stored` gave it, or as an earlier release did.
+
+        Parameters
+        ----------
+        decoding
+            The one that a version of the model names, in place of the definition's.
 
         Raises
         ------
         pydantic.ValidationError
+        UnsupportedFormat
+            for a decoding that this release does not know.
         """
-        return cls.model_validate({**cls.numbers_of_the_first_release, **stored})
+        found = cls.model_validate({**cls.numbers_of_the_first_release, **stored})
+        if decoding is None:
+            return found
+        try:
+            return found.decoded_by(decoding)
+        except ValidationError as error:
+            raise UnsupportedFormat(
+                f"images are decoded in a way that this release does not know: {decoding}"
+            ) from error
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How encoded images become pixels, as JSON: what may change from version to version of a model."""
+        return {"decoder": self.decoder, "background": self.input.background}
+
+    def decoded_by(self, decoding: Mapping[str, Any]) -> Self:
+        """The definition with another `decoding`; raises ValidationError."""
+        fields = dict(decoding)
+        shape = {**dict(self.input), "background": fields.pop("background", None)}
+        return type(self).model_validate({**dict(self), "input": shape, **fields})
 
     def stored(self) -> dict[str, Any]:
         """The fields as JSON; what an earlier release could have written is written as it would have been."""

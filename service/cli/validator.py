@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.tensors import kind_of
 from engram.config.definition import Definition
+from engram.data.decoder_digest import DecoderDigest
 from engram.errors import EngramError, UnsupportedFormat
 from engram.memory import restore
 from vault import errors
-from vault.commit_log import Commit
-from vault.maintenance.validator import Role
+from vault.commit_log import Commit, record_path
+from vault.maintenance.validator import DecoderChange, Role
 from vault.models import Model
 from vault.storage.object_store import ObjectStore
 
@@ -31,10 +32,10 @@ class LearnerValidator:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    def definition(self, path: str, definition: Mapping[str, Any]) -> None:
+    def definition(self, path: str, definition: Mapping[str, Any], decoding: Mapping[str, Any] | None = None) -> None:
         """Return if a model can be made of a definition; else raise as `vault.maintenance.validator` says."""
         with _named(path):
-            Definition.load(definition)
+            Definition.load(definition, decoding)
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
         """Return if the learner wrote a blob; else raise as `vault.maintenance.validator` says."""
@@ -50,9 +51,9 @@ class LearnerValidator:
         """The tasks that do not answer as certified; None without a certificate, or with one of another environment."""
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
-        with _named(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
+        with _named(record_path(model.name, model.lineage, commit.version)):
             memory = restore(
-                Definition.load(model.definition),
+                Definition.load(model.definition, commit.decoding),
                 [get(name) for name in commit.engrams],
                 get(commit.recogniser),
                 [get(name) for name in commit.kept],
@@ -63,6 +64,17 @@ class LearnerValidator:
             certified = Certificate.from_dict(json.loads(get(commit.certificate)))
             now = certify(memory)
         return compare(certified, now) if certified.environment == now.environment else None
+
+    def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
+        """The change of what a version's decoder makes of images here since it was certified; None without one."""
+        if commit.certificate is None:
+            return None
+        with _named(record_path(model.name, model.lineage, commit.version)):
+            certified = Certificate.from_dict(json.loads(self._objects.get_blob(commit.certificate))).decoder
+            now = DecoderDigest.of(Definition.load(model.definition, commit.decoding))
+        if certified is None or not now.changed_since(certified):
+            return None
+        return DecoderChange(now.describe_change(certified), now.pillow != certified.pillow)
 
 
 @contextmanager

@@ -176,11 +176,14 @@ def _print_findings(found: Findings, deep: bool) -> None:
         "jobs": found.jobs,
         "uploads": found.uploads,
         "orphans": f"{found.orphans} ({found.orphan_bytes / 2**20:.1f} MiB)",
+        "warnings": len(found.warnings),
         "problems": len(found.problems),
     }
     for name, value in rows.items():
         table.add_row(name, str(value))
     console = Console(highlight=False)
     console.print(table)
+    for warning in found.warnings:
+        console.print(f"warning, {warning.code}: {warning.object}: {warning.detail}", soft_wrap=True, markup=False)
     for problem in found.problems:
         console.print(f"{problem.code}: {problem.object}: {problem.detail}", soft_wrap=True, markup=False)

@@ -72,7 +72,7 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
     hashes = (*commit.engrams, commit.recogniser)
     blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
     memory = restore(
-        Definition.load(model.definition),
+        Definition.load(model.definition, commit.decoding),
         [blobs[name] for name in commit.engrams],
         blobs[commit.recogniser],
         None,

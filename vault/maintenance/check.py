@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from vault.commit_log import Commit, CommitLog
+from vault.commit_log import Commit, CommitLog, record_path
 from vault.errors import NotFound, UnknownModel
 from vault.jobs.decisions import Decisions
 from vault.maintenance.check_jobs import check_jobs
@@ -68,8 +68,9 @@ class _StoreCheck:
                 if size is not None:
                     found.blobs += 1
                     found.bytes += size
-        if self._deep:
-            for model, commits in versions.values():
+        for model, commits in versions.values():
+            self._check_decoders(model, commits)
+            if self._deep:
                 self._check_answers(model, commits)
         waiting = check_jobs(self._objects, found, versions, self._only)
         if self._only is None:
@@ -135,6 +136,8 @@ class _StoreCheck:
                 commit = self._log.read(model.name, number)
                 check_order(path, commit)
                 commits.append(commit)
+                if commit.decoding is not None:
+                    self._validator.definition(path, model.definition, commit.decoding)
         with found.noting(f"models/{model.name}/model.json"):
             if self._models.get(model.name).lineage != model.lineage:
                 raise UnknownModel(model.name)
@@ -152,6 +155,23 @@ class _StoreCheck:
             self._validator.blob(path, role, data)
             self._whole.add(sha)
         return size
+
+    def _check_decoders(self, model: Model, commits: list[Commit]) -> None:
+        """Compare what each version's decoder makes of images with its certificate, which takes no version's blobs."""
+        changes: dict[str, list[int]] = {}
+        for commit in commits:
+            path = record_path(model.name, model.lineage, commit.version)
+            if commit.certificate not in self._whole:
+                continue
+            with self._found.noting(path):
+                change = self._validator.decoder(model, commit)
+                if change is not None and change.explained:
+                    changes.setdefault(change.detail, []).append(commit.version)
+                elif change is not None:
+                    self._found.add(f"blobs/{commit.certificate}", "retention_violated", change.detail)
+        for detail, numbers in changes.items():
+            which = f"version {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} versions from {numbers[0]} on"
+            self._found.warn(f"models/{model.name}/model.json", "decoder_changed", f"{detail} (of {which})")
 
     def _check_answers(self, model: Model, commits: list[Commit]) -> None:
         """Compare the answers of versions with their certificates; versions of equal content are checked once."""

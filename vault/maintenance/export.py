@@ -53,7 +53,7 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
     records = {_MODEL: seal({key: getattr(model, key) for key in ("definition", "format_version", "created_at")})}
     for number, commit in enumerate(commits):
         check_order(record_path(name, model.lineage, number), commit)
-        records[_log_member(number)] = seal(_portable(commit))
+        records[_log_member(number)] = seal(_portable(commit), commit.format)
     shas = sorted({sha for commit in commits for sha in blobs_of(commit)})
     members = {member: (len(data), hashlib.sha256(data).hexdigest()) for member, data in records.items()}
     members |= {f"blobs/{sha}": (objects.size(f"blobs/{sha}"), sha) for sha in shas}
@@ -109,7 +109,7 @@ def import_model(objects: ObjectStore, source: Path, validator: Validator, name:
         _refuse_taken(models, name)
         bundle.verify()
         model = _model(bundle, name, validator)
-        commits = _commits(bundle, model)
+        commits = _commits(bundle, model, validator)
         roles = {sha: role for commit in commits for sha, role in blobs_of(commit).items()}
         blobs = {member.removeprefix("blobs/") for member in bundle.members if member.startswith("blobs/")}
         if odd := sorted(blobs ^ roles.keys()):
@@ -145,7 +145,7 @@ def _model(bundle: BundleReader, name: str, validator: Validator) -> Model:
     return Model(name, definition, version, uuid.uuid4().hex, str(created))
 
 
-def _commits(bundle: BundleReader, model: Model) -> list[Commit]:
+def _commits(bundle: BundleReader, model: Model, validator: Validator) -> list[Commit]:
     members = sorted(member for member in bundle.members if member.startswith("log/"))
     commits = []
     for number, member in enumerate(members):
@@ -158,6 +158,8 @@ def _commits(bundle: BundleReader, model: Model) -> list[Commit]:
         if commit.version != number:
             raise Damaged(member, "it is the commit of another place")
         check_order(member, commit)
+        if commit.decoding is not None:
+            validator.definition(member, model.definition, commit.decoding)
         commits.append(commit)
     if not commits:
         raise InvalidBundle("There is no version in this bundle.")

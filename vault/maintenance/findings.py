@@ -17,7 +17,8 @@ class Finding:
     object: str
     """Path of the damaged or missing object."""
     code: str
-    """`damaged`, `not_found`, `unsupported_format`, `gap`, `retention_violated` and so on."""
+    """`damaged`, `not_found`, `unsupported_format`, `gap`, `retention_violated` and so on; of a warning
+    `decoder_changed`."""
     detail: str
 
 
@@ -42,6 +43,8 @@ class Findings:
     orphan_bytes: int = 0
     """Of the blobs and uploads among them."""
     problems: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    """What an operator should know, though everything is whole."""
 
     @property
     def whole(self) -> bool:
@@ -53,6 +56,12 @@ class Findings:
         finding = Finding(path, code, detail)
         if finding not in self.problems:
             self.problems.append(finding)
+
+    def warn(self, path: str, code: str, detail: str) -> None:
+        """Note what is no problem, once."""
+        finding = Finding(path, code, detail)
+        if finding not in self.warnings:
+            self.warnings.append(finding)
 
     @contextmanager
     def noting(self, path: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from vault.commit_log import Commit
@@ -12,11 +13,21 @@ from vault.models import Model
 Role = Literal["engram", "recogniser", "kept", "certificate", "report"]
 
 
+@dataclass(frozen=True)
+class DecoderChange:
+    """Change of what a decoder makes of encoded images since a version was certified."""
+
+    detail: str
+    """A sentence that names the decoder."""
+    explained: bool
+    """Whether the libraries that decode are others than then; else the same ones give other pixels."""
+
+
 class Validator(Protocol):
     """Validator of definitions, blobs and versions; raises VaultError for what is not valid."""
 
-    def definition(self, path: str, definition: Mapping[str, Any]) -> None:
-        """Validate the definition inside the model record `path`."""
+    def definition(self, path: str, definition: Mapping[str, Any], decoding: Mapping[str, Any] | None = None) -> None:
+        """Validate a model's definition, with the decoding that a version names; `path` is the record of either."""
 
     def blob(self, path: str, role: Role, data: bytes) -> None:
         """Validate one blob by itself."""
@@ -29,6 +40,9 @@ class Validator(Protocol):
         list of str, or None
             The tasks whose answers differ; None if they cannot be compared in this environment.
         """
+
+    def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
+        """The change of the pixels that a version's decoder gives here since the version was certified, if any."""
 
 
 def blobs_of(commit: Commit) -> dict[str, Role]:

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from engram import Definition, InputShape
+from engram.errors import UnsupportedFormat
 
 SHAPE = InputShape(channels=3, height=16, width=16)
 EARLIER = {"input": {"channels": 3, "height": 16, "width": 16}}
@@ -38,3 +39,28 @@ def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() 
         Definition(input=shape, decoder=1)
     with pytest.raises(ValidationError):
         InputShape(channels=3, height=16, width=16, background="white")
+
+
+def test_a_version_decodes_as_it_says_and_else_as_the_definition_says() -> None:
+    there = Definition.load(EARLIER)
+    assert there.decoding == {"decoder": 1, "background": None}
+    green = {"decoder": 2, "background": "#00ff00"}
+    other = Definition.load(EARLIER, green)
+    assert (other.decoding, other.input.background, other.recipe) == (green, "#00ff00", 1)
+    assert Definition.load(EARLIER, None) == Definition.load(EARLIER, there.decoding) == there
+    assert other.decoded_by(there.decoding) == there
+    assert Definition.load(other.stored()) == other
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        {"decoder": 3, "background": None},
+        {"decoder": 2, "background": "green"},
+        {"decoder": 1, "background": "#00ff00"},
+        {"decoder": 2, "background": None, "of_tomorrow": 1},
+    ],
+)
+def test_a_decoding_of_a_later_release_is_refused_and_never_misread(decoding: dict[str, object]) -> None:
+    with pytest.raises(UnsupportedFormat, match="that this release does not know"):
+        Definition.load(EARLIER, decoding)
