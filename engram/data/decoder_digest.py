@@ -11,11 +11,8 @@ from typing import Any, Self
 from PIL import features
 
 from engram.config.definition import Definition, InputShape
-from engram.data.reference_images import reference_digest
+from engram.data.reference_images import reference_digest, reference_images
 from engram.errors import DamagedSnapshot
-
-IMAGES = 40
-"""The reference images: encoded ones of every format and kind that is read, none of them anybody's data."""
 
 _LIBRARIES = ("jpg", "libjpeg_turbo", "zlib", "zlib_ng", "libtiff", "webp", "avif")
 """Those that Pillow decodes with, by its own names."""
@@ -43,8 +40,8 @@ class DecoderDigest:
     @classmethod
     def of(cls, definition: Definition) -> Self:
         """That of a model, here and now."""
-        sha256 = _digest(definition.input, definition.decoder)
-        return cls(definition.decoder, definition.input.background, dict(_libraries()), IMAGES, sha256)
+        images, sha256 = _digest(definition.input, definition.decoder)
+        return cls(definition.decoder, definition.input.background, dict(_libraries()), images, sha256)
 
     def changed_since(self, earlier: DecoderDigest | None) -> bool:
         """Whether the same decoder gave other pixels for the same images."""
@@ -106,8 +103,8 @@ class DecoderDigest:
 
 
 @lru_cache(maxsize=256)
-def _digest(shape: InputShape, decoder: int) -> str:
-    return reference_digest(shape, decoder)
+def _digest(shape: InputShape, decoder: int) -> tuple[int, str]:
+    return len(reference_images()), reference_digest(shape, decoder)
 
 
 @cache

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import BudgetRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
+from service.api.schemas import ModelChangeRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
 from service.models import versions
@@ -101,9 +101,12 @@ async def show(model: str, parts: Parts) -> JSONResponse:
 
 @router.patch("/v1/models/{model}", response_model=ModelResponse)
 @requires_scope("admin", 409)
-async def widen(model: str, body: BudgetRequest, parts: Parts) -> JSONResponse:
-    """Give a model more room; what it has learned stays as it is."""
-    await to_thread.run_sync(versions.raise_budget, parts.vault, model, body.budget)
+async def change(model: str, body: ModelChangeRequest, parts: Parts) -> JSONResponse:
+    """Give a model more room, or have it decode images otherwise from its next version on; its weights stay the same.
+
+    Another decoder may change answers to encoded images. Activating an older version brings its decoder back.
+    """
+    await to_thread.run_sync(versions.change, parts.vault, model, body.budget, body.decoding())
     await parts.live.refresh(model)
     return JSONResponse(await _answer(parts, model))
 

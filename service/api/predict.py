@@ -39,19 +39,21 @@ async def predict(
 
     What the query says, a form or JSON may say as well.
     """
-    loaded = await parts.live.get(model)
+    loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, parts.settings.max_images_per_request, PredictFields)
     query = {"top_k": top_k, "task": task, "version": version, "logits": logits}
     asked = body.fields.joined(query, request.query_params)
     if asked.logits and asked.task is None:
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
+    if version is None and asked.version is not None:
+        loaded = await parts.live.get_version(model, asked.version)
     await parts.quotas.count_images(request, len(body.sources))
     definition = loaded.memory.definition
     decoded = await parts.decoder.decode(body.sources, definition.input, definition.decoder)
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
-    batch = batching.InferenceRequest(torch.stack(good), asked.task, asked.top_k, asked.logits)
+    batch = batching.InferenceRequest(torch.stack(good), asked.task, asked.top_k, asked.logits, loaded)
     reply = await parts.inference.predict(model, batch, asked.version)
     logs.bind(version=reply.version)
     answers = iter(_predictions(reply))

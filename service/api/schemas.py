@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
-from engram.config.definition import Budget, Definition
+from engram.config.definition import Background, Budget, DecoderNumber, Definition
 from engram.drift.monitor import State
 from engram.recognition.conformal import ALPHA
 from service.jobs.submission import TASK_NAME
@@ -27,12 +29,30 @@ class ModelRequest(Definition):
         return Definition.model_validate(self.model_dump(exclude={"name"}, exclude_unset=True))
 
 
-class BudgetRequest(BaseModel):
+class ModelChangeRequest(BaseModel):
+    """More room, another decoder, or both; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    budget: Budget | SkipJsonSchema[None] = None
     """More room: a multiple of one task's units, or units by layer."""
+    decoder: DecoderNumber | SkipJsonSchema[None] = None
+    """Number of the way from an encoded image to pixels, for this version and those after it."""
+    background: Background | None = None
+    """Colour that transparent parts of an image are laid over; null for white. Decoder 1 has none."""
 
-    model_config = ConfigDict(extra="forbid")
+    @model_validator(mode="after")
+    def _check_given(self) -> Self:
+        given = self.model_fields_set
+        if not given:
+            raise PydanticCustomError("nothing", "name a budget, a decoder or a background")
+        if empty := [name for name in ("budget", "decoder") if name in given and getattr(self, name) is None]:
+            raise PydanticCustomError("null", "{name} cannot be null", {"name": empty[0]})
+        return self
 
-    budget: Budget
+    def decoding(self) -> dict[str, Any]:
+        """What is asked of the decoding."""
+        return self.model_dump(include={"decoder", "background"}, exclude_unset=True)
 
 
 class DataSource(BaseModel):
@@ -194,6 +214,10 @@ class VersionResponse(BaseModel):
     target: int | None
     job: str | None
     engrams: list[str]
+    decoder: int | None = None
+    """Number of the way that it decodes images; null where that is not known."""
+    background: str | None = None
+    """Colour that it lays transparent parts of images over, where one is named."""
     created_at: str
 
 

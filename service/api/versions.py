@@ -17,11 +17,12 @@ from service.middleware.idempotency import Key, body_fingerprint
 from service.models import versions
 from vault.commit_log import Commit
 from vault.jobs.idempotency import Claim
+from vault.models import Model
 
 router = ScopedRouter("versions")
 
 
-def answer(commit: Commit) -> dict[str, Any]:
+def answer(model: Model, commit: Commit) -> dict[str, Any]:
     """One version as JSON."""
     return {
         "version": commit.version,
@@ -32,6 +33,7 @@ def answer(commit: Commit) -> dict[str, Any]:
         "target": commit.target,
         "job": commit.job,
         "engrams": list(commit.engrams),
+        **versions.decoding_of(model, commit),
         "created_at": commit.created_at,
     }
 
@@ -45,14 +47,16 @@ def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
     after = None if page.position is None else int(page.position)
     commits = parts.vault.log.list(model, after, page.fetch, newest_first=True, lenient=True)
     found, following = page.cut(commits, lambda commit: str(commit.version))
-    return JSONResponse({"versions": [answer(commit) for commit in found], "next": following})
+    of = parts.vault.models.get(model)
+    return JSONResponse({"versions": [answer(of, commit) for commit in found], "next": following})
 
 
 @router.get("/v1/models/{model}/versions/{version}", response_model=VersionResponse)
 @requires_scope("predict")
 def show(model: str, version: int, parts: Parts) -> JSONResponse:
     """One version."""
-    return JSONResponse(answer(parts.vault.log.read(model, version)))
+    commit = parts.vault.log.read(model, version)
+    return JSONResponse(answer(parts.vault.models.get(model), commit))
 
 
 @router.post(
@@ -75,7 +79,8 @@ async def activate(
         commit, new = await to_thread.run_sync(activate)
         await parts.live.refresh(model)
         where = f"/v1/models/{model}/versions/{commit.version}"
-        return JSONResponse(answer(commit), 201 if new else 200, headers={"Location": where})
+        of = await to_thread.run_sync(parts.vault.models.get, model)
+        return JSONResponse(answer(of, commit), 201 if new else 200, headers={"Location": where})
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 

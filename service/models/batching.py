@@ -45,6 +45,8 @@ class InferenceRequest:
     top_k: int = 1
     logits: bool = False
     """Also the logits of `task`; such a query runs by itself, since the last bits depend on the batch's shape."""
+    decoded_for: ServedModel | None = None
+    """The version by whose decoder the images were decoded, where that may matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,10 @@ class Batcher:
 
     A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
     to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
-    another directly, and is not full, fill up. A query of more than `size` images is answered in several passes on one
-    version. When a batch fails, its queries are tried one by one, so that only what is at fault fails. `on_answers` is
-    called for every batch in the event loop, after its clients have their answers.
+    another directly, and is not full, fill up. Images that were decoded for a version which decodes otherwise than the
+    current one are answered by the version they were decoded for. A query of more than `size` images is answered in
+    several passes on one version. When a batch fails, its queries are tried one by one, so that only what is at fault
+    fails. `on_answers` is called for every batch in the event loop, after its clients have their answers.
     """
 
     def __init__(
@@ -196,7 +199,8 @@ class Batcher:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
-                answers += outcome.answers if waiting.query.task is None else []
+                current = served is not None and outcome.version == served.version
+                answers += outcome.answers if current and waiting.query.task is None else []
         if self._on_answers is not None and served is not None and answers:
             try:
                 self._on_answers(served, answers)
@@ -227,7 +231,20 @@ def _infer(
 ) -> tuple[ServedModel, list[InferenceReply | Exception]]:
     """The current version, and for each query its reply from it, or the error that is its own."""
     served = current()
-    return served, _replies(served, queries, size)
+    chosen = [_version_for(query, served) for query in queries]
+    outcomes: dict[int, InferenceReply | Exception] = {}
+    for version in {id(one): one for one in chosen}.values():
+        places = [place for place, one in enumerate(chosen) if one is version]
+        outcomes |= zip(places, _replies(version, [queries[place] for place in places], size), strict=True)
+    return served, [outcomes[place] for place in range(len(queries))]
+
+
+def _version_for(query: InferenceRequest, served: ServedModel) -> ServedModel:
+    """The version that answers a query: that which is `served`, unless it decodes otherwise than the query's images."""
+    own = query.decoded_for
+    if own is None or own is served or own.memory.definition.decoding == served.memory.definition.decoding:
+        return served
+    return own
 
 
 def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) -> list[InferenceReply | Exception]:

@@ -1,4 +1,4 @@
-"""Versions that the service itself appends to a model's log: creation, budget, activation."""
+"""Versions that the service itself appends to a model's log: creation, budget, decoder, activation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from engram.config.definition import Definition
+from engram.data.decoder_digest import DecoderDigest
+from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import CertificateMissing, EmptyVersion
 from vault.commit_log import Commit
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
+from vault.models import Model
 from vault.vault import Vault
 
 _TRIES = 20
@@ -90,14 +93,70 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
     ------
     InvalidDefinition, UnknownModel
     """
-    memory = Memory.create(Definition.load(vault.models.get(name).definition))
+    return change(vault, name, budget, {})
 
-    def widened(head: Commit) -> Commit:
-        memory.method.budget = dict(head.budget)
-        memory.raise_budget(budget)
-        return head if memory.budget == head.budget else head.following("budget", budget=dict(memory.budget))
 
-    return _append(vault, name, widened)
+def change(
+    vault: Vault, name: str, budget: float | Mapping[str, int] | None, decoding: Mapping[str, Any]
+) -> tuple[Commit, bool]:
+    """Raise the budget, decode images otherwise from now on, or both; the version that does, and whether it is new.
+
+    Parameters
+    ----------
+    decoding
+        What becomes of `Definition.decoding`; what is not in it stays, but decoder 1 has no background.
+
+    Raises
+    ------
+    InvalidDefinition, UnknownModel
+    Unreadable, NotFound
+        The certificate, which is to name the new decoder, cannot be read.
+    """
+    model = vault.models.get(name)
+    definition = Definition.load(model.definition)
+    memory = Memory.create(definition)
+
+    def changed(head: Commit) -> Commit:
+        if head.lineage != model.lineage:
+            raise UnknownModel(name)
+        changes: dict[str, Any] = {}
+        if budget is not None:
+            memory.method.budget = dict(head.budget)
+            memory.raise_budget(budget)
+            changes = {} if memory.budget == head.budget else {"budget": dict(memory.budget)}
+        before = Definition.load(model.definition, head.decoding)
+        after = _decoded_by(before, decoding)
+        if after == before:
+            return head.following("budget", **changes) if changes else head
+        # What the definition says need not be named, and earlier releases can then read it.
+        changes["decoding"] = None if after.decoding == definition.decoding else after.decoding
+        return head.following("decoder", **changes, certificate=_certified_again(vault, head, after))
+
+    return _append(vault, name, changed)
+
+
+def _decoded_by(before: Definition, decoding: Mapping[str, Any]) -> Definition:
+    no_background = {"background": None} if decoding.get("decoder") == 1 else {}
+    try:
+        return before.decoded_by({**before.decoding, **no_background, **decoding})
+    except ValidationError as error:
+        raise InvalidDefinition(error.errors()[0]["msg"]) from error
+
+
+def _certified_again(vault: Vault, head: Commit, definition: Definition) -> str | None:
+    """The certificate of `head` with what another decoder makes of images; what tasks make of these stays as it is."""
+    if head.certificate is None:
+        return None
+    document = _read(vault, head.certificate) | {"decoder": DecoderDigest.of(definition).to_dict()}
+    return vault.objects.put_blob(json.dumps(document, sort_keys=True, ensure_ascii=False).encode())
+
+
+def decoding_of(model: Model, commit: Commit) -> dict[str, Any]:
+    """The number of a version's decoder, and its background; both None where they are not known."""
+    named = commit.decoding
+    if named is None and (definition := _defined(model.definition)) is not None:
+        named = definition.decoding
+    return {name: (named or {}).get(name) for name in ("decoder", "background")}
 
 
 def activate(
@@ -120,7 +179,8 @@ def activate(
     """
     target = vault.log.read(name, version)
     ends_answers = not (target.tasks or allow_empty)
-    content = {field: getattr(target, field) for field in ("engrams", "recogniser", "kept", "certificate", "tasks")}
+    fields = ("engrams", "recogniser", "kept", "certificate", "tasks", "decoding")
+    content = {field: getattr(target, field) for field in fields}
 
     def repeated(head: Commit) -> Commit:
         # Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.

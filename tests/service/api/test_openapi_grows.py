@@ -63,9 +63,14 @@ class Comparison:
         if not isinstance(now, dict):
             yield f"{where}: no object any more"
             return
+        asked = "/requestBody/" in where and isinstance(then.get("required", []), list)
+        if asked and (demanded := set(now.get("required", [])) - set(then.get("required", []))):
+            yield f"{where}: {sorted(demanded)} became required"
         for name, value in then.items():
             if name in NAMES and not isinstance(value, dict):
                 continue
+            if name == "required" and asked:
+                continue  # a request that says more than it has to is taken as before
             if name not in now:
                 yield f"{where}/{name} is gone"
             else:
@@ -78,6 +83,19 @@ def found(reference: str, document: dict[str, Any]) -> Any:
     for part in reference.removeprefix("#/").split("/"):
         at = at[part]
     return at
+
+
+def test_what_a_request_may_leave_out_is_no_loss_and_what_it_must_say_is() -> None:
+    operation = ("paths", "/v1/models/{model}/patch", "requestBody", "content", "application/json", "schema")
+
+    def document(required: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {"type": "object", "required": required}
+        for name in reversed(operation):
+            found = {name: found}
+        return found
+
+    assert Comparison(document(["budget"]), document([])).lost() == []
+    assert len(Comparison(document(["budget"]), document(["budget", "decoder"])).lost()) == 1
 
 
 def test_nothing_that_was_promised_is_gone() -> None:

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,26 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(learned_store: Path, tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Pair:
+def pairs(learned_store: Path, tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> tuple[Pair, Pair]:
+    """A version, and the next one, which decodes otherwise."""
     folder = tmp_path_factory.mktemp("batching") / "store"
     shutil.copytree(learned_store, folder)
     with Vault.connect(VaultSettings(store_url=str(folder), redis_url=redis_url)) as vault:
         head = vault.log.head(MODEL)
         assert head is not None
-        loaded = load(vault, vault.models.get(MODEL), head)
-    return Pair(loaded.version, loaded.memory)
+        following = head.following("decoder", decoding={"decoder": 1, "background": None})
+        one, two = (load(vault, vault.models.get(MODEL), commit) for commit in (head, following))
+    return Pair(one.version, one.memory), Pair(two.version, two.memory)
+
+
+@pytest.fixture
+def pair(pairs: tuple[Pair, Pair]) -> Pair:
+    return pairs[0]
+
+
+@pytest.fixture
+def redecoded(pairs: tuple[Pair, Pair]) -> Pair:
+    return pairs[1]
 
 
 @pytest.fixture
@@ -117,6 +129,44 @@ def test_what_comes_meanwhile_is_answered_together(pair: Pair, pool: ThreadPoolE
             "mid",
         ]
         assert gate.batches == 2
+
+    run(story())
+
+
+def test_images_decoded_for_a_version_before_are_answered_by_it_if_the_next_one_decodes_otherwise(
+    pair: Pair, redecoded: Pair, pool: ThreadPoolExecutor
+) -> None:
+    async def story() -> None:
+        gate = Gate(redecoded)
+        heard: list[tuple[int, int]] = []
+        subject = Batcher(
+            gate,
+            pool,
+            Metrics(),
+            lambda served, answers: heard.append((served.version, len(answers))),
+            size=8,
+            wait=0.0,
+            bound=16,
+            retry_after=3,
+        )
+        given = [pair, redecoded, pair, None]
+        replies = await behind(gate, subject, *[InferenceRequest(images(2), decoded_for=one) for one in given])
+        old, new = pair.version, redecoded.version
+        assert [reply.version for reply in replies if isinstance(reply, InferenceReply)] == [old, new, old, new]
+        assert all(isinstance(reply, InferenceReply) and reply.answers[0].task == "mid" for reply in replies)
+        assert heard == [(new, 1), (new, 2)]
+
+    run(story())
+
+
+def test_images_decoded_for_a_version_before_are_answered_by_the_next_if_it_decodes_alike(
+    pair: Pair, pool: ThreadPoolExecutor
+) -> None:
+    async def story() -> None:
+        reply = await batcher(lambda: replace(pair, version=9), pool).submit(
+            InferenceRequest(images(0), decoded_for=pair)
+        )
+        assert reply.version == 9
 
     run(story())
 
