@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy
 import pytest
 from PIL import Image
 
 from service.cli.validator import LearnerValidator
+from service.models import versions
 from service.settings import ServiceSettings
-from testing.data.digits import pixels
-from testing.data.models import MODEL, learn, worker_settings
+from testing.data.digits import QUICK, pixels
+from testing.data.models import MODEL, create, learn, worker_settings
 from testing.servers.service import Service, running, wait_until
 from vault.maintenance.export import export_model, import_model
+from vault.vault import Vault
+from worker.attempt import run_attempt
 from worker.job_runner import JobRunner
 
 STORE = Path(__file__).parent / "files" / "store-2" / "store"
@@ -95,10 +100,10 @@ def test_a_version_of_an_earlier_release_answers_as_it_did_whatever_comes_after_
     assert [json.loads(record.read_bytes())["seal"]["format"] for record in records] == [1, 1, 1, 2, 2, 1]
 
 
-def test_what_is_learned_by_another_decoder_is_learned_from_its_pixels(service: Service) -> None:
+def test_a_task_is_learned_by_the_decoder_of_the_version_that_it_is_learned_on(service: Service) -> None:
     as_before = answer(service, TRANSPARENT)[1]
     service.client.patch(PATH, json={"decoder": 2}).raise_for_status()
-    JobRunner(service.vault, worker_settings(service.vault)).work(MODEL)
+    JobRunner(service.vault, worker_settings(service.vault)).work(MODEL)  # what has waited since
     wait_until(lambda: service.client.get(PATH).json()["version"] == 4)
     model = service.client.get(PATH).json()
     assert (model["decoder"], len(model["tasks"])) == (2, 3)
@@ -108,6 +113,39 @@ def test_what_is_learned_by_another_decoder_is_learned_from_its_pixels(service: 
     assert "decoder" not in first
     assert (second["decoder"]["number"], second["tasks"]) == (2, first["tasks"])
     assert third["decoder"] == second["decoder"]
+
+
+def upload(grey: int | None) -> bytes:
+    """A zip of two digits, transparent around them, or over some grey."""
+    file = BytesIO()
+    with ZipFile(file, "w") as packed:
+        for digit in (8, 9):
+            for index in range(40):
+                image = pixels(digit, index)
+                over = numpy.where(image > 0, image, grey or 0).astype(numpy.uint8)
+                opacity = ((image > 0) * 255).astype(numpy.uint8) if grey is None else None
+                packed.writestr(ZipInfo(f"{digit}/{index}.png"), encoded(over, opacity))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("decoder", "grey"), [(1, 0), (2, 255)])
+def test_transparent_images_are_learned_as_they_are_answered(vault: Vault, decoder: int, grey: int) -> None:
+    made = []
+    for number, archive in enumerate((upload(None), upload(grey))):
+        name = f"model-{number}"
+        create(vault, name, decoder=3 - decoder)
+        versions.change(vault, name, None, {"decoder": decoder})
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(archive)
+            file.flush()
+            data = vault.objects.put_file(Path(file.name))
+        job = vault.jobs.submit(name, "task", data, QUICK)
+        done = run_attempt(vault, job, vault.jobs.start_attempt(job.id), lambda: False, worker_settings(vault))
+        assert (done.state, done.error) == ("succeeded", None)
+        commit = vault.log.head(name)
+        assert commit is not None
+        made.append((commit.engrams, commit.recogniser))
+    assert made[0] == made[1]
 
 
 def test_a_moved_model_decodes_as_where_it_came_from(service: Service, tmp_path: Path) -> None:
