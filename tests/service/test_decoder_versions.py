@@ -1,4 +1,4 @@
-"""Tests that each version decodes images by its own decoder, from the store of an earlier release on, over HTTP."""
+"""Tests that each version decodes by its own decoder, from the store of an earlier release on."""
 
 from __future__ import annotations
 

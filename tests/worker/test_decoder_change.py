@@ -1,4 +1,4 @@
-"""Tests of learning on a model whose decoder changed: by a commit, by a release, or with its libraries."""
+"""Tests of learning on a model whose decoder changed: by a commit, a release, or its libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the digests of decoders, and of what is said when one has changed."""
+"""Tests of the digests of decoders, of their changes, and of their place in certificates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from PIL import features
 
+from engram.certificate import Certificate, certify
 from engram.config.definition import Definition, InputShape
 from engram.data.decoder_digest import DecoderDigest
 from engram.data.reference_images import reference_digest
 from engram.errors import DamagedSnapshot
+from engram.memory import Memory
+from testing.data.digits import SMALL_MODEL
 
 SHAPE = InputShape(channels=3, height=16, width=16)
 
@@ -72,3 +75,28 @@ def test_a_change_names_the_libraries_that_moved() -> None:
     assert "the libraries are the same" in now.describe_change(same)
     assert "since pillow 12 became 13, webp none became 1:" in now.describe_change(other)
     assert now.after(now) is now.after(None) is now
+
+
+@pytest.mark.parametrize("decoder", [1, 2])
+def test_a_certificate_says_what_the_decoder_makes_of_images(decoder: int) -> None:
+    memory = Memory.create(Definition.load({**SMALL_MODEL, "decoder": decoder}))
+    made = certify(memory)
+    assert made.decoder == DecoderDigest.of(memory.definition)
+    document = made.to_dict()
+    assert document["format"] == 1
+    assert document["decoder"]["number"] == decoder  # type: ignore[index]
+    assert Certificate.from_dict(document) == made
+
+
+def test_one_from_before_decoders_had_numbers_is_read_and_repeated() -> None:
+    document = certify(Memory.create(Definition.load(SMALL_MODEL))).to_dict()
+    del document["decoder"]
+    earlier = Certificate.from_dict(document)
+    assert earlier.decoder is None
+    assert earlier.to_dict() == document
+
+
+def test_a_decoder_that_is_none_is_damage() -> None:
+    document = certify(Memory.create(Definition.load(SMALL_MODEL))).to_dict()
+    with pytest.raises(DamagedSnapshot, match="decoder"):
+        Certificate.from_dict({**document, "decoder": 2})
