@@ -33,6 +33,7 @@ PROGRAMS = {
     "schema": "benchmarks.drills.schema",
     "seeing": "benchmarks.drills.seeing",
     "storage": "benchmarks.drills.storage",
+    "strangers": "benchmarks.studies.strangers",
     "plots": "benchmarks.reports.plots",
     "tables": "benchmarks.reports.tables",
 }

@@ -224,7 +224,9 @@ class Stream:
     def _strange(self, seen: HeldImages) -> Tensor:
         given = pixels(seen.images.to(self.method.device))
         found = self.method.see(given)
-        accepted = self.method.assess(given, found).p_values > ALPHA  # (B, T)
+        verdict = self.method.assess(given, found)
+        levels = [ALPHA if level is None else level for level in verdict.levels]
+        accepted = verdict.p_values > torch.tensor(levels)  # (B, T)
         strange = torch.ones(len(seen), dtype=torch.bool)
         for number, (info, logits) in enumerate(zip(self.memory.tasks, found.heads, strict=True)):
             places = {label: place for place, label in enumerate(info.classes)}

@@ -49,11 +49,16 @@ class ClassScatter:
         means, shared, first = [], torch.zeros(classes, classes, dtype=torch.float64), 0
         for piece, share in zip(pieces, system.shares, strict=True):
             gram, images, own = piece.gram(), float(piece.counts.sum()), len(piece.counts)
-            leverage = min(MOST_LEVERAGE, share * float((inverse * gram).sum()) / images)
+            spread = piece.scatter() if system.by_class else gram
+            leverage = min(MOST_LEVERAGE, share * float((inverse * spread).sum()) / images)
             mean = (weights.T @ piece.moments / piece.counts).T  # (own, classes)
             covariance = (weights.T @ gram @ weights - (mean.T * piece.counts) @ mean) / max(1.0, images - own)
             hot = torch.eye(classes, dtype=torch.float64)[first : first + own]
-            means.append(hot - (hot - mean) / (1 - leverage))
+            if system.by_class:  # one image of a small class carries more of its class's mean
+                each = (leverage * images / (own * piece.counts)).clamp_max(MOST_LEVERAGE)[:, None]  # (own, 1)
+                means.append(hot - ((hot - mean) / (1 - each)).clamp(-1, 1))
+            else:
+                means.append(hot - (hot - mean) / (1 - leverage))
             shared += own / classes * covariance / (1 - leverage) ** 2
             first += own
         values, vectors = torch.linalg.eigh(shared)  # ascending

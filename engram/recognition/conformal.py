@@ -14,6 +14,12 @@ QUANTILES = 1024
 ALPHA = 0.01
 """An image is unknown to a task when fewer than this share of the task's held-out images look as unusual."""
 
+FEWEST = 20
+"""Images of a task under which nothing is said of strangers."""
+
+TELLING = 0.95
+"""Share of pure noise that a task has to call unknown, if what it says of strangers is to mean anything."""
+
 BEYOND = 0.1
 """How much oftener than its p-value says a known image may be called unknown for its density alone."""
 
@@ -56,6 +62,16 @@ class ConformalScores:
         farthest = _log_tail(self.standardised(self.values[-1]), count)
         beyond = (_log_tail(self.standardised(values), count) - farthest).clamp_max(0).exp()
         return torch.where(values > self.values[-1], counted * beyond, counted)
+
+
+def level_of(count: int) -> float | None:
+    """The p-value up to which an image is unknown, by how many scores of its own a task has; None where they are too
+    few to say.
+
+    One more image of the same kind is the most unusual of all n + 1 with the chance 1 / (n + 1), whatever the scores
+    are distributed like, and no rarer event can be told by counting (Vovk et al. 2005).
+    """
+    return max(ALPHA, 1 / (count + 1)) if count >= FEWEST else None
 
 
 def beside_others(values: Tensor) -> Tensor:

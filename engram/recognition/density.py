@@ -10,8 +10,27 @@ from torch import Tensor
 from engram.recognition.conformal import ConformalScores
 from engram.recognition.ridge import GramStatistics
 
+SHRINKAGE = 0.01
+"""Share of the mean variance in every direction's variance."""
+
 RANK = 128
 """Principal directions kept; what lies outside them counts as one isotropic residual."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Variances and directions of a shrunk covariance, all of them."""
+
+    values: Tensor
+    """(F,) ascending."""
+    vectors: Tensor
+    """(F, F): the directions, in columns."""
+
+    @classmethod
+    def of(cls, covariance: Tensor) -> Spectrum:
+        """Of a covariance (F, F), drawn a little towards that of a sphere."""
+        sphere = SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        return cls(*torch.linalg.eigh((1 - SHRINKAGE) * covariance + sphere))
 
 
 @dataclass(frozen=True)
@@ -44,24 +63,38 @@ class Density:
         features = features.double()
         means = torch.stack([features[labels == label].mean(0) for label in range(classes)])  # (classes, F)
         centred = features - means[labels]  # (N, F)
-        return cls._of(means, centred.T @ centred / max(1, len(features) - classes), held_out)
+        spectrum = Spectrum.of(centred.T @ centred / max(1, len(features) - classes))
+        return cls._cut(means, spectrum).seen_in(held_out)
 
     @classmethod
     def from_sums(cls, sums: GramStatistics, held_out: Tensor) -> Density:
         """The same from a task's exact sums, with no image looked at again."""
-        means = (sums.moments[:-1] / sums.counts).T  # (classes, F)
-        scatter = sums.gram[:-1, :-1] - (means.T * sums.counts) @ means
-        return cls._of(means, scatter / max(1.0, float(sums.counts.sum()) - len(means)), held_out)
+        return cls.unscaled(sums)[0].seen_in(held_out)
 
     @classmethod
-    def _of(cls, means: Tensor, covariance: Tensor, held_out: Tensor) -> Density:
-        size = len(covariance)
-        shrunk = 0.99 * covariance + 0.01 * covariance.diagonal().mean() * torch.eye(size, dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(shrunk)  # ascending
+    def unscaled(cls, sums: GramStatistics) -> tuple[Density, Spectrum]:
+        """The same before there is anything to set its scale by, and the whole spectrum that it is cut from."""
+        means = (sums.moments[:-1] / sums.counts).T  # (classes, F)
+        scatter = sums.gram[:-1, :-1] - (means.T * sums.counts) @ means
+        spectrum = Spectrum.of(scatter / max(1.0, float(sums.counts.sum()) - len(means)))
+        return cls._cut(means, spectrum), spectrum
+
+    def seen_in(self, held_out: Tensor) -> Density:
+        """With the scale that held-out features (M, F) of its task show."""
+        return self.scaled(self.distance(held_out))
+
+    def scaled(self, distances: Tensor) -> Density:
+        """With the scale of squared distances (M,) of images that it was not fitted on."""
+        seen = ConformalScores.of(_log(distances))
+        return replace(self, centre=seen.centre, scale=seen.scale, quantiles=seen.values.exp())
+
+    @classmethod
+    def _cut(cls, means: Tensor, spectrum: Spectrum) -> Density:
+        values, vectors, size = spectrum.values, spectrum.vectors, len(spectrum.values)
         rank = min(RANK, size)
         floor = float(values.mean()) * 1e-6 + 1e-12
         rest = values[: size - rank].mean() if size > rank else values[0]
-        bare = cls(
+        return cls(
             means.float().contiguous(),
             vectors[:, size - rank :].float().contiguous(),
             values[size - rank :].clamp_min(floor).float(),
@@ -70,8 +103,6 @@ class Density:
             torch.tensor(1.0),
             torch.zeros(0),
         )
-        seen = ConformalScores.of(_log(bare.distance(held_out)))
-        return replace(bare, centre=seen.centre, scale=seen.scale, quantiles=seen.values.exp())
 
     def distance(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,): squared distance to the nearest class."""

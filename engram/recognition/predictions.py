@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index as whole
 
 import torch
@@ -34,8 +34,9 @@ class Prediction:
     """Of task and label together."""
     top: tuple[Candidate, ...]
     """The most probable labels of all tasks in question, best first; the first is the answer itself."""
-    known: bool
-    """Whether the task that is answered accepts the image as one of its own kind."""
+    known: bool | None
+    """Whether the task that is answered accepts the image as one of its own kind; None where it was learned from too
+    few images to say."""
     novelty: float
     """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
     passes: int = 1
@@ -57,6 +58,9 @@ class Observation:
     """(B, T)."""
     passes: int = 1
     """How often the images went through a network."""
+    levels: tuple[float | None, ...] | None = None
+    """For each task the p-value up to which an image is unknown to it, and None where that cannot be told; all
+    `ALPHA` where nothing is given."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -64,7 +68,7 @@ class Observation:
     def __getitem__(self, rows: slice) -> Observation:
         """The same, for some of the images."""
         heads = tuple(head[rows] for head in self.heads)
-        return Observation(self.tasks, heads, self.temperatures, self.log_tasks[rows], self.p_values[rows], self.passes)
+        return replace(self, heads=heads, log_tasks=self.log_tasks[rows], p_values=self.p_values[rows])
 
     def index(self, task: str) -> int:
         """The position of a task.
@@ -101,8 +105,10 @@ class Observation:
         owners = [i for i, t in enumerate(chosen) for _ in self.tasks[t].classes]
         answered = torch.tensor(owners)[best.indices[:, 0]]  # (B,)
         accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
+        every = self.levels or (ALPHA,) * len(self.tasks)
+        levels = [every[t] for t in chosen]
         return [
-            self._prediction(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen)
+            self._prediction(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen, levels)
             for row, seen in enumerate(accepted.tolist())
         ]
 
@@ -114,14 +120,16 @@ class Observation:
         values: Tensor,
         indices: Tensor,
         accepted: float,
+        levels: Sequence[float | None],
     ) -> Prediction:
         top = tuple(
             Candidate(names[index][0], names[index][1], probability)
             for index, probability in zip(indices.tolist(), values.tolist(), strict=True)
         )
         first = top[0]
-        certainty = float(of_tasks[owners[int(indices[0])]])
-        known, novelty = accepted > ALPHA, max(0.0, 1.0 - accepted)
+        owner = owners[int(indices[0])]
+        certainty, level = float(of_tasks[owner]), levels[owner]
+        known, novelty = None if level is None else accepted > level, max(0.0, 1.0 - accepted)
         return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.recognition.calibration import fitted
 from engram.recognition.class_scatter import ClassScatter
-from engram.recognition.conformal import CombinedScore
+from engram.recognition.conformal import ALPHA, TELLING, CombinedScore, level_of
 from engram.recognition.density import Density
 
 SHARPNESS = 10.0
@@ -45,6 +45,30 @@ class TaskProfile:
     """What the density is over: the commons, or the task's own features."""
     combined: CombinedScore | None = None
     """The combined score of density and scatter; None where the density alone judges."""
+    scored: int | None = None
+    """How many images of the task its p-values are counted among; None for models of the first recipe, where they are
+    as many as were held out and always say something."""
+    noise: float | None = None
+    """Share of pure noise that is called unknown; None where it was not tried."""
+
+    @property
+    def level(self) -> float | None:
+        """The p-value up to which an image is unknown; None where that would say nothing: there are too few scores, or
+        pure noise passes for the task's own."""
+        if self.scored is None:
+            return ALPHA
+        return None if self.noise is not None and self.noise < TELLING else level_of(self.scored)
+
+    def tried(self, p_values: Tensor) -> TaskProfile:
+        """Tried on pure noise, which got these p-values (K,)."""
+        level = level_of(self.scored or 0)
+        return replace(self, noise=None if level is None else float((p_values <= level).double().mean()))
+
+    def novelty(self, held_out: int) -> dict[str, object]:
+        """What a learning report says of how strangers are told from the task's own images."""
+        scores = held_out if self.scored is None else self.scored
+        told: dict[str, object] = {"scores": scores, "level": self.level}
+        return told if self.noise is None else {**told, "noise_unknown": self.noise}
 
 
 @dataclass(frozen=True)
@@ -55,6 +79,8 @@ class Verdict:
     """(B, T): log of the calibrated probability of each task."""
     p_values: Tensor
     """(B, T): each task's conformal p-value."""
+    levels: tuple[float | None, ...]
+    """For each task the p-value up to which an image is unknown to it; None where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,13 @@ class Recogniser:
         task's features only if `chained`."""
         scores, distances = self.class_scores(common), self.distances(features, common)
         detections = self.detections(features) if chained else []
-        return Verdict(self.log_probabilities(scores, distances, detections), self.p_values(distances, scores))
+        log_tasks = self.log_probabilities(scores, distances, detections)
+        return Verdict(log_tasks, self.p_values(distances, scores), self.levels)
+
+    @property
+    def levels(self) -> tuple[float | None, ...]:
+        """For each task the p-value up to which an image is unknown to it; None where that cannot be told."""
+        return tuple(profile.level for profile in self.profiles)
 
     def p_values(self, distances: Tensor, scores: Tensor) -> Tensor:
         """(B, T): each task's conformal p-value, from `distances` and `class_scores`.
@@ -159,12 +191,26 @@ class Recogniser:
         return self.scatter.unusual(scores, [profile.classes for profile in self.profiles])
 
     def with_combined_score(self, scores: Tensor, distances: Tensor) -> Recogniser:
-        """The recogniser with the combined score of its newest task, from M held-out images of it."""
+        """The recogniser with the combined score of its newest task.
+
+        Parameters
+        ----------
+        scores
+            (M, classes of all tasks): class scores of images of that task that were not learned from.
+        distances
+            (M,): their squared distances.
+        """
         scattered, newest = self.scattered(scores), self.profiles[-1]
         if scattered is None:
             return self
-        combined = CombinedScore.of(newest.density.standardised(distances[:, -1]), scattered[:, -1])
+        combined = CombinedScore.of(newest.density.standardised(distances), scattered[:, -1])
         return replace(self, profiles=(*self.profiles[:-1], replace(newest, combined=combined)))
+
+    def tried(self, noise: Tensor) -> Recogniser:
+        """The recogniser whose newest task is tried on pure noise, by its features (K, F) of the commons."""
+        distances = self.distances([noise] * len(self.profiles), noise)
+        newest = self.profiles[-1].tried(self.p_values(distances, self.class_scores(noise))[:, -1])
+        return replace(self, profiles=(*self.profiles[:-1], newest))
 
     def _fused(self, scores: Tensor, distances: Tensor, detections: Sequence[Tensor], weights: Tensor) -> Tensor:
         sharpness, caution, trust = weights

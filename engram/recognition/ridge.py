@@ -93,6 +93,14 @@ class PackedGram:
         gram[columns, rows] = self.triangle
         return gram
 
+    def means(self) -> Tensor:
+        """(F + 1, classes): the mean of each class, its last value a one."""
+        return self.moments / self.counts
+
+    def scatter(self) -> Tensor:
+        """(F + 1, F + 1): the sum of squares around the classes' means; nothing in the row and column of the ones."""
+        return self.gram() - self.moments @ self.means().T
+
 
 @dataclass(frozen=True)
 class RidgeSystem:
@@ -108,15 +116,18 @@ class RidgeSystem:
     moments
         (F + 1, classes of all tasks).
     shares
-        For each task, what one of its images counts.
+        For each task, what one of its images counts; by class, in the scatter within classes.
+    by_class
+        Whether every class counts alike.
     """
 
     factor: Tensor
     moments: Tensor
     shares: tuple[float, ...]
+    by_class: bool = False
 
     @classmethod
-    def of(cls, pieces: Sequence[PackedGram], *, balanced: bool = True) -> Self:
+    def of(cls, pieces: Sequence[PackedGram], *, balanced: bool = True, by_class: bool = False) -> Self:
         """The system of some tasks.
 
         Parameters
@@ -124,26 +135,35 @@ class RidgeSystem:
         balanced
             Whether tasks count by their classes instead of by their images, so that a large one does not draw the
             images of small ones to itself.
+        by_class
+            Whether classes count alike within their task too: their means with the same weight, and around them the
+            scatter that the task's classes have in common, which the images of all of them tell of. Of classes with
+            equally many images that is the same sum.
         """
         images, classes = sum(float(piece.counts.sum()) for piece in pieces), sum(len(piece.counts) for piece in pieces)
         size = len(pieces[0].moments)
         gram, moments, shares = torch.zeros(size, size, dtype=torch.float64), [], []
         for piece in pieces:
-            share = images / classes * len(piece.counts) / float(piece.counts.sum()) if balanced else 1.0
-            gram += share * piece.gram()
-            moments.append(share * piece.moments)
+            share = images / classes * len(piece.counts) / float(piece.counts.sum()) if balanced or by_class else 1.0
+            if by_class:
+                means, weight = piece.means(), images / classes  # (F + 1, classes of the task)
+                gram += share * piece.scatter() + weight * means @ means.T
+                moments.append(weight * means)
+            else:
+                gram += share * piece.gram()
+                moments.append(share * piece.moments)
             shares.append(share)
         gram += RIDGE * float(gram.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
-        return cls(torch.linalg.cholesky(gram), torch.cat(moments, 1), tuple(shares))
+        return cls(torch.linalg.cholesky(gram), torch.cat(moments, 1), tuple(shares), by_class)
 
     def weights(self) -> Tensor:
         """(F + 1, classes of all tasks)."""
         return torch.cholesky_solve(self.moments, self.factor)
 
 
-def solve(pieces: Sequence[PackedGram], *, balanced: bool = True) -> Tensor:
+def solve(pieces: Sequence[PackedGram], *, balanced: bool = True, by_class: bool = False) -> Tensor:
     """The weights (F + 1, classes) of the `RidgeSystem` of some tasks, as float32."""
-    return RidgeSystem.of(pieces, balanced=balanced).weights().float()
+    return RidgeSystem.of(pieces, balanced=balanced, by_class=by_class).weights().float()
 
 
 def dump_sums(sums: PackedGram) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -25,6 +25,8 @@ _DENSITY = {
     "grades": "quantiles",
 }
 """Names in files, in the order of `Density`'s fields, and the fields."""
+_COUNTS = ("scored", "noise")
+"""Fields of a profile that those of the first recipe lack."""
 _SCORES = ("centre", "scale", "values")
 _SCATTER = ("directions", "means")
 
@@ -76,7 +78,11 @@ def load_recogniser(data: bytes) -> Recogniser:
 
 def pack_profiles(profiles: Sequence[TaskProfile]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
     """The header and the tensors that `unpack_profiles` takes."""
-    rows = [{"task": profile.task, "classes": profile.classes, "over": profile.over} for profile in profiles]
+    rows: list[dict[str, object]] = [
+        {"task": profile.task, "classes": profile.classes, "over": profile.over}
+        | {name: value for name in _COUNTS if (value := getattr(profile, name)) is not None}
+        for profile in profiles
+    ]
     tensors = {}
     for number, profile in enumerate(profiles):
         tensors[f"{number}.temperature"] = profile.temperature
@@ -97,8 +103,9 @@ def unpack_profiles(about: Mapping[str, object], tensors: Mapping[str, torch.Ten
         if f"{number}.scattered.values" in tensors:
             kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _SCORES] for kind in ("scattered", "both"))
             combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
+        counts = {name: cast(Any, row.get(name)) for name in _COUNTS}
         return TaskProfile(
-            str(row["task"]), cast(int, row["classes"]), density, temperature, over=over, combined=combined
+            str(row["task"]), cast(int, row["classes"]), density, temperature, None, over, combined, **counts
         )
 
     try:

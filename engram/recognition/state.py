@@ -16,10 +16,11 @@ from engram.errors import AnswersOnly
 from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.density import Density
+from engram.recognition.leave_one_out import left_out_scores
 from engram.recognition.recogniser import PARTS, Recogniser, TaskProfile
-from engram.recognition.ridge import PackedGram, dump_sums, load_sums
+from engram.recognition.ridge import PackedGram, RidgeSystem, dump_sums, load_sums
 from engram.recognition.serialization import check_profiles, dump_recogniser, load_recogniser
+from engram.recognition.task_density import TaskDensity, noise_features
 from engram.recognition.training import GatheredStatistics, PrefixStatistics, See, gather, solved
 
 
@@ -131,21 +132,38 @@ class RecogniserState:
         if chained:
             prefixes = prefixes.read(see, train, reporter, device)
         temperature = fitted_temperature(head, held_out.labels)
-        profile = TaskProfile(task, classes, Density.from_sums(sums, common), temperature, over="commons")
+        own = TaskDensity.fitted(commons, sums, common, train, held_out, context)
+        profile = TaskProfile(task, classes, own.density, temperature, over="commons", scored=own.scored)
         recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))
-        recogniser = solved(recogniser, (*earlier, prefixes.packed(sums)))
+        by_class = context.recipe > 1
+        pieces = (*earlier, prefixes.packed(sums))
+        recogniser = solved(recogniser, pieces, RidgeSystem.of(pieces, by_class=by_class))
         reporter.report("recognising", 0.85)
         evidence = recogniser.evidence_of(features, common)
-        recogniser = recogniser.calibrated(*evidence).with_combined_score(*evidence[:2])
+        recogniser = recogniser.calibrated(*evidence)
         right = recogniser.log_probabilities(*evidence).argmax(1) == tasks - 1
         hits = head.argmax(1) == held_out.labels
+        if not by_class:
+            recogniser = recogniser.with_combined_score(evidence[0], own.distances)
         # What was held out has served its purpose, and exact sums only gain by it.
         packed = prefixes.plus(features, held_out.labels).packed(sums.plus(common, held_out.labels))
-        recogniser = solved(recogniser, (*earlier, packed))
+        system = RidgeSystem.of((*earlier, packed), by_class=by_class)
+        recogniser = solved(recogniser, (*earlier, packed), system)
+        if by_class:
+            recogniser = _scored(recogniser, system, packed, own)
+            recogniser = recogniser.tried(noise_features(commons, context, *train.images.shape[1:]))
         reporter.report("recognising", 1.0)
         accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, right, right & hits))
         state = RecogniserState(commons, recogniser, (*earlier, packed))
-        return RecogniserUpdate(state, hits, accuracy, recognised, answered)
+        novelty = recogniser.profiles[-1].novelty(len(held_out))
+        return RecogniserUpdate(state, hits, accuracy, recognised, answered, novelty)
+
+
+def _scored(recogniser: Recogniser, system: RidgeSystem, piece: PackedGram, own: TaskDensity) -> Recogniser:
+    """The recogniser whose newest task judges by what its own images score, each left out of `system`."""
+    number, first = len(system.shares) - 1, system.moments.shape[1] - len(piece.counts)
+    scores = left_out_scores(system, piece, number, own.features, own.labels, first)
+    return recogniser.with_combined_score(scores, own.distances)
 
 
 @dataclass(frozen=True)
@@ -162,3 +180,5 @@ class RecogniserUpdate:
     accuracy: float
     recognised: float
     answered: float
+    novelty: dict[str, object]
+    """By how many scores of the task, and up to which p-value, an image is called unknown."""

@@ -76,9 +76,16 @@ def through(
     """
     sums = _summed(commons, train, reporter, device)
     common = reporter.journal.once(
-        "held out", lambda: torch.cat([one for _, one in _common(commons, held_out, reporter, device, (0.25, 0.3))])
+        "held out", lambda: common_features(commons, held_out, reporter, device, (0.25, 0.3))
     )
     return sums, common
+
+
+def common_features(
+    commons: Commons, examples: Examples, reporter: Reporter, device: torch.device, share: tuple[float, float]
+) -> Tensor:
+    """(N, F): features of the commons; raises Cancelled."""
+    return torch.cat([one for _, one in _common(commons, examples, reporter, device, share)])
 
 
 @dataclass(frozen=True)
@@ -150,15 +157,14 @@ def _held_out_pass(see: See, held_out: Examples, reporter: Reporter, device: tor
     return HeldOutPass(*reporter.journal.once("judged", look))
 
 
-def solved(recogniser: Recogniser, sums: Sequence[PackedGram]) -> Recogniser:
-    """Weights, scatter and detectors anew, from the sums of all tasks in order."""
+def solved(recogniser: Recogniser, sums: Sequence[PackedGram], system: RidgeSystem) -> Recogniser:
+    """Weights, scatter and detectors anew, from the sums of all tasks in order and the regression over them."""
     profiles = list(recogniser.profiles)
     # Sums from before there were detectors lack the negatives that a detector needs; their tasks have none.
     for number in range(len(profiles) - 1):
         pieces = [later.prefixes[number] for later in sums[number:] if len(later.prefixes) > number]
         if len(pieces) == len(profiles) - number and len(sums) == len(profiles):
-            profiles[number] = replace(profiles[number], detector=solve(pieces))
-    system = RidgeSystem.of(sums)
+            profiles[number] = replace(profiles[number], detector=solve(pieces, by_class=system.by_class))
     weights, scatter = system.weights().float(), ClassScatter.of(sums, system)
     return replace(recogniser, weights=weights, scatter=scatter, profiles=tuple(profiles))
 

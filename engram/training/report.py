@@ -33,6 +33,9 @@ class LearningReport:
     """Share of the held-out images that the recogniser gives to this task, among all tasks so far."""
     answered: float = 0.0
     """Held-out accuracy with no task given."""
+    novelty: dict[str, object] = field(default_factory=dict)
+    """How strangers are told from the task's own images: by `scores` of so many of these, and up to the p-value
+    `level`; with fewer than 20 of them it is None, and so is `known` in answers."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each phase, over all runs that this one goes on from."""
     resumed: int = 0

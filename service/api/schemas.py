@@ -235,7 +235,9 @@ class PredictionResponse(BaseModel):
     label: str
     probability: float
     top: list[CandidateResponse]
-    known: bool
+    known: bool | None
+    """Whether the task that is answered accepts the image as one of its own kind; null where it was learned from too
+    few images to say."""
     novelty: float
     passes: int
     """How often the image went through a network; 1 for the default method."""

@@ -129,6 +129,7 @@ class Eidetic(RecognisingMethod):
             chained = "chain" in self.settings.recognise_by
             update = state.update(task, see, train, held_out, context, gathered, chained=chained)
         report.recognised, report.answered = update.recognised, update.answered
+        report.novelty = update.novelty
         report.accuracy["kept"] = update.accuracy
         expect_accurate(report, options)
         images, router = self.images, None
@@ -164,6 +165,7 @@ class Eidetic(RecognisingMethod):
             log_tasks,
             verdict.p_values,
             passes=1 if self.router is None else 2,
+            levels=verdict.levels,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -34,9 +34,9 @@ from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.density import Density
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import TaskProfile
+from engram.recognition.task_density import TaskDensity, noise_features
 from engram.recognition.training import through
 from engram.training.report import LearningReport
 
@@ -128,6 +128,7 @@ class Rerelrp(Method):
         right = log_tasks.argmax(1) == len(earlier)
         report.recognised = float(right.double().mean())
         report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
+        report.novelty = recogniser.profiles[-1].novelty(len(held_out))
         report.details["detector_bytes"] = recogniser.chain.nbytes
         expect_recognised(report, options)
         self.subnetworks, self.recogniser = subnetworks, recogniser
@@ -157,8 +158,14 @@ class Rerelrp(Method):
         signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
         classes = len(train.classes)
         commons = self.commons.fitted(train.images, reporter).eval()
-        density = Density.from_sums(*through(commons, train, held_out, reporter, self.device))
-        profile = TaskProfile(task, classes, density, fitted_temperature(head, held_out.labels), over="commons")
+        found = TaskDensity.fitted(
+            commons, *through(commons, train, held_out, reporter, self.device), train, held_out, context
+        )
+        temperature = fitted_temperature(head, held_out.labels)
+        profile = TaskProfile(task, classes, found.density, temperature, over="commons", scored=found.scored)
+        if profile.scored is not None:
+            noise = noise_features(commons, context, *train.images.shape[1:])
+            profile = profile.tried(profile.density.p_value(profile.density.distance(noise)))
         growth = ForestSize(self.settings.trees, self.settings.depth, self.settings.leaf)
         chain = DetectorChain.trained((*self._required_signatures(), signatures), growth, context.seed, reporter)
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
@@ -178,6 +185,7 @@ class Rerelrp(Method):
             self.recogniser.log_probabilities(signatures, len(images)),
             self.recogniser.p_values(forward.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
+            tuple(profile.level for profile in self.recogniser.profiles),
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -130,6 +130,7 @@ class Rmn(RecognisingMethod):
         with report.timed("recognising"):
             update = self.state.update(task, lambda images: _see(passes, images), train, held_out, context)
         report.recognised, report.answered = update.recognised, update.answered
+        report.novelty = update.novelty
         expect_recognised(report, options)
         self.shared, self.passes, self.state = shared, passes, update.state
         self._explainers = tuple(Explainer([one]) for one in passes)
@@ -185,7 +186,7 @@ class Rmn(RecognisingMethod):
                 temperatures = torch.ones_like(temperatures)  # the largest logit of all is to win
             log_tasks = torch.log_softmax(peaks, 1)
         heads, passes = tuple(seen.heads), len(self.passes)
-        return Observation(self.tasks, heads, temperatures, log_tasks, verdict.p_values, passes=passes)
+        return Observation(self.tasks, heads, temperatures, log_tasks, verdict.p_values, passes, verdict.levels)
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         return self._explainers[owner].explain(image, 0, target, composite)

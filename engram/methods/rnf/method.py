@@ -102,6 +102,7 @@ class Rnf(RecognisingMethod):
         with report.timed("recognising"):
             update = self.state.update(task, lambda images: _see(network, images), train, held_out, context)
         report.recognised, report.answered = update.recognised, update.answered
+        report.novelty = update.novelty
         expect_recognised(report, options)
         self.network, self.state = network, update.state
         return report
@@ -178,6 +179,7 @@ class Rnf(RecognisingMethod):
             self.state.temperatures,
             verdict.log_tasks,
             verdict.p_values,
+            levels=verdict.levels,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

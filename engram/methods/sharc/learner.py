@@ -21,9 +21,9 @@ from engram.methods.sharc.saliency import mask, saliency
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.density import Density
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.state import RecogniserState, RecogniserUpdate
+from engram.recognition.task_density import TaskDensity, noise_features
 from engram.recognition.training import through
 from engram.training.trainer import Trainer, TrainingPhase
 
@@ -199,7 +199,7 @@ class TaskLearner(WithContext):
         recogniser = state.recogniser
         commons = state.commons.fitted(self.train.images, self.reporter).eval()
         sums, common = through(commons, self.train, self.held_out, self.reporter, self.device)
-        density = Density.from_sums(sums, common)
+        density = TaskDensity.fitted(commons, sums, common, self.train, self.held_out, self.context)
         fresh = self._logits(maps, outcome.shared, self.held_out)  # (M, all classes)
         right = self.held_out.labels + known
         recalled, generator = outcome.recalled, self.context.generator()
@@ -213,7 +213,12 @@ class TaskLearner(WithContext):
         within = temperature
         if outcome.own is not None:
             within = fitted_temperature(self._logits(maps, outcome.own, self.held_out), self.held_out.labels)
-        profiles = [*recogniser.profiles, TaskProfile(task, len(self.train.classes), density, within, over="commons")]
+        classes = len(self.train.classes)
+        profile = TaskProfile(task, classes, density.density, within, over="commons", scored=density.scored)
+        if profile.scored is not None:
+            noise = noise_features(commons, self.context, *self.train.images.shape[1:])
+            profile = profile.tried(profile.density.p_value(profile.density.distance(noise)))
+        profiles = [*recogniser.profiles, profile]
         if outcome.own is None:
             profiles = [replace(profile, temperature=temperature.clone()) for profile in profiles]
         found = replace(recogniser, profiles=tuple(profiles), sharpness=1 / temperature, caution=torch.zeros(()))
@@ -223,4 +228,5 @@ class TaskLearner(WithContext):
         ours = scores.argmax(1) == len(profiles) - 1
         hits = best == right
         recognised, answered = float(ours.double().mean()), float(hits.double().mean())
-        return RecogniserUpdate(replace(state, commons=commons, recogniser=found), hits, answered, recognised, answered)
+        state = replace(state, commons=commons, recogniser=found)
+        return RecogniserUpdate(state, hits, answered, recognised, answered, profile.novelty(len(self.held_out)))

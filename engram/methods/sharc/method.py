@@ -168,6 +168,7 @@ class Sharc(RecognisingMethod):
         with report.timed("recognising"):
             update = self._recognising(task, learner, outcome, own)
         report.recognised, report.answered = update.recognised, update.answered
+        report.novelty = update.novelty
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
         self.replay_memory, self.state = outcome.replay_memory, update.state
@@ -203,6 +204,7 @@ class Sharc(RecognisingMethod):
             self.state.temperatures,
             self.recogniser.log_probabilities(scores, distances),
             self.recogniser.p_values(distances, scores),
+            levels=self.recogniser.levels,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -296,9 +296,9 @@ def test_observations_and_answers_are_whole(name: str) -> None:
 def test_images_of_another_kind_are_not_known(name: str) -> None:
     memory = again(parts_of(name))
     noise = torch.randint(0, 256, (32, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
-    typical = [a.known for n in range(2) for a in memory.predict(bars(n, 20).images, task=f"task {n}")]
+    typical = [bool(a.known) for n in range(2) for a in memory.predict(bars(n, 20).images, task=f"task {n}")]
     assert sum(typical) / len(typical) > 0.8
-    assert sum(answer.known for answer in memory.predict(noise)) / len(noise) < 0.1
+    assert sum(bool(answer.known) for answer in memory.predict(noise)) / len(noise) < 0.1
 
 
 @pytest.mark.parametrize("name", METHODS)
