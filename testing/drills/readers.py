@@ -137,10 +137,9 @@ def image_reader(folder: Path) -> Reader:
                 seeds.append(file.getvalue())
 
     def feed(data: bytes) -> None:
-        for decoder in (1, 2):
-            with suppress(EngramError):
-                images.decode(data, SHAPE, IMAGE_LIMITS, decoder)
-        images.decode(data, SHAPE, IMAGE_LIMITS)
+        with suppress(EngramError):
+            images.decode(data, SHAPE, IMAGE_LIMITS, decoder=1)
+        images.decode(data, SHAPE, IMAGE_LIMITS, decoder=2)
 
     return Reader(feed, tuple(seeds))
 
