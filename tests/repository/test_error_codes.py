@@ -90,7 +90,7 @@ def takes_code() -> dict[str, int]:
     return found
 
 
-FINDINGS = {"Finding", "add", "_add"}
+FINDINGS = {"Finding", "add", "_add", "warn"}
 """What `engram vault check` finds is no refusal, and has codes of its own."""
 
 
