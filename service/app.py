@@ -120,6 +120,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         log.warning("ENGRAM_DATA_URI_PREFIXES: %s allows nothing at present: %s.", prefix, reason)
     image_limits, archive_limits = ImageLimits.of(settings), ArchiveLimits.of(settings)
     vault = Vault.connect(settings)
+    vault.guard_store()
     decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
     wakeups = WakeupSender(settings.redis_url)
     live = LiveModels(vault, settings, metrics)

@@ -12,14 +12,14 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
 from opentelemetry import trace
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
-from telemetry.redaction import known_secrets, redact
+from telemetry.redaction import is_long_enough, known_secrets, redact
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -57,18 +57,26 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _EXTRA = FIELDS.keys() - {"timestamp", "level", "logger", "message", "exception", "trace_id", "span_id"}
 
 
-def configure(level: LogLevel = "INFO", format: LogFormat = "auto", stream: TextIO | None = None) -> None:
+def configure(
+    level: LogLevel = "INFO",
+    format: LogFormat = "auto",
+    stream: TextIO | None = None,
+    secrets: Collection[str] = (),
+) -> None:
     """Send log lines, warnings and uncaught exceptions of this process to `stream`, by default standard error.
 
     Parameters
     ----------
     format
         `auto` is `console` on a terminal and `json` elsewhere.
+    secrets
+        Texts that are masked beside those of the standard environment variables.
     """
     stream = stream or sys.stderr
     readable = format == "console" or (format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(readable, colours=readable and stream.isatty()))
+    masked = (*known_secrets(os.environ), *filter(is_long_enough, secrets))
+    handler.setFormatter(_formatter(readable, readable and stream.isatty(), masked))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -97,9 +105,7 @@ def value(field: str) -> str | None:
     return get_contextvars().get(field)
 
 
-def _formatter(readable: bool, colours: bool) -> logging.Formatter:
-    secrets = known_secrets(os.environ)
-
+def _formatter(readable: bool, colours: bool, secrets: Collection[str]) -> logging.Formatter:
     def redact_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, text in event.items():
             if name not in _WITHOUT_SECRETS and isinstance(text, str):

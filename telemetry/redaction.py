@@ -49,5 +49,10 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
 
 
 def known_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets in the standard environment variables; short ones are left out, since they would mask mere words."""
-    return tuple(value for name in _SECRETS if len(value := environment.get(name, "")) >= _SHORTEST_SECRET)
+    """The secrets in the standard environment variables."""
+    return tuple(value for name in _SECRETS if is_long_enough(value := environment.get(name, "")))
+
+
+def is_long_enough(secret: str) -> bool:
+    """Whether a secret can be masked wherever it occurs; a short one would mask mere words."""
+    return len(secret) >= _SHORTEST_SECRET

@@ -3,6 +3,8 @@
     VaultError
       StoreUnavailable              the object storage cannot be reached, or its answer makes no sense
       RedisUnavailable              Redis cannot be reached
+      UnsoundStore                  two writers can create the same object there
+      UnsuitableRedis               a server that Celery cannot use: a cluster's node, or a Sentinel
       InvalidPath                   not a valid object path
       InvalidName                   not a valid name of a model or a key
       InvalidCursor                 not a cursor that a page returned
@@ -44,6 +46,14 @@ class StoreUnavailable(VaultError):
 
 class RedisUnavailable(VaultError):
     code = "redis_unavailable"
+
+
+class UnsoundStore(VaultError):
+    code = "unsound_store"
+
+
+class UnsuitableRedis(VaultError):
+    code = "unsuitable_redis"
 
 
 class InvalidPath(VaultError):

@@ -10,11 +10,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Annotated, Any, Self
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SecretsSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from telemetry.logs import LogFormat, LogLevel
 
@@ -23,9 +33,45 @@ log = logging.getLogger("engram.vault")
 PREFIX = "ENGRAM_"
 """Begins the environment name of every setting."""
 
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+"""What clients of Valkey call the same protocol."""
+
 _KUBERNETES_NAME = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
 """Variables that Kubernetes sets in every container for a service whose name begins with "engram"."""
+
+
+SECRETS_FOLDER = Path("/run/secrets")
+"""Where container engines mount files with secrets."""
+
+
+class UnreadableSecret(SettingsError):
+    """A file with a secret cannot be read; the text is a sentence."""
+
+
+class SecretFiles(SecretsSettingsSource):
+    """Settings from files: `engram_redis_password` in the folder of secrets holds `ENGRAM_REDIS_PASSWORD`.
+
+    The folder is the one that `ENGRAM_SECRETS_DIR` names, else `/run/secrets` where there is one.
+    """
+
+    def __init__(self, settings_class: type[BaseSettings]) -> None:
+        super().__init__(settings_class, secrets_dir=secrets_folder(os.environ))
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            return super().__call__()
+        except OSError as error:
+            raise UnreadableSecret(
+                f"The secret {error.filename} cannot be read: {error.strerror or error}."
+                f" This process runs as the user {os.geteuid()}."
+            ) from error
+
+
+def secrets_folder(environment: Mapping[str, str]) -> Path | None:
+    """The folder that holds files with secrets; None without one."""
+    folder = Path(environment.get(f"{PREFIX}SECRETS_DIR") or SECRETS_FOLDER)
+    return folder if folder.is_dir() else None
 
 
 class LogSettings(BaseSettings):
@@ -33,6 +79,16 @@ class LogSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Source, env_settings: Source, *others: Source, **_: Source
+    ) -> tuple[Source, ...]:
+        """Arguments, then variables, then files with secrets."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    secrets_dir: DirectoryPath | None = None
+    """Folder of files with secrets, each called like a setting (`engram_redis_password`); without it `/run/secrets`,
+    where container engines put them. Variables of the same names go first."""
     log_level: Annotated[LogLevel, BeforeValidator(lambda text: str(text).upper())] = "INFO"
     """Lowest level that is written to standard error."""
     log_format: LogFormat = "auto"
@@ -44,13 +100,23 @@ class VaultSettings(LogSettings):
 
     store_url: str = "engram-data"
     """The object storage: a folder (plain path or `file:///path`), or `s3://bucket/prefix`. The credentials of S3 come
-    from the standard `AWS_*` variables, or the machine's role."""
+    from `s3_access_key_id` and `s3_secret_access_key`, else from the standard `AWS_*` variables, or the machine's
+    role."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """`redis://host:port/db`, `rediss://...`, or `unix:///path.sock?db=0`."""
+    """A Redis or Valkey server: `redis://host:port/db`, `rediss://...`, or `unix:///path.sock?db=0`. It must run by
+    itself: Celery cannot use a cluster."""
+    redis_password: SecretStr | None = None
+    """Password of that server, where its URL has none; best given as a file (`secrets_dir`)."""
     s3_endpoint: str | None = None
     """URL of an S3-compatible store; one that begins with `http://` is spoken to without TLS."""
     s3_region: str | None = None
     """Region of the bucket; without it `AWS_REGION`, else `us-east-1`."""
+    s3_access_key_id: SecretStr | None = None
+    """Credentials of S3, in place of `AWS_ACCESS_KEY_ID`; best given as files (`secrets_dir`)."""
+    s3_secret_access_key: SecretStr | None = None
+    """In place of `AWS_SECRET_ACCESS_KEY`."""
+    s3_session_token: SecretStr | None = None
+    """In place of `AWS_SESSION_TOKEN`."""
     store_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     """How long S3 may be silent. A small request is made anew after half of it, until twice of it have passed; one for
     a blob or an upload, which may take minutes while bytes keep coming, after all of it, until three times of it."""
@@ -68,6 +134,37 @@ class VaultSettings(LogSettings):
     """Hours that a blob is kept which neither a version nor a decision names; longer than publishing takes."""
     event_count: int = Field(default=10_000, ge=10)
     """Approximate number of events kept of one job; the oldest are dropped first."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _one_server(cls, url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        scheme = _SCHEMES.get(scheme.lower(), scheme.lower())
+        if "cluster" in scheme or "," in urlsplit(url).netloc:
+            raise ValueError("a cluster cannot be used by Celery: name one server that runs by itself")
+        if scheme not in ("redis", "rediss", "unix") or not rest:
+            raise ValueError("it must begin with redis://, rediss:// or unix://")
+        return f"{scheme}://{rest}"
+
+    @model_validator(mode="after")
+    def _with_password(self) -> Self:
+        if self.redis_password is not None and (password := self.redis_password.get_secret_value()):
+            scheme, _, rest = self.redis_url.partition("://")
+            place, slash, path = rest.partition("/")
+            login, _, host = place.rpartition("@")
+            user, _, given = login.partition(":")
+            if not given:
+                place = f"{user}:{quote(password, safe='')}@{host}"
+                object.__setattr__(self, "redis_url", f"{scheme}://{place}{slash}{path}")
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("ENGRAM_S3_ACCESS_KEY_ID and ENGRAM_S3_SECRET_ACCESS_KEY go together")
+        return self
+
+    @property
+    def secrets(self) -> list[str]:
+        """The texts that no log may show, beside those of the standard variables."""
+        given = (self.redis_password, self.s3_secret_access_key, self.s3_session_token)
+        return [one.get_secret_value() for one in given if one is not None]
 
     @property
     def store_folder(self) -> Path | None:
@@ -120,7 +217,8 @@ def broker_url(redis_url: str) -> str:
     if parts.scheme != "unix":
         return redis_url
     database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
+    user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return f"redis+socket://{user}{parts.path}?virtual_host={database}"
 
 
 @contextmanager
@@ -137,8 +235,14 @@ def explain_settings_errors() -> Iterator[None]:
             raise
         for one in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(part) for part in one["loc"][1:])
+            if not one["loc"]:  # what is wrong with several settings together names them
+                print(f"{one['msg'].removeprefix('Value error, ')}.", file=sys.stderr)
+                continue
             name = PREFIX + str(one["loc"][0]).upper() + (f" at {where}" if where else "")
             print(f"{name} cannot be used: {one['msg']}.", file=sys.stderr)
+        raise SystemExit(os.EX_CONFIG) from error
+    except UnreadableSecret as error:
+        print(error, file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from error
     except SettingsError as error:
         # Only the text of this error names the field.
@@ -149,7 +253,9 @@ def explain_settings_errors() -> Iterator[None]:
 
 def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
     """Log a warning for each variable with the prefix of settings that is none: it may be misspelt."""
-    for name, value in sorted(environment.items()):
+    folder = secrets_folder(environment)
+    files = {path.name: "" for path in folder.iterdir()} if folder is not None else {}
+    for name, value in sorted({**files, **environment}.items()):
         if not name.upper().startswith(PREFIX):
             continue
         rest = name.upper().removeprefix(PREFIX)

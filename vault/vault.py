@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +14,17 @@ from vault.coordination import connection
 from vault.coordination.events import Events
 from vault.coordination.leases import Leases
 from vault.coordination.novelty_board import NoveltyBoard
+from vault.coordination.server import check_server_when_reached
+from vault.errors import StoreUnavailable
 from vault.jobs.jobs import Jobs
 from vault.keys import Keys
 from vault.maintenance.sweep import Sweep, SweepAges, SweepSummary
 from vault.models import Models
 from vault.settings import VaultSettings
 from vault.storage.object_store import ObjectStore
+from vault.storage.probe import StoreProbe
+
+log = logging.getLogger("engram.vault")
 
 
 class Vault:
@@ -45,6 +52,37 @@ class Vault:
         StoreUnavailable
         """
         return cls(settings, ObjectStore.connect(settings), connection.connect(settings.redis_url))
+
+    def guard_store(self) -> StoreProbe:
+        """From now on nothing is created in the store before it is known to keep racing writers apart.
+
+        What would create something in a store that does not raises UnsoundStore.
+        """
+        probe = StoreProbe(self.objects, self.settings)
+        self.objects.before_creating = probe.require
+        return probe
+
+    def check_at_start(self, on_unsuitable: Callable[[], None]) -> None:
+        """Guard the store and probe it, unless that was done before, and look at the Redis server.
+
+        A store or a Redis that cannot be reached now is looked at as soon as it can. A Redis of a version with a known
+        hole is warned of.
+
+        Parameters
+        ----------
+        on_unsuitable
+            Called in another thread when a Redis that is away now turns out to be of no use.
+
+        Raises
+        ------
+        UnsoundStore, UnsuitableRedis
+        """
+        probe = self.guard_store()
+        try:
+            probe.require()
+        except StoreUnavailable as error:
+            log.warning("the store will be probed before anything is created in it: %s", error)
+        check_server_when_reached(self.settings.redis_url, on_unsuitable)
 
     def ping(self) -> None:
         """Check that object storage and Redis answer.

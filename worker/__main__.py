@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from functools import partial
 
 from telemetry import logs, traces
+from telemetry.standard_streams import ensure_standard_streams
+from vault.errors import UnsoundStore, UnsuitableRedis
 from vault.settings import explain_settings_errors, warn_of_unknown_names
 from vault.vault import Vault
 from worker import metrics, resources
 from worker.background import Reconciler, Sweeper
 from worker.celery_app import bind, create_app, send_wakeup
+from worker.interruption import HangUp
 from worker.job_runner import JobRunner
 from worker.settings import WorkerSettings
 
@@ -22,9 +26,10 @@ log = logging.getLogger("engram.worker")
 
 def main() -> int:
     """Run a worker with the settings of the environment; returns the exit status."""
+    ensure_standard_streams()
     with explain_settings_errors():
         settings = WorkerSettings()
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
     warn_of_unknown_names(os.environ)
     traces.configure("engram-worker")
     # It warns of unpickling as root; messages are JSON, and nothing unpickles.
@@ -34,10 +39,17 @@ def main() -> int:
     resources.prepare(settings.worker_threads, settings.device)
     resources.limit_memory(settings)
     with Vault.connect(settings) as vault:
+        try:
+            vault.check_at_start(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        except (UnsoundStore, UnsuitableRedis) as error:
+            log.critical("%s", error, extra={"code": error.code})
+            return os.EX_CONFIG
         job_runner = JobRunner(vault, settings)
         app = create_app(settings.redis_url)
         reconciler = Reconciler(vault, job_runner, partial(send_wakeup, app), settings.reconcile_seconds)
         bind(app, job_runner, reconciler)
+        HangUp.ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        app.steps["worker"].add(HangUp)
         sweeper = Sweeper(vault, settings.sweep_seconds)
         sweeper.start()
         quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]

@@ -1,14 +1,17 @@
-"""Interruption of a job: stop of the worker, cancellation, time limit, or a changed model."""
+"""Interruption of a job: stop of the worker, cancellation, time limit, or a changed model; SIGHUP."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from celery.bootsteps import StartStopStep
 
 log = logging.getLogger("engram.worker")
 
@@ -31,6 +34,24 @@ class EndReason:
     code: str
     detail: str
     cancelled: bool = False
+
+
+class HangUp(StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Step of a Celery worker that has SIGHUP count as SIGTERM; a worker that was started with `nohup` ignores it.
+
+    Celery itself would start the program anew. It sets its handler right before the first step.
+    """
+
+    ignored = False
+    """Whether this process is to outlive its terminal; to be set before Celery begins."""
+
+    def start(self, parent: Any) -> None:
+        """Set the handler."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if self.ignored else _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGTERM)
 
 
 class Interruption:

@@ -18,6 +18,7 @@ import typer
 from service.cli import keys
 from service.cli.vault import vault_app
 from service.lifecycle.signals import Stopped, stop_on_signals
+from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
 
 app = typer.Typer(
     name="engram",
@@ -104,7 +105,7 @@ def service(
 def worker() -> None:
     """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
     environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
-    sys.stdout.flush()
+    flush_standard_streams()
     os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
 
 
@@ -131,6 +132,7 @@ def digits(
 
 def main() -> None:
     """Entry point of the console script."""
+    ensure_standard_streams()
     from vault.settings import explain_settings_errors
 
     with explain_settings_errors():
@@ -152,17 +154,17 @@ def _restart_tuned() -> None:
     """Begin again with the environment that only counts from a process's first moment."""
     missing = {name: value for name, value in TUNING.items() if name not in os.environ}
     if missing:
-        sys.stdout.flush()
+        flush_standard_streams()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
 def _configure_telemetry() -> None:
     """Write the log to standard error, and send spans where the environment says, as the worker does."""
     from telemetry import logs, traces
-    from vault.settings import LogSettings, warn_of_unknown_names
+    from vault.settings import VaultSettings, warn_of_unknown_names
 
-    settings = LogSettings()
-    logs.configure(settings.log_level, settings.log_format)
+    settings = VaultSettings()
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
     warn_of_unknown_names(os.environ)
     traces.configure("engram-service")
 
@@ -175,8 +177,7 @@ def _end(status: int) -> NoReturn:
     from telemetry import traces
 
     traces.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_standard_streams()
     os._exit(status)
 
 
@@ -184,8 +185,11 @@ def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -
     """Run one replica until a signal comes; the exit status."""
     from service.app import create_app
     from service.auth.exposure import UnsafeExposure, guarded
+    from service.lifecycle.signals import ask_to_stop, while_heeding
     from service.server.server import Server, listen, url
     from service.settings import ServiceSettings, given
+    from vault.errors import StoreUnavailable, UnsoundStore, UnsuitableRedis
+    from vault.vault import Vault
 
     try:
         listening = listen(host, port)
@@ -196,8 +200,16 @@ def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -
         address = url(listening)
         try:
             settings = guarded(ServiceSettings(**given(root_path=root_path)), listening, without_keys=without_keys)
+            with Vault.connect(settings) as vault:
+                while_heeding(lambda: vault.check_at_start(ask_to_stop))
         except UnsafeExposure as error:
             typer.echo(error, err=True)
+            return 1
+        except (UnsoundStore, UnsuitableRedis) as error:
+            typer.echo(f"{error} ({error.code})", err=True)
+            return os.EX_CONFIG
+        except StoreUnavailable as error:
+            typer.echo(f"{error} ({error.code})", err=True)
             return 1
         server = Server(
             create_app(settings),

@@ -17,6 +17,7 @@ from service.errors.validation import counted
 if TYPE_CHECKING:
     from vault.maintenance.export import TransferSummary
     from vault.maintenance.findings import Findings
+    from vault.settings import VaultSettings
     from vault.storage.object_store import ObjectStore
 
 vault_app = typer.Typer(help="Check what is stored, and move models from one store to another.", no_args_is_help=True)
@@ -26,29 +27,41 @@ Store = Annotated[str | None, typer.Option(help="A store's URL, as in ENGRAM_STO
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@contextmanager
-def opened(data: Path | None, store: str | None, *, make: bool = False) -> Iterator[ObjectStore]:
-    """The store that was asked for; without either option that of the environment, else of `engram serve`.
-
-    Errors of the vault and of files are printed as one sentence, and end the program with the status 1; a store that is
-    not there, unless it is to be made, with 2.
-    """
-    from vault.errors import VaultError
+def chosen(data: Path | None, store: str | None) -> VaultSettings:
+    """Settings of the store that was asked for; without an option that of the environment, else of `engram serve`."""
     from vault.settings import VaultSettings
-    from vault.storage.object_store import ObjectStore
 
     if data is not None and store is not None:
         raise typer.BadParameter("Either --data or --store, not both.")
     url = store or os.environ.get("ENGRAM_STORE_URL")
     if data is not None or url is None:
         url = str((data or Path("engram-data")) / "store")
-    settings = VaultSettings(store_url=url)
+    return VaultSettings(store_url=url)
+
+
+@contextmanager
+def opened(data: Path | None, store: str | None, *, make: bool = False) -> Iterator[ObjectStore]:
+    """The store that was asked for (`chosen`), in which nothing is created before it is known to be sound.
+
+    Errors of the vault and of files are printed as one sentence, and end the program with the status 1; a store that is
+    not there, unless it is to be made, with 2; one that is not sound with 78.
+    """
+    from vault.errors import UnsoundStore, VaultError
+    from vault.storage.object_store import ObjectStore
+    from vault.storage.probe import StoreProbe
+
+    settings = chosen(data, store)
     folder = settings.store_folder
     if folder is not None and not make and not folder.is_dir():
         raise typer.BadParameter(f"There is no store at {folder}.")
     try:
         with _removed_unless_used(folder) if folder is not None and make else nullcontext():
-            yield ObjectStore.connect(settings)
+            objects = ObjectStore.connect(settings)
+            objects.before_creating = StoreProbe(objects, settings).require
+            yield objects
+    except UnsoundStore as error:
+        typer.echo(f"{error} ({error.code})", err=True)
+        raise typer.Exit(os.EX_CONFIG) from error
     except VaultError as error:
         typer.echo(f"{error} ({error.code})", err=True)
         raise typer.Exit(1) from error
@@ -80,15 +93,24 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at everything that is stored; the exit status is 0 when all is whole, and 1 when it is not."""
+    """Look at everything that is stored, and at whether the store keeps racing writers apart; the exit status is 0 when
+    all is whole, and 1 when it is not.
+    """
     with opened(data, store) as objects:
         from engram.runtime import configure
         from service.cli.validator import LearnerValidator
         from service.settings import ServiceSettings
+        from vault.errors import UnsoundStore
         from vault.maintenance.check import check as check_store
+        from vault.storage.probe import FOLDER, StoreProbe
 
         configure(ServiceSettings().torch_threads)
         found = check_store(objects, LearnerValidator(objects), model, deep=deep)
+        try:
+            if not StoreProbe(objects, chosen(data, store)).repeat():
+                typer.echo("The store was not probed, since it may not be written to.", err=True)
+        except UnsoundStore as error:
+            found.add(FOLDER, error.code, str(error))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -121,6 +121,8 @@ STATUS: Mapping[type[Exception], int] = {
     learner.UnsupportedFormat: 500,
     store.StoreUnavailable: 503,
     store.RedisUnavailable: 503,
+    store.UnsoundStore: 500,
+    store.UnsuitableRedis: 500,
     store.InvalidPath: 500,
     store.InvalidName: 422,
     store.InvalidCursor: 422,

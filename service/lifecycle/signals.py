@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM as an exception in the main thread."""
+"""SIGINT, SIGTERM and SIGHUP as an exception in the main thread."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _POLL_SECONDS = 0.2
 """How often it is asked whether a signal came that was swallowed."""
@@ -30,10 +31,22 @@ class Stopped(BaseException):
 def stop_on_signals() -> None:
     """From now on the signals raise `Stopped` in the main thread.
 
-    While uvicorn runs it has handlers of its own, and afterwards it sends itself the signal once more.
+    While uvicorn runs it has handlers of its own, and afterwards it sends itself the signal once more. SIGHUP stays
+    ignored in a process that was started so (`nohup`).
     """
     for number in SIGNALS:
-        signal.signal(number, _note)
+        if number != signal.SIGHUP or not hangup_is_ignored():
+            signal.signal(number, _note)
+
+
+def hangup_is_ignored() -> bool:
+    """Whether this process is to outlive its terminal, as `nohup` asks for."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def ask_to_stop() -> None:
+    """Send this process SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_if_asked() -> None:

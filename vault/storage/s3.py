@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -14,6 +15,9 @@ from obstore.store import ObjectStore, S3Store
 from vault.settings import VaultSettings
 from vault.storage.backend import ObjectEntry
 from vault.storage.paths import is_segment
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 _PART = 8 * 2**20
 _CHUNK = 4 * 2**20
@@ -133,10 +137,18 @@ def _client(settings: VaultSettings, whole: timedelta, silence: timedelta, tries
     parts = settings.store_url.partition("://")[2].partition("/")
     region = settings.s3_region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     endpoint = settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config: S3Config = {"region": region}
+    if endpoint:
+        config["endpoint"] = endpoint
+    if settings.s3_access_key_id and settings.s3_secret_access_key:
+        config["access_key_id"] = settings.s3_access_key_id.get_secret_value()
+        config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+    if settings.s3_session_token:
+        config["session_token"] = settings.s3_session_token.get_secret_value()
     return S3Store(
         parts[0],
         prefix=parts[2].strip("/") or None,
-        config={"region": region, **({"endpoint": endpoint} if endpoint else {})},
+        config=config,
         client_options={
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
             "connect_timeout": min(timedelta(seconds=5), silence),
