@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import (
@@ -45,10 +45,6 @@ SECRETS_FOLDER = Path("/run/secrets")
 """Where container engines mount files with secrets."""
 
 
-class UnreadableSecret(SettingsError):
-    """A file with a secret cannot be read; the text is a sentence."""
-
-
 class SecretFiles(SecretsSettingsSource):
     """Settings from files: `engram_redis_password` in the folder of secrets holds `ENGRAM_REDIS_PASSWORD`.
 
@@ -57,15 +53,6 @@ class SecretFiles(SecretsSettingsSource):
 
     def __init__(self, settings_class: type[BaseSettings]) -> None:
         super().__init__(settings_class, secrets_dir=secrets_folder(os.environ))
-
-    def __call__(self) -> dict[str, Any]:
-        try:
-            return super().__call__()
-        except OSError as error:
-            raise UnreadableSecret(
-                f"The secret {error.filename} cannot be read: {error.strerror or error}."
-                f" This process runs as the user {os.geteuid()}."
-            ) from error
 
 
 def secrets_folder(environment: Mapping[str, str]) -> Path | None:
@@ -241,10 +228,11 @@ def explain_settings_errors() -> Iterator[None]:
             name = PREFIX + str(one["loc"][0]).upper() + (f" at {where}" if where else "")
             print(f"{name} cannot be used: {one['msg']}.", file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from error
-    except UnreadableSecret as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(os.EX_CONFIG) from error
     except SettingsError as error:
+        if isinstance(file := error.__cause__, OSError):
+            print(f"The secret {file.filename} cannot be read: {file.strerror or file}.", file=sys.stderr)
+            print(f"This process runs as the user {os.geteuid()}.", file=sys.stderr)
+            raise SystemExit(os.EX_CONFIG) from error
         # Only the text of this error names the field.
         field = str(error).partition('"')[2].partition('"')[0]
         print(f"{PREFIX}{field.upper()} cannot be used: it is not JSON.", file=sys.stderr)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from kombu import Connection
+from celery import Celery
 from pydantic import SecretStr, ValidationError
 
 from testing.servers.redis import RedisServer
@@ -152,8 +152,7 @@ def test_redis_and_celery_take_the_password(options: dict[str, str]) -> None:
         settings = VaultSettings(redis_url=server.url, redis_password=SecretStr(options["requirepass"]))
         with Vault.connect(settings) as vault:
             vault.ping_redis()
-        with Connection(broker_url(settings.redis_url)) as connection:
-            connection.SimpleQueue("words").put("one")
+        Celery(broker=broker_url(settings.redis_url)).send_task("engram.wake", queue="words", retry=False)
         with pytest.raises(RedisUnavailable), Vault.connect(VaultSettings(redis_url=server.url)) as vault:
             vault.ping_redis()
     finally:
