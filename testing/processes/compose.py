@@ -1,12 +1,14 @@
 """`docker-compose.yml` run as plain processes.
 
-The commands, environment and order are those of the file; the ports are free ones of this machine.
+The commands, environment, secrets and order are those of the file; the ports are free ones of this machine, and the
+store is moto.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import redis
 import yaml
 
@@ -28,8 +29,8 @@ ROOT = Path(__file__).parents[2]
 Started = dict[str, list[tuple[subprocess.Popen[bytes], int]]]
 
 
-def parse(text: str, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The services of a compose file, with `${NAME:-default}` filled in and `$$` as `$`."""
+def parse(text: str, environment: dict[str, str], part: str = "services") -> dict[str, dict[str, Any]]:
+    """The services, or another part, of a compose file, with `${NAME:-default}` filled in and `$$` as `$`."""
 
     def fill(match: re.Match[str]) -> str:
         if match["escaped"]:
@@ -38,8 +39,8 @@ def parse(text: str, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
         return value if value or match["default"] is None else match["default"]
 
     pattern = r"(?P<escaped>\$\$)|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}"
-    services: dict[str, dict[str, Any]] = yaml.safe_load(re.sub(pattern, fill, text))["services"]
-    return services
+    found: dict[str, dict[str, Any]] = yaml.safe_load(re.sub(pattern, fill, text))[part]
+    return found
 
 
 def order(services: dict[str, dict[str, Any]]) -> list[str]:
@@ -61,6 +62,10 @@ class Compose:
         self.order = order(self.services)
         self.processes: Started = {}
         self._folder = folder
+        self._secrets = folder / "secrets"
+        self._secrets.mkdir()
+        for name, secret in parse((ROOT / "docker-compose.yml").read_text(), {}, "secrets").items():
+            shutil.copyfile(ROOT / secret["file"], self._secrets / name)
         self._hosts: dict[str, str] = {}
         self._ports = ExitStack()
 
@@ -92,31 +97,41 @@ class Compose:
 
     def _start(self, name: str) -> None:
         service = self.services[name]
-        command = [str(word) for word in service["command"]]
+        command = [self._script(service, str(word)) for word in (*service.get("entrypoint", ()), *service["command"])]
         port = self._ports.enter_context(reserved_port())
+        where = self._folder / name
+        where.mkdir(exist_ok=True)
+        environment = plain_environment() | {
+            key: self._here(str(value)) for key, value in service.get("environment", {}).items()
+        }
+        environment |= {"ENGRAM_SECRETS_DIR": str(self._secrets), "SECRETS_FOLDER": str(self._secrets)}
+        if name in ("redis", "bucket"):
+            environment["TMPDIR"] = str(where)
         if name == "bucket":
-            self._make_bucket(command)
+            subprocess.run([self._here(word) for word in command], env=environment, check=True)
             return
         if name == "redis":
-            command = [redis_program(), *command[1:], "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+            (where / "valkey-server").symlink_to(redis_program())
+            environment["PATH"] = f"{where}:{environment['PATH']}"
+            command += ["--bind", "127.0.0.1", "--port", str(port), "--save", ""]
         elif name == "store":
             command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
         else:
             assert command[0] == "engram", "the images hold one program"
             program = str(Path(sys.executable).parent / "engram")
             command = [program, *(str(port) if word == "8000" else word for word in command[1:])]
-        environment = plain_environment() | {
-            key: self._here(str(value)) for key, value in service.get("environment", {}).items()
-        }
-        where = self._folder / name
-        where.mkdir(exist_ok=True)
         with (where / f"{port}.log").open("wb") as log, _inside(where):
             process = spawn(command, environment, stdout=log.fileno(), stderr=log.fileno())
         self.processes[name].append((process, port))
         self._hosts[name] = f"127.0.0.1:{port}"
 
+    def _script(self, service: dict[str, Any], word: str) -> str:
+        """The file of this machine that is mounted at the place `word`, else the word."""
+        mounted = (volume.split(":") for volume in service.get("volumes", ()) if volume.startswith("./"))
+        return next((str(ROOT / source) for source, target, _ in mounted if target == word), word)
+
     def _here(self, value: str) -> str:
-        """Replace `redis:6379` and `store:9000` by their addresses on this machine."""
+        """Replace `redis:6379` and `store:8333` by their addresses on this machine."""
         for name, address in self._hosts.items():
             value = re.sub(rf"(?<=[/@]){name}:\d+", address, value)
         return value
@@ -132,9 +147,10 @@ class Compose:
 
     def _healthy(self, name: str, test: list[str], port: int) -> bool:
         if name == "redis":
-            assert test[1:] == ["redis-cli", "ping"], "the reply to PING decides"
+            assert "valkey-cli ping" in test[1], "the reply to PING decides"
+            password = (self._secrets / "engram_redis_password").read_text()
             try:
-                with redis.Redis(port=port) as client:
+                with redis.Redis(port=port, password=password) as client:
                     return bool(client.ping())
             except redis.ConnectionError:
                 return False
@@ -145,20 +161,9 @@ class Compose:
         environment = plain_environment() | {
             key: self._here(str(value)) for key, value in self.services[name]["environment"].items()
         }
+        environment["ENGRAM_SECRETS_DIR"] = str(self._secrets)
         code = test[3].replace(":8000", f":{port}")
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
-
-    def _make_bucket(self, command: list[str]) -> None:
-        assert command[:2] == ["mb", "--ignore-existing"], "the step makes a bucket and may be repeated"
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://{self._hosts['store']}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        client.create_bucket(Bucket=command[2].partition("/")[2])
-        client.close()
 
     def log(self, name: str, port: int) -> str:
         """The end of a process's log."""

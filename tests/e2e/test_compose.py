@@ -1,17 +1,22 @@
 """Tests of the cluster of docker-compose.yml."""
 
+import json
 import os
+import re
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from service.settings import ServiceSettings
 from testing.data.digits import QUICK, SMALL_MODEL, archive, png
 from testing.processes.compose import ROOT, Compose, order, parse
 from testing.processes.processes import alive, children, eventually
+from vault.settings import VaultSettings
 from worker.settings import WorkerSettings
 
 
@@ -25,7 +30,7 @@ def test_the_environment_names_are_the_settings_own() -> None:
 
 def test_redis_keeps_what_it_accepted_and_refuses_when_full() -> None:
     command = parse((ROOT / "docker-compose.yml").read_text(), {})["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = dict(zip(command[2::2], command[3::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
 
@@ -44,9 +49,12 @@ def test_everything_has_a_health_check_and_what_lasts_has_a_volume() -> None:
 
 
 def test_the_defaults_can_be_overridden() -> None:
-    services = parse((ROOT / "docker-compose.yml").read_text(), {"STORE_USER": "someone"})
-    assert services["service"]["environment"]["AWS_ACCESS_KEY_ID"] == "someone"
-    assert services["store"]["environment"]["MINIO_ROOT_USER"] == "someone"
+    text = (ROOT / "docker-compose.yml").read_text()
+    secrets = parse(text, {"SECRETS_DIR": "/own"}, "secrets")
+    assert {secret["file"].rpartition("/")[0] for secret in secrets.values()} == {"/own"}
+    assert parse(text, {"WORKER_MEMORY": "64g"})["worker"]["deploy"]["resources"]["limits"]["memory"] == "64g"
+    index = parse(text, {"TORCH_INDEX_GPU": "https://gpu"})["worker-gpu"]["build"]["args"]["TORCH_INDEX"]
+    assert index == "https://gpu"
 
 
 def test_nobody_from_elsewhere_gets_in_without_being_let_in() -> None:
@@ -56,10 +64,130 @@ def test_nobody_from_elsewhere_gets_in_without_being_let_in() -> None:
     assert plain["service"]["ports"] == ["127.0.0.1:8000-8001:8000"]
     assert opened["service"]["environment"]["ENGRAM_KEYS"] == "required"
     assert opened["service"]["ports"] == ["0.0.0.0:8000-8001:8000"]
-    assert [name for name, service in opened.items() if "ports" in service] == ["service", "prometheus", "grafana"]
-    # Those two ask nobody for a key, and stay on this machine.
-    for name in ("prometheus", "grafana"):
+    assert [name for name, service in opened.items() if "ports" in service] == [
+        "service",
+        "proxy",
+        "prometheus",
+        "grafana",
+    ]
+    # Those two ask nobody for a key, and stay on this machine; the proxy does unless it is let out by name.
+    for name in ("proxy", "prometheus", "grafana"):
         assert all(port.startswith("127.0.0.1:") for port in opened[name]["ports"])
+
+
+def test_every_container_is_confined() -> None:
+    for name, service in parse((ROOT / "docker-compose.yml").read_text(), {}).items():
+        user, _, group = service["user"].partition(":")
+        assert int(user) > 0, name
+        assert group.isdigit(), name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else []), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
+        assert "privileged" not in service, name
+
+
+def test_no_secret_is_in_an_environment_or_a_command() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    secrets = parse(text, {}, "secrets")
+    settings = {f"engram_{name}" for name in VaultSettings.model_fields}
+    assert secrets.keys() <= settings
+    for secret in secrets.values():
+        held = (ROOT / secret["file"]).read_text()
+        assert held == held.strip() != ""
+        assert held not in ("engram",) or secret["file"].endswith("key_id")
+        if not secret["file"].endswith("key_id"):
+            assert held not in text
+    for name, service in parse(text, {}).items():
+        shown = service.get("environment", {}).keys() & {name.upper() for name in secrets}
+        assert not shown, name
+    for name in ("service", "worker", "worker-gpu"):
+        assert set(parse(text, {})[name]["secrets"]) == secrets.keys()
+
+
+def test_images_are_pinned_and_the_store_s_is_sound() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    images = {name: service["image"] for name, service in parse(text, {}).items() if "build" not in service}
+    for name, image in images.items():
+        assert re.fullmatch(r"[a-z0-9/.-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?@sha256:[0-9a-f]{64}", image), (name, image)
+    assert images["redis"].startswith("valkey/valkey:9.")
+    assert images["store"] == images["bucket"]
+    # Before 4.18 racing writers could all win.
+    store = re.match(r"chrislusf/seaweedfs:(\d+)\.(\d+)@", images["store"])
+    assert store is not None
+    assert (int(store[1]), int(store[2])) >= (4, 18)
+
+
+def test_what_runs_on_processors_is_built_without_cuda() -> None:
+    services = parse((ROOT / "docker-compose.yml").read_text(), {})
+    dockerfile = (ROOT / "deploy/Dockerfile").read_text()
+    index = "https://download.pytorch.org/whl/cpu"
+    assert f"ARG TORCH_INDEX={index}\n" in dockerfile
+    for name, target, wanted in (
+        ("service", "service", index),
+        ("worker", "worker", index),
+        ("worker-gpu", "worker", ""),
+    ):
+        assert services[name]["build"]["target"] == target
+        assert services[name]["build"]["args"]["TORCH_INDEX"] == wanted
+        assert f" AS {target}\n" in dockerfile
+        assert services[name]["user"] in dockerfile
+
+
+def test_the_proxy_buffers_nothing_and_lets_go_of_connections_first() -> None:
+    rules = (ROOT / "deploy/caddy/Caddyfile").read_text()
+    assert "flush_interval -1" in rules
+    keepalive = re.search(r"keepalive (\d+)s", rules)
+    assert keepalive is not None
+    assert int(keepalive[1]) < ServiceSettings().keep_alive_seconds
+    proxy = parse((ROOT / "docker-compose.yml").read_text(), {})["proxy"]
+    assert proxy["profiles"] == ["proxy"]
+    assert "./deploy/caddy/Caddyfile:/etc/caddy/Caddyfile:ro" in proxy["volumes"]
+
+
+@pytest.mark.parametrize(
+    "script", [*(ROOT / "deploy").glob("*/*.sh"), ROOT / "deploy/make-secrets", ROOT / "deploy/pin-digests"]
+)
+def test_scripts_are_shell(script: Path) -> None:
+    subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_secrets_can_be_made(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    for _ in range(2):  # what is there stays
+        subprocess.run([ROOT / "deploy/make-secrets", folder], check=True, capture_output=True)
+        held = {path.name: path.read_text() for path in folder.iterdir()}
+        assert {name for name, text in held.items() if re.fullmatch("[0-9a-f]{40}", text)} == held.keys()
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert all(Path(one["file"]).is_file() for one in parse(text, {"SECRETS_DIR": str(folder)}, "secrets").values())
+    assert len(set(held.values())) == 3
+    assert subprocess.run([ROOT / "deploy/make-secrets", folder], check=True, capture_output=True).returncode == 0
+    assert held == {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_the_store_s_gateway_gets_the_credentials_and_nothing_else_is_reached_from_outside(tmp_path: Path) -> None:
+    """The real script, with a program in the place of SeaweedFS that shows what it was given."""
+    weed = tmp_path / "weed"
+    weed.write_text('#!/bin/sh\necho "$@"\n')
+    weed.chmod(0o755)
+    secrets = tmp_path / "secrets"
+    subprocess.run([ROOT / "deploy/make-secrets", secrets], check=True, capture_output=True)
+    for name in ("s3_access_key_id", "s3_secret_access_key"):
+        (secrets / name).rename(secrets / f"engram_{name}")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), "SECRETS_FOLDER": str(secrets)}
+    given = subprocess.run(
+        ["sh", ROOT / "deploy/store/serve.sh"], env=environment, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0", "-s3.autoCreateBucket=false"} <= set(given)
+    (identity,) = json.loads((tmp_path / "s3.json").read_text())["identities"]
+    assert identity["credentials"] == [
+        {
+            "accessKey": (secrets / "engram_s3_access_key_id").read_text(),
+            "secretKey": (secrets / "engram_s3_secret_access_key").read_text(),
+        }
+    ]
+    assert not any(word in " ".join(given) for word in identity["credentials"][0].values())
 
 
 def finished(client: httpx.Client, location: str) -> dict[str, Any]:
