@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +17,7 @@ from vault.coordination.events import Events
 from vault.coordination.leases import Leases
 from vault.coordination.novelty_board import NoveltyBoard
 from vault.coordination.server import check_server_when_reached
-from vault.errors import StoreUnavailable
+from vault.errors import StoreUnavailable, UnsoundStore
 from vault.jobs.jobs import Jobs
 from vault.keys import Keys
 from vault.maintenance.sweep import Sweep, SweepAges, SweepSummary
@@ -25,6 +27,9 @@ from vault.storage.object_store import ObjectStore
 from vault.storage.probe import StoreProbe
 
 log = logging.getLogger("engram.vault")
+
+_START_SECONDS = 5.0
+"""How long a process that starts waits for the probe of its store."""
 
 
 class Vault:
@@ -65,23 +70,20 @@ class Vault:
     def check_at_start(self, on_unsuitable: Callable[[], None]) -> None:
         """Guard the store and probe it, unless that was done before, and look at the Redis server.
 
-        A store or a Redis that cannot be reached now is looked at as soon as it can. A Redis of a version with a known
-        hole is warned of.
+        A store or a Redis that cannot be reached now keeps nobody waiting, and is looked at as soon as it can. A Redis
+        of a version with a known hole is warned of.
 
         Parameters
         ----------
         on_unsuitable
-            Called in another thread when a Redis that is away now turns out to be of no use.
+            Called in another thread when one that could not be reached in time turns out to be of no use.
 
         Raises
         ------
         UnsoundStore, UnsuitableRedis
         """
         probe = self.guard_store()
-        try:
-            probe.require()
-        except StoreUnavailable as error:
-            log.warning("the store will be probed before anything is created in it: %s", error)
+        _within(_START_SECONDS, probe.require, on_unsuitable)
         check_server_when_reached(self.settings.redis_url, on_unsuitable)
 
     def ping(self) -> None:
@@ -137,3 +139,30 @@ class Vault:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _within(seconds: float, require: Callable[[], None], on_unsuitable: Callable[[], None]) -> None:
+    """Run `require` for so long, and let it end in another thread if it takes longer; raises what it raises."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            require()
+        except Exception as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    def late(ended: Future[None]) -> None:
+        if isinstance(error := ended.exception(), UnsoundStore):
+            log.critical("%s", error, extra={"code": error.code})
+            on_unsuitable()
+
+    threading.Thread(target=run, name="probe", daemon=True).start()
+    try:
+        outcome.result(seconds)
+    except TimeoutError:
+        log.warning("the store takes its time; it will be probed before anything is created in it")
+        outcome.add_done_callback(late)
+    except StoreUnavailable as error:
+        log.warning("the store will be probed before anything is created in it: %s", error)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from testing.data.digits import png
 from testing.data.models import MODEL, learn, submit
 from testing.data.planted_store import objects_by_kind
 from testing.servers.service import running, wait_until
+from testing.servers.unsound_s3 import unsound_s3
 from vault.errors import InvalidBundle, StoreUnavailable, UnknownModel, Unreadable, VaultError
 from vault.maintenance.check import check as look
 from vault.maintenance.export import export_model, import_model
@@ -31,6 +33,7 @@ from vault.maintenance.sweep import SweepAges
 from vault.settings import VaultSettings
 from vault.storage.documents import seal
 from vault.storage.object_store import ObjectStore
+from vault.storage.probe import StoreProbe
 from vault.vault import Vault
 
 
@@ -343,3 +346,32 @@ def test_a_sweep_tells_what_it_removes(worked: Path) -> None:
     assert json.loads(run("sweep", "--store", worked, "--json").stdout)["blobs"] == [f"blobs/{blob}"]
     assert "blobs 0" in run("sweep", "--store", worked).stdout
     assert check(worked)[0] == 0
+
+
+@pytest.fixture
+def ignoring(s3_settings: VaultSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[VaultSettings]:
+    """Settings of a store that ignores `If-None-Match`, in the environment too."""
+    assert s3_settings.s3_endpoint is not None
+    with unsound_s3(s3_settings.s3_endpoint, "ignores") as proxy:
+        monkeypatch.setenv("ENGRAM_S3_ENDPOINT", proxy.url)
+        monkeypatch.setenv("ENGRAM_STORE_URL", s3_settings.store_url)
+        yield s3_settings
+
+
+def test_a_check_always_probes_the_store_anew(ignoring: VaultSettings) -> None:
+    probed = StoreProbe(ObjectStore.connect(ignoring), ignoring.model_copy(update={"s3_endpoint": "elsewhere"}))
+    probed.require()  # past the proxy
+    result = run("check", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["whole"]) == (1, False)
+    (problem,) = found["problems"]
+    assert (problem["object"], problem["code"]) == ("probe", "unsound_store")
+    assert "8 of 8 racing writers were told" in problem["detail"]
+
+
+def test_nothing_is_made_in_an_unsound_store(ignoring: VaultSettings) -> None:
+    made = CliRunner().invoke(app, ["keys", "create", "line", "--scope", "predict"])
+    assert made.exit_code == 78
+    assert made.stdout == ""
+    assert made.stderr.endswith("(unsound_store)\n")
+    assert ObjectStore.connect(ignoring).list_top() == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.servers.service import wait_until
 from testing.servers.unsound_s3 import Flaw, UnsoundS3, unsound_s3
 from vault.errors import StoreUnavailable, UnsoundStore
 from vault.settings import VaultSettings
@@ -182,6 +183,24 @@ def test_a_store_that_is_away_at_first_is_probed_before_the_first_write(
         assert left(s3_settings) == []
         vault.objects.put_new("a/b", b"one")
         assert len(left(s3_settings)) == 1
+
+
+def test_a_store_that_hangs_keeps_no_process_from_starting(
+    s3_settings: VaultSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And stops it when it turns out to be unsound."""
+    monkeypatch.setattr("vault.vault._START_SECONDS", 0.01)
+    assert s3_settings.s3_endpoint is not None
+    told: list[bool] = []
+    with unsound_s3(s3_settings.s3_endpoint, "looks first") as proxy:
+        settings = s3_settings.model_copy(update={"s3_endpoint": proxy.url})
+        with Vault.connect(settings) as vault:
+            vault.check_at_start(lambda: told.append(True))
+            assert "the store takes its time" in caplog.text
+            with pytest.raises(UnsoundStore):
+                vault.objects.put_new("a/b", b"one")
+            wait_until(lambda: told)
+    assert "does not keep racing writers apart" in caplog.text
 
 
 def test_earlier_releases_read_what_is_remembered(vault_settings: VaultSettings, tmp_path: Path) -> None:
