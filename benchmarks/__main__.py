@@ -32,6 +32,7 @@ PROGRAMS = {
     "saturation": "benchmarks.drills.saturation",
     "schema": "benchmarks.drills.schema",
     "seeing": "benchmarks.drills.seeing",
+    "silence": "benchmarks.drills.silence",
     "storage": "benchmarks.drills.storage",
     "strangers": "benchmarks.studies.strangers",
     "plots": "benchmarks.reports.plots",

@@ -182,8 +182,8 @@ class DataLimitSettings(BaseModel):
 
 
 _PROCESS_NAMES = """
-backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds data_uri_prefixes decode_threads
-device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds header_seconds hosts
+backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds data_uri_prefixes deaf_seconds
+decode_threads device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds header_seconds hosts
 images_per_day job_seconds keep_alive_seconds key_seconds keys max_attempts max_bodies_bytes max_connections
 max_document_bytes max_header_bytes max_images_per_request max_request_bytes max_requests max_spool_bytes
 max_upload_bytes max_uploads older_versions open_jobs ping_seconds poll_seconds progress_seconds queue_images

@@ -67,6 +67,11 @@ checkpoints = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 resumed = Counter("engram_job_resumptions", "Attempts that went on from a checkpoint", registry=REGISTRY)
+silence = Gauge(
+    "engram_consumer_silent_seconds",
+    "How long the broker has not answered this worker, which is not at work",
+    registry=REGISTRY,
+)
 lost = Counter("engram_lease_losses", "Leases that another worker took meanwhile", registry=REGISTRY)
 accuracy = Gauge(
     "engram_learned_accuracy_ratio",

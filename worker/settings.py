@@ -23,6 +23,9 @@ class WorkerSettings(VaultSettings, DataLimitSettings):
     """Attempts that may break off before a job fails; those a worker gave up when it was told to stop do not count."""
     reconcile_seconds: float = Field(default=5.0, gt=0, le=3600)
     """How often open jobs that nobody works on are looked for."""
+    deaf_seconds: float = Field(default=15.0, ge=5, le=3600)
+    """How long an idle worker's consumer may be silent, though Redis answers new connections, before the worker ends
+    with the status 75, to be started again."""
     sweep_seconds: float = Field(default=24 * 3600.0, gt=0)
     """How often what nobody needs any more is removed by age, by one of the workers."""
     progress_seconds: float = Field(default=0.5, gt=0, le=1)

@@ -102,8 +102,16 @@ def service(
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    check: Annotated[
+        bool, typer.Option("--check", help="Run none, but tell whether those that run here consume; status 1 if not.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=1, help="With --check, the longest silence of a consumer.")] = 30.0,
+) -> None:
     """Run one worker; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
+    if check:
+        asked = [sys.executable, "-P", "-m", "worker.liveness", "--seconds", str(seconds)]
+        os.execve(sys.executable, asked, dict(os.environ))
     environment = {**TUNING, "OMP_NUM_THREADS": os.environ.get("ENGRAM_WORKER_THREADS", "1"), **os.environ}
     flush_standard_streams()
     os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)

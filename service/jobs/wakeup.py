@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from vault.coordination.connection import keepalive
 from vault.settings import broker_url
 
 log = logging.getLogger("engram.service")
@@ -28,15 +29,22 @@ class WakeupSender:
                 "max_retries": 1,
                 "interval_start": 0,
                 "interval_step": 0,
+                **keepalive(redis_url),
             },
         )
 
     def wake(self, model: str) -> None:
-        """Send the message; a broker that cannot be reached is only logged, since the job is stored already."""
-        try:
-            self._app.send_task("engram.wake", args=[model], queue="engram", ignore_result=True, retry=False)
-        except (OperationalError, RedisError, OSError) as error:
-            log.warning("no worker could be told of model %s; they will look by themselves: %s", model, error)
+        """Send the message; a broker that cannot be reached is only logged, since the job is stored already.
+
+        The connection of before may be dead without anybody having been told: the second try opens another.
+        """
+        for last in (False, True):
+            try:
+                self._app.send_task("engram.wake", args=[model], queue="engram", ignore_result=True, retry=False)
+                return
+            except (OperationalError, RedisError, OSError) as error:
+                if last:
+                    log.warning("no worker could be told of model %s; they will look by themselves: %s", model, error)
 
     def close(self) -> None:
         """Give the connections back."""

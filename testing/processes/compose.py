@@ -120,6 +120,8 @@ class Compose:
             assert command[0] == "engram", "the images hold one program"
             program = str(Path(sys.executable).parent / "engram")
             command = [program, *(str(port) if word == "8000" else word for word in command[1:])]
+        if name not in ("redis", "bucket"):
+            environment["TMPDIR"] = self._temporary(name, port)
         with (where / f"{port}.log").open("wb") as log, _inside(where):
             process = spawn(command, environment, stdout=log.fileno(), stderr=log.fileno())
         self.processes[name].append((process, port))
@@ -129,6 +131,12 @@ class Compose:
         """The file of this machine that is mounted at the place `word`, else the word."""
         mounted = (volume.split(":") for volume in service.get("volumes", ()) if volume.startswith("./"))
         return next((str(ROOT / source) for source, target, _ in mounted if target == word), word)
+
+    def _temporary(self, name: str, port: int) -> str:
+        """Where a process has its temporary files: each container has a folder of its own."""
+        folder = self._folder / name / f"tmp-{port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def _here(self, value: str) -> str:
         """Replace `redis:6379` and `store:8333` by their addresses on this machine."""
@@ -157,13 +165,16 @@ class Compose:
         if name == "store":
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
-        assert test[:3] == ["CMD", "python", "-c"], "the check is Python that runs in the image"
         environment = plain_environment() | {
             key: self._here(str(value)) for key, value in self.services[name]["environment"].items()
         }
-        environment["ENGRAM_SECRETS_DIR"] = str(self._secrets)
-        code = test[3].replace(":8000", f":{port}")
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
+        environment |= {"ENGRAM_SECRETS_DIR": str(self._secrets), "TMPDIR": self._temporary(name, port)}
+        if test[1] == "engram":
+            command = [str(Path(sys.executable).parent / "engram"), *test[2:]]
+        else:
+            assert test[:3] == ["CMD", "python", "-c"], "the check is a program that is in the image"
+            command = [sys.executable, "-c", test[3].replace(":8000", f":{port}")]
+        return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
     def log(self, name: str, port: int) -> str:
         """The end of a process's log."""

@@ -19,6 +19,7 @@ from service.lifecycle.processes import spawn, stop
 from testing.data.digits import QUICK, SMALL_MODEL, archive
 from testing.processes.processes import eventually, plain_environment
 from testing.servers.redis import RedisServer
+from testing.servers.silent_proxy import SilentProxy
 
 
 class Stack:
@@ -34,6 +35,8 @@ class Stack:
         worker: subprocess.Popen[bytes],
     ) -> None:
         self.store = store
+        self.temporary = store.parent / "tmp"
+        """Where the processes have their temporary files."""
         self.redis = redis
         self.redis_url = redis.url
         self.replicas = replicas
@@ -93,6 +96,19 @@ def _gone(path: Path) -> bool:
 
 
 @contextmanager
+def silenceable(folder: Path, *, unix: bool = False, **settings: str) -> Iterator[tuple[Stack, SilentProxy]]:
+    """As `started` with one replica, with a proxy before Redis that can fall silent."""
+    redis = RedisServer()
+    proxy = SilentProxy(redis.socket, unix=unix)
+    try:
+        with started(folder, 1, ENGRAM_REDIS_URL=proxy.url, **settings) as stack:
+            yield stack, proxy
+    finally:
+        proxy.close()
+        redis.remove()
+
+
+@contextmanager
 def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]:
     """The running stack, until the block ends; `settings` are further environment variables."""
     with ExitStack() as parts:
@@ -105,8 +121,10 @@ def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]
             "ENGRAM_RECONCILE_SECONDS": "1",
             "ENGRAM_DRAIN_SECONDS": "0",
             "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(folder / "tmp"),
             **settings,
         }
+        (folder / "tmp").mkdir()
         log = parts.enter_context((folder / "worker.log").open("wb"))
         worker = spawn([sys.executable, "-P", "-m", "worker"], environment, niceness=5, stderr=log.fileno())
         parts.callback(stop, worker, 60)

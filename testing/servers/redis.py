@@ -27,13 +27,13 @@ class RedisServer:
         self._program = program or redis_program()
         self._options = options
         self._folder = tempfile.mkdtemp(prefix="engram-redis-")
-        self._socket = f"{self._folder}/redis.sock"
-        self.url = f"unix://{self._socket}"
+        self.socket = f"{self._folder}/redis.sock"
+        self.url = f"unix://{self.socket}"
         self.start()
 
     def start(self) -> None:
         """Start an empty server and wait until it answers."""
-        options = {"port": "0", "unixsocket": self._socket, "save": "", "dir": self._folder, **self._options}
+        options = {"port": "0", "unixsocket": self.socket, "save": "", "dir": self._folder, **self._options}
         self._process = subprocess.Popen(
             [self._program, *(word for name, value in options.items() for word in (f"--{name}", value))],
             stdout=subprocess.DEVNULL,

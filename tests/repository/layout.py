@@ -59,7 +59,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "worker": (
-        {"settings", "metrics", "interruption", "dataset_source", "progress"},
+        {"settings", "metrics", "interruption", "dataset_source", "progress", "liveness"},
         {"checkpoints", "instrumentation", "outcome", "resources"},
         {"publishing"},
         {"attempt"},

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
 from redis.retry import Retry
 
@@ -20,6 +23,19 @@ PREFIX = "engram:"
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+"""Seconds, seconds, probes, milliseconds: after 25 s at most the system gives up a connection that nothing answers."""
+
+
+def keepalive(url: str) -> dict[str, Any]:
+    """Options of a client by which the system notices that its peer is gone; none for a Unix socket, which needs none.
+
+    Where a system has not some of these, its own values stay.
+    """
+    if urlsplit(url).scheme == "unix":
+        return {}
+    options = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
 def connect(url: str) -> redis.Redis:
@@ -31,7 +47,23 @@ def connect(url: str) -> redis.Redis:
         socket_timeout=_ANSWER_SECONDS,
         health_check_interval=30,
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionError, TimeoutError)),
+        **keepalive(url),
     )
+
+
+def reachable(url: str) -> bool:
+    """Whether Redis answers a new connection now, within seconds."""
+    client = redis.Redis.from_url(
+        url,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_CONNECT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    with client:
+        try:
+            return bool(client.ping())
+        except (RedisError, OSError):
+            return False
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
@@ -46,6 +78,7 @@ def connect_async(url: str) -> redis.asyncio.Redis:
         socket_connect_timeout=_CONNECT_SECONDS,
         socket_timeout=None,
         retry=AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), 0),
+        **keepalive(url),
     )
 
 

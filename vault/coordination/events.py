@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,10 @@ LAST_ID = "end"
 _CHANNEL = f"{PREFIX}versions"
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 _BLOCK_MILLISECONDS = 2000
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
+"""Until a connection that says nothing counts as dead: it may have been lost without a word."""
+_SILENT_SECONDS = 5.0
+"""Without a notice, until Redis is asked whether it is still there; once more as long, and the connection is dead."""
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -137,12 +141,11 @@ class Events:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await listener.subscribe(_CHANNEL)
-                while True:
-                    async with asyncio.timeout(_ANSWER_SECONDS):
-                        message = await listener.get_message(ignore_subscribe_messages=True, timeout=5.0)
-                    failures = 0
-                    if message is not None:
-                        yield _notice(message["data"])
+                async with aclosing(_heard(listener)) as heard:
+                    async for message in heard:
+                        failures = 0
+                        if message["type"] == "message":
+                            yield _notice(message["data"])
             except (RedisError, OSError):
                 await asyncio.sleep(_pause(failures))
                 failures += 1
@@ -163,6 +166,31 @@ class Events:
         if not self._failing:
             log.warning("events get lost: %s", error)
         self._failing = True
+
+
+async def _heard(listener: redis.asyncio.client.PubSub) -> AsyncGenerator[dict[str, Any], None]:
+    """Messages of a subscribed connection, confirmations of its subscription among them.
+
+    Raises
+    ------
+    TimeoutError
+        Redis confirms nothing any more.
+    """
+    asked = False
+    while True:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            message = await listener.get_message(timeout=_SILENT_SECONDS)
+        if message is not None:
+            asked = False
+            yield message
+        elif asked:
+            raise TimeoutError("Redis does not confirm a subscription")
+        else:
+            # Subscribing again changes nothing and is answered; the client library cannot tell answers to pings from
+            # messages in every version of the protocol.
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await listener.subscribe(_CHANNEL)
+            asked = True
 
 
 async def _ask(over: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
