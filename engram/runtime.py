@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import platform
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,33 @@ def give_back_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def set_aside() -> None:
+    """Have collections of garbage pass over all that lives now: what a process imports and serves lives as long as it.
+
+    A full collection stops every thread while it looks at each object, several hundred thousand once PyTorch is
+    imported. What is set aside is still freed when nothing refers to it any more, unless it does so in a circle: those
+    are found by `look_at_all`. To be called when a process has imported what it needs.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def set_more_aside() -> None:
+    """As `set_aside`, for what was loaded since; nothing in a process that has set nothing aside.
+
+    It takes as long as it takes to look at what is new.
+    """
+    if gc.get_freeze_count():
+        set_aside()
+
+
+def look_at_all() -> None:
+    """Collect garbage among what is set aside too, which stops every thread for as long as any full collection did."""
+    if gc.get_freeze_count():
+        gc.unfreeze()
+        set_aside()
 
 
 def environment(device: torch.device) -> dict[str, object]:

@@ -25,7 +25,7 @@ from service.jobs.data_uris import useless
 from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.jobs.wakeup import WakeupSender
-from service.lifecycle.background import BacklogWatch, MemoryTrimmer
+from service.lifecycle.background import BacklogWatch, GarbageLooker, MemoryTrimmer
 from service.lifecycle.draining import Draining
 from service.metrics import Metrics
 from service.middleware import cross_origin, error_handlers
@@ -128,10 +128,10 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     integrity = IntegrityChecker(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, novelty)
-    trimmer = MemoryTrimmer()
+    trimmer, looker = MemoryTrimmer(), GarbageLooker()
     key_cache = KeyCache(vault.keys, settings.key_seconds)
     quotas = Quotas(settings.redis_url, vault.jobs, _key_limits(settings))
-    background: tuple[_BackgroundPart, ...] = (key_cache, live, integrity, novelty, backlog, trimmer)
+    background: tuple[_BackgroundPart, ...] = (key_cache, live, integrity, novelty, backlog, trimmer, looker)
     runtime = Runtime(
         settings=settings,
         vault=vault,

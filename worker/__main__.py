@@ -9,6 +9,7 @@ import sys
 import warnings
 from functools import partial
 
+from engram import runtime
 from telemetry import logs, traces
 from telemetry.standard_streams import ensure_standard_streams
 from vault.coordination.connection import reachable
@@ -64,6 +65,7 @@ def main() -> int:
         )
         metrics.silence.set_function(lambda: watch.silent)
         watch.start()
+        runtime.set_aside()
         sweeper = Sweeper(vault, settings.sweep_seconds)
         sweeper.start()
         quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]

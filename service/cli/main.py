@@ -191,6 +191,7 @@ def _end(status: int) -> NoReturn:
 
 def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -> int:
     """Run one replica until a signal comes; the exit status."""
+    from engram.runtime import set_aside
     from service.app import create_app
     from service.auth.exposure import UnsafeExposure, guarded
     from service.lifecycle.signals import ask_to_stop, while_heeding
@@ -223,5 +224,6 @@ def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -
             create_app(settings),
             on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
         )
+        set_aside()
         server.run(sockets=[listening])
         return 0 if server.started else 1

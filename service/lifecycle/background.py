@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from anyio import CapacityLimiter, to_thread
 
-from engram.runtime import give_back_freed_memory
+from engram.runtime import give_back_freed_memory, look_at_all
 from service.metrics import Metrics
 from vault.errors import VaultError
 from vault.jobs import backlog
@@ -22,6 +22,8 @@ _AGAIN_SECONDS = 5.0
 """Until what ended by an error that nobody foresaw is begun anew."""
 _TRIM_SECONDS = 60.0
 """Between two times that freed memory is given back."""
+_LOOK_SECONDS = 24 * 3600.0
+"""Between two times that garbage is looked for in what collections pass over."""
 
 
 class Background(ABC):
@@ -64,6 +66,15 @@ class MemoryTrimmer(Background):
         while True:
             await asyncio.sleep(_TRIM_SECONDS)
             await asyncio.to_thread(give_back_freed_memory)
+
+
+class GarbageLooker(Background):
+    """Looks once a day for garbage among what collections pass over: little can be there, and it takes a pause."""
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.to_thread(look_at_all)
 
 
 class BacklogWatch(Background):

@@ -17,6 +17,7 @@ import torch
 from engram.config.definition import Definition
 from engram.errors import SnapshotError
 from engram.memory import Memory, restore
+from engram.runtime import set_more_aside
 from service.errors.exceptions import ModelUnavailable
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
@@ -347,5 +348,6 @@ class LiveModels:
 
     def _enter(self, loaded: LoadedVersion) -> None:
         self._live[loaded.name] = loaded
+        set_more_aside()
         self._metrics.live.set(len(self._live))
         self._metrics.show(loaded.name, loaded.version, loaded.memory.capacity(), len(loaded.memory.tasks))

@@ -243,6 +243,7 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
 
     with StandaloneStack(data, url(listening)) as stack, undisturbed_end(), stack.sound():
         # What imports torch comes last, while the worker is starting up beside it.
+        from engram.runtime import set_aside
         from service.app import create_app
         from service.server.server import Server
 
@@ -253,5 +254,6 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
             on_listening=lambda: print(f"Engram is listening on {address}", flush=True),
             on_stopping=stack.begin_to_stop,
         )
+        set_aside()
         server.run(sockets=[listening])
         return 0 if server.started else 1

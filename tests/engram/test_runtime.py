@@ -34,3 +34,46 @@ def test_freed_memory_is_kept_until_it_is_given_back() -> None:
     assert full > 190
     assert freed > 190
     assert after < 50
+
+
+def test_what_is_set_aside_is_passed_over_until_all_is_looked_at() -> None:
+    """In a process of its own, as it would be left with what is set aside."""
+    program = """
+import gc, weakref
+from engram.runtime import look_at_all, set_aside, set_more_aside
+
+class Circle:
+    def __init__(self):
+        self.itself = self
+
+def gone(reference):
+    gc.collect()
+    return reference() is None
+
+gc.disable()
+set_more_aside()
+assert gc.get_freeze_count() == 0, "nothing was set aside before"
+early = Circle()
+set_aside()
+late, reference = Circle(), weakref.ref(early)
+alone = [weakref.ref(late)]
+del early
+assert not gone(reference), "it was set aside"
+look_at_all()
+assert gone(reference)
+count = gc.get_freeze_count()
+set_more_aside()
+assert gc.get_freeze_count() >= count
+del late
+assert not gone(alone[0])
+
+class Plain:
+    pass
+
+plain = Plain()
+set_more_aside()
+reference = weakref.ref(plain)
+del plain
+assert reference() is None, "what is in no circle needs no collection"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -47,6 +49,20 @@ def test_a_lost_notice_is_made_up_for_by_the_poll(learned_settings: ServiceSetti
         assert version(service) == 2
         versions.activate(service.vault, MODEL, 1)
         wait_until(lambda: version(service) == 3)
+
+
+def test_a_version_that_is_replaced_is_freed_without_a_collection(service: Service) -> None:
+    assert version(service) == 2
+    before = service.runtime.live.current(MODEL)
+    replaced = weakref.ref(before.memory)
+    del before
+    gc.disable()
+    try:
+        versions.raise_budget(service.vault, MODEL, 20.0)
+        wait_until(lambda: version(service) == 3)
+        wait_until(lambda: replaced() is None)
+    finally:
+        gc.enable()
 
 
 def test_what_is_unchanged_is_shared_with_the_new_version(service: Service) -> None:
