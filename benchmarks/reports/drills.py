@@ -57,6 +57,17 @@ def _redis_gone(row: Row) -> tuple[str, str]:
     return done, f"{found}; submissions: {refused}; the next one accepted {row['accepted_after']} s after its return"
 
 
+def _silence(row: Row) -> tuple[str, str]:
+    rounds = row["rounds"].values()
+    done = (
+        f"connections to Redis that say nothing for up to {row['seconds']:.0f} s, and then go on or are dead for ever, "
+        f"over TCP and a Unix socket, {len(rounds)} rounds, while {row['connections']} connections predict"
+    )
+    answers, failures = sum(one["answers"] for one in rounds), sum(one["failures"] for one in rounds)
+    slowest = max(one["taken_after"] for one in rounds)
+    return done, f"{answers:,} predictions, {failures} failed; a new job taken {slowest} s after at the latest"
+
+
 def _saturation(row: Row) -> tuple[str, str]:
     asked = f"{row['clients']} clients for {row['minutes']:.0f} minutes"
     done = f"{asked}, {row['requests']:,} requests, {sum(row['jobs'].values())} tasks learned beside them"
@@ -85,6 +96,7 @@ DRILLS: Mapping[str, Callable[[Row], tuple[str, str]]] = {
     "kills": _kills,
     "storage": _storage,
     "redis_gone": _redis_gone,
+    "silence": _silence,
     "saturation": _saturation,
     "schema": _schema,
     "fuzz": _fuzz,
