@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -66,7 +67,8 @@ class Pulse:
     def show(self) -> None:
         """Let other processes see that it beats now."""
         if self._file is not None:
-            os.utime(self._file.fileno())
+            with suppress(OSError):  # the check fails then, and the work goes on
+                os.utime(self._file.fileno())
 
     def close(self) -> None:
         """Remove the file."""
