@@ -10,6 +10,7 @@
           TruncatedImage            an image that ends early or is damaged inside
           UnsupportedImage          an intact image of a kind that is not read, such as 12-bit JPEG
           ImageTooLarge             more pixels than allowed, judged by its header
+          ImageTooCostly            takes more time, memory, scans or parts than allowed
           WrongChannels             colour for a grey model, or the reverse
         ArchiveError
           NotAnArchive              neither zip nor tar
@@ -86,6 +87,10 @@ class UnsupportedImage(ImageError):
 
 class ImageTooLarge(ImageError):
     code = "image_too_large"
+
+
+class ImageTooCostly(ImageError):
+    code = "image_too_costly"
 
 
 class WrongChannels(ImageError):

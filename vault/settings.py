@@ -171,6 +171,15 @@ class DataLimitSettings(BaseModel):
     """Pixels of one image, judged by its header."""
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     """Bytes of one encoded image."""
+    max_image_scans: int = Field(default=500, ge=1)
+    """Scans of one JPEG, each of which passes over all its pixels."""
+    max_image_parts: int = Field(default=100_000, ge=1)
+    """Segments, chunks, blocks, directory entries, strips and tiles of one encoded image."""
+    max_image_seconds: float = Field(default=5.0, gt=0, le=600)
+    """Processor time that one image may take to decode; those that may need a good part of it are decoded in a process
+    of their own, which is killed when the time is over."""
+    max_image_memory: int = Field(default=3 * 2**30, ge=2**28)
+    """Bytes of memory that decoding one image may take, by an estimate beforehand and in such a process."""
     max_archive_entries: int = Field(default=100_000, ge=1)
     """Entries of an archive."""
     max_archive_bytes: int = Field(default=8 * 2**30, ge=1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.data.pictures import IMAGE_LIMITS, SUFFIXES, ImageLimits, pixels
+from engram.data.image_limits import IMAGE_LIMITS, ImageLimits
+from engram.data.pictures import SUFFIXES, pixels
 from engram.errors import ImageError
 
 __all__ = ["IMAGE_LIMITS", "SUFFIXES", "ImageLimits", "check_image", "check_images", "decode"]
@@ -37,6 +38,8 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, d
         The image is sound, and of a kind that is not read, such as 12-bit JPEG.
     ImageTooLarge
         More bytes or pixels than `limits` allow.
+    ImageTooCostly
+        More scans or parts than `limits` allow, or more memory for decoding it.
     WrongChannels
         Colour for a grey model, or under decoder 1 the reverse, unless `shape.convert`.
     ImageError

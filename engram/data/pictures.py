@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, Self
 
 import numpy
 from numpy.typing import NDArray
 from PIL import Image
 
 from engram.config.definition import InputShape
+from engram.data.cost.measure import measure
 from engram.data.decoders import bmp, first, jpeg, second, tiff
 from engram.data.decoders.damage import DAMAGE
 from engram.data.formats import HEAD, READ_FORMATS, image_format
+from engram.data.image_limits import IMAGE_LIMITS, ImageLimits
 from engram.errors import (
     EmptyImage,
     ImageError,
@@ -28,33 +28,6 @@ from engram.errors import (
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif"})
 """Endings of file names that claim one of the formats that are read."""
 
-
-class ImageLimitSettings(Protocol):
-    """Settings that say how large images may be."""
-
-    @property
-    def max_image_pixels(self) -> int: ...
-
-    @property
-    def max_image_bytes(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Limits on the pixels and bytes of one image."""
-
-    max_pixels: int = 50_000_000
-    """Height times width, judged by the header before anything is unpacked."""
-    max_bytes: int = 64 * 2**20
-    """Length of the encoded image."""
-
-    @classmethod
-    def of(cls, settings: ImageLimitSettings) -> Self:
-        """The limits that `settings` say."""
-        return cls(max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes)
-
-
-IMAGE_LIMITS = ImageLimits()
 
 DECODERS: dict[int, Callable[[bytes, str, InputShape, int], Image.Image]] = {1: first.read, 2: second.read}
 """The ways from an encoded image to pixels, by their numbers."""
@@ -77,6 +50,7 @@ def pixels(
         raise ImageTooLarge(f"the image has {len(data)} bytes; {limits.max_bytes} are allowed")
     data = bytes(data)
     kind = _format(data, decoder)
+    measure(data, shape, limits)
     try:
         fitted = _fitted(data, kind, shape, limits, decoder)
     except DAMAGE as error:

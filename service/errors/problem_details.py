@@ -90,6 +90,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.TruncatedImage: 422,
     learner.UnsupportedImage: 422,
     learner.ImageTooLarge: 413,
+    learner.ImageTooCostly: 422,
     learner.WrongChannels: 422,
     learner.ArchiveError: 422,
     learner.NotAnArchive: 422,
