@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from engram.data.containers import ArchiveLimits
-from engram.data.images import ImageLimits
+from engram.data.image_limits import ImageLimits
+from engram.data.isolation.decoder import BoundedDecoder
 from engram.runtime import configure
 from service.api import explain, health, jobs, models, novelty, openapi, predict, tasks, versions
 from service.api.route import scopes
@@ -122,6 +123,8 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
     vault = Vault.connect(settings)
     vault.guard_store()
     decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    decoder = ImageDecoder(decode_pool, BoundedDecoder(image_limits, settings.decode_processes), settings, metrics)
+    probing = BoundedDecoder(image_limits)
     wakeups = WakeupSender(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
     novelty = NoveltyMonitors(live, vault.novelty, metrics)
@@ -140,8 +143,8 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         integrity=integrity,
         inference=inference,
         novelty=novelty,
-        decoder=ImageDecoder(decode_pool, image_limits, metrics),
-        submissions=Submissions(vault, live, wakeups, archive_limits, image_limits),
+        decoder=decoder,
+        submissions=Submissions(vault, live, wakeups, archive_limits, probing),
         idempotency=Idempotency(vault),
         draining=Draining(settings.drain_seconds),
         access=AccessControl(key_cache, quotas, settings.keys, settings.hosts, settings.cors_origins),
@@ -156,6 +159,8 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         # The last one is closed first.
         closing.callback(vault.close)
         closing.callback(wakeups.close)
+        closing.callback(probing.close)
+        closing.callback(decoder.close)
         closing.callback(decode_pool.shutdown, cancel_futures=True)
         closing.callback(inference.close)
         closing.push_async_callback(quotas.close)

@@ -178,7 +178,7 @@ class DataLimitSettings(BaseModel):
     max_image_seconds: float = Field(default=5.0, gt=0, le=600)
     """Processor time that one image may take to decode; those that may need a good part of it are decoded in a process
     of their own, which is killed when the time is over."""
-    max_image_memory: int = Field(default=3 * 2**30, ge=2**28)
+    max_image_memory: int = Field(default=3 * 2**30, ge=1)
     """Bytes of memory that decoding one image may take, by an estimate beforehand and in such a process."""
     max_archive_entries: int = Field(default=100_000, ge=1)
     """Entries of an archive."""
@@ -192,6 +192,7 @@ class DataLimitSettings(BaseModel):
 
 _PROCESS_NAMES = """
 backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds data_uri_prefixes deaf_seconds
+decode_processes decode_queue
 decode_threads device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds header_seconds hosts
 images_per_day job_seconds keep_alive_seconds key_seconds keys max_attempts max_bodies_bytes max_connections
 max_document_bytes max_header_bytes max_images_per_request max_request_bytes max_requests max_spool_bytes

@@ -13,7 +13,8 @@ from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.data.archives import ReadArchive, read
 from engram.data.containers import ArchiveLimits
-from engram.data.images import ImageLimits
+from engram.data.image_limits import ImageLimits
+from engram.data.isolation.decoder import BoundedDecoder
 from engram.errors import Cancelled, EngramError, InputError
 from engram.memory import dump
 from engram.runtime import threads
@@ -181,8 +182,11 @@ class _Attempt:
             raise Cancelled(f"stopped before {phase}")
 
     def _read(self, definition: Definition, options: LearnOptions) -> ReadArchive:
-        settings = self._settings
-        with dataset_source.fetched(self._job, self._vault.objects, settings, self.interruption) as path:
+        settings, limits = self._settings, ImageLimits.of(self._settings)
+        with (
+            dataset_source.fetched(self._job, self._vault.objects, settings, self.interruption) as path,
+            BoundedDecoder(limits, stop=self.interruption) as decoder,
+        ):
             return read(
                 path,
                 definition.input,
@@ -190,8 +194,9 @@ class _Attempt:
                 options.max_unreadable,
                 self.interruption,
                 lambda share: self._reporter.report("loading", share * _LEARNING[0]),
-                ImageLimits.of(settings),
+                limits,
                 definition.decoder,
+                decoder,
             )
 
     def _learning(self, progress: Progress) -> None:

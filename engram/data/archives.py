@@ -16,7 +16,7 @@ from engram.data.archiving.class_folders import SPLITS, FolderPlan, plan
 from engram.data.archiving.left_out import NOTHING, LeftOut
 from engram.data.containers import ArchiveEntry, ArchiveLimits, Content, recognise, walk
 from engram.data.examples import Examples
-from engram.data.images import ImageLimits, decode
+from engram.data.images import Decode, ImageLimits, decode
 from engram.errors import (
     ArchiveTooLarge,
     Cancelled,
@@ -118,6 +118,7 @@ def read(
     progress: Callable[[float], None] | None = None,
     image_limits: ImageLimits = IMAGE_LIMITS,
     decoder: int = 2,
+    decode_image: Decode | None = None,
 ) -> ReadArchive:
     """Decode every image of an archive to `shape`.
 
@@ -133,6 +134,8 @@ def read(
         Called with the share of images read, at every hundredth.
     decoder
         Number of the way from encoded images to pixels, as in `Definition.decoder`.
+    decode_image
+        In place of `engram.data.images.decode`, by limits of its own.
 
     Raises
     ------
@@ -143,8 +146,7 @@ def read(
     Cancelled
         `cancel` turned true.
     """
-    require_type("the shape of images", shape, InputShape, InputError)
-    require_type("limits of images", image_limits, ImageLimits, InputError)
+    decode_one = _decoding(decode_image, shape, image_limits)
     _check_share(max_unreadable)
     _check_callbacks(cancel=cancel, progress=progress)
     planned = plan(path, limits)
@@ -157,7 +159,7 @@ def read(
             raise Cancelled("stopped while the images were read")
         part, label, index = planned.places[entry.path]
         try:
-            images[part][index] = decode(unpack(), shape, image_limits, decoder)
+            images[part][index] = decode_one(unpack(), shape, decoder)
             labels[part][index] = label
             constant[label] += _is_constant(images[part][index])
         except ImageError as error:
@@ -175,6 +177,7 @@ def probe(
     limits: ArchiveLimits = LIMITS,
     image_limits: ImageLimits = IMAGE_LIMITS,
     decoder: int = 2,
+    decode_image: Decode | None = None,
 ) -> None:
     """Decode images from all over an archive that `inspect` has passed, until one can be used.
 
@@ -187,6 +190,7 @@ def probe(
     ArchiveError, TooFewClasses, TooFewImages, InputError, OSError
         As `inspect`, and for a shape or limits of another type.
     """
+    decode_one = _decoding(decode_image, shape, image_limits)
     planned = plan(path, limits)
     step = max(1, planned.sizes.total() // PROBED)
     first: ImageError | None = None
@@ -194,13 +198,20 @@ def probe(
         if number % step:
             continue
         try:
-            decode(unpack(), shape, image_limits, decoder)
+            decode_one(unpack(), shape, decoder)
         except ImageError as error:
             first = first or type(error)(f"{'/'.join(entry.path)!r}: {error}")
         else:
             return
     if first is not None:
         raise first
+
+
+def _decoding(given: Decode | None, shape: InputShape, limits: ImageLimits) -> Decode:
+    """What decodes an image: what was given, or `decode` by limits."""
+    require_type("the shape of images", shape, InputShape, InputError)
+    require_type("limits of images", limits, ImageLimits, InputError)
+    return given or (lambda data, shape, decoder: decode(data, shape, limits, decoder))
 
 
 def _check_share(share: float) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engram.config.definition import InputShape
@@ -10,7 +14,10 @@ from engram.data.image_limits import IMAGE_LIMITS, ImageLimits
 from engram.data.pictures import SUFFIXES, pixels
 from engram.errors import ImageError
 
-__all__ = ["IMAGE_LIMITS", "SUFFIXES", "ImageLimits", "check_image", "check_images", "decode"]
+__all__ = ["IMAGE_LIMITS", "SUFFIXES", "Decode", "ImageLimits", "as_tensor", "check_image", "check_images", "decode"]
+
+Decode = Callable[[bytes, InputShape, int], Tensor]
+"""Makes an image (C, H, W) uint8 of an encoded one, by the decoder of that number; raises ImageError."""
 
 
 def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2) -> Tensor:
@@ -47,9 +54,13 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, d
     InputError
         A shape or limits of another type, or a number of no decoder.
     """
-    found = torch.from_numpy(pixels(data, shape, limits, decoder))  # (H, W, C)
+    return as_tensor(pixels(data, shape, limits, decoder))
+
+
+def as_tensor(found: NDArray[numpy.uint8]) -> Tensor:
+    """Pixels (H, W, C) as a tensor (C, H, W) that owns its memory."""
     # Laid out again by torch, so that no buffer of numpy lives on inside it.
-    return found.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)  # (C, H, W)
+    return torch.from_numpy(found).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
 
 
 def check_image(image: object, shape: InputShape) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engram.config.definition import InputShape
 from engram.data.cost.measure import measure
+from engram.data.cost.tally import Cost
 from engram.data.decoders import bmp, first, jpeg, second, tiff
 from engram.data.decoders.damage import DAMAGE
 from engram.data.formats import HEAD, READ_FORMATS, image_format
@@ -39,18 +40,24 @@ REFUSALS: dict[str, Callable[[bytes], str | None]] = {"JPEG": jpeg.refusal, "TIF
 """What tells, by format, of a kind that is not supported."""
 
 
-def pixels(
-    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2
-) -> NDArray[numpy.uint8]:
-    """Pixels (H, W, C) of one encoded image; arguments and errors are those of `engram.data.images.decode`."""
+def checked(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2) -> Cost:
+    """What decoding an image takes, when there is no reason to refuse it before; errors are those of `pixels`."""
     _check_arguments(data, shape, limits, decoder)
     if not data:
         raise EmptyImage("the image has 0 bytes")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the image has {len(data)} bytes; {limits.max_bytes} are allowed")
+    _format(data, decoder)
+    return measure(data, shape, limits)
+
+
+def pixels(
+    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2
+) -> NDArray[numpy.uint8]:
+    """Pixels (H, W, C) of one encoded image; arguments and errors are those of `engram.data.images.decode`."""
+    checked(data, shape, limits, decoder)
     data = bytes(data)
     kind = _format(data, decoder)
-    measure(data, shape, limits)
     try:
         fitted = _fitted(data, kind, shape, limits, decoder)
     except DAMAGE as error:

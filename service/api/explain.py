@@ -57,7 +57,10 @@ async def explain(
     asked = body.fields.joined(query, request.query_params)
     await parts.quotas.count_images(request, 1)
     definition = loaded.memory.definition
-    image = (await parts.decoder.decode(body.sources, definition.input, definition.decoder))[0]
+    decoded = await parts.decoder.decode(
+        body.sources, definition.input, definition.decoder, gone=request.is_disconnected
+    )
+    image = decoded[0]
     if isinstance(image, Exception):
         raise image
     logs.bind(version=loaded.version)

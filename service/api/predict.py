@@ -49,7 +49,9 @@ async def predict(
         loaded = await parts.live.get_version(model, asked.version)
     await parts.quotas.count_images(request, len(body.sources))
     definition = loaded.memory.definition
-    decoded = await parts.decoder.decode(body.sources, definition.input, definition.decoder)
+    decoded = await parts.decoder.decode(
+        body.sources, definition.input, definition.decoder, gone=request.is_disconnected
+    )
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))

@@ -23,7 +23,7 @@ from engram.config.options import LearnOptions
 from engram.data.archives import inspect, probe
 from engram.data.archiving.names import check_name, shown
 from engram.data.containers import ArchiveLimits
-from engram.data.images import ImageLimits
+from engram.data.isolation.decoder import BoundedDecoder
 from engram.errors import BadName, TaskExists
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
@@ -94,13 +94,13 @@ class Submissions:
     """Submission of tasks as jobs, one at a time for each model."""
 
     def __init__(
-        self, vault: Vault, live: LiveModels, wakeups: WakeupSender, limits: ArchiveLimits, image_limits: ImageLimits
+        self, vault: Vault, live: LiveModels, wakeups: WakeupSender, limits: ArchiveLimits, decoder: BoundedDecoder
     ) -> None:
         self._vault = vault
         self._live = live
         self._wakeups = wakeups
         self._limits = limits
-        self._image_limits = image_limits
+        self._decoder = decoder
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By model, while tasks are submitted for it."""
 
@@ -197,7 +197,7 @@ class Submissions:
 
     def _inspect_for(self, definition: Definition, path: Path) -> None:
         inspect(path, self._limits)
-        probe(path, definition.input, self._limits, self._image_limits, definition.decoder)
+        probe(path, definition.input, self._limits, self._decoder.limits, definition.decoder, self._decoder)
 
     async def _admit(self, model: str, name: str) -> str:
         """The lineage of the model, when it can learn a task called so."""

@@ -3,44 +3,120 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.data.images import ImageLimits, decode
+from engram.data.images import decode
+from engram.data.isolation.decoder import BoundedDecoder
+from engram.data.pictures import checked
 from engram.errors import ImageError
 from service.errors.exceptions import ServiceError
 from service.metrics import Metrics
+from service.middleware.limiter import Limiter
 from service.models.image_bodies import Source
+from service.settings import ServiceSettings
 from telemetry import traces
+
+_LEFT_SECONDS = 0.25
+"""Between two looks at whether the client of a costly image is still there."""
+
+Gone = Callable[[], Awaitable[bool]]
+"""Whether the client has left."""
 
 
 class ImageDecoder:
-    """Decoder of images in threads, so that neither the event loop nor inference waits for it."""
+    """Decoder of images beside the event loop and inference: light ones in threads, costly ones in processes.
 
-    def __init__(self, pool: ThreadPoolExecutor, limits: ImageLimits, metrics: Metrics) -> None:
+    The costly ones of a request are decoded one after the other, so that a request takes one process at a time; those
+    of `decode_queue` requests wait for one at most.
+    """
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, bounded: BoundedDecoder, settings: ServiceSettings, metrics: Metrics
+    ) -> None:
         self._pool = pool
-        self._limits = limits
+        self._bounded = bounded
+        self._limits = bounded.limits
         self._metrics = metrics
+        self._waiters = ThreadPoolExecutor(settings.decode_processes, thread_name_prefix="decode-costly")
+        self._requests = Limiter(
+            metrics, "decode", "images that take long to decode", settings.decode_queue, settings.retry_after_seconds
+        )
 
-    async def decode(self, sources: Sequence[Source], shape: InputShape, decoder: int) -> list[Tensor | Exception]:
-        """For each source its image (C, H, W) uint8, or the error that is its own."""
+    def close(self) -> None:
+        """Kill the processes, once the requests are over."""
+        self._waiters.shutdown(cancel_futures=True)
+        self._bounded.close()
+
+    async def decode(
+        self,
+        sources: Sequence[Source],
+        shape: InputShape,
+        decoder: int,
+        gone: Gone | None = None,
+    ) -> list[Tensor | Exception]:
+        """For each source its image (C, H, W) uint8, or the error that is its own.
+
+        Parameters
+        ----------
+        gone
+            Whether the client has left, asked while costly images are decoded, which then ends.
+
+        Raises
+        ------
+        Overloaded
+            Some of the images are costly, and too many requests have such ones already.
+        ClientDisconnect
+            `gone` turned true.
+        """
         loop = asyncio.get_running_loop()
         with traces.span("decode", attributes={"engram.images": len(sources)}):
-            return await asyncio.gather(
-                *(loop.run_in_executor(self._pool, self._one, one, shape, decoder) for one in sources)
+            found = await asyncio.gather(
+                *(loop.run_in_executor(self._pool, self._light, one, shape, decoder) for one in sources)
             )
+            decoded = [one for one in found if one is not None]
+            if len(decoded) < len(found):
+                with self._requests.held():
+                    decoded = [
+                        await self._costly(source, shape, decoder, gone) if one is None else one
+                        for source, one in zip(sources, found, strict=True)
+                    ]
+        for one in decoded:
+            self._metrics.images.labels("decoded" if isinstance(one, Tensor) else "refused").inc()
+        return decoded
 
-    def _one(self, source: Source, shape: InputShape, decoder: int) -> Tensor | Exception:
+    def _light(self, source: Source, shape: InputShape, decoder: int) -> Tensor | Exception | None:
+        """The image or its error; None for one that is not decoded here, since it may take long."""
         if isinstance(source, ServiceError):
-            self._metrics.images.labels("refused").inc()
             return source
         try:
-            image = decode(source, shape, self._limits, decoder)
+            light = checked(source, shape, self._limits, decoder).light
+            return decode(source, shape, self._limits, decoder) if light else None
         except ImageError as error:
-            self._metrics.images.labels("refused").inc()
             return error
-        self._metrics.images.labels("decoded").inc()
-        return image
+
+    async def _costly(self, source: Source, shape: InputShape, decoder: int, gone: Gone | None) -> Tensor | Exception:
+        """The image or its error, decoded in a process that is killed when nobody waits for it any more."""
+        left = threading.Event()
+
+        def work() -> Tensor | Exception:
+            assert isinstance(source, bytes), "what is no image was not costly"
+            try:
+                return self._bounded.isolated(source, shape, decoder, left.is_set)
+            except ImageError as error:
+                return error
+
+        waiting = asyncio.get_running_loop().run_in_executor(self._waiters, work)
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LEFT_SECONDS))[0]:
+                if gone is not None and await gone():
+                    raise ClientDisconnect
+            return waiting.result()
+        finally:
+            left.set()
+            waiting.cancel()

@@ -18,9 +18,11 @@ def test_limits_of_data_are_read_from_the_environment(
     for number, name in enumerate(DataLimitSettings.model_fields, 2):
         monkeypatch.setenv(f"ENGRAM_{name.upper()}", str(number))
     settings = kind()
-    assert ImageLimits.of(settings) == ImageLimits(max_pixels=2, max_bytes=3)
+    assert ImageLimits.of(settings) == ImageLimits(
+        max_pixels=2, max_bytes=3, max_scans=4, max_parts=5, max_seconds=6, max_memory=7
+    )
     assert ArchiveLimits.of(settings) == ArchiveLimits(
-        max_entries=4, max_total_bytes=5, max_entry_bytes=3, max_ratio=6, max_decoded_bytes=7
+        max_entries=8, max_total_bytes=9, max_entry_bytes=3, max_ratio=10, max_decoded_bytes=11
     )
 
 

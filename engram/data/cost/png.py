@@ -44,8 +44,9 @@ def _picture(header: bytes, tally: Tally) -> None:
     row = width * channels * max(depth, 1) / 8 + 1
     passes = 3 if interlace else 1  # seven, of a part of the rows each
     tally.seconds += height * passes * (row * 5e-9 + 1e-6)
-    wide = (
-        22 if depth == 16 and colour == 0 else 26 if colour in (3, 4, 6) or depth == 16 else 10 if colour == 2 else 6.5
-    )
-    slow = depth == 16 and colour == 0
-    tally.picture(width, height, wide, 80e-9 if slow else 12e-9 if wide > 20 else 6e-9)
+    if depth == 16 and colour == 0:
+        tally.picture(width, height, 22, 80e-9)
+    elif depth == 16 or colour in (3, 4, 6):
+        tally.picture(width, height, 26, 12e-9)
+    else:
+        tally.picture(width, height, 10 if colour == 2 else 6.5, 6e-9)

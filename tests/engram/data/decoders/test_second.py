@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageDraw, features
 
 from engram.config.definition import InputShape
-from engram.data.pictures import ImageLimits, pixels
+from engram.data.image_limits import ImageLimits
+from engram.data.pictures import pixels
 from engram.errors import ImageError, ImageTooLarge, NotAnImage, TruncatedImage, UnsupportedImage
 
 SIDE = 24

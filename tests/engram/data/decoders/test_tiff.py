@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engram.config.definition import InputShape
-from engram.data.pictures import ImageLimits, pixels
+from engram.data.image_limits import ImageLimits
+from engram.data.pictures import pixels
 from engram.errors import ImageTooLarge, TruncatedImage, UnsupportedImage
 from testing.data.encoded_images import Samples, tiff_file
 
