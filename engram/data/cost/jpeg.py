@@ -117,8 +117,9 @@ def next_marker(data: bytes, start: int) -> int:
 
     By numpy, which is fast whatever the bytes are, and lets other threads run.
     """
-    if data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] not in NO_MARKERS:
-        return start
+    near = data.find(b"\xff", start, start + 256)
+    if near >= 0 and data[near + 1 : near + 2] not in NO_MARKERS:
+        return near
     size = 4096
     while start < len(data) - 1:
         block = numpy.frombuffer(data, numpy.uint8, min(size, len(data) - start), start)

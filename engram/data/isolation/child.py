@@ -19,12 +19,10 @@ from typing import Any
 
 from engram.config.definition import InputShape
 from engram.data.image_limits import ImageLimits
-from engram.data.isolation.frames import packed, unpacked
+from engram.data.isolation.frames import PATIENCE, packed, unpacked
 from engram.data.pictures import pixels
 from engram.errors import ImageError, ImageTooCostly
 
-PATIENCE = 4
-"""Times its processor time that an image may take by the clock, on a machine that has other things to do."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,17 +34,21 @@ def restrict(parent: int, memory: int) -> None:
         raise SystemExit("the parent has ended")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is the parent that ends
     with suppress(OSError):
-        os.nice(10)
+        os.nice(5)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = used + memory if most == resource.RLIM_INFINITY else min(used + memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
 
 
 def serve() -> None:
-    """Answer requests until there are no more."""
+    """Say that this process is ready, and answer requests until there are no more."""
+    for piece in packed({"ready": True}):
+        _write(piece)
     while True:
         try:
             request, data = unpacked(_read, sys.maxsize)

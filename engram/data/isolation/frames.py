@@ -10,6 +10,8 @@ from typing import Any
 LENGTHS = struct.Struct(">IQ")
 """Bytes of the JSON object, bytes of what follows it."""
 LONGEST_HEAD = 2**16
+PATIENCE = 8
+"""Times its processor time that an image may take by the clock, since the machine has other things to do."""
 
 
 def packed(head: dict[str, Any], body: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:

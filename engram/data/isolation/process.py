@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 
 from engram.config.definition import InputShape
 from engram.data.image_limits import ImageLimits
-from engram.data.isolation.frames import packed, unpacked
+from engram.data.isolation.frames import PATIENCE, packed, unpacked
 from engram.errors import Cancelled, ImageError, ImageTooCostly, TruncatedImage
 
 POLL_SECONDS = 0.05
 """Between two looks at whether to stop."""
-START_SECONDS = 60.0
-"""What a process may take to start, on top of what the image may take, before it is given up."""
+START_SECONDS = 120.0
+"""What a process may take to start."""
+GRACE_SECONDS = 10.0
+"""What an image may take, beyond the time at which its process ends itself, to be sent there and back."""
 LIFETIME = 1000
 """Images after which a process is replaced, whatever they have left in it."""
-PATIENCE = 4
-"""Times its processor time that an image may take by the clock; the process ends itself then."""
-
 _OVER_TIME = frozenset({signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU})
 
 
@@ -59,10 +58,12 @@ class DecodingProcess:
             process in another way.
         Cancelled
             `stop` turned true; the process is killed.
+        RuntimeError
+            The process cannot be started, for which no image is to blame.
         """
-        process = self._running()
+        process = self._running(stop)
         request = {"shape": shape.model_dump(mode="json"), "limits": asdict(self._limits), "decoder": decoder}
-        until = time.monotonic() + START_SECONDS + PATIENCE * self._limits.max_seconds
+        until = time.monotonic() + GRACE_SECONDS + PATIENCE * self._limits.max_seconds
         try:
             for piece in packed(request, data):
                 self._send(process, piece, stop, until)
@@ -93,13 +94,23 @@ class DecodingProcess:
                 assert pipe is not None, "both are pipes"
                 pipe.close()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self, stop: Callable[[], bool]) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
             # The kernel ends the process with the thread that started it, so that is one which stays.
-            self._process = self._starter.submit(_start, self._limits.max_memory).result()
+            self._process = process = self._starter.submit(_start, self._limits.max_memory).result()
             self._decoded = 0
+            try:
+                until = time.monotonic() + START_SECONDS
+                unpacked(lambda length: self._receive(process, length, stop, until), 0)
+            except Cancelled:
+                self.close()
+                raise
+            except (EOFError, ImageTooCostly) as error:
+                status = process.poll()
+                self.close()
+                raise RuntimeError(f"the process that decodes images did not start; its status is {status}") from error
         return self._process
 
     def _send(
