@@ -8,6 +8,7 @@ import json
 import random
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from engram.config.definition import Definition, InputShape
 from engram.config.options import LearnOptions
 from engram.data import archives, images
 from engram.data.containers import ArchiveLimits
+from engram.data.cost.measure import measure
+from engram.data.cost.tally import Cost
 from engram.data.examples import Examples
-from engram.data.images import ImageLimits
+from engram.data.image_limits import ImageLimits
 from engram.errors import EngramError
 from engram.memory import Memory, dump
 from engram.nn.backbones import layout_of
@@ -30,6 +33,7 @@ from engram.nn.serialization import load_commons, load_engram
 from engram.recognition.ridge import load_sums
 from engram.recognition.serialization import load_recogniser
 from engram.snapshot import MANIFEST, Parts
+from testing.data import costly
 from testing.data.digits import QUICK, SMALL_MODEL, archive, png
 from testing.data.models import examples
 from vault.commit_log import Commit, CommitLog
@@ -45,7 +49,7 @@ SHAPE = InputShape(channels=1, height=8, width=8, convert=True)
 ARCHIVE_LIMITS = ArchiveLimits(
     max_entries=200, max_total_bytes=2**20, max_entry_bytes=2**18, ratio_from_bytes=2**12, max_decoded_bytes=2**20
 )
-IMAGE_LIMITS = ImageLimits(max_pixels=2**16, max_bytes=2**18)
+IMAGE_LIMITS = ImageLimits(max_pixels=2**16, max_bytes=2**18, max_scans=100, max_parts=1000)
 LONGEST = 2**17
 """Maximum length of an input in bytes."""
 
@@ -58,6 +62,8 @@ class Reader:
 
     feed: Feed
     seeds: tuple[bytes, ...]
+    cost: Callable[[bytes], Cost] | None = None
+    """What feeding an input was estimated to take, by what it is refused or accepted; raises our own errors."""
 
     def accepts(self, data: bytes) -> bool:
         """Whether the input is accepted; raises exceptions that are none of our own."""
@@ -141,7 +147,23 @@ def image_reader(folder: Path) -> Reader:
             images.decode(data, SHAPE, IMAGE_LIMITS, decoder=1)
         images.decode(data, SHAPE, IMAGE_LIMITS, decoder=2)
 
-    return Reader(feed, tuple(seeds))
+    seeds.extend(_costly_seeds())
+    return Reader(feed, tuple(seeds), lambda data: measure(data, SHAPE, IMAGE_LIMITS))
+
+
+def _costly_seeds() -> list[bytes]:
+    """Small images of many parts, from which a fuzzer comes to those that are slow."""
+    text = costly.png_chunk(b"zTXt", b"\0\0" + zlib.compress(bytes(2**16)))
+    return [
+        costly.jpeg_of_scans(12, 32),
+        costly.jpeg_with(b"\xff\xfe\0\3x" * 8 + b"\xff\xe1\0\x1eExif\0\0II*\0\x08" + bytes(17)),
+        costly.png_with(text * 3 + costly.png_chunk(b"IDAT") * 4),
+        costly.gif_with(b"!\xfe\1x\1y\0" * 8),
+        costly.tiff_of_strips(24, zlib.compress(bytes(16))),
+        costly.tiff_of_strips(24, zlib.compress(bytes(16)), big=True),
+        costly.tiff_of_tiles(3, 32),
+        costly.bmp_of_runs(32, 32, b"\1\5\0\0" * 31 + b"\x20\7\0\1"),
+    ]
 
 
 class _StoredModel:

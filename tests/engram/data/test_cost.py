@@ -140,7 +140,7 @@ def test_tags_that_share_the_same_values_would_fill_the_memory() -> None:
     assert measure(jpeg_with(segment(0xE1, b"Exif\0\0" + few)), SHAPE).seconds > 0.03
 
 
-HEAVY = {
+HEAVY: dict[str, Callable[[], bytes]] = {
     "scans": lambda: jpeg_of_scans(400, 4000),
     "texts": lambda: png_with(png_chunk(b"zTXt", b"\0\0" + zlib.compress(bytes(2**20 - 1))) * 300),
     "EXIF in many pieces": lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(900)) * 5000),

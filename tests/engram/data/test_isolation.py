@@ -88,7 +88,7 @@ def test_an_image_that_takes_too_long_ends_its_process_and_no_other_image(slow: 
             with pytest.raises(ImageTooCostly, match=r"takes longer than 0\.2 s"):
                 decoder(slow, SHAPE)
             assert children(decoder) == []
-            assert decoder.isolated(small, SHAPE).unique().tolist() == [7]
+            assert (decoder.isolated(small, SHAPE) == 7).all()
 
 
 @pytest.mark.parametrize(("signalled", "error"), [(signal.SIGSEGV, TruncatedImage), (signal.SIGKILL, ImageTooCostly)])
