@@ -5,7 +5,8 @@
 atheris (libFuzzer for Python) records which lines of the readers and of the Python libraries below them an input
 reaches, and continues from inputs that reach new ones. Any exception but our own errors is a crash; more than 20 s on
 one input is a hang. Afterwards all kept inputs are read repeatedly in a fresh process: memory that grows there is a
-leak, and not the fuzzer's own corpus. Needs the extra `benchmarks`.
+leak, and not the fuzzer's own corpus. Of images the same process compares what each took, in time and in memory, with
+the estimate by which it would be decoded beside others or apart. Needs the extra `benchmarks`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.drills.record import parser, record
+
+if TYPE_CHECKING:
+    from testing.drills.readers import Reader
 
 READERS = ("archive", "image", "manifest")
 INSTRUMENTED = {
     "archive": ("engram.data.archives", "engram.data.containers", "engram.data.decompression", "zipfile", "tarfile"),
-    "image": ("engram.data.images", "engram.data.pictures", "PIL"),
+    "image": ("engram.data.images", "engram.data.pictures", "engram.data.cost", "PIL"),
     "manifest": (
         "engram.checkpointing.tensors",
         "engram.recognition.serialization",
@@ -40,6 +45,9 @@ HANG_SECONDS = 20
 MEMORY_LIMIT = 2048
 """MiB of the fuzzing process at most."""
 REPLAYS = 12
+LEAST_SECONDS = 0.05
+LEAST_BYTES = 16 * 2**20
+"""Smaller estimates count as these: starts and caches weigh more."""
 
 
 def fuzz(reader: str, corpus: Path, seconds: int, seed: int) -> None:
@@ -78,9 +86,31 @@ def replay(reader: str, corpus: Path) -> None:
             for data in inputs:
                 made.accepts(data)
             gc.collect()
-            found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
-            assert found is not None, "Linux reports the memory of a process"
-            print(found[1], flush=True)
+            print(_resident("VmRSS") // 1024, flush=True)
+        if made.cost is not None:
+            print("took", *_worst(made, inputs), flush=True)
+
+
+def _worst(made: Reader, inputs: list[bytes]) -> tuple[float, float]:
+    """The largest multiples of their estimates that inputs took, in processor time and in memory."""
+    slowest = largest = 0.0
+    for data in inputs:
+        resident = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        began = time.process_time()
+        made.accepts(data)
+        seconds, taken = time.process_time() - began, _resident("VmHWM") - resident
+        cost = made.estimate(data)
+        slowest = max(slowest, seconds / max(cost.seconds, LEAST_SECONDS))
+        largest = max(largest, taken / max(cost.memory, LEAST_BYTES))
+    return slowest, largest
+
+
+def _resident(name: str) -> int:
+    """Bytes of memory of this process, now (`VmRSS`) or at most (`VmHWM`)."""
+    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None, "Linux reports the memory of a process"
+    return int(found[1]) * 1024
 
 
 def run(reader: str, seconds: int, seed: int) -> dict[str, Any]:
@@ -89,7 +119,9 @@ def run(reader: str, seconds: int, seed: int) -> dict[str, Any]:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
         fuzzed = _child("fuzz", reader, corpus, seconds, seed)
-        kept = [int(line) for line in _child("replay", reader, corpus, seconds, seed).stdout.split()]
+        replayed = _child("replay", reader, corpus, seconds, seed).stdout.splitlines()
+        kept = [int(line) for line in replayed if not line.startswith("took")]
+        took = [float(word) for line in replayed if line.startswith("took") for word in line.split()[1:]]
         found = [path for path in Path(folder).iterdir() if path.is_file()]
         artifacts = [path.name for path in found]
         crashing = {path.name: base64.b64encode(path.read_bytes()).decode() for path in found}
@@ -109,6 +141,8 @@ def run(reader: str, seconds: int, seed: int) -> dict[str, Any]:
         "peak_mib": int(stats.get("peak_rss_mb", 0)),
         "replayed": inputs * len(kept),
         "growth_kib": kept[-1] - kept[len(kept) // 2] if kept else None,
+        "took_of_estimated_seconds": took[0] if took else None,
+        "took_of_estimated_bytes": took[1] if took else None,
         "status": fuzzed.returncode,
         "crashes_hangs": artifacts,
     }

@@ -63,7 +63,14 @@ class Reader:
     feed: Feed
     seeds: tuple[bytes, ...]
     cost: Callable[[bytes], Cost] | None = None
-    """What feeding an input was estimated to take, by what it is refused or accepted; raises our own errors."""
+    """Estimates what feeding an input takes; raises one of our own errors where it is refused for that."""
+
+    def estimate(self, data: bytes) -> Cost:
+        """What feeding an input was estimated to take; nothing where it is refused, which is to take next to nothing."""
+        try:
+            return self.cost(data) if self.cost is not None else Cost(0.0, 0)
+        except EngramError:
+            return Cost(0.0, 0)
 
     def accepts(self, data: bytes) -> bool:
         """Whether the input is accepted; raises exceptions that are none of our own."""

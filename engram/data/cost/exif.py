@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
-from engram.data.cost.tally import Tally
+from engram.data.cost.tally import LIGHT_SECONDS, Tally
 
 ENTRY_SECONDS = 12e-6
 """Of one entry, which Pillow reads up to three times."""
+MOST_LIGHT = 1000
+"""Entries beyond which no image is decoded beside others: libtiff writes a line for every one that it does not know."""
 SIZES = numpy.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8], numpy.float64)
 """Bytes of one value, by its type."""
 SECONDS = numpy.array([0, 0, 0, 0.3, 0.3, 5, 0.3, 0, 0.3, 0.3, 5, 0.3, 0.3, 0.3, 0, 0, 0.3, 0.3, 0.3]) * 1e-6
@@ -63,6 +65,8 @@ def directory(data: bytes, place: int, order: str, tally: Tally, *, big: bool = 
     head = 8 if big else 2
     count = int.from_bytes(data[place : place + head], "little" if order == "<" else "big")
     tally.part(min(count, tally.limits.max_parts + 1), ENTRY_SECONDS)
+    if count > MOST_LIGHT:
+        tally.seconds += LIGHT_SECONDS
     count = min(count, max(0, len(data) - place - head) // kind.itemsize)
     entries = numpy.frombuffer(data, kind, count, place + head) if count else numpy.zeros(0, kind)
     known = numpy.where(entries["type"] < len(SIZES), entries["type"], 0)
