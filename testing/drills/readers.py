@@ -66,7 +66,7 @@ class Reader:
     """Estimates what feeding an input takes; raises one of our own errors where it is refused for that."""
 
     def estimate(self, data: bytes) -> Cost:
-        """What feeding an input was estimated to take; nothing where it is refused, which is to take next to nothing."""
+        """What feeding an input was estimated to take: nothing where it is refused, which takes next to nothing."""
         try:
             return self.cost(data) if self.cost is not None else Cost(0.0, 0)
         except EngramError:
