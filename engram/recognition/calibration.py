@@ -16,7 +16,7 @@ PRIOR_IMAGES = 5.0
 without a pull there would be no optimum."""
 
 
-def fitted(start: Tensor, loss: Callable[[Tensor], Tensor], images: int) -> Tensor:
+def fitted(start: Tensor, loss: Callable[[Tensor], Tensor], images: float) -> Tensor:
     """What makes a loss least, by L-BFGS in float64, held back towards where it starts.
 
     Parameters
@@ -32,12 +32,17 @@ def fitted(start: Tensor, loss: Callable[[Tensor], Tensor], images: int) -> Tens
     -------
     (n,) float64.
     """
+    return minimised(start, lambda free: loss(free) + (free - start).square().sum() * (PRIOR_IMAGES / images))
+
+
+def minimised(start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """What makes a loss least, (n,) float64, by L-BFGS from `start` (n,)."""
     free = start.clone().requires_grad_(True)
     solver = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         solver.zero_grad()
-        total = loss(free) + (free - start).square().sum() * (PRIOR_IMAGES / images)
+        total = loss(free)
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return total
 

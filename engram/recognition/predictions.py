@@ -12,6 +12,7 @@ from torch import Tensor
 from engram.errors import InputError, UnknownTask
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import ALPHA
+from engram.recognition.head_balance import HeadBalance, within_task
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Prediction:
     probability: float
     """Of task and label together."""
     top: tuple[Candidate, ...]
-    """The most probable labels of all tasks in question, best first; the first is the answer itself."""
+    """The best labels of all tasks in question, best first; the first is the answer itself. Where a task has classes of
+    unequal size they are ordered as if all came equally often, so that the first may not be the most probable."""
     known: bool | None
     """Whether the task that is answered accepts the image as one of its own kind; None where it was learned from too
     few images to say."""
@@ -61,6 +63,8 @@ class Observation:
     levels: tuple[float | None, ...] | None = None
     """For each task the p-value up to which an image is unknown to it, and None where that cannot be told; all
     `ALPHA` where nothing is given."""
+    balances: tuple[HeadBalance | None, ...] | None = None
+    """For each task what decides between classes of unequal size; None where no task has any."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -97,18 +101,21 @@ class Observation:
         """
         _check_top_k(top_k)
         chosen = range(len(self.tasks)) if task is None else [self.index(task)]
-        within = [torch.log_softmax(self.heads[t] / self.temperatures[t], 1) for t in chosen]  # (B, classes) each
         log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
-        joint = torch.cat([log_tasks[:, [i]] + labels for i, labels in enumerate(within)], 1).exp()  # (B, all classes)
+        balances = self.balances or (None,) * len(self.tasks)
+        within = [within_task(self.heads[t], self.temperatures[t], balances[t]) for t in chosen]  # (B, classes) each
+        decisive = _joint(log_tasks, [deciding for deciding, _ in within])  # (B, all classes)
+        joint = decisive if self.balances is None else _joint(log_tasks, [told for _, told in within])
         names = [(self.tasks[t].name, label) for t in chosen for label in self.tasks[t].classes]
-        best = joint.topk(min(top_k, joint.shape[1]), 1)
+        best = decisive.topk(min(top_k, joint.shape[1]), 1).indices
+        values = joint.gather(1, best)
         owners = [i for i, t in enumerate(chosen) for _ in self.tasks[t].classes]
-        answered = torch.tensor(owners)[best.indices[:, 0]]  # (B,)
+        answered = torch.tensor(owners)[best[:, 0]]  # (B,)
         accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
         every = self.levels or (ALPHA,) * len(self.tasks)
         levels = [every[t] for t in chosen]
         return [
-            self._prediction(names, owners, log_tasks[row].exp(), best.values[row], best.indices[row], seen, levels)
+            self._prediction(names, owners, log_tasks[row].exp(), values[row], best[row], seen, levels)
             for row, seen in enumerate(accepted.tolist())
         ]
 
@@ -131,6 +138,11 @@ class Observation:
         certainty, level = float(of_tasks[owner]), levels[owner]
         known, novelty = None if level is None else accepted > level, max(0.0, 1.0 - accepted)
         return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
+
+
+def _joint(log_tasks: Tensor, within: Sequence[Tensor]) -> Tensor:
+    """(B, all classes): probabilities of task and class together, from their logs (B, T) and (B, classes) each."""
+    return torch.cat([log_tasks[:, [i]] + labels for i, labels in enumerate(within)], 1).exp()
 
 
 def _check_top_k(top_k: int) -> None:

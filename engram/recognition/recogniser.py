@@ -14,6 +14,7 @@ from engram.recognition.calibration import fitted
 from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.conformal import ALPHA, TELLING, CombinedScore, level_of
 from engram.recognition.density import Density
+from engram.recognition.head_balance import HeadBalance
 
 SHARPNESS = 10.0
 """Ridge scores estimate probabilities around 0 and 1; this is where their softmax starts from."""
@@ -50,6 +51,8 @@ class TaskProfile:
     as many as were held out and always say something."""
     noise: float | None = None
     """Share of pure noise that is called unknown; None where it was not tried."""
+    balance: HeadBalance | None = None
+    """Where the task has classes of unequal size, what decides between them; None where the logits alone do."""
 
     @property
     def level(self) -> float | None:
@@ -69,6 +72,12 @@ class TaskProfile:
         scores = held_out if self.scored is None else self.scored
         told: dict[str, object] = {"scores": scores, "level": self.level}
         return told if self.noise is None else {**told, "noise_unknown": self.noise}
+
+
+def balances_of(profiles: Sequence[TaskProfile]) -> tuple[HeadBalance | None, ...] | None:
+    """For each task what decides between classes of unequal size; None where no task has any."""
+    found = tuple(profile.balance for profile in profiles)
+    return found if any(one is not None for one in found) else None
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,11 @@ class Recogniser:
     def empty(cls, features: int, parts: Sequence[str] = PARTS) -> Recogniser:
         sharpness, caution, trust = torch.tensor(SHARPNESS), torch.tensor(CAUTION), torch.tensor(TRUST)
         return cls(torch.zeros(features + 1, 0), (), sharpness, caution, trust, torch.tensor(0.0), tuple(parts))
+
+    @property
+    def balances(self) -> tuple[HeadBalance | None, ...] | None:
+        """For each task what decides between classes of unequal size; None where no task has any."""
+        return balances_of(self.profiles)
 
     def class_scores(self, commons: Tensor) -> Tensor:
         """Ridge scores (B, classes of all tasks) from features of the commons (B, F)."""

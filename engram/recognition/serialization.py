@@ -13,6 +13,7 @@ from engram.errors import DamagedSnapshot
 from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
+from engram.recognition.head_balance import HeadBalance
 from engram.recognition.recogniser import PARTS, TRUST, Recogniser, TaskProfile
 
 _DENSITY = {
@@ -28,6 +29,7 @@ _DENSITY = {
 _COUNTS = ("scored", "noise")
 """Fields of a profile that those of the first recipe lack."""
 _SCORES = ("centre", "scale", "values")
+_BALANCE = ("offset", "log_prior")
 _SCATTER = ("directions", "means")
 
 
@@ -87,6 +89,8 @@ def pack_profiles(profiles: Sequence[TaskProfile]) -> tuple[dict[str, object], d
     for number, profile in enumerate(profiles):
         tensors[f"{number}.temperature"] = profile.temperature
         tensors |= {f"{number}.{name}": getattr(profile.density, field) for name, field in _DENSITY.items()}
+        if profile.balance is not None:
+            tensors |= {f"{number}.balance.{name}": getattr(profile.balance, name) for name in _BALANCE}
         if profile.combined is not None:
             for kind, scores in (("scattered", profile.combined.scattered), ("both", profile.combined.both)):
                 tensors |= {f"{number}.{kind}.{name}": getattr(scores, name) for name in _SCORES}
@@ -103,10 +107,14 @@ def unpack_profiles(about: Mapping[str, object], tensors: Mapping[str, torch.Ten
         if f"{number}.scattered.values" in tensors:
             kinds = ([tensors[f"{number}.{kind}.{name}"] for name in _SCORES] for kind in ("scattered", "both"))
             combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
+        balance = None
+        if f"{number}.balance.offset" in tensors:
+            balance = HeadBalance(*(tensors[f"{number}.balance.{name}"] for name in _BALANCE))
         counts = {name: cast(Any, row.get(name)) for name in _COUNTS}
-        return TaskProfile(
+        found = TaskProfile(
             str(row["task"]), cast(int, row["classes"]), density, temperature, None, over, combined, **counts
         )
+        return replace(found, balance=balance)
 
     try:
         rows = cast(list[dict[str, object]], about["readings"])

@@ -15,7 +15,7 @@ from engram.data.examples import Examples
 from engram.errors import AnswersOnly
 from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
-from engram.recognition.calibration import fitted_temperature
+from engram.recognition.head_balance import HeadBalance, decisive, fitted_temperature
 from engram.recognition.leave_one_out import left_out_scores
 from engram.recognition.recogniser import PARTS, Recogniser, TaskProfile
 from engram.recognition.ridge import PackedGram, RidgeSystem, dump_sums, load_sums
@@ -131,9 +131,13 @@ class RecogniserState:
         prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
         if chained:
             prefixes = prefixes.read(see, train, reporter, device)
-        temperature = fitted_temperature(head, held_out.labels)
+        balance = HeadBalance.fitted(head, held_out, train) if context.recipe > 1 else None
+        head = decisive(balance, head)
+        temperature = fitted_temperature(head, held_out.labels, balance)
         own = TaskDensity.fitted(commons, sums, common, train, held_out, context)
-        profile = TaskProfile(task, classes, own.density, temperature, over="commons", scored=own.scored)
+        profile = TaskProfile(
+            task, classes, own.density, temperature, over="commons", scored=own.scored, balance=balance
+        )
         recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))
         by_class = context.recipe > 1
         pieces = (*earlier, prefixes.packed(sums))

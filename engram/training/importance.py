@@ -34,6 +34,7 @@ def score_units(
     generator: torch.Generator,
     reporter: Reporter,
     device: torch.device,
+    weights: Tensor | None = None,
 ) -> Scores:
     """Score the units of a trained candidate.
 
@@ -41,14 +42,19 @@ def score_units(
     gradient (Molchanov et al. 2017, eq. 8), `lrp` the mean absolute relevance (Yeom et al. 2021), both of the true
     logit's *margin* over the others (of the true logit, for `lrp`): the gradient of a converged loss underflows, the
     margin's does not. Space is averaged before the absolute value is taken. `random` is the control.
+
+    Parameters
+    ----------
+    weights
+        (classes,): what an image of each class counts; None where all count 1.
     """
     match kind:
         case "l1" | "l2":
             raw = _weight_norms(engram, 1 if kind == "l1" else 2)
         case "taylor":
-            raw = _magnitudes(network, engram, examples, generator, reporter, device, _taylor(engram))
+            raw = _magnitudes(network, engram, examples, generator, reporter, device, _taylor(engram), weights)
         case "lrp":
-            raw = _magnitudes(network, engram, examples, generator, reporter, device, _relevance(engram))
+            raw = _magnitudes(network, engram, examples, generator, reporter, device, _relevance(engram), weights)
         case _:
             raw = {layer: torch.rand(units, generator=generator) for layer, units in engram.units.items()}
     return {layer: score / score.mean().clamp_min(1e-30) for layer, score in raw.items()}
@@ -99,6 +105,7 @@ def _magnitudes(
     reporter: Reporter,
     device: torch.device,
     contributions: Contributions,
+    weights: Tensor | None,
 ) -> dict[str, Tensor]:
     """For each layer the magnitudes of what its units contribute, summed over nodes and some of the images."""
     totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
@@ -110,7 +117,8 @@ def _magnitudes(
         with torch.no_grad():
             joined = network.prefix(images)
         for layer, each in contributions(images, labels, joined):
-            totals[layer] += each.abs().sum(0).cpu()  # (own units,)
+            sizes = each.abs() if weights is None else each.abs() * weights[labels, None]
+            totals[layer] += sizes.sum(0).cpu()  # (own units,)
     return totals
 
 

@@ -12,6 +12,7 @@ from engram.context import LearnContext, WithContext
 from engram.data.examples import Examples, split
 from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
+from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import Scores, score_units
 from engram.training.pruning import smallest
 from engram.training.report import LearningReport
@@ -67,40 +68,42 @@ class Learner(WithContext):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.context.seed)
             engram = Engram(self.network.layout, task, trainer.train.classes, self.network.owned, units)
+        if self.context.recipe > 1:
+            start_from_patches(engram, trainer.train, self.context.generator())
         engram.to(self.device)
         options = self.options
         phase = TrainingPhase.to_plateau(options)
         best = trainer.fit(engram, phase)
-        report.accuracy["trained"] = best.accuracy
+        report.accuracy["trained"] = trainer.trained_accuracy(engram, best)
         return engram
 
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
-        validation, options = trainer.validation, self.options
-        least = trainer.accuracy(engram, validation) - options.tolerance
+        options = self.options
+        least = trainer.validated(engram) - options.tolerance
         rounds = options.rounds
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
             with report.timed("pruning"):
-                narrow = self._search(engram, trainer, validation, least)
+                narrow = self._search(engram, trainer, least)
             if narrow is None:
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
                 phase = TrainingPhase.recovering(options, share)
                 trainer.fit(narrow, phase)
-            if trainer.accuracy(narrow, validation) < least:
+            if trainer.validated(narrow) < least:
                 break
             engram = narrow
         return engram
 
-    def _search(self, engram: Engram, trainer: Trainer, validation: Examples, least: float) -> Engram | None:
+    def _search(self, engram: Engram, trainer: Trainer, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
-        found = smallest(
-            engram, scores, self.options.floor, least, lambda candidate: trainer.accuracy(candidate, validation)
-        )
+        found = smallest(engram, scores, self.options.floor, least, trainer.validated)
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
         kind, drawn = self.options.score, trainer.generator
-        return score_units(kind, self.network, engram, trainer.train, drawn, self.reporter, self.device)
+        return score_units(
+            kind, self.network, engram, trainer.train, drawn, self.reporter, self.device, trainer.weights
+        )

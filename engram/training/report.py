@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+from torch import Tensor
+
 from engram.checkpointing.journal import Journal
 from engram.config.options import LearnOptions
 from engram.data.examples import Examples
+from engram.training.class_recall import ClassRecall, balanced_accuracy
 
 
 @dataclass
@@ -29,6 +32,13 @@ class LearningReport:
     accuracy: dict[str, float] = field(default_factory=dict)
     """Held-out accuracy with the task given: `trained`, before pruning, and `kept`, of all that remains; with `eidetic`
     also `network`, what remains before the head reads the commons."""
+    per_class: dict[str, dict[str, object]] = field(default_factory=dict)
+    """For each class how many images were held out, its recall on them with the task given, and the limits of the
+    95 % interval (Wilson): `{"held_out": 1, "recall": 1.0, "interval": [0.21, 1.0]}`."""
+    balanced_accuracy: float = 0.0
+    """The mean of the classes' recalls."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences on what to be wary of, such as a class of which too few images were held out to judge it."""
     recognised: float = 1.0
     """Share of the held-out images that the recogniser gives to this task, among all tasks so far."""
     answered: float = 0.0
@@ -54,6 +64,21 @@ class LearningReport:
 
     def to_dict(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "clock"}
+
+    def judge(self, hits: Tensor, held_out: Examples) -> None:
+        """Write down how each class fares.
+
+        Parameters
+        ----------
+        hits
+            (M,) bool: which held-out images are answered right, the task given.
+        """
+        recalls = ClassRecall.of(hits, held_out)
+        self.accuracy["kept"] = float(hits.double().mean())
+        self.per_class = {name: each.to_dict() for name, each in recalls.items()}
+        self.balanced_accuracy = balanced_accuracy(recalls)
+        said = (each.warning(name) for name, each in recalls.items())
+        self.warnings += [sentence for sentence in said if sentence is not None]
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engram.checkpointing.pytree import Tree
+from engram.data.class_balance import balanced_order
 from engram.data.examples import batches
 
 
@@ -37,17 +38,29 @@ class TrainingState:
     _begun: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
     """The generator at the beginning of this epoch, from which the order of its images is drawn."""
 
-    def batches(self, count: int, size: int) -> Iterator[Tensor]:
-        """Those of this epoch that are not done yet, as `batches` gives them."""
+    def batches(self, count: int, size: int, labels: Tensor | None = None) -> Iterator[Tensor]:
+        """Those of this epoch that are not done yet, as `batches` gives them.
+
+        Parameters
+        ----------
+        labels
+            (count,): if they are given, every class is drawn about as often.
+        """
         if not self._within:
             self._begun = self.generator.get_state()
-            yield from batches(count, size, self.generator)
+            yield from self._drawn(count, size, labels)
             return
         now = self.generator.get_state()
         self.generator.set_state(self._begun)
-        order = list(batches(count, size, self.generator))
+        order = list(self._drawn(count, size, labels))
         self.generator.set_state(now)
         yield from order[self._within :]
+
+    def _drawn(self, count: int, size: int, labels: Tensor | None) -> Iterator[Tensor]:
+        if labels is None:
+            return batches(count, size, self.generator)
+        order = balanced_order(labels, self.generator)
+        return (order[part] for part in batches(count, size))
 
     def stepped(self, loss: float) -> None:
         """A step is done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -18,6 +19,7 @@ from engram.checkpointing.pytree import Tree
 from engram.config.options import LearnOptions, Schedule
 from engram.context import LearnContext, OptimiserFactory, WithContext
 from engram.data.augmentation import augmented
+from engram.data.class_balance import class_weights, extended, image_weights
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.layout import Layout
@@ -31,6 +33,10 @@ STEPS_PER_EPOCH = 20
 
 MIN_VALIDATION_IMAGES = 256
 """Images that pruning is judged by at least, where a task has so many."""
+
+
+MIN_CLASS_IMAGES = 20
+"""Images of each class that the plateau is judged by at least, where the largest class has so many held out."""
 
 
 WHOLE = (0.0, 1.0)
@@ -57,8 +63,15 @@ def measure(
     examples: Examples,
     device: torch.device | None = None,
     reporter: Reporter | None = None,
+    *,
+    balanced: bool = False,
 ) -> Evaluation:
     """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
+
+    Parameters
+    ----------
+    balanced
+        Whether both are the mean over the classes instead of the mean over the images.
 
     Raises
     ------
@@ -68,6 +81,9 @@ def measure(
     was_training = engram.training
     engram.eval()
     loss = correct = 0.0
+    each = None
+    if balanced:
+        each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
     try:
         for chosen in batches(len(examples), EVALUATION_BATCH):
             if reporter is not None:
@@ -75,8 +91,13 @@ def measure(
             images = pixels(examples.images[chosen].to(device))
             labels = examples.labels[chosen].to(device)
             logits = engram.logits(engram(images, network.prefix(images)))  # (B, classes)
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            correct += float((logits.argmax(1) == labels).sum())
+            if each is None:
+                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+                correct += float((logits.argmax(1) == labels).sum())
+                continue
+            counted = each[chosen.to(each.device)]  # (B,)
+            loss += float((counted * F.cross_entropy(logits, labels, reduction="none")).sum())
+            correct += float((counted * (logits.argmax(1) == labels)).sum())
     finally:
         engram.train(was_training)
     return Evaluation(loss / len(examples), correct / len(examples))
@@ -172,12 +193,32 @@ class Trainer(WithContext):
         """Images per step: as the options say, or fewer for small tasks, which would otherwise see too few steps."""
         return min(self.options.batch_size, max(8, len(self.train) // STEPS_PER_EPOCH))
 
-    @property
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """(classes,): what an image of each class counts, so that classes count alike; None where every image counts 1.
+
+        That is so for classes of equally many images, and by the first recipe. Training does not weigh images: it
+        draws those of small classes more often.
+        """
+        found = class_weights(self.train) if self.context.recipe > 1 else None
+        return None if found is None else found.to(self.device)
+
+    @cached_property
+    def plateau(self) -> Examples:
+        """What the plateau is judged by: the held-out images, and some that were learned from of classes that have
+        but a few."""
+        if self.weights is None:
+            return self.held_out
+        return extended(self.held_out, self.train, min(MIN_CLASS_IMAGES, max(self.held_out.counts())))
+
+    @cached_property
     def validation(self) -> Examples:
         """What pruning is judged by: the held-out images, and for small tasks some that were learned from.
 
         A handful of held-out images would call almost any remnant as good as the whole.
         """
+        if self.weights is not None:
+            return extended(self.held_out, self.train, math.ceil(MIN_VALIDATION_IMAGES / len(self.train.classes)))
         missing = MIN_VALIDATION_IMAGES - len(self.held_out)
         if missing <= 0:
             return self.held_out
@@ -202,12 +243,12 @@ class Trainer(WithContext):
         """What was measured in the best epoch, and the engram's state then."""
         state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
         if entry.standing is None:
-            state.record(self._judge(engram, self.held_out))
+            state.record(self._judge(engram, self.plateau))
         else:
             state.restore(entry.standing)
         while state.epoch < phase.epochs and state.waited < phase.patience:
             self._epoch(engram, state, phase, entry)
-            state.record(self._judge(engram, self.held_out))
+            state.record(self._judge(engram, self.plateau))
             state.turn()
             entry.pause(state.state)
         return state.best, state.best_state
@@ -217,7 +258,8 @@ class Trainer(WithContext):
         size, units = self.batch_size, sum(engram.units.values())
         per_epoch = math.ceil(len(self.train) / size)
         engram.train()
-        for chosen in state.batches(len(self.train), size):
+        drawn = None if self.weights is None else self.train.labels
+        for chosen in state.batches(len(self.train), size, drawn):
             for group in state.optimiser.param_groups:
                 group["lr"] = phase.rate(state.step, per_epoch, self.options.schedule)
             state.stepped(self._step(engram, state.optimiser, chosen, state.step))
@@ -230,10 +272,22 @@ class Trainer(WithContext):
     def accuracy(self, engram: Engram, examples: Examples) -> float:
         """The share of examples that an engram, once it is moved to the trainer's device, answers right."""
         engram.to(self.device)
-        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
+        return self.reporter.journal.once(
+            "accuracy", lambda: measure(self.network, engram, examples, self.device, self.reporter).accuracy
+        )
+
+    def validated(self, engram: Engram) -> float:
+        """What pruning holds: the accuracy on `validation`, of which each class has an equal part."""
+        engram.to(self.device)
+        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, self.validation).accuracy)
+
+    def trained_accuracy(self, engram: Engram, best: Evaluation) -> float:
+        """The held-out accuracy of a trained engram, `best` being what `fit` gave."""
+        return best.accuracy if self.weights is None else self.accuracy(engram, self.held_out)
 
     def _judge(self, engram: Engram, examples: Examples) -> Evaluation:
-        return measure(self.network, engram, examples, self.device, self.reporter)
+        balanced = self.weights is not None
+        return measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
 
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
         for norm in norms(engram):

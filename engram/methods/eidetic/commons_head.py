@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.data.class_balance import image_weights
 from engram.recognition import calibration
 from engram.recognition.ridge import PackedGram, solve
 
@@ -13,7 +14,9 @@ START = (1.0, 2.0)
 """What the two weights start from: the network's logits as they are, and ridge scores, which lie around 0 and 1."""
 
 
-def fitted(sums: PackedGram, logits: Tensor, common: Tensor, labels: Tensor) -> tuple[float, nn.Linear]:
+def fitted(
+    sums: PackedGram, logits: Tensor, common: Tensor, labels: Tensor, *, balanced: bool = False
+) -> tuple[float, nn.Linear]:
     """What to multiply a network's logits with, and what to add to them, so that the sum answers best.
 
     The regression is solved from the task's own sums, once: nothing that comes later changes it.
@@ -28,23 +31,43 @@ def fitted(sums: PackedGram, logits: Tensor, common: Tensor, labels: Tensor) -> 
         (M, F): their features of the commons.
     labels
         (M,).
+    balanced
+        Whether all classes count alike. Of a small class's few images, most of which the regression has learned by
+        heart, the held-out ones cannot tell how far it is to be trusted: it starts from as little as they are few.
 
     Returns
     -------
     The factor, and a linear map from the commons to the classes.
     """
-    weights = solve([sums])  # (F + 1, classes)
+    weights = solve([_balanced(sums) if balanced else sums])  # (F + 1, classes)
     scores = common @ weights[:-1] + weights[-1]  # (M, classes)
     given, own, right = logits.double(), scores.double(), labels
-    start = torch.tensor(START, dtype=torch.float64).log()
+    start = torch.tensor(START, dtype=torch.float64)
+    counted, images = None, float(len(right))
+    if balanced:
+        start[1] *= sums.counts.min() / sums.counts.max()
+        counted = image_weights(right, torch.ones(len(sums.counts)))  # (M,)
+        images = float(counted.sum().square() / counted.square().sum())  # as many as weigh as much (Kish 1965)
 
     def loss(free: Tensor) -> Tensor:
         factors = free.exp()
-        return F.cross_entropy(factors[0] * given + factors[1] * own, right)
+        sharp = factors[0] * given + factors[1] * own
+        if counted is None:
+            return F.cross_entropy(sharp, right)
+        return (counted * F.cross_entropy(sharp, right, reduction="none")).mean()
 
-    network, commons = calibration.fitted(start, loss, len(right)).exp().tolist()
+    network, commons = calibration.fitted(start.log(), loss, images).exp().tolist()
     head = nn.Linear(len(weights) - 1, weights.shape[1])
     with torch.no_grad():
         head.weight.copy_(commons * weights[:-1].T)
         head.bias.copy_(commons * weights[-1])
     return network, head
+
+
+def _balanced(sums: PackedGram) -> PackedGram:
+    """The sums as if all classes had equally many images: their means, and around them the scatter of all together."""
+    means = sums.moments / sums.counts  # (F + 1, classes)
+    each = float(sums.counts.mean())
+    gram = sums.gram() + (each * means - sums.moments) @ means.T
+    rows, columns = torch.triu_indices(*gram.shape)
+    return PackedGram(gram[rows, columns].contiguous(), each * means, torch.full_like(sums.counts, each))

@@ -14,10 +14,10 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
+from engram.data.class_balance import class_weights
 from engram.data.examples import Examples
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Explainer, Heatmap
@@ -125,12 +125,12 @@ class Eidetic(RecognisingMethod):
             see = partial(_see, network)
             gathered = gather(state.commons, see, train, held_out, reporter, self.device)
             if self.settings.read_commons:
-                gathered = _reading(engram, gathered, held_out, reporter)
+                gathered = _reading(engram, gathered, train, held_out, context)
             chained = "chain" in self.settings.recognise_by
             update = state.update(task, see, train, held_out, context, gathered, chained=chained)
         report.recognised, report.answered = update.recognised, update.answered
         report.novelty = update.novelty
-        report.accuracy["kept"] = update.accuracy
+        report.judge(update.hits, held_out)
         expect_accurate(report, options)
         images, router = self.images, None
         if self.definition.retention == "data":
@@ -166,6 +166,7 @@ class Eidetic(RecognisingMethod):
             verdict.p_values,
             passes=1 if self.router is None else 2,
             levels=verdict.levels,
+            balances=self.recogniser.balances,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
@@ -191,12 +192,13 @@ def _see(network: Network, images: Tensor, common: Tensor | None = None) -> Forw
 
 @torch.no_grad()
 def _reading(
-    engram: Engram, gathered: GatheredStatistics, held_out: Examples, reporter: Reporter
+    engram: Engram, gathered: GatheredStatistics, train: Examples, held_out: Examples, context: LearnContext
 ) -> GatheredStatistics:
     """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
-    reporter.check()
+    context.reporter.check()
     logits = gathered.held_out.head  # (M, classes)
-    factor, common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels)
+    balanced = context.recipe > 1 and class_weights(train) is not None
+    factor, common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels, balanced=balanced)
     head = factor * logits + common(gathered.common)
     engram.head.weight.mul_(factor)
     engram.head.bias.mul_(factor)

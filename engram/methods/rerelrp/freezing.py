@@ -21,6 +21,7 @@ from engram.nn.elastic import HEAD, Blocked, Rates, hold, spread, weight_of
 from engram.nn.layout import Layout
 from engram.nn.multihead import Kept, MultiHeadNetwork, Owners, claimed, read_by, renewed, silenced, values_of
 from engram.nn.network import Engram
+from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import SCORED_IMAGES, Scores
 from engram.training.optimisers import ElasticOptimisers
 from engram.training.pruning import choose
@@ -64,7 +65,7 @@ class Freezer(WithContext):
         candidate, trainer = self._candidate(task, train, held_out)
         with report.timed("training"):
             phase = TrainingPhase.to_plateau(self.options)
-            report.accuracy["trained"] = trainer.fit(candidate, phase).accuracy
+            report.accuracy["trained"] = trainer.trained_accuracy(candidate, trainer.fit(candidate, phase))
         candidate, kept = self._pruned(candidate, trainer, report)
         self.reporter.report("freezing", 1.0)
         owners = claimed(self.shared.owners, kept, number)
@@ -78,6 +79,9 @@ class Freezer(WithContext):
         """The network as it is trained: free units move, frozen ones do not."""
         candidate = self.shared.candidate(task, train.classes, self.context.seed).to(self.device)
         candidate.requires_grad_(True)
+        if self.context.recipe > 1:
+            free = self.shared.owners[candidate.layout.nodes[0].layer] == 0
+            start_from_patches(candidate, train, self.context.generator(), free)
         trainer = Trainer.alone(self.shared.layout, train, held_out, self.context)
         return candidate, self._restrained(candidate, trainer, self.shared.rates(0.0), None)
 
@@ -90,8 +94,8 @@ class Freezer(WithContext):
         kept: Kept = {layer: torch.ones(units, dtype=torch.bool) for layer, units in candidate.units.items()}
         if not self.options.prune:
             return candidate, kept
-        validation, rounds = trainer.validation, self.options.rounds
-        least = trainer.accuracy(candidate, validation) - self.options.tolerance
+        rounds = self.options.rounds
+        least = trainer.validated(candidate) - self.options.tolerance
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=_count(kept))
             with report.timed("pruning"):
@@ -100,7 +104,7 @@ class Freezer(WithContext):
                 break
             with report.timed("recovering"):
                 recovered = self._recovered(candidate, fewer, trainer, number)
-            if trainer.accuracy(recovered.narrowed(_indices(fewer)), validation) < least:
+            if trainer.validated(recovered.narrowed(_indices(fewer))) < least:
                 break
             candidate, kept = recovered, fewer
         return candidate, kept
@@ -110,12 +114,12 @@ class Freezer(WithContext):
 
         One step that fails by chance, on a few hundred images, must not leave the task with the whole network.
         """
-        scores, validation, found = self._scores(candidate, kept, trainer), trainer.validation, kept
+        scores, found = self._scores(candidate, kept, trainer), kept
         share = _count(kept) / sum(candidate.units.values())
         while (share := share - self.step) > 0:
             chosen = choose(scores, share, self.options.floor)
             fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
-            if trainer.accuracy(candidate.narrowed(_indices(fewer)), validation) >= least:
+            if trainer.validated(candidate.narrowed(_indices(fewer))) >= least:
                 found = fewer
         return found
 
@@ -148,15 +152,19 @@ class Freezer(WithContext):
         """
         chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[:SCORED_IMAGES]
         examples, pruned = trainer.train.subset(chosen), silenced(candidate, kept)
-        totals = self.reporter.journal.once("scores", lambda: self._relevance(pruned, examples))
+        totals = self.reporter.journal.once("scores", lambda: self._relevance(pruned, examples, trainer.weights))
         means = {layer: total[kept[layer]].abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
         return {layer: (total / means[layer]).masked_fill(~kept[layer], -torch.inf) for layer, total in totals.items()}
 
-    def _relevance(self, engram: Engram, examples: Examples) -> dict[str, Tensor]:
-        totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+    def _relevance(self, engram: Engram, examples: Examples, weights: Tensor | None) -> dict[str, Tensor]:
+        totals, done = {layer: torch.zeros(units) for layer, units in engram.units.items()}, 0
         for found in relevances(engram, examples, self.reporter, self.device):
             for layer, relevance in found.items():
-                totals[layer] += normalised(relevance).sum(0)
+                shares = normalised(relevance)  # (B, units)
+                if weights is not None:
+                    shares = shares * weights.cpu()[examples.labels[done : done + len(shares)], None]
+                totals[layer] += shares.sum(0)
+            done += len(next(iter(found.values())))
         return totals
 
     @torch.no_grad()

@@ -33,9 +33,9 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
-from engram.recognition.calibration import fitted_temperature
+from engram.recognition.head_balance import HeadBalance, decisive, fitted_temperature
 from engram.recognition.predictions import Observation
-from engram.recognition.recogniser import TaskProfile
+from engram.recognition.recogniser import TaskProfile, balances_of
 from engram.recognition.task_density import TaskDensity, noise_features
 from engram.recognition.training import through
 from engram.training.report import LearningReport
@@ -120,14 +120,17 @@ class Rerelrp(Method):
         options = context.options.model_copy(update={"score": "lrp"})
         context = replace(context, options=options)
         subnetworks, report, train, held_out = self.subnetworks.learned(self.budget, task, examples, context)
-        report.accuracy.setdefault("kept", report.accuracy.pop("network", 0.0))
-        expect_accurate(report, options)
+        report.accuracy.pop("network", None)
         with report.timed("recognising"):
-            recogniser, signatures, judged, head = self._taught(subnetworks, task, train, held_out, context)
+            recogniser, signatures, head = self._taught(subnetworks, task, train, held_out, context)
+        hits = head.argmax(1) == held_out.labels
+        report.judge(hits, held_out)
+        expect_accurate(report, options)
+        judged = _judged(held_out)
         log_tasks = recogniser.log_probabilities(signatures.held_out[:-1], len(judged))
         right = log_tasks.argmax(1) == len(earlier)
         report.recognised = float(right.double().mean())
-        report.answered = float((right & (head.argmax(1) == judged.labels)).double().mean())
+        report.answered = float((right & hits[judged]).double().mean())
         report.novelty = recogniser.profiles[-1].novelty(len(held_out))
         report.details["detector_bytes"] = recogniser.chain.nbytes
         expect_recognised(report, options)
@@ -144,16 +147,16 @@ class Rerelrp(Method):
 
     def _taught(
         self, subnetworks: Subnetworks, task: str, train: Examples, held_out: Examples, context: LearnContext
-    ) -> tuple[SignatureRecogniser, Signatures, Examples, Tensor]:
-        """The recogniser of one task more, the task's signatures, and the held-out images it was judged by, with their
-        logits."""
+    ) -> tuple[SignatureRecogniser, Signatures, Tensor]:
+        """The recogniser of one task more, the task's signatures, and the logits (M, classes) that decide between its
+        classes, for the held-out images."""
         reporter, once = context.reporter, context.reporter.journal.once
         own, _ = once("features", lambda: _newest(subnetworks, train, reporter, 0.0))
         _, head = once("held out", lambda: _newest(subnetworks, held_out, reporter, 0.15))
         herd = once("exemplars", lambda: select_exemplars(own, train.labels, self.settings.exemplars))
         learned = once("relevance", lambda: _relevance(subnetworks, train.subset(herd), reporter, 0.2))
         columns = (*self.recogniser.columns, most_relevant(learned[-1], self.settings.features))
-        some = torch.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).long()
+        some = _judged(held_out)
         relevance = once("judged", lambda: _relevance(subnetworks, held_out.subset(some), reporter, 0.4))
         signatures = Signatures(_cut(learned, columns), _cut(relevance, columns))
         classes = len(train.classes)
@@ -161,8 +164,12 @@ class Rerelrp(Method):
         found = TaskDensity.fitted(
             commons, *through(commons, train, held_out, reporter, self.device), train, held_out, context
         )
-        temperature = fitted_temperature(head, held_out.labels)
-        profile = TaskProfile(task, classes, found.density, temperature, over="commons", scored=found.scored)
+        balance = HeadBalance.fitted(head, held_out, train) if context.recipe > 1 else None
+        head = decisive(balance, head)
+        temperature = fitted_temperature(head, held_out.labels, balance)
+        profile = TaskProfile(
+            task, classes, found.density, temperature, over="commons", scored=found.scored, balance=balance
+        )
         if profile.scored is not None:
             noise = noise_features(commons, context, *train.images.shape[1:])
             profile = profile.tried(profile.density.p_value(profile.density.distance(noise)))
@@ -171,7 +178,7 @@ class Rerelrp(Method):
         state = {name: tensor.cpu() for name, tensor in commons.state_dict().items()}
         recogniser = SignatureRecogniser((*self.recogniser.profiles, profile), columns, chain, state)
         reporter.report("recognising", 1.0)
-        return recogniser, signatures, held_out.subset(some), head[some]
+        return recogniser, signatures, head
 
     def observe(self, images: Tensor) -> Observation:
         explained = len(self.recogniser.profiles) - 1
@@ -186,6 +193,7 @@ class Rerelrp(Method):
             self.recogniser.p_values(forward.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
             tuple(profile.level for profile in self.recogniser.profiles),
+            balances_of(self.recogniser.profiles),
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
@@ -217,6 +225,11 @@ def _commons(definition: Definition, recogniser: SignatureRecogniser) -> Commons
         except RuntimeError as error:
             raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons.eval()
+
+
+def _judged(held_out: Examples) -> Tensor:
+    """Indices of the held-out images whose signatures are kept."""
+    return torch.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).long()
 
 
 def _cut(relevance: Sequence[Tensor], columns: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engram.data.class_balance import image_weights
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.methods.rmn.map_learning import MapCandidate
 from engram.nn.network import Engram, pixels
@@ -74,14 +75,17 @@ def _search(candidate: MapCandidate, trainer: Trainer, validation: Examples, lea
 
 
 def clear(candidate: MapCandidate, trainer: Trainer, examples: Examples) -> float:
-    """Share of the images that are answered right by a margin that counts.
+    """Share of the images that are answered right by a margin that counts, each class having an equal part.
 
     Without biases a class can die away to logits of 0, a tie that plain accuracy may take for right.
     """
     logits, labels = logits_of(candidate, examples, trainer), examples.labels[:, None]
     others = logits.scatter(1, labels, -torch.inf).amax(1)
     margins = logits.gather(1, labels)[:, 0] - others  # (M,)
-    return float((margins > _CLEAR * margins.abs().mean()).double().mean())
+    if trainer.weights is None:
+        return float((margins > _CLEAR * margins.abs().mean()).double().mean())
+    counted = image_weights(examples.labels, torch.ones(len(examples.classes)))  # (M,)
+    return float((counted * (margins > _CLEAR * (counted * margins.abs()).mean())).mean())
 
 
 def logits_of(engram: Engram, examples: Examples, trainer: Trainer) -> Tensor:

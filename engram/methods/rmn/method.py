@@ -123,12 +123,13 @@ class Rmn(RecognisingMethod):
             prune(candidate, trainer, report, lambda phase: self._fit(candidate, trainer, phase))
         reporter.report("freezing", 1.0, units=sum(candidate.units.values()))
         report.accuracy["kept"] = trainer.accuracy(candidate, held_out)
-        expect_accurate(report, options)
         kept, whole = candidate.finished(self.settings, _peak(candidate, held_out, trainer))
         shared = _with(self.shared, kept, whole)
         passes = (*_earlier_passes(shared, self), shared.engram(kept).to(self.device))
         with report.timed("recognising"):
             update = self.state.update(task, lambda images: _see(passes, images), train, held_out, context)
+        report.judge(update.hits, held_out)
+        expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
         report.novelty = update.novelty
         expect_recognised(report, options)
@@ -156,7 +157,8 @@ class Rmn(RecognisingMethod):
         sides = (shape.channels, shape.height, shape.width)
         regulariser = MapRegulariser(candidate, self.settings, trainer.context, size, steps, trainer.generator, sides)
         with regulariser.factory() as factory:
-            return trainer.with_optimiser(factory).fit(candidate, phase).accuracy
+            best = trainer.with_optimiser(factory).fit(candidate, phase)
+        return trainer.trained_accuracy(candidate, best)
 
     @torch.no_grad()
     def see(self, images: Tensor) -> ForwardPass:
@@ -186,7 +188,16 @@ class Rmn(RecognisingMethod):
                 temperatures = torch.ones_like(temperatures)  # the largest logit of all is to win
             log_tasks = torch.log_softmax(peaks, 1)
         heads, passes = tuple(seen.heads), len(self.passes)
-        return Observation(self.tasks, heads, temperatures, log_tasks, verdict.p_values, passes, verdict.levels)
+        return Observation(
+            self.tasks,
+            heads,
+            temperatures,
+            log_tasks,
+            verdict.p_values,
+            passes,
+            verdict.levels,
+            self.recogniser.balances,
+        )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         return self._explainers[owner].explain(image, 0, target, composite)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from engram.checkpointing.progress import Reporter
+from engram.data.class_balance import image_weights
 from engram.data.examples import Examples
 from engram.explain.unit_relevance import relevances
 from engram.nn.multihead import Kept, silenced
@@ -16,16 +17,29 @@ from engram.training.importance import Scores
 from engram.training.pruning import choose
 
 
-def importance(engram: Engram, reference: Examples, reporter: Reporter, device: torch.device) -> Scores:
+def importance(
+    engram: Engram, reference: Examples, reporter: Reporter, device: torch.device, *, balanced: bool = False
+) -> Scores:
     """Mean absolute relevance of each unit for the true label's logit, over a reference set.
 
     Units compete over the whole network by it as it is. Every layer has the logit to share, so that units of narrow
     layers count for more; making the layers' means equal was measured to freeze the wrong ones, and to forget more.
+
+    Parameters
+    ----------
+    balanced
+        Whether the mean is over the classes instead of the images.
     """
     totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+    counted = image_weights(reference.labels, torch.ones(len(reference.classes))).float() if balanced else None
+    done = 0
     for found in relevances(engram, reference, reporter, device):
         for layer, relevance in found.items():
-            totals[layer] += relevance.abs().sum(0)  # (units,)
+            sizes = relevance.abs()
+            if counted is not None:
+                sizes = sizes * counted[done : done + len(sizes), None]
+            totals[layer] += sizes.sum(0)  # (units,)
+        done += len(next(iter(found.values())))
     return {layer: total / len(reference) for layer, total in totals.items()}
 
 

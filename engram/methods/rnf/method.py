@@ -30,6 +30,7 @@ from engram.nn.serialization import dump_multihead, load_multihead
 from engram.recognition.predictions import Observation
 from engram.recognition.state import RecogniserState
 from engram.recognition.training import ForwardPass
+from engram.training.distinctive_patches import start_from_patches
 from engram.training.optimisers import ElasticOptimisers
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
@@ -98,9 +99,10 @@ class Rnf(RecognisingMethod):
         trainer = Trainer.alone(self.network.layout, train, held_out, context)
         candidate = self._trained(task, trainer, report)
         network = self._frozen(candidate, trainer, report)
-        expect_accurate(report, options)
         with report.timed("recognising"):
             update = self.state.update(task, lambda images: _see(network, images), train, held_out, context)
+        report.judge(update.hits, held_out)
+        expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
         report.novelty = update.novelty
         expect_recognised(report, options)
@@ -113,12 +115,16 @@ class Rnf(RecognisingMethod):
         report.candidate = dict(network.units)
         trainer.reporter.report("training", 0.0, units=sum(network.units.values()))
         candidate = network.candidate(task, trainer.train.classes, trainer.context.seed)
+        # Without resistance earlier tasks may read what is free.
+        if trainer.context.recipe > 1 and (self.settings.resistance or not network.stack):
+            free = network.owners[network.layout.nodes[0].layer] == 0
+            start_from_patches(candidate, trainer.train, trainer.context.generator(), free)
         rates = network.rates(self.settings.elasticity)
         blocked = blocked_by(network.layout, network.owners) if self.settings.resistance else None
         trainer = _restrained(candidate, trainer, rates, blocked)
         with report.timed("training"):
             phase = TrainingPhase.to_plateau(options)
-            report.accuracy["trained"] = trainer.fit(candidate, phase).accuracy
+            report.accuracy["trained"] = trainer.trained_accuracy(candidate, trainer.fit(candidate, phase))
         return candidate
 
     def _recover(self, candidate: Engram, owners: Owners, number: int, trainer: Trainer) -> None:
@@ -158,14 +164,14 @@ class Rnf(RecognisingMethod):
         tolerance = options.tolerance if self.settings.tolerance is None else self.settings.tolerance
         some = torch.randperm(len(validation), generator=trainer.generator)[: self.settings.reference]
         reference = validation.subset(some)
-        scores = reporter.journal.once("importance", lambda: importance(candidate, reference, reporter, self.device))
-
-        def accuracy(engram: Engram) -> float:
-            return trainer.accuracy(engram, validation)
-
+        balanced = trainer.weights is not None
+        scores = reporter.journal.once(
+            "importance", lambda: importance(candidate, reference, reporter, self.device, balanced=balanced)
+        )
         # With resistance nothing of an earlier task is taken away, because its weights cannot be touched.
         owned = {layer: (owner > 0) & self.settings.resistance for layer, owner in self.network.owners.items()}
-        return relevant(candidate, scores, owned, options.floor, accuracy(candidate) - tolerance, accuracy)
+        least = trainer.validated(candidate) - tolerance
+        return relevant(candidate, scores, owned, options.floor, least, trainer.validated)
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:
@@ -180,6 +186,7 @@ class Rnf(RecognisingMethod):
             verdict.log_tasks,
             verdict.p_values,
             levels=verdict.levels,
+            balances=self.recogniser.balances,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

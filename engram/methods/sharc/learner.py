@@ -21,10 +21,13 @@ from engram.methods.sharc.saliency import mask, saliency
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
+from engram.recognition.head_balance import HeadBalance, decisive
+from engram.recognition.head_balance import fitted_temperature as balanced_temperature
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.task_density import TaskDensity, noise_features
 from engram.recognition.training import through
+from engram.training.distinctive_patches import start_from_patches
 from engram.training.trainer import Trainer, TrainingPhase
 
 SAMPLED = 4096
@@ -41,6 +44,8 @@ class LearnedTask:
     replay_memory: ReplayMemory
     recalled: RecalledMaps
     """What was replayed."""
+    head: Tensor
+    """(M, classes): logits for the held-out images, the task given."""
     accuracy: float
     """On held-out images, the task given."""
     details: dict[str, object]
@@ -99,7 +104,7 @@ class TaskLearner(WithContext):
         replay_memory, details = self.remember_once(maps, wider, before, known, generator)
         logits = self._logits(maps, own or wider, self.held_out)[:, -len(classes) :]  # (M, classes)
         hit = logits.argmax(1) == self.held_out.labels
-        return LearnedTask(maps, wider, own, replay_memory, recalled, float(hit.double().mean()), details)
+        return LearnedTask(maps, wider, own, replay_memory, recalled, logits, float(hit.double().mean()), details)
 
     def _labels_of_backbone(self) -> list[str]:
         return [f"{label} turned {turn}" for turn in self._turns() for label in self.train.classes]
@@ -118,8 +123,10 @@ class TaskLearner(WithContext):
         return Examples(images, labels, tuple(self._labels_of_backbone()))
 
     def _train_backbone(self, engram: Engram, generator: torch.Generator) -> None:
-        engram.to(self.device)
         turned, held_out = self._turned(self.train), self._turned(self.held_out)
+        if self.context.recipe > 1:
+            start_from_patches(engram, turned, self.context.generator())
+        engram.to(self.device)
         trainer = Trainer(Network(self.layout), turned, held_out, self.context, generator)
         phase = TrainingPhase.to_plateau(self.options, (0.0, 0.7))
         trainer.fit(engram, phase)
@@ -210,11 +217,12 @@ class TaskLearner(WithContext):
         if len(drawn):
             past = logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)
         temperature = fitted_temperature(torch.cat([fresh, past]), torch.cat([right, recalled.labels[drawn]]))
-        within = temperature
+        balance = HeadBalance.fitted(outcome.head, self.held_out, self.train) if self.context.recipe > 1 else None
+        head, within = decisive(balance, outcome.head), temperature
         if outcome.own is not None:
-            within = fitted_temperature(self._logits(maps, outcome.own, self.held_out), self.held_out.labels)
-        classes = len(self.train.classes)
-        profile = TaskProfile(task, classes, density.density, within, over="commons", scored=density.scored)
+            within = balanced_temperature(head, self.held_out.labels, balance)
+        classes, scored = len(self.train.classes), density.scored
+        profile = TaskProfile(task, classes, density.density, within, over="commons", scored=scored, balance=balance)
         if profile.scored is not None:
             noise = noise_features(commons, self.context, *self.train.images.shape[1:])
             profile = profile.tried(profile.density.p_value(profile.density.distance(noise)))
@@ -226,7 +234,7 @@ class TaskLearner(WithContext):
         self.reporter.report("recognising", 1.0)
         scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(profiles)))  # which have no weight here
         ours = scores.argmax(1) == len(profiles) - 1
-        hits = best == right
-        recognised, answered = float(ours.double().mean()), float(hits.double().mean())
+        hits = head.argmax(1) == self.held_out.labels
+        accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, ours, best == right))
         state = replace(state, commons=commons, recogniser=found)
-        return RecogniserUpdate(state, hits, answered, recognised, answered, profile.novelty(len(self.held_out)))
+        return RecogniserUpdate(state, hits, accuracy, recognised, answered, profile.novelty(len(self.held_out)))

@@ -163,10 +163,11 @@ class Sharc(RecognisingMethod):
         report.candidate, report.units = units, dict(units)
         report.accuracy = {"trained": outcome.accuracy, "kept": outcome.accuracy}
         report.details = outcome.details
-        expect_accurate(report, options)
         own = (*self.own, outcome.own) if outcome.own is not None else self.own
         with report.timed("recognising"):
             update = self._recognising(task, learner, outcome, own)
+        report.judge(update.hits, held_out)
+        expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
         report.novelty = update.novelty
         expect_recognised(report, options)
@@ -205,6 +206,7 @@ class Sharc(RecognisingMethod):
             self.recogniser.log_probabilities(scores, distances),
             self.recogniser.p_values(distances, scores),
             levels=self.recogniser.levels,
+            balances=self.recogniser.balances,
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

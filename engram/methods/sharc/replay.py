@@ -42,6 +42,13 @@ class NewMaps:
     def classes(self) -> int:
         return int(torch.bincount(self.labels).count_nonzero())
 
+    @property
+    def uneven(self) -> bool:
+        """Whether some class has more examples than another."""
+        counts = torch.bincount(self.labels)
+        counts = counts[counts > 0]
+        return bool((counts != counts[0]).any())
+
 
 @dataclass(frozen=True)
 class RecalledMaps:
@@ -96,7 +103,8 @@ def _run_epochs(
     per_epoch = math.ceil(count / size)
     state.module.train()
     while state.epoch < phase.epochs:
-        for chosen in state.batches(count, size):
+        labels = replay.fresh.labels if context.recipe > 1 and replay.fresh.uneven else None
+        for chosen in state.batches(count, size, labels):
             for group in state.optimiser.param_groups:
                 group["lr"] = phase.rate(state.step, per_epoch, options.schedule)
             loss = replay.loss(chosen)

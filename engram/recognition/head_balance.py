@@ -1,0 +1,78 @@
+"""Balance of a head's classes: what decides between large and small ones, and how often each is to be expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from engram.data.class_balance import image_weights, log_prior
+from engram.data.examples import Examples
+from engram.recognition import calibration
+from engram.recognition.calibration import minimised
+
+PULL = 0.05
+"""What the square of an offset costs, against the mean cross-entropy."""
+
+
+@dataclass(frozen=True)
+class HeadBalance:
+    """Offsets of a head's logits for classes of unequal size.
+
+    A head of which all classes count alike answers by its largest logit. Its few images of a small class it knows by
+    heart, though, and is less sure of others: the offset makes up for that. The answer's probability is the one for
+    images that come as often as those that were uploaded.
+    """
+
+    offset: Tensor
+    """(classes,): added to the logits; the largest sum is the answer."""
+    log_prior: Tensor
+    """(classes,): the log of each class's share of the images; added to the log-probabilities."""
+
+    @classmethod
+    def fitted(cls, logits: Tensor, held_out: Examples, train: Examples) -> Self | None:
+        """Fitted to held-out logits (M, classes), every class counting alike; None if `train` is balanced already."""
+        prior = log_prior(train)
+        if prior is None:
+            return None
+        given, labels = logits.double(), held_out.labels
+        counted = image_weights(labels, torch.ones(len(prior)))  # (M,)
+
+        def loss(offset: Tensor) -> Tensor:
+            each = cross_entropy(given + offset, labels, reduction="none")
+            return (counted * each).mean() + PULL * offset.square().sum()
+
+        offset = minimised(torch.zeros(len(prior), dtype=torch.float64), loss)
+        return cls(offset.float(), prior)
+
+    def decisive(self, logits: Tensor) -> Tensor:
+        """(B, classes): logits whose largest is the answer."""
+        return logits + self.offset
+
+    def temperature(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(): what divides the decisive logits (M, classes) so that the probabilities fit held-out labels (M,)."""
+        counted = image_weights(labels, self.log_prior.exp()).float()
+        grid = torch.logspace(-1, 1, 41)
+        losses = [counted @ cross_entropy(logits / value + self.log_prior, labels, reduction="none") for value in grid]
+        return grid[torch.stack(losses).argmin()]
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor, balance: HeadBalance | None) -> Tensor:
+    """(): what divides decisive logits (M, classes) so that probabilities fit held-out labels (M,)."""
+    return calibration.fitted_temperature(logits, labels) if balance is None else balance.temperature(logits, labels)
+
+
+def decisive(balance: HeadBalance | None, logits: Tensor) -> Tensor:
+    """(B, classes): logits whose largest is the answer, whether a head has a balance or not."""
+    return logits if balance is None else balance.decisive(logits)
+
+
+def within_task(logits: Tensor, temperature: Tensor, balance: HeadBalance | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (B, classes) of a task's classes: those that decide, and those that are told."""
+    deciding = torch.log_softmax(decisive(balance, logits) / temperature, 1)
+    if balance is None:
+        return deciding, deciding
+    return deciding, torch.log_softmax(deciding + balance.log_prior, 1)
