@@ -87,6 +87,9 @@ class Certificate:
     """And the share of these that it still gives: the forgetting that can be measured with no image kept."""
     decoder: DecoderDigest | None = None
     """What the decoder makes of encoded images; None in certificates of 0.1.0."""
+    classes: dict[str, dict[str, object]] = field(default_factory=dict)
+    """How the classes of each task fared when it was learned: `balanced_accuracy`, and `per_class` as in the learning
+    report. Tasks that an earlier release learned have none."""
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -96,6 +99,7 @@ class Certificate:
             "tasks": [{"task": task, "logits_sha256": value} for task, value in self.tasks.items()],
             "environment": self.environment,
             "routing": self.routing,
+            "classes": self.classes,
             **({} if self.exact else {"answers_when_learned": self.answers, "agreement": self.agreement}),
             **({} if self.decoder is None else {"decoder": self.decoder.to_dict()}),
         }
@@ -123,9 +127,12 @@ class Certificate:
         agreement = _part(dict, data.get("agreement", {}), "a certificate has the agreement by task")
         for task, then in answers.items():
             _part(list, then, f"a certificate lists the answers of task {task!r} when learned")
+        classes = _part(dict, data.get("classes", {}), "a certificate has figures of classes by task")
+        for task, figures in classes.items():
+            _part(dict, figures, f"a certificate has figures of the classes of task {task!r}")
         digests = dict(_digest(_part(dict, row, "each task of a certificate is an object")) for row in tasks)
         decoder = None if data.get("decoder") is None else DecoderDigest.from_dict(data["decoder"])
-        return cls(digests, where, routing, bool(data["exact"]), answers, agreement, decoder)
+        return cls(digests, where, routing, bool(data["exact"]), answers, agreement, decoder, classes)
 
 
 def _digest(row: dict[str, object]) -> tuple[str, str]:
@@ -144,6 +151,7 @@ def certify(
     memory: Memory,
     routing: Mapping[str, dict[str, float]] | None = None,
     learned: Mapping[str, list[int]] | None = None,
+    classes: Mapping[str, dict[str, object]] | None = None,
 ) -> Certificate:
     """Run the probe batch through every task, here and now.
 
@@ -153,16 +161,18 @@ def certify(
         What the recogniser did when each task was learned.
     learned
         For methods that promise nothing exact, the `answers` of earlier certificates; today's count for other tasks.
+    classes
+        How the classes of each task fared when it was learned.
 
     Raises
     ------
     InputError
-        for what is no `Memory`, or for `routing` or `learned` that are no mappings.
+        for what is no `Memory`, or for `routing`, `learned` or `classes` that are no mappings.
     DamagedSnapshot
         What was learned is no list of as many answers as the probe batch has images.
     """
     require_type("the model", memory, Memory, InputError)
-    for name, given in (("routing", routing), ("learned", learned)):
+    for name, given in (("routing", routing), ("learned", learned), ("classes", classes)):
         if given is not None:
             require_type(name, given, Mapping, InputError)
     memory = Memory(memory.method.current())
@@ -179,8 +189,8 @@ def certify(
                 if len(then) != len(now):
                     raise DamagedSnapshot(f"task {info.name!r} has {len(then)} answers to {len(now)} probe images")
                 agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
-    where, decoder = environment(memory.device), DecoderDigest.of(memory.definition)
-    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement, decoder)
+    where, decoder, figures = environment(memory.device), DecoderDigest.of(memory.definition), dict(classes or {})
+    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures)
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:

@@ -25,6 +25,7 @@
           TooFewClasses             fewer than two classes
           TooFewImages              a class with fewer than two images to learn from
           TooManyUnreadable         more unreadable images than allowed
+          RecallUnmeasurable        too few held-out images of a class for `min_recall`
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
     NothingLearned                  the model has no task yet
@@ -32,6 +33,7 @@
     CapacityExhausted               no unit is left in some layer
     LearningFailed                  a task was learned, but not well enough for what was asked
       AccuracyTooLow                under `min_accuracy` on held-out images
+      RecallTooLow                  under `min_recall` on those of some class
       RecognitionTooLow             under `min_recognised` of them
     Cancelled                       the caller asked to stop
     RetentionViolated               an old answer would change; nothing is published
@@ -149,6 +151,10 @@ class TooManyUnreadable(ExamplesError):
     code = "too_many_unreadable_images"
 
 
+class RecallUnmeasurable(ExamplesError):
+    code = "recall_unmeasurable"
+
+
 class TaskExists(EngramError):
     code = "task_exists"
 
@@ -183,6 +189,10 @@ class LearningFailed(EngramError):
 
 class AccuracyTooLow(LearningFailed):
     code = "accuracy_too_low"
+
+
+class RecallTooLow(LearningFailed):
+    code = "recall_too_low"
 
 
 class RecognitionTooLow(LearningFailed):

@@ -33,6 +33,7 @@ from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
 from engram.snapshot import Parts, read, write
+from engram.training.class_recall import expect_measurable
 from engram.training.report import LearningReport
 
 DEFAULT_COMPOSITE = "epsilon_plus_flat"
@@ -163,12 +164,15 @@ class Memory:
             As its options say, and where `progress`, `cancel`, `optimiser` or `checkpoints` are of another type.
         AnswersOnly
             where the model was restored for answering alone.
-        Cancelled, AccuracyTooLow, RecognitionTooLow
+        Cancelled, AccuracyTooLow, RecallTooLow, RecognitionTooLow
+        RecallUnmeasurable
+            where the options ask for a recall that too few held-out images would tell.
         """
         self.admit(task)
         self._check(examples)
         options = LearnOptions() if options is None else options
         require_type("options", options, LearnOptions, InvalidOptions)
+        expect_measurable(examples, options, self.definition.recipe)
         for name, function in (("progress", progress), ("cancel", cancel), ("optimiser", optimiser)):
             if function is not None and not callable(function):
                 raise InvalidOptions(f"{name} is a function, not of type {type(function).__name__}")

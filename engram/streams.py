@@ -147,7 +147,7 @@ class Stream:
             for images of another size or dtype than the model takes.
         ExamplesError
             for labels that are no strings or not one for each image, and for too many of them.
-        Cancelled, AccuracyTooLow, RecognitionTooLow
+        Cancelled, LearningFailed
         """
         check_images(images, self.memory.definition.input)
         if isinstance(labels, str) or len(labels) != len(images) or not all(isinstance(one, str) for one in labels):
@@ -300,7 +300,7 @@ def learn_stream(
 
     Raises
     ------
-    InvalidDefinition, InvalidOptions, ImageError, ExamplesError, Cancelled, AccuracyTooLow, RecognitionTooLow
+    InvalidDefinition, InvalidOptions, ImageError, ExamplesError, Cancelled, LearningFailed
         What `Stream` raises.
     """
     watched = Stream(memory, options, stream, progress=progress, cancel=cancel)

@@ -145,7 +145,7 @@ class _Attempt:
         self._enter("verifying", _LEARNING[1])
         parts = dump(memory)
         with threads(self._settings.torch_threads):
-            proof = verify(parts, before, self._job.task, report.recognised)
+            proof = verify(parts, before, self._job.task, report.recognised, report.class_figures)
         self._enter("publishing", 0.98)
         learned = report.to_dict()
         found = {

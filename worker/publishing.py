@@ -77,7 +77,7 @@ def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
         log.info("version %d was certified in another environment; its digests are made again here", head.version)
     elif memory.exact and (changed := compare(stored, now)):
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
-    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder)
+    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder, classes=stored.classes)
 
 
 def _after(stored: DecoderDigest | None, now: DecoderDigest | None, version: int) -> DecoderDigest | None:
@@ -91,13 +91,17 @@ def _after(stored: DecoderDigest | None, now: DecoderDigest | None, version: int
     return now.after(stored)
 
 
-def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> Certificate:
+def verify(
+    parts: Parts, before: Certificate, task: str, recognised: float, figures: Mapping[str, object] | None = None
+) -> Certificate:
     """The new version's certificate, made from its bytes as any service will read them.
 
     Parameters
     ----------
     task, recognised
         The new task, and the share of its held-out images that the recogniser gives to it.
+    figures
+        How its classes fare, as `LearningReport.class_figures` says it.
 
     Raises
     ------
@@ -105,7 +109,9 @@ def verify(parts: Parts, before: Certificate, task: str, recognised: float) -> C
         The method is exact, and some task answers the probes with other bytes than before learning.
     """
     rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
-    proof = certify(rebuilt, {**before.routing, task: {"recognised_when_learned": recognised}}, before.answers)
+    routing = {**before.routing, task: {"recognised_when_learned": recognised}}
+    classes = before.classes if figures is None else {**before.classes, task: dict(figures)}
+    proof = certify(rebuilt, routing, before.answers, classes)
     if rebuilt.exact and (changed := compare(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
     return replace(proof, decoder=before.decoder or proof.decoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -19,6 +19,15 @@ class LearnOptions(Frozen):
         "least_accuracy": "min_accuracy",
         "least_recognised": "min_recognised",
     }
+
+    unsaid_names: ClassVar[frozenset[str]] = frozenset({"min_recall"})
+    """Fields that earlier releases do not know: where they have their default, they are not stored."""
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as JSON, such that every release reads what it could have written itself."""
+        found = super().stored()
+        defaults = {name: type(self).model_fields[name].default for name in self.unsaid_names}
+        return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
     epochs: int = Field(default=5, ge=1, le=1000)
     """At most so many passes over the images before pruning."""
@@ -37,7 +46,8 @@ class LearnOptions(Frozen):
     """Decoupled for `adamw`."""
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     augment: Literal["none", "shift", "shift+flip"] = "shift"
-    """Random translations by up to an eighth of the image, and mirror images where they mean the same."""
+    """Random translations by up to an eighth of the image, or a quarter where a class has fewer than half as many images
+    as the largest; and mirror images where they mean the same."""
     held_out: float = Field(default=0.1, gt=0, lt=0.9)
     """Share of the images that plateau, pruning and recognition are judged by, where no `val/` was given."""
     score: Literal["l1", "l2", "taylor", "lrp", "random"] = "taylor"
@@ -56,6 +66,9 @@ class LearnOptions(Frozen):
         default=0.0, ge=0, le=1, validation_alias=AliasChoices("min_accuracy", "least_accuracy")
     )
     """Held-out accuracy, the task given, under which learning fails and nothing is published."""
+    min_recall: float = Field(default=0.0, ge=0, le=1)
+    """Recall of the worst class on held-out images, the task given, under which learning fails, nothing being published.
+    Refused before training where a class would have fewer than 20 held-out images, from which it cannot be told."""
     min_recognised: float = Field(
         default=0.0, ge=0, le=1, validation_alias=AliasChoices("min_recognised", "least_recognised")
     )

@@ -12,7 +12,7 @@ KINDS = ("none", "shift", "shift+flip")
 """The names of all kinds of augmentation."""
 
 
-def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+def augmented(images: Tensor, kind: str, generator: torch.Generator, *, far: bool = False) -> Tensor:
     """Shift each image by up to an eighth of its size (edges repeat), and mirror half of them where asked.
 
     Parameters
@@ -21,6 +21,9 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         (B, C, H, W) float32.
     kind
         "none", "shift" or "shift+flip".
+    far
+        Whether images are shifted by up to a quarter, and mirrored at their edges: where a class has but a few images
+        it is not to be known by where on them something lies.
 
     Raises
     ------
@@ -32,8 +35,9 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     if kind == "none":
         return images
     count, _, height, width = images.shape
-    rows, columns = max(1, height // 8), max(1, width // 8)
-    padded = F.pad(images, (columns, columns, rows, rows), mode="replicate")  # (B, C, H + 2r, W + 2c)
+    part, mode = (4, "reflect") if far else (8, "replicate")
+    rows, columns = max(1, height // part), max(1, width // part)
+    padded = F.pad(images, (columns, columns, rows, rows), mode=mode)  # (B, C, H + 2r, W + 2c)
     top = torch.randint(0, 2 * rows + 1, (count, 1), generator=generator) + torch.arange(height)  # (B, H)
     left = torch.randint(0, 2 * columns + 1, (count, 1), generator=generator) + torch.arange(width)  # (B, W)
     top, left = top.to(images.device), left.to(images.device)

@@ -19,12 +19,6 @@ def class_weights(examples: Examples) -> Tensor | None:
     return (counts.sum() / (len(counts) * counts)).float()
 
 
-def small_classes(examples: Examples) -> tuple[int, ...]:
-    """The classes that have images, but fewer than half as many as the largest."""
-    counts = examples.counts()
-    return tuple(label for label, count in enumerate(counts) if 0 < 2 * count < max(counts))
-
-
 def log_prior(examples: Examples) -> Tensor | None:
     """(classes,) float32: the log of each class's share of the images; None where all have equally many.
 

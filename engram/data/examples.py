@@ -109,11 +109,27 @@ class Examples:
             _check_counts(self.held_out, least=1, kind="held-out image")
 
 
-def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Examples, Examples]:
+LEAST_OF_SMALL = 3
+"""Images that a small class holds out at least, where that is a quarter of it or less."""
+
+
+def small_classes(examples: Examples) -> tuple[int, ...]:
+    """The classes that have images, but fewer than half as many as the largest."""
+    counts = examples.counts()
+    return tuple(label for label, count in enumerate(counts) if 0 < 2 * count < max(counts))
+
+
+def split(examples: Examples, held_out_fraction: float, seed: int, *, recipe: int = 1) -> tuple[Examples, Examples]:
     """Divide examples into a training part and a held-out part.
 
     Held-out images that came with the upload are taken as they are. Otherwise each class gives the same share of its
     images, at least one and never all, drawn by `seed`.
+
+    Parameters
+    ----------
+    recipe
+        Of the definition. Since 2, classes of which there are fewer than half as many images as of the largest hold out
+        up to `LEAST_OF_SMALL`, but no more than a quarter for that.
 
     Returns
     -------
@@ -138,16 +154,27 @@ def split(examples: Examples, held_out_fraction: float, seed: int) -> tuple[Exam
         raise InvalidOptions(f"the seed is a whole number of 64 bits, not {seed!r}") from error
     train: list[Tensor] = []
     held_out: list[Tensor] = []
-    for label in range(len(examples.classes)):
+    for label, share in enumerate(held_out_counts(examples, held_out_fraction, recipe)):
         members = (examples.labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
-        share = min(max(round(len(members) * held_out_fraction), 1), len(members) - 1)
         held_out.append(members[:share])
         train.append(members[share:])
     return (
         examples.subset(torch.cat(train).sort().values),
         examples.subset(torch.cat(held_out).sort().values),
     )
+
+
+def held_out_counts(examples: Examples, held_out_fraction: float, recipe: int) -> tuple[int, ...]:
+    """How many images of each class `split` holds out."""
+    if examples.held_out is not None:
+        return examples.held_out.counts()
+    small = small_classes(examples) if recipe > 1 else ()
+    found = []
+    for label, count in enumerate(examples.counts()):
+        share = min(max(round(count * held_out_fraction), 1), count - 1)
+        found.append(max(share, min(LEAST_OF_SMALL, count // 4)) if label in small else share)
+    return tuple(found)
 
 
 def _names(classes: object) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AccuracyTooLow, InvalidDefinition, RecognitionTooLow, TaskExists
+from engram.errors import AccuracyTooLow, InvalidDefinition, RecallTooLow, RecognitionTooLow, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
@@ -165,7 +165,7 @@ class Method(ABC):
 
         Raises
         ------
-        ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow, RecognitionTooLow
+        ExamplesError, CapacityExhausted, Cancelled, AccuracyTooLow, RecallTooLow, RecognitionTooLow
         AnswersOnly
             The model was restored without what learning needs.
         """
@@ -242,14 +242,20 @@ def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
 
 
 def expect_accurate(report: LearningReport, options: LearnOptions) -> None:
-    """Refuse a task that is not answered right as often as was asked for.
+    """Refuse a task that, or a class of which, is not answered right as often as was asked for.
 
     Raises
     ------
-    AccuracyTooLow
+    AccuracyTooLow, RecallTooLow
     """
     if report.accuracy["kept"] < options.min_accuracy:
         raise AccuracyTooLow(
             f"{report.accuracy['kept']:.1%} of the held-out images are answered right, under the "
             f"{options.min_accuracy:.1%} that were asked for"
+        )
+    name, worst = min(report.recalls.items(), key=lambda each: each[1].recall)
+    if worst.recall < options.min_recall:
+        raise RecallTooLow(
+            f"{worst.recall:.1%} of the held-out images of {name!r} are answered right, under the "
+            f"{options.min_recall:.1%} that were asked for of every class"
         )

@@ -17,6 +17,15 @@ from engram.recognition.calibration import minimised
 PULL = 0.05
 """What the square of an offset costs, against the mean cross-entropy."""
 
+MOST_COST = 0.03
+"""Recall that an offset may cost a class, as a fraction."""
+
+MEASURABLE = 20
+"""Held-out images of a class from which on its recall is told well enough to be held to."""
+
+STEPS = 20
+"""Shares of an offset that are tried."""
+
 
 @dataclass(frozen=True)
 class HeadBalance:
@@ -46,7 +55,7 @@ class HeadBalance:
             return (counted * each).mean() + PULL * offset.square().sum()
 
         offset = minimised(torch.zeros(len(prior), dtype=torch.float64), loss)
-        return cls(offset.float(), prior)
+        return cls(_harmless(offset, given, labels).float(), prior)
 
     def decisive(self, logits: Tensor) -> Tensor:
         """(B, classes): logits whose largest is the answer."""
@@ -58,6 +67,26 @@ class HeadBalance:
         grid = torch.logspace(-1, 1, 41)
         losses = [counted @ cross_entropy(logits / value + self.log_prior, labels, reduction="none") for value in grid]
         return grid[torch.stack(losses).argmin()]
+
+
+def _harmless(offset: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """As much of an offset (classes,) as costs no class of which enough images were held out more than `MOST_COST`.
+
+    One odd image of a small class could otherwise draw most of a large one to it.
+    """
+    counts = torch.bincount(labels, minlength=len(offset))
+    before = _recalls(logits, labels, counts)
+    for share in torch.linspace(1, 0, STEPS + 1, dtype=torch.float64):
+        lost = before - _recalls(logits + share * offset, labels, counts)
+        if bool((lost[counts >= MEASURABLE] <= MOST_COST).all()):
+            return share * offset
+    return torch.zeros_like(offset)
+
+
+def _recalls(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """(classes,) float64."""
+    right = torch.bincount(labels[logits.argmax(1) == labels], minlength=len(counts))
+    return right / counts.clamp_min(1).double()
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor, balance: HeadBalance | None) -> Tensor:

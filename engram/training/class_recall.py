@@ -10,13 +10,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.data.examples import Examples
+from engram.config.options import LearnOptions
+from engram.data.examples import Examples, held_out_counts
+from engram.errors import RecallUnmeasurable
 
 NORMAL_QUANTILE = 1.959963984540054
 """Of a standard normal variable at 0.975, for intervals of 95 %."""
 
 MEASURABLE = 20
 """Held-out images of a class from which on its recall says enough to be asked for."""
+
+
+NAMED = 5
+"""Classes that an error names at most."""
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
@@ -69,3 +75,22 @@ class ClassRecall:
 def balanced_accuracy(recalls: Mapping[str, ClassRecall]) -> float:
     """The mean of the classes' recalls."""
     return sum(each.recall for each in recalls.values()) / max(1, len(recalls))
+
+
+def expect_measurable(examples: Examples, options: LearnOptions, recipe: int) -> None:
+    """Refuse a `min_recall` that could not be judged.
+
+    Raises
+    ------
+    RecallUnmeasurable
+        naming the classes of which too few images would be held out.
+    """
+    if not options.min_recall:
+        return
+    counts = zip(examples.classes, held_out_counts(examples, options.held_out, recipe), strict=True)
+    few = [f"{name!r} has {count}" for name, count in counts if count < MEASURABLE]
+    if few:
+        raise RecallUnmeasurable(
+            f"min_recall needs {MEASURABLE} held-out images of every class; {', '.join(few[:NAMED])}"
+            f"{' and others have fewer too' if len(few) > NAMED else ''}; send more, or hold out a larger share"
+        )

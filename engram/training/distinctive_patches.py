@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.data.class_balance import small_classes
-from engram.data.examples import Examples
+from engram.data.examples import Examples, small_classes
 from engram.nn.blocks import ConvBlock
 from engram.nn.layout import IMAGE
 from engram.nn.network import Engram, pixels

@@ -47,7 +47,7 @@ class Learner(WithContext):
         ExamplesError, CapacityExhausted, Cancelled
         """
         options, reporter = self.options, self.reporter
-        train, held_out = split(examples, options.held_out, self.context.seed)
+        train, held_out = split(examples, options.held_out, self.context.seed, recipe=self.context.recipe)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
         with report.timed("training"):

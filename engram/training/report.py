@@ -52,6 +52,8 @@ class LearningReport:
     """How many runs broke off whose work was taken over from their checkpoints."""
     details: dict[str, object] = field(default_factory=dict)
     """What only this method has to tell."""
+    recalls: dict[str, ClassRecall] = field(default_factory=dict, repr=False)
+    """What `per_class` says; no part of the report."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     """What seconds are counted by; no part of the report."""
 
@@ -63,7 +65,7 @@ class LearningReport:
         return cls(task, counts, len(held_out), given, resumed=journal.resumed, clock=journal.clock)
 
     def to_dict(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "clock"}
+        return {name: value for name, value in vars(self).items() if name not in ("clock", "recalls")}
 
     def judge(self, hits: Tensor, held_out: Examples) -> None:
         """Write down how each class fares.
@@ -73,12 +75,17 @@ class LearningReport:
         hits
             (M,) bool: which held-out images are answered right, the task given.
         """
-        recalls = ClassRecall.of(hits, held_out)
+        self.recalls = ClassRecall.of(hits, held_out)
         self.accuracy["kept"] = float(hits.double().mean())
-        self.per_class = {name: each.to_dict() for name, each in recalls.items()}
-        self.balanced_accuracy = balanced_accuracy(recalls)
-        said = (each.warning(name) for name, each in recalls.items())
+        self.per_class = {name: each.to_dict() for name, each in self.recalls.items()}
+        self.balanced_accuracy = balanced_accuracy(self.recalls)
+        said = (each.warning(name) for name, each in self.recalls.items())
         self.warnings += [sentence for sentence in said if sentence is not None]
+
+    @property
+    def class_figures(self) -> dict[str, object]:
+        """What a certificate repeats of how the classes fare."""
+        return {"balanced_accuracy": self.balanced_accuracy, "per_class": self.per_class}
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

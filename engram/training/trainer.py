@@ -20,7 +20,7 @@ from engram.config.options import LearnOptions, Schedule
 from engram.context import LearnContext, OptimiserFactory, WithContext
 from engram.data.augmentation import augmented
 from engram.data.class_balance import class_weights, extended, image_weights
-from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.data.examples import EVALUATION_BATCH, Examples, batches, small_classes
 from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
@@ -289,10 +289,14 @@ class Trainer(WithContext):
         balanced = self.weights is not None
         return measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
 
+    def _augmented(self, images: Tensor) -> Tensor:
+        far = self.weights is not None and bool(small_classes(self.train))
+        return augmented(images, self.options.augment, self.generator, far=far)
+
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
         for norm in norms(engram):
             norm.momentum = max(NORM_MOMENTUM, 1 / (step + 1))
-        images = augmented(pixels(self.train.images[chosen].to(self.device)), self.options.augment, self.generator)
+        images = self._augmented(pixels(self.train.images[chosen].to(self.device)))
         labels = self.train.labels[chosen].to(self.device)
         with torch.no_grad():
             joined = self.network.prefix(images)

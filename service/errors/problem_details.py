@@ -107,6 +107,8 @@ STATUS: Mapping[type[Exception], int] = {
     learner.TooManyUnreadable: 422,
     learner.LearningFailed: 422,
     learner.AccuracyTooLow: 422,
+    learner.RecallTooLow: 422,
+    learner.RecallUnmeasurable: 422,
     learner.RecognitionTooLow: 422,
     learner.TaskExists: 409,
     learner.UnknownTask: 404,

@@ -59,7 +59,7 @@ class Freezer(WithContext):
         ------
         ExamplesError, Cancelled
         """
-        train, held_out = split(examples, self.options.held_out, self.context.seed)
+        train, held_out = split(examples, self.options.held_out, self.context.seed, recipe=self.context.recipe)
         report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
         report.candidate = {layer: int((owner == 0).sum()) for layer, owner in self.shared.owners.items()}
         candidate, trainer = self._candidate(task, train, held_out)

@@ -115,7 +115,7 @@ class Rmn(RecognisingMethod):
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
-        train, held_out = split(examples, options.held_out, context.seed)
+        train, held_out = split(examples, options.held_out, context.seed, recipe=context.recipe)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer.alone(self.shared.layout, train, held_out, context)
         candidate = self._train(task, trainer, report)

@@ -94,7 +94,7 @@ class Rnf(RecognisingMethod):
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         self.state.required_sums()  # before any work is done in vain
         options, reporter = context.options, context.reporter
-        train, held_out = split(examples, options.held_out, context.seed)
+        train, held_out = split(examples, options.held_out, context.seed, recipe=context.recipe)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer.alone(self.network.layout, train, held_out, context)
         candidate = self._trained(task, trainer, report)
