@@ -46,8 +46,8 @@ class LearnOptions(Frozen):
     """Decoupled for `adamw`."""
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     augment: Literal["none", "shift", "shift+flip"] = "shift"
-    """Random translations by up to an eighth of the image, or a quarter where a class has fewer than half as many images
-    as the largest; and mirror images where they mean the same."""
+    """Random translations by up to an eighth of the image, or a quarter where a class has fewer than half the images of
+    the largest; and mirror images where they mean the same."""
     held_out: float = Field(default=0.1, gt=0, lt=0.9)
     """Share of the images that plateau, pruning and recognition are judged by, where no `val/` was given."""
     score: Literal["l1", "l2", "taylor", "lrp", "random"] = "taylor"
@@ -67,8 +67,8 @@ class LearnOptions(Frozen):
     )
     """Held-out accuracy, the task given, under which learning fails and nothing is published."""
     min_recall: float = Field(default=0.0, ge=0, le=1)
-    """Recall of the worst class on held-out images, the task given, under which learning fails, nothing being published.
-    Refused before training where a class would have fewer than 20 held-out images, from which it cannot be told."""
+    """Recall of the worst class on held-out images, the task given, under which learning fails and nothing is
+    published. Refused before training where a class would have fewer than 20 of them, which could not tell it."""
     min_recognised: float = Field(
         default=0.0, ge=0, le=1, validation_alias=AliasChoices("min_recognised", "least_recognised")
     )

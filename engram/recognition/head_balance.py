@@ -86,7 +86,8 @@ def _harmless(offset: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 def _recalls(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """(classes,) float64."""
     right = torch.bincount(labels[logits.argmax(1) == labels], minlength=len(counts))
-    return right / counts.clamp_min(1).double()
+    recalls: Tensor = right / counts.clamp_min(1).double()
+    return recalls
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor, balance: HeadBalance | None) -> Tensor:

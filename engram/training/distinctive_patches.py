@@ -110,5 +110,5 @@ def _some(train: Examples, label: int, most: int, generator: torch.Generator) ->
 
 def _patches(image: Tensor, kernel: int) -> Tensor:
     """(places, C x kernel x kernel) float32 of one image (C, H, W) uint8."""
-    patches: Tensor = F.unfold(pixels(image[None]), kernel)  # (1, values, places)
-    return patches[0].T
+    patches: Tensor = F.unfold(pixels(image[None]), kernel)[0].T
+    return patches

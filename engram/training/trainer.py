@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -49,6 +50,10 @@ class Evaluation:
 
     loss: float
     accuracy: float
+
+
+HOPELESS = Evaluation(sys.float_info.max, 0.0)
+"""What anything is better than."""
 
 
 def norms(engram: Engram) -> list[nn.BatchNorm2d]:
@@ -114,11 +119,13 @@ class TrainingPhase:
     peak: float
     """The highest learning rate."""
     patience: int
+    untrained: bool = False
+    """Whether the network has learned nothing yet."""
 
     @classmethod
     def to_plateau(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, name: str = "training") -> Self:
         """The first training of a network: as long and as fast as the options say."""
-        return cls(name, share, options.epochs, options.learning_rate, options.patience)
+        return cls(name, share, options.epochs, options.learning_rate, options.patience, untrained=True)
 
     @classmethod
     def recovering(cls, options: LearnOptions, share: tuple[float, float] = WHOLE) -> Self:
@@ -204,6 +211,15 @@ class Trainer(WithContext):
         return None if found is None else found.to(self.device)
 
     @cached_property
+    def few(self) -> bool:
+        """Whether some class has so few images, beside another, that held-out loss tells little of it.
+
+        Training then goes on for half of the epochs without a better one, and never returns to where it began: a network
+        that is unsure of everything has a smaller loss than one that is too sure for a while.
+        """
+        return self.weights is not None and bool(small_classes(self.train))
+
+    @cached_property
     def plateau(self) -> Examples:
         """What the plateau is judged by: the held-out images, and some that were learned from of classes that have
         but a few."""
@@ -242,11 +258,14 @@ class Trainer(WithContext):
     ) -> tuple[Evaluation, dict[str, Tensor]]:
         """What was measured in the best epoch, and the engram's state then."""
         state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
+        patience = phase.patience
+        if self.few:
+            patience = max(patience, math.ceil(phase.epochs / 2))
         if entry.standing is None:
-            state.record(self._judge(engram, self.plateau))
+            state.record(HOPELESS if self.few and phase.untrained else self._judge(engram, self.plateau))
         else:
             state.restore(entry.standing)
-        while state.epoch < phase.epochs and state.waited < phase.patience:
+        while state.epoch < phase.epochs and state.waited < patience:
             self._epoch(engram, state, phase, entry)
             state.record(self._judge(engram, self.plateau))
             state.turn()
@@ -290,8 +309,7 @@ class Trainer(WithContext):
         return measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
 
     def _augmented(self, images: Tensor) -> Tensor:
-        far = self.weights is not None and bool(small_classes(self.train))
-        return augmented(images, self.options.augment, self.generator, far=far)
+        return augmented(images, self.options.augment, self.generator, far=self.few)
 
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
         for norm in norms(engram):
