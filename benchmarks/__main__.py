@@ -22,6 +22,7 @@ SEQUENCES = {
 
 PROGRAMS = {
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
+    "imbalance": "benchmarks.studies.imbalance",
     "leave_one_out": "benchmarks.studies.leave_one_out",
     "live_swap": "benchmarks.studies.live_swap",
     "sharc_recall": "benchmarks.studies.sharc_recall",

@@ -214,8 +214,8 @@ class Trainer(WithContext):
     def few(self) -> bool:
         """Whether some class has so few images, beside another, that held-out loss tells little of it.
 
-        Training then goes on for half of the epochs without a better one, and never returns to where it began: a network
-        that is unsure of everything has a smaller loss than one that is too sure for a while.
+        Training then goes on for half of the epochs without a better one, and never returns to where it began: a
+        network that is unsure of everything has a smaller loss than one that is too sure for a while.
         """
         return self.weights is not None and bool(small_classes(self.train))
 
