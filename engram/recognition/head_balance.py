@@ -76,10 +76,11 @@ def _harmless(offset: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """
     counts = torch.bincount(labels, minlength=len(offset))
     before = _recalls(logits, labels, counts)
-    for share in torch.linspace(1, 0, STEPS + 1, dtype=torch.float64):
-        lost = before - _recalls(logits + share * offset, labels, counts)
+    for step in range(STEPS):
+        part = offset * (1 - step / STEPS)
+        lost = before - _recalls(logits + part, labels, counts)
         if bool((lost[counts >= MEASURABLE] <= MOST_COST).all()):
-            return share * offset
+            return part
     return torch.zeros_like(offset)
 
 

@@ -99,7 +99,8 @@ class _Usual:
         for number in alike.clamp_min(0).square().sum(1).sort(descending=True, stable=True).indices.tolist():
             if len(chosen) < most and all(float(alike[number, other]) < ALIKE for other in chosen):
                 chosen.append(number)
-        return (patches[chosen] @ self._whitening).float()
+        filters: Tensor = patches[chosen] @ self._whitening
+        return filters.float()
 
 
 def _some(train: Examples, label: int, most: int, generator: torch.Generator) -> Tensor:

@@ -44,3 +44,10 @@ def test_the_schema_has_both_names_and_says_which_is_deprecated() -> None:
     properties = LearnOptions.model_json_schema()["properties"]
     assert properties["least_accuracy"]["deprecated"] is True
     assert "deprecated" not in properties["min_accuracy"]
+
+
+def test_options_that_earlier_releases_do_not_know_are_stored_where_they_say_something() -> None:
+    assert "min_recall" not in LearnOptions().stored()
+    assert LearnOptions.model_validate(LearnOptions().stored()) == LearnOptions()
+    asked = LearnOptions(min_recall=0.75)
+    assert LearnOptions.model_validate(asked.stored()) == asked
