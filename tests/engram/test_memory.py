@@ -193,6 +193,19 @@ def test_certificates_survive_json_and_notice_a_change() -> None:
     assert compare(certificate, certify(memory)) == ["task 0"]
 
 
+def test_a_certificate_tells_of_classes_and_those_of_earlier_releases_do_not() -> None:
+    figures: dict[str, object] = {"balanced_accuracy": 0.5, "per_class": {"ok": {"held_out": 99, "recall": 1.0}}}
+    proof = certify(learned("mlp", tasks=1), classes={"task 0": figures})
+    written = json.loads(json.dumps(proof.to_dict()))
+    assert written["classes"] == {"task 0": figures}
+    assert Certificate.from_dict(written) == proof
+    del written["classes"]
+    assert Certificate.from_dict(written).classes == {}
+    for harmed in ([], {"task 0": 0.5}):
+        with pytest.raises(DamagedSnapshot, match="classes"):
+            Certificate.from_dict({**written, "classes": harmed})
+
+
 def test_every_error_has_a_code_of_its_own() -> None:
     def below(kind: type[EngramError]) -> list[type[EngramError]]:
         return [kind] + [error for child in kind.__subclasses__() for error in below(child)]

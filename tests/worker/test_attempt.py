@@ -76,7 +76,18 @@ def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault
     new = Certificate.from_dict(json.loads(ready.objects.get_blob(second.certificate)))
     assert compare(old, new) == []
     assert list(new.tasks) == ["low", "mid"]
+    assert list(new.classes) == ["low", "mid"]
+    assert new.classes["low"] == old.classes["low"]
+    result = ready.jobs.get(second.job or "").result or {}
+    report = result["report"]
+    assert new.classes["mid"] == {name: report[name] for name in ("balanced_accuracy", "per_class")}
     assert certify(publishing.load_memory(ready, model, second)).tasks == new.tasks
+
+
+def test_a_recall_that_cannot_be_measured_is_refused_before_any_work(ready: Vault) -> None:
+    refused = run(ready, submit(ready, "low", (0, 1), min_recall=0.9))
+    assert (refused.state, refused.error and refused.error["code"]) == ("failed", "recall_unmeasurable")
+    assert head(ready).tasks == ()
 
 
 def longest_pause(moments: list[float]) -> float:

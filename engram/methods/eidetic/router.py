@@ -23,7 +23,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 NAME = "router"
 
 MOST_TIMES = 20
-"""How often an image of a small task counts at most."""
+"""How often an image of a small task or class counts at most."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,8 @@ def trained(
     """
     names = tuple(name for name, _ in kept)
     parts = [examples for _, examples in kept]
-    train, held_out = (
-        _by_task(names, parts, even=True),
-        _by_task(names, [_held_out_part(one) for one in parts], even=False),
-    )
+    train = _together(names, parts, _by_class(parts) if context.recipe > 1 else _by_task(parts))
+    held_out = _together(names, [_held_out_part(one) for one in parts])
     layout = network.layout
     free = {layer.layer: layer.free for layer in capacity(layout, budget, network.stack)}
     units = {layer: max(1, min(width, free[layer])) for layer, width in layout.widths.items()}
@@ -81,18 +79,26 @@ def _held_out_part(examples: Examples) -> Examples:
     return examples.held_out
 
 
-def _by_task(names: tuple[str, ...], parts: Sequence[Examples], *, even: bool) -> Examples:
-    """All images with their task as the label.
-
-    Parameters
-    ----------
-    even
-        Whether images of small tasks come several times, so that tasks count about by their classes.
-    """
+def _by_task(parts: Sequence[Examples]) -> list[Tensor]:
+    """Indices of each task's images, those of small tasks several times, so that tasks count about by their classes."""
     density = [len(part) / len(part.classes) for part in parts]
-    times = [min(MOST_TIMES, round(max(density) / own)) if even else 1 for own in density]
-    images = torch.cat([part.images.repeat(count, 1, 1, 1) for part, count in zip(parts, times, strict=True)])
-    sizes = torch.tensor([len(part) * count for part, count in zip(parts, times, strict=True)])
+    times = [min(MOST_TIMES, round(max(density) / own)) for own in density]
+    return [torch.arange(len(part)).repeat(count) for part, count in zip(parts, times, strict=True)]
+
+
+def _by_class(parts: Sequence[Examples]) -> list[Tensor]:
+    """Indices of each task's images, those of small classes several times, so that all classes count about alike."""
+    counts = [torch.tensor(part.counts()) for part in parts]
+    most = max(int(own.max()) for own in counts)
+    times = [(most / own.clamp_min(1)).round().long().clamp(1, MOST_TIMES) for own in counts]
+    return [torch.arange(len(part)).repeat_interleave(own[part.labels]) for part, own in zip(parts, times, strict=True)]
+
+
+def _together(names: tuple[str, ...], parts: Sequence[Examples], chosen: Sequence[Tensor] | None = None) -> Examples:
+    """All images with their task as the label; of each task the `chosen` ones, by default all."""
+    chosen = chosen or [torch.arange(len(part)) for part in parts]
+    images = torch.cat([part.images[own] for part, own in zip(parts, chosen, strict=True)])
+    sizes = torch.tensor([len(own) for own in chosen])
     return Examples(images, torch.arange(len(parts)).repeat_interleave(sizes), names)
 
 
