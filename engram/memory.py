@@ -159,14 +159,12 @@ class Memory:
         TaskExists, CapacityExhausted, InputError
             As `admit`.
         ExamplesError
-            As `Examples.check`, and for images of another size than the model's.
+            As `Examples.check`, for images of another size than the model's, and too few for the option `min_recall`.
         InvalidOptions
             As its options say, and where `progress`, `cancel`, `optimiser` or `checkpoints` are of another type.
         AnswersOnly
             where the model was restored for answering alone.
         Cancelled, AccuracyTooLow, RecallTooLow, RecognitionTooLow
-        RecallUnmeasurable
-            where the options ask for a recall that too few held-out images would tell.
         """
         self.admit(task)
         self._check(examples)

@@ -1,4 +1,4 @@
-"""Inspection with 1,000 good parts and 10 defects: recall of both classes, beside a plain balanced classifier.
+"""Recall of 1,000 good parts and 10 defects, beside that of a plain balanced classifier.
 
     python -m benchmarks imbalance [--seeds 10] [--good 1000] [--defects 10] [--methods eidetic ...] [--threads 1]
         [--out FILE.jsonl]

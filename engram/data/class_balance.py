@@ -1,4 +1,4 @@
-"""Class balance: what an image counts so that all classes count alike, and the prior that this takes away."""
+"""Class balance: weights and orders by which all classes count alike, and the prior they take away."""
 
 from __future__ import annotations
 

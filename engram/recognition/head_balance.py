@@ -1,4 +1,4 @@
-"""Balance of a head's classes: what decides between large and small ones, and how often each is to be expected."""
+"""Balance of a head's classes: the offset that decides between them, and how often each is expected."""
 
 from __future__ import annotations
 

@@ -201,7 +201,8 @@ def test_a_certificate_tells_of_classes_and_those_of_earlier_releases_do_not() -
     assert Certificate.from_dict(written) == proof
     del written["classes"]
     assert Certificate.from_dict(written).classes == {}
-    for harmed in ([], {"task 0": 0.5}):
+    wrong: tuple[object, ...] = ([], {"task 0": 0.5})
+    for harmed in wrong:
         with pytest.raises(DamagedSnapshot, match="classes"):
             Certificate.from_dict({**written, "classes": harmed})
 

@@ -1,6 +1,8 @@
-"""Tests that every method learns a small class beside a large one, reports both, and stores what decides."""
+"""Tests that every method learns a small class beside a large one, and reports both."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +28,13 @@ def uneven(large: int = 150, small: int = 6) -> Examples:
 def empty(method: str, recipe: int = 2, backbone: str = "cnn") -> Memory:
     retention = "features" if method == "sharc" else "none"
     settings = SMALL.get(method, {})
-    about = {"method": method, "settings": settings, "budget": 3.0, "retention": retention, "recipe": recipe}
-    return Memory.create(definition(backbone, **about))
+    about: dict[str, Any] = {
+        "method": method,
+        "settings": settings,
+        "budget": 3.0,
+        "retention": retention,
+    }
+    return Memory.create(definition(backbone, recipe=recipe, **about))
 
 
 def recalls(memory: Memory) -> list[float]:

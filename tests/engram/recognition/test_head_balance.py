@@ -1,4 +1,4 @@
-"""Tests of the balance of a head's classes: offsets, and probabilities for classes of unequal frequency."""
+"""Tests of the balance of a head's classes: offsets, and probabilities of rare classes."""
 
 from __future__ import annotations
 
