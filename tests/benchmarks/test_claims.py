@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reports import claims, leave_one_out
+from benchmarks.reports import claims, imbalance, leave_one_out
 
 
 def rnf(forgetting: float, *overrides: str, seed: int = 0) -> dict[str, Any]:
@@ -80,3 +80,20 @@ def test_each_task_left_out_has_a_line_and_all_have_a_mean() -> None:
     assert "| mean | 0.940 | 1.000 |" in table
     assert len({line.count("|") for line in table.splitlines()[2:]}) == 1
     assert leave_one_out.table([]) == ""
+
+
+def test_the_recall_of_a_rare_class_is_told_learner_by_learner() -> None:
+    row = {
+        "benchmark": "imbalance",
+        "good": 1000,
+        "defects": 10,
+        "learner": "eidetic, recipe 2",
+        "calibration_error": 0.01,
+    }
+    rows = [
+        {**row, "seed": 0, "recall": {"good": 1.0, "defect": 0.8}, "balanced_accuracy": 0.9},
+        {**row, "seed": 1, "recall": {"good": 0.96, "defect": 0.9}, "balanced_accuracy": 0.93},
+    ]
+    line = "| eidetic, recipe 2, 1000 : 10 | 0.960 | 0.850 (0.800) | 0.915 ± 0.021 | 0.010 | 2 |"
+    assert imbalance.table(rows).splitlines()[-1] == line
+    assert imbalance.table([]) == ""
