@@ -152,7 +152,7 @@ class _Attempt:
             "unreadable": [asdict(one) for one in archive.unreadable],
             "left_out": asdict(archive.left_out),
             "constant": dict(archive.constant),
-            "warnings": list(archive.warnings),
+            "warnings": [*archive.warnings, *report.warnings],
         }
         publication = publishing.Publication(
             self._job,

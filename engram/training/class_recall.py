@@ -22,7 +22,7 @@ MEASURABLE = 20
 
 
 NAMED = 5
-"""Classes that an error names at most."""
+"""Classes that an error, or warnings, name at most."""
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
@@ -64,17 +64,25 @@ class ClassRecall:
         interval = list(wilson_interval(self.right, self.held_out))
         return {"held_out": self.held_out, "recall": self.recall, "interval": interval}
 
-    def warning(self, name: str) -> str | None:
-        """What to be wary of, if the class has too few held-out images for its recall to say much."""
-        if self.held_out >= MEASURABLE:
-            return None
-        images = f"{self.held_out} image{'' if self.held_out == 1 else 's'}"
-        return f"the recall of {name!r} rests on {images}: more of that class would tell how it fares"
-
 
 def balanced_accuracy(recalls: Mapping[str, ClassRecall]) -> float:
     """The mean of the classes' recalls."""
     return sum(each.recall for each in recalls.values()) / max(1, len(recalls))
+
+
+def recall_warnings(recalls: Mapping[str, ClassRecall]) -> list[str]:
+    """Which recalls rest on too few held-out images to say much: a sentence for each class, or one for all if they are
+    more than `NAMED`."""
+    few = {name: each.held_out for name, each in recalls.items() if each.held_out < MEASURABLE}
+    if len(few) > NAMED:
+        least = min(few, key=lambda name: few[name])
+        return [
+            f"the recall of {len(few)} classes rests on fewer than {MEASURABLE} images, of {least!r} on {few[least]}"
+        ]
+    counts = {name: f"{count} image{'' if count == 1 else 's'}" for name, count in few.items()}
+    return [
+        f"the recall of {name!r} rests on {images}; more would tell how it fares" for name, images in counts.items()
+    ]
 
 
 def expect_measurable(examples: Examples, options: LearnOptions, recipe: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from engram.checkpointing.journal import Journal
 from engram.config.options import LearnOptions
 from engram.data.examples import Examples
-from engram.training.class_recall import ClassRecall, balanced_accuracy
+from engram.training.class_recall import ClassRecall, balanced_accuracy, recall_warnings
 
 
 @dataclass
@@ -79,8 +79,7 @@ class LearningReport:
         self.accuracy["kept"] = float(hits.double().mean())
         self.per_class = {name: each.to_dict() for name, each in self.recalls.items()}
         self.balanced_accuracy = balanced_accuracy(self.recalls)
-        said = (each.warning(name) for name, each in self.recalls.items())
-        self.warnings += [sentence for sentence in said if sentence is not None]
+        self.warnings += recall_warnings(self.recalls)
 
     @property
     def class_figures(self) -> dict[str, object]:

@@ -183,8 +183,12 @@ def test_the_report_says_what_was_left_out_and_what_is_constant(ready: Vault) ->
         "unlisted": 0,
     }
     assert report["constant"] == {"digit-0": 9}
-    (warning,) = report["warnings"]
-    assert warning.startswith("9 of 69 images of class 'digit-0' are of a single colour each")
+    first, *others = report["warnings"]
+    assert first.startswith("9 of 69 images of class 'digit-0' are of a single colour each")
+    assert [sentence.split(" rests on ")[0] for sentence in others] == [
+        "the recall of 'digit-0'",
+        "the recall of 'digit-1'",
+    ]
 
 
 def _job(vault: Vault, data: bytes, task: str = "low", **options: Any) -> Job:

@@ -39,7 +39,7 @@ def fitted(
     -------
     The factor, and a linear map from the commons to the classes.
     """
-    weights = solve([_balanced(sums) if balanced else sums])  # (F + 1, classes)
+    weights = solve([sums], by_class=balanced)  # (F + 1, classes)
     scores = common @ weights[:-1] + weights[-1]  # (M, classes)
     given, own, right = logits.double(), scores.double(), labels
     start = torch.tensor(START, dtype=torch.float64)
@@ -62,12 +62,3 @@ def fitted(
         head.weight.copy_(commons * weights[:-1].T)
         head.bias.copy_(commons * weights[-1])
     return network, head
-
-
-def _balanced(sums: PackedGram) -> PackedGram:
-    """The sums as if all classes had equally many images: their means, and around them the scatter of all together."""
-    means = sums.moments / sums.counts  # (F + 1, classes)
-    each = float(sums.counts.mean())
-    gram = sums.gram() + (each * means - sums.moments) @ means.T
-    rows, columns = torch.triu_indices(*gram.shape)
-    return PackedGram(gram[rows, columns].contiguous(), each * means, torch.full_like(sums.counts, each))

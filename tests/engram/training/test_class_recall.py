@@ -8,7 +8,13 @@ from scipy.stats import binomtest
 
 from engram import Examples, LearnOptions
 from engram.errors import RecallUnmeasurable
-from engram.training.class_recall import ClassRecall, balanced_accuracy, expect_measurable, wilson_interval
+from engram.training.class_recall import (
+    ClassRecall,
+    balanced_accuracy,
+    expect_measurable,
+    recall_warnings,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (0, 10), (8, 10), (10, 10), (95, 100), (1, 1000)])
@@ -32,8 +38,9 @@ def test_a_lost_class_shows() -> None:
     assert recalls["ok"].to_dict() == {"held_out": 99, "recall": 1.0, "interval": [pytest.approx(0.96265, abs=1e-5), 1]}
     assert recalls["defect"].to_dict()["recall"] == 0.0
     assert balanced_accuracy(recalls) == 0.5
-    assert recalls["ok"].warning("ok") is None
-    assert "'defect' rests on 1 image:" in (recalls["defect"].warning("defect") or "")
+    assert recall_warnings(recalls) == ["the recall of 'defect' rests on 1 image; more would tell how it fares"]
+    many = {f"kind {number}": ClassRecall(number + 1, 1) for number in range(9)}
+    assert recall_warnings(many) == ["the recall of 9 classes rests on fewer than 20 images, of 'kind 0' on 1"]
 
 
 def test_a_recall_is_asked_of_enough_images_only() -> None:
