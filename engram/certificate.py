@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.data.decoder_digest import DecoderDigest
+from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import DamagedSnapshot, InputError, UnsupportedFormat, require_type
 from engram.memory import Memory
 from engram.runtime import environment

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.tensors import content_hash
 from engram.config.definition import Definition
-from engram.data.decoder_digest import DecoderDigest
+from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import RetentionViolated, UnsupportedFormat
 from engram.memory import Memory, restore
 from engram.snapshot import Parts

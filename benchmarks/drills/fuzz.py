@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 
 READERS = ("archive", "image", "manifest")
 INSTRUMENTED = {
-    "archive": ("engram.data.archives", "engram.data.containers", "engram.data.decompression", "zipfile", "tarfile"),
-    "image": ("engram.data.images", "engram.data.pictures", "engram.data.cost", "PIL"),
+    "archive": (
+        "engram.data.archives",
+        "engram.data.containers",
+        "engram.data.archiving",
+        "zipfile",
+        "tarfile",
+    ),
+    "image": ("engram.data.images", "engram.data.pictures", "engram.data.cost", "engram.data.decoders", "PIL"),
     "manifest": (
         "engram.checkpointing.tensors",
         "engram.recognition.serialization",

@@ -17,7 +17,7 @@ from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.head_balance import HeadBalance, decisive, fitted_temperature
 from engram.recognition.leave_one_out import left_out_scores
-from engram.recognition.recogniser import PARTS, Recogniser, TaskProfile
+from engram.recognition.recogniser import PARTS, Recogniser
 from engram.recognition.ridge import PackedGram, RidgeSystem, dump_sums, load_sums
 from engram.recognition.serialization import check_profiles, dump_recogniser, load_recogniser
 from engram.recognition.task_density import TaskDensity, noise_features
@@ -129,17 +129,13 @@ class RecogniserState:
         features, head = gathered.held_out.features, gathered.held_out.head
         classes, tasks = len(train.classes), len(recogniser.profiles) + 1
         prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
-        if chained:
-            prefixes = prefixes.read(see, train, reporter, device)
+        prefixes = prefixes.read(see, train, reporter, device) if chained else prefixes
         balance = HeadBalance.fitted(head, held_out, train) if context.recipe > 1 else None
         head = decisive(balance, head)
         temperature = fitted_temperature(head, held_out.labels, balance)
-        own = TaskDensity.fitted(commons, sums, common, train, held_out, context)
-        profile = TaskProfile(
-            task, classes, own.density, temperature, over="commons", scored=own.scored, balance=balance
-        )
+        own, by_class = TaskDensity.fitted(commons, sums, common, train, held_out, context), context.recipe > 1
+        profile = own.profile(task, classes, temperature, balance)
         recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))
-        by_class = context.recipe > 1
         pieces = (*earlier, prefixes.packed(sums))
         recogniser = solved(recogniser, pieces, RidgeSystem.of(pieces, by_class=by_class))
         reporter.report("recognising", 0.85)

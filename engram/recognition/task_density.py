@@ -12,7 +12,9 @@ from engram.data.examples import Examples
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
 from engram.recognition.density import Density
+from engram.recognition.head_balance import HeadBalance
 from engram.recognition.leave_one_out import left_out_distances
+from engram.recognition.recogniser import TaskProfile
 from engram.recognition.ridge import GramStatistics
 from engram.recognition.training import common_features
 
@@ -77,6 +79,12 @@ class TaskDensity:
         features = torch.cat([features, held_out_features[apart]])
         labels = torch.cat([learned.labels, held_out.labels[apart]])
         return cls(density.scaled(distances), features, labels, distances, len(distances))
+
+    def profile(self, task: str, classes: int, temperature: Tensor, balance: HeadBalance | None = None) -> TaskProfile:
+        """The profile of the density's task."""
+        return TaskProfile(
+            task, classes, self.density, temperature, over="commons", scored=self.scored, balance=balance
+        )
 
 
 @torch.no_grad()

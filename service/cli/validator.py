@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.tensors import kind_of
 from engram.config.definition import Definition
-from engram.data.decoder_digest import DecoderDigest
+from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import EngramError, UnsupportedFormat
 from engram.memory import restore
 from vault import errors

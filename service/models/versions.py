@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engram.config.definition import Definition
-from engram.data.decoder_digest import DecoderDigest
+from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import CertificateMissing, EmptyVersion

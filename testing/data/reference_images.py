@@ -1,4 +1,4 @@
-"""Writer of `engram/data/reference_images.zip`: one small image of each kind that is read.
+"""Writer of `engram/data/reference/reference_images.zip`: one small image of each kind that is read.
 
 `python -m testing.data.reference_images` writes it. Encoders differ from release to release, so that the file that is
 there is the reference, not this program; it is run again only when a kind is added, under a new name.
@@ -17,7 +17,7 @@ from PIL import Image
 
 from testing.data.encoded_images import bmp_file, packed, png_chunk, png_file, tiff_file
 
-TARGET = Path(__file__).parents[2] / "engram" / "data" / "reference_images.zip"
+TARGET = Path(__file__).parents[2] / "engram" / "data" / "reference" / "reference_images.zip"
 HEIGHT, WIDTH = 24, 20
 SEED = 13
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from engram.data.archiving.decompression import CHUNK, Unpacker, suspicious
 from engram.data.archiving.entries import DAMAGE, ArchiveEntry, ArchiveLimits, Content, begins_as_image, entry_of
 from engram.data.archiving.names import shown
-from engram.data.decompression import CHUNK, Unpacker, suspicious
 from engram.data.formats import HEAD
 from engram.errors import ArchiveError, ArchiveLink, ArchiveTooLarge, NotAnArchive
 

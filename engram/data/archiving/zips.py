@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from engram.data.archiving.decompression import suspicious, unpack_bzip2
 from engram.data.archiving.entries import DAMAGE, ArchiveEntry, ArchiveLimits, Content, begins_as_image, entry_of
 from engram.data.archiving.names import shown, zip_name
-from engram.data.decompression import suspicious, unpack_bzip2
 from engram.errors import (
     ArchiveError,
     ArchiveLink,

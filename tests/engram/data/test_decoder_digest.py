@@ -10,8 +10,8 @@ from PIL import features
 
 from engram.certificate import Certificate, certify
 from engram.config.definition import Definition, InputShape
-from engram.data.decoder_digest import DecoderDigest
-from engram.data.reference_images import reference_digest
+from engram.data.reference.decoder_digest import DecoderDigest
+from engram.data.reference.reference_images import reference_digest
 from engram.errors import DamagedSnapshot
 from engram.memory import Memory
 from testing.data.digits import SMALL_MODEL

@@ -15,7 +15,7 @@ import pytest
 
 from engram.config.definition import InputShape
 from engram.data.pictures import DECODERS
-from engram.data.reference_images import reference_digest, reference_digests, reference_images
+from engram.data.reference.reference_images import reference_digest, reference_digests, reference_images
 from engram.errors import InputError
 from testing.data.reference_images import TARGET
 
@@ -65,4 +65,4 @@ def test_a_built_wheel_holds_the_images(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
-        assert packed.read("engram/data/reference_images.zip") == TARGET.read_bytes()
+        assert packed.read("engram/data/reference/reference_images.zip") == TARGET.read_bytes()

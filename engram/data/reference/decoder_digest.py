@@ -11,7 +11,7 @@ from typing import Any, Self
 from PIL import features
 
 from engram.config.definition import Definition, InputShape
-from engram.data.reference_images import reference_digest, reference_images
+from engram.data.reference.reference_images import reference_digest, reference_images
 from engram.errors import DamagedSnapshot
 
 _LIBRARIES = ("jpg", "libjpeg_turbo", "zlib", "zlib_ng", "libtiff", "webp", "avif")

@@ -17,7 +17,7 @@ from engram.data.pictures import pixels
 
 def reference_images() -> dict[str, bytes]:
     """The encoded images by their names, in a fixed order."""
-    data = resources.files("engram.data").joinpath("reference_images.zip").read_bytes()
+    data = resources.files("engram.data.reference").joinpath("reference_images.zip").read_bytes()
     with zipfile.ZipFile(BytesIO(data)) as packed:
         return {name: packed.read(name) for name in packed.namelist()}
 

@@ -1,0 +1,1 @@
+"""Reference images, and the digest of what a decoder makes of them."""
