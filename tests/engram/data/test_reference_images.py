@@ -57,7 +57,7 @@ def test_there_are_forty_small_images_of_every_format() -> None:
 
 def test_a_built_wheel_holds_the_images(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
-    root = TARGET.parents[2]
+    root = TARGET.parents[3]
     shutil.copytree(root / "engram", tmp_path / "engram", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
