@@ -91,6 +91,18 @@ def _recalls(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     return recalls
 
 
+def calibrated(
+    logits: Tensor, held_out: Examples, train: Examples, recipe: int
+) -> tuple[HeadBalance | None, Tensor, Tensor]:
+    """The balance of a head, its decisive logits (M, classes) for the held-out images, and its temperature ().
+
+    By the first recipe no head has a balance.
+    """
+    balance = HeadBalance.fitted(logits, held_out, train) if recipe > 1 else None
+    found = decisive(balance, logits)
+    return balance, found, fitted_temperature(found, held_out.labels, balance)
+
+
 def fitted_temperature(logits: Tensor, labels: Tensor, balance: HeadBalance | None) -> Tensor:
     """(): what divides decisive logits (M, classes) so that probabilities fit held-out labels (M,)."""
     return calibration.fitted_temperature(logits, labels) if balance is None else balance.temperature(logits, labels)

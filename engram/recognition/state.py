@@ -15,7 +15,7 @@ from engram.data.examples import Examples
 from engram.errors import AnswersOnly
 from engram.nn.commons import Commons
 from engram.nn.serialization import dump_commons, load_commons
-from engram.recognition.head_balance import HeadBalance, decisive, fitted_temperature
+from engram.recognition.head_balance import calibrated
 from engram.recognition.leave_one_out import left_out_scores
 from engram.recognition.recogniser import PARTS, Recogniser
 from engram.recognition.ridge import PackedGram, RidgeSystem, dump_sums, load_sums
@@ -130,9 +130,7 @@ class RecogniserState:
         classes, tasks = len(train.classes), len(recogniser.profiles) + 1
         prefixes = PrefixStatistics.empty(tasks if chained else 0, classes)
         prefixes = prefixes.read(see, train, reporter, device) if chained else prefixes
-        balance = HeadBalance.fitted(head, held_out, train) if context.recipe > 1 else None
-        head = decisive(balance, head)
-        temperature = fitted_temperature(head, held_out.labels, balance)
+        balance, head, temperature = calibrated(head, held_out, train, context.recipe)
         own, by_class = TaskDensity.fitted(commons, sums, common, train, held_out, context), context.recipe > 1
         profile = own.profile(task, classes, temperature, balance)
         recogniser = replace(recogniser, profiles=(*recogniser.profiles, profile))

@@ -33,7 +33,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
-from engram.recognition.head_balance import HeadBalance, decisive, fitted_temperature
+from engram.recognition.head_balance import calibrated
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import TaskProfile, balances_of
 from engram.recognition.task_density import TaskDensity, noise_features
@@ -164,9 +164,7 @@ class Rerelrp(Method):
         found = TaskDensity.fitted(
             commons, *through(commons, train, held_out, reporter, self.device), train, held_out, context
         )
-        balance = HeadBalance.fitted(head, held_out, train) if context.recipe > 1 else None
-        head = decisive(balance, head)
-        temperature = fitted_temperature(head, held_out.labels, balance)
+        balance, head, temperature = calibrated(head, held_out, train, context.recipe)
         profile = TaskProfile(
             task, classes, found.density, temperature, over="commons", scored=found.scored, balance=balance
         )

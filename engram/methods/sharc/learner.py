@@ -21,8 +21,7 @@ from engram.methods.sharc.saliency import mask, saliency
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.head_balance import HeadBalance, decisive
-from engram.recognition.head_balance import fitted_temperature as balanced_temperature
+from engram.recognition.head_balance import calibrated
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.task_density import TaskDensity, noise_features
@@ -217,10 +216,9 @@ class TaskLearner(WithContext):
         if len(drawn):
             past = logits_of(outcome.shared, lambda part: recalled.maps[drawn[part]], len(drawn), self.reporter)
         temperature = fitted_temperature(torch.cat([fresh, past]), torch.cat([right, recalled.labels[drawn]]))
-        balance = HeadBalance.fitted(outcome.head, self.held_out, self.train) if self.context.recipe > 1 else None
-        head, within = decisive(balance, outcome.head), temperature
-        if outcome.own is not None:
-            within = balanced_temperature(head, self.held_out.labels, balance)
+        balance, head, within = calibrated(outcome.head, self.held_out, self.train, self.context.recipe)
+        if outcome.own is None:
+            within = temperature
         classes, scored = len(self.train.classes), density.scored
         profile = TaskProfile(task, classes, density.density, within, over="commons", scored=scored, balance=balance)
         if profile.scored is not None:
