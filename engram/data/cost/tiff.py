@@ -30,7 +30,7 @@ OTHER_RATE = 60e-9
 """Of fax and old kinds, of which a byte is eight pixels."""
 PACKED_RATES = {RAW: 1e-9, LZW: 2e-9, PACKBITS: 2e-9, LZMA: 30e-9}
 """Seconds of one packed byte."""
-SCAN_SECONDS = 3e-9
+SCAN_SECONDS = 0.8e-9
 """Of one byte that is unpacked, in one scan of a JPEG."""
 
 
