@@ -17,6 +17,9 @@ ALPHA = 0.01
 FEWEST = 20
 """Images of a task under which nothing is said of strangers."""
 
+NOISE_IMAGES = 64
+"""Images of pure noise of each scale that a task is tried on."""
+
 TELLING = 0.95
 """Share of pure noise that a task has to call unknown, if what it says of strangers is to mean anything."""
 

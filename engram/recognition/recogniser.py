@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from engram.recognition.calibration import fitted
 from engram.recognition.class_scatter import ClassScatter
-from engram.recognition.conformal import ALPHA, TELLING, CombinedScore, level_of
+from engram.recognition.conformal import ALPHA, NOISE_IMAGES, TELLING, CombinedScore, level_of
 from engram.recognition.density import Density
 from engram.recognition.head_balance import HeadBalance
 
@@ -50,7 +50,7 @@ class TaskProfile:
     """How many images of the task its p-values are counted among; None for models of the first recipe, where they are
     as many as were held out and always say something."""
     noise: float | None = None
-    """Share of pure noise that is called unknown; None where it was not tried."""
+    """Share of pure noise that is called unknown, of the scale where it is least; None where it was not tried."""
     balance: HeadBalance | None = None
     """Where the task has classes of unequal size, what decides between them; None where the logits alone do."""
 
@@ -63,9 +63,12 @@ class TaskProfile:
         return None if self.noise is not None and self.noise < TELLING else level_of(self.scored)
 
     def tried(self, p_values: Tensor) -> TaskProfile:
-        """Tried on pure noise, which got these p-values (K,)."""
+        """Tried on pure noise of several scales, which got these p-values (scales * K,)."""
         level = level_of(self.scored or 0)
-        return replace(self, noise=None if level is None else float((p_values <= level).double().mean()))
+        if level is None:
+            return self
+        parts = torch.split(p_values, NOISE_IMAGES)
+        return replace(self, noise=min(float((part <= level).double().mean()) for part in parts))
 
     def novelty(self, held_out: int) -> dict[str, object]:
         """What a learning report says of how strangers are told from the task's own images."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
+from engram.recognition.conformal import NOISE_IMAGES
 from engram.recognition.density import Density
 from engram.recognition.head_balance import HeadBalance
 from engram.recognition.leave_one_out import left_out_distances
@@ -18,10 +20,11 @@ from engram.recognition.recogniser import TaskProfile
 from engram.recognition.ridge import GramStatistics
 from engram.recognition.training import common_features
 
-MOST_SCORED = 4096
+MOST_SCORED = 2048
 """Images of a task that its scores are taken of, at most: more would tell no rarer event that is asked for."""
 
-NOISE_IMAGES = 128
+NOISE_SCALES = 4
+"""Noise for every pixel, then for ever fewer, four on a side in the end, with smooth passages between: clouds."""
 
 NOISE_SEED = 20261129
 
@@ -89,12 +92,15 @@ class TaskDensity:
 
 @torch.no_grad()
 def noise_features(commons: Commons, context: LearnContext, channels: int, height: int, width: int) -> Tensor:
-    """(K, F): features of images of pure noise, the same for all models of a size."""
+    """(NOISE_SCALES * NOISE_IMAGES, F): features of images of pure noise, the same for all models of a size."""
     generator = torch.Generator().manual_seed(NOISE_SEED)
-    shape = (NOISE_IMAGES, channels, height, width)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    found: Tensor = commons.to(context.device)(pixels(images.to(context.device))).cpu()
-    return found
+    parts = []
+    for scale in range(NOISE_SCALES):
+        sides = [max(4, round(4 * (side / 4) ** (1 - scale / (NOISE_SCALES - 1)))) for side in (height, width)]
+        drawn = torch.randint(0, 256, (NOISE_IMAGES, channels, *sides), generator=generator, dtype=torch.uint8)
+        images = interpolate(pixels(drawn), (height, width), mode="bilinear").to(context.device)
+        parts.append(commons.to(context.device)(images).cpu())
+    return torch.cat(parts)
 
 
 def _spread(count: int, most: int) -> Tensor:
