@@ -36,7 +36,13 @@ ALIKE = 0.8
 
 
 @torch.no_grad()
-def start_from_patches(engram: Engram, train: Examples, generator: torch.Generator, free: Tensor | None = None) -> None:
+def start_from_patches(
+    engram: Engram,
+    train: Examples,
+    generator: torch.Generator,
+    free: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Give some filters of a new network's first convolution the patches that set its small classes apart.
 
     Nothing is done where no class is small, or where the first layer is no convolution.
@@ -47,21 +53,29 @@ def start_from_patches(engram: Engram, train: Examples, generator: torch.Generat
         Not trained yet; changed in place.
     free
         (units,) bool: the filters that may be changed; by default all.
+    weight
+        (units, C, k, k): what holds the filters, where that is not the convolution's own weight.
+
+    Returns
+    -------
+    (n,) int64: the filters that were changed.
     """
     node = engram.layout.nodes[0]
     block, small = engram.block(node), small_classes(train)
     if not small or not isinstance(block, ConvBlock) or node.sources != (IMAGE,):
-        return
-    weight = block.conv.weight
+        return torch.zeros(0, dtype=torch.int64)
+    weight = block.conv.weight if weight is None else weight
     rows = torch.arange(len(weight)) if free is None else free.cpu().nonzero().flatten()
     each = min(FILTERS, len(rows) // 2 // len(small))
     if not each:
-        return
+        return rows[:0]
     usual = _Usual.of(train, node.kernel, generator)
     found = torch.cat([usual.distinctive(train, label, each, generator) for label in small])  # (n, values)
     size = weight.flatten(1).norm(dim=1).mean().cpu()
     filters = (F.normalize(found, dim=1) * size).reshape(-1, *weight.shape[1:])
-    weight[rows[: len(filters)]] = filters.to(weight)
+    rows = rows[: len(filters)]
+    weight[rows] = filters.to(weight)
+    return rows
 
 
 class _Usual:

@@ -15,11 +15,16 @@ from torch.optim import Optimizer
 
 from engram.config.rmn import RmnSettings
 from engram.context import LearnContext, OptimiserFactory
+from engram.data.examples import Examples
 from engram.methods.rmn.maps import HEAD, RelevanceMap, SharedNetwork, SharedWeight, mixing, packed, shapes
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.network import Engram
+from engram.training.distinctive_patches import start_from_patches
 from engram.training.optimisers import create_optimiser
 from engram.training.trainer import norms
+
+STARTING_RELEVANCE = 0.75
+"""Relevance from which on a filter that starts from a patch begins: all of its weights count."""
 
 NOISE_SHARE = 4
 """One noise image for so many images of a step."""
@@ -144,6 +149,17 @@ class MapCandidate(Engram):
         """Bools: the weights that this task would be first to fix, in a map that fixes all it uses."""
         relevance = self.relevances[name]
         return relevance.used & ~cast(Tensor, relevance.fixed)
+
+    @torch.no_grad()
+    def start_from_patches(self, train: Examples, generator: torch.Generator) -> None:
+        """Start some first filters that no earlier task uses from the patches that set small classes apart."""
+        name = self.layout.nodes[0].name
+        if name not in self.relevances:
+            return
+        relevance = self.relevances[name]
+        free = ~cast(Tensor, relevance.taken).flatten(1).any(1)  # (units,)
+        rows = start_from_patches(self, train, generator, free, self.free_weight(name))
+        relevance.relevance[rows] = relevance.relevance[rows].clamp_min(STARTING_RELEVANCE)
 
     def settle(self) -> None:
         """Make the map what it rounds to."""

@@ -144,6 +144,8 @@ class Rmn(RecognisingMethod):
         report.candidate = dict(self.shared.units)
         trainer.reporter.report("training", 0.0, units=sum(self.shared.units.values()))
         candidate = MapCandidate(self.shared, task, trainer.train.classes, self.settings, seed).to(self.device)
+        if trainer.context.recipe > 1:
+            candidate.start_from_patches(trainer.train, trainer.context.generator())
         with report.timed("training"):
             phase = TrainingPhase.to_plateau(options)
             best = self._fit(candidate, trainer, phase)

@@ -41,9 +41,10 @@ def first_filters(engram: Engram) -> Tensor:
 def test_some_filters_answer_to_the_mark_and_the_others_stay() -> None:
     engram = network("cnn")
     before = first_filters(engram)
-    start_from_patches(engram, marked(200, 10), torch.Generator().manual_seed(0))
+    rows = start_from_patches(engram, marked(200, 10), torch.Generator().manual_seed(0))
     after = first_filters(engram)
     changed = (after != before).flatten(1).any(1)
+    assert rows.tolist() == changed.nonzero().flatten().tolist()
     assert 1 <= int(changed.sum()) <= 8
     assert torch.equal(after[~changed], before[~changed])
     new, plain = marked(100, 0), marked(0, 100)
