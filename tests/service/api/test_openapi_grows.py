@@ -21,6 +21,12 @@ NAMES = ("title", "description", "summary", "operationId")
 """Words for people, and names that are ours to choose."""
 
 
+KNOWINGLY = {
+    "/predictions/items/anyOf/0/properties/known/type is gone": "null where a task of a new model cannot tell",
+}
+"""What changed all the same, and why; programs that read it are told in the upgrade guide."""
+
+
 class Comparison:
     """Where a document of today lacks or changes something that an earlier one has."""
 
@@ -99,7 +105,9 @@ def test_what_a_request_may_leave_out_is_no_loss_and_what_it_must_say_is() -> No
 
 
 def test_nothing_that_was_promised_is_gone() -> None:
-    assert Comparison(EARLIER, create_app().openapi()).lost() == []
+    assert [
+        one for one in Comparison(EARLIER, create_app().openapi()).lost() if not one.endswith(tuple(KNOWINGLY))
+    ] == []
 
 
 @pytest.mark.parametrize(
