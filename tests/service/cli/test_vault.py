@@ -183,7 +183,7 @@ def test_an_import_that_is_refused_leaves_nothing_behind(store: Path, tmp_path: 
     bundle = tmp_path / "digits.engram"
     assert run("export", MODEL, bundle, "--store", store).exit_code == 0
     whole = bundle.read_bytes()
-    bundle.write_bytes({"cut short": whole[:-5000], "no bundle": b"{}", "another name": whole}[broken])
+    bundle.write_bytes({"cut short": whole[: len(whole) // 2], "no bundle": b"{}", "another name": whole}[broken])
     name = "No Name" if broken == "another name" else "twin"
     for there in (tmp_path / "new", tmp_path / "empty"):
         before = set(tmp_path.rglob("*"))

@@ -15,7 +15,7 @@ from PIL import Image
 from engram.config.definition import InputShape
 from engram.data.image_limits import ImageLimits
 from engram.data.pictures import pixels
-from engram.errors import ImageTooLarge, TruncatedImage, UnsupportedImage
+from engram.errors import ImageTooCostly, ImageTooLarge, TruncatedImage, UnsupportedImage
 from testing.data.encoded_images import Samples, tiff_file
 
 HEIGHT, WIDTH = 13, 37
@@ -302,7 +302,7 @@ def test_tiles_and_sizes_are_held_to_the_limits() -> None:
     limits = ImageLimits(max_pixels=HEIGHT * WIDTH)
     assert pixels(tiff_file(noise(8, 1), 8, 1, tile=16), GREY, limits).shape == (HEIGHT, WIDTH, 1)
     for tags in ([(256, 4, [100_000])], [(322, 4, [60_000]), (323, 4, [60_000])], [(256, 4, [40]), (322, 4, [1])]):
-        with pytest.raises((ImageTooLarge, TruncatedImage)):
+        with pytest.raises((ImageTooLarge, ImageTooCostly, TruncatedImage)):
             pixels(tiff_file(noise(8, 1), 8, 1, tile=16, tags=tags), GREY, limits)
 
 
