@@ -88,7 +88,7 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     """Threads that decode images."""
     decode_processes: int = Field(default=2, ge=1, le=64)
     """Processes that decode those images which may take long; each is started when it is first needed."""
-    decode_queue: int = Field(default=16, ge=1)
+    decode_queue: int = Field(default=32, ge=1)
     """Requests with such images that are answered at once; further ones are answered 503 at once."""
     batch_images: int = Field(default=32, ge=1, le=4096)
     """Images of one pass through a model at most."""

@@ -72,14 +72,17 @@ def tiff_of(tags: list[tuple[int, int, int, int]], body: bytes = b"", *, big: bo
     return head + body + struct.pack("<Q" if big else "<H", len(tags)) + entries + struct.pack("<Q", after)
 
 
-def tiff_of_strips(count: int, packed: bytes, *, width: int = 16, big: bool = False) -> bytes:
+def tiff_of_strips(
+    count: int, packed: bytes, *, width: int = 16, big: bool = False, lengths_said: bool = True
+) -> bytes:
     """A grey TIFF of one row in each strip, all of which are the same packed bytes."""
     start = 16 if big else 8
     places, lengths = struct.pack("<I", start) * count, struct.pack("<I", len(packed)) * count
     return tiff_of(
         [
             *((256, 4, 1, width), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)),
-            *((278, 4, 1, 1), (273, 4, count, start + len(packed)), (279, 4, count, start + len(packed + places))),
+            *((278, 4, 1, 1), (273, 4, count, start + len(packed))),
+            *([(279, 4, count, start + len(packed + places))] if lengths_said else []),
         ],
         packed + places + lengths,
         big=big,

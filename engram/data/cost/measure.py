@@ -28,7 +28,7 @@ FORMATS: tuple[tuple[int, tuple[bytes, ...], Callable[[bytes, Tally], None]], ..
 def measure(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS) -> Cost:
     """What decoding an image takes, by one pass over its bytes, which takes a small part of the decoding's time.
 
-    Bytes that end early cost what there is of them. A format that is not known here counts as endless work.
+    Bytes that end early cost what there is of them. What is not understood here counts as endless work.
 
     Raises
     ------
@@ -44,6 +44,8 @@ def measure(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS) 
                 add(data, tally)
             except (LookupError, struct.error):
                 tally.seconds += len(data) * 50e-9
+            except (ArithmeticError, ValueError):
+                tally.seconds = float("inf")
             break
     else:
         tally.seconds = float("inf")

@@ -31,6 +31,8 @@ def png(data: bytes, tally: Tally) -> None:
             unpacked = min(MOST_TEXT, (min(end, len(data)) - begin) * RATIO)
             tally.seconds += unpacked * 8e-9
             texts += unpacked
+        elif kind == b"tRNS":
+            _picture(data[16:29].ljust(13, b"\0"), tally)  # a second look at all pixels
         elif kind == b"eXIf":
             exif(data[begin:end], tally)
         at = end + 4

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engram.config.definition import InputShape
+from engram.data.decoders.sizes import check_pixels
 from engram.data.image_limits import ImageLimits
-from engram.errors import ImageTooCostly, ImageTooLarge
+from engram.errors import ImageTooCostly
 
 LIGHT_SECONDS = 1.0
 LIGHT_MEMORY = 384 * 2**20
@@ -72,8 +73,7 @@ class Tally:
         seconds
             For each pixel.
         """
-        if width * height > self.limits.max_pixels:
-            raise ImageTooLarge(f"the image has {width} x {height} pixels; {self.limits.max_pixels} are allowed")
+        check_pixels((width, height), self.limits.max_pixels)
         # Every row of a picture has a pointer, a padding and a few function calls of its own.
         self.memory += int(height * (width * memory + 64))
         self.seconds += height * (width * seconds + 1e-6)

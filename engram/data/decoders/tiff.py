@@ -8,6 +8,7 @@ pictures (fax, JPEG) are left to libtiff as they are.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -178,7 +179,8 @@ def _piece(data: bytes, layout: SampleLayout, number: int, length: int) -> bytes
         if number < len(layout.counts):
             length = layout.counts[number]
         else:
-            length = min([at for at in layout.offsets if at > offset], default=len(data)) - offset
+            after = bisect_right(layout.sorted_offsets, offset)
+            length = (layout.sorted_offsets[after] if after < len(layout.sorted_offsets) else len(data)) - offset
         if offset + length > len(data) or length < 1:
             raise EOFError("a strip or tile is missing")
     piece = data[offset : offset + length]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from engram.errors import UnsupportedImage
@@ -137,6 +138,11 @@ class SampleLayout:
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
     """Bytes of each tile or strip; empty where the file does not say."""
+
+    @cached_property
+    def sorted_offsets(self) -> tuple[int, ...]:
+        """Where strips or tiles begin, in the order of the file."""
+        return tuple(sorted(self.offsets))
 
     @property
     def base(self) -> int:

@@ -70,6 +70,12 @@ def test_what_a_decoder_passes_over_is_no_scan() -> None:
         assert decode(data, SHAPE, one).shape == (3, 16, 16)
 
 
+def test_what_pillow_looks_into_is_looked_into() -> None:
+    hidden = segment(0xF0, segment(0xFE, b"x") * 100)
+    with pytest.raises(ImageTooCostly):
+        measure(jpeg_with(hidden), SHAPE, ImageLimits(max_parts=99))
+
+
 MANY: dict[str, tuple[Callable[[int], bytes], int]] = {
     "comments of a JPEG": (lambda count: jpeg_with(segment(0xFE, b"x") * count), 9),
     "tables of a JPEG": (lambda count: jpeg_with(segment(0xC4, b"") * count), 9),
@@ -112,6 +118,14 @@ def test_strips_that_share_their_bytes_count_for_each() -> None:
     assert decode(data, SHAPE, ImageLimits(max_bytes=1_000_000)).max() == 0
 
 
+def test_a_strip_without_a_length_reaches_to_the_next_one() -> None:
+    data = tiff_of_strips(5000, ROW, lengths_said=False)
+    assert len(data) < 50_000
+    with pytest.raises(ImageTooLarge, match="bytes together"):
+        decode(data, SHAPE)
+    assert measure(tiff_of_strips(5, ROW, lengths_said=False), SHAPE).light
+
+
 def test_tiles_far_larger_than_the_image_cost_what_they_hold() -> None:
     few, many = (measure(tiff_of_tiles(count, 512), SHAPE) for count in (1, 100))
     assert 50 * few.seconds < many.seconds
@@ -142,6 +156,9 @@ def test_tags_that_share_the_same_values_would_fill_the_memory() -> None:
 
 HEAVY: dict[str, Callable[[], bytes]] = {
     "scans": lambda: jpeg_of_scans(400, 4000),
+    "no end mark": lambda: jpeg_of_scans(20, 3000)[:-2],
+    "restarts without number": lambda: jpeg_with(b"")[:-2] + b"\xff\xd1" * 4_000_000 + b"\xff\xd9",
+    "a film": lambda: encoded(Image.new("RGB", (16, 16)), "AVIF"),
     "texts": lambda: png_with(png_chunk(b"zTXt", b"\0\0" + zlib.compress(bytes(2**20 - 1))) * 300),
     "EXIF in many pieces": lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(900)) * 5000),
     "tables": lambda: jpeg_with(segment(0xDB, bytes(65_000)) * 400),
