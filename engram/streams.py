@@ -250,7 +250,7 @@ class _OpenMap:
         shape = method.definition.input
         sides = (shape.channels, shape.height, shape.width)
         size = options.batch_size
-        context = LearnContext(options, seed, Reporter(), method.device)
+        context = LearnContext(options, seed, Reporter(), method.device, recipe=method.definition.recipe)
         steps = stream.hold // size
         self._regulariser = MapRegulariser(self._map, method.settings, context, size, steps, generator, sides)
         self._optimiser = self._regulariser.optimiser(list(self._map.parameters()))

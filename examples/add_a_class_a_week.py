@@ -59,7 +59,7 @@ def main() -> None:
         new = parts(week - 1)
         unseen, new = new[:HELD_OUT], new[HELD_OUT:]
         if week > 1:
-            unknown = sum(not answer.known for answer in memory.predict(unseen))
+            unknown = sum(answer.known is False for answer in memory.predict(unseen))
             print(f"week {week}: {unknown} of {len(unseen)} images of {name!r} are unknown before it is learned")
         images = torch.cat([new, empty_belt(len(new), week)])
         labels = (torch.arange(len(images)) >= len(new)).long()

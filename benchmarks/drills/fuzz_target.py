@@ -1,4 +1,4 @@
-"""Process of the fuzzer: what it reads is imported by it, so that the fuzzer sees which lines are reached.
+"""Process of the fuzzer, which imports what it reads, so that reached lines are seen.
 
     python -m benchmarks.drills.fuzz_target --do fuzz|replay --reader NAME --corpus DIR --seconds N --seed N
 

@@ -5,18 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from engram.config.base import Frozen
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
 
+
+def whole_number(given: Any) -> Any:
+    """What was given, unless it is a truth value or a fraction, which Python takes for equal to whole numbers."""
+    if isinstance(given, bool | float):
+        raise PydanticCustomError("int_type", "not a whole number")
+    return given
+
+
 Multiple = Annotated[float, Field(gt=0, le=1024, strict=True)]
 Units = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 Budget = Multiple | dict[str, Units]
 """A multiple of one task's units, or a number for each named layer."""
-DecoderNumber = Literal[1, 2]
+DecoderNumber = Annotated[Literal[1, 2], BeforeValidator(whole_number)]
 """Number of the way from an encoded image to pixels, one of `engram.data.images`; 1 is that of 0.1.0."""
 Background = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 """A colour as `#rrggbb`."""
@@ -38,6 +54,19 @@ class InputShape(Frozen):
     """
     background: Background | None = None
     """Colour, as `#rrggbb`, that transparent parts of an image are laid over; white where nothing is said."""
+
+    _decoder: int = PrivateAttr(default=2)
+
+    @property
+    def decoder(self) -> int:
+        """The decoder of the model that the shape is of; the newest for a shape that is of none."""
+        return self._decoder
+
+    def of_decoder(self, number: int) -> Self:
+        """The shape of a model with this decoder."""
+        found = self.model_copy()
+        object.__setattr__(found, "__pydantic_private__", {"_decoder": number})
+        return found
 
 
 class ResolvedCommons(Frozen):
@@ -101,7 +130,7 @@ class Definition(Frozen):
     """Seeds the commons and, with the task's number, every engram's first weights."""
     decoder: DecoderNumber = 2
     """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
-    recipe: Literal[1, 2] = 2
+    recipe: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
     """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
 
     Since 2, small classes count as much as large ones, and whether an image is known is judged by all images of a task.
@@ -159,7 +188,7 @@ class Definition(Frozen):
     def agreeing(self, other: Definition) -> Self:
         """The definition with the numbers of another, where none were asked for by name."""
         unsaid = self.numbers_of_the_first_release.keys() - self.model_fields_set
-        return self.model_copy(update={name: getattr(other, name) for name in unsaid})
+        return type(self).model_validate({**dict(self), **{name: getattr(other, name) for name in unsaid}})
 
     @model_validator(mode="after")
     def _check_background(self) -> Self:
@@ -167,6 +196,9 @@ class Definition(Frozen):
             raise PydanticCustomError(
                 "background", "decoder 1 lays transparency over black; leave out input.background"
             )
+        if self.input.decoder != self.decoder:
+            # Whoever decodes for a model gives its shape, and shall not have to think of the decoder as well.
+            self.__dict__["input"] = self.input.of_decoder(self.decoder)
         return self
 
     @field_validator("settings")

@@ -117,7 +117,7 @@ def read(
     cancel: Callable[[], bool] | None = None,
     progress: Callable[[float], None] | None = None,
     image_limits: ImageLimits = IMAGE_LIMITS,
-    decoder: int = 2,
+    decoder: int | None = None,
     decode_image: Decode | None = None,
 ) -> ReadArchive:
     """Decode every image of an archive to `shape`.
@@ -133,7 +133,7 @@ def read(
     progress
         Called with the share of images read, at every hundredth.
     decoder
-        Number of the way from encoded images to pixels, as in `Definition.decoder`.
+        As of `engram.data.images.decode`.
     decode_image
         In place of `engram.data.images.decode`, by limits of its own.
 
@@ -146,7 +146,7 @@ def read(
     Cancelled
         `cancel` turned true.
     """
-    decode_one = _decoding(decode_image, shape, image_limits)
+    decode_one = _decoding(decode_image, shape, image_limits, decoder)
     _check_share(max_unreadable)
     _check_callbacks(cancel=cancel, progress=progress)
     planned = plan(path, limits)
@@ -159,7 +159,7 @@ def read(
             raise Cancelled("stopped while the images were read")
         part, label, index = planned.places[entry.path]
         try:
-            images[part][index] = decode_one(unpack(), shape, decoder)
+            images[part][index] = decode_one(unpack())
             labels[part][index] = label
             constant[label] += _is_constant(images[part][index])
         except ImageError as error:
@@ -176,7 +176,7 @@ def probe(
     shape: InputShape,
     limits: ArchiveLimits = LIMITS,
     image_limits: ImageLimits = IMAGE_LIMITS,
-    decoder: int = 2,
+    decoder: int | None = None,
     decode_image: Decode | None = None,
 ) -> None:
     """Decode images from all over an archive that `inspect` has passed, until one can be used.
@@ -190,7 +190,7 @@ def probe(
     ArchiveError, TooFewClasses, TooFewImages, InputError, OSError
         As `inspect`, and for a shape or limits of another type.
     """
-    decode_one = _decoding(decode_image, shape, image_limits)
+    decode_one = _decoding(decode_image, shape, image_limits, decoder)
     planned = plan(path, limits)
     step = max(1, planned.sizes.total() // PROBED)
     first: ImageError | None = None
@@ -198,7 +198,7 @@ def probe(
         if number % step:
             continue
         try:
-            decode_one(unpack(), shape, decoder)
+            decode_one(unpack())
         except ImageError as error:
             first = first or type(error)(f"{'/'.join(entry.path)!r}: {error}")
         else:
@@ -207,11 +207,16 @@ def probe(
         raise first
 
 
-def _decoding(given: Decode | None, shape: InputShape, limits: ImageLimits) -> Decode:
-    """What decodes an image: what was given, or `decode` by limits."""
+def _decoding(
+    given: Decode | None, shape: InputShape, limits: ImageLimits, decoder: int | None
+) -> Callable[[bytes], Tensor]:
+    """What decodes an image to a shape: what was given, or `decode` by limits."""
     require_type("the shape of images", shape, InputShape, InputError)
     require_type("limits of images", limits, ImageLimits, InputError)
-    return given or (lambda data, shape, decoder: decode(data, shape, limits, decoder))
+    number = shape.decoder if decoder is None else decoder
+    if given is not None:
+        return lambda data: given(data, shape, number)
+    return lambda data: decode(data, shape, limits, number)
 
 
 def _check_share(share: float) -> None:

@@ -20,7 +20,7 @@ Decode = Callable[[bytes, InputShape, int], Tensor]
 """Makes an image (C, H, W) uint8 of an encoded one, by the decoder of that number; raises ImageError."""
 
 
-def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2) -> Tensor:
+def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int | None = None) -> Tensor:
     """Decode one PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or AVIF image and fit it to `shape`.
 
     The orientation in EXIF is applied, transparency is laid over `shape.background`, channels are scaled to 8 bits, and
@@ -30,8 +30,9 @@ def decode(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, d
     Parameters
     ----------
     decoder
-        Number of the way from bytes to pixels, as in `Definition.decoder`. All this is said of 2; 1 is that of 0.1.0,
-        which lays transparency over black, reads no AVIF, and judges by the channels that are stored.
+        Number of the way from bytes to pixels, as in `Definition.decoder`; by default that of the model whose
+        `definition.input` the shape is, and the newest for a shape made by hand. All this is said of 2; 1 is that of
+        0.1.0, which lays transparency over black, reads no AVIF, and judges by the channels that are stored.
 
     Returns
     -------

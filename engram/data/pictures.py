@@ -40,28 +40,28 @@ REFUSALS: dict[str, Callable[[bytes], str | None]] = {"JPEG": jpeg.refusal, "TIF
 """What tells, by format, of a kind that is not supported."""
 
 
-def checked(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2) -> Cost:
+def checked(data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int | None = None) -> Cost:
     """What decoding an image takes, when there is no reason to refuse it before; errors are those of `pixels`."""
     _check_arguments(data, shape, limits, decoder)
     if not data:
         raise EmptyImage("the image has 0 bytes")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the image has {len(data)} bytes; {limits.max_bytes} are allowed")
-    _format(data, decoder)
+    _format(data, shape.decoder if decoder is None else decoder)
     return measure(data, shape, limits)
 
 
 def pixels(
-    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int = 2
+    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int | None = None
 ) -> NDArray[numpy.uint8]:
     """Pixels (H, W, C) of one encoded image; arguments and errors are those of `engram.data.images.decode`."""
     checked(data, shape, limits, decoder)
-    data = bytes(data)
-    kind = _format(data, decoder)
+    data, number = bytes(data), shape.decoder if decoder is None else decoder
+    kind = _format(data, number)
     try:
-        fitted = _fitted(data, kind, shape, limits, decoder)
+        fitted = _fitted(data, kind, shape, limits, number)
     except DAMAGE as error:
-        raise _unreadable(data, kind, limits, decoder) from error
+        raise _unreadable(data, kind, limits, number) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the image has more than {limits.max_pixels} pixels") from error
     # A copy, so that no buffer of Pillow lives on inside it.
@@ -73,7 +73,7 @@ def _check_arguments(data: object, shape: object, limits: object, decoder: objec
         raise ImageError(f"an encoded image is bytes, not of type {type(data).__name__}")
     require_type("the shape of images", shape, InputShape, InputError)
     require_type("limits of images", limits, ImageLimits, InputError)
-    if decoder not in DECODERS:
+    if decoder is not None and decoder not in DECODERS:
         raise InputError(f"there is no decoder {decoder!r}; there are {sorted(DECODERS)}")
 
 

@@ -86,7 +86,7 @@ class NoveltyMonitors:
         watch = self._monitor(loaded)
         monitor, before, unknown = watch.monitor, watch.monitor.state, watch.monitor.unknown
         for answer in answers:
-            monitor.add(answer.novelty, answer.known)
+            monitor.add(answer.novelty, answer.known is not False)  # what cannot be told is no stranger
         self._metrics.judged.labels(name).inc(len(answers))
         if monitor.unknown > unknown:
             self._metrics.unknown.labels(name).inc(monitor.unknown - unknown)

@@ -42,7 +42,7 @@ class BoundedDecoder:
         for process in self._all:
             self._free.put(process)
 
-    def __call__(self, data: bytes, shape: InputShape, decoder: int = 2) -> Tensor:
+    def __call__(self, data: bytes, shape: InputShape, decoder: int | None = None) -> Tensor:
         """Decode one image.
 
         Raises
@@ -57,13 +57,13 @@ class BoundedDecoder:
         return self.isolated(data, shape, decoder)
 
     def isolated(
-        self, data: bytes, shape: InputShape, decoder: int = 2, stop: Callable[[], bool] | None = None
+        self, data: bytes, shape: InputShape, decoder: int | None = None, stop: Callable[[], bool] | None = None
     ) -> Tensor:
         """Decode one image in a process of its own, whatever it costs; raises as calling does."""
         stop = stop or self._stop
         process = self._take(stop)
         try:
-            return as_tensor(process.decode(data, shape, decoder, stop))
+            return as_tensor(process.decode(data, shape, shape.decoder if decoder is None else decoder, stop))
         finally:
             self._free.put(process)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
-from engram import Definition, InputShape
+from engram import Definition, InputShape, Memory
+from engram.data.images import decode
 from engram.errors import UnsupportedFormat
 
 SHAPE = InputShape(channels=3, height=16, width=16)
@@ -64,3 +68,24 @@ def test_a_version_decodes_as_it_says_and_else_as_the_definition_says() -> None:
 def test_a_decoding_of_a_later_release_is_refused_and_never_misread(decoding: dict[str, object]) -> None:
     with pytest.raises(UnsupportedFormat, match="that this release does not know"):
         Definition.load(EARLIER, decoding)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, 2.0, "1", 0, 3])
+@pytest.mark.parametrize("name", ["decoder", "recipe"])
+def test_a_number_is_a_whole_number_that_there_is(name: str, wrong: object) -> None:
+    with pytest.raises(ValidationError):
+        Definition.model_validate({**EARLIER, name: wrong})
+
+
+def test_a_models_shape_is_decoded_by_the_models_own_decoder() -> None:
+    out = io.BytesIO()
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(out, "PNG")
+    earlier, today = Definition.load(EARLIER), Definition(input=SHAPE)
+    assert int(decode(out.getvalue(), earlier.input).max()) == 0
+    assert int(decode(out.getvalue(), today.input).min()) == 255
+    assert int(decode(out.getvalue(), SHAPE).min()) == 255
+    assert int(decode(out.getvalue(), today.input, decoder=1).max()) == 0
+    assert Definition(input=earlier.input).input.decoder == 2
+    assert earlier.decoded_by({"decoder": 2}).input.decoder == 2
+    assert Memory.create(earlier).definition.input.decoder == 1
+    assert earlier.input.model_dump() == SHAPE.model_dump()
