@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PrivateAttr,
@@ -34,8 +35,8 @@ Budget = Multiple | dict[str, Units]
 """A multiple of one task's units, or a number for each named layer."""
 DecoderNumber = Annotated[Literal[1, 2], BeforeValidator(whole_number)]
 """Number of the way from an encoded image to pixels, one of `engram.data.images`; 1 is that of 0.1.0."""
-Background = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
-"""A colour as `#rrggbb`."""
+Background = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$"), AfterValidator(str.lower)]
+"""A colour as `#rrggbb`, in lower case once validated."""
 
 
 class InputShape(Frozen):
@@ -194,7 +195,7 @@ class Definition(Frozen):
     def _check_background(self) -> Self:
         if self.decoder == 1 and self.input.background is not None:
             raise PydanticCustomError(
-                "background", "decoder 1 lays transparency over black; leave out input.background"
+                "background", "has a background, but decoder 1 lays transparency over black: leave it out"
             )
         if self.input.decoder != self.decoder:
             # Whoever decodes for a model gives its shape, and shall not have to think of the decoder as well.

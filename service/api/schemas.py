@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -41,13 +41,17 @@ class ModelChangeRequest(BaseModel):
     background: Background | None = None
     """Colour that transparent parts of an image are laid over; null for white. Decoder 1 has none."""
 
+    @field_validator("budget", "decoder", mode="before")
+    @classmethod
+    def _check_null(cls, given: Any) -> Any:
+        if given is None:
+            raise PydanticCustomError("null", "cannot be null")
+        return given
+
     @model_validator(mode="after")
     def _check_given(self) -> Self:
-        given = self.model_fields_set
-        if not given:
-            raise PydanticCustomError("nothing", "name a budget, a decoder or a background")
-        if empty := [name for name in ("budget", "decoder") if name in given and getattr(self, name) is None]:
-            raise PydanticCustomError("null", "{name} cannot be null", {"name": empty[0]})
+        if not self.model_fields_set:
+            raise PydanticCustomError("nothing", "names neither a budget nor a decoder nor a background")
         return self
 
     def decoding(self) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 _SENTENCES: Mapping[str, str] = {
     "missing": "is missing",
@@ -45,8 +46,11 @@ _SENTENCES: Mapping[str, str] = {
     "value_error": "is not allowed: {error}",
 }
 """What is said of each kind of error, filled in from the error's context."""
+_NOT_NULL = _SENTENCES["none_required"]
 _OTHERWISE = "does not fit"
 """What is said of any other kind."""
+_PYDANTICS = frozenset(get_args(ErrorType))
+"""Kinds that pydantic itself knows; errors of any other kind, and their texts, are our own."""
 _BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"})
 
 _BRANCH = re.compile(r".*[\[(].*|(constrained-)?(float|int|str|bool|list|dict|tuple|none|model)|function-\w+")
@@ -57,13 +61,16 @@ def invalid_fields(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """pydantic's errors as places and sentences, without the values that caused them.
 
     What is wrong with several branches of a union is one entry. Where one branch was entered, and something in it is
-    wrong, that the others did not fit either goes without saying.
+    wrong, that the others did not fit either goes without saying; so does that a value is not null.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for place, text in _plain(errors, ()):
         sentences = found.setdefault(place, [])
         if text not in sentences:
             sentences.append(text)
+    for sentences in found.values():
+        if len(sentences) > 1 and _NOT_NULL in sentences:
+            sentences.remove(_NOT_NULL)
     above = {place[:depth] for place in found for depth in range(len(place))}
     return [{"loc": list(place), "message": " and ".join(found[place])} for place in found if place not in above]
 
@@ -80,7 +87,7 @@ def _plain(errors: Sequence[Any], above: tuple[str, ...]) -> Iterator[tuple[tupl
         if isinstance(inner := context.get("error"), ValidationError):
             yield from _plain(inner.errors(), place)  # a validator that validates something else
         else:
-            yield place, _sentence("finite_number" if _no_number(error) else error["type"], context)
+            yield place, _sentence(error, context)
 
 
 def _no_number(error: Mapping[str, Any]) -> bool:
@@ -89,7 +96,10 @@ def _no_number(error: Mapping[str, Any]) -> bool:
     return error["type"] in _BOUNDS and isinstance(given, float) and not math.isfinite(given)
 
 
-def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+def _sentence(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    kind = "finite_number" if _no_number(error) else error["type"]
+    if kind not in _SENTENCES and kind not in _PYDANTICS:
+        return str(error["msg"])
     try:
         return _SENTENCES.get(kind, _OTHERWISE).format_map(context)
     except KeyError:

@@ -45,6 +45,13 @@ def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() 
         InputShape(channels=3, height=16, width=16, background="white")
 
 
+def test_a_colour_may_be_written_in_capitals() -> None:
+    shape = InputShape(channels=3, height=16, width=16, background="#FF00aB")
+    assert shape.background == "#ff00ab"
+    assert Definition(input=shape).stored()["input"]["background"] == "#ff00ab"
+    assert Definition.load(EARLIER, {"decoder": 2, "background": "#00FF00"}).input.background == "#00ff00"
+
+
 def test_a_version_decodes_as_it_says_and_else_as_the_definition_says() -> None:
     there = Definition.load(EARLIER)
     assert there.decoding == {"decoder": 1, "background": None}

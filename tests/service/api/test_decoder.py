@@ -50,6 +50,13 @@ def test_what_is_so_already_makes_no_version(service: Service) -> None:
     assert len(service.client.get(VERSIONS).json()["versions"]) == 4
 
 
+def test_a_colour_in_capitals_is_the_same_colour(service: Service) -> None:
+    after = change(service, background="#00FF0A")
+    assert (after["version"], after["input"]["background"]) == (3, "#00ff0a")
+    assert shown(service, 3) == ("decoder", 2, "#00ff0a")
+    assert change(service, background="#00ff0a")["version"] == 3
+
+
 def test_room_and_decoder_at_once_are_one_version(service: Service) -> None:
     after = change(service, decoder=1, budget={"dense1": 4096})
     assert (after["version"], after["decoder"], after["budget"]["dense1"]) == (3, 1, 4096)
@@ -86,7 +93,7 @@ def test_activating_a_version_brings_its_decoder_back(service: Service) -> None:
         ({"budget": None}, "invalid_request"),
         ({"decoder": 2, "budget": None}, "invalid_request"),
         ({"background": "white"}, "invalid_request"),
-        ({"background": "#FFFFFF"}, "invalid_request"),
+        ({"background": "#FFFFF"}, "invalid_request"),
         ({"background": 0}, "invalid_request"),
         ({"recipe": 2}, "invalid_request"),
         ({"decoder": 1, "background": "#ffffff"}, "invalid_definition"),

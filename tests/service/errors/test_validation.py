@@ -40,6 +40,15 @@ BODIES: dict[str, tuple[Any, str]] = {
     "budget of a layer beyond all bounds": (GOOD | {"budget": {"a": 10**12}}, "body.budget.a is greater than 1048576"),
     "settings": (GOOD | {"settings": {"recognise_by": ["guess"]}}, "body.settings.recognise_by.0 is not 'ridge'"),
     "unknown setting": (GOOD | {"settings": {"speed": 1}}, "body.settings.speed is not known"),
+    "decoder": (GOOD | {"decoder": 3}, "body.decoder is not 1 or 2"),
+    "background": (
+        GOOD | {"input": SHAPE | {"background": "red"}},
+        "body.input.background does not match ^#[0-9a-fA-F]{6}$",
+    ),
+    "background of decoder 1": (
+        GOOD | {"decoder": 1, "input": SHAPE | {"background": "#FF0000"}},
+        "body has a background, but decoder 1 lays transparency over black: leave it out",
+    ),
     "preset": (GOOD | {"settings": {"preset": "none"}}, "body.settings is not allowed: no preset is called 'none'"),
 }
 
@@ -58,6 +67,27 @@ def test_a_model_that_cannot_be_made(reader: Service, what: str) -> None:
     response = reader.client.post("/v1/models", json=sent)
     assert response.status_code == 422
     check(response.json(), beginning)
+
+
+CHANGES: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "body names neither a budget nor a decoder nor a background"),
+    "no decoder": ({"decoder": None}, "body.decoder cannot be null"),
+    "no budget": ({"budget": None, "decoder": 2}, "body.budget cannot be null"),
+    "unknown decoder": ({"decoder": 9}, "body.decoder is not 1 or 2"),
+    "name of a decoder": ({"decoder": "new"}, "body.decoder is not 1 or 2"),
+    "name of a budget": ({"budget": "all"}, "body.budget is not a number and is not an object"),
+    "name of a colour": ({"background": "red"}, "body.background does not match ^#[0-9a-fA-F]{6}$"),
+    "number of a colour": ({"background": 0xFF0000}, "body.background is not text"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_that_cannot_be_made(reader: Service, what: str) -> None:
+    sent, detail = CHANGES[what]
+    response = reader.client.patch(f"/v1/models/{MODEL}", json=sent)
+    assert response.status_code == 422
+    check(response.json(), detail)
+    assert response.json()["detail"] == detail
 
 
 @pytest.mark.parametrize(
