@@ -13,7 +13,7 @@ Samples = NDArray[numpy.integer]
 """Samples (H, W, S) of an image, each from 0 to below 2 to the power of its bits."""
 
 Tag = tuple[int, int, Sequence[int]]
-"""Number, type (3: 16 bits, 4: 32 bits) and values of a TIFF tag."""
+"""Number, type (3: 16 bits, 4: 32 bits, 5: fractions) and values of a TIFF tag; a fraction is two values."""
 
 
 def packed(samples: Samples, bits: int, order: str = ">") -> list[bytes]:
@@ -143,7 +143,8 @@ def _with_directory(body: bytes, fields: dict[int, tuple[int, Sequence[int]]], o
         if len(data) > 4:
             place = start + 2 + 12 * len(fields) + 4 + len(extra)
             extra, data = extra + data, struct.pack(order + "I", place)
-        entries += struct.pack(order + "HHI", number, kind, len(values)) + data.ljust(4, b"\0")
+        count = len(values) // 2 if kind == 5 else len(values)
+        entries += struct.pack(order + "HHI", number, kind, count) + data.ljust(4, b"\0")
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
     return head + body + struct.pack(order + "H", len(fields)) + entries + bytes(4) + extra
 

@@ -43,9 +43,12 @@ def read(data: bytes, max_pixels: int) -> Layers:
         One of `DAMAGE`.
     """
     directory = TiffDirectory.of(data)
+    _check_raw(data, directory)
     layout = SampleLayout.of(directory)
     check_pixels((layout.width, layout.height), max_pixels)
     check_pixels(layout.tile, max_pixels)
+    if layout.meaning == tags.YCBCR and layout.compression in tags.OF_PICTURES and directory.luma_weights() is not None:
+        raise UnsupportedImage("TIFF of YCbCr in JPEG with coefficients other than those of Rec. 601 is not supported")
     if layout.compression in tags.OF_PICTURES or _is_subsampled(directory, layout):
         return _by_libtiff(data, max_pixels)
     found = _samples(data, layout, max_pixels)
@@ -53,6 +56,13 @@ def read(data: bytes, max_pixels: int) -> Layers:
     alpha = None if layout.alpha is None else Image.fromarray(found[:, :, -1])
     side = directory.one(ORIENTATION, 1)
     return Layers(turned(colours, side), alpha and turned(alpha, side), layout.premultiplied)
+
+
+def _check_raw(data: bytes, directory: TiffDirectory) -> None:
+    """Refuse the raw files of cameras, whose first directory is only of a small preview."""
+    preview = directory.one(254, 0) & 1 and 330 in directory.tags
+    if preview or 50706 in directory.tags or (data.startswith(b"II*\0") and data[8:10] == b"CR"):
+        raise UnsupportedImage("camera RAW is not supported; convert to TIFF, PNG or JPEG")
 
 
 def _by_libtiff(data: bytes, max_pixels: int) -> Layers:
@@ -90,11 +100,28 @@ def _colours(found: NDArray[numpy.uint8], layout: SampleLayout, directory: TiffD
         case tags.SEPARATED:
             return Image.merge("CMYK", bands).convert("RGB")
         case tags.YCBCR:
+            if (weights := directory.luma_weights()) is not None:
+                return Image.fromarray(_from_ycbcr(found, weights))
             return Image.merge("YCbCr", bands).convert("RGB")
     try:
         return Image.frombytes("LAB", bands[0].size, numpy.ascontiguousarray(found).tobytes()).convert("RGB")
     except ImportError as error:
         raise UnsupportedImage("TIFF of L*a*b* is not supported: this Pillow has no Little CMS") from error
+
+
+def _from_ycbcr(found: NDArray[numpy.uint8], weights: tuple[float, float, float]) -> NDArray[numpy.uint8]:
+    """RGB (H, W, 3) of YCbCr (H, W, 3) whose brightness weighs red, green and blue so."""
+    red, green, blue = weights
+    out = numpy.empty_like(found)
+    step = max(1, BATCH // (16 * found.shape[1]))
+    for top in range(0, len(found), step):
+        part = found[top : top + step].astype(numpy.float32)
+        light, seen = part[:, :, 0], numpy.empty_like(part)
+        seen[:, :, 0] = light + (2 - 2 * red) * (part[:, :, 2] - 128)
+        seen[:, :, 2] = light + (2 - 2 * blue) * (part[:, :, 1] - 128)
+        seen[:, :, 1] = (light - red * seen[:, :, 0] - blue * seen[:, :, 2]) / green
+        out[top : top + step] = numpy.rint(seen).clip(0, 255)
+    return out
 
 
 def _palette(directory: TiffDirectory, bits: int) -> NDArray[numpy.uint8]:
@@ -240,7 +267,9 @@ def _values(rows: NDArray[numpy.uint8], layout: SampleLayout, count: int) -> NDA
 def refusal(data: bytes) -> str | None:
     """Why a TIFF is of a kind that is not supported; None where it is not."""
     try:
-        SampleLayout.of(TiffDirectory.of(data))
+        directory = TiffDirectory.of(data)
+        _check_raw(data, directory)
+        SampleLayout.of(directory)
     except UnsupportedImage as error:
         return str(error)
     except (struct.error, ValueError, LookupError):

@@ -59,6 +59,9 @@ ASSOCIATED, UNASSOCIATED, COREL = 1, 2, 999
 MOST_SAMPLES = 8
 """Samples a pixel; files with more are of measuring instruments, and no pictures."""
 
+REC_601 = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the brightness of YCbCr, where a file does not say others."""
+
 _TYPES = {1: "B", 3: "H", 4: "I", 5: "II", 13: "I", 16: "Q"}
 """Types of tags that are numbers, as `struct` names them."""
 
@@ -107,6 +110,26 @@ class TiffDirectory:
     def one(self, tag: int, default: int) -> int:
         """The first number of a tag."""
         return self.all(tag, default)[0]
+
+    def luma_weights(self) -> tuple[float, float, float] | None:
+        """Weights of red, green and blue in the brightness of YCbCr; None where they are `REC_601`.
+
+        Raises
+        ------
+        UnsupportedImage
+            They are no weights.
+        """
+        if 529 not in self.tags:
+            return None
+        stored = self.all(529)
+        if len(stored) != 6 or not all(stored[1::2]):
+            raise UnsupportedImage("TIFF of YCbCr with coefficients that are no three fractions is not supported")
+        red, green, blue = (above / below for above, below in zip(stored[::2], stored[1::2], strict=True))
+        if green <= 0 or abs(red + green + blue - 1) > 0.01:
+            raise UnsupportedImage("TIFF of YCbCr with coefficients that do not add up to 1 is not supported")
+        if all(abs(one - usual) < 0.0005 for one, usual in zip((red, green, blue), REC_601, strict=True)):
+            return None
+        return red, green, blue
 
 
 @dataclass(frozen=True)

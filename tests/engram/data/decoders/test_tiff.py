@@ -147,6 +147,80 @@ def test_ycbcr_without_compression(planar: int) -> None:
         assert worst(data, expected, COLOUR) <= 2
 
 
+REC_709 = (529, 5, [2126, 10000, 7152, 10000, 722, 10000])
+
+
+def by_rec_709(stored: Samples) -> NDArray[numpy.float64]:
+    luma, blue, red = (plane.astype(float) for plane in numpy.moveaxis(stored, 2, 0))
+    seen = [
+        luma + 1.5748 * (red - 128),
+        luma - 0.187324 * (blue - 128) - 0.468124 * (red - 128),
+        luma + 1.8556 * (blue - 128),
+    ]
+    return numpy.clip(numpy.stack(seen, axis=2), 0, 255)
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("compression", [1, 5, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_ycbcr_with_coefficients_of_its_own(order: str, compression: int, planar: int) -> None:
+    stored = noise(8, 3)
+    layout: dict[str, Any] = {"order": order, "compression": compression, "planar": planar}
+    data = tiff_file(stored, 8, 6, tags=[(530, 3, [1, 1]), REC_709], **layout)
+    assert worst(data, by_rec_709(stored).round(), COLOUR) <= 1
+    usual = tiff_file(stored, 8, 6, tags=[(530, 3, [1, 1])], **layout)
+    named = tiff_file(stored, 8, 6, tags=[(530, 3, [1, 1]), (529, 5, [299, 1000, 587, 1000, 114, 1000])], **layout)
+    assert (pixels(named, COLOUR) == pixels(usual, COLOUR)).all()
+
+
+def test_subsampled_ycbcr_with_coefficients_of_its_own() -> None:
+    """Groups of two by two pixels: four of brightness, one of each colour."""
+    groups = numpy.random.default_rng(5).integers(0, 256, (16, 6))
+    units = groups.reshape(4, 4, 6)
+    stored = numpy.empty((8, 8, 3), dtype=numpy.uint8)
+    stored[:, :, 0] = units[:, :, :4].reshape(4, 4, 2, 2).transpose(0, 2, 1, 3).reshape(8, 8)
+    stored[:, :, 1:] = units[:, :, 4:].repeat(2, axis=0).repeat(2, axis=1)
+    tags = [(256, 4, [8]), (257, 4, [8]), (258, 3, [8, 8, 8]), (277, 3, [3]), (278, 4, [8]), (530, 3, [2, 2]), REC_709]
+    data = tiff_file(groups.reshape(1, -1, 1), 8, 6, compression=8, tags=tags)
+    found = pixels(data, InputShape(channels=3, height=8, width=8)).astype(int)
+    assert abs(found - by_rec_709(stored)).max() <= 2
+
+
+def test_coefficients_that_are_not_applied_say_so() -> None:
+    data = tiff_file(noise(8, 3), 8, 6, tags=[(259, 3, [7]), REC_709])
+    with pytest.raises(UnsupportedImage, match=r"in JPEG with coefficients other than those of Rec\. 601"):
+        pixels(data, COLOUR)
+    for fractions in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1], [1, 2]):
+        with pytest.raises(UnsupportedImage, match="coefficients that"):
+            pixels(tiff_file(noise(8, 3), 8, 6, tags=[(530, 3, [1, 1]), (529, 5, fractions)]), COLOUR)
+
+
+RAW = {
+    "DNG": [(50706, 4, [0x0401])],
+    "a preview before SubIFDs": [(254, 4, [1]), (330, 4, [8])],
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_camera_raw_is_not_read_from_its_preview(order: str, name: str) -> None:
+    with pytest.raises(UnsupportedImage, match="camera RAW"):
+        pixels(tiff_file(noise(8, 3), 8, 2, order=order, tags=RAW[name]), COLOUR)
+
+
+def test_cr2_is_not_read_from_its_preview() -> None:
+    stored = noise(8, 3)
+    stored[0, 0, :2] = b"C"[0], b"R"[0]
+    with pytest.raises(UnsupportedImage, match="camera RAW"):
+        pixels(tiff_file(stored, 8, 2), COLOUR)
+    assert worst(tiff_file(stored, 8, 2, order=">"), stored, COLOUR) == 0
+
+
+@pytest.mark.parametrize("tags", [[(254, 4, [1])], [(254, 4, [0]), (330, 4, [8])], [(254, 4, [2]), (330, 4, [8])]])
+def test_reduced_images_and_pyramids_are_no_camera_raw(tags: Any) -> None:
+    assert worst(tiff_file(noise(8, 3), 8, 2, tags=tags), noise(8, 3), COLOUR) == 0
+
+
 def test_subsampled_ycbcr_without_compression_says_so() -> None:
     with pytest.raises(UnsupportedImage, match="subsampled"):
         pixels(tiff_file(noise(8, 3), 8, 6, tags=[(530, 3, [2, 2])]), COLOUR)
