@@ -23,6 +23,9 @@ _LONGEST_NAME = 64
 
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
+_GZIP_MAGIC = b"\x1f\x8b"
+_FOLLOWED = "Something follows the end of the packed body."
+
 
 def encodings(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, ...]:
     """The names in `Content-Encoding`, in the order in which they were applied, without `identity`."""
@@ -116,6 +119,7 @@ class _Layer:
     def __init__(self, name: str) -> None:
         self._name = name
         self._begun = b""
+        self._after = b""
         self._stream = zlib.decompressobj(_GZIP) if name != "deflate" else None
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
@@ -135,10 +139,12 @@ class _Layer:
         assert self._stream is not None, "made with the first bytes"
         while True:
             if self._stream.eof:
-                if not data:
+                self._after += data
+                if len(self._after) < (1 if self._name == "deflate" else len(_GZIP_MAGIC)):
                     return
-                if self._name == "deflate":
-                    raise InvalidContentEncoding("Something follows the end of the packed body.")
+                if self._name == "deflate" or not self._after.startswith(_GZIP_MAGIC):
+                    raise InvalidContentEncoding(_FOLLOWED)
+                data, self._after = self._after, b""
                 self._stream = zlib.decompressobj(_GZIP)  # gzip may have several members in a row
             piece = self._stream.decompress(data, _PIECE)
             data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
@@ -150,5 +156,7 @@ class _Layer:
 
     def end(self) -> None:
         """Return if the stream is complete; raises InvalidContentEncoding."""
+        if self._after:
+            raise InvalidContentEncoding(_FOLLOWED)
         if self._stream is None or not self._stream.eof:
             raise InvalidContentEncoding(f"The body ends before what is packed as {self._name} does.")

@@ -226,6 +226,17 @@ def test_pieces_are_small_however_they_come(how: str, size: int) -> None:
     assert max(map(len, pieces)) <= 256 * 2**10
 
 
+@pytest.mark.parametrize("size", [1, 7, 10**9])
+@pytest.mark.parametrize("name", ["gzip", "deflate"])
+@pytest.mark.parametrize("rest", [b"\0", bytes(512), b"junk", b"\r\n", b"\x1f"])
+def test_what_follows_a_packed_body_is_called_so(rest: bytes, name: str, size: int) -> None:
+    whole = gzip.compress(b"content") if name == "gzip" else zlib.compress(b"content")
+    with pytest.raises(InvalidContentEncoding, match=r"^Something follows the end of the packed body\.$"):
+        list(unpacked(whole + rest, (name,), size))
+    with pytest.raises(InvalidContentEncoding, match="is not packed as"):
+        list(unpacked(b"\0" + whole, (name,), size))
+
+
 def test_what_is_never_asked_for_is_never_unpacked() -> None:
     pieces = unpacked(gzip.compress(bytes(2**24)) + b"damaged", ("gzip",), 10**9)
     assert len(next(pieces)) <= 256 * 2**10
