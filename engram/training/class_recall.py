@@ -71,15 +71,18 @@ def balanced_accuracy(recalls: Mapping[str, ClassRecall]) -> float:
 
 
 def recall_warnings(recalls: Mapping[str, ClassRecall]) -> list[str]:
-    """Which recalls rest on too few held-out images to say much: a sentence for each class, or one for all if they are
-    more than `NAMED`."""
+    """Which recalls rest on too few held-out images to say much.
+
+    A sentence for each class; one for all where every class has few, or more than `NAMED` do.
+    """
     few = {name: each.held_out for name, each in recalls.items() if each.held_out < MEASURABLE}
-    if len(few) > NAMED:
+    if len(few) > NAMED or len(few) == len(recalls) > 1:
         least = min(few, key=lambda name: few[name])
         return [
-            f"the recall of {len(few)} classes rests on fewer than {MEASURABLE} images, of {least!r} on {few[least]}"
+            f"the recall of {len(few)} classes rests on fewer than {MEASURABLE} held-out images each, of {least!r} on "
+            f"{few[least]}"
         ]
-    counts = {name: f"{count} image{'' if count == 1 else 's'}" for name, count in few.items()}
+    counts = {name: f"{count} held-out image{'' if count == 1 else 's'}" for name, count in few.items()}
     return [
         f"the recall of {name!r} rests on {images}; more would tell how it fares" for name, images in counts.items()
     ]

@@ -38,9 +38,26 @@ def test_a_lost_class_shows() -> None:
     assert recalls["ok"].to_dict() == {"held_out": 99, "recall": 1.0, "interval": [pytest.approx(0.96265, abs=1e-5), 1]}
     assert recalls["defect"].to_dict()["recall"] == 0.0
     assert balanced_accuracy(recalls) == 0.5
-    assert recall_warnings(recalls) == ["the recall of 'defect' rests on 1 image; more would tell how it fares"]
+    assert recall_warnings(recalls) == [
+        "the recall of 'defect' rests on 1 held-out image; more would tell how it fares"
+    ]
     many = {f"kind {number}": ClassRecall(number + 1, 1) for number in range(9)}
-    assert recall_warnings(many) == ["the recall of 9 classes rests on fewer than 20 images, of 'kind 0' on 1"]
+    assert recall_warnings(many) == [
+        "the recall of 9 classes rests on fewer than 20 held-out images each, of 'kind 0' on 1"
+    ]
+
+
+def test_a_small_task_is_warned_of_once() -> None:
+    sentence = "the recall of 2 classes rests on fewer than 20 held-out images each, of 'defect' on 3"
+    assert recall_warnings({"ok": ClassRecall(19, 19), "defect": ClassRecall(3, 1)}) == [sentence]
+    assert recall_warnings({"ok": ClassRecall(20, 20), "defect": ClassRecall(3, 1)}) == [
+        "the recall of 'defect' rests on 3 held-out images; more would tell how it fares"
+    ]
+    assert recall_warnings({"ok": ClassRecall(20, 20), "defect": ClassRecall(20, 1)}) == []
+    assert recall_warnings({"ok": ClassRecall(2, 2)}) == [
+        "the recall of 'ok' rests on 2 held-out images; more would tell how it fares"
+    ]
+    assert recall_warnings({}) == []
 
 
 def test_a_recall_is_asked_of_enough_images_only() -> None:
