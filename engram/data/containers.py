@@ -9,6 +9,7 @@ from pathlib import Path
 from engram.data.archiving.entries import DAMAGE, ArchiveEntry, ArchiveLimits, Content
 from engram.data.archiving.tars import tar_entries
 from engram.data.archiving.zips import zip_entries
+from engram.data.formats import HEAD, image_format
 from engram.errors import (
     ArchiveError,
     ArchiveTooLarge,
@@ -48,7 +49,7 @@ def recognise(path: Path | str) -> str:
         The file cannot be read.
     """
     with as_path("the archive", path).open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD)
     for magic, kind in (
         (b"PK\x03\x04", "zip"),
         (b"PK\x05\x06", "zip"),
@@ -61,7 +62,9 @@ def recognise(path: Path | str) -> str:
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError) as error:
-        raise NotAnArchive("the file is neither a zip nor a tar archive") from error
+        known = image_format(head)
+        begins = f"; it begins as {known}" if known else "" if head else "; it is empty"
+        raise NotAnArchive(f"the file is neither a zip nor a tar archive{begins}") from error
     return "tar"
 
 

@@ -10,11 +10,14 @@ from typing import IO, cast
 from engram.data.archiving.decompression import CHUNK, Unpacker, suspicious
 from engram.data.archiving.entries import DAMAGE, ArchiveEntry, ArchiveLimits, Content, begins_as_image, entry_of
 from engram.data.archiving.names import shown
-from engram.data.formats import HEAD
+from engram.data.formats import HEAD, image_format
 from engram.errors import ArchiveError, ArchiveLink, ArchiveTooLarge, NotAnArchive
 
 _HEADERS = 4096
 """Bytes around the contents of an entry, as a rule no more."""
+
+_PACKERS = {"gz": "gzip", "bz2": "bzip2", "xz": "xz"}
+"""Names of what packs a tar, by its suffix."""
 
 _PADDING = 64 * 1024
 """Bytes read at once after an archive's end; a multiple of the length of a block."""
@@ -33,6 +36,8 @@ def tar_entries(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[
     with path.open("rb") as file:
         packed = Unpacker(file, kind.removeprefix("tar").removeprefix("."), limits.max_ratio, limits.ratio_from_bytes)
         packed.limit = limits.max_total_bytes
+        if kind != "tar":
+            _check_content(packed, kind.removeprefix("tar."))
         granted = 0
         more = True
         while more:
@@ -52,6 +57,20 @@ def tar_entries(path: Path, kind: str, limits: ArchiveLimits) -> Iterator[tuple[
             if packed.last.strip(b"\0") or len(packed.last) < tarfile.BLOCKSIZE:
                 raise NotAnArchive("the archive is cut off: it ends without the mark of its end")
             more = _is_followed(packed)
+
+
+def _check_content(packed: Unpacker, kind: str) -> None:
+    """Refuse a packed file of another known format than tar, with its name."""
+    head = packed.read(HEAD)
+    packed.give_back(head)
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError) as error:
+        known = image_format(head)
+        if known not in (None, "tar archive"):
+            raise NotAnArchive(
+                f"the file is packed as {_PACKERS[kind]}, and what is inside is no tar: it begins as {known}"
+            ) from error
 
 
 def _check_kind(member: tarfile.TarInfo, limits: ArchiveLimits) -> None:

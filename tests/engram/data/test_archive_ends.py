@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +128,43 @@ def test_limits_hold_for_all_tars_together(here: Path, kind: str) -> None:
     assert len(list(walk(here, ArchiveLimits(max_entries=7)))) == 6
     with pytest.raises(ArchiveError, match="6 entries or more"):
         list(walk(here, ArchiveLimits(max_entries=6)))
+
+
+@pytest.mark.parametrize(("packer", "name"), [(gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")])
+def test_what_is_packed_and_no_tar_is_named(here: Path, packer: Any, name: str) -> None:
+    insides = {
+        "zip archive": packed(here, PAIR, "zip"),
+        "gzip archive": packed(here, PAIR, "tar.gz"),
+        "xz archive": packed(here, PAIR, "tar.xz"),
+        "PNG": png(9),
+        "text": b"name,label\n",
+    }
+    for known, data in insides.items():
+        here.write_bytes(packer.compress(data))
+        for ask in (inspect, lambda path: read(path, SHAPE)):
+            with pytest.raises(
+                NotAnArchive, match=f"packed as {name}, and what is inside is no tar: it begins as {known}$"
+            ):
+                ask(here)
+    here.write_bytes(packer.compress(packed(here, PAIR, "zip"))[:-20])
+    with pytest.raises(NotAnArchive):
+        inspect(here)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(600), "; it begins as 7z archive"),
+        (b"Rar!\x1a\7\0" + bytes(600), "; it begins as RAR archive"),
+        (b"Rar!\x1a\7\1\0" + bytes(600), "; it begins as RAR archive"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "; it begins as zstd archive"),
+        (png(9), "; it begins as PNG"),
+        (b"neither zip nor tar", "; it begins as text"),
+        (b"", "; it is empty"),
+        (b"\1\2\3" + bytes(600), ""),
+    ],
+)
+def test_what_is_no_archive_is_named(here: Path, data: bytes, words: str) -> None:
+    here.write_bytes(data)
+    with pytest.raises(NotAnArchive, match=f"^the file is neither a zip nor a tar archive{words}$"):
+        inspect(here)
