@@ -157,7 +157,7 @@ def by_rec_709(stored: Samples) -> NDArray[numpy.float64]:
         luma - 0.187324 * (blue - 128) - 0.468124 * (red - 128),
         luma + 1.8556 * (blue - 128),
     ]
-    return numpy.clip(numpy.stack(seen, axis=2), 0, 255)
+    return numpy.stack(seen, axis=2).clip(0, 255)
 
 
 @pytest.mark.parametrize("planar", [1, 2])
