@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,24 +83,6 @@ def measure(name: str, data: Tasks, other: Tensor, count: int, recipe: int, draw
     }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Means over the draws: false yes for strangers, false no for known images, in per cent."""
-    kinds = list(rows[0]["answers"])
-    head = ["data", "images a class", "recipe", *(f"{k}: {'no' if k == kinds[0] else 'yes'} / unsaid" for k in kinds)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for key in dict.fromkeys((row["data"], row["images"], row["recipe"]) for row in rows):
-        mine = [row["answers"] for row in rows if (row["data"], row["images"], row["recipe"]) == key]
-        cells = [str(part) for part in key]
-        for kind in kinds:
-            wrong, unsaid = (
-                100 * sum(answers[kind][said] for answers in mine) / len(mine)
-                for said in ("no" if kind == kinds[0] else "yes", "unsaid")
-            )
-            cells.append(f"{wrong:.1f} / {unsaid:.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks strangers", description="Known and unknown images by the size of a task"
@@ -122,14 +104,11 @@ def main() -> None:
         "CIFAR-10": (photographs, inside.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()),
     }
     about = {"benchmark": "strangers", **provenance(args.threads)}
-    rows = []
     for name, (data, other) in sets.items():
         for count in args.images:
             for recipe in args.recipes:
                 for draw in range(args.draws):
                     row = measure(name, data, other, count, recipe, draw)
-                    rows.append(row)
                     print(row, flush=True)
                     if args.out:
                         append(args.out, {**about, **row})
-    print(table(rows))

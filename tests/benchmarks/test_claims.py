@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reports import claims, imbalance, leave_one_out
+from benchmarks.reports import claims, imbalance, leave_one_out, strangers
 
 
 def rnf(forgetting: float, *overrides: str, seed: int = 0) -> dict[str, Any]:
@@ -97,3 +97,20 @@ def test_the_recall_of_a_rare_class_is_told_learner_by_learner() -> None:
     line = "| eidetic, recipe 2, 1000 : 10 | 0.960 | 0.850 (0.800) | 0.915 ± 0.021 | 0.010 | 2 |"
     assert imbalance.table(rows).splitlines()[-1] == line
     assert imbalance.table([]) == ""
+
+
+def test_the_table_of_strangers_has_means_over_the_draws() -> None:
+    def row(draw: int, no: float, yes: float) -> dict[str, object]:
+        answers = {
+            "known images": {"yes": 1 - no, "no": no, "unsaid": 0.0},
+            "noise": {"yes": yes, "no": 0.0, "unsaid": 1 - yes},
+        }
+        about = {"benchmark": "strangers", "data": "MNIST", "images": 20, "recipe": 2, "draw": draw}
+        return {**about, "answers": answers}
+
+    found = strangers.table([row(0, 0.02, 0.0), row(1, 0.04, 0.5), {"benchmark": "other"}])
+    assert (
+        found.splitlines()[2] == "| data | images a class | recipe | known images: no / unsaid | noise: yes / unsaid |"
+    )
+    assert found.splitlines()[-1] == "| MNIST | 20 | 2 | 3.0 / 0 | 25.0 / 75 |"
+    assert strangers.table([]) == ""
