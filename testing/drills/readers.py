@@ -25,6 +25,7 @@ from engram.data.containers import ArchiveLimits
 from engram.data.cost.measure import measure
 from engram.data.cost.tally import Cost
 from engram.data.examples import Examples
+from engram.data.formats import HEAD, image_format
 from engram.data.image_limits import ImageLimits
 from engram.errors import EngramError
 from engram.memory import Memory, dump
@@ -152,7 +153,10 @@ def image_reader(folder: Path) -> Reader:
     def feed(data: bytes) -> None:
         with suppress(EngramError):
             images.decode(data, SHAPE, IMAGE_LIMITS, decoder=1)
-        images.decode(data, SHAPE, IMAGE_LIMITS, decoder=2)
+        # Pillow keeps some KB of every AVIF whose header is damaged. Service and worker decode AVIFs in processes that
+        # are replaced after a thousand images; here they would fill the memory of the one process.
+        if image_format(data[:HEAD]) != "AVIF" or data in seeds:
+            images.decode(data, SHAPE, IMAGE_LIMITS, decoder=2)
 
     seeds.extend(_costly_seeds())
     return Reader(feed, tuple(seeds), lambda data: measure(data, SHAPE, IMAGE_LIMITS))
