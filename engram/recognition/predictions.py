@@ -37,8 +37,7 @@ class Prediction:
     """The best labels of all tasks in question, best first; the first is the answer itself. Where a task has classes of
     unequal size they are ordered as if all came equally often, so that the first may not be the most probable."""
     known: bool | None
-    """Whether the task that is answered accepts the image as one of its own kind; None where it was learned from too
-    few images to say."""
+    """Whether the task that is answered accepts the image as one of its own kind; None where it cannot tell."""
     novelty: float
     """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
     passes: int = 1
@@ -63,6 +62,8 @@ class Observation:
     levels: tuple[float | None, ...] | None = None
     """For each task the p-value up to which an image is unknown to it, and None where that cannot be told; all
     `ALPHA` where nothing is given."""
+    vouched: tuple[bool, ...] | None = None
+    """For each task whether an image that is not unknown to it is known, and not merely not to be told from its own."""
     balances: tuple[HeadBalance | None, ...] | None = None
     """For each task what decides between classes of unequal size; None where no task has any."""
 
@@ -113,9 +114,9 @@ class Observation:
         answered = torch.tensor(owners)[best[:, 0]]  # (B,)
         accepted = self.p_values[:, list(chosen)].gather(1, answered[:, None])[:, 0]  # (B,)
         every = self.levels or (ALPHA,) * len(self.tasks)
-        levels = [every[t] for t in chosen]
+        bounds = [(every[t], self.vouched is None or self.vouched[t]) for t in chosen]
         return [
-            self._prediction(names, owners, log_tasks[row].exp(), values[row], best[row], seen, levels)
+            self._prediction(names, owners, log_tasks[row].exp(), values[row], best[row], seen, bounds)
             for row, seen in enumerate(accepted.tolist())
         ]
 
@@ -127,7 +128,7 @@ class Observation:
         values: Tensor,
         indices: Tensor,
         accepted: float,
-        levels: Sequence[float | None],
+        bounds: Sequence[tuple[float | None, bool]],
     ) -> Prediction:
         top = tuple(
             Candidate(names[index][0], names[index][1], probability)
@@ -135,9 +136,17 @@ class Observation:
         )
         first = top[0]
         owner = owners[int(indices[0])]
-        certainty, level = float(of_tasks[owner]), levels[owner]
-        known, novelty = None if level is None else accepted > level, max(0.0, 1.0 - accepted)
+        certainty, (level, vouches) = float(of_tasks[owner]), bounds[owner]
+        known, novelty = _is_known(accepted, level, vouches), max(0.0, 1.0 - accepted)
         return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
+
+
+def _is_known(p_value: float, level: float | None, vouches: bool) -> bool | None:
+    if level is None:
+        return None
+    if p_value <= level:
+        return False
+    return True if vouches else None
 
 
 def _joint(log_tasks: Tensor, within: Sequence[Tensor]) -> Tensor:

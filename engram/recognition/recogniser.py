@@ -56,11 +56,13 @@ class TaskProfile:
 
     @property
     def level(self) -> float | None:
-        """The p-value up to which an image is unknown; None where that would say nothing: there are too few scores, or
-        pure noise passes for the task's own."""
-        if self.scored is None:
-            return ALPHA
-        return None if self.noise is not None and self.noise < TELLING else level_of(self.scored)
+        """The p-value up to which an image is unknown; None where there are too few scores to say."""
+        return ALPHA if self.scored is None else level_of(self.scored)
+
+    @property
+    def vouches(self) -> bool:
+        """Whether an image that is not unknown is known: not where pure noise passes for the task's own as well."""
+        return self.noise is None or self.noise >= TELLING
 
     def tried(self, p_values: Tensor) -> TaskProfile:
         """Tried on pure noise of several scales, which got these p-values (scales * K,)."""
@@ -93,6 +95,8 @@ class Verdict:
     """(B, T): each task's conformal p-value."""
     levels: tuple[float | None, ...]
     """For each task the p-value up to which an image is unknown to it; None where that cannot be told."""
+    vouched: tuple[bool, ...]
+    """For each task whether an image that is not unknown to it is known."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +184,17 @@ class Recogniser:
         scores, distances = self.class_scores(common), self.distances(features, common)
         detections = self.detections(features) if chained else []
         log_tasks = self.log_probabilities(scores, distances, detections)
-        return Verdict(log_tasks, self.p_values(distances, scores), self.levels)
+        return Verdict(log_tasks, self.p_values(distances, scores), self.levels, self.vouched)
 
     @property
     def levels(self) -> tuple[float | None, ...]:
         """For each task the p-value up to which an image is unknown to it; None where that cannot be told."""
         return tuple(profile.level for profile in self.profiles)
+
+    @property
+    def vouched(self) -> tuple[bool, ...]:
+        """For each task whether an image that is not unknown to it is known."""
+        return tuple(profile.vouches for profile in self.profiles)
 
     def p_values(self, distances: Tensor, scores: Tensor) -> Tensor:
         """(B, T): each task's conformal p-value, from `distances` and `class_scores`.

@@ -240,8 +240,8 @@ class PredictionResponse(BaseModel):
     probability: float
     top: list[CandidateResponse]
     known: bool | None
-    """Whether the task that is answered accepts the image as one of its own kind; null where it was learned from too
-    few images to say."""
+    """Whether the task that is answered accepts the image as one of its own kind; null where it cannot be
+    told."""
     novelty: float
     passes: int
     """How often the image went through a network; 1 for the default method."""

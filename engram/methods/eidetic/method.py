@@ -166,6 +166,7 @@ class Eidetic(RecognisingMethod):
             verdict.p_values,
             passes=1 if self.router is None else 2,
             levels=verdict.levels,
+            vouched=verdict.vouched,
             balances=self.recogniser.balances,
         )
 

@@ -191,6 +191,7 @@ class Rerelrp(Method):
             self.recogniser.p_values(forward.features, self.commons(given).cpu()),
             self.subnetworks.passes(explained),
             tuple(profile.level for profile in self.recogniser.profiles),
+            tuple(profile.vouches for profile in self.recogniser.profiles),
             balances_of(self.recogniser.profiles),
         )
 

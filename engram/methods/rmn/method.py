@@ -198,6 +198,7 @@ class Rmn(RecognisingMethod):
             verdict.p_values,
             passes,
             verdict.levels,
+            verdict.vouched,
             self.recogniser.balances,
         )
 

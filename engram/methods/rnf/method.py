@@ -186,6 +186,7 @@ class Rnf(RecognisingMethod):
             verdict.log_tasks,
             verdict.p_values,
             levels=verdict.levels,
+            vouched=verdict.vouched,
             balances=self.recogniser.balances,
         )
 

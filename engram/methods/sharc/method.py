@@ -206,6 +206,7 @@ class Sharc(RecognisingMethod):
             self.recogniser.log_probabilities(scores, distances),
             self.recogniser.p_values(distances, scores),
             levels=self.recogniser.levels,
+            vouched=self.recogniser.vouched,
             balances=self.recogniser.balances,
         )
 
