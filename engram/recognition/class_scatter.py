@@ -19,6 +19,9 @@ LEAST_VARIANCE = 1e-3
 """Directions of scores with less than this share of the largest variance are left out: that scores sum to one says
 nothing of an image."""
 
+RESOLUTION = 1e-6
+"""Variance of scores that is taken at least: those of images that are all alike differ by rounding alone."""
+
 MOST_LEVERAGE = 0.99
 """Above it, too few images were learned from to tell how the scores of others scatter."""
 
@@ -63,7 +66,7 @@ class ClassScatter:
             first += own
         values, vectors = torch.linalg.eigh(shared)  # ascending
         kept = values >= LEAST_VARIANCE * values[-1]
-        directions = vectors[:, kept] / values[kept].clamp_min(1e-12).sqrt()
+        directions = vectors[:, kept] / values[kept].clamp_min(RESOLUTION if system.by_class else 1e-12).sqrt()
         return cls(directions.float().contiguous(), (torch.cat(means) @ directions).float().contiguous())
 
     def unusual(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -13,6 +13,9 @@ from engram.recognition.ridge import GramStatistics
 SHRINKAGE = 0.01
 """Share of the mean variance in every direction's variance."""
 
+RESOLUTION = 1e-8
+"""Share of the mean square of features that is the least variance, far above the square of float32's rounding."""
+
 RANK = 128
 """Principal directions kept; what lies outside them counts as one isotropic residual."""
 
@@ -82,6 +85,11 @@ class Density:
     def seen_in(self, held_out: Tensor) -> Density:
         """With the scale that held-out features (M, F) of its task show."""
         return self.scaled(self.distance(held_out))
+
+    def resolved(self) -> Density:
+        """With no variance under what float32 features can resolve: images that are all alike have none."""
+        least = RESOLUTION * float(self.means.double().square().mean())
+        return replace(self, variances=self.variances.clamp_min(least), rest=self.rest.clamp_min(least))
 
     def scaled(self, distances: Tensor) -> Density:
         """With the scale of squared distances (M,) of images that it was not fitted on."""

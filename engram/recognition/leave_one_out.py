@@ -59,8 +59,12 @@ def left_out_distances(
     rank, size = density.directions.shape[1], max(1, CHUNK // density.directions.numel())
     parts = zip(torch.split(apart, size), torch.split(own[some], size), strict=True)
     turned = torch.cat([_with_turned_directions(spectrum, rank, count, its, given) for given, its in parts])
-    known, logs = fixed[some].log().numpy(), (turned / fixed[some]).log().numpy()
-    return fixed * torch.from_numpy(numpy.exp(numpy.interp(fixed.log().numpy(), known, logs))).float()
+    ratio = turned / fixed[some]
+    told = ratio.isfinite() & (ratio > 0)  # images that are all alike have no distance, with or without one of them
+    if not bool(told.any()):
+        return fixed
+    known, logs = fixed[some][told].log().numpy(), ratio[told].log().numpy()
+    return fixed * torch.from_numpy(numpy.exp(numpy.interp(fixed.clamp_min(1e-30).log().numpy(), known, logs))).float()
 
 
 def _with_fixed_directions(density: Density, counts: Tensor, features: Tensor, labels: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ def _with_turned_directions(spectrum: Spectrum, rank: int, count: float, own: Te
     middle = (low + high) / 2
     slope = (along[:, None] / (values[None, None] - middle[:, :, None]).square()).sum(2)  # (K, rank)
     seen = 1 / (more[:, None].square() * slope).clamp_min(1e-300)  # (K, rank)
-    seen = torch.minimum(seen, whole[:, None])
+    seen = torch.minimum(seen.nan_to_num(0.0), whole[:, None])  # an eigenvalue that stands twice keeps one of its own
     total = mean * count * size - more * whole  # (K,): the trace of what is left
     shrunk = SHRINKAGE * total.clamp_min(0) / (fewer * size)
     variances = (1 - SHRINKAGE) * middle / fewer + shrunk[:, None]

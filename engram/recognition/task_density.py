@@ -23,6 +23,10 @@ from engram.recognition.training import common_features
 MOST_SCORED = 2048
 """Images of a task that its scores are taken of, at most: more would tell no rarer event that is asked for."""
 
+LEAST_DISTANCE = 1e-2
+"""Squared distance, in variances, under which images are as near as can be told; one of the task's own has as many as
+there are features."""
+
 NOISE_SCALES = 4
 """Noise for every pixel, then for ever fewer, four on a side in the end, with smooth passages between: clouds."""
 
@@ -69,6 +73,7 @@ class TaskDensity:
             distances = density.distance(held_out_features)
             return cls(density, held_out_features, held_out.labels, distances, None)
         density, spectrum = Density.unscaled(sums)
+        density = density.resolved()
         apart = _spread(len(held_out), MOST_SCORED // 2)
         chosen = _spread(len(train), MOST_SCORED - len(apart))
         learned = train.subset(chosen)
@@ -81,6 +86,7 @@ class TaskDensity:
         )
         features = torch.cat([features, held_out_features[apart]])
         labels = torch.cat([learned.labels, held_out.labels[apart]])
+        distances = distances.clamp_min(LEAST_DISTANCE)
         return cls(density.scaled(distances), features, labels, distances, len(distances))
 
     def profile(self, task: str, classes: int, temperature: Tensor, balance: HeadBalance | None = None) -> TaskProfile:

@@ -96,3 +96,17 @@ def test_levels_are_stored() -> None:
     again = load_recogniser(dump_recogniser(recogniser))
     assert again.levels == recogniser.levels
     assert again.profiles[0].noise == 1.0
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_images_that_are_all_alike_leave_numbers_behind(odd: bool) -> None:
+    images = bars(0, 1).images[torch.arange(400) % 2].clone()
+    if odd:
+        images[0, 0, 0, 0] = 255
+    memory = Memory.create(definition(commons={"features": 256, "patch": 5}))  # more features than directions are kept
+    memory.learn("alike", Examples(images, torch.arange(400) % 2, ("a", "b")), QUICK)
+    recogniser = memory.method.recogniser  # type: ignore[attr-defined]  # of the default method
+    assert isinstance(recogniser, Recogniser)
+    assert bool(recogniser.profiles[0].density.quantiles.isfinite().all())
+    assert any(answer.known for answer in memory.predict(images[2:6]))
+    assert not any(answer.known for answer in memory.predict(noise()))
