@@ -87,7 +87,7 @@ def test_a_character_cut_in_two_is_still_text() -> None:
             assert image_format(head.encode()[:length]) == "text"
 
 
-# Made in the test, not while tests are collected: the time of making is in some of them, and names of tests must repeat.
+# Made in the test, not while tests are collected: some hold the time of making, and names of tests must repeat.
 @pytest.mark.parametrize(
     ("kind", "name"), [("zip", "zip archive"), ("", "tar archive"), ("gz", "gzip archive"), ("xz", "xz archive")]
 )
