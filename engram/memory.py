@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +24,6 @@ from engram.errors import (
     InvalidDefinition,
     InvalidOptions,
     NothingLearned,
-    UnknownLabel,
     require_type,
 )
 from engram.explain.explainer import Heatmap
@@ -32,6 +32,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
+from engram.seeds import number_of, task_seed
 from engram.snapshot import Parts, read, write
 from engram.training.class_recall import expect_measurable
 from engram.training.report import LearningReport
@@ -62,7 +63,7 @@ class Memory:
         InvalidDefinition
         """
         require_type("the definition", definition, Definition, InvalidDefinition)
-        method = method_of(definition.method)
+        method = method_of(definition)
         method.check(definition)
         layout = layout_of(definition)
         check_weights(layout, layout.widths)
@@ -176,7 +177,9 @@ class Memory:
                 raise InvalidOptions(f"{name} is a function, not of type {type(function).__name__}")
         if checkpoints is not None:
             require_type("checkpoints", checkpoints, Checkpoints, InvalidOptions)
-        seed = _task_seed(self.definition.seed, len(self.tasks), options.seed)
+        named = self.definition.recipe > 2
+        number = number_of(task) if named else len(self.tasks)  # a task's name does not tell how many came before it
+        seed = task_seed(self.definition.seed, number, options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
         context = LearnContext(
             options, seed, Reporter(progress, cancel, journal), self.device, optimiser, self.definition.recipe
@@ -211,12 +214,23 @@ class Memory:
         }
 
     @torch.no_grad()
-    def observe(self, images: Tensor) -> Observation:
-        """Every task's logits for (B, C, H, W) uint8 images, and the probability that they belong to each task.
+    def observe(
+        self, images: Tensor, task: str | None = None, contenders: int | Literal["all"] | None = None
+    ) -> Observation:
+        """What the model makes of (B, C, H, W) uint8 images: logits, and the probability that they are of each task.
+
+        Parameters
+        ----------
+        task
+            The only one that is asked for, where it is given; a model whose answers are staged runs no other.
+        contenders
+            As the setting of that name, in its place; a model whose answers are not staged runs all tasks in any case.
 
         Raises
         ------
-        NothingLearned
+        NothingLearned, UnknownTask
+        InputError
+            for `contenders` that are no whole number from 1 to 64, nor `all`.
         ImageError
             for images of another size or dtype than the model takes, or what is no tensor.
         """
@@ -224,20 +238,27 @@ class Memory:
         if not method.tasks:
             raise NothingLearned("the model has learned no task yet")
         check_images(images, method.definition.input)
-        return method.observe(images)
+        if contenders is not None and contenders != "all" and not (type(contenders) is int and 1 <= contenders <= 64):
+            raise InputError(f"contenders are a whole number from 1 to 64, or 'all', not {contenders!r}")
+        return method.observe_for(images, task, contenders)
 
-    def predict(self, images: Tensor, task: str | None = None, top_k: int = 1) -> list[Prediction]:
+    def predict(
+        self,
+        images: Tensor,
+        task: str | None = None,
+        top_k: int = 1,
+        contenders: int | Literal["all"] | None = None,
+    ) -> list[Prediction]:
         """Predictions for (B, C, H, W) uint8 images, recognising the task unless it is given.
 
         Raises
         ------
-        NothingLearned, ImageError
+        NothingLearned, ImageError, UnknownTask
             As `observe`.
-        UnknownTask
         InputError
-            for a `top_k` that is no whole number, or under 1.
+            Also for a `top_k` that is no whole number, or under 1.
         """
-        return self.observe(images).predictions(task, top_k)
+        return self.observe(images, task, contenders).predictions(task, top_k)
 
     def explain(
         self, image: Tensor, *, target: str | None = None, task: str | None = None, composite: str | None = None
@@ -261,7 +282,7 @@ class Memory:
         """
         method = self.method.current()
         check_image(image, method.definition.input)
-        owner, label = _target(Memory(method).observe(image[None]), target, task)
+        owner, label = Memory(method).observe(image[None]).explained(target, task)
         suited = "epsilon_plus" if method.definition.backbone == "mlp" else DEFAULT_COMPOSITE
         return method.explain(image, owner, label, composite or suited)
 
@@ -365,35 +386,10 @@ def restore(
     require_type("the definition", definition, Definition, InvalidDefinition)
     if reuse is not None:
         require_type("the model to reuse", reuse, Memory, InputError)
-    kind = method_of(definition.method)
+    kind = method_of(definition)
     beside = None if reuse is None else reuse.method
     return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
 
 
-def _target(observation: Observation, target: str | None, task: str | None) -> tuple[int, int]:
-    """The task and the class whose logit is explained."""
-    tasks = observation.tasks
-    if target is None:
-        answer = observation.predictions(task)[0]
-        owner = observation.index(answer.task)
-        return owner, tasks[owner].classes.index(answer.label)
-    holders = [position for position, info in enumerate(tasks) if target in info.classes]
-    if task is not None:
-        owner = observation.index(task)
-    elif not holders:
-        raise UnknownLabel(f"no task has a label {target!r}")
-    else:
-        owner = max(holders, key=lambda position: float(observation.log_tasks[0, position]))
-    if owner not in holders:
-        raise UnknownLabel(f"task {tasks[owner].name!r} has no label {target!r}")
-    return owner, tasks[owner].classes.index(target)
-
-
 def _is_name(layer: object) -> bool:
     return isinstance(layer, str)
-
-
-def _task_seed(model: int, number: int, options: int) -> int:
-    """One seed from three, well apart for neighbouring values (splitmix64's multipliers)."""
-    mixed = (model * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + options * 0x94D049BB133111EB) % 2**64
-    return (mixed ^ (mixed >> 31)) % 2**63

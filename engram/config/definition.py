@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engram.config.base import Frozen
+from engram.config.eidetic import EideticSettings
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
 
@@ -131,10 +132,11 @@ class Definition(Frozen):
     """Seeds the commons and, with the task's number, every engram's first weights."""
     decoder: DecoderNumber = 2
     """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
-    recipe: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
+    recipe: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 2
     """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
 
     Since 2, small classes count as much as large ones, and whether an image is known is judged by all images of a task.
+    Since 3, sums are exact, a task reads few earlier units, and an image is answered by the tasks that contend for it.
     """
 
     numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1}
@@ -200,6 +202,13 @@ class Definition(Frozen):
         if self.input.decoder != self.decoder:
             # Whoever decodes for a model gives its shape, and shall not have to think of the decoder as well.
             self.__dict__["input"] = self.input.of_decoder(self.decoder)
+        return self
+
+    @model_validator(mode="after")
+    def _settle_reading(self) -> Self:
+        if self.method == "eidetic":
+            whole = EideticSettings.model_validate(self.settings).of_recipe(self.recipe, self.retention)
+            self.__dict__["settings"] = whole
         return self
 
     @field_validator("settings")

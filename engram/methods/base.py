@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AccuracyTooLow, InvalidDefinition, RecallTooLow, RecognitionTooLow, TaskExists
+from engram.errors import AccuracyTooLow, InvalidDefinition, RecallTooLow, RecognitionTooLow, TaskExists, UnknownTask
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
@@ -173,6 +173,17 @@ class Method(ABC):
     @abstractmethod
     def observe(self, images: Tensor) -> Observation:
         """See (B, C, H, W) uint8 images, with at least one task learned."""
+
+    def observe_for(self, images: Tensor, task: str | None, contenders: int | Literal["all"] | None) -> Observation:
+        """As `observe`; where answers are staged, of one task, or with another bound on the tasks that are run.
+
+        Raises
+        ------
+        UnknownTask
+        """
+        if task is not None and all(info.name != task for info in self.tasks):
+            raise UnknownTask(f"the model has no task {task!r}")
+        return self.observe(images)
 
     @abstractmethod
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

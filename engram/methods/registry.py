@@ -5,7 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
+from engram.config.definition import Definition
 from engram.methods.base import Method
+
+STAGED = ("engram.methods.eidetic.staged.method", "StagedEidetic")
+"""The class of models of the method `eidetic` whose answers are staged."""
 
 _CLASSES = {
     "eidetic": ("engram.methods.eidetic.method", "Eidetic"),
@@ -16,7 +20,8 @@ _CLASSES = {
 }
 
 
-def method_of(name: str) -> type[Method]:
-    """The class of a method, imported when it is first asked for: some need libraries that answering does not."""
-    module, kind = _CLASSES[name]
+def method_of(definition: Definition) -> type[Method]:
+    """The class of a model's method, imported when it is first asked for: some need libraries that others do not."""
+    staged = definition.method == "eidetic" and definition.settings.get("reads", "all") != "all"
+    module, kind = STAGED if staged else _CLASSES[definition.method]
     return cast(type[Method], getattr(import_module(module), kind))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import index as whole
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from engram.errors import InputError, UnknownTask
+from engram.errors import InputError, UnknownLabel, UnknownTask
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import ALPHA
 from engram.recognition.head_balance import HeadBalance, within_task
@@ -22,6 +23,11 @@ class Candidate:
     task: str
     label: str
     probability: float
+    evidence: Literal["head", "ridge"] = "head"
+    """Whether a head of the task said so, or the regression over the commons alone."""
+    tasks: tuple[str, ...] = ()
+    """All tasks in question that have a class of this name, the most probable first; nothing where labels of one name
+    are told apart."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Prediction:
     """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
     passes: int = 1
     """How often the image went through a network for this answer."""
+    ran: tuple[str, ...] = ()
+    """The tasks whose networks were run for this answer; nothing where a model always runs them all."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,29 @@ class Observation:
     def logits(self, task: str) -> Tensor:
         """(B, classes) float32: the raw logits of one task's head."""
         return self.heads[self.index(task)]
+
+    def explained(self, target: str | None, task: str | None) -> tuple[int, int]:
+        """The task and the class whose logit is explained of the first image, as `Memory.explain` takes them.
+
+        Raises
+        ------
+        UnknownTask, UnknownLabel
+        """
+        tasks = self.tasks
+        if target is None:
+            answer = self.predictions(task)[0]
+            owner = self.index(answer.task)
+            return owner, tasks[owner].classes.index(answer.label)
+        holders = [position for position, info in enumerate(tasks) if target in info.classes]
+        if task is not None:
+            owner = self.index(task)
+        elif not holders:
+            raise UnknownLabel(f"no task has a label {target!r}")
+        else:
+            owner = max(holders, key=lambda position: float(self.log_tasks[0, position]))
+        if owner not in holders:
+            raise UnknownLabel(f"task {tasks[owner].name!r} has no label {target!r}")
+        return owner, tasks[owner].classes.index(target)
 
     def predictions(self, task: str | None = None, top_k: int = 1) -> list[Prediction]:
         """Recognise the task unless it is given, then read the label off its head.

@@ -28,7 +28,7 @@ MAY_NOT_IMPORT = {
 
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "engram": (
-        {"errors", "runtime"},
+        {"errors", "runtime", "seeds"},
         {"config", "checkpointing"},
         {"context", "data", "nn"},
         {"snapshot", "explain", "recognition"},

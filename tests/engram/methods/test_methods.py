@@ -48,7 +48,7 @@ ALL = (*METHODS, *VARIANTS)
 def defined(name: str, backbone: str = "mlp", seed: int = 0) -> Definition:
     """A small model of a method or variant, on a backbone and with a retention that it has."""
     fields = VARIANTS.get(name, {"method": name, "settings": SMALL.get(name, {})})
-    kind = method_of(str(fields["method"]))
+    kind = method_of(definition("mlp", 1, **fields))
     chosen = backbone if backbone in kind.backbones else min(kind.backbones)
     retention = "none" if "none" in kind.retentions else min(kind.retentions)
     return definition(chosen, 1, budget=3.0, seed=seed, retention=retention, **fields)
