@@ -14,6 +14,7 @@ from engram.checkpointing.journal import Journal
 from engram.checkpointing.progress import Progress, Reporter
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
+from engram.config.seeds import number_of, task_seed
 from engram.context import LearnContext, OptimiserFactory, check_device, first_line
 from engram.data.containers import as_path
 from engram.data.examples import Examples
@@ -32,7 +33,6 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
-from engram.seeds import number_of, task_seed
 from engram.snapshot import Parts, read, write
 from engram.training.class_recall import expect_measurable
 from engram.training.report import LearningReport

@@ -28,7 +28,7 @@ MAY_NOT_IMPORT = {
 
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "engram": (
-        {"errors", "runtime", "seeds"},
+        {"errors", "runtime"},
         {"config", "checkpointing"},
         {"context", "data", "nn"},
         {"snapshot", "explain", "recognition"},
