@@ -77,7 +77,7 @@ def test_a_decoding_of_a_later_release_is_refused_and_never_misread(decoding: di
         Definition.load(EARLIER, decoding)
 
 
-@pytest.mark.parametrize("wrong", [True, 1.0, 2.0, "1", 0, 3])
+@pytest.mark.parametrize("wrong", [True, 1.0, 2.0, "1", 0, 4])
 @pytest.mark.parametrize("name", ["decoder", "recipe"])
 def test_a_number_is_a_whole_number_that_there_is(name: str, wrong: object) -> None:
     with pytest.raises(ValidationError):
