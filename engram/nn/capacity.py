@@ -74,16 +74,22 @@ def least(width: int) -> int:
     return max(1, math.ceil(LEAST_SHARE * width))
 
 
-def capacity(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram]) -> list[LayerCapacity]:
+Owned = Mapping[str, Mapping[str, int]]
+"""For each task, in the order of learning, the units that it owns in each layer."""
+
+
+def capacity(layout: Layout, budget: Mapping[str, int], tasks: Sequence[Engram] | Owned) -> list[LayerCapacity]:
     """The capacity of every layer, in the order of the layout."""
+    if not isinstance(tasks, Mapping):
+        tasks = {engram.task: engram.units for engram in tasks}
     layers = []
     for layer in layout.layers:
-        owned = {engram.task: engram.units[layer] for engram in stack}
+        owned = {task: units[layer] for task, units in tasks.items()}
         layers.append(LayerCapacity(layer, budget[layer], owned, budget[layer] - sum(owned.values())))
     return layers
 
 
-def candidate_units(layout: Layout, budget: Mapping[str, int], stack: Sequence[Engram]) -> dict[str, int]:
+def candidate_units(layout: Layout, budget: Mapping[str, int], tasks: Sequence[Engram] | Owned) -> dict[str, int]:
     """Units that the next task may try in each layer: the layout's width, or as many as are free.
 
     Raises
@@ -92,7 +98,7 @@ def candidate_units(layout: Layout, budget: Mapping[str, int], stack: Sequence[E
         when some layer has too little left.
     """
     units = {}
-    for layer in capacity(layout, budget, stack):
+    for layer in capacity(layout, budget, tasks):
         width = layout.widths[layer.layer]
         if layer.free < least(width):
             raise CapacityExhausted(

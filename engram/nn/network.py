@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from engram.nn.blocks import AddBlock, Block, build_block, cut_block
+from engram.nn.closures.closure import Closure, closure_of
+from engram.nn.closures.plan import Planner
 from engram.nn.layout import IMAGE, Layout, Node
+from engram.nn.reads import Read, cut, read_units
+from engram.nn.shapes import in_shapes
 
 Joined = Mapping[str, Tensor]
-"""For each node that is read: its values of all owners so far, side by side along dimension 1."""
+"""For each node that is read: its values of all owners so far, or of those units that an engram reads, side by side
+along dimension 1."""
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -28,15 +33,25 @@ class Engram(nn.Module):
     task, classes
         The task's name and its labels, in the order of the head's outputs.
     earlier
-        Units of all earlier owners in each layer.
+        Units of earlier owners that are read, in each layer: all of them, or as many as `reads` names.
     units
         Units of this owner in each layer.
+    reads
+        Which units of which owners are read; None where all of all earlier ones are.
     """
 
     def __init__(
-        self, layout: Layout, task: str, classes: Sequence[str], earlier: Mapping[str, int], units: Mapping[str, int]
+        self,
+        layout: Layout,
+        task: str,
+        classes: Sequence[str],
+        earlier: Mapping[str, int],
+        units: Mapping[str, int],
+        reads: Sequence[Read] | None = None,
     ) -> None:
         super().__init__()
+        self.reads = None if reads is None else tuple(reads)
+        assert reads is None or dict(earlier) == read_units(layout.layers, reads), "what is read is what was counted"
         self.layout = layout
         self.task = task
         self.classes = tuple(classes)
@@ -53,9 +68,16 @@ class Engram(nn.Module):
         self.common: nn.Linear | None = None
         """Reads the features of the commons; what it gives is added to the head's logits."""
 
+    @classmethod
+    def reading(
+        cls, layout: Layout, task: str, classes: Sequence[str], reads: Sequence[Read], units: Mapping[str, int]
+    ) -> Engram:
+        """An engram that reads these units of earlier owners and no others."""
+        return cls(layout, task, classes, read_units(layout.layers, reads), units, reads)
+
     @property
     def reach(self) -> dict[str, int]:
-        """Units in each layer that this engram reads: all earlier ones and its own."""
+        """Units in each layer that this engram reads: earlier ones and its own."""
         return {layer: self.earlier[layer] + self.units[layer] for layer in self.layout.layers}
 
     def block(self, node: Node) -> Block:
@@ -69,7 +91,7 @@ class Engram(nn.Module):
         images
             (B, C, H, W) float32 in [0, 1].
         joined
-            What the earlier owners left; empty for the first.
+            What is read of the earlier owners; without a node at which nothing is.
         watch
             If given, receives this owner's own output of every node.
         """
@@ -87,7 +109,7 @@ class Engram(nn.Module):
             if node.name in read:
                 before = joined.get(node.name)
                 after = own[node.name] if before is None else torch.cat([before, own[node.name]], 1)
-                longer[node.name] = after  # (B, units of owners <= this one, ...)
+                longer[node.name] = after  # (B, units read and own units, ...)
         del longer[IMAGE]
         return longer
 
@@ -104,48 +126,72 @@ class Engram(nn.Module):
         return self
 
     @torch.no_grad()
-    def narrowed(self, keep: Mapping[str, Tensor]) -> Engram:
+    def narrowed(self, keep: Mapping[str, Tensor], earlier: Mapping[str, Tensor] | None = None) -> Engram:
         """A new engram with only the units `keep` names, as int64 indices into this engram's own units per layer.
 
-        The weights from earlier owners stay as they are; dropped units leave no trace in any tensor.
+        The other weights stay as they are; dropped units leave no trace in any tensor.
+
+        Parameters
+        ----------
+        earlier
+            The same for what is read of earlier owners, for each layer rising indices into all of it; by default all.
         """
+        layers = self.layout.layers
+        if earlier is None:
+            earlier = {layer: torch.arange(self.earlier[layer]) for layer in layers}
+        assert self.reads is not None or all(len(earlier[layer]) == self.earlier[layer] for layer in layers), (
+            "an engram that reads everything before it goes on doing so"
+        )
         narrow = Engram(
             self.layout,
             self.task,
             self.classes,
-            self.earlier,
-            {layer: len(keep[layer]) for layer in self.layout.layers},
+            {layer: len(earlier[layer]) for layer in layers},
+            {layer: len(keep[layer]) for layer in layers},
+            None if self.reads is None else cut(self.reads, earlier),
         )
+        reach = {layer: torch.cat([earlier[layer], self.earlier[layer] + keep[layer]]) for layer in layers}
         for node in self.layout.nodes:
             if node.mixing:
-                columns = self._columns(node, keep)
+                columns = self._columns(node, reach)
                 narrow.blocks[node.name] = cut_block(node, self.block(node), keep[node.layer], columns)
-        features = self._read_columns(self.layout.features, keep)
+        features = _values(self.layout.features, reach)
         narrow.head.weight.copy_(self.head.weight[:, features])
         narrow.head.bias.copy_(self.head.bias)
         return narrow.train(self.training)
 
-    def _columns(self, node: Node, keep: Mapping[str, Tensor]) -> Tensor:
+    def _columns(self, node: Node, reach: Mapping[str, Tensor]) -> Tensor:
         (source,) = node.sources
         if source == IMAGE:
             return torch.arange(self.layout.incoming(node, self.reach))
-        return self._read_columns(self.layout.node(source), keep)
+        return _values(self.layout.node(source), reach)
 
-    def _read_columns(self, origin: Node, keep: Mapping[str, Tensor]) -> Tensor:
-        """Indices into what is read of `origin`: every value of earlier owners, and those of the kept own units."""
-        earlier = self.earlier[origin.layer]
-        chosen = torch.cat([torch.arange(earlier), earlier + keep[origin.layer]])  # (units,)
-        within = torch.arange(origin.per_unit)
-        return (chosen[:, None] * origin.per_unit + within).flatten()  # (units x per_unit,)
+
+def _values(origin: Node, units: Mapping[str, Tensor]) -> Tensor:
+    """Indices of the values of some units into all that is read of a node."""
+    within = torch.arange(origin.per_unit)
+    return (units[origin.layer][:, None] * origin.per_unit + within).flatten()  # (units x per_unit,)
 
 
 class Network(nn.Module):
-    """A stack of engrams, each reading those before it; appending is the only change there is."""
+    """A stack of engrams, each reading some of those before it; appending is the only change there is.
 
-    def __init__(self, layout: Layout, engrams: Sequence[Engram] = ()) -> None:
+    Parameters
+    ----------
+    engrams
+        In the order of learning. Of engrams that say what they read some may be missing, if no other reads them.
+    owned
+        Units of all owners together in each layer, where some are missing.
+    """
+
+    def __init__(self, layout: Layout, engrams: Sequence[Engram] = (), owned: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.layout = layout
         self.engrams = nn.ModuleList(engrams)
+        self._owned = None if owned is None else dict(owned)
+        self._owners = {engram.task: engram for engram in engrams}
+        self._planner = Planner(layout, self._owners)
+        self._closures: dict[str, Closure] = {}
 
     @property
     def stack(self) -> tuple[Engram, ...]:
@@ -154,22 +200,71 @@ class Network(nn.Module):
     @property
     def owned(self) -> dict[str, int]:
         """Units of all owners together, in each layer."""
+        if self._owned is not None:
+            return dict(self._owned)
         return {layer: sum(engram.units[layer] for engram in self.stack) for layer in self.layout.layers}
 
     def appended(self, engram: Engram) -> Network:
         """A new network that shares this one's engrams and ends with another."""
-        assert engram.earlier == self.owned, "an engram fits only on the stack that it was learned on"
-        return Network(self.layout, [*self.stack, engram])
+        if engram.reads is None:
+            assert engram.earlier == self.owned, "an engram fits only on the stack that it was learned on"
+        else:
+            assert all(read.owner in self._owners for read in engram.reads), "what is read has to be there"
+        owned = self._owned and {layer: units + engram.units[layer] for layer, units in self._owned.items()}
+        other = Network(self.layout, [*self.stack, engram], owned)
+        other._planner = self._planner.followed(other._owners)
+        other._closures = dict(self._closures)
+        return other
 
     def prefix(self, images: Tensor) -> Joined:
-        """Everything the next engram may read, for (B, C, H, W) float32 images."""
+        """Everything that there is to be read, for (B, C, H, W) float32 images."""
         joined: Joined = {}
         for engram in self.stack:
             joined = engram(images, joined)
         return joined
 
+    def joined(self, engram: Engram, images: Tensor) -> Joined:
+        """What an engram, perhaps none of this network, reads of this network's engrams."""
+        if engram.reads is None:
+            return self.prefix(images)
+        if not engram.reads:
+            return {}
+        plan, names = self._planner.reading(engram.reads)
+        with torch.no_grad():
+            return dict(zip(names, plan.run(images), strict=True))
+
+    def closure(self, task: str) -> Closure:
+        """What the answer of a task needs; its engram says what it reads."""
+        if task not in self._closures:
+            self._closures[task] = closure_of(self._owners[task], self._owners)
+        return self._closures[task]
+
+    def closure_with(self, engram: Engram) -> Closure:
+        """What the answer of an engram would need if it were appended."""
+        return closure_of(engram, self._owners)
+
+    @torch.no_grad()
+    def answer(self, task: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (B, F_task) and the logits (B, classes) of one task, of which nothing but the closure is
+        computed.
+
+        An image's are the same bytes whatever its neighbours and its row, in batches that are padded to one shape.
+
+        Parameters
+        ----------
+        images
+            (B, C, H, W) float32 in [0, 1], in any number: they are computed in `SHAPES`.
+        """
+        features, logits = in_shapes(images, self._planner.answering(task).run)
+        return features, logits
+
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """One pass: for every owner its prefix features (B, F_owner) and its head's logits (B, classes)."""
+        """For every owner its prefix features (B, F_owner) and its head's logits (B, classes).
+
+        One pass where each engram reads all before it; where they say what they read, an answer of each.
+        """
+        if any(engram.reads is not None for engram in self.stack):
+            return [self.answer(engram.task, images) for engram in self.stack]
         joined: Joined = {}
         outputs = []
         for engram in self.stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from engram.nn.elastic import ElasticNorm
 from engram.nn.layout import Layout
 from engram.nn.multihead import Head, MultiHeadNetwork, Owners, build_blocks
 from engram.nn.network import Engram
+from engram.nn.reads import Read, read_units
 
 
 def load_engrams(layout: Layout, engrams: Sequence[bytes], known: Sequence[Engram] = ()) -> list[Engram]:
@@ -28,12 +30,17 @@ def load_engrams(layout: Layout, engrams: Sequence[bytes], known: Sequence[Engra
 
 def dump_engram(engram: Engram) -> bytes:
     """One engram as bytes."""
-    about = {
+    about: dict[str, object] = {
         "task": engram.task,
         "classes": list(engram.classes),
         "earlier": engram.earlier,
         "units": engram.units,
     }
+    if engram.reads is not None:
+        about["reads"] = [
+            {"owner": read.owner, "units": {layer: units.tolist() for layer, units in read.units.items()}}
+            for read in engram.reads
+        ]
     data = pack("engram", about, engram.state_dict())
     engram.content_hash = content_hash(data)
     return data
@@ -50,8 +57,9 @@ def load_engram(layout: Layout, data: bytes) -> Engram:
     try:
         task, classes = str(about["task"]), cast(list[str], about["classes"])
         earlier, units = cast(dict[str, int], about["earlier"]), cast(dict[str, int], about["units"])
+        reads = _reads(layout, earlier, about["reads"]) if "reads" in about else None
         with torch.device("meta"):  # no memory and no random draw for weights that are replaced at once
-            engram = Engram(layout, task, classes, earlier, units)
+            engram = Engram(layout, task, classes, earlier, units, reads)
             if "common.weight" in tensors:
                 engram.common = nn.Linear(tensors["common.weight"].shape[1], len(classes))
         engram.load_state_dict(tensors, assign=True)
@@ -61,12 +69,37 @@ def load_engram(layout: Layout, data: bytes) -> Engram:
     return engram.freeze()
 
 
+def _reads(layout: Layout, earlier: dict[str, int], stored: object) -> tuple[Read, ...]:
+    """What an engram reads; raises KeyError, TypeError or ValueError for what is no such thing."""
+    reads = []
+    for one in cast(list[dict[str, object]], stored):
+        units = {}
+        for layer, found in cast(dict[str, list[int]], one["units"]).items():
+            if layer not in layout.layers or not found or any(type(unit) is not int for unit in found):
+                raise ValueError(f"it does not say which units it reads in {layer}")
+            if found[0] < 0 or any(after <= before for before, after in pairwise(found)):
+                raise ValueError(f"the units that it reads in {layer} are not in order")
+            units[layer] = torch.tensor(found, dtype=torch.int64)
+        if not isinstance(one["owner"], str) or not units:
+            raise ValueError("it does not say of whom it reads what")
+        reads.append(Read(one["owner"], units))
+    if len({read.owner for read in reads}) < len(reads) or read_units(layout.layers, reads) != earlier:
+        raise ValueError("what it reads is not what its weights are for")
+    return tuple(reads)
+
+
 def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
     owned = dict.fromkeys(layout.layers, 0)
+    owners: dict[str, Engram] = {}
     for engram in stack:
-        if engram.earlier != owned:
+        if engram.reads is None and engram.earlier != owned:
             raise DamagedSnapshot(f"the engram of task {engram.task!r} was learned on another stack")
-        owned = engram.reach
+        for read in engram.reads or ():
+            owner = owners.get(read.owner)
+            if owner is None or any(int(units[-1]) >= owner.units[layer] for layer, units in read.units.items()):
+                raise DamagedSnapshot(f"the engram of task {engram.task!r} reads units that {read.owner!r} has not")
+        owners[engram.task] = engram
+        owned = {layer: units + engram.units[layer] for layer, units in owned.items()}
 
 
 def dump_commons(commons: Commons) -> bytes:

@@ -115,7 +115,7 @@ def _magnitudes(
         reporter.check()
         images, labels = pixels(sample.images[indices].to(device)), sample.labels[indices].to(device)
         with torch.no_grad():
-            joined = network.prefix(images)
+            joined = network.joined(engram, images)
         for layer, each in contributions(images, labels, joined):
             sizes = each.abs() if weights is None else each.abs() * weights[labels, None]
             totals[layer] += sizes.sum(0).cpu()  # (own units,)

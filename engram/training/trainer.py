@@ -95,7 +95,7 @@ def measure(
                 reporter.check()
             images = pixels(examples.images[chosen].to(device))
             labels = examples.labels[chosen].to(device)
-            logits = engram.logits(engram(images, network.prefix(images)))  # (B, classes)
+            logits = engram.logits(engram(images, network.joined(engram, images)))  # (B, classes)
             if each is None:
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 correct += float((logits.argmax(1) == labels).sum())
@@ -317,7 +317,7 @@ class Trainer(WithContext):
         images = self._augmented(pixels(self.train.images[chosen].to(self.device)))
         labels = self.train.labels[chosen].to(self.device)
         with torch.no_grad():
-            joined = self.network.prefix(images)
+            joined = self.network.joined(engram, images)
         logits = engram.logits(engram(images, joined))  # (B, classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,103 @@
+"""Operations of frozen blocks, whose rows do not depend on each other within a batch shape.
+
+Maps are in channels-last order. A normalisation is folded into its convolution, which saves a pass over the map. What
+kernels were found to compute differently for different rows is not used: products of matrices, and 1x1 convolutions of
+channels that do not fill whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engram.nn.blocks import Block, ConvBlock, DenseBlock
+from engram.nn.layout import Node
+from engram.nn.shapes import RowwiseLinear, aligned
+
+Operation = Callable[..., Tensor]
+"""From the values of the sources, each (B, ...), to those of the node."""
+
+
+class Convolution:
+    """A convolution with its normalisation folded in, and rectified: (B, channels read, H, W) -> (B, units, H', W')."""
+
+    def __init__(self, node: Node, block: ConvBlock) -> None:
+        norm, weight = block.norm, block.conv.weight.detach().double()
+        assert norm.running_mean is not None, "statistics are always tracked"
+        assert norm.running_var is not None, "statistics are always tracked"
+        # In double precision and rounded once: the folded weights are the same wherever this runs.
+        scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()  # (units,)
+        folded = (weight * scale[:, None, None, None]).float()
+        self._bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).float()
+        self._missing = missing(node, weight.shape[1])
+        folded = F.pad(folded, (0, 0, 0, 0, 0, self._missing))
+        self._weight = folded.contiguous(memory_format=torch.channels_last)
+        self._stride, self._padding, self._rectify = node.stride, node.padding, node.rectify
+
+    def __call__(self, values: Tensor) -> Tensor:
+        if self._missing:
+            values = F.pad(values, (0, 0, 0, 0, 0, self._missing))
+        given = values.contiguous(memory_format=torch.channels_last)
+        found = F.conv2d(given, self._weight, self._bias, self._stride, self._padding)  # (B, units, H', W')
+        return found.relu_() if self._rectify else found
+
+
+def missing(node: Node, channels: int) -> int:
+    """Channels of zeros that a 1x1 convolution reads beside its own ones."""
+    return aligned(channels) - channels if node.kernel == 1 else 0
+
+
+class Dense:
+    """A dense layer, rectified: (B, values read) -> (B, units)."""
+
+    def __init__(self, block: DenseBlock) -> None:
+        self._linear = RowwiseLinear(block.linear.weight, block.linear.bias)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return self._linear(values.flatten(1)).relu_()
+
+
+class Gathering:
+    """What is read, side by side: of each earlier owner some channels or values, then all own ones.
+
+    Parameters
+    ----------
+    chosen
+        For each earlier owner int64 indices into its values along dimension 1; None where all are read.
+    """
+
+    def __init__(self, chosen: list[Tensor | None]) -> None:
+        self._chosen = chosen
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        parts = [_selected(part, some) for part, some in zip(values, self._chosen, strict=False)]
+        return torch.cat([*parts, *values[len(parts) :]], 1)  # (B, values read, ...)
+
+
+def _selected(values: Tensor, chosen: Tensor | None) -> Tensor:
+    if chosen is None:
+        return values
+    if values.ndim == 2:
+        return values.index_select(1, chosen)
+    return values.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)  # stays in channels-last order
+
+
+def operation_of(node: Node, block: Block) -> Operation:
+    """The operation of a frozen block; its weights are copies."""
+    match node.operation:
+        case "conv":
+            return Convolution(node, cast(ConvBlock, block))
+        case "dense":
+            return Dense(cast(DenseBlock, block))
+        case "max_pool":
+            return lambda values: F.max_pool2d(values, node.kernel, node.stride, node.padding)
+        case "global_average":
+            return lambda values: F.adaptive_avg_pool2d(values, 1).flatten(1)
+        case "flatten":
+            return lambda values: values.flatten(1)
+        case "add":
+            return lambda trunk, branch: (trunk + branch).relu_()

@@ -1,0 +1,180 @@
+"""Plans: the closure of what is read as a list of steps, made once and run for every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram.nn.closures.closure import BlockOwner, needed, reads_of
+from engram.nn.closures.operations import Gathering, Operation, operation_of
+from engram.nn.layout import IMAGE, Layout, Node
+from engram.nn.reads import Read
+from engram.nn.shapes import RowwiseLinear
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: where it reads, where it writes, and which values nobody needs after it."""
+
+    operation: Operation
+    given: tuple[int, ...]
+    found: int
+    over: tuple[int, ...]
+
+
+class ClosurePlan:
+    """Steps in order, from images (B, C, H, W) to some values; a value's place is a number."""
+
+    def __init__(self, steps: Sequence[tuple[Operation, tuple[int, ...], int]], results: Sequence[int]) -> None:
+        last = {place: number for number, (_, given, found) in enumerate(steps) for place in (*given, found)}
+        for place in results:
+            last[place] = len(steps)
+        self._steps = [
+            Step(operation, given, found, tuple(place for place, final in last.items() if final == number))
+            for number, (operation, given, found) in enumerate(steps)
+        ]
+        self._results = tuple(results)
+        self._places = 1 + max((found for _, _, found in steps), default=0)
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The results for images (B, C, H, W) float32 in [0, 1]."""
+        values: list[Any] = [None] * self._places
+        values[0] = images
+        for step in self._steps:
+            values[step.found] = step.operation(*[values[place] for place in step.given])
+            for place in step.over:
+                values[place] = None
+        return tuple(values[place] for place in self._results)
+
+
+class PlanBuilder:
+    """Builder of a plan over owners: it adds whatever steps a value needs.
+
+    Parameters
+    ----------
+    operation
+        Gives the operation of an owner's node; whoever builds several plans lets them share those.
+    """
+
+    def __init__(
+        self, layout: Layout, owners: Mapping[str, BlockOwner], operation: Callable[[BlockOwner, Node], Operation]
+    ) -> None:
+        self._layout = layout
+        self._owners = owners
+        self._operation = operation
+        self._steps: list[tuple[Operation, tuple[int, ...], int]] = []
+        self._places: dict[tuple[str, str], int] = {}
+        self._gathered: dict[tuple[tuple[int, ...], str], int] = {}
+        self._count = 1
+
+    def add(self, operation: Operation, given: tuple[int, ...]) -> int:
+        """Add a step that reads these places; the place that it writes."""
+        self._steps.append((operation, given, self._count))
+        self._count += 1
+        return self._count - 1
+
+    def owner(self, owner: BlockOwner, nodes: Sequence[Node]) -> None:
+        """Add some nodes of an owner, all that they read being there."""
+        for node in nodes:
+            if node.mixing:
+                given: tuple[int, ...] = (self.read(owner, node.sources[0]),)
+            else:
+                given = tuple(self._places[owner.task, source] for source in node.sources)
+            self._places[owner.task, node.name] = self.add(self._operation(owner, node), given)
+
+    def read(self, owner: BlockOwner, source: str) -> int:
+        """The place of what an owner reads at a node: what it reads of others, then its own."""
+        if source == IMAGE:
+            return 0
+        return self.joined(reads_of(owner), source, self._places[owner.task, source])
+
+    def joined(self, reads: Sequence[Read], source: str, own: int | None = None) -> int:
+        """The place of what is read at a node, owner after owner."""
+        node = self._layout.node(source)
+        some = [read for read in reads if read.count(node.layer)]
+        if not some:
+            assert own is not None, f"nothing is read at {source}"
+            return own
+        chosen = [self._chosen(read, node) for read in some]
+        given = [self._places[read.owner, source] for read in some]
+        key = (tuple(given if own is None else [*given, own]), source)
+        if own is None or key not in self._gathered:
+            self._gathered[key] = self.add(Gathering(chosen), key[0])
+        return self._gathered[key]
+
+    def _chosen(self, read: Read, node: Node) -> Tensor | None:
+        units = read.units[node.layer]
+        owner = self._owners[read.owner]
+        if len(units) == owner.units[node.layer]:
+            return None
+        within = torch.arange(node.per_unit)
+        return (units.cpu()[:, None] * node.per_unit + within).flatten().to(owner.head.weight.device)
+
+    def plan(self, results: Sequence[int]) -> ClosurePlan:
+        """What was added so far, ending with the values of some places."""
+        return ClosurePlan(self._steps, results)
+
+
+class Planner:
+    """Maker of plans for the frozen engrams of one network; what is made is kept.
+
+    Parameters
+    ----------
+    owners
+        By name, in the order of learning.
+    """
+
+    def __init__(self, layout: Layout, owners: Mapping[str, BlockOwner]) -> None:
+        self._layout = layout
+        self._owners = owners
+        self._plans: dict[tuple[str, torch.device], ClosurePlan] = {}
+        self._operations: dict[tuple[str, str, torch.device], Operation] = {}
+        self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
+
+    def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
+        """A planner for more owners, which has all that this one has made."""
+        other = Planner(self._layout, owners)
+        other._plans, other._operations = dict(self._plans), dict(self._operations)
+        return other
+
+    def answering(self, task: str) -> ClosurePlan:
+        """The plan of a task's features and logits."""
+        owner = self._owners[task]
+        key = (task, owner.head.weight.device)
+        if key not in self._plans:
+            builder = self._builder(reads_of(owner))
+            builder.owner(owner, self._layout.nodes)
+            features = builder.read(owner, self._layout.features.name)
+            logits = builder.add(RowwiseLinear(owner.head.weight, owner.head.bias), (features,))
+            self._plans[key] = builder.plan((features, logits))
+        return self._plans[key]
+
+    def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:
+        """The plan of what is read of some owners, and the names of the nodes it is read at; the last one is kept."""
+        device = self._owners[reads[0].owner].head.weight.device
+        if self._reading is None or self._reading[0] is not reads or self._reading[1] != device:
+            builder = self._builder(reads)
+            read = self._layout.read()
+            names = [node.name for node in self._layout.nodes if node.name in read]
+            names = [name for name in names if any(one.count(self._layout.node(name).layer) for one in reads)]
+            plan = builder.plan([builder.joined(reads, name) for name in names])
+            self._reading = (reads, device, plan, tuple(names))
+        return self._reading[2:]
+
+    def _builder(self, reads: Sequence[Read]) -> PlanBuilder:
+        """A builder that has all that is needed for what is read."""
+        builder = PlanBuilder(self._layout, self._owners, self._operation_of)
+        for name, nodes in needed(self._layout, reads, self._owners).items():
+            builder.owner(self._owners[name], nodes)
+        return builder
+
+    def _operation_of(self, owner: BlockOwner, node: Node) -> Operation:
+        key = (owner.task, node.name, owner.head.weight.device)
+        if key not in self._operations:
+            assert not owner.head.weight.requires_grad, "only what is frozen can be planned with"
+            self._operations[key] = operation_of(node, owner.block(node))
+        return self._operations[key]
