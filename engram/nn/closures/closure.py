@@ -1,4 +1,4 @@
-"""The closure of an engram: which owners and which of their nodes its answer needs, and what they cost."""
+"""Closures of engrams: the owners and nodes that an answer needs, and their multiply-adds."""
 
 from __future__ import annotations
 
