@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from engram.checkpointing.checkpoints import Checkpoints
 from engram.checkpointing.journal import Journal
+from engram.checkpointing.pieces import Piece, bytes_of, read_all
 from engram.checkpointing.progress import Progress, Reporter
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
@@ -360,9 +361,9 @@ def dump(memory: Memory) -> Parts:
 
 def restore(
     definition: Definition,
-    engrams: Sequence[bytes],
-    recogniser: bytes,
-    kept: Sequence[bytes] | None,
+    engrams: Sequence[bytes | Piece],
+    recogniser: bytes | Piece,
+    kept: Sequence[bytes | Piece] | None,
     budget: Mapping[str, int],
     reuse: Memory | None = None,
 ) -> Memory:
@@ -370,14 +371,15 @@ def restore(
 
     Parameters
     ----------
-    kept
-        None for a model that will only answer.
+    engrams, recogniser, kept
+        Bytes, or pieces, which a method that is `lazy` reads when it needs them. `kept` is None for answers alone.
     reuse
         Another version of the same model, with which equal parts are shared instead of built again.
 
     Raises
     ------
     DamagedSnapshot, UnsupportedFormat
+        Or what reading a piece raises.
     InvalidDefinition
         for what is no `Definition`.
     InputError
@@ -386,9 +388,12 @@ def restore(
     require_type("the definition", definition, Definition, InvalidDefinition)
     if reuse is not None:
         require_type("the model to reuse", reuse, Memory, InputError)
-    kind = method_of(definition)
-    beside = None if reuse is None else reuse.method
-    return Memory(kind.restore(definition, engrams, recogniser, kept, budget, beside))
+    kind, beside = method_of(definition), None if reuse is None else reuse.method
+    if not kind.lazy:
+        engrams, kept = read_all(engrams), None if kept is None else read_all(kept)
+    # A lazy method's own `restore` takes pieces as well.
+    given, held = cast(Sequence[bytes], engrams), cast("Sequence[bytes] | None", kept)
+    return Memory(kind.restore(definition, given, bytes_of(recogniser), held, budget, beside))
 
 
 def _is_name(layer: object) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from engram.checkpointing.pieces import Piece, bytes_of
 from engram.checkpointing.tensors import FORMAT, content_hash
 from engram.config.definition import Definition
 from engram.errors import DamagedSnapshot, UnsupportedFormat
@@ -23,10 +25,10 @@ class Parts:
     """A model as bytes, in the parts that a vault stores."""
 
     definition: Definition
-    engrams: tuple[bytes, ...]
+    engrams: tuple[bytes | Piece, ...]
     """What answering needs, in the method's order; with `eidetic` the commons first, then one for each task."""
     recogniser: bytes
-    kept: tuple[bytes, ...]
+    kept: tuple[bytes | Piece, ...]
     """Only needed to learn, and the largest part by far; with `eidetic` the sums of each task."""
     budget: dict[str, int]
 
@@ -34,8 +36,9 @@ class Parts:
 def write(parts: Parts, tasks: Sequence[TaskInfo], folder: Path) -> None:
     """Write a model's parts and its manifest into a folder, the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
-    engrams = {f"engram-{n:04d}.safetensors": data for n, data in enumerate(parts.engrams)}
-    kept = {f"kept-{n:04d}.safetensors": data for n, data in enumerate(parts.kept, 1)}
+    # All is read before anything is written: pieces may lie in this very folder, under names that others get now.
+    engrams = {f"engram-{n:04d}.safetensors": bytes_of(piece) for n, piece in enumerate(parts.engrams)}
+    kept = {f"kept-{n:04d}.safetensors": bytes_of(piece) for n, piece in enumerate(parts.kept, 1)}
     files = {**engrams, **kept, _RECOGNISER: parts.recogniser}
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -52,12 +55,14 @@ def write(parts: Parts, tasks: Sequence[TaskInfo], folder: Path) -> None:
 
 
 def read(folder: Path) -> Parts:
-    """The parts of a model in a folder that `write` wrote, checked against its manifest.
+    """The parts of a model in a folder that `write` wrote, engrams and what is kept as pieces.
+
+    All is checked against the manifest when it is read.
 
     Raises
     ------
     SnapshotError
-        naming the file.
+        naming the file; pieces raise it, too.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -79,7 +84,10 @@ def read(folder: Path) -> Parts:
             raise DamagedSnapshot(f"{name} is not what the manifest says it is")
         return data
 
-    engrams, kept = tuple(map(content, names)), tuple(map(content, kept_names))
+    def piece(name: str) -> Piece:
+        return Piece(str(hashes.get(name)), partial(content, name))
+
+    engrams, kept = tuple(map(piece, names)), tuple(map(piece, kept_names))
     return Parts(definition, engrams, content(_RECOGNISER), kept, budget)
 
 

@@ -6,12 +6,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from engram.certificate import Certificate, certify, compare
-from engram.checkpointing.tensors import content_hash
+from engram.checkpointing.pieces import Piece, bytes_of, hash_of
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import RetentionViolated, UnsupportedFormat
@@ -33,7 +34,7 @@ _TRIES = 20
 
 
 def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
-    """The memory of a version with all that learning needs.
+    """The memory of a version with all that learning needs; a lazy method reads the most of it only when it does.
 
     Raises
     ------
@@ -41,11 +42,15 @@ def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
     """
     assert head.recogniser is not None, "every commit names its recogniser"
     get = vault.objects.get_blob
+
+    def piece(name: str) -> Piece:
+        return Piece(name, partial(get, name))
+
     return restore(
         _definition(model, head),
-        [get(name) for name in head.engrams],
+        [piece(name) for name in head.engrams],
         get(head.recogniser),
-        [get(name) for name in head.kept],
+        [piece(name) for name in head.kept],
         head.budget,
     )
 
@@ -170,16 +175,16 @@ class Publication:
         """The commit's content, its blobs stored; what the head names already is not stored again."""
         known = {*self.head.engrams, *self.head.kept}
 
-        def put(data: bytes) -> str:
-            name = content_hash(data)
-            return name if name in known else vault.objects.put_blob(data)
+        def put(piece: bytes | Piece) -> str:
+            name = hash_of(piece)
+            return name if name in known else vault.objects.put_blob(bytes_of(piece))
 
         # The job tells apart tasks of one name that were learned on both sides of a rollback.
         entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
         return {
-            "engrams": tuple(put(data) for data in self.parts.engrams),
+            "engrams": tuple(map(put, self.parts.engrams)),
             "recogniser": put(self.parts.recogniser),
-            "kept": tuple(put(data) for data in self.parts.kept),
+            "kept": tuple(map(put, self.parts.kept)),
             "certificate": put(_json(self.certificate)),
             "report": put(_json(self.report)),
             "task": self.job.task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engram.checkpointing.tensors import content_hash
@@ -26,3 +26,8 @@ def bytes_of(piece: bytes | Piece) -> bytes:
 def hash_of(piece: bytes | Piece) -> str:
     """The content hash, with nothing read."""
     return piece.content_hash if isinstance(piece, Piece) else content_hash(piece)
+
+
+def read_all(pieces: Iterable[bytes | Piece]) -> list[bytes]:
+    """The bytes of all."""
+    return [bytes_of(piece) for piece in pieces]

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
@@ -29,12 +30,12 @@ from engram.training.report import LearningReport
 class StoredModel:
     """A model as bytes; equal models give equal bytes."""
 
-    engrams: tuple[bytes, ...]
+    engrams: tuple[bytes | Piece, ...]
     """What answering needs, in an order of the method's own. What a method never changes again it repeats byte for
-    byte, so that it is stored once."""
+    byte, so that it is stored once. What was restored as a piece and not read is given as that piece again."""
     recogniser: bytes
     """What recognises the task; it may change whole with every task."""
-    kept: tuple[bytes, ...]
+    kept: tuple[bytes | Piece, ...]
     """What only learning needs."""
 
 
@@ -52,6 +53,12 @@ class Method(ABC):
 
     backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn", "resnet18", "resnet50"})
     """The backbones it is defined for."""
+
+    lazy: ClassVar[bool] = False
+    """Whether `restore` takes engrams, and what is kept, as pieces, and reads of them what it needs when it does."""
+
+    least_classes: ClassVar[int] = 2
+    """How many classes a task has at least."""
 
     def __init__(self, definition: Definition, budget: Mapping[str, int]) -> None:
         self.definition = definition

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engram.checkpointing.pieces import bytes_of
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import InvalidDefinition
@@ -59,9 +60,9 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
     first = Commit.first(
         model,
         request=claim.id if claim else None,
-        engrams=tuple(put(data) for data in parts.engrams),
+        engrams=tuple(put(bytes_of(piece)) for piece in parts.engrams),
         recogniser=put(parts.recogniser),
-        kept=tuple(put(data) for data in parts.kept),
+        kept=tuple(put(bytes_of(piece)) for piece in parts.kept),
         budget=parts.budget,
     )
     try:

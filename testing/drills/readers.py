@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
+from engram.checkpointing.pieces import bytes_of
 from engram.config.definition import Definition, InputShape
 from engram.config.options import LearnOptions
 from engram.data import archives, images
@@ -255,13 +256,13 @@ def manifest_reader(folder: Path) -> Reader:
         return json.dumps(document).encode()
 
     kinds: list[tuple[Feed, list[bytes]]] = [
-        (lambda data: _ignore(load_commons(stored.definition, data)), [parts.engrams[0]]),
-        (lambda data: _ignore(load_engram(stored.layout, data)), [parts.engrams[1]]),
+        (lambda data: _ignore(load_commons(stored.definition, data)), [bytes_of(parts.engrams[0])]),
+        (lambda data: _ignore(load_engram(stored.layout, data)), [bytes_of(parts.engrams[1])]),
         (lambda data: _ignore(load_recogniser(data)), [parts.recogniser]),
-        (lambda data: _ignore(load_sums(data)), [parts.kept[0]]),
+        (lambda data: _ignore(load_sums(data)), [bytes_of(parts.kept[0])]),
         (snapshots, [manifest.read_bytes()]),
         *((record(path), [sound[path], unsealed(path)]) for path in stored.records),
-        (bundles, [_bundle(parts.engrams[1])]),
+        (bundles, [_bundle(bytes_of(parts.engrams[1]))]),
     ]
 
     def feed(data: bytes) -> None:

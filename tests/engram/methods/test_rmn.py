@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engram import Examples, LearnOptions, Memory
 from engram.certificate import certify, compare, probe_batch
+from engram.checkpointing.pieces import bytes_of
 from engram.config.rmn import RmnSettings
 from engram.errors import DamagedSnapshot, InvalidDefinition
 from engram.memory import dump, restore
@@ -111,8 +112,8 @@ def test_the_same_answers_are_restored_from_bits() -> None:
     assert dump(again) == parts
     weights = sum(shared_weight.weight.numel() for shared_weight in rmn(again).shared.shared_weights.values())
     values = sum(len(part) for part in rmn(again).shared.maps[1].values.values())
-    assert len(parts.engrams[3]) < weights / 8 + 4 * values + 4096, "a map takes a bit for each weight"
-    assert len(parts.engrams[1]) < 256, "nothing is loose where all that is used is fixed"
+    assert len(bytes_of(parts.engrams[3])) < weights / 8 + 4 * values + 4096, "a map takes a bit for each weight"
+    assert len(bytes_of(parts.engrams[1])) < 256, "nothing is loose where all that is used is fixed"
     shorter = restore(parts.definition, parts.engrams[:3], *_first(parts.recogniser, again), parts.budget)
     longer = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget, reuse=shorter)
     assert rmn(longer).passes[0] is rmn(shorter).passes[0]

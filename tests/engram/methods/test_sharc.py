@@ -7,6 +7,7 @@ import torch
 
 from engram import LearnOptions, Memory
 from engram.certificate import certify, compare
+from engram.checkpointing.pieces import bytes_of
 from engram.errors import CapacityExhausted, InvalidDefinition
 from engram.memory import dump
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, whole
@@ -143,7 +144,7 @@ def test_the_report_counts_real_bytes_and_says_what_hopfield_costs() -> None:
         replay_memory = _sharc(memory).replay_memory
         assert replay_memory is not None
         assert told["bytes"]["all"] == replay_memory.nbytes
-        stored = sum(len(piece) for piece in dump(memory).kept)
+        stored = sum(len(bytes_of(piece)) for piece in dump(memory).kept)
         assert replay_memory.nbytes <= stored <= replay_memory.nbytes + 1500, "nothing is kept that is not counted"
         assert told["bytes"]["maps"] < told["bytes_of_whole_maps"]
         assert (told["bytes"]["all"] < told["bytes_of_whole_maps"]) == saves
