@@ -40,6 +40,10 @@ Background = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$"), AfterValidator(
 """A colour as `#rrggbb`, in lower case once validated."""
 
 
+LARGEST_SIDE = 64
+"""The commons average images down until their shorter side is under twice this: the cost stays that of a small one."""
+
+
 class InputShape(Frozen):
     """The images a model sees; others are resized to this height and width."""
 
@@ -60,6 +64,11 @@ class InputShape(Frozen):
     _decoder: int = PrivateAttr(default=2)
 
     @property
+    def shrink(self) -> int:
+        """Pixels a side that the commons average into one."""
+        return max(1, min(self.height, self.width) // LARGEST_SIDE)
+
+    @property
     def decoder(self) -> int:
         """The decoder of the model that the shape is of; the newest for a shape that is of none."""
         return self._decoder
@@ -72,12 +81,14 @@ class InputShape(Frozen):
 
 
 class ResolvedCommons(Frozen):
-    """The commons as they are made, nothing left open."""
+    """The commons as they are made, nothing left open; since recipe 3, one bank of several that stand side by side."""
 
     kind: Literal["smooth", "learned"]
     features: int
     patch: int
     grid: int
+    stride: int = 1
+    mirror: bool = False
 
 
 class CommonsDefinition(Frozen):
@@ -91,12 +102,57 @@ class CommonsDefinition(Frozen):
     """How many features. The sums over them take `features ** 2 * 4` bytes of storage per task: float64, packed."""
     patch: int | None = Field(default=None, ge=2, le=16)
     """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters."""
+    mirror: bool = False
+    """Whether every filter stands beside its mirror image and their features are added, so that a mirrored picture has
+    the same features to the bit: for pictures that mean the same when mirrored. Needs recipe 3, as what follows does.
+    """
+    stride: int | None = Field(default=None, ge=1, le=4)
+    """Pixels from one patch to the next."""
+    grid: int | None = Field(default=None, ge=1, le=8)
+    """Cells a side over which responses are averaged."""
+
+    later_names: ClassVar[tuple[str, ...]] = ("mirror", "stride", "grid")
+    """Fields that only recipe 3 has; what says nothing is not stored."""
 
     def resolved(self, shape: InputShape) -> ResolvedCommons:
         """With the defaults for images of this shape; responses are averaged over a grid of `grid` cells a side."""
         kind = self.kind or ("learned" if shape.channels == 3 else "smooth")
         patch, grid = (8, 4) if kind == "smooth" else (6, 2)
         return ResolvedCommons(kind=kind, features=self.features, patch=self.patch or patch, grid=grid)
+
+    def banks(self, shape: InputShape) -> tuple[ResolvedCommons, ...]:
+        """The banks of filters of recipe 3, with the defaults for images of this shape.
+
+        Raises
+        ------
+        PydanticCustomError
+            where patches do not lie as they do in the mirror.
+        """
+        found, stride, width = self.resolved(shape), self.stride or 1, shape.width // shape.shrink
+        largest = min(found.patch, shape.height // shape.shrink, width)
+        fitting = [side for side in range(largest, 1, -1) if (width - side) % stride % 2 == 0 or not self.mirror]
+        patch = largest if self.patch else fitting[0]
+        # What no patch covers is left out at both ends alike.
+        if 2 * (self.grid or found.grid) ** 2 > found.features:
+            raise PydanticCustomError("grid", "has more cells than there are features")
+        if patch not in fitting:
+            raise PydanticCustomError("mirror", "mirror needs patches that leave an even number of columns over")
+        if self.mirror and shape.width % shape.shrink % 2:
+            raise PydanticCustomError(
+                "mirror", "mirror needs a width that leaves an even number over {shrink}", {"shrink": shape.shrink}
+            )
+        changes = {"patch": patch, "grid": self.grid or found.grid, "stride": stride, "mirror": self.mirror}
+        return (found.model_copy(update=changes),)
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as JSON; what an earlier release could have written is written as it would have been."""
+        default = {name: type(self).model_fields[name].default for name in self.later_names}
+        return {name: value for name, value in super().stored().items() if default.get(name, self) != value}
+
+    @property
+    def of_recipe_3(self) -> tuple[str, ...]:
+        """The fields given that only recipe 3 has."""
+        return tuple(name for name in self.later_names if name in self.stored())
 
 
 class Definition(Frozen):
@@ -186,7 +242,7 @@ class Definition(Frozen):
                 del found[name]
         if found["input"]["background"] is None:
             del found["input"]["background"]
-        return found
+        return {**found, "commons": self.commons.stored()}
 
     def agreeing(self, other: Definition) -> Self:
         """The definition with the numbers of another, where none were asked for by name."""
@@ -202,6 +258,14 @@ class Definition(Frozen):
         if self.input.decoder != self.decoder:
             # Whoever decodes for a model gives its shape, and shall not have to think of the decoder as well.
             self.__dict__["input"] = self.input.of_decoder(self.decoder)
+        return self
+
+    @model_validator(mode="after")
+    def _check_commons(self) -> Self:
+        if self.recipe < 3 and self.commons.of_recipe_3:
+            raise PydanticCustomError("recipe", "commons.{name} needs recipe 3", {"name": self.commons.of_recipe_3[0]})
+        if self.recipe > 2:
+            self.commons.banks(self.input)
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.explain.grid_commons import relevance_on_grid, smooth_features
 from engram.nn.commons import Commons
+from engram.nn.commons.float_commons import FloatCommons
+from engram.nn.commons.grid_commons import GridCommons
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -25,6 +28,14 @@ def conserved(commons: Commons, image: Tensor, weight: Tensor, bias: Tensor, *, 
     weight, bias
         (F,) and (): how one logit reads the commons.
     """
+    if isinstance(commons, GridCommons):
+        with torch.no_grad():
+            shrunk = commons.pixels(image).permute(0, 3, 1, 2) / 255.0  # (1, C, h, w)
+            relevance = relevance_on_grid(commons, image, weight, bias, flat=flat)[None]
+            whole, covered = torch.zeros_like(image), (..., *commons.covered(image))
+            whole[covered] = _spread(commons.shrink, relevance, shrunk, image[covered], flat)
+            return whole[0]
+    assert isinstance(commons, FloatCommons), "there are commons on a grid, and those that are not"
     with torch.no_grad():
         shrunk = commons.shrunk(image)  # (1, C, h, w)
         responses = commons.responses(shrunk)  # (1, 2 filters, H', W')
@@ -46,24 +57,28 @@ def conserved(commons: Commons, image: Tensor, weight: Tensor, bias: Tensor, *, 
         positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)])  # (2 filters, C, patch, patch)
         received = F.conv2d(shrunk, positive)
         relevance = shrunk * F.conv_transpose2d(placed / received.clamp_min(1e-9), positive)
-    return _spread(commons, relevance, shrunk, image, flat)[0]
+    return _spread(commons.shrink, relevance, shrunk, image, flat)[0]
 
 
 def gradient(commons: Commons, image: Tensor, weight: Tensor) -> Tensor:
     """The gradient (C, H, W) of `weight @ features` by the pixels of an image (1, C, H, W)."""
     given = image.detach().clone().requires_grad_(True)
     with torch.enable_grad():
+        if isinstance(commons, GridCommons):
+            (carried,) = torch.autograd.grad(smooth_features(commons, given) @ weight, given)
+            return carried[0].detach()
+        assert isinstance(commons, FloatCommons), "there are commons on a grid, and those that are not"
         # A root has no slope at zero; what does not respond has none to give.
         pooled = commons.pooled(commons.responses(commons.shrunk(given)), least=1e-12)
         (carried,) = torch.autograd.grad(pooled[0] @ weight, given)
     return carried[0].detach()
 
 
-def _spread(commons: Commons, relevance: Tensor, shrunk: Tensor, image: Tensor, flat: bool) -> Tensor:
+def _spread(side: int, relevance: Tensor, shrunk: Tensor, image: Tensor, flat: bool) -> Tensor:
     """Relevance of shrunken pixels, given to the pixels that they average."""
-    if commons.shrink == 1:
+    if side == 1:
         return relevance
-    size, side = image.shape[2:], commons.shrink
+    size = image.shape[2:]
     parts = relevance / side**2 if flat else relevance / (shrunk * side**2).clamp_min(_TINY)
     wide = F.interpolate(parts, scale_factor=float(side), mode="nearest")
     padded = F.pad(wide, (0, size[1] - wide.shape[3], 0, size[0] - wide.shape[2]))

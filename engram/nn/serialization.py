@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from engram.checkpointing.tensors import content_hash, pack, unpack
-from engram.config.definition import Definition
+from engram.config.definition import Definition, ResolvedCommons
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
+from engram.nn.commons.float_commons import FloatCommons
+from engram.nn.commons.grid_commons import GridCommons
 from engram.nn.elastic import ElasticNorm
 from engram.nn.layout import Layout
 from engram.nn.multihead import Head, MultiHeadNetwork, Owners, build_blocks
@@ -104,6 +106,10 @@ def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
 
 def dump_commons(commons: Commons) -> bytes:
     """The commons as bytes."""
+    if isinstance(commons, GridCommons):
+        banks = [bank.about.model_dump(mode="json") for bank in commons.each()]
+        return pack("commons", {"banks": banks}, commons.state_dict())
+    assert isinstance(commons, FloatCommons), "there are commons on a grid, and those that are not"
     about = {"filters": commons.kind, "features": commons.features, "patch": commons.patch}
     return pack("commons", about, commons.state_dict())
 
@@ -111,19 +117,36 @@ def dump_commons(commons: Commons) -> bytes:
 def load_commons(definition: Definition, data: bytes) -> Commons:
     """The commons; raises DamagedSnapshot, UnsupportedFormat."""
     about, tensors = unpack("commons", data)
+    try:
+        commons = _blank_commons(definition, about)
+        commons.load_state_dict(tensors if "banks" in about else {"offsets": _no_offsets(commons), **tensors})
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
+    return commons
+
+
+def _blank_commons(definition: Definition, about: Mapping[str, object]) -> Commons:
+    """Commons as they were stored, still without their filters; raises DamagedSnapshot, ValueError, TypeError."""
+    if definition.recipe > 2:
+        # What a definition leaves open may come to mean something else: what is stored says what was made of it.
+        banks = [ResolvedCommons.model_validate(bank) for bank in cast(list[object], about.get("banks", ()))]
+        if not banks:
+            raise DamagedSnapshot("the commons are not those of the model's definition")
+        return GridCommons(definition.input, banks, definition.seed)
     kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
     if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
         # The kind that a definition means when it names none has changed since the first models were made.
         wanted = wanted.model_copy(update={"kind": kind, "patch": patch})
         definition = definition.model_copy(update={"commons": wanted})
-    commons = Commons(definition)
+    commons = FloatCommons(definition)
     if (kind, about.get("features"), patch) != (commons.kind, commons.features, commons.patch):
         raise DamagedSnapshot("the commons are not those of the model's definition")
-    try:
-        commons.load_state_dict({"offsets": torch.zeros(len(commons.filters.weight)), **tensors})
-    except RuntimeError as error:
-        raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons
+
+
+def _no_offsets(commons: Commons) -> Tensor:
+    assert isinstance(commons, FloatCommons), "commons on a grid were never without offsets"
+    return torch.zeros(len(commons.filters.weight))
 
 
 def dump_multihead(network: MultiHeadNetwork) -> tuple[bytes, ...]:

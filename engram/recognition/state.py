@@ -13,7 +13,7 @@ from engram.config.definition import Definition
 from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import AnswersOnly
-from engram.nn.commons import Commons
+from engram.nn.commons import Commons, commons_of
 from engram.nn.serialization import dump_commons, load_commons
 from engram.recognition.head_balance import calibrated
 from engram.recognition.leave_one_out import left_out_scores
@@ -51,7 +51,7 @@ class RecogniserState:
         ridge
             Whether class scores are a ridge regression over the commons; a method may have others.
         """
-        commons = Commons(definition).eval()
+        commons = commons_of(definition).eval()
         return cls(commons, Recogniser.empty(commons.features if ridge else 0, parts), ())
 
     @classmethod
@@ -86,7 +86,7 @@ class RecogniserState:
     @property
     def device(self) -> torch.device:
         """Where the commons compute."""
-        return self.commons.filters.weight.device
+        return self.commons.device
 
     def to(self, device: torch.device | str) -> None:
         """Move the commons to a device, in place; the recogniser stays on the CPU."""

@@ -31,7 +31,7 @@ from engram.methods.rerelrp.signatures import Signatures, most_relevant
 from engram.methods.rerelrp.subnetworks import SubnetworkPass, Subnetworks
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
-from engram.nn.commons import Commons
+from engram.nn.commons import Commons, commons_of
 from engram.nn.network import pixels
 from engram.recognition.head_balance import calibrated
 from engram.recognition.predictions import Observation
@@ -217,7 +217,7 @@ def _commons(definition: Definition, recogniser: SignatureRecogniser) -> Commons
     ------
     DamagedSnapshot
     """
-    commons = Commons(definition)
+    commons = commons_of(definition)
     if recogniser.commons:
         try:
             commons.load_state_dict(dict(recogniser.commons))

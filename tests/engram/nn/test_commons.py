@@ -12,22 +12,22 @@ from torch import Tensor
 from engram import CommonsDefinition, Memory
 from engram.explain.commons import conserved, gradient
 from engram.methods.eidetic.commons_head import fitted
-from engram.nn.commons import Commons
-from engram.nn.filters import learned_filters
+from engram.nn.commons.filters import learned_filters
+from engram.nn.commons.float_commons import FloatCommons
 from engram.recognition.ridge import GramStatistics
 from testing.data.patterns import QUICK, bars, definition, network_of
 
 
-def commons(kind: str, channels: int = 1, side: int = 12) -> Commons:
+def commons(kind: str, channels: int = 1, side: int = 12) -> FloatCommons:
     base = definition("mlp", channels, commons=CommonsDefinition(features=128, patch=5, kind=kind))
     shape = base.input.model_copy(update={"height": side, "width": side})
-    made = Commons(base.model_copy(update={"input": shape}))
+    made = FloatCommons(base.model_copy(update={"input": shape}))
     generator = torch.Generator().manual_seed(side)
     images = torch.randint(0, 256, (40, 3 if channels > 1 else 1, side, side), generator=generator, dtype=torch.uint8)
     return made.fitted(images)
 
 
-def plain(made: Commons, image: Tensor) -> list[float]:
+def plain(made: FloatCommons, image: Tensor) -> list[float]:
     """The features of one image (C, H, W), value by value."""
     _, height, width = image.shape
     features = []

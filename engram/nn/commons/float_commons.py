@@ -1,13 +1,9 @@
-"""The commons, block 0: fixed features of images, random or learned from the first task.
-
-Because they never change once there is a task, exact sums over them can be accumulated task by task without keeping an
-image.
-"""
+"""The commons of recipes 1 and 2, whose features are rounded as float32 rounds."""
 
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,22 +11,15 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
-from engram.nn.filters import learned_filters, smooth_filters
-
-LARGEST_SIDE = 64
-"""Images are averaged down until their shorter side is under twice this: the cost stays that of a small image."""
+from engram.nn.commons.bank import CONTRAST_FLOOR, THRESHOLD
+from engram.nn.commons.base import Commons, sample
+from engram.nn.commons.filters import learned_filters, smooth_filters
 
 CHUNK = 16
 """Images computed at a time: their maps stay in the processor's cache."""
 
-CONTRAST_FLOOR = {"smooth": 0.1, "learned": 0.01}
-"""Added to the sum of squares of a patch (of the learned kind: to each value's share of it)."""
 
-THRESHOLD = {"smooth": 0.1, "learned": 0.25}
-"""What a response has to exceed to count."""
-
-
-class Commons(nn.Module):
+class FloatCommons(Commons):
     """Local features of an image: filter responses over local contrast, both signs, averaged over a grid.
 
     (B, C, H, W) float32 in [0, 1] -> (B, features) float32. The filters of the `smooth` kind are drawn when the model
@@ -42,7 +31,7 @@ class Commons(nn.Module):
         super().__init__()
         shape, wanted = definition.input, definition.commons.resolved(definition.input)
         self.kind, self.grid = wanted.kind, wanted.grid
-        self.shrink = max(1, min(shape.height, shape.width) // LARGEST_SIDE)
+        self.shrink = shape.shrink
         self.patch = min(wanted.patch, min(shape.height, shape.width) // self.shrink)
         count = wanted.features // (2 * self.grid**2)
         self.features = 2 * self.grid**2 * count
@@ -61,18 +50,15 @@ class Commons(nn.Module):
                 self.filters.weight.zero_()
 
     @property
+    def device(self) -> torch.device:
+        return self.filters.weight.device
+
+    @property
     def fixed(self) -> bool:
-        """Whether the features are there already; learned ones come with the first task."""
         return bool(self.filters.weight.any())
 
     @torch.no_grad()
-    def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Commons:
-        """Commons with filters learned from images (N, C, H, W) uint8; what is fixed already stays as it is.
-
-        Raises
-        ------
-        Cancelled
-        """
+    def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
         if self.fixed:
             return self
         reporter = reporter or Reporter()
@@ -85,9 +71,8 @@ class Commons(nn.Module):
     def _learned(self, images: Tensor, reporter: Reporter) -> tuple[Tensor, Tensor]:
         """As `learned_filters`."""
         generator = torch.Generator().manual_seed(self._seed)
-        some = images[torch.randperm(len(images), generator=generator)[:16384]].cpu()
         shrunk = []
-        for part in torch.split(some, 256):
+        for part in torch.split(sample(images, generator), 256):
             reporter.check()
             shrunk.append(self.shrunk(part.to(torch.float32) / 255.0))
         count = len(self.filters.weight)

@@ -1,0 +1,229 @@
+"""Tests of commons on a grid: plain arithmetic, equal bytes however computed, mirroring, storing, relevance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from engram import CommonsDefinition
+from engram.config.definition import Definition
+from engram.explain.commons import conserved, gradient
+from engram.explain.grid_commons import smooth_features
+from engram.nn.commons.bank import Bank
+from engram.nn.commons.grid_commons import GridCommons
+from engram.nn.commons.recipes import commons_of
+from engram.nn.serialization import dump_commons, load_commons
+from testing.data.patterns import definition
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"kind": "smooth"},
+    {"kind": "learned"},
+    {"kind": "smooth", "mirror": True, "stride": 2, "patch": None},
+    {"kind": "learned", "mirror": True, "grid": 3, "patch": None},
+    {"kind": "learned", "mirror": True, "stride": 3, "patch": None},
+)
+
+
+def wanted(channels: int = 3, side: int = 13, **changes: Any) -> Definition:
+    fields = {"features": 128, "patch": 5, **changes}
+    shape = {"channels": channels, "height": side, "width": side}
+    return definition("mlp", input=shape, commons=CommonsDefinition.model_validate(fields), recipe=3)
+
+
+def made(channels: int = 3, side: int = 13, **changes: Any) -> GridCommons:
+    found = commons_of(wanted(channels, side, **changes)).fitted(pictures(40, channels, side))
+    assert isinstance(found, GridCommons)
+    return found.eval()
+
+
+def pictures(count: int, channels: int = 3, side: int = 13) -> Tensor:
+    """(N, C, H, W) uint8: blots of a few pixels, so that there are edges as well as flat places."""
+    generator = torch.Generator().manual_seed(side)
+    small = torch.rand(count, channels, 4, 4, generator=generator)
+    return (torch.nn.functional.interpolate(small, size=(side, side), mode="bilinear") * 255).to(torch.uint8)
+
+
+def scaled(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+@dataclass(frozen=True)
+class PlainBank:
+    """A bank in Python's own whole numbers, value by value."""
+
+    bank: Bank
+
+    def filters(self) -> list[tuple[Tensor, int]]:
+        weight, offsets = self.bank.filters.weight.long(), self.bank.offsets.long()  # type: ignore[operator]
+        pairs = [(one, int(offset)) for one, offset in zip(weight, offsets, strict=True)]
+        return pairs + ([(one.flip(2), offset) for one, offset in pairs] if self.bank.about.mirror else [])
+
+    def response(self, patch: Tensor, weight: Tensor, offset: int) -> int:
+        values = self.bank.values
+        total, squares = int(patch.sum()), int((patch * patch).sum())
+        spread = values * squares - total**2 + values * 255**2 * self.bank.contrast_floor
+        scale = float(np.float32(64 / math.sqrt(spread)))
+        normal = [round(float(np.float32((values * pixel - total) * scale))) for pixel in patch.flatten().tolist()]
+        return int(sum(one * two for one, two in zip(normal, weight.flatten().tolist(), strict=True))) + offset
+
+    def maps(self, image: Tensor) -> list[list[list[int]]]:
+        """Of an image (C, H, W) of whole numbers, for each filter the responses by row and column."""
+        patch, stride = self.bank.patch, self.bank.stride
+        tops, lefts = (range((side - patch) % stride // 2, side - patch + 1, stride) for side in image.shape[1:])
+        return [
+            [[self.response(image[:, top : top + patch, left : left + patch], *pair) for left in lefts] for top in tops]
+            for pair in self.filters()
+        ]
+
+    def features(self, image: Tensor) -> list[float]:
+        bank, maps, found = self.bank, self.maps(image), []
+        for sign in (1, -1):
+            for number in range(bank.count):
+                for top, bottom in bank.rows:
+                    for place in range(bank.grid):
+                        sums = [self.cell(maps[number], sign, (top, bottom), bank.columns[place])]
+                        if bank.about.mirror:
+                            other = bank.columns[bank.grid - 1 - place]
+                            sums.append(self.cell(maps[bank.count + number], sign, (top, bottom), other))
+                        share = sum(sums) / len(sums) / (bank.unit * bank.span)
+                        level = (math.sqrt(share) if bank.about.kind == "smooth" else share) * 4096
+                        found.append(min(4095, round(level)) / 4096)
+        return found
+
+    def cell(self, rows: list[list[int]], sign: int, height: tuple[int, int], width: tuple[int, int]) -> float:
+        part = [value for row in rows[height[0] : height[1]] for value in row[width[0] : width[1]]]
+        return sum(max(0, sign * value - self.bank.threshold) for value in part) / len(part)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_are_those_of_whole_numbers(channels: int, changes: dict[str, Any]) -> None:
+    commons = made(channels, **changes)
+    images = pictures(3, channels)
+    levels = commons(scaled(images)) / 2.0**-12
+    plain = torch.tensor([PlainBank(commons.each()[0]).features(image.long()) for image in images]) * 4096
+    # The mean of a cell is one division here and several there, which may part at the border of two levels.
+    assert float((levels - plain).abs().max()) <= 1
+    assert float((levels != plain).double().mean()) < 0.001
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("side", [13, 70])
+def test_an_image_has_the_same_bytes_whatever_its_neighbours_its_row_and_the_threads(
+    side: int, changes: dict[str, Any]
+) -> None:
+    commons = made(3, side, **changes)
+    images = scaled(pictures(21, 3, side))
+    whole = commons(images)
+    assert torch.equal(whole, commons.canonical(images))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(commons(images[order]), whole[order])
+    for size in (1, 2, 4, 8, 16):
+        assert torch.equal(torch.cat([commons(part) for part in torch.split(images, size)]), whole)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        assert torch.equal(commons(images), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_sums_over_levels_are_exact_in_any_order() -> None:
+    commons = made()
+    features = commons(scaled(pictures(64)))
+    levels = features.double() / commons.step
+    assert torch.equal(levels, levels.round())
+    assert float(levels.max()) <= 4095
+    assert float(levels.max()) > 255, "the levels are made use of"
+    assert float(levels.min()) >= 0
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
+    whole = levels.T @ levels
+    assert torch.equal(levels[order].T @ levels[order], whole)
+    parts = [part.long().T @ part.long() for part in torch.split(levels, 7)]
+    assert torch.equal(torch.stack(parts).sum(0), whole.long())
+
+
+@pytest.mark.parametrize("side", [13, 17, 72, 134])
+@pytest.mark.parametrize("changes", [changes for changes in CHANGES if "mirror" in changes])
+def test_a_mirrored_picture_has_the_same_features_to_the_bit(side: int, changes: dict[str, Any]) -> None:
+    commons, images = made(3, side, **changes), scaled(pictures(8, 3, side))
+    assert torch.equal(commons(images.flip(3)), commons(images))
+    plain = made(3, side, **{**changes, "mirror": False})
+    assert not torch.equal(plain(images.flip(3)), plain(images))
+
+
+def test_no_sum_of_a_filter_exceeds_what_float32_holds() -> None:
+    for changes in CHANGES:
+        bank = made(**changes).each()[0]
+        weight, offsets = bank.matrix()
+        longest = 64 * bank.values**0.5 + bank.values**0.5 / 2  # of a normalised patch, each value rounded
+        assert float((weight.double().norm(dim=1) * longest + offsets.abs()).max()) < 2**24
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_what_is_stored_gives_the_same_features(changes: dict[str, Any]) -> None:
+    commons, images = made(**changes), scaled(pictures(4))
+    data = dump_commons(commons)
+    again = load_commons(wanted(**changes), data)
+    assert torch.equal(again(images), commons(images))
+    assert dump_commons(again) == data
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("side", [13, 130])
+def test_relevance_is_conserved(changes: dict[str, Any], flat: bool, side: int) -> None:
+    commons = made(3, side, **changes)
+    generator = torch.Generator().manual_seed(5)
+    image = scaled(pictures(1, 3, side))
+    weight, bias = torch.randn(commons.features, generator=generator), torch.tensor(0.7)
+    relevance = conserved(commons, image, weight, bias, flat=flat)
+    assert relevance.shape == image.shape[1:]
+    assert float(relevance.sum()) == pytest.approx(float(commons(image)[0] @ weight + bias), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_the_gradient_is_that_of_features_without_rounding(changes: dict[str, Any]) -> None:
+    commons = made(**changes)
+    image = scaled(pictures(1)).double()
+    weight = torch.randn(commons.features, generator=torch.Generator().manual_seed(6)).double()
+    rounded, smooth = commons(image.float())[0].double(), smooth_features(commons, image)
+    assert float((rounded - smooth).abs().max()) < 0.02
+    carried = gradient(commons, image, weight)
+    for row, column in [(3, 3), (6, 2), (8, 9)]:
+        step = torch.zeros_like(image)
+        step[0, 0, row, column] = 1e-6
+        change = (
+            float((smooth_features(commons, image + step) - smooth_features(commons, image - step)) @ weight) / 2e-6
+        )
+        assert float(carried[0, row, column]) == pytest.approx(change, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("field", [{"mirror": True}, {"stride": 2}, {"grid": 3}])
+def test_what_only_recipe_3_has_is_refused_before_it(field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"commons.{next(iter(field))} needs recipe 3"):
+        definition("mlp", commons=CommonsDefinition.model_validate(field), recipe=2)
+    found = definition("mlp", commons=CommonsDefinition.model_validate(field), recipe=3)
+    assert Definition.load(found.stored()) == found
+
+
+def test_patches_that_do_not_lie_as_in_the_mirror_are_refused() -> None:
+    assert made(side=14, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 6
+    assert made(side=15, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 5
+    with pytest.raises(ValidationError, match="an even number of columns"):
+        definition("mlp", commons=CommonsDefinition(mirror=True, stride=2, patch=5), recipe=3)
+    shape = {"channels": 3, "height": 128, "width": 129}
+    with pytest.raises(ValidationError, match="an even number over 2"):
+        definition("mlp", input=shape, commons=CommonsDefinition(mirror=True), recipe=3)
+
+
+def test_what_says_nothing_is_stored_as_before() -> None:
+    assert CommonsDefinition().stored() == {"kind": None, "features": 2048, "patch": None}
+    assert set(definition("mlp", recipe=2).stored()["commons"]) == {"kind", "features", "patch"}
