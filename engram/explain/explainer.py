@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,9 +14,11 @@ from engram.errors import InputError
 from engram.explain.commons import conserved, gradient
 from engram.explain.render import picture
 from engram.explain.rules import GRADIENTS, composite_of, private_copy
+from engram.nn.closures.closure import closure_of
 from engram.nn.commons import Commons
 from engram.nn.layout import IMAGE, Node
 from engram.nn.network import Engram, Joined, pixels
+from engram.nn.reads import gathered
 
 STYLES = ("heatmap", "overlay")
 """The names of all styles that a heatmap is drawn in."""
@@ -72,7 +74,7 @@ class Explainer:
         self._stack = tuple(stack)
         self._commons = commons
         self._lock = threading.Lock()
-        self._copies: dict[bool, nn.ModuleList] = {}
+        self._copies: dict[tuple[str, bool], Engram] = {}
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         """The heatmap of one logit.
@@ -88,16 +90,16 @@ class Explainer:
         """
         share = composite not in GRADIENTS
         with self._lock:
-            reach = self._reach(owner, share)
+            engram, closure = self._stack[owner], self._closure(owner)
+            reach = self._reach(self._stack[: owner + 1], closure, share)
             rules = composite_of(composite, self._names(reach, _reads_image), self._names(reach, _feeds_sum))
-            engram = self._stack[owner]
             given = pixels(image[None]).to(next(engram.parameters()).device).requires_grad_(True)  # (1, C, H, W)
             if rules is None:
-                logit, gradient = self._backward(reach, given, target, seeded=False)
+                logit, gradient = self._backward(reach, closure, given, target, seeded=False)
                 relevance = gradient * given.detach()
             else:
                 with rules.context(reach):
-                    logit, relevance = self._backward(reach, given, target, seeded=share)
+                    logit, relevance = self._backward(reach, closure, given, target, seeded=share)
             more, read = self._read(engram, given.detach(), target, composite)
         relevance = (relevance[0] + more).cpu()  # (C, H, W)
         return Heatmap(image.cpu(), relevance, engram.task, engram.classes[target], logit + read, composite)
@@ -114,11 +116,25 @@ class Explainer:
             return (carried * given[0] if composite == "gradient_times_input" else carried), logit
         return conserved(self._commons, given, weight, bias, flat=composite == "epsilon_plus_flat"), logit
 
-    def _reach(self, owner: int, share: bool) -> nn.ModuleList:
-        copies = self._copies.setdefault(share, nn.ModuleList())
-        for engram in self._stack[len(copies) : owner + 1]:
-            copies.append(private_copy(engram, share=share))
-        return copies[: owner + 1]
+    def _closure(self, owner: int) -> dict[str, Collection[str]] | None:
+        """For each owner that is computed the names of its nodes; None where all of all before the owner are."""
+        engram = self._stack[owner]
+        if engram.reads is None:
+            return None
+        return dict(closure_of(engram, {one.task: one for one in self._stack}).nodes)
+
+    def _reach(
+        self, stack: Sequence[Engram], closure: Mapping[str, Collection[str]] | None, share: bool
+    ) -> nn.ModuleList:
+        """Private copies of all that are computed, the explained one last."""
+        copies = nn.ModuleList()
+        for engram in stack:
+            if closure is None or engram.task in closure:
+                key = (engram.task, share)
+                if key not in self._copies:
+                    self._copies[key] = private_copy(engram, share=share)
+                copies.append(self._copies[key])
+        return copies
 
     @staticmethod
     def _names(reach: nn.ModuleList, meant: Callable[[Node], bool]) -> list[str]:
@@ -132,10 +148,18 @@ class Explainer:
         ]
 
     @staticmethod
-    def _backward(reach: nn.ModuleList, given: Tensor, target: int, *, seeded: bool) -> tuple[float, Tensor]:
+    def _backward(
+        reach: nn.ModuleList, closure: Mapping[str, Collection[str]] | None, given: Tensor, target: int, *, seeded: bool
+    ) -> tuple[float, Tensor]:
         joined: Joined = {}
-        for engram in reach:
-            joined = cast(Engram, engram)(given, joined)
+        values: dict[tuple[str, str], Tensor] = {}
+        for engram in (cast(Engram, one) for one in reach):
+            if closure is None or engram.reads is None:
+                joined = engram(given, joined)
+                continue
+            own: dict[str, Tensor] = {}
+            joined = engram(given, gathered(engram.layout, engram.reads, values), own, closure[engram.task])
+            values |= {(engram.task, name): value for name, value in own.items()}
         logits = cast(Engram, reach[-1]).logits(joined)  # (1, classes)
         seed = torch.zeros_like(logits)
         seed[0, target] = logits[0, target].detach() if seeded else 1.0

@@ -55,16 +55,41 @@ def propagated_relevance(
 
     Returns
     -------
-    The layer and the relevance (B, own units) of each of the `scored_nodes`, on the images' device.
+    The layer and the relevance (B, own units) of each of the `scored_nodes`, on the images' device; where `joined` asks
+    for gradients, also (B, units read) of each of its nodes, under `earlier`.
     """
-    nodes = scored_nodes(private.layout)
+    nodes, layout = scored_nodes(private.layout), private.layout
     watch: dict[str, Tensor] = {}
     given = images.detach().requires_grad_(True)  # relevance needs a graph, and the copy has no trainable weights
+    read = {name: values for name, values in (joined or {}).items() if values.requires_grad}
     with relevance_rules(private), torch.enable_grad():
         logit = explained(private.logits(private(given, joined or {}, watch)))
         start = logit.detach() if seeded else torch.ones_like(logit)
-        carried = torch.autograd.grad(logit, [watch[node.name] for node in nodes], start)
-    return [(node.layer, over_places(part, average=average)) for node, part in zip(nodes, carried, strict=True)]
+        carried = torch.autograd.grad(logit, [*(watch[node.name] for node in nodes), *read.values()], start)
+    own = [(node.layer, over_places(part, average=average)) for node, part in zip(nodes, carried, strict=False)]
+    return own + [
+        (earlier(layout.node(name).layer), read_places(layout, layout.node(name), part, average=average))
+        for name, part in zip(read, carried[len(nodes) :], strict=True)
+    ]
+
+
+def earlier(layer: str) -> str:
+    """What contributions of units that are read in a layer, instead of the own ones, are found under."""
+    return f"earlier {layer}"
+
+
+def read_places(layout: Layout, node: Node, values: Tensor, *, average: bool) -> Tensor:
+    """As `over_places`, for what is read of a node, (B, values read, ...) -> (B, units read).
+
+    Contributions pass through pooling as they are. An average is therefore over the places of the map that was pooled,
+    so that a unit counts the same whether it is scored there, as own ones are, or where it is read.
+    """
+    summed = values.reshape(len(values), values.shape[1] // node.per_unit, -1).sum(2)  # (B, units read)
+    origin = node
+    while not origin.rectify:
+        origin = layout.node(origin.sources[0])
+    height, width = origin.size or (1, 1)
+    return summed / (height * width) if average else summed
 
 
 def over_places(values: Tensor, *, average: bool) -> Tensor:

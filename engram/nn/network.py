@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -83,7 +83,13 @@ class Engram(nn.Module):
     def block(self, node: Node) -> Block:
         return cast(Block, self.blocks[node.name])
 
-    def forward(self, images: Tensor, joined: Joined, watch: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        joined: Joined,
+        watch: dict[str, Tensor] | None = None,
+        nodes: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
         """Compute this owner's units from the prefix and append them to it.
 
         Parameters
@@ -94,11 +100,15 @@ class Engram(nn.Module):
             What is read of the earlier owners; without a node at which nothing is.
         watch
             If given, receives this owner's own output of every node.
+        nodes
+            Names of the nodes that are computed; by default all.
         """
         own: dict[str, Tensor] = {} if watch is None else watch
         longer: dict[str, Tensor] = {IMAGE: images}
         read = self.layout.read()
         for node in self.layout.nodes:
+            if nodes is not None and node.name not in nodes:
+                continue
             block = self.block(node)
             if node.mixing:
                 own[node.name] = block(longer[node.sources[0]])  # (B, own units, ...)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engram.nn.layout import Layout, Node
+
 
 @dataclass(frozen=True)
 class Read:
@@ -60,3 +62,30 @@ def cut(reads: Sequence[Read], keep: Mapping[str, Tensor]) -> Reads:
         if units:
             left.append(Read(read.owner, units))
     return tuple(left)
+
+
+def belonging(reads: Sequence[Read], layer: str, owner: str) -> Tensor:
+    """Which of the units that are read in a layer, owner after owner, are one owner's: (units read,) bool."""
+    parts = [torch.full((read.count(layer),), read.owner == owner) for read in reads]
+    return torch.cat([torch.zeros(0, dtype=torch.bool), *parts])
+
+
+def columns(read: Read, node: Node) -> Tensor:
+    """Indices of what is read of an owner's values at a node, along their dimension 1."""
+    within = torch.arange(node.per_unit)
+    return (read.units[node.layer][:, None] * node.per_unit + within).flatten()  # (units x per_unit,)
+
+
+def gathered(layout: Layout, reads: Sequence[Read], values: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+    """What is read at each node, side by side, of the values of owners' nodes, (B, own units, ...) each.
+
+    Nodes at which nothing is read, or some of whose values are missing, are left out.
+    """
+    joined = {}
+    for node in layout.nodes:
+        some = [read for read in reads if read.count(node.layer)]
+        if node.name in layout.read() and some and all((read.owner, node.name) in values for read in some):
+            chosen = [(values[read.owner, node.name], columns(read, node)) for read in some]
+            parts = [given.index_select(1, indices.to(given.device)) for given, indices in chosen]
+            joined[node.name] = torch.cat(parts, 1)  # (B, values read, ...)
+    return joined

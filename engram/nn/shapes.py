@@ -1,4 +1,4 @@
-"""Fixed batch shapes, in which an image's answer is the same bytes whatever its neighbours and its row."""
+"""Fixed batch shapes, in which an answer is the same bytes whatever its neighbours and its row."""
 
 from __future__ import annotations
 

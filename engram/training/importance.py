@@ -11,16 +11,28 @@ from torch import Tensor
 from engram.checkpointing.progress import Reporter
 from engram.data.examples import Examples, batches
 from engram.explain.rules import private_copy
-from engram.explain.unit_relevance import AT_ONCE, over_places, propagated_relevance, scored_nodes, true_logit
+from engram.explain.unit_relevance import (
+    AT_ONCE,
+    earlier,
+    over_places,
+    propagated_relevance,
+    read_places,
+    scored_nodes,
+    true_logit,
+)
 from engram.nn.blocks import ConvBlock, DenseBlock
+from engram.nn.elastic import weight_of
+from engram.nn.layout import IMAGE
 from engram.nn.network import Engram, Joined, Network, pixels
 
 Scores = Mapping[str, Tensor]
-"""For each layer one non-negative number per own unit, (own units,), the mean over the layer being 1."""
+"""For each layer one non-negative number per unit, (own units,), the mean over the layer being 1; of an engram that
+says what it reads (units read + own units,)."""
 
 Contributions = Callable[[Tensor, Tensor, Joined], Iterable[tuple[str, Tensor]]]
-"""Of images (B, C, H, W), their labels (B,) and what earlier owners put out for them: for each scored node its layer,
-and what each of its units contributes to the answer, (B, own units)."""
+"""Of images (B, C, H, W), their labels (B,) and what is read of earlier owners for them: for each scored node its
+layer, and what each of its units contributes to the answer, (B, own units). If that is asked for, for each node that is
+read the same of its units, (B, units read), under the name that `earlier` gives."""
 
 SCORED_IMAGES = 1024
 """Gradient scores settle within a few hundred images; more only costs time."""
@@ -56,8 +68,17 @@ def score_units(
         case "lrp":
             raw = _magnitudes(network, engram, examples, generator, reporter, device, _relevance(engram), weights)
         case _:
-            raw = {layer: torch.rand(units, generator=generator) for layer, units in engram.units.items()}
+            raw = {name: torch.rand(units, generator=generator) for name, units in _counts(engram).items()}
+    if engram.reads is not None:
+        raw = {layer: torch.cat([raw[earlier(layer)], raw[layer]]) for layer in engram.units}
     return {layer: score / score.mean().clamp_min(1e-30) for layer, score in raw.items()}
+
+
+def _counts(engram: Engram) -> dict[str, int]:
+    """How many units are scored in each layer; those that are read are found under `earlier`."""
+    if engram.reads is None:
+        return engram.units
+    return engram.units | {earlier(layer): units for layer, units in engram.earlier.items()}
 
 
 def _weight_norms(engram: Engram, order: int) -> dict[str, Tensor]:
@@ -67,21 +88,45 @@ def _weight_norms(engram: Engram, order: int) -> dict[str, Tensor]:
         if isinstance(block, DenseBlock | ConvBlock):
             weight = (block.linear if isinstance(block, DenseBlock) else block.conv).weight.detach().cpu()
             powers[node.layer] += weight.flatten(1).abs().pow(order).mean(1)  # (own units,)
-    return {layer: power.pow(1 / order) for layer, power in powers.items()}
+    own = {layer: power.pow(1 / order) for layer, power in powers.items()}
+    return own if engram.reads is None else own | _reading_norms(engram, order, own)
+
+
+def _reading_norms(engram: Engram, order: int, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is read has no incoming weights here: a unit is scored by those that read it.
+
+    It counts as much more or less than the mean own unit of its layer as it is read with larger or smaller weights.
+    """
+    powers = {layer: torch.zeros(units) for layer, units in engram.reach.items()}
+    readers = [(node.sources[0], weight_of(engram.block(node))) for node in engram.layout.nodes if node.mixing]
+    for source, weight in [*readers, (engram.layout.features.name, engram.head.weight)]:
+        if source != IMAGE:
+            origin = engram.layout.node(source)
+            sizes = weight.detach().cpu().abs().pow(order).reshape(*weight.shape[:2], -1).mean((0, 2))  # (values read,)
+            powers[origin.layer] += sizes.reshape(-1, origin.per_unit).mean(1)  # (units,)
+    found = {}
+    for layer, power in powers.items():
+        norms, count = power.pow(1 / order), engram.earlier[layer]
+        found[earlier(layer)] = norms[:count] / norms[count:].mean().clamp_min(1e-30) * own[layer].mean()
+    return found
 
 
 def _taylor(engram: Engram) -> Contributions:
     """The product of activation and gradient of the margin, averaged over the places of a map."""
-    nodes = scored_nodes(engram.layout)
+    layout, nodes = engram.layout, scored_nodes(engram.layout)
 
     def contributions(images: Tensor, labels: Tensor, joined: Joined) -> Iterable[tuple[str, Tensor]]:
         engram.eval()
         watch: dict[str, Tensor] = {}
         margin = _margin(engram.logits(engram(images, joined, watch)), labels)  # (B,)
         activations = [watch[node.name] for node in nodes]
-        gradients = torch.autograd.grad(margin.sum(), activations)
-        for node, activation, gradient in zip(nodes, activations, gradients, strict=True):
+        read = [(layout.node(name), values) for name, values in joined.items() if values.requires_grad]
+        gradients = torch.autograd.grad(margin.sum(), [*activations, *(values for _, values in read)])
+        for node, activation, gradient in zip(nodes, activations, gradients, strict=False):
             yield node.layer, over_places((activation * gradient).detach(), average=True)
+        for (node, activation), gradient in zip(read, gradients[len(nodes) :], strict=True):
+            product = (activation * gradient).detach()
+            yield earlier(node.layer), read_places(layout, node, product, average=True)
 
     return contributions
 
@@ -108,7 +153,7 @@ def _magnitudes(
     weights: Tensor | None,
 ) -> dict[str, Tensor]:
     """For each layer the magnitudes of what its units contribute, summed over nodes and some of the images."""
-    totals = {layer: torch.zeros(units) for layer, units in engram.units.items()}
+    totals = {name: torch.zeros(units) for name, units in _counts(engram).items()}
     chosen = torch.randperm(len(examples), generator=generator)[:SCORED_IMAGES]
     sample = examples.subset(chosen)
     for indices in batches(len(sample), AT_ONCE):
@@ -116,9 +161,11 @@ def _magnitudes(
         images, labels = pixels(sample.images[indices].to(device)), sample.labels[indices].to(device)
         with torch.no_grad():
             joined = network.joined(engram, images)
+        if engram.reads:
+            joined = {name: values.requires_grad_(True) for name, values in joined.items()}
         for layer, each in contributions(images, labels, joined):
             sizes = each.abs() if weights is None else each.abs() * weights[labels, None]
-            totals[layer] += sizes.sum(0).cpu()  # (own units,)
+            totals[layer] += sizes.sum(0).cpu()  # (units,)
     return totals
 
 

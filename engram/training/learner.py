@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,9 +13,11 @@ from engram.context import LearnContext, WithContext
 from engram.data.examples import Examples, split
 from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
+from engram.nn.reads import read_units
 from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import Scores, score_units
 from engram.training.pruning import smallest
+from engram.training.reading import ReadingChoice, without
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
 
@@ -29,11 +32,14 @@ class Learner(WithContext):
         What the model is today; nothing of it is changed.
     budget
         Units per layer for all tasks together.
+    reading
+        Whom the engram may read; None where it reads everything before it.
     """
 
     network: Network
     budget: Mapping[str, int]
     context: LearnContext
+    reading: ReadingChoice | None = None
 
     def learn(self, task: str, examples: Examples) -> tuple[Engram, LearningReport, Examples, Examples]:
         """Train to a plateau, prune, recover, freeze.
@@ -58,16 +64,23 @@ class Learner(WithContext):
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
         engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
+        if engram.reads is not None:
+            report.details["reads"] = {
+                read.owner: {layer: len(units) for layer, units in read.units.items()} for read in engram.reads
+            }
         report.accuracy["network"] = trainer.accuracy(engram, held_out)
         return engram, report, train, held_out
 
     def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
-        units = candidate_units(self.network.layout, self.budget, self.network.stack)
+        network, classes = self.network, trainer.train.classes
+        units = candidate_units(network.layout, self.budget, {"all": network.owned})
+        reads = None if self.reading is None else self.reading.first(network, task, classes, units)
         report.candidate = dict(units)
         self.reporter.report("training", 0.0, units=sum(units.values()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.context.seed)
-            engram = Engram(self.network.layout, task, trainer.train.classes, self.network.owned, units)
+            earlier = network.owned if reads is None else read_units(network.layout.layers, reads)
+            engram = Engram(network.layout, task, classes, earlier, units, reads)
         if self.context.recipe > 1:
             start_from_patches(engram, trainer.train, self.context.generator())
         engram.to(self.device)
@@ -81,6 +94,8 @@ class Learner(WithContext):
         """Search for the smallest set that holds, recover, search again from there."""
         options = self.options
         least = trainer.validated(engram) - options.tolerance
+        if engram.reads:
+            engram = self._unread(engram, trainer, report, least)
         rounds = options.rounds
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
@@ -97,9 +112,18 @@ class Learner(WithContext):
             engram = narrow
         return engram
 
+    def _unread(self, engram: Engram, trainer: Trainer, report: LearningReport, least: float) -> Engram:
+        """The engram as if it had never read of others, where that holds; what is read has to earn its place."""
+        assert engram.reads is not None, "only what says what it reads can do without"
+        alone = without(engram, {read.owner for read in engram.reads})
+        with report.timed("recovering"):
+            trainer.fit(alone, TrainingPhase.recovering(self.options, (0.0, 0.0)))
+        return alone if trainer.validated(alone) >= least else engram
+
     def _search(self, engram: Engram, trainer: Trainer, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
-        found = smallest(engram, scores, self.options.floor, least, trainer.validated)
+        bounded = None if self.reading is None else partial(self.reading.bounded, self.network)
+        found = smallest(engram, scores, self.options.floor, least, trainer.validated, bounded=bounded)
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:

@@ -12,7 +12,7 @@ from torch import Tensor
 from engram.nn.closures.closure import BlockOwner, needed, reads_of
 from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.layout import IMAGE, Layout, Node
-from engram.nn.reads import Read
+from engram.nn.reads import Read, columns
 from engram.nn.shapes import RowwiseLinear
 
 
@@ -107,12 +107,10 @@ class PlanBuilder:
         return self._gathered[key]
 
     def _chosen(self, read: Read, node: Node) -> Tensor | None:
-        units = read.units[node.layer]
         owner = self._owners[read.owner]
-        if len(units) == owner.units[node.layer]:
+        if read.count(node.layer) == owner.units[node.layer]:
             return None
-        within = torch.arange(node.per_unit)
-        return (units.cpu()[:, None] * node.per_unit + within).flatten().to(owner.head.weight.device)
+        return columns(read, node).to(owner.head.weight.device)
 
     def plan(self, results: Sequence[int]) -> ClosurePlan:
         """What was added so far, ending with the values of some places."""
