@@ -67,7 +67,7 @@ class Density:
         means = torch.stack([features[labels == label].mean(0) for label in range(classes)])  # (classes, F)
         centred = features - means[labels]  # (N, F)
         spectrum = Spectrum.of(centred.T @ centred / max(1, len(features) - classes))
-        return cls._cut(means, spectrum).seen_in(held_out)
+        return cls.cut(means, spectrum).seen_in(held_out)
 
     @classmethod
     def from_sums(cls, sums: GramStatistics, held_out: Tensor) -> Density:
@@ -80,7 +80,7 @@ class Density:
         means = (sums.moments[:-1] / sums.counts).T  # (classes, F)
         scatter = sums.gram[:-1, :-1] - (means.T * sums.counts) @ means
         spectrum = Spectrum.of(scatter / max(1.0, float(sums.counts.sum()) - len(means)))
-        return cls._cut(means, spectrum), spectrum
+        return cls.cut(means, spectrum), spectrum
 
     def seen_in(self, held_out: Tensor) -> Density:
         """With the scale that held-out features (M, F) of its task show."""
@@ -97,7 +97,8 @@ class Density:
         return replace(self, centre=seen.centre, scale=seen.scale, quantiles=seen.values.exp())
 
     @classmethod
-    def _cut(cls, means: Tensor, spectrum: Spectrum) -> Density:
+    def cut(cls, means: Tensor, spectrum: Spectrum) -> Density:
+        """The density of a spectrum before there is anything to set its scale by; means are (classes, F)."""
         values, vectors, size = spectrum.values, spectrum.vectors, len(spectrum.values)
         rank = min(RANK, size)
         floor = float(values.mean()) * 1e-6 + 1e-12

@@ -25,7 +25,7 @@ STEPS = 24
 
 
 def left_out_distances(
-    density: Density, spectrum: Spectrum, counts: Tensor, features: Tensor, labels: Tensor
+    density: Density, spectrum: Spectrum, counts: Tensor, features: Tensor, labels: Tensor, turned_images: int = TURNED
 ) -> Tensor:
     """Squared distances (N,) that images would have, had each not been among those that a density was fitted on.
 
@@ -42,6 +42,8 @@ def left_out_distances(
         (N, F) of images that are among those.
     labels
         (N,).
+    turned_images
+        Of the most unusual, and of the others, for how many that is worked out.
     """
     size = max(1, CHUNK // density.means.numel())
     parts = zip(torch.split(features, size), torch.split(labels, size), strict=True)
@@ -53,8 +55,10 @@ def left_out_distances(
     if count <= density.directions.shape[1] or not len(order):
         return fixed
     # The most unusual ones turn the directions most, and are what other images are compared with.
-    usual, unusual = order[:-TURNED], order[-TURNED:]
-    some = torch.cat([usual[torch.linspace(0, len(usual) - 1, min(TURNED, len(usual))).long()], unusual])  # ascending
+    usual, unusual = order[:-turned_images], order[-turned_images:]
+    some = torch.cat(
+        [usual[torch.linspace(0, len(usual) - 1, min(turned_images, len(usual))).long()], unusual]
+    )  # ascending
     apart = features[some].double() - density.means.double()[labels[some]]  # (K, F)
     rank, size = density.directions.shape[1], max(1, CHUNK // density.directions.numel())
     parts = zip(torch.split(apart, size), torch.split(own[some], size), strict=True)

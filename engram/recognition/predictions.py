@@ -74,6 +74,8 @@ class Observation:
     """For each task whether an image that is not unknown to it is known, and not merely not to be told from its own."""
     balances: tuple[HeadBalance | None, ...] | None = None
     """For each task what decides between classes of unequal size; None where no task has any."""
+    ran: tuple[str, ...] = ()
+    """The tasks that were run, where a model does not always run them all."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -131,7 +133,7 @@ class Observation:
         InputError
             for a `top_k` that is no whole number, or under 1.
         """
-        _check_top_k(top_k)
+        check_top_k(top_k)
         chosen = range(len(self.tasks)) if task is None else [self.index(task)]
         log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
         balances = self.balances or (None,) * len(self.tasks)
@@ -168,11 +170,14 @@ class Observation:
         first = top[0]
         owner = owners[int(indices[0])]
         certainty, (level, vouches) = float(of_tasks[owner]), bounds[owner]
-        known, novelty = _is_known(accepted, level, vouches), max(0.0, 1.0 - accepted)
-        return Prediction(first.task, certainty, first.label, first.probability, top, known, novelty, self.passes)
+        known, novelty = is_known(accepted, level, vouches), max(0.0, 1.0 - accepted)
+        return Prediction(
+            first.task, certainty, first.label, first.probability, top, known, novelty, self.passes, self.ran
+        )
 
 
-def _is_known(p_value: float, level: float | None, vouches: bool) -> bool | None:
+def is_known(p_value: float, level: float | None, vouches: bool) -> bool | None:
+    """Whether a task accepts an image with this p-value as one of its own kind; None where it cannot tell."""
     if level is None:
         return None
     if p_value <= level:
@@ -185,7 +190,8 @@ def _joint(log_tasks: Tensor, within: Sequence[Tensor]) -> Tensor:
     return torch.cat([log_tasks[:, [i]] + labels for i, labels in enumerate(within)], 1).exp()
 
 
-def _check_top_k(top_k: int) -> None:
+def check_top_k(top_k: int) -> None:
+    """Raise InputError for what is no number of labels."""
     try:
         number = whole(top_k)
     except TypeError as error:

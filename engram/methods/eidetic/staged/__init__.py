@@ -1,0 +1,1 @@
+"""Staged EideticNet: its method, and how it learns, serves and is stored."""

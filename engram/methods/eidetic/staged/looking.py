@@ -1,0 +1,75 @@
+"""A new task's images as the commons see them: exact sums, and the features of those that are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engram.context import LearnContext
+from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.commons import Commons
+from engram.nn.network import pixels
+from engram.recognition.staged.integers import step_of
+from engram.recognition.staged.stage_one import StageOne
+from engram.recognition.staged.sums import ExactSums
+from engram.recognition.staged.task_evidence import MOST_SCORED
+
+
+@dataclass(frozen=True)
+class SeenTask:
+    """What the commons see of a task."""
+
+    sums: ExactSums
+    """Over the images that are learned from."""
+    features: Tensor
+    """(n, F): of some of these, spread over them."""
+    labels: Tensor
+    """(n,)."""
+    held_out: Tensor
+    """(M, F)."""
+    masses: tuple[float, ...]
+    """For each earlier task the mean probability that stage one gave it."""
+
+    def all_sums(self, held_out: Examples) -> ExactSums:
+        """Over the held-out images as well: they have served their purpose, and exact sums only gain by them."""
+        return self.sums.plus(self.held_out, held_out.labels)
+
+    def judged(self, held_out: Examples) -> tuple[Tensor, Tensor]:
+        """Features and labels of all images that are judged, the held-out ones last."""
+        return torch.cat([self.features, self.held_out]), torch.cat([self.labels, held_out.labels])
+
+
+@torch.no_grad()
+def look(
+    commons: Commons, train: Examples, held_out: Examples, first: StageOne | None, context: LearnContext
+) -> SeenTask:
+    """Look at a task's images through the commons, and at what stage one makes of them so far.
+
+    Raises
+    ------
+    Cancelled
+    """
+    reporter, seeing = context.reporter, commons.to(context.device)
+    sums = ExactSums.empty(commons.features, len(train.classes), step_of(commons))
+    apart = min(len(held_out), MOST_SCORED // 2)
+    wanted = torch.zeros(len(train), dtype=torch.bool)
+    wanted[torch.linspace(0, len(train) - 1, min(len(train), MOST_SCORED - apart)).long()] = True
+    features, labels, masses, done = [], [], torch.zeros(0 if first is None else len(first.sizes)), 0
+    for chosen in batches(len(train), EVALUATION_BATCH):
+        seen = seeing.canonical(pixels(train.images[chosen].to(context.device))).cpu()
+        sums = sums.plus(seen, train.labels[chosen])
+        features.append(seen[wanted[chosen]])
+        labels.append(train.labels[chosen][wanted[chosen]])
+        if first is not None:
+            masses += first(seen).log_tasks.exp().sum(0)
+        done += len(chosen)
+        reporter.report("recognising", 0.3 * done / len(train))
+    judged = [
+        seeing.canonical(pixels(held_out.images[chosen].to(context.device))).cpu()
+        for chosen in batches(len(held_out), EVALUATION_BATCH)
+    ]
+    reporter.check()
+    shares = (masses / len(train)).tolist()
+    return SeenTask(sums, torch.cat(features), torch.cat(labels), torch.cat(judged), tuple(shares))

@@ -1,0 +1,83 @@
+"""Stored sums of a staged model: totals, and of each task its sums, pairs and detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from engram.checkpointing.pieces import Piece, bytes_of
+from engram.checkpointing.tensors import pack, unpack
+from engram.errors import DamagedSnapshot
+from engram.nn.commons import Commons
+from engram.recognition.staged.integers import step_of
+from engram.recognition.staged.sums import ExactSums, load_pairs, pairs_of
+from engram.recognition.staged.totals import Totals
+
+_PARTS = 3
+"""Pieces of each task: sums over the commons, sums over what detectors read, the totals of its own detector."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Stored sums of all tasks, each piece read when it is needed.
+
+    Learning a task reads the totals, the first task's sums, and the totals of the few detectors that it gives negatives
+    to; what else there is serves to take a task away again.
+    """
+
+    names: tuple[str, ...]
+    """Of the tasks, in order."""
+    pieces: tuple[bytes | Piece, ...]
+    """The totals, then of each task its `_PARTS`."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], pieces: Sequence[bytes | Piece]) -> Self:
+        """From what was stored; raises DamagedSnapshot for another number of pieces than the tasks have."""
+        expected = 1 + _PARTS * len(names) if names else 0
+        if len(pieces) != expected:
+            raise DamagedSnapshot(f"{len(names)} tasks have {expected} pieces of sums, not {len(pieces)}")
+        return cls(tuple(names), tuple(pieces))
+
+    def totals(self, commons: Commons) -> Totals:
+        """The totals over all tasks."""
+        if not self.pieces:
+            return Totals.empty(commons.features, step_of(commons))
+        return Totals.load(bytes_of(self.pieces[0]))
+
+    def first(self) -> tuple[str, ExactSums]:
+        """Name and sums of the first task."""
+        return self.names[0], self.sums(self.names[0])
+
+    def sums(self, task: str) -> ExactSums:
+        """A task's sums over the commons."""
+        return ExactSums.load(self._piece(task, 0))
+
+    def pairs(self, task: str) -> dict[str, ExactSums]:
+        """By the names of detectors a task's sums over what each reads."""
+        about, tensors = unpack("pairs", self._piece(task, 1))
+        return load_pairs(about, tensors)
+
+    def detector(self, task: str) -> Totals:
+        """The totals of a task's detector."""
+        return Totals.load(self._piece(task, 2))
+
+    def _piece(self, task: str, part: int) -> bytes:
+        return bytes_of(self.pieces[1 + _PARTS * self.names.index(task) + part])
+
+    def plus(
+        self,
+        totals: Totals,
+        task: str,
+        sums: ExactSums,
+        pairs: Mapping[str, ExactSums],
+        detectors: Mapping[str, Totals],
+    ) -> Sums:
+        """With a task more; `detectors` are those whose totals have changed."""
+        pieces = list(self.pieces[1:])
+        for number, name in enumerate(self.names):
+            if name in detectors:
+                pieces[_PARTS * number + 2] = detectors[name].dump()
+        own = detectors[task].dump() if task in detectors else pack("no detector", {"task": task}, {})
+        added = (sums.dump({"task": task}), pack("pairs", *pairs_of(pairs)), own)
+        return Sums((*self.names, task), (totals.dump(), *pieces, *added))

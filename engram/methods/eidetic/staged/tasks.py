@@ -1,0 +1,89 @@
+"""Tasks of a staged model: networks and profiles, read when they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engram.checkpointing.pieces import Piece, bytes_of, hash_of
+from engram.checkpointing.tensors import pack
+from engram.nn.layout import Layout
+from engram.nn.network import Engram, Network
+from engram.nn.serialization import dump_engram, load_engram
+from engram.recognition.staged.profile import StagedProfile
+from engram.recognition.staged.recogniser import KnownTask
+
+
+@dataclass
+class StagedTask:
+    """One task: what the recogniser knows of it, its engram and its profile, each read once, when first asked for."""
+
+    known: KnownTask
+    layout: Layout
+    stored: tuple[bytes | Piece, bytes | Piece]
+    """The engram and the profile."""
+    _engram: Engram | None = None
+    _profile: StagedProfile | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def learned(cls, known: KnownTask, layout: Layout, engram: Engram | None, profile: StagedProfile) -> StagedTask:
+        """A task that was just learned; without an engram where it has a single class."""
+        info = known.info
+        about = {"task": info.name, "classes": list(info.classes)}
+        data = pack("task without a network", about, {}) if engram is None else dump_engram(engram)
+        return cls(known, layout, (data, profile.dump()), engram, profile)
+
+    @property
+    def name(self) -> str:
+        return self.known.info.name
+
+    @property
+    def engram(self) -> Engram | None:
+        """The engram; None for a task without a network. Raises DamagedSnapshot, UnsupportedFormat."""
+        with self._lock:
+            if self._engram is None and self.known.network:
+                self._engram = load_engram(self.layout, bytes_of(self.stored[0]))
+            return self._engram
+
+    @property
+    def profile(self) -> StagedProfile:
+        """The profile; raises DamagedSnapshot, UnsupportedFormat."""
+        with self._lock:
+            if self._profile is None:
+                self._profile = StagedProfile.load(bytes_of(self.stored[1]))
+            return self._profile
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engram was read, or there is none."""
+        return self._engram is not None or not self.known.network
+
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """Content hashes of the engram and the profile."""
+        return hash_of(self.stored[0]), hash_of(self.stored[1])
+
+    def sharing(self, other: StagedTask) -> StagedTask:
+        """Itself, or another with the same content, which may have been read already."""
+        return other if other.hashes == self.hashes and other.known == self.known else self
+
+
+def network_of(layout: Layout, tasks: Sequence[StagedTask], names: Sequence[str]) -> Network:
+    """The network of some tasks and all that they read of others, in order; no other engram is read."""
+    by_name: Mapping[str, StagedTask] = {task.name: task for task in tasks}
+    wanted, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        engram = None if name in wanted else by_name[name].engram
+        if engram is not None:
+            wanted.add(name)
+            waiting += [read.owner for read in engram.reads or ()]
+    engrams = [engram for task in tasks if task.name in wanted and (engram := task.engram) is not None]
+    return Network(layout, engrams, owned_by(layout, tasks))
+
+
+def owned_by(layout: Layout, tasks: Sequence[StagedTask]) -> dict[str, int]:
+    """Units of all tasks together, in each layer."""
+    return {layer: sum(task.known.info.units.get(layer, 0) for task in tasks) for layer in layout.layers}

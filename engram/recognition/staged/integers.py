@@ -1,0 +1,64 @@
+"""Whole numbers as bytes, in the smallest width that holds them all."""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from torch import Tensor
+
+from engram.errors import DamagedSnapshot
+from engram.nn.commons import Commons
+
+LARGEST = 2**53
+"""Up to here float64 holds every whole number, so that sums of them are exact."""
+
+
+def narrowed(values: Tensor) -> Tensor:
+    """(width, n) uint8: the bytes of whole numbers (n,) int64, the lowest first, the highest with the sign.
+
+    The inverse is `widened`.
+    """
+    given = values.contiguous().numpy()
+    low, high = (int(given.min()), int(given.max())) if len(given) else (0, 0)
+    width = max((low if low >= 0 else ~low).bit_length(), (high if high >= 0 else ~high).bit_length()) // 8 + 1
+    columns = given.astype("<i8").view(numpy.uint8).reshape(-1, 8)[:, :width]
+    return torch.from_numpy(numpy.ascontiguousarray(columns.T))
+
+
+def widened(planes: Tensor) -> Tensor:
+    """(n,) int64 from their bytes (width, n) uint8; raises DamagedSnapshot."""
+    if planes.ndim != 2 or planes.dtype != torch.uint8 or not 1 <= len(planes) <= 8:
+        raise DamagedSnapshot("whole numbers are stored as one to eight planes of bytes")
+    found = planes.numpy()
+    wide = numpy.empty((found.shape[1], 8), dtype=numpy.uint8)
+    wide[:, : len(found)] = found.T
+    wide[:, len(found) :] = numpy.where(found[-1] >= 128, 255, 0)[:, None]
+    return torch.from_numpy(wide.view("<i8").reshape(-1).astype(numpy.int64))
+
+
+def step_of(commons: Commons) -> float:
+    """What features of the commons are multiples of."""
+    assert commons.step is not None, "staged models have commons on a grid"
+    return commons.step
+
+
+def whole(values: Tensor, step: float) -> Tensor:
+    """Multiples of `step`, a power of two, as whole numbers int64."""
+    return (values.double() / step).round().to(torch.int64)
+
+
+def triangle(matrix: Tensor) -> Tensor:
+    """(F (F + 1) / 2,): the upper triangle of a symmetric matrix (F, F), row by row."""
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return matrix[rows, columns].contiguous()
+
+
+def symmetric(upper: Tensor, size: int) -> Tensor:
+    """The inverse of `triangle`: (size, size); raises DamagedSnapshot."""
+    if len(upper) != size * (size + 1) // 2:
+        raise DamagedSnapshot(f"a triangle of {len(upper)} numbers is not of {size} features")
+    rows, columns = torch.triu_indices(size, size)
+    matrix = torch.empty(size, size, dtype=upper.dtype)
+    matrix[rows, columns] = upper
+    matrix[columns, rows] = upper
+    return matrix

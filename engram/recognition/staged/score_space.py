@@ -1,0 +1,107 @@
+"""Score space: the ridge's scores, turned so that every class is a ball around its mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
+from engram.recognition.ridge import PackedGram, RidgeSystem
+from engram.recognition.staged.totals import Totals
+
+RIDGE = 15.0
+"""Images' worth of mean square that the ridge adds to every direction: the fewer images, the more it holds."""
+
+MOST_LEVERAGE = 0.9
+"""Leverage that a class's images are taken to have at most; above it, sums do not tell how others would score."""
+
+
+@dataclass(frozen=True)
+class ScoreSpace:
+    """Discriminant analysis in the scores of a ridge regression, of images that were not learned from.
+
+    The sums tell how images scatter that were learned from, whose scores the regression has drawn to 0 and 1. An
+    image's residual without itself is the one with it over 1 - h, h being its leverage (Allen's PRESS), of which the
+    mean is in the sums as well (Golub, Heath and Wahba 1979). A class's log-density is minus half the squared distance
+    from its mean (Fisher 1936).
+    """
+
+    weights: Tensor
+    """(F + 1, D): from features and a constant of one to the space."""
+    means: Tensor
+    """(classes of all tasks, D)."""
+
+    def squared(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, classes): squared distances from each class's mean."""
+        return squared(features @ self.weights[:-1] + self.weights[-1], self.means)
+
+    def unusual(self, distances: Tensor, sizes: Sequence[int]) -> Tensor:
+        """(B, T): how far `squared` distances are out for each task, whose numbers of classes are `sizes`.
+
+        The squared distance of a Gaussian's draw is chi-squared; its cube root is nearly normal (Wilson and Hilferty
+        1931), and is given in standard deviations from its mean.
+        """
+        freedom = max(1, self.means.shape[1])
+        spread = 2 / (9 * freedom)
+        nearest = torch.stack([own.amin(1) for own in torch.split(distances, list(sizes), 1)], 1)
+        deviates: Tensor = ((nearest / freedom).pow(1 / 3) - (1 - spread)) / spread**0.5
+        return deviates
+
+
+def squared(points: Tensor, means: Tensor) -> Tensor:
+    """Squared distances (B, classes) of points (B, D) from means (classes, D), by differences: products cancel."""
+    return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@dataclass(frozen=True)
+class SolvedTotals:
+    """The regression over all tasks in float64, and the score space that follows from it."""
+
+    system: RidgeSystem
+    """With every class counting alike."""
+    directions: Tensor
+    """(classes of all tasks, D): makes scores whose covariance within classes is the identity."""
+    means: Tensor
+    """(classes of all tasks, D)."""
+
+    @classmethod
+    def of(cls, totals: Totals) -> Self:
+        """Solve the regression, and find what its scores are of images that were not learned from."""
+        second, means, counts = totals.matrix(), totals.means(), totals.counts
+        classes, images = len(counts), float(counts.sum())
+        held = RIDGE / images * float(second.diagonal()[:-1].mean())
+        factor = torch.linalg.cholesky(second + held * torch.eye(len(second), dtype=torch.float64))
+        shares = [size / float(one.counts.sum()) for size, one in zip(totals.sizes, totals.tasks, strict=True)]
+        system = RidgeSystem(factor, means, tuple(shares), True)
+        weights = system.weights()  # (F + 1, classes)
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=torch.float64), upper=False)
+        # The trace of the scatter within classes over the whole: what images carry of their own scores.
+        whole = len(factor) - held * float(inverse.square().sum()) - float((means * weights).sum())
+        each = (whole / classes / counts).clamp(0, MOST_LEVERAGE)[:, None]  # (classes, 1)
+        scores = means.T @ weights  # (classes, classes): of each class's mean
+        hot = torch.eye(classes, dtype=torch.float64)
+        apart = hot - ((hot - scores) / (1 - each)).clamp(-1, 1)
+        within = (weights.T @ (second @ weights) - scores.T @ scores) / classes
+        shared = within * float((1 - each).pow(-2).mean())
+        values, vectors = torch.linalg.eigh((shared + shared.T) / 2)  # ascending
+        kept = values >= max(LEAST_VARIANCE * float(values[-1]), 1e-12)
+        directions = vectors[:, kept] / values[kept].clamp_min(RESOLUTION).sqrt()
+        if classes < 2:
+            directions = directions[:, :0]  # one class's scores tell nothing
+        return cls(system, directions, apart @ directions)
+
+    @property
+    def space(self) -> ScoreSpace:
+        """In float32, as it is served."""
+        weights = self.system.weights() @ self.directions
+        return ScoreSpace(weights.float().contiguous(), self.means.float().contiguous())
+
+    def piece(self, totals: Totals, number: int) -> PackedGram:
+        """What leave-one-out scores need to know of a task's sums."""
+        one = totals.tasks[number]
+        moments = torch.cat([one.moments * totals.step, one.counts[None]])
+        return PackedGram(torch.zeros(0, dtype=torch.float64), moments, one.counts)

@@ -1,0 +1,82 @@
+"""Stage one of an answer: the classes of all tasks by one matrix product over the commons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engram.recognition.staged.score_space import ScoreSpace
+
+CLEAR = 0.99
+"""Share of the probability that contenders have to hold together; where the first alone holds it, it runs alone."""
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """The first stage: calibrated probabilities of all classes, and the tasks that contend for each image.
+
+    Parameters
+    ----------
+    space
+        Scores of all classes.
+    sizes
+        Classes of each task.
+    temperature
+        Multiplies log-densities: real classes have heavier tails than the Gaussians that stand for them.
+    """
+
+    space: ScoreSpace
+    sizes: tuple[int, ...]
+    temperature: float
+
+    def __call__(self, features: Tensor) -> FirstAnswer:
+        """Answers for features (B, F) of the commons."""
+        return self.of_distances(self.space.squared(features))
+
+    def of_distances(self, distances: Tensor) -> FirstAnswer:
+        """Answers for squared distances (B, classes of all tasks) from the classes' means."""
+        log_classes = torch.log_softmax(-0.5 * self.temperature * distances, 1)
+        parts = torch.split(log_classes, list(self.sizes), 1)
+        log_tasks = torch.stack([part.logsumexp(1) for part in parts], 1)
+        return FirstAnswer(log_classes, log_tasks, self.space.unusual(distances, self.sizes))
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """What stage one says of B images."""
+
+    log_classes: Tensor
+    """(B, classes of all tasks): log-probabilities."""
+    log_tasks: Tensor
+    """(B, T)."""
+    unusual: Tensor
+    """(B, T): how far out of each task an image is, in standard deviations."""
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return replace(
+            self, log_classes=self.log_classes[rows], log_tasks=self.log_tasks[rows], unusual=self.unusual[rows]
+        )
+
+    def contenders(self, most: int | None) -> Tensor:
+        """(B, T) bool: the tasks whose networks an image is shown to, at most `most`; None for all tasks.
+
+        The most probable ones, no more than it takes for `CLEAR` of the probability.
+        """
+        if most is None or self.log_tasks.shape[1] == 1:
+            return torch.ones_like(self.log_tasks, dtype=torch.bool)
+        ordered, order = self.log_tasks.sort(1, descending=True)
+        before = torch.nn.functional.pad(ordered.exp().cumsum(1)[:, :-1], (1, 0))  # (B, T): of those ahead
+        chosen = before < CLEAR
+        chosen[:, most:] = False
+        return torch.zeros_like(chosen).scatter(1, order, chosen)
+
+
+def temperature_of(evidence: Sequence[tuple[float, float]]) -> float:
+    """The mean of tasks' temperatures, in log: from pairs of log-temperature and images that it was fitted on."""
+    total = sum(images for _, images in evidence)
+    mean = sum(log * images for log, images in evidence) / max(total, 1.0)
+    return float(torch.tensor(mean, dtype=torch.float64).exp())

@@ -1,0 +1,116 @@
+"""A new task's density and calibration, each image judged as if it had not been learned from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from engram.recognition.calibration import PRIOR_IMAGES
+from engram.recognition.conformal import CombinedScore
+from engram.recognition.density import SHRINKAGE, Density, Spectrum
+from engram.recognition.leave_one_out import left_out_distances, left_out_scores
+from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals, squared
+from engram.recognition.staged.sums import ExactSums
+from engram.recognition.staged.totals import Totals
+
+MOST_SCORED = 2048
+"""Images of a task that its scores are taken of, at most."""
+
+LEAST_DISTANCE = 1e-2
+"""Squared distance, in variances, under which images are as near as can be told."""
+
+TURNED = 24
+"""Images, of the most unusual and of the others, whose distances are found without them to the last."""
+
+START = 0.5
+"""Where the temperature starts from: between that of photographs, 0.6, and that of handwritten digits, 0.13."""
+
+LOGS = (-4.0, 1.0)
+"""Between which log-temperatures the best is sought."""
+
+TRIED = 101
+"""How many are tried."""
+
+
+def scaled_density(features: Tensor, labels: Tensor, sums: ExactSums) -> tuple[Density, Tensor]:
+    """A density fitted on a task's images, and the squared distances of some, each without itself.
+
+    Parameters
+    ----------
+    features
+        (n, F): of some of the images that `sums` are over, or of them all.
+    labels
+        (n,).
+    """
+    density, spectrum = _fitted(features, labels, sums)
+    density = density.resolved()
+    distances = left_out_distances(density, spectrum, sums.counts, features, labels, TURNED)
+    distances = distances.clamp_min(LEAST_DISTANCE)
+    return density.scaled(distances), distances
+
+
+def _fitted(features: Tensor, labels: Tensor, sums: ExactSums) -> tuple[Density, Spectrum]:
+    count, size = features.shape
+    means = (sums.moments * sums.step / sums.counts).T  # (classes, F)
+    degrees = max(1.0, sums.images - len(means))
+    if count >= size or sums.images > count:
+        scatter = sums.gram * sums.step**2 - (means.T * sums.counts) @ means
+        spectrum = Spectrum.of(scatter / degrees)
+        return Density.cut(means, spectrum), spectrum
+    centred = (features.double() - means[labels]) / degrees**0.5  # (N, F)
+    values, vectors = torch.linalg.eigh(centred @ centred.T)  # the same spectrum, of fewer numbers
+    seen = values > 1e-10 * values[-1].clamp_min(1e-30)
+    values, vectors = values[seen], vectors[:, seen]
+    directions = centred.T @ vectors / values.sqrt()  # (F, rank)
+    sphere = SHRINKAGE * float(values.sum()) / size
+    every = torch.cat([torch.zeros(size - len(values), dtype=torch.float64), (1 - SHRINKAGE) * values]) + sphere
+    # What no image varies in has no direction of its own: a distance counts it in the residual.
+    spectrum = Spectrum(every, torch.nn.functional.pad(directions, (size - len(values), 0)))
+    return Density.cut(means, spectrum), spectrum
+
+
+@dataclass(frozen=True)
+class LeftOutScores:
+    """Images of a task in a score space, each as if the regression had not learned from it."""
+
+    distances: Tensor
+    """(n, classes of all tasks): squared, from each class's mean."""
+    labels: Tensor
+    """(n,): among the classes of all tasks."""
+
+    @classmethod
+    def of(cls, totals: Totals, solved: SolvedTotals, task: str, features: Tensor, labels: Tensor) -> Self:
+        """For images (n, F) of a task with its own labels (n,)."""
+        number = [one.task for one in totals.tasks].index(task)
+        first = sum(totals.sizes[:number])
+        scores = left_out_scores(solved.system, solved.piece(totals, number), number, features, labels, first)
+        points = (scores.double() @ solved.directions).float()
+        return cls(squared(points, solved.means.float()), labels + first)
+
+
+def temperature_evidence(left_out: LeftOutScores) -> tuple[float, float]:
+    """Log of the temperature that fits images best, and how many they are; it is held back towards `START`."""
+    count = len(left_out.labels)
+    start = math.log(START)
+    if left_out.distances.shape[1] < 2 or not count:
+        return start, 0.0
+    logs = -0.5 * left_out.distances.double()
+    grid = torch.linspace(*LOGS, TRIED, dtype=torch.float64)
+    losses = torch.stack([cross_entropy(logs * one.exp(), left_out.labels) for one in grid])
+    held = (grid - start).square() * (PRIOR_IMAGES / count)
+    return float(grid[(losses + held).argmin()]), float(count)
+
+
+def combined_score(
+    density: Density, distances: Tensor, left_out: LeftOutScores, space: ScoreSpace, sizes: tuple[int, ...], number: int
+) -> CombinedScore | None:
+    """The combined score of a task, from the same images' distances (n,) and scores; None where one class is all."""
+    if not space.means.shape[1]:
+        return None
+    scattered = space.unusual(left_out.distances, sizes)[:, number]
+    return CombinedScore.of(density.standardised(distances), scattered)
