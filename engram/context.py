@@ -42,7 +42,7 @@ class LearnContext:
     reporter: Reporter
     device: torch.device
     optimiser: OptimiserFactory | None = None
-    recipe: int = 2
+    recipe: int = 3
 
     def generator(self) -> torch.Generator:
         """A new generator of the context's seed."""

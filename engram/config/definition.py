@@ -188,7 +188,7 @@ class Definition(Frozen):
     """Seeds the commons and, with the task's number, every engram's first weights."""
     decoder: DecoderNumber = 2
     """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
-    recipe: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 2
+    recipe: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 3
     """Number of the way that tasks are learned and recognised; 1 is that of 0.1.0.
 
     Since 2, small classes count as much as large ones, and whether an image is known is judged by all images of a task.

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from engram.nn.capacity import TaskInfo
 from engram.recognition.head_balance import within_task
-from engram.recognition.staged.detectors import ValueDetector
+from engram.recognition.staged.agreement import weights
+from engram.recognition.staged.detectors import ValueDetector, separations
 from engram.recognition.staged.profile import StagedProfile
+from engram.recognition.staged.recogniser import StagedRecogniser
+from engram.recognition.staged.score_space import squared
 from engram.recognition.staged.stage_one import FirstAnswer
 
 NEAREST = 3
 """Tasks nearest to an image that are asked whether they know it, before it is called unknown."""
 
-TRUST = 0.5
-"""What detectors' log-odds count for: they see the same image as stage one does."""
+SHARPNESS = 0.5
+"""Multiplies detectors' log-odds: real values have heavier tails than the Gaussians that stand for them."""
 
-MOST_ODDS = 8.0
+MOST_ODDS = 16.0
 """Log-odds of a detector at most, either way."""
 
 
@@ -37,6 +41,22 @@ class TaskAnswer:
 
 
 @dataclass(frozen=True)
+class WeighedDetector:
+    """A detector, and what its log-odds count for beside those of stage one."""
+
+    detector: ValueDetector
+    others: Tensor
+    """(others,) int64: the places of the tasks that have given it negatives."""
+    weights: Tensor
+    """(others, 2): of stage one's log-odds, and of the detector's."""
+
+    def change(self, values: Tensor, first: Tensor) -> Tensor:
+        """(B, others): what is to be added to stage one's log-odds (B, others), for what the detector reads (B, P)."""
+        odds = (SHARPNESS * self.detector.log_odds(values)).clamp(-MOST_ODDS, MOST_ODDS)
+        return (self.weights[:, 0] - 1) * first + self.weights[:, 1] * odds
+
+
+@dataclass(frozen=True)
 class Contest:
     """The tasks that are run for each image of a batch, and what they make of it.
 
@@ -47,12 +67,31 @@ class Contest:
     profiles
         One for each.
     detectors
-        By the name of their own task; a task may have none.
+        By the place of their own task; a task may have none.
     """
 
     tasks: Sequence[TaskInfo]
     profiles: Sequence[StagedProfile]
-    detectors: Mapping[str, ValueDetector]
+    detectors: Mapping[int, WeighedDetector]
+
+    @classmethod
+    def of(cls, recogniser: StagedRecogniser, profiles: Sequence[StagedProfile]) -> Self:
+        """Of a recogniser, its detectors weighed against its stage one."""
+        infos, means = recogniser.infos, recogniser.space.means
+        sizes, sharp = [len(info.classes) for info in infos], recogniser.stage_one().temperature ** 0.5
+        square = squared(means, means)
+        places = {info.name: number for number, info in enumerate(infos)}
+        weighed = {}
+        for name, detector in recogniser.detectors.items():
+            if len(detector.tasks) > 1:
+                apart = separations(square, sizes, places[name])
+                others = [places[other] for other in detector.tasks[1:]]
+                pairs = [
+                    weights(apart[other] * sharp, own * SHARPNESS**0.5)
+                    for other, own in zip(others, detector.apart, strict=True)
+                ]
+                weighed[places[name]] = WeighedDetector(detector, torch.tensor(others), torch.tensor(pairs))
+        return cls(infos, profiles, weighed)
 
     def p_values(self, features: Tensor, first: FirstAnswer, asked: Tensor, into: Tensor) -> None:
         """Write conformal p-values of what is asked (B, T bool) into `into` (B, T)."""
@@ -79,18 +118,18 @@ class Contest:
     def log_tasks(self, first: FirstAnswer, contending: Tensor, answers: Mapping[int, TaskAnswer]) -> Tensor:
         """(B, T): log of each task's probability, what contenders hold together shared among them anew."""
         evidence = torch.zeros_like(first.log_tasks)
-        places = {info.name: number for number, info in enumerate(self.tasks)}
         several = contending.sum(1).clamp_min(1).float()  # (B,)
         for number, answer in answers.items():
-            detector = self.detectors.get(self.tasks[number].name)
-            if detector is None or len(detector.tasks) < 2:
+            weighed = self.detectors.get(number)
+            if weighed is None:
                 continue
-            others = torch.tensor([places[name] for name in detector.tasks[1:]])
+            others = weighed.others
             both = contending[answer.rows][:, others]  # (n, others)
             if not bool(both.any()):
                 continue
-            odds = detector.log_odds(answer.values).clamp(-MOST_ODDS, MOST_ODDS) * both
-            odds = TRUST * odds / several[answer.rows][:, None]
+            logs = first.log_tasks[answer.rows]
+            change = weighed.change(answer.values, logs[:, [number]] - logs[:, others])
+            odds = change * both / several[answer.rows][:, None]
             evidence[answer.rows, number] += odds.sum(1)
             evidence[answer.rows[:, None], others[None]] -= odds
         shut = ~contending

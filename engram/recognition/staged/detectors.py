@@ -56,6 +56,8 @@ class ValueDetector:
     """The detector's own task first."""
     sizes: tuple[int, ...]
     """Classes of each."""
+    apart: tuple[float, ...] = ()
+    """For each but the own task how far its nearest class is from the own task's, in standard deviations."""
 
     @classmethod
     def of(cls, totals: Totals) -> Self:
@@ -67,9 +69,11 @@ class ValueDetector:
         within = within / classes
         sphere = float(within.diagonal().mean().clamp_min(1e-12)) * torch.eye(len(within), dtype=torch.float64)
         directions = torch.linalg.solve((1 - shrunk) * within + shrunk * sphere, means)  # (P, classes)
-        constants = -0.5 * (means * directions).sum(0, keepdim=True)
-        names = tuple(one.task for one in totals.tasks)
-        return cls(torch.cat([directions, constants]).float(), names, tuple(totals.sizes))
+        inner = means.T @ directions  # (classes, classes)
+        constants = -0.5 * inner.diagonal()[None]
+        square = inner.diagonal()[:, None] + inner.diagonal()[None] - 2 * inner
+        names, sizes = tuple(one.task for one in totals.tasks), tuple(totals.sizes)
+        return cls(torch.cat([directions, constants]).float(), names, sizes, separations(square, sizes, 0)[1:])
 
     def log_odds(self, values: Tensor) -> Tensor:
         """(B, others): of the own task against each that has given negatives, for values (B, P) on the grid."""
@@ -79,7 +83,21 @@ class ValueDetector:
 
     def to_row(self) -> dict[str, object]:
         """What a header says of it."""
-        return {"tasks": list(self.tasks), "sizes": list(self.sizes)}
+        return {"tasks": list(self.tasks), "sizes": list(self.sizes), "apart": list(self.apart)}
+
+
+def separations(square: Tensor, sizes: Sequence[int], number: int) -> tuple[float, ...]:
+    """For each task the distance of its nearest class from those of task `number`.
+
+    Parameters
+    ----------
+    square
+        (classes, classes): squared distances between the means of all classes.
+    sizes
+        Classes of each task.
+    """
+    rows = torch.split(square, list(sizes))[number]
+    return tuple(float(part.min().clamp_min(0).sqrt()) for part in torch.split(rows, list(sizes), 1))
 
 
 def strongest(masses: Sequence[tuple[str, float]], most: int) -> tuple[str, ...]:

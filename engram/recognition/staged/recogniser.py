@@ -84,7 +84,9 @@ class StagedRecogniser:
         try:
             rows, ordered = cast(list[dict[str, Any]], about["tasks"]), cast(list[Any], about["detectors"])
             detectors = {
-                str(name): ValueDetector(tensors[f"detector.{n}"], tuple(row["tasks"]), tuple(row["sizes"]))
+                str(name): ValueDetector(
+                    tensors[f"detector.{n}"], tuple(row["tasks"]), tuple(row["sizes"]), tuple(row["apart"])
+                )
                 for n, (name, row) in enumerate(ordered)
             }
             space = ScoreSpace(tensors["weights"], tensors["means"])

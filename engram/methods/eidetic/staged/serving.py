@@ -61,7 +61,7 @@ class Serving:
             tuple(None if head is None else RowwiseLinear(head.weight, head.bias) for head in heads),
             profiles,
             recogniser.stage_one(),
-            Contest(infos, profiles, recogniser.detectors),
+            Contest.of(recogniser, profiles),
             Labels.of(infos, settings.labels != "apart"),
             settings.contenders or "all",
         )

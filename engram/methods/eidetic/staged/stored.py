@@ -63,7 +63,7 @@ class Sums:
         return Totals.load(self._piece(task, 2))
 
     def _piece(self, task: str, part: int) -> bytes:
-        return bytes_of(self.pieces[1 + _PARTS * self.names.index(task) + part])
+        return bytes_of(self._own(task)[part])
 
     def plus(
         self,
@@ -81,3 +81,21 @@ class Sums:
         own = detectors[task].dump() if task in detectors else pack("no detector", {"task": task}, {})
         added = (sums.dump({"task": task}), pack("pairs", *pairs_of(pairs)), own)
         return Sums((*self.names, task), (totals.dump(), *pieces, *added))
+
+    def minus(self, task: str, totals: Totals, detectors: Mapping[str, Totals]) -> Sums:
+        """Without a task; `detectors` are those that it had given negatives, without these."""
+        pieces: list[bytes | Piece] = [totals.dump()]
+        for name in self.names:
+            own = list(self._own(name))
+            # Later tasks have nothing to keep of what a detector read that there is no more.
+            pairs = self.pairs(name)
+            if task in pairs:
+                own[1] = pack("pairs", *pairs_of({other: one for other, one in pairs.items() if other != task}))
+            if name in detectors:
+                own[2] = detectors[name].dump()
+            pieces += own if name != task else []
+        return Sums(tuple(name for name in self.names if name != task), tuple(pieces))
+
+    def _own(self, task: str) -> tuple[bytes | Piece, ...]:
+        start = 1 + _PARTS * self.names.index(task)
+        return self.pieces[start : start + _PARTS]

@@ -1,0 +1,41 @@
+"""Taking a task away again, exactly: what is left is what there would be if it had never been learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engram.errors import InputError
+from engram.methods.eidetic.staged.stored import Sums
+from engram.methods.eidetic.staged.tasks import StagedTask
+from engram.nn.commons import Commons
+from engram.recognition.staged.detectors import ValueDetector
+from engram.recognition.staged.recogniser import StagedRecogniser
+from engram.recognition.staged.score_space import SolvedTotals
+
+
+def without(
+    task: str, commons: Commons, recogniser: StagedRecogniser, tasks: Sequence[StagedTask], sums: Sums
+) -> tuple[StagedRecogniser, tuple[StagedTask, ...], Sums]:
+    """The recogniser, the tasks and the sums of a model less one of its tasks, by subtraction.
+
+    Raises
+    ------
+    InputError
+        for the first task, beside which all others are calibrated, and one whose units others read.
+    """
+    if task == sums.names[0]:
+        raise InputError(f"all other tasks are calibrated beside {task!r}, the first one")
+    readers = [
+        other.name for other in tasks if other.engram and any(read.owner == task for read in other.engram.reads or ())
+    ]
+    if readers:
+        raise InputError(f"units of {task!r} are read by {', '.join(map(repr, readers))}")
+    left = tuple(one for one in tasks if one.name != task)
+    totals = sums.totals(commons).minus(task, sums.sums(task))
+    given = {name: one for name, one in sums.pairs(task).items() if name != task}
+    changed = {name: sums.detector(name).minus(task, one) for name, one in given.items()}
+    detectors = {name: one for name, one in recogniser.detectors.items() if name != task}
+    detectors |= {name: ValueDetector.of(one) for name, one in changed.items()}
+    space = SolvedTotals.of(totals).space
+    found = StagedRecogniser(tuple(one.known for one in left), space, detectors)
+    return found, left, sums.minus(task, totals, changed)

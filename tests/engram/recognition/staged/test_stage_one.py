@@ -1,0 +1,94 @@
+"""Tests of stage one: contenders hold the probability, and score spaces are what plain discriminants say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engram.recognition.staged.agreement import weights
+from engram.recognition.staged.score_space import RIDGE, SolvedTotals
+from engram.recognition.staged.stage_one import CLEAR, FirstAnswer, temperature_of
+from engram.recognition.staged.sums import ExactSums
+from engram.recognition.staged.totals import Totals
+
+STEP = 2.0**-9
+
+
+def first(tasks: list[list[float]]) -> FirstAnswer:
+    log_tasks = torch.tensor(tasks).log()
+    return FirstAnswer(log_tasks, log_tasks, torch.zeros_like(log_tasks))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "most", "expected"),
+    [
+        ([0.995, 0.003, 0.002], 2, [True, False, False]),
+        ([0.6, 0.395, 0.005], 2, [True, True, False]),
+        ([0.4, 0.3, 0.3], 2, [True, True, False]),
+        ([0.3, 0.4, 0.3], 1, [False, True, False]),
+        ([0.4, 0.3, 0.3], 3, [True, True, True]),
+        ([0.995, 0.003, 0.002], None, [True, True, True]),
+    ],
+)
+def test_contenders_are_no_more_than_it_takes(
+    probabilities: list[float], most: int | None, expected: list[bool]
+) -> None:
+    assert CLEAR == 0.99
+    assert first([probabilities]).contenders(most).tolist() == [expected]
+
+
+def test_each_image_has_contenders_of_its_own() -> None:
+    found = first([[0.999, 0.001], [0.5, 0.5], [0.001, 0.999]]).contenders(2)
+    assert found.tolist() == [[True, False], [True, True], [False, True]]
+
+
+def test_the_temperature_is_the_mean_of_logs_by_images() -> None:
+    assert temperature_of([(0.0, 1.0), (-3.0, 2.0)]) == pytest.approx(float(torch.tensor(-2.0).exp()))
+    assert temperature_of([]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("apart", "expected"), [((4.0, 4.0), (0.625, 0.625)), ((5.0, 2.0), (1.0, 0.0)), ((2.0, 5.0), (0.0, 1.0))]
+)
+def test_evidence_that_adds_nothing_counts_for_nothing(
+    apart: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    assert weights(*apart) == pytest.approx(expected)
+
+
+def test_two_correlated_scores_are_weighed_as_the_best_discriminant_weighs_them() -> None:
+    first, second, correlation = 3.0, 2.5, 0.6
+    covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]])
+    best = torch.linalg.solve(covariance, torch.tensor([first, second]))
+    expected = best / torch.tensor([first, second])  # of log-odds, whose deviations are how far apart they are
+    assert weights(first, second, correlation) == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_score_space_is_the_discriminant_of_ridge_scores(classes: int) -> None:
+    """Beside many images no leverage is left, and directions whiten the scatter of plain ridge scores."""
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.arange(900) % classes
+    centres = torch.rand(classes, 8, generator=generator) * 4
+    features = (centres[labels] + 0.3 * torch.randn(900, 8, generator=generator)).clamp(0, 7.9)
+    features = (features / STEP).round() * STEP
+    totals = Totals.empty(8, STEP).plus("a", ExactSums.empty(8, classes, STEP).plus(features, labels))
+    space = SolvedTotals.of(totals).space
+    assert space.weights.shape[1] == 0 if classes == 1 else 0 < space.weights.shape[1] <= classes
+    if classes == 1:
+        return
+    phi = torch.cat([features, torch.ones(900, 1)], 1).double()
+    own = [phi[labels == label] for label in range(classes)]
+    means = torch.stack([rows.mean(0) for rows in own], 1)
+    gram = means @ means.T
+    for rows in own:
+        gram += torch.cov(rows.T, correction=0)
+    gram += RIDGE / 900 * gram.diagonal()[:-1].mean() * torch.eye(9, dtype=torch.float64)
+    solved = torch.linalg.solve(gram, means)
+    scores = [rows @ solved for rows in own]
+    within = torch.stack([torch.cov(rows.T, correction=0) for rows in scores]).mean(0)
+    apart = (phi @ solved)[:, None] - torch.stack([rows.mean(0) for rows in scores])[None]
+    plain = (apart @ torch.linalg.pinv(within, rtol=1e-3) * apart).sum(2)
+    found = space.squared(features)
+    assert found.argmin(1).equal(plain.argmin(1))
+    assert found.double().allclose(plain, rtol=0.1, atol=1.0)
