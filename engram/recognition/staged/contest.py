@@ -24,6 +24,9 @@ NEAREST = 3
 SHARPNESS = 0.5
 """Multiplies detectors' log-odds: real values have heavier tails than the Gaussians that stand for them."""
 
+HEAD = 0.5
+"""Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
+
 MOST_ODDS = 16.0
 """Log-odds of a detector at most, either way."""
 
@@ -141,12 +144,17 @@ class Contest:
         """Probabilities (B, classes of all tasks) that decide, and those that are told; both sum to 1."""
         sizes = [len(info.classes) for info in self.tasks]
         spread = log_tasks - first.log_tasks  # what is left of stage one's, class by class
-        deciding = list(torch.split(first.log_classes, sizes, 1))
-        deciding = [part + spread[:, [number]] for number, part in enumerate(deciding)]
+        ridge = torch.split(first.log_classes, sizes, 1)
+        deciding = [part + spread[:, [number]] for number, part in enumerate(ridge)]
         telling = list(deciding)
         for number, answer in answers.items():
             profile, own = self.profiles[number], log_tasks[answer.rows][:, [number]]
-            decisive, told = within_task(answer.logits, profile.temperature, profile.balance)
+            decisive, _ = within_task(answer.logits, profile.temperature, profile.balance)
+            # Stage one has classes of other tasks to learn from, the head an own network: they err at other images.
+            beside = ridge[number][answer.rows] - first.log_tasks[answer.rows][:, [number]]
+            decisive = torch.log_softmax(HEAD * decisive + (1 - HEAD) * beside, 1)
+            prior = None if profile.balance is None else profile.balance.log_prior
+            told = decisive if prior is None else torch.log_softmax(decisive + prior, 1)
             deciding[number] = deciding[number].index_copy(0, answer.rows, own + decisive)
             telling[number] = telling[number].index_copy(0, answer.rows, own + told)
         decided = torch.cat(deciding, 1).exp()
