@@ -72,6 +72,7 @@ def needed(layout: Layout, reads: Sequence[Read], owners: Mapping[str, BlockOwne
     waiting = [(read.owner, name) for read in reads for name in layout.read() if read.count(layout.node(name).layer)]
     while waiting:
         owner, name = waiting.pop()
+        assert owner in owners, f"what is read of {owner} has to be there"
         if name == IMAGE or name in found.setdefault(owner, set()):
             continue
         found[owner].add(name)
