@@ -129,7 +129,7 @@ class Planner:
     def __init__(self, layout: Layout, owners: Mapping[str, BlockOwner]) -> None:
         self._layout = layout
         self._owners = owners
-        self._plans: dict[tuple[str, torch.device], ClosurePlan] = {}
+        self._plans: dict[str, tuple[tuple[torch.device, int, int], ClosurePlan]] = {}
         self._operations: dict[tuple[str, str, torch.device], Operation] = {}
         self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
 
@@ -142,14 +142,16 @@ class Planner:
     def answering(self, task: str) -> ClosurePlan:
         """The plan of a task's features and logits."""
         owner = self._owners[task]
-        key = (task, owner.head.weight.device)
-        if key not in self._plans:
+        head = owner.head
+        # A head may be rescaled after its network was first run: then the plan's copy is no longer the head's.
+        key = (head.weight.device, head.weight._version, head.bias._version)
+        if task not in self._plans or self._plans[task][0] != key:
             builder = self._builder(reads_of(owner))
             builder.owner(owner, self._layout.nodes)
             features = builder.read(owner, self._layout.features.name)
-            logits = builder.add(RowwiseLinear(owner.head.weight, owner.head.bias), (features,))
-            self._plans[key] = builder.plan((features, logits))
-        return self._plans[key]
+            logits = builder.add(RowwiseLinear(head.weight, head.bias), (features,))
+            self._plans[task] = (key, builder.plan((features, logits)))
+        return self._plans[task][1]
 
     def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:
         """The plan of what is read of some owners, and the names of the nodes it is read at; the last one is kept."""

@@ -1,4 +1,4 @@
-"""Tests of heatmaps of engrams that read of others: relevance passes through what is read, down to the image."""
+"""Tests of heatmaps of engrams that read of others: relevance passes through what is read."""
 
 from __future__ import annotations
 

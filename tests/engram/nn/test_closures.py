@@ -100,6 +100,18 @@ def test_later_tasks_change_no_byte_of_an_answer(backbone: str) -> None:
         assert fresh.closure("task 2") == network.closure("task 2")
 
 
+@torch.no_grad()
+def test_a_head_that_is_rescaled_answers_so_at_once() -> None:
+    network = random_network("mlp", owners=2)
+    engram, images = network.stack[-1], torch.rand(3, 1, *network.layout.image_size)
+    before = network.answer("task 1", images)[1]
+    engram.head.weight.mul_(2)
+    engram.head.bias.mul_(2)
+    assert torch.equal(network.answer("task 1", images)[1], 2 * before)
+    longer = network.appended(random_engram(network.layout, "next", (), engram.units))
+    assert torch.equal(longer.answer("task 1", images)[1], 2 * before)
+
+
 def test_a_network_of_the_closure_alone_answers_the_same() -> None:
     network = random_network("cnn", owners=5, seed=3)
     images = torch.rand(4, 1, *network.layout.image_size)
