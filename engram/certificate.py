@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engram.config.definition import InputShape
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import DamagedSnapshot, InputError, UnsupportedFormat, require_type
+from engram.errors import DamagedSnapshot, InputError, UnknownTask, UnsupportedFormat, require_type
 from engram.memory import Memory
 from engram.runtime import environment
 
@@ -90,19 +90,44 @@ class Certificate:
     classes: dict[str, dict[str, object]] = field(default_factory=dict)
     """How the classes of each task fared when it was learned: `balanced_accuracy`, and `per_class` as in the learning
     report. Tasks that an earlier release learned have none."""
+    shapes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """For tasks of a model whose answers do not depend on an image's neighbours: by the number of images that were
+    computed together, a digest of the logits."""
+    checked_in: dict[str, int] = field(default_factory=dict)
+    """For each task the version that its digests were last computed for; those of tasks whose networks were not read
+    are those of an earlier version. Nothing in certificates of earlier releases, which computed all of them."""
+
+    def following(self, earlier: Certificate) -> Certificate:
+        """This one, with what an earlier one says of the tasks that this one says nothing of."""
+        return replace(
+            self,
+            tasks={**earlier.tasks, **self.tasks},
+            answers={**earlier.answers, **self.answers},
+            agreement={**earlier.agreement, **self.agreement},
+            shapes={**earlier.shapes, **self.shapes},
+            checked_in={**earlier.checked_in, **self.checked_in},
+        )
 
     def to_dict(self) -> dict[str, object]:
         return {
             "format": FORMAT,
             "exact": self.exact,
             "probes": {"images": PROBES, "seed": SEED},
-            "tasks": [{"task": task, "logits_sha256": value} for task, value in self.tasks.items()],
+            "tasks": [self._row(task, value) for task, value in self.tasks.items()],
             "environment": self.environment,
             "routing": self.routing,
             "classes": self.classes,
             **({} if self.exact else {"answers_when_learned": self.answers, "agreement": self.agreement}),
             **({} if self.decoder is None else {"decoder": self.decoder.to_dict()}),
         }
+
+    def _row(self, task: str, value: str) -> dict[str, object]:
+        row: dict[str, object] = {"task": task, "logits_sha256": value}
+        if task in self.shapes:
+            row["shapes"] = self.shapes[task]
+        if task in self.checked_in:
+            row["checked_in"] = self.checked_in[task]
+        return row
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Certificate:
@@ -130,15 +155,32 @@ class Certificate:
         classes = _part(dict, data.get("classes", {}), "a certificate has figures of classes by task")
         for task, figures in classes.items():
             _part(dict, figures, f"a certificate has figures of the classes of task {task!r}")
-        digests = dict(_digest(_part(dict, row, "each task of a certificate is an object")) for row in tasks)
+        rows = {
+            _name(row): row for row in (_part(dict, row, "each task of a certificate is an object") for row in tasks)
+        }
+        digests = {name: _digest(name, row["logits_sha256"]) for name, row in rows.items()}
+        shapes = {name: _shapes(name, row["shapes"]) for name, row in rows.items() if "shapes" in row}
+        checked = {name: _version(name, row["checked_in"]) for name, row in rows.items() if "checked_in" in row}
         decoder = None if data.get("decoder") is None else DecoderDigest.from_dict(data["decoder"])
-        return cls(digests, where, routing, bool(data["exact"]), answers, agreement, decoder, classes)
+        exact = bool(data["exact"])
+        return cls(digests, where, routing, exact, answers, agreement, decoder, classes, shapes, checked)
 
 
-def _digest(row: dict[str, object]) -> tuple[str, str]:
-    """The name of a task, and the digest of its logits."""
-    name = _part(str, row["task"], "each task of a certificate has a name")
-    return name, _part(str, row["logits_sha256"], f"a certificate has a digest for task {name!r}")
+def _name(row: dict[str, object]) -> str:
+    return _part(str, row["task"], "each task of a certificate has a name")
+
+
+def _digest(task: str, value: object) -> str:
+    return _part(str, value, f"a certificate has a digest for task {task!r}")
+
+
+def _shapes(task: str, found: object) -> dict[str, str]:
+    by_shape = _part(dict, found, f"a certificate has the digests of task {task!r} by shape")
+    return {_part(str, shape, "shapes are numbers as text"): _digest(task, value) for shape, value in by_shape.items()}
+
+
+def _version(task: str, found: object) -> int:
+    return _part(int, found, f"a certificate names the version that task {task!r} was checked in")
 
 
 def _part(kind: type[T], value: object, sentence: str) -> T:
@@ -152,6 +194,7 @@ def certify(
     routing: Mapping[str, dict[str, float]] | None = None,
     learned: Mapping[str, list[int]] | None = None,
     classes: Mapping[str, dict[str, object]] | None = None,
+    tasks: Collection[str] | None = None,
 ) -> Certificate:
     """Run the probe batch through every task, here and now.
 
@@ -163,11 +206,16 @@ def certify(
         For methods that promise nothing exact, the `answers` of earlier certificates; today's count for other tasks.
     classes
         How the classes of each task fared when it was learned.
+    tasks
+        The only ones to run, and to say something of; by default all.
 
     Raises
     ------
     InputError
-        for what is no `Memory`, or for `routing`, `learned` or `classes` that are no mappings.
+        for what is no `Memory`, for `routing`, `learned` or `classes` that are no mappings, or for `tasks` that are no
+        collection.
+    UnknownTask
+        for one of `tasks` that the model does not have.
     DamagedSnapshot
         What was learned is no list of as many answers as the probe batch has images.
     """
@@ -176,25 +224,51 @@ def certify(
         if given is not None:
             require_type(name, given, Mapping, InputError)
     memory = Memory(memory.method.current())
-    tasks, answers, agreement = {}, {}, {}
-    if memory.tasks:
-        observation = memory.observe(probe_batch(memory.definition.input))
-        for info in memory.tasks:
-            logits = observation.logits(info.name)
-            tasks[info.name] = digest(logits)
-            if not memory.exact:
-                now: list[int] = logits.argmax(1).tolist()
-                answers[info.name] = then = (learned or {}).get(info.name, now)
-                _part(list, then, f"the answers of task {info.name!r} when learned are a list")
-                if len(then) != len(now):
-                    raise DamagedSnapshot(f"task {info.name!r} has {len(then)} answers to {len(now)} probe images")
-                agreement[info.name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
+    digests, answers, agreement, shapes = {}, {}, {}, {}
+    for name, logits in _logits(memory, tasks):
+        digests[name] = digest(logits)
+        if memory.method.shapes:
+            shapes[name] = _by_shape(memory, name)
+        if not memory.exact:
+            now: list[int] = logits.argmax(1).tolist()
+            answers[name] = then = (learned or {}).get(name, now)
+            _part(list, then, f"the answers of task {name!r} when learned are a list")
+            if len(then) != len(now):
+                raise DamagedSnapshot(f"task {name!r} has {len(then)} answers to {len(now)} probe images")
+            agreement[name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
     where, decoder, figures = environment(memory.device), DecoderDigest.of(memory.definition), dict(classes or {})
-    return Certificate(tasks, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures)
+    return Certificate(digests, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures, shapes)
+
+
+def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str, Tensor]]:
+    """For each task in question the logits (PROBES, classes) of the probe batch."""
+    known = [info.name for info in memory.tasks]
+    if tasks is not None:
+        require_type("tasks", tasks, Collection, InputError)
+        if strange := sorted(set(tasks) - set(known)):
+            raise UnknownTask(f"the model has no task {strange[0]!r}")
+    names = [name for name in known if tasks is None or name in tasks]
+    if not names:
+        return
+    probes = probe_batch(memory.definition.input)
+    if memory.method.shapes:
+        for name in names:
+            yield name, memory.observe(probes, task=name).logits(name)
+        return
+    observation = memory.observe(probes)
+    yield from ((name, observation.logits(name)) for name in names)
+
+
+@torch.no_grad()
+def _by_shape(memory: Memory, task: str) -> dict[str, str]:
+    probes, method = probe_batch(memory.definition.input), memory.method
+    return {str(shape): digest(method.logits_in_shape(task, probes, shape)) for shape in method.shapes}
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:
-    """Names of the old certificate's tasks whose digest the new one does not repeat.
+    """Names of the old certificate's tasks of which the new one does not repeat a digest.
+
+    Shapes that only one of them names are not compared.
 
     Raises
     ------
@@ -203,4 +277,9 @@ def compare(old: Certificate, new: Certificate) -> list[str]:
     """
     require_type("the old certificate", old, Certificate, InputError)
     require_type("the new certificate", new, Certificate, InputError)
-    return [task for task, value in old.tasks.items() if new.tasks.get(task) != value]
+    return [task for task, value in old.tasks.items() if new.tasks.get(task) != value or _differ(task, old, new)]
+
+
+def _differ(task: str, old: Certificate, new: Certificate) -> bool:
+    now = new.shapes.get(task, {})
+    return any(now.get(shape, value) != value for shape, value in old.shapes.get(task, {}).items())

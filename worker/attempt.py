@@ -23,14 +23,16 @@ from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import dataset_source, metrics, outcome, publishing, resources
+from worker import dataset_source, metrics, outcome, resources
 from worker.checkpoints import StoredCheckpoints
 from worker.instrumentation import PhaseRecorder
 from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
 from worker.progress import ProgressReporter
-from worker.publishing import before_learning, verify
 from worker.resources import end_finder, is_out_of_memory, out_of_memory, release
 from worker.settings import WorkerSettings
+from worker.versions.blobs import JobBlobs
+from worker.versions.publishing import Publication, load_memory
+from worker.versions.verification import before_learning, verify
 
 log = logging.getLogger("engram.worker")
 
@@ -125,12 +127,13 @@ class _Attempt:
         head = self._vault.log.head(model.name)
         if head is None:
             raise UnknownModel(model.name)
-        memory = publishing.load_memory(self._vault, model, head)
+        blobs = JobBlobs(self._vault.objects)
+        memory = load_memory(self._vault, model, head, blobs)
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
         archive = self._read(memory.definition, options)
         with threads(self._settings.torch_threads):
-            before = before_learning(self._vault, head, memory)
+            before = before_learning(blobs, head, memory)
         memory.to(resources.choose_device(self._settings.device))
         report = memory.learn(
             self._job.task,
@@ -145,7 +148,15 @@ class _Attempt:
         self._enter("verifying", _LEARNING[1])
         parts = dump(memory)
         with threads(self._settings.torch_threads):
-            proof = verify(parts, before, self._job.task, report.recognised, report.class_figures)
+            proof = verify(
+                parts,
+                before,
+                self._job.task,
+                report.recognised,
+                report.class_figures,
+                head=head,
+                loaded=memory.method.loaded,
+            )
         self._enter("publishing", 0.98)
         learned = report.to_dict()
         found = {
@@ -154,7 +165,7 @@ class _Attempt:
             "constant": dict(archive.constant),
             "warnings": [*archive.warnings, *report.warnings],
         }
-        publication = publishing.Publication(
+        publication = Publication(
             self._job,
             self._token,
             head,
@@ -162,6 +173,7 @@ class _Attempt:
             archive.examples.classes,
             proof.to_dict(),
             {**learned, **found},
+            blobs,
         )
         return outcome.result(self._vault, publication.publish(self._vault, self._settle))
 

@@ -66,6 +66,12 @@ checkpoints = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+blob_bytes = Counter(
+    "engram_job_blob_bytes",
+    "Bytes of models' blobs that jobs read and wrote",
+    ("kind",),
+    registry=REGISTRY,
+)
 resumed = Counter("engram_job_resumptions", "Attempts that went on from a checkpoint", registry=REGISTRY)
 silence = Gauge(
     "engram_consumer_silent_seconds",
@@ -91,6 +97,8 @@ for _outcome in OUTCOMES:
     attempts.labels(_outcome)
 for _outcome in ("succeeded", "failed", "cancelled"):
     jobs.labels(_outcome)
+for _kind in ("read", "written"):
+    blob_bytes.labels(_kind)
 for _code in ("too_many_attempts", "model_moved", "retention_violated", "damaged", "job_timeout", "job_out_of_memory"):
     failures.labels(_code)
 

@@ -60,6 +60,10 @@ class Method(ABC):
     least_classes: ClassVar[int] = 2
     """How many classes a task has at least."""
 
+    shapes: ClassVar[tuple[int, ...]] = ()
+    """Numbers of images that answers of a given task are computed in, where an image's logits depend on nothing else:
+    not on its neighbours, nor on its row. Nothing where they do."""
+
     def __init__(self, definition: Definition, budget: Mapping[str, int]) -> None:
         self.definition = definition
         self.budget = dict(budget)
@@ -136,6 +140,11 @@ class Method(ABC):
         """The learned tasks, oldest first."""
 
     @property
+    def loaded(self) -> tuple[str, ...]:
+        """The tasks whose networks were read so far; all of them, unless the method is lazy."""
+        return tuple(info.name for info in self.tasks)
+
+    @property
     @abstractmethod
     def exact(self) -> bool:
         """Whether what a task answers, when it is given, can never change again."""
@@ -191,6 +200,15 @@ class Method(ABC):
         if task is not None and all(info.name != task for info in self.tasks):
             raise UnknownTask(f"the model has no task {task!r}")
         return self.observe(images)
+
+    def logits_in_shape(self, task: str, images: Tensor, shape: int) -> Tensor:
+        """(B, classes) float32: one task's raw logits of (B, C, H, W) uint8 images, computed `shape` at a time.
+
+        Raises
+        ------
+        UnknownTask
+        """
+        return torch.cat([self.observe_for(part, task, None).logits(task) for part in torch.split(images, shape)])
 
     @abstractmethod
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

@@ -27,7 +27,7 @@ from vault.errors import VaultError
 from vault.maintenance.check import check
 from vault.maintenance.sweep import SweepAges
 from vault.vault import Vault
-from worker.publishing import load_memory
+from worker.versions.publishing import load_memory
 
 TASKS = {name: archive(digits) for name, digits in (("low", (0, 1)), ("mid", (2, 3)), ("high", (4, 5)))}
 """Tasks of every model, in this order."""

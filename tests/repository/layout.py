@@ -61,7 +61,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "worker": (
         {"settings", "metrics", "interruption", "dataset_source", "progress", "liveness"},
         {"checkpoints", "instrumentation", "outcome", "resources"},
-        {"publishing"},
+        {"versions"},
         {"attempt"},
         {"job_runner"},
         {"background"},

@@ -28,11 +28,12 @@ from vault.errors import JobOver, LeaseLost, StoreUnavailable
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
-from worker import publishing
 from worker.attempt import run_attempt
 from worker.interruption import Interrupted, ModelChanged
 from worker.progress import ProgressReporter
-from worker.publishing import before_learning, verify
+from worker.versions import publishing
+from worker.versions.blobs import JobBlobs
+from worker.versions.verification import before_learning, verify
 
 
 def run(vault: Vault, job: Job, token: int | None = None, stop: Any = lambda: False, **changes: Any) -> Job:
@@ -325,7 +326,7 @@ def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
 def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) -> None:
     learn(ready, "low", (0, 1))
     memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
-    before = before_learning(ready, head(ready), memory)
+    before = before_learning(JobBlobs(ready.objects), head(ready), memory)
     proof = verify(dump(memory), before, "low", 1.0)
     assert proof.tasks == before.tasks
     assert set(proof.routing) == {"low"}
@@ -339,7 +340,7 @@ def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(ready: 
     memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
     network_of(memory).stack[0].head.bias.data[0] += 1e-6
     with pytest.raises(RetentionViolated, match="as certified for version 1"):
-        before_learning(ready, head(ready), memory)
+        before_learning(JobBlobs(ready.objects), head(ready), memory)
 
 
 def test_data_at_an_address(ready: Vault, tmp_path: Path) -> None:

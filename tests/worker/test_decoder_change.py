@@ -20,10 +20,12 @@ from vault.commit_log import Commit
 from vault.jobs.job import Job
 from vault.maintenance.check import check
 from vault.vault import Vault
-from worker import publishing
 from worker.attempt import run_attempt
 from worker.interruption import ModelChanged
-from worker.publishing import before_learning, load_memory, verify
+from worker.versions import publishing
+from worker.versions.blobs import JobBlobs
+from worker.versions.publishing import load_memory
+from worker.versions.verification import before_learning, verify
 
 ONE = {"decoder": 1}
 GREEN = {"decoder": 2, "background": "#00ff00"}
@@ -115,7 +117,7 @@ def test_a_decoder_of_a_later_release_fails_the_job_at_once(ready: Vault) -> Non
 
 def test_a_definition_of_a_later_release_fails_the_job_at_once(ready: Vault) -> None:
     made = ready.models.get(MODEL)
-    later = ready.models.create("later", {**made.definition, "recipe": 3})
+    later = ready.models.create("later", {**made.definition, "recipe": 4})
     content = {name: getattr(head(ready), name) for name in ("engrams", "recogniser", "kept", "budget")}
     ready.log.append("later", Commit.first(later, **content))
     done = learn(ready, "low", (0, 1), "later")
@@ -129,7 +131,7 @@ def test_other_pixels_by_the_same_libraries_stop_learning(ready: Vault) -> None:
     commit = certify_otherwise(ready, sha256="0" * 64)
     memory = load_memory(ready, ready.models.get(MODEL), commit)
     with pytest.raises(RetentionViolated, match=r"Decoder 2 no longer gives the pixels .* the libraries are the same"):
-        before_learning(ready, commit, memory)
+        before_learning(JobBlobs(ready.objects), commit, memory)
     done = learn(ready, "mid", (2, 3))
     assert (done.state, done.error and done.error["code"]) == ("failed", "retention_violated")
     found = check(ready.objects, LearnerValidator(ready.objects))
@@ -162,7 +164,7 @@ def test_the_same_pixels_by_other_libraries_are_nothing_to_speak_of(ready: Vault
     learn(ready, "low", (0, 1))
     commit = certify_otherwise(ready, pillow={"pillow": "1.0"})
     memory = load_memory(ready, ready.models.get(MODEL), commit)
-    before = before_learning(ready, commit, memory)
+    before = before_learning(JobBlobs(ready.objects), commit, memory)
     assert before.decoder is not None
     assert before.decoder.before is None
     assert check(ready.objects, LearnerValidator(ready.objects)).warnings == []
@@ -175,7 +177,7 @@ def test_a_certificate_from_before_decoders_had_numbers_is_built_upon(ready: Vau
     sha = ready.objects.put_blob(json.dumps(found).encode())
     ready.log.append(MODEL, head(ready).following("budget", certificate=sha))
     memory = load_memory(ready, ready.models.get(MODEL), head(ready))
-    proof = verify(dump(memory), before_learning(ready, head(ready), memory), "low", 1.0)
+    proof = verify(dump(memory), before_learning(JobBlobs(ready.objects), head(ready), memory), "low", 1.0)
     assert proof.decoder == certify(memory).decoder
     assert verify(dump(memory), Certificate.from_dict(found), "low", 1.0).decoder == proof.decoder
     assert check(ready.objects, LearnerValidator(ready.objects), deep=True).problems == []

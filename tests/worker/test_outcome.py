@@ -26,7 +26,7 @@ from vault.storage.object_store import ObjectStore
 from vault.vault import Vault
 from worker import outcome
 from worker.interruption import EndReason, ModelChanged
-from worker.publishing import Publication
+from worker.versions.publishing import Publication
 
 CANCELLED = EndReason("cancelled", "The job was cancelled.", cancelled=True)
 FAILED = EndReason("job_timeout", "It took too long.")

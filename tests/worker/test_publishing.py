@@ -18,7 +18,7 @@ from vault.vault import Vault
 from worker.attempt import run_attempt
 from worker.job_runner import JobRunner
 from worker.outcome import find
-from worker.publishing import load_memory
+from worker.versions.publishing import load_memory
 
 
 class Late:

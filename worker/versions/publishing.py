@@ -1,22 +1,19 @@
-"""Verification of a learned task and its publication as the next version of the model."""
+"""Loading of a version to learn on, and publication of what was learned as the next one."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from engram.certificate import Certificate, certify, compare
-from engram.checkpointing.pieces import Piece, bytes_of, hash_of
 from engram.config.definition import Definition
-from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import RetentionViolated, UnsupportedFormat
+from engram.errors import UnsupportedFormat
 from engram.memory import Memory, restore
+from engram.methods import method_of
 from engram.snapshot import Parts
 from vault.commit_log import Commit
 from vault.errors import AlreadyExists, UnknownModel
@@ -26,6 +23,7 @@ from vault.models import Model
 from vault.vault import Vault
 from worker import outcome
 from worker.interruption import ModelChanged
+from worker.versions.blobs import JobBlobs
 
 log = logging.getLogger("engram.worker")
 
@@ -33,24 +31,29 @@ _TRIES = 20
 """How often a commit is tried while the head moves."""
 
 
-def load_memory(vault: Vault, model: Model, head: Commit) -> Memory:
+def load_memory(vault: Vault, model: Model, head: Commit, blobs: JobBlobs | None = None) -> Memory:
     """The memory of a version with all that learning needs; a lazy method reads the most of it only when it does.
+
+    Parameters
+    ----------
+    blobs
+        What counts that which is read, now and later.
 
     Raises
     ------
     SnapshotError, Damaged, NotFound
+        Lazy methods raise the two latter when they read, too.
     """
     assert head.recogniser is not None, "every commit names its recogniser"
-    get = vault.objects.get_blob
-
-    def piece(name: str) -> Piece:
-        return Piece(name, partial(get, name))
-
+    blobs = JobBlobs(vault.objects) if blobs is None else blobs
+    definition = _definition(model, head)
+    # A lazy method's engrams are read again, when the new version is verified.
+    remember = method_of(definition).lazy
     return restore(
-        _definition(model, head),
-        [piece(name) for name in head.engrams],
-        get(head.recogniser),
-        [piece(name) for name in head.kept],
+        definition,
+        [blobs.piece(name, remember=remember) for name in head.engrams],
+        blobs.get(head.recogniser),
+        [blobs.piece(name) for name in head.kept],
         head.budget,
     )
 
@@ -62,64 +65,6 @@ def _definition(model: Model, head: Commit) -> Definition:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise UnsupportedFormat(f"this release cannot make the model {model.name}: {where} is not known") from error
-
-
-def before_learning(vault: Vault, head: Commit, memory: Memory) -> Certificate:
-    """The certificate of the model as it answers now, which has to agree with the version's own certificate.
-
-    Raises
-    ------
-    RetentionViolated
-        In the environment that it was certified in, the version no longer answers with the certified bytes; or its
-        decoder gives other pixels than those certified, with the same libraries.
-    """
-    now = certify(memory)
-    if head.certificate is None:
-        return now
-    stored = Certificate.from_dict(json.loads(vault.objects.get_blob(head.certificate)))
-    decoder = _after(stored.decoder, now.decoder, head.version)
-    if stored.environment != now.environment:
-        log.info("version %d was certified in another environment; its digests are made again here", head.version)
-    elif memory.exact and (changed := compare(stored, now)):
-        raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
-    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder, classes=stored.classes)
-
-
-def _after(stored: DecoderDigest | None, now: DecoderDigest | None, version: int) -> DecoderDigest | None:
-    """What the decoder gives now, after what it gave when the version was certified; raises RetentionViolated."""
-    if stored is None or now is None or not now.changed_since(stored):
-        return now
-    change = now.describe_change(stored)
-    if now.pillow == stored.pillow:
-        raise RetentionViolated(f"{change} Version {version} was certified with them.")
-    log.warning("version %d: %s", version, change)
-    return now.after(stored)
-
-
-def verify(
-    parts: Parts, before: Certificate, task: str, recognised: float, figures: Mapping[str, object] | None = None
-) -> Certificate:
-    """The new version's certificate, made from its bytes as any service will read them.
-
-    Parameters
-    ----------
-    task, recognised
-        The new task, and the share of its held-out images that the recogniser gives to it.
-    figures
-        How its classes fare, as `LearningReport.class_figures` says it.
-
-    Raises
-    ------
-    RetentionViolated
-        The method is exact, and some task answers the probes with other bytes than before learning.
-    """
-    rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
-    routing = {**before.routing, task: {"recognised_when_learned": recognised}}
-    classes = before.classes if figures is None else {**before.classes, task: dict(figures)}
-    proof = certify(rebuilt, routing, before.answers, classes)
-    if rebuilt.exact and (changed := compare(before, proof)):
-        raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
-    return replace(proof, decoder=before.decoder or proof.decoder)
 
 
 @dataclass(frozen=True)
@@ -134,6 +79,9 @@ class Publication:
     """Those of the new task."""
     certificate: Mapping[str, Any]
     report: Mapping[str, Any]
+    """What was read and written is put into it when it is stored."""
+    blobs: JobBlobs | None = None
+    """What counts that; by default what is written from now on."""
 
     def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
         """Decide that the commit is the job's version, append it, and publish a notice of it.
@@ -173,20 +121,16 @@ class Publication:
 
     def _store(self, vault: Vault) -> dict[str, Any]:
         """The commit's content, its blobs stored; what the head names already is not stored again."""
-        known = {*self.head.engrams, *self.head.kept}
-
-        def put(piece: bytes | Piece) -> str:
-            name = hash_of(piece)
-            return name if name in known else vault.objects.put_blob(bytes_of(piece))
+        blobs, head = JobBlobs(vault.objects) if self.blobs is None else self.blobs, self.head
 
         # The job tells apart tasks of one name that were learned on both sides of a rollback.
         entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
         return {
-            "engrams": tuple(map(put, self.parts.engrams)),
-            "recogniser": put(self.parts.recogniser),
-            "kept": tuple(map(put, self.parts.kept)),
-            "certificate": put(_json(self.certificate)),
-            "report": put(_json(self.report)),
+            "engrams": tuple(blobs.put("engram", piece, head) for piece in self.parts.engrams),
+            "recogniser": blobs.put("recogniser", self.parts.recogniser, head),
+            "kept": tuple(blobs.put("kept", piece, head) for piece in self.parts.kept),
+            "certificate": blobs.put("certificate", _json(self.certificate), head),
+            "report": blobs.put("report", _json({**self.report, **blobs.figures()}), head),
             "task": self.job.task,
             "tasks": (*self.head.tasks, entry),
             "job": self.job.id,

@@ -1,0 +1,1 @@
+"""Versions as a worker makes them: their blobs read, what was learned verified, and published."""

@@ -1,0 +1,120 @@
+"""Verification of what was learned: the tasks in question answer the probes again, as certified."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from engram.certificate import Certificate, certify, compare
+from engram.checkpointing.pieces import hash_of
+from engram.data.reference.decoder_digest import DecoderDigest
+from engram.errors import RetentionViolated
+from engram.memory import Memory, restore
+from engram.snapshot import Parts
+from vault.commit_log import Commit
+from worker.versions.blobs import JobBlobs
+
+log = logging.getLogger("engram.worker")
+
+ROTATED = 2
+"""Earlier tasks that are checked again by every job, those first that were not for the longest time, where a method
+reads only the tasks that it needs."""
+
+
+def before_learning(blobs: JobBlobs, head: Commit, memory: Memory) -> Certificate:
+    """The certificate of the model as it answers now, which has to agree with the version's own certificate.
+
+    Of a method that is lazy, `ROTATED` tasks are asked, and the rest is taken from the version's own: what they are
+    made of is named by its hash. In another environment than the certified one, all are asked.
+
+    Raises
+    ------
+    RetentionViolated
+        In the environment that it was certified in, the version no longer answers with the certified bytes; or its
+        decoder gives other pixels than those certified, with the same libraries.
+    """
+    lazy = memory.method.lazy
+    now = certify(memory, tasks=() if lazy else None)
+    if head.certificate is None:
+        return now
+    stored = Certificate.from_dict(json.loads(blobs.get(head.certificate)))
+    decoder = _after(stored.decoder, now.decoder, head.version)
+    elsewhere = stored.environment != now.environment
+    if lazy:
+        now = certify(memory, tasks=None if elsewhere else rotated(stored))
+    if elsewhere:
+        now = replace(now, checked_in=dict.fromkeys(now.tasks, head.version))
+        log.info("version %d was certified in another environment; its digests are made again here", head.version)
+    elif memory.exact and (changed := _changed(stored, now)):
+        raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
+    else:
+        now = now.following(stored)
+    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder, classes=stored.classes)
+
+
+def verify(
+    parts: Parts,
+    before: Certificate,
+    task: str,
+    recognised: float,
+    figures: Mapping[str, object] | None = None,
+    *,
+    head: Commit | None = None,
+    loaded: Collection[str] = (),
+) -> Certificate:
+    """The new version's certificate, made from its bytes as any service will read them.
+
+    Parameters
+    ----------
+    task, recognised
+        The new task, and the share of its held-out images that the recogniser gives to it.
+    figures
+        How its classes fare, as `LearningReport.class_figures` says it.
+    head
+        The version that was learned on. With it, of a method that is lazy, the new task is asked, those that were
+        loaded, and `ROTATED` others; the rest is taken from `before`, if all engrams of `head` are there unchanged.
+    loaded
+        As `Method.loaded`, when all was learned.
+
+    Raises
+    ------
+    RetentionViolated
+        The method is exact, and some task answers the probes with other bytes than before learning.
+    """
+    rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
+    routing = {**before.routing, task: {"recognised_when_learned": recognised}}
+    classes = before.classes if figures is None else {**before.classes, task: dict(figures)}
+    asked = None
+    if head is not None and rebuilt.method.lazy and not {*head.engrams} - {*map(hash_of, parts.engrams)}:
+        asked = {task, *loaded, *rotated(before)}
+    proof = certify(rebuilt, routing, before.answers, classes, asked)
+    if rebuilt.exact and (changed := compare(before, proof) if asked is None else _changed(before, proof)):
+        raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
+    proof = replace(proof, decoder=before.decoder or proof.decoder)
+    if head is not None:
+        proof = replace(proof, checked_in=dict.fromkeys(proof.tasks, head.version + 1))
+    return proof if asked is None else proof.following(before)
+
+
+def _changed(stored: Certificate, now: Certificate) -> list[str]:
+    """The tasks that were asked now and no longer answer as certified."""
+    return [task for task in compare(stored, now) if task in now.tasks]
+
+
+def rotated(certificate: Certificate, count: int = ROTATED) -> list[str]:
+    """The tasks that were last checked the longest time ago, earlier ones first."""
+    checked = certificate.checked_in
+    return sorted(certificate.tasks, key=lambda task: checked.get(task, -1))[:count]
+
+
+def _after(stored: DecoderDigest | None, now: DecoderDigest | None, version: int) -> DecoderDigest | None:
+    """What the decoder gives now, after what it gave when the version was certified; raises RetentionViolated."""
+    if stored is None or now is None or not now.changed_since(stored):
+        return now
+    change = now.describe_change(stored)
+    if now.pillow == stored.pillow:
+        raise RetentionViolated(f"{change} Version {version} was certified with them.")
+    log.warning("version %d: %s", version, change)
+    return now.after(stored)
