@@ -13,6 +13,7 @@ from telemetry.metrics import BackendFailures, build_info
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_ENGRAMS_BUCKETS = (0, 1, 2, 3, 4, 8, 16, 32, 64)
 
 
 class Metrics:
@@ -33,6 +34,12 @@ class Metrics:
         self.in_flight = Gauge("engram_http_requests_in_flight", "Requests being answered", registry=self.registry)
         self.batches = Histogram(
             "engram_batch_images", "Images of one pass through a model", registry=self.registry, buckets=_IMAGES_BUCKETS
+        )
+        self.engrams = Histogram(
+            "engram_answer_engrams",
+            "Tasks whose networks were run for one image that no task was given for",
+            registry=self.registry,
+            buckets=_ENGRAMS_BUCKETS,
         )
         self.inference = Histogram(
             "engram_inference_duration_seconds", "Time of one batch", registry=self.registry, buckets=_SECONDS_BUCKETS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
@@ -11,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from torch import Tensor
 
-from engram.recognition.predictions import Prediction
+from engram.recognition.predictions import Candidate, Prediction
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import PredictFields, PredictResponse
+from service.api.schemas import Contenders, PredictFields, PredictResponse
 from service.dependencies import Parts
 from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import describe
@@ -34,14 +33,16 @@ async def predict(
     task: str | None = None,
     version: Annotated[int | None, Query(ge=0)] = None,
     logits: bool = False,
+    contenders: Contenders | None = None,
 ) -> JSONResponse:
     """Answer for one image or several; an unreadable one among others has an `error` in its place.
 
-    What the query says, a form or JSON may say as well.
+    What the query says, a form or JSON may say as well. `contenders` bounds the tasks whose networks are run for an
+    image, where a model does not run them all in any case.
     """
     loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, parts.settings.max_images_per_request, PredictFields)
-    query = {"top_k": top_k, "task": task, "version": version, "logits": logits}
+    query = {"top_k": top_k, "task": task, "version": version, "logits": logits, "contenders": contenders}
     asked = body.fields.joined(query, request.query_params)
     if asked.logits and asked.task is None:
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
@@ -55,7 +56,9 @@ async def predict(
     good = [image for image in decoded if isinstance(image, Tensor)]
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
-    batch = batching.InferenceRequest(torch.stack(good), asked.task, asked.top_k, asked.logits, loaded)
+    batch = batching.InferenceRequest(
+        torch.stack(good), asked.task, asked.top_k, asked.logits, loaded, asked.contenders
+    )
     reply = await parts.inference.predict(model, batch, asked.version)
     logs.bind(version=reply.version)
     answers = iter(_predictions(reply))
@@ -78,8 +81,19 @@ def _prediction(answer: Prediction) -> dict[str, Any]:
         "task_probability": answer.task_probability,
         "label": answer.label,
         "probability": answer.probability,
-        "top": [asdict(candidate) for candidate in answer.top],
+        "top": [_candidate(candidate) for candidate in answer.top],
         "known": answer.known,
         "novelty": answer.novelty,
         "passes": answer.passes,
+        "ran": answer.ran,
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "task": candidate.task,
+        "label": candidate.label,
+        "probability": candidate.probability,
+        "evidence": candidate.evidence,
+        "tasks": candidate.tasks,
     }

@@ -77,6 +77,9 @@ class TaskRequest(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+Contenders = Annotated[int, Field(ge=1, le=64), BeforeValidator(whole)] | Literal["all"]
+
+
 class PredictFields(RequestFields):
     """What a prediction is asked for, besides its images."""
 
@@ -84,6 +87,7 @@ class PredictFields(RequestFields):
     task: str | None = None
     version: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = None
     logits: bool = False
+    contenders: Contenders | None = None
 
 
 HeatmapFormat = Literal["overlay", "heatmap", "json"]
@@ -229,6 +233,10 @@ class CandidateResponse(BaseModel):
     task: str
     label: str
     probability: float
+    evidence: Literal["head", "ridge"]
+    """Whether the network of the task said so, or the regression over the commons alone, where it was not run."""
+    tasks: list[str]
+    """All tasks that have a label of this name, the most probable first; empty where their labels are told apart."""
 
 
 class PredictionResponse(BaseModel):
@@ -245,6 +253,8 @@ class PredictionResponse(BaseModel):
     novelty: float
     passes: int
     """How often the image went through a network; 1 for the default method."""
+    ran: list[str]
+    """The tasks whose networks were run for it; empty where a model always runs them all."""
     logits: list[float] | None = None
 
 

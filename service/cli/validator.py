@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from engram.certificate import Certificate, certify, compare
+from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import kind_of
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
@@ -54,9 +56,9 @@ class LearnerValidator:
         with _named(record_path(model.name, model.lineage, commit.version)):
             memory = restore(
                 Definition.load(model.definition, commit.decoding),
-                [get(name) for name in commit.engrams],
+                [Piece(name, partial(get, name)) for name in commit.engrams],
                 get(commit.recogniser),
-                [get(name) for name in commit.kept],
+                [Piece(name, partial(get, name)) for name in commit.kept],
                 commit.budget,
             )
             if commit.certificate is None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from engram.errors import UnknownTask
 from engram.memory import Memory
 from engram.recognition.predictions import Observation, Prediction
 from service.errors.exceptions import Overloaded
@@ -47,6 +48,8 @@ class InferenceRequest:
     """Also the logits of `task`; such a query runs by itself, since the last bits depend on the batch's shape."""
     decoded_for: ServedModel | None = None
     """The version by whose decoder the images were decoded, where that may matter."""
+    contenders: int | Literal["all"] | None = None
+    """As of `Memory.observe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,14 @@ class _Waiting:
 class Batcher:
     """Bounded queue of queries for one model, answered in batches.
 
-    A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one, up
-    to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that follows
-    another directly, and is not full, fill up. Images that were decoded for a version which decodes otherwise than the
-    current one are answered by the version they were decoded for. A query of more than `size` images is answered in
-    several passes on one version. When a batch fails, its queries are tried one by one, so that only what is at fault
-    fails. `on_answers` is called for every batch in the event loop, after its clients have their answers.
+    A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one,
+    up to `size` images, together on the version that is current when it starts. `wait` seconds let a batch that
+    follows another directly, and is not full, fill up. Images that were decoded for a version which decodes
+    otherwise than the current one are answered by the version they were decoded for. Where a model answers in
+    stages, those of a batch that ask for the same go through it together: the images of one given task, and those
+    without. A query of more than `size` images is answered in several passes on one version. When a batch fails,
+    its queries are tried one by one, so that only what is at fault fails. `on_answers` is called for every batch in
+    the event loop, after its clients have their answers.
     """
 
     def __init__(
@@ -199,8 +204,12 @@ class Batcher:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
-                current = served is not None and outcome.version == served.version
-                answers += outcome.answers if current and waiting.query.task is None else []
+                if waiting.query.task is None:
+                    current = served is not None and outcome.version == served.version
+                    answers += outcome.answers if current else []
+        if served is not None and served.memory.method.shapes:
+            for answer in answers:
+                self._metrics.engrams.observe(len(answer.ran))
         if self._on_answers is not None and served is not None and answers:
             try:
                 self._on_answers(served, answers)
@@ -249,12 +258,36 @@ def _version_for(query: InferenceRequest, served: ServedModel) -> ServedModel:
 
 def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) -> list[InferenceReply | Exception]:
     if len(queries) == 1 and (queries[0].logits or len(queries[0].images) <= size):
-        return [_reply(served, queries[0], served.memory.observe(queries[0].images))]
+        return [_reply(served, queries[0], _observe(served, queries[0], queries[0].images))]
     if len(queries) == 1:
         chunks = torch.split(queries[0].images, size)
-        replies = [_reply(served, queries[0], served.memory.observe(chunk)) for chunk in chunks]
+        replies = [_reply(served, queries[0], _observe(served, queries[0], chunk)) for chunk in chunks]
         return [InferenceReply(served.version, [a for reply in replies for a in reply.answers], None)]
-    observed = served.memory.observe(torch.cat([query.images for query in queries]))
+    if not served.memory.method.shapes:
+        return _together(served, queries, served.memory.observe(torch.cat([query.images for query in queries])))
+    groups: dict[object, list[int]] = {}
+    for place, query in enumerate(queries):
+        groups.setdefault((query.task, query.contenders if query.task is None else None), []).append(place)
+    outcomes: dict[int, InferenceReply | Exception] = {}
+    for places in groups.values():
+        alike = [queries[place] for place in places]
+        try:
+            observed = _observe(served, alike[0], torch.cat([query.images for query in alike]))
+        except UnknownTask as error:
+            outcomes |= dict.fromkeys(places, error)
+        else:
+            outcomes |= zip(places, _together(served, alike, observed), strict=True)
+    return [outcomes[place] for place in range(len(queries))]
+
+
+def _observe(served: ServedModel, query: InferenceRequest, images: Tensor) -> Observation:
+    return served.memory.observe(images, query.task, query.contenders)
+
+
+def _together(
+    served: ServedModel, queries: list[InferenceRequest], observed: Observation
+) -> list[InferenceReply | Exception]:
+    """For each query its reply from what was observed of the images of all, in order."""
     outcomes: list[InferenceReply | Exception] = []
     start = 0
     for query in queries:

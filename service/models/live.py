@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.errors import SnapshotError
 from engram.memory import Memory, restore
@@ -74,7 +76,7 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
     blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
     memory = restore(
         Definition.load(model.definition, commit.decoding),
-        [blobs[name] for name in commit.engrams],
+        [Piece(name, partial(blobs.__getitem__, name)) for name in commit.engrams],
         blobs[commit.recogniser],
         None,
         dict(commit.budget),
@@ -82,7 +84,8 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
     )
     if memory.tasks:
         shape = memory.definition.input
-        memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8))
+        # Of all tasks, so that the first requests find them built.
+        memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8), contenders="all")
     return LoadedVersion(model, commit, memory, blobs)
 
 

@@ -49,7 +49,7 @@ class RequestFields(BaseModel):
         for name, schema in cls.model_json_schema()["properties"].items():
             choices = [choice for choice in schema.pop("anyOf", ()) if choice != {"type": "null"}]
             found[name] = {key: value for key, value in schema.items() if value is not None and key != "title"}
-            found[name] |= choices[0] if choices else {}
+            found[name] |= choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {}
         return found
 
     def joined(self, query: Mapping[str, Any], given: Container[str]) -> Self:

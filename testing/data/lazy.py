@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor
 
-from engram.checkpointing.pieces import Piece, bytes_of
+from engram.checkpointing.pieces import Piece, bytes_of, hash_of
 from engram.checkpointing.tensors import pack, unpack
 from engram.config.definition import Definition
 from engram.context import LearnContext
@@ -63,8 +63,14 @@ class NearestMean(Method):
         header, _ = unpack("names", recogniser)
         rows = cast("list[tuple[str, list[str]]]", header["tasks"])
         tasks = tuple(TaskInfo(name, tuple(classes), {"means": len(classes)}) for name, classes in rows)
-        known = {} if reuse is None else dict(reuse._means)
-        return cls(definition, budget, tasks, tuple(engrams), None if kept is None else tuple(kept), known)
+        built = {} if reuse is None else {sha: reuse._means.get(name) for sha, name in reuse._names().items()}
+        known = {info.name: built.get(hash_of(piece)) for info, piece in zip(tasks, engrams, strict=True)}
+        means = {name: one for name, one in known.items() if one is not None}
+        return cls(definition, budget, tasks, tuple(engrams), None if kept is None else tuple(kept), means)
+
+    def _names(self) -> dict[str, str]:
+        """The tasks, by the hashes of their engrams."""
+        return {hash_of(piece): info.name for piece, info in zip(self._engrams, self._tasks, strict=True)}
 
     def dump(self) -> StoredModel:
         assert self._kept is not None, "it was restored to learn"
@@ -107,7 +113,7 @@ class NearestMean(Method):
         return report
 
     def observe(self, images: Tensor) -> Observation:
-        return self._observed(images, [info.name for info in self._tasks])
+        return self._observed(images, [info.name for info in self._tasks])  # all contend
 
     def observe_for(self, images: Tensor, task: str | None, contenders: Any) -> Observation:
         if task is None:

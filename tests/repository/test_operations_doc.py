@@ -72,7 +72,7 @@ def test_names_types_and_labels_are_as_prometheus_wants_them(kind: str) -> None:
         assert not re.search(r"(_|^)(ms|millis\w*|minutes|hours|kb|mb|percent|count|sum|bucket)(_|$)", family.name)
         assert set(label_names(registry, family.name)) <= LABELS, family.name
         if family.type == "histogram":
-            assert family.name.endswith(("_seconds", "_bytes", "_images")), family.name
+            assert family.name.endswith(("_seconds", "_bytes", "_images", "_engrams")), family.name
         if family.type == "gauge" and "_total" in family.name:
             pytest.fail(f"{family.name} is no counter")
 

@@ -117,7 +117,7 @@ def test_what_is_not_known_is_named(reader: Service, kind: str, name: str) -> No
     assert refusal(answer) == (422, "unknown_parameter")
     assert answer.json()["errors"] == [{"loc": ["body", name], "message": "is not known"}]
     known = "image" if kind == "form" else "instances"
-    assert answer.json()["detail"].endswith(f"known here: {known}, logits, task, top_k, version.")
+    assert answer.json()["detail"].endswith(f"known here: contenders, {known}, logits, task, top_k, version.")
 
 
 def test_an_unknown_part_may_be_a_file(reader: Service) -> None:
@@ -200,3 +200,30 @@ def test_other_bodies_take_no_unknown_fields_either(
     answer = reader.client.request(method, path, json=body)
     assert refusal(answer) == (422, "invalid_request")
     assert "is not known" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("contenders", [1, 64, "all"])
+def test_contenders_are_a_number_or_all(reader: Service, contenders: Any) -> None:
+    plain = ask(reader, "json", {}).json()["predictions"][0]
+    for kind in KINDS:
+        assert ask(reader, kind, {"contenders": contenders}).json()["predictions"][0] == plain
+    assert ask(reader, "form", {}, query={"contenders": contenders}).json()["predictions"][0] == plain
+    assert ask(reader, "form", {"contenders": contenders}, query={"contenders": 2}).status_code == 400
+    assert plain["ran"] == [], "a model that runs all tasks in any case"
+    assert [(one["evidence"], one["tasks"]) for one in plain["top"]] == [("head", [])]
+
+
+@pytest.mark.parametrize("contenders", [0, 65, "none", "1.5"])
+def test_other_contenders_are_refused_by_name(reader: Service, contenders: Any) -> None:
+    for kind in KINDS:
+        refused = ask(reader, kind, {"contenders": contenders})
+        assert refusal(refused) == (422, "invalid_request")
+        assert refused.json()["errors"][0]["loc"][-1] == "contenders"
+    assert refusal(ask(reader, "form", {}, query={"contenders": contenders})) == (422, "invalid_request")
+
+
+def test_contenders_in_json_are_no_text_and_no_truth(reader: Service) -> None:
+    for given in ("2", True, [2]):
+        assert refusal(ask(reader, "json", {"contenders": given})) == (422, "invalid_request")
+    assert ask(reader, "json", {"contenders": 2.0}).status_code == 200
+    assert ask(reader, "json", {"contenders": None}).status_code == 200

@@ -27,13 +27,14 @@ def test_one_image_as_the_body(reader: Service) -> None:
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("digits", 2)
     (prediction,) = answer["predictions"]
-    assert set(prediction) == {"task", "task_probability", "label", "probability", "top", "known", "novelty", "passes"}
+    said = {"task", "task_probability", "label", "probability", "top", "known", "novelty", "passes", "ran"}
+    assert set(prediction) == said
     assert prediction["passes"] == 1
     assert prediction["task"] == "mid"
     assert prediction["label"] in ("digit-2", "digit-3")
     assert len(prediction["top"]) == 3
     first = prediction["top"][0]
-    assert first == {key: prediction[key] for key in ("task", "label", "probability")}
+    assert first == {key: prediction[key] for key in ("task", "label", "probability")} | {"evidence": "head", "tasks": []}
 
 
 def test_every_kind_of_body_gives_the_same_answer(reader: Service) -> None:
