@@ -22,7 +22,7 @@
           ArchiveTooLarge           unpacks to more bytes than allowed
           BadLayout                 not `<class>/<image>`, optionally under `train/` and `val/`
         ExamplesError
-          TooFewClasses             fewer than two classes
+          TooFewClasses             fewer classes than the method needs
           TooFewImages              a class with fewer than two images to learn from
           TooManyUnreadable         more unreadable images than allowed
           RecallUnmeasurable        too few held-out images of a class for `min_recall`

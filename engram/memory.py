@@ -193,7 +193,7 @@ class Memory:
     def _check(self, examples: Examples) -> None:
         """Refuse what is no examples for this model; raises ExamplesError."""
         require_type("examples", examples, Examples, ExamplesError)
-        examples.check()
+        examples.check(self.method.needed_classes)
         shape = self.definition.input
         if examples.images.shape[1:] != (shape.channels, shape.height, shape.width):
             raise ExamplesError(

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any
 
 from engram.checkpointing.progress import Progress
-from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.data.archives import ReadArchive, read
 from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.errors import Cancelled, EngramError, InputError
-from engram.memory import dump
+from engram.memory import Memory, dump
 from engram.runtime import threads
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
@@ -131,7 +130,7 @@ class _Attempt:
         memory = load_memory(self._vault, model, head, blobs)
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
-        archive = self._read(memory.definition, options)
+        archive = self._read(memory, options)
         with threads(self._settings.torch_threads):
             before = before_learning(blobs, head, memory)
         memory.to(resources.choose_device(self._settings.device))
@@ -193,8 +192,8 @@ class _Attempt:
         if self.interruption():
             raise Cancelled(f"stopped before {phase}")
 
-    def _read(self, definition: Definition, options: LearnOptions) -> ReadArchive:
-        settings, limits = self._settings, ImageLimits.of(self._settings)
+    def _read(self, memory: Memory, options: LearnOptions) -> ReadArchive:
+        definition, settings, limits = memory.definition, self._settings, ImageLimits.of(self._settings)
         with (
             dataset_source.fetched(self._job, self._vault.objects, settings, self.interruption) as path,
             BoundedDecoder(limits, stop=self.interruption) as decoder,
@@ -209,6 +208,7 @@ class _Attempt:
                 limits,
                 definition.decoder,
                 decoder,
+                memory.method.needed_classes,
             )
 
     def _learning(self, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from engram.config.definition import InputShape
 from engram.data.archiving.class_folders import SPLITS, FolderPlan, plan
 from engram.data.archiving.left_out import NOTHING, LeftOut
 from engram.data.containers import ArchiveEntry, ArchiveLimits, Content, recognise, walk
-from engram.data.examples import Examples
+from engram.data.examples import TWO_CLASSES, ClassesNeeded, Examples
 from engram.data.images import Decode, ImageLimits, decode
 from engram.errors import (
     ArchiveTooLarge,
@@ -77,7 +77,7 @@ class ReadArchive:
     """Sentences about what may be a mistake."""
 
 
-def inspect(path: Path | str, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
+def inspect(path: Path | str, limits: ArchiveLimits = LIMITS, needed: ClassesNeeded = TWO_CLASSES) -> ArchiveSummary:
     """Check an archive by its entries' names, sizes and, where a suffix says nothing, first bytes; no image is decoded.
 
     Parameters
@@ -86,6 +86,8 @@ def inspect(path: Path | str, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
         The archive; its kind is recognised by its content.
     limits
         What it may hold.
+    needed
+        The classes that it has to have.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def inspect(path: Path | str, limits: ArchiveLimits = LIMITS) -> ArchiveSummary:
     OSError
         The file cannot be opened.
     """
-    planned = plan(path, limits)
+    planned = plan(path, limits, needed)
     return ArchiveSummary(
         kind=recognise(path),
         images=planned.sizes.total(),
@@ -119,6 +121,7 @@ def read(
     image_limits: ImageLimits = IMAGE_LIMITS,
     decoder: int | None = None,
     decode_image: Decode | None = None,
+    needed: ClassesNeeded = TWO_CLASSES,
 ) -> ReadArchive:
     """Decode every image of an archive to `shape`.
 
@@ -128,12 +131,10 @@ def read(
     ----------
     max_unreadable
         Share of the images that may be left out because they cannot be read.
-    cancel
-        Asked before every image; true stops.
-    progress
-        Called with the share of images read, at every hundredth.
-    decoder
-        As of `engram.data.images.decode`.
+    cancel, progress
+        Asked before every image, where true stops; called with the share of images read, at every hundredth.
+    decoder, needed
+        As of `engram.data.images.decode`, and of `inspect`.
     decode_image
         In place of `engram.data.images.decode`, by limits of its own.
 
@@ -149,7 +150,7 @@ def read(
     decode_one = _decoding(decode_image, shape, image_limits, decoder)
     _check_share(max_unreadable)
     _check_callbacks(cancel=cancel, progress=progress)
-    planned = plan(path, limits)
+    planned = plan(path, limits, needed)
     images, labels = _room(planned.sizes, shape, limits)
     count = planned.sizes.total()
     unreadable: list[UnreadableImage] = []
@@ -178,6 +179,7 @@ def probe(
     image_limits: ImageLimits = IMAGE_LIMITS,
     decoder: int | None = None,
     decode_image: Decode | None = None,
+    needed: ClassesNeeded = TWO_CLASSES,
 ) -> None:
     """Decode images from all over an archive that `inspect` has passed, until one can be used.
 
@@ -191,7 +193,7 @@ def probe(
         As `inspect`, and for a shape or limits of another type.
     """
     decode_one = _decoding(decode_image, shape, image_limits, decoder)
-    planned = plan(path, limits)
+    planned = plan(path, limits, needed)
     step = max(1, planned.sizes.total() // PROBED)
     first: ImageError | None = None
     for number, (entry, unpack) in enumerate(_images(planned, path, limits)):
@@ -284,7 +286,7 @@ def _constant_warnings(examples: Examples, constant: Counter[int]) -> Iterator[s
 def _examples(planned: FolderPlan, images: dict[str, Tensor], labels: dict[str, Tensor]) -> Examples:
     train, held_out = (Examples(*_readable(images[part], labels[part]), planned.classes) for part in SPLITS)
     examples = Examples(train.images, train.labels, planned.classes, held_out if planned.sizes["val"] else None)
-    examples.check()
+    examples.check(planned.needed)
     return examples
 
 

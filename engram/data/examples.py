@@ -15,6 +15,23 @@ from engram.errors import ExamplesError, InvalidOptions, TooFewClasses, TooFewIm
 
 
 @dataclass(frozen=True)
+class ClassesNeeded:
+    """How many classes a task has at least."""
+
+    least: int = 2
+    by: str = "a task"
+    """What needs so many, for the sentence that refuses fewer."""
+
+    @property
+    def sentence(self) -> str:
+        """Who needs how many, as the end of a sentence."""
+        return f"{self.by} needs at least {'one' if self.least < 2 else 'two' if self.least < 3 else self.least}"
+
+
+TWO_CLASSES = ClassesNeeded()
+
+
+@dataclass(frozen=True)
 class Examples:
     """Images with their labels.
 
@@ -82,20 +99,21 @@ class Examples:
                 found.update(part.cpu().contiguous().numpy().tobytes())
         return f"{found.hexdigest()}{'' if self.held_out is None else self.held_out.digest()}"
 
-    def check(self) -> None:
+    def check(self, needed: ClassesNeeded = TWO_CLASSES) -> None:
         """Refuse examples that no classifier can be learned from.
 
         Raises
         ------
         TooFewClasses
-            Fewer than two classes.
+            Fewer classes than are `needed`.
         TooFewImages
             A class with fewer than two images, or with none among the held-out images that were given.
         ExamplesError
             A label out of range, a name used twice, or held-out images of other classes or another size.
         """
-        if len(self.classes) < 2:
-            raise TooFewClasses(f"a task needs at least two classes; there is {len(self.classes)}")
+        if len(self.classes) < needed.least:
+            noun = "class" if needed.least == 1 else "classes"
+            raise TooFewClasses(f"{needed.sentence} {noun}; there is {len(self.classes) or 'none'}")
         if len(set(self.classes)) != len(self.classes):
             raise ExamplesError("two classes have the same name")
         _check_range(self)
@@ -119,7 +137,14 @@ def small_classes(examples: Examples) -> tuple[int, ...]:
     return tuple(label for label, count in enumerate(counts) if 0 < 2 * count < max(counts))
 
 
-def split(examples: Examples, held_out_fraction: float, seed: int, *, recipe: int = 1) -> tuple[Examples, Examples]:
+def split(
+    examples: Examples,
+    held_out_fraction: float,
+    seed: int,
+    *,
+    recipe: int = 1,
+    needed: ClassesNeeded = TWO_CLASSES,
+) -> tuple[Examples, Examples]:
     """Divide examples into a training part and a held-out part.
 
     Held-out images that came with the upload are taken as they are. Otherwise each class gives the same share of its
@@ -145,7 +170,7 @@ def split(examples: Examples, held_out_fraction: float, seed: int, *, recipe: in
     if not _is_share(held_out_fraction):
         raise InvalidOptions(f"the held-out share lies between 0 and 1, not {held_out_fraction}")
     require_type("examples", examples, Examples, ExamplesError)
-    examples.check()
+    examples.check(needed)
     if examples.held_out is not None:
         return Examples(examples.images, examples.labels, examples.classes), examples.held_out
     try:

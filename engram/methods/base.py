@@ -15,7 +15,7 @@ from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
-from engram.data.examples import Examples
+from engram.data.examples import ClassesNeeded, Examples
 from engram.errors import AccuracyTooLow, InvalidDefinition, RecallTooLow, RecognitionTooLow, TaskExists, UnknownTask
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
@@ -133,6 +133,15 @@ class Method(ABC):
     @abstractmethod
     def dump(self) -> StoredModel:
         """The model as bytes; raises AnswersOnly where it was restored without what only learning needs."""
+
+    @property
+    def needed_classes(self) -> ClassesNeeded:
+        """How many classes a task of this model has at least, and the method that needs so many."""
+        name: str = self.definition.method
+        if name == "eidetic":
+            which = self.definition.settings.get("reads")
+            name += f" by recipe {self.definition.recipe}" if which is None else f" that reads {which}"
+        return ClassesNeeded(self.least_classes, f"a task of the method {name}")
 
     @property
     @abstractmethod

@@ -18,13 +18,13 @@ from anyio import to_thread
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
-from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.data.archives import inspect, probe
 from engram.data.archiving.names import check_name, shown
 from engram.data.containers import ArchiveLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.errors import BadName, TaskExists
+from engram.memory import Memory
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
@@ -193,11 +193,12 @@ class Submissions:
     async def _inspect(self, model: str, path: Path) -> None:
         """Check an archive's entries and try its first images."""
         loaded = await self._live.get(model)
-        await to_thread.run_sync(self._inspect_for, loaded.memory.definition, path)
+        await to_thread.run_sync(self._inspect_for, loaded.memory, path)
 
-    def _inspect_for(self, definition: Definition, path: Path) -> None:
-        inspect(path, self._limits)
-        probe(path, definition.input, self._limits, self._decoder.limits, definition.decoder, self._decoder)
+    def _inspect_for(self, memory: Memory, path: Path) -> None:
+        definition, needed = memory.definition, memory.method.needed_classes
+        inspect(path, self._limits, needed)
+        probe(path, definition.input, self._limits, self._decoder.limits, definition.decoder, self._decoder, needed)
 
     async def _admit(self, model: str, name: str) -> str:
         """The lineage of the model, when it can learn a task called so."""

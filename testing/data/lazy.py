@@ -97,7 +97,7 @@ class NearestMean(Method):
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         assert self._kept is not None, "it was restored to learn"
-        train, held_out = split(examples, context.options.held_out, context.seed)
+        train, held_out = split(examples, context.options.held_out, context.seed, needed=self.needed_classes)
         if self._tasks:
             self._mean(self._tasks[-1].name)
         means = torch.stack([_flat(train.images[train.labels == label]).mean(0) for label in range(len(train.classes))])

@@ -170,6 +170,20 @@ def test_engrams_that_are_not_those_of_before_are_all_checked(staged: Vault) -> 
         assert list(proof.checked_in.values()).count(named.version + 1) == count
 
 
+def test_a_task_of_one_class_is_learned_where_the_method_takes_it(staged: Vault) -> None:
+    assert learn(staged, "three", (3,), "lazy").state == "succeeded"
+    assert head(staged).tasks[-1]["classes"] == ["digit-3"]
+    assert list(certificate(staged, head(staged)).tasks) == ["three"]
+
+
+def test_a_task_of_one_class_is_refused_by_name_elsewhere(ready: Vault) -> None:
+    done = learn(ready, "three", (3,))
+    assert done.error == {
+        "code": "too_few_classes",
+        "detail": "there is one class only, 'digit-3'; a task of the method eidetic by recipe 2 needs at least two",
+    }
+
+
 def test_a_method_that_reads_all_is_checked_whole(ready: Vault) -> None:
     for number, digits in enumerate(PAIRS[:2]):
         done = learn(ready, f"task {number}", digits)

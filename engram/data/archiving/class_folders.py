@@ -11,6 +11,7 @@ from pathlib import Path
 from engram.data.archiving.left_out import LeftOut, Reason, summarise
 from engram.data.archiving.names import check_name, is_junk, look
 from engram.data.containers import ArchiveEntry, ArchiveLimits, Content, walk
+from engram.data.examples import TWO_CLASSES, ClassesNeeded
 from engram.data.formats import HEAD, READ_FORMATS, UNREAD_FORMATS, image_format
 from engram.data.pictures import SUFFIXES
 from engram.errors import BadLayout, BadName, NotAnArchive, TooFewClasses, TooFewImages, TruncatedImage
@@ -36,6 +37,8 @@ class FolderPlan:
     left_out: LeftOut
     hidden_classes: tuple[str, ...]
     """Classes whose names begin with a dot."""
+    needed: ClassesNeeded
+    """What was asked of the classes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class _Layout:
         return f"{below}train/<class>/<image> or {below}val/..." if self.parted else f"{below}<class>/<image>"
 
 
-def plan(path: Path | str, limits: ArchiveLimits) -> FolderPlan:
+def plan(path: Path | str, limits: ArchiveLimits, needed: ClassesNeeded = TWO_CLASSES) -> FolderPlan:
     """Go through all entries once, settle the layout and give every image its place.
 
     What claims to be an image by its suffix, or is one by its first bytes, decides on the layout, and none of it may
@@ -109,7 +112,7 @@ def plan(path: Path | str, limits: ArchiveLimits) -> FolderPlan:
     files.sort(key=lambda file: file.path)
     layout = _layout(files)
     classes = _class_folders(files, folders, layout)
-    return _placed(files, classes, layout)
+    return _placed(files, classes, layout, needed)
 
 
 def _visible(entry: ArchiveEntry) -> Folder:
@@ -203,14 +206,16 @@ def _check_class(name: str) -> None:
     check_name("the class name", name)
 
 
-def _placed(files: list[_File], folders: dict[Folder, tuple[str, str]], layout: _Layout) -> FolderPlan:
+def _placed(
+    files: list[_File], folders: dict[Folder, tuple[str, str]], layout: _Layout, needed: ClassesNeeded
+) -> FolderPlan:
     members = [file for file in files if (file.image or file.doubtful) and file.path[:-1] in folders]
     others: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for file in files:
         if not file.image and file.path[: layout.depth()] in folders:
             others[folders[file.path[: layout.depth()]]][_kind(file)] += 1
     counts = Counter(folders[file.path[:-1]] for file in members if file.image)
-    classes = _classes(set(folders.values()), counts, others)
+    classes = _classes(set(folders.values()), counts, others, needed)
     labels = {name: label for label, name in enumerate(classes)}
     places: dict[tuple[str, ...], tuple[str, int, int]] = {}
     sizes: Counter[str] = Counter()
@@ -221,7 +226,7 @@ def _placed(files: list[_File], folders: dict[Folder, tuple[str, str]], layout: 
     rest = [file for file in files if file.path not in places]
     left_out = summarise((file.path, _reason(file, folders), file.format) for file in rest)
     hidden = tuple(name for name in classes if name.startswith("."))
-    return FolderPlan(classes, places, sizes, sum(file.size for file in members), left_out, hidden)
+    return FolderPlan(classes, places, sizes, sum(file.size for file in members), left_out, hidden, needed)
 
 
 def _reason(file: _File, folders: dict[Folder, tuple[str, str]]) -> Reason:
@@ -237,7 +242,10 @@ def _kind(file: _File) -> str:
 
 
 def _classes(
-    folders: set[tuple[str, str]], counts: Counter[tuple[str, str]], others: dict[tuple[str, str], Counter[str]]
+    folders: set[tuple[str, str]],
+    counts: Counter[tuple[str, str]],
+    others: dict[tuple[str, str], Counter[str]],
+    needed: ClassesNeeded,
 ) -> tuple[str, ...]:
     """The sorted names, once there is known to be enough of each."""
     names = {part: {name for where, name in folders if where == part} for part in SPLITS}
@@ -246,8 +254,9 @@ def _classes(
     _check_looks(names["train"])
     if unknown := names["val"] - names["train"]:
         raise BadLayout(f"val/ has the class {min(unknown)!r}, which train/ has not")
-    if len(names["train"]) < 2:
-        raise TooFewClasses(f"there is one class only, {min(names['train'])!r}; a task needs at least two")
+    if (found := len(names["train"])) < needed.least:
+        there = f"is one class only, {min(names['train'])!r}" if found == 1 else f"are {found} classes only"
+        raise TooFewClasses(f"there {there}; {needed.sentence}")
     for name in sorted(names["train"]):
         if (found := counts["train", name]) < 2:
             plural, rest = "" if found == 1 else "s", _beside(others, "train", name)

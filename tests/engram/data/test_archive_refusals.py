@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engram.data.archives import inspect
+from engram.config.definition import InputShape
+from engram.data.archives import inspect, probe, read
 from engram.data.containers import ArchiveLimits
-from engram.errors import ArchiveError, ArchiveTooLarge
+from engram.data.examples import ClassesNeeded
+from engram.errors import ArchiveError, ArchiveTooLarge, TooFewClasses, TooFewImages
 from tests.engram.data.test_archives import PAIR, pack, png
 
 
@@ -86,3 +88,20 @@ def test_a_file_that_is_too_large_is_named(here: Path, kind: str) -> None:
 def test_what_is_junk_is_not_judged(here: Path, kind: str) -> None:
     path = pack(here, PAIR | {".git/objects/pack": bytes(5000)}, kind)
     assert inspect(path, ArchiveLimits(max_entry_bytes=4000)).images == 4
+
+
+def test_one_class_is_taken_where_one_is_enough(here: Path) -> None:
+    cats = {name: data for name, data in PAIR.items() if name.startswith("cat/")}
+    shape = InputShape(channels=1, height=8, width=8)
+    path, one = pack(here, cats), ClassesNeeded(1)
+    with pytest.raises(TooFewClasses, match=r"^there is one class only, 'cat'; a task of rnf needs at least two$"):
+        inspect(path, needed=ClassesNeeded(2, "a task of rnf"))
+    assert inspect(path, needed=one).classes == ("cat",)
+    probe(path, shape, needed=one)
+    examples = read(path, shape, needed=one).examples
+    assert (examples.classes, examples.counts()) == (("cat",), (2,))
+    for refused in (inspect, lambda path: probe(path, shape), lambda path: read(path, shape)):
+        with pytest.raises(TooFewClasses, match="a task needs at least two"):
+            refused(path)
+    with pytest.raises(TooFewImages):
+        inspect(pack(here, {"cat/1.png": png(1)}), needed=one)

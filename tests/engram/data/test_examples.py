@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.data.examples import Examples, split
+from engram.data.examples import ClassesNeeded, Examples, split
 from engram.errors import ExamplesError, TooFewClasses, TooFewImages
 
 
@@ -45,9 +45,14 @@ def test_held_out_images_of_the_upload_are_taken_as_they_are() -> None:
     assert train.held_out is None
 
 
-def test_one_class_is_refused() -> None:
-    with pytest.raises(TooFewClasses):
+def test_one_class_is_refused_unless_one_is_enough() -> None:
+    with pytest.raises(TooFewClasses, match=r"^a task needs at least two classes; there is 1$"):
         examples([9]).check()
+    one = ClassesNeeded(1)
+    examples([9]).check(one)
+    assert [part.counts() for part in split(examples([9]), 0.3, 0, needed=one)] == [(6,), (3,)]
+    with pytest.raises(TooFewClasses, match="needs at least one class; there is none"):
+        Examples(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ()).check(one)
 
 
 def test_a_class_with_one_image_is_refused_and_named() -> None:

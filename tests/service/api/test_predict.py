@@ -34,7 +34,8 @@ def test_one_image_as_the_body(reader: Service) -> None:
     assert prediction["label"] in ("digit-2", "digit-3")
     assert len(prediction["top"]) == 3
     first = prediction["top"][0]
-    assert first == {key: prediction[key] for key in ("task", "label", "probability")} | {"evidence": "head", "tasks": []}
+    same = {key: prediction[key] for key in ("task", "label", "probability")}
+    assert first == same | {"evidence": "head", "tasks": []}
 
 
 def test_every_kind_of_body_gives_the_same_answer(reader: Service) -> None:
