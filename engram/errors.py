@@ -23,6 +23,7 @@
           BadLayout                 not `<class>/<image>`, optionally under `train/` and `val/`
         ExamplesError
           TooFewClasses             fewer classes than the method needs
+          CommonsNeedsClasses       filters would be learned from the images of a single class
           TooFewImages              a class with fewer than two images to learn from
           TooManyUnreadable         more unreadable images than allowed
           RecallUnmeasurable        too few held-out images of a class for `min_recall`
@@ -141,6 +142,10 @@ class ExamplesError(InputError):
 
 class TooFewClasses(ExamplesError):
     code = "too_few_classes"
+
+
+class CommonsNeedsClasses(ExamplesError):
+    code = "commons_needs_classes"
 
 
 class TooFewImages(ExamplesError):

@@ -111,7 +111,11 @@ class CommonsDefinition(Frozen):
     grid: int | None = Field(default=None, ge=1, le=8)
     """Cells a side over which responses are averaged."""
 
-    later_names: ClassVar[tuple[str, ...]] = ("mirror", "stride", "grid")
+    dictionary: Literal["dead_leaves"] | None = None
+    """What filters are learned from in place of the first task's images, so that it may be of a single class and tells
+    the filters nothing: `dead_leaves`, drawn ellipses that hide one another, with the edges of photographs."""
+
+    later_names: ClassVar[tuple[str, ...]] = ("mirror", "stride", "grid", "dictionary")
     """Fields that only recipe 3 has; what says nothing is not stored."""
 
     def resolved(self, shape: InputShape) -> ResolvedCommons:
@@ -129,6 +133,8 @@ class CommonsDefinition(Frozen):
             where patches do not lie as they do in the mirror.
         """
         found, stride, width = self.resolved(shape), self.stride or 1, shape.width // shape.shrink
+        if self.dictionary and found.kind != "learned":
+            raise PydanticCustomError("dictionary", "{kind} filters are drawn: no dictionary", {"kind": found.kind})
         largest = min(found.patch, shape.height // shape.shrink, width)
         fitting = [side for side in range(largest, 1, -1) if (width - side) % stride % 2 == 0 or not self.mirror]
         patch = largest if self.patch else fitting[0]

@@ -132,7 +132,7 @@ def _blank_commons(definition: Definition, about: Mapping[str, object]) -> Commo
         banks = [ResolvedCommons.model_validate(bank) for bank in cast(list[object], about.get("banks", ()))]
         if not banks:
             raise DamagedSnapshot("the commons are not those of the model's definition")
-        return GridCommons(definition.input, banks, definition.seed)
+        return GridCommons(definition.input, banks, definition.seed, definition.commons.dictionary)
     kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
     if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
         # The kind that a definition means when it names none has changed since the first models were made.

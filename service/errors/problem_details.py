@@ -103,6 +103,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.BadLayout: 422,
     learner.ExamplesError: 422,
     learner.TooFewClasses: 422,
+    learner.CommonsNeedsClasses: 422,
     learner.TooFewImages: 422,
     learner.TooManyUnreadable: 422,
     learner.LearningFailed: 422,

@@ -1,4 +1,4 @@
-"""One bank of filters, whose features are computed in whole numbers and therefore without any rounding of sums."""
+"""One bank of filters, whose features are computed in whole numbers, without rounding any sum."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONTRAST_FLOOR = {"smooth": 0.1, "learned": 0.01}
 THRESHOLD = {"smooth": 0.1, "learned": 0.25}
 """What a response has to exceed to count."""
 
-CACHED = 6 * 2**20
+CACHED = 3 * 2**20
 """Bytes of responses that are computed at a time, so that they stay in the processor's cache."""
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
+from engram.errors import CommonsNeedsClasses
 
 SAMPLE = 16384
 """Images of the first task that filters are learned from at most."""
@@ -35,6 +36,19 @@ class Commons(nn.Module):
     @abstractmethod
     def fixed(self) -> bool:
         """Whether the features are there already; learned ones come with the first task."""
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether filters are still to be learned from the first task's images."""
+        return not self.fixed
+
+    def check_classes(self, count: int) -> None:
+        """Raise CommonsNeedsClasses where filters would be learned from the images of a single class."""
+        if count < 2 and self.needs_images:
+            raise CommonsNeedsClasses(
+                "filters of the commons are not learned from a single class: define the model with "
+                'commons.dictionary "dead_leaves", or begin with a task of several classes'
+            )
 
     @abstractmethod
     def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:

@@ -15,6 +15,7 @@ from engram.checkpointing.progress import Reporter
 from engram.config.definition import InputShape, ResolvedCommons
 from engram.nn.commons.bank import STEP, Bank, covered
 from engram.nn.commons.base import Commons, sample
+from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.filters import learned_filters, smooth_filters
 
 
@@ -23,10 +24,18 @@ class GridCommons(Commons):
 
     An image's features are the same bytes whatever its neighbours, the size of the batch, the number of threads and
     the order in which it comes.
+
+    Parameters
+    ----------
+    dictionary
+        What filters are learned from in place of the first task's images; there is `dead_leaves`.
     """
 
-    def __init__(self, shape: InputShape, banks: Sequence[ResolvedCommons], seed: int) -> None:
+    def __init__(
+        self, shape: InputShape, banks: Sequence[ResolvedCommons], seed: int, dictionary: str | None = None
+    ) -> None:
         super().__init__()
+        self._dictionary, self._channels = dictionary, shape.channels
         self.shrink = shape.shrink
         height, width = shape.height // self.shrink, shape.width // self.shrink
         self.banks = nn.ModuleList(Bank(about, shape.channels, height, width) for about in banks)
@@ -50,13 +59,17 @@ class GridCommons(Commons):
     def fixed(self) -> bool:
         return all(bool(bank.filters.weight.any()) for bank in self.each())
 
+    @property
+    def needs_images(self) -> bool:
+        return self._dictionary is None and not self.fixed
+
     @torch.no_grad()
     def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
         if self.fixed:
             return self
         reporter, generator = reporter or Reporter(), self._generator()
         other = copy.deepcopy(self)
-        some = sample(images, generator)
+        some = sample(images, generator) if self._dictionary is None else dead_leaves(self._channels)
         for number, bank in enumerate(other.each()):
             if bank.about.kind == "learned":
                 name = f"filters {number}" if number else "filters"
@@ -68,7 +81,8 @@ class GridCommons(Commons):
         shrunk = []
         for part in torch.split(images, 256):
             reporter.check()
-            shrunk.append(self.pixels(part.to(torch.float32) / 255.0).permute(0, 3, 1, 2) / 255.0)
+            values = part.to(torch.float32) / 255.0
+            shrunk.append(values if self._dictionary else self.pixels(values).permute(0, 3, 1, 2) / 255.0)
         generator = self._generator()
         return learned_filters(torch.cat(shrunk), bank.count, bank.patch, bank.contrast_floor, generator, reporter)
 

@@ -12,4 +12,5 @@ def commons_of(definition: Definition) -> Commons:
     """The commons that a model of this definition begins with."""
     if definition.recipe < 3:
         return FloatCommons(definition)
-    return GridCommons(definition.input, definition.commons.banks(definition.input), definition.seed)
+    wanted = definition.commons
+    return GridCommons(definition.input, wanted.banks(definition.input), definition.seed, wanted.dictionary)

@@ -1,4 +1,4 @@
-"""Tests of commons on a grid: plain arithmetic, equal bytes however computed, mirroring, storing, relevance."""
+"""Tests of commons on a grid: plain arithmetic, equal bytes, mirroring, storing, relevance."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from engram import CommonsDefinition
 from engram.config.definition import Definition
+from engram.errors import CommonsNeedsClasses
 from engram.explain.commons import conserved, gradient
 from engram.explain.grid_commons import smooth_features
+from engram.nn.commons import dead_leaves
 from engram.nn.commons.bank import Bank
 from engram.nn.commons.grid_commons import GridCommons
 from engram.nn.commons.recipes import commons_of
@@ -206,11 +208,11 @@ def test_the_gradient_is_that_of_features_without_rounding(changes: dict[str, An
         assert float(carried[0, row, column]) == pytest.approx(change, rel=1e-2, abs=1e-3)
 
 
-@pytest.mark.parametrize("field", [{"mirror": True}, {"stride": 2}, {"grid": 3}])
+@pytest.mark.parametrize("field", [{"mirror": True}, {"stride": 2}, {"grid": 3}, {"dictionary": "dead_leaves"}])
 def test_what_only_recipe_3_has_is_refused_before_it(field: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=f"commons.{next(iter(field))} needs recipe 3"):
         definition("mlp", commons=CommonsDefinition.model_validate(field), recipe=2)
-    found = definition("mlp", commons=CommonsDefinition.model_validate(field), recipe=3)
+    found = definition("mlp", 3, commons=CommonsDefinition.model_validate(field), recipe=3)
     assert Definition.load(found.stored()) == found
 
 
@@ -222,6 +224,38 @@ def test_patches_that_do_not_lie_as_in_the_mirror_are_refused() -> None:
     shape = {"channels": 3, "height": 128, "width": 129}
     with pytest.raises(ValidationError, match="an even number over 2"):
         definition("mlp", input=shape, commons=CommonsDefinition(mirror=True), recipe=3)
+
+
+def test_filters_of_a_dictionary_depend_on_no_image_and_need_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_leaves, "IMAGES", 256)
+    blank = commons_of(wanted(kind="learned", dictionary="dead_leaves"))
+    blank.check_classes(1)
+    images = scaled(pictures(4))
+    first, other = blank.fitted(pictures(40)), blank.fitted(255 - pictures(40))
+    assert torch.equal(first(images), other(images))
+    assert float(first(images).max()) > 0.05
+    data = dump_commons(first)
+    assert dump_commons(load_commons(wanted(kind="learned", dictionary="dead_leaves"), data)) == data
+    with pytest.raises(ValidationError, match="smooth filters are drawn"):
+        wanted(kind="smooth", dictionary="dead_leaves")
+
+
+def test_filters_are_not_learned_from_a_single_class() -> None:
+    blank = commons_of(wanted(kind="learned"))
+    with pytest.raises(CommonsNeedsClasses, match="dead_leaves"):
+        blank.check_classes(1)
+    blank.check_classes(2)
+    blank.fitted(pictures(40)).check_classes(1)
+    commons_of(wanted(kind="smooth")).check_classes(1)
+
+
+def test_dead_leaves_are_the_same_each_time_and_differ_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_leaves, "IMAGES", 256)
+    images = dead_leaves.dead_leaves(3)
+    assert images.shape == (dead_leaves.IMAGES, 3, 32, 32)
+    assert images.float().std((0, 2, 3)).min() > 40
+    assert torch.equal(dead_leaves.dead_leaves(3)[-1], images[-1])
+    assert not torch.equal(images[0], images[1])
 
 
 def test_what_says_nothing_is_stored_as_before() -> None:

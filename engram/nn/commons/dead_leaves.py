@@ -1,0 +1,62 @@
+"""Images to learn filters from where there are none: leaves that have fallen on each other.
+
+Ellipses that hide one another, their sizes after a power law, have the edges, the flat places and the spectrum of
+photographs (Lee, Mumford and Huang 2001), and show nothing of anybody's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEED = 20010401
+"""The same images for every model."""
+
+IMAGES = 2048
+
+AT_ONCE = 256
+
+LEAVES = 40
+"""On each image."""
+
+SMALLEST, LARGEST = 2.0, 24.0
+"""Radii in pixels."""
+
+SIDE = 32
+
+CHROMA = 0.25
+"""How far channels go apart, as a share of how far leaves differ in brightness."""
+
+
+def dead_leaves(channels: int) -> Tensor:
+    """(N, channels, 32, 32) uint8."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.cat([_fallen(AT_ONCE, channels, generator) for _ in range(IMAGES // AT_ONCE)])
+
+
+def _fallen(count: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Some of them, drawn at twice their size and averaged down, as a lens would."""
+    side = 2 * SIDE
+    lines = torch.arange(side) / 2.0
+    images = _colours(count, channels, generator).expand(-1, -1, side, side)
+    for _ in range(LEAVES):
+        drawn = torch.rand(count, 5, 1, 1, generator=generator)
+        # Radii have a density that falls with their cube, so that every scale covers as much.
+        radius = (SMALLEST**-2 - drawn[:, 0] * (SMALLEST**-2 - LARGEST**-2)) ** -0.5  # (count, 1, 1)
+        down = lines[None, :, None] - (drawn[:, 1] * (SIDE + 2 * radius) - radius)  # (count, side, 1)
+        across = lines[None, None, :] - (drawn[:, 2] * (SIDE + 2 * radius) - radius)  # (count, 1, side)
+        turn, flat = torch.pi * drawn[:, 3], 1 + 3 * drawn[:, 4] ** 2
+        along = (down * turn.cos() + across * turn.sin()) / radius  # (count, side, side)
+        beside = (across * turn.cos() - down * turn.sin()) / radius * flat
+        shade = 0.05 * torch.randn(count, 1, 1, 1, generator=generator) * along[:, None]
+        leaf = _colours(count, channels, generator) + shade
+        images = torch.where((along**2 + beside**2 < 1)[:, None], leaf, images)
+    images = F.avg_pool2d(images, 2) + 0.01 * torch.randn(count, channels, SIDE, SIDE, generator=generator)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _colours(count: int, channels: int, generator: torch.Generator) -> Tensor:
+    """(count, channels, 1, 1)."""
+    bright = torch.rand(count, 1, 1, 1, generator=generator)
+    return bright + CHROMA * (torch.rand(count, channels, 1, 1, generator=generator) - 0.5)
