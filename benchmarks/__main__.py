@@ -21,6 +21,7 @@ SEQUENCES = {
 """Task sequences, learned one task after another and evaluated on the test split."""
 
 PROGRAMS = {
+    "commons": "benchmarks.studies.commons",
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
     "imbalance": "benchmarks.studies.imbalance",
     "leave_one_out": "benchmarks.studies.leave_one_out",
