@@ -72,6 +72,9 @@ class Bank(nn.Module):
         # As patches are laid out, so that the filters are one matrix as they are.
         self.filters.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.register_buffer("offsets", torch.zeros(self.count))
+        rows, columns = (torch.tensor([last - first for first, last in side]) for side in (self.rows, self.columns))
+        cell_places = (rows[:, None] * columns)[:, :, None].double()  # (grid, grid, 1)
+        self.register_buffer("places", cell_places, persistent=False)
         with torch.no_grad():
             self.filters.weight.zero_()
 
@@ -101,11 +104,10 @@ class Bank(nn.Module):
         """(B, h, w, C) -> (B, H', W', patch * patch * C): patches less their mean, over their contrast, rounded."""
         patch, stride, values = self.patch, self.stride, self.values
         pixels = pixels[(slice(None), *self.covered)]
-        twice = pixels.double()
-        both = torch.stack([twice.sum(3), twice.square().sum(3)], 1)  # (B, 2, h, w)
-        both = F.avg_pool2d(both, (patch, 1), (stride, 1), divisor_override=1)
-        both = F.avg_pool2d(both, (1, patch), (1, stride), divisor_override=1)  # (B, 2, H', W')
-        total, squares = both[:, 0], both[:, 1]
+        wide = pixels.double()
+        ones = torch.ones(wide.shape[3], dtype=torch.float64, device=wide.device)
+        both = torch.stack([wide @ ones, (wide * wide) @ ones])  # (2, B, h, w): this product is faster than a sum
+        total, squares = both.unfold(2, patch, stride).sum(4).unfold(3, patch, stride).sum(4)  # (B, H', W')
         spread = values * squares - total * total + values * 255**2 * self.contrast_floor
         scale = (FINE / spread.sqrt()).float()[..., None]  # (B, H', W', 1)
         found = windows(pixels * values, patch, stride)
@@ -126,30 +128,26 @@ class Bank(nn.Module):
         The responses are overwritten.
         """
         least, most = self.threshold, self.ceiling
-        rows = torch.tensor([last - first for first, last in self.rows])
-        columns = torch.tensor([last - first for first, last in self.columns])
-        places = (rows[:, None] * columns[None, :]).to(responses.device)[:, :, None]
-        above = self._cells(torch.clamp(responses, least, most)) - places * least
-        below = -self._cells(responses.clamp_(-most, -least)) - places * least
+        unmoved = cast(Tensor, self.places) * least
+        above = self._cells(torch.clamp(responses, least, most)) - unmoved
+        below = -self._cells(responses.clamp_(-most, -least)) - unmoved
         return torch.stack([above, below], 1).permute(0, 1, 4, 2, 3)
 
     def _cells(self, responses: Tensor) -> Tensor:
         """(B, H', W', N) -> (B, grid, grid, N) float64: sums over the cells of the grid."""
-        rows = torch.stack([responses[:, first:last].sum(1) for first, last in self.rows], 1).double()
-        return torch.stack([rows[:, :, first:last].sum(2) for first, last in self.columns], 2)
+        rows = torch.stack([responses[:, first:last].sum(1) for first, last in self.rows], 1)
+        return torch.stack([rows[:, :, first:last].sum(2, dtype=torch.float64) for first, last in self.columns], 2)
 
     def pooled(self, sums: Tensor) -> Tensor:
         """(B, 2, N, grid, grid) float64 -> (B, features): on the grid of whole steps."""
-        rows = torch.tensor([last - first for first, last in self.rows], dtype=torch.float64, device=sums.device)
-        columns = torch.tensor([last - first for first, last in self.columns], dtype=torch.float64, device=sums.device)
         folds = 1
         if self.about.mirror:
             plain, mirrored = sums[:, :, : self.count], sums[:, :, self.count :]
             sums, folds = plain + mirrored.flip(4), 2
-        shares = sums / (rows[:, None] * columns * (folds * self.unit * self.span))
+        shares = sums / (cast(Tensor, self.places)[:, :, 0] * (folds * self.unit * self.span))
         found = shares.sqrt() if self.about.kind == "smooth" else shares
-        levels = (found / STEP).round_().clamp_(0, LEVELS)
-        return (levels * STEP).float().flatten(1)
+        levels = (found * (1 / STEP)).round_().clamp_(0, LEVELS)
+        return levels.mul_(STEP).float().flatten(1)
 
 
 def windows(pixels: Tensor, patch: int, stride: int) -> Tensor:

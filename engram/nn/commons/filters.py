@@ -40,6 +40,9 @@ def learned_filters(
     contrast_floor: float,
     generator: torch.Generator,
     reporter: Reporter | None = None,
+    *,
+    whitening: float = WHITENING,
+    mirror: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Directions in which whitened patches cluster (Coates, Lee and Ng 2011; spherical k-means, signs put together).
 
@@ -51,6 +54,10 @@ def learned_filters(
         (N, C, H, W) float32 in [0, 1].
     contrast_floor
         Added to a patch's sum of squares before its root divides the patch.
+    whitening
+        Added to the eigenvalues of the patches' covariance.
+    mirror
+        Whether every filter will stand beside its mirror image, so that the two count as one direction.
 
     Returns
     -------
@@ -69,15 +76,29 @@ def learned_filters(
     if int(seen.sum()) >= count:  # else nearly everything is flat, and flat patches are what there is to learn from
         centred, power = centred[seen], power[seen]
     scaled = centred / (power + contrast_floor).sqrt() * patches.shape[1] ** 0.5  # (n, D), about unit variance
-    mean = scaled.mean(0)
-    covariance = (scaled - mean).T @ (scaled - mean) / len(scaled)
-    values, vectors = torch.linalg.eigh(covariance)
-    whiten = vectors @ torch.diag((values.clamp_min(0) + WHITENING).rsqrt()) @ vectors.T
-    directions = _directions(((scaled - mean) @ whiten).float(), count, generator, reporter).double()
+    order = torch.arange(patches.shape[1]).view(-1, patch, patch).flip(2).flatten()  # of a patch's mirror image
+    mean, whiten = _whitening(scaled, whitening, order if mirror else None)
+    points = ((scaled - mean) @ whiten).float()
+    directions = _directions(points, count, generator, reporter, order if mirror else None).double()
     filters = directions @ whiten
     offsets = -(filters @ mean)
     filters = (filters - filters.mean(1, keepdim=True)) * patches.shape[1] ** 0.5
     return filters.float().view(count, images.shape[1], patch, patch), offsets.float()
+
+
+def _whitening(points: Tensor, least: float, order: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The mean (D,) of points and what makes their covariance the identity (D, D).
+
+    With an `order` of the values, those of the points and of the points in that order together.
+    """
+    mean = points.mean(0)
+    covariance = (points - mean).T @ (points - mean) / len(points)
+    if order is not None:
+        away = (mean - mean[order]) / 2
+        mean = mean - away
+        covariance = (covariance + covariance[order][:, order]) / 2 + torch.outer(away, away)
+    values, vectors = torch.linalg.eigh(covariance)
+    return mean, vectors @ torch.diag((values.clamp_min(0) + least).rsqrt()) @ vectors.T
 
 
 def _patches(images: Tensor, patch: int, generator: torch.Generator, reporter: Reporter) -> Tensor:
@@ -94,8 +115,13 @@ def _patches(images: Tensor, patch: int, generator: torch.Generator, reporter: R
     return torch.cat(taken)
 
 
-def _directions(points: Tensor, count: int, generator: torch.Generator, reporter: Reporter) -> Tensor:
-    """Unit vectors (count, D): spherical k-means in which a point and its negative are the same."""
+def _directions(
+    points: Tensor, count: int, generator: torch.Generator, reporter: Reporter, order: Tensor | None
+) -> Tensor:
+    """Unit vectors (count, D): spherical k-means in which a point and its negative are the same.
+
+    With an `order` of the values, so are a point and its values in that order.
+    """
     start = points[torch.randint(len(points), (count,), generator=generator)]
     noise = 1e-3 * torch.randn(start.shape, generator=generator)  # no two alike, however few points there are
     directions = F.normalize(start + noise)
@@ -104,6 +130,10 @@ def _directions(points: Tensor, count: int, generator: torch.Generator, reporter
         for part in torch.split(points, 4096):
             reporter.check()
             likeness = part @ directions.T  # (n, count)
+            if order is not None:
+                turned = part[:, order] @ directions.T
+                better = turned.abs().amax(1, keepdim=True) > likeness.abs().amax(1, keepdim=True)
+                part, likeness = torch.where(better, part[:, order], part), torch.where(better, turned, likeness)
             nearest = likeness.abs().argmax(1)
             signs = likeness.gather(1, nearest[:, None]).sign()
             total.index_add_(0, nearest, part * signs)

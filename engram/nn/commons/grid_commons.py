@@ -18,6 +18,9 @@ from engram.nn.commons.base import Commons, sample
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.filters import learned_filters, smooth_filters
 
+WHITENING = 0.5
+"""Added to the eigenvalues of the patches' covariance, so that directions of mere noise are not blown up."""
+
 
 class GridCommons(Commons):
     """Banks of filters side by side; every feature is a whole multiple of `step`, from 0 to 4095.
@@ -83,8 +86,16 @@ class GridCommons(Commons):
             reporter.check()
             values = part.to(torch.float32) / 255.0
             shrunk.append(values if self._dictionary else self.pixels(values).permute(0, 3, 1, 2) / 255.0)
-        generator = self._generator()
-        return learned_filters(torch.cat(shrunk), bank.count, bank.patch, bank.contrast_floor, generator, reporter)
+        return learned_filters(
+            torch.cat(shrunk),
+            bank.count,
+            bank.patch,
+            bank.contrast_floor,
+            self._generator(),
+            reporter,
+            whitening=WHITENING,
+            mirror=bank.about.mirror,
+        )
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self._seed)
