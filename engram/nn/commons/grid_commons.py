@@ -18,7 +18,7 @@ from engram.nn.commons.base import Commons, sample
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.filters import learned_filters, smooth_filters
 
-WHITENING = 0.5
+WHITENING = 0.3
 """Added to the eigenvalues of the patches' covariance, so that directions of mere noise are not blown up."""
 
 

@@ -258,6 +258,17 @@ def test_dead_leaves_are_the_same_each_time_and_differ_from_each_other(monkeypat
     assert not torch.equal(images[0], images[1])
 
 
+def test_a_preset_names_fields_over_which_what_is_given_wins() -> None:
+    assert CommonsDefinition(preset="large").features == 4096
+    assert CommonsDefinition(preset="large", features=256).features == 256
+    assert CommonsDefinition(preset="fast").stride == 2
+    for preset in CommonsDefinition.presets:
+        found = definition("mlp", commons=CommonsDefinition.model_validate({"preset": preset}), recipe=3)
+        assert Definition.load(found.stored()) == found
+    with pytest.raises(ValidationError, match="preset"):
+        CommonsDefinition.model_validate({"preset": "huge"})
+
+
 def test_what_says_nothing_is_stored_as_before() -> None:
     assert CommonsDefinition().stored() == {"kind": None, "features": 2048, "patch": None}
     assert set(definition("mlp", recipe=2).stored()["commons"]) == {"kind", "features", "patch"}
