@@ -23,6 +23,7 @@ SEQUENCES = {
 PROGRAMS = {
     "commons": "benchmarks.studies.commons",
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
+    "growth": "benchmarks.growth.command",
     "imbalance": "benchmarks.studies.imbalance",
     "leave_one_out": "benchmarks.studies.leave_one_out",
     "live_swap": "benchmarks.studies.live_swap",

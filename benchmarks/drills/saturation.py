@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drills.curves import draw
 from benchmarks.drills.record import parser, record
+from benchmarks.harness.curves import draw
 from service.cli.main import TUNING
 from testing.drills.crowd import LOW_LIMITS, Crowd, Learning, prepare
 from testing.drills.growth import MIB, ProcessGrowth, ProcessWatch, Sample

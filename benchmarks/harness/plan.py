@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,8 +74,7 @@ def make_plan(
     Parameters
     ----------
     overrides
-        `name=value`: a field of `LearnOptions` or of `Definition`, `settings.name` for one of the method's own, or
-        `commons.name`; the value is JSON, or else text.
+        As in `overridden`.
 
     Raises
     ------
@@ -84,6 +83,27 @@ def make_plan(
     found = preset(benchmark, scale, method)
     definition: dict[str, Any] = json.loads(json.dumps(found.definition))  # a deep copy, as plain JSON
     options = dict(found.options)
+    definition, options = overridden(definition, options, overrides)
+    taken = sizes(benchmark, scale)
+    return Plan(benchmark, method, scale, interface, device, seed, taken, definition, options, tuple(overrides))
+
+
+def overridden(
+    definition: Mapping[str, Any], options: Mapping[str, Any], overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `Definition` and of `LearnOptions` with overrides.
+
+    Parameters
+    ----------
+    overrides
+        `name=value`: a field of `LearnOptions` or of `Definition`, `settings.name` for one of the method's own, or
+        `commons.name`; the value is JSON, or else text.
+
+    Raises
+    ------
+    BadOverride
+    """
+    definition, options = dict(definition), dict(options)
     for override in overrides:
         name, sign, text = override.partition("=")
         outer, dot, inner = name.partition(".")
@@ -97,8 +117,7 @@ def make_plan(
             definition[name] = _value(text)
         else:
             raise BadOverride(f"--set {override}: neither LearnOptions nor Definition has a field {name}")
-    taken = sizes(benchmark, scale)
-    return Plan(benchmark, method, scale, interface, device, seed, taken, definition, options, tuple(overrides))
+    return definition, options
 
 
 def _value(text: str) -> Any:

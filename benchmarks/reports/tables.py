@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.harness.datasets import SEQUENCES
 from benchmarks.harness.presets import BASELINES, METHODS
 from benchmarks.harness.results import rows_of
-from benchmarks.reports import claims, commons, drills, imbalance, leave_one_out, strangers
+from benchmarks.reports import claims, commons, drills, growth, imbalance, leave_one_out, strangers
 from benchmarks.reports.published import PUBLISHED
 
 BEGIN, END = "<!-- results: python -m benchmarks tables --write -->", "<!-- end of results -->"
@@ -126,8 +126,9 @@ def markdown(groups: Sequence[Group]) -> str:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """All tables: claims, benchmarks, `leave_one_out`, `strangers`, `imbalance`, `commons`, drills."""
-    studies = (leave_one_out.table(rows), strangers.table(rows), imbalance.table(rows), commons.table(rows))
+    """All tables: claims, benchmarks, `growth`, `leave_one_out`, `strangers`, `imbalance`, `commons`, drills."""
+    about = (growth, leave_one_out, strangers, imbalance, commons)
+    studies = [part.table(rows) for part in about]
     parts = (claims.table(rows), markdown(grouped(rows)), *studies, drills.table(rows))
     return "\n\n".join(part for part in parts if part)
 

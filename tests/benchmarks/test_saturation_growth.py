@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.drills.curves import draw
 from benchmarks.drills.saturation import growths
+from benchmarks.harness.curves import draw
 from testing.drills.growth import MIB, ProcessGrowth, Sample, sample, trend
 
 

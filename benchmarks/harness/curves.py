@@ -6,31 +6,33 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-_COLOURS = ("#1f6fb4", "#d1611b", "#2f8f4e", "#8a4fb3")
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 720, 160, 70, 30, 40
+_COLOURS = ("#1f6fb4", "#d1611b", "#2f8f4e", "#8a4fb3", "#b32f3a", "#5f6b75")
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP, _LEGEND = 720, 160, 70, 30, 40, 16
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def draw(panels: Mapping[str, Mapping[str, Curve]], across: str, path: Path) -> None:
-    """Write one panel for each title, from 0 upwards, with a curve (x, y) for each name.
+    """Write one panel for each title, from 0 upwards, with a curve (x, y) for each name, which has one colour in all.
 
     Parameters
     ----------
     across
         Label of the common x axis.
     """
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
     furthest = max(max(x) for curves in panels.values() for x, _ in curves.values()) or 1.0
-    parts = []
+    parts, top = [], _TOP + _LEGEND * (len(names) - 1)
     for number, (title, curves) in enumerate(panels.items()):
-        parts.append(_panel(title, curves, furthest, _TOP + number * (_HEIGHT + _GAP)))
-    height = _TOP + len(panels) * (_HEIGHT + _GAP) + 20
+        parts.append(_panel(title, curves, colours, furthest, top + number * (_HEIGHT + _GAP)))
+    height = top + len(panels) * (_HEIGHT + _GAP) + 20
     ticks = "".join(
         _text(_LEFT + share * _WIDTH, height - 30, f"{share * furthest:.3g}", "middle") for share in (0, 0.5, 1)
     )
     legend = "".join(
-        _text(_LEFT + 120 * number, 16, name, "start", _COLOURS[number % len(_COLOURS)])
-        for number, name in enumerate(next(iter(panels.values())))
+        _text(_LEFT, 16 + _LEGEND * number, name, "start", colour)
+        for number, (name, colour) in enumerate(colours.items())
     )
     size = f'width="{_LEFT + _WIDTH + 20}" height="{height}"'
     body = legend + "".join(parts) + ticks + _text(_LEFT + _WIDTH / 2, height - 8, across, "middle")
@@ -42,7 +44,7 @@ def draw(panels: Mapping[str, Mapping[str, Curve]], across: str, path: Path) -> 
     )
 
 
-def _panel(title: str, curves: Mapping[str, Curve], furthest: float, top: float) -> str:
+def _panel(title: str, curves: Mapping[str, Curve], colours: Mapping[str, str], furthest: float, top: float) -> str:
     highest = 1.1 * max(max(y) for _, y in curves.values()) or 1.0
     lines = [
         f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="#999"/>',
@@ -52,13 +54,12 @@ def _panel(title: str, curves: Mapping[str, Curve], furthest: float, top: float)
             for share in (0.0, 0.5, 1.0)
         ),
     ]
-    for number, (x, y) in enumerate(curves.values()):
+    for name, (x, y) in curves.items():
         points = " ".join(
             f"{_LEFT + a / furthest * _WIDTH:.1f},{top + (1 - b / highest) * _HEIGHT:.1f}"
             for a, b in zip(x, y, strict=True)
         )
-        colour = _COLOURS[number % len(_COLOURS)]
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1"/>')
+        lines.append(f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="1"/>')
     return "".join(lines)
 
 
