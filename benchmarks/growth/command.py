@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from benchmarks.growth.answers import Batches, Contenders, quality, staged, timings
+from benchmarks.growth.answers import BATCH, Batches, Contenders, quality, staged, timings
 from benchmarks.growth.serving import requests
 from benchmarks.growth.store import GrowthStore
 from benchmarks.growth.tasks import GROWTH_TASKS, dataset, digest, examples
@@ -65,6 +65,13 @@ def parts(text: str) -> tuple[str, ...]:
     return found
 
 
+def test_images(text: str) -> int:
+    """A number of test images of a task, enough for a batch of them."""
+    if (count := int(text)) < BATCH:
+        raise argparse.ArgumentTypeError(f"at least {BATCH}, which is a batch")
+    return count
+
+
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks growth", description="Costs by the number of tasks")
     found.add_argument("--data", type=Path, required=True, help="folder with mnist.npz, or cifar10.tar.xz in colour")
@@ -75,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--tasks", type=numbers, default=(1, 2, 5, 10, 20), help="after how many it is measured")
     found.add_argument("--contenders", type=contenders, default=(1, 2, 3, "all"))
     found.add_argument("--images", type=int, default=400, help="training images of a task")
-    found.add_argument("--test", type=int, default=100, help="test images of a task")
+    found.add_argument("--test", type=test_images, default=100, help="test images of a task")
     found.add_argument("--parts", type=parts, default=PARTS, help="of answers,http; learning is always measured")
     found.add_argument("--seconds", type=float, default=1.0, help="of each timing; four times as long over HTTP")
     found.add_argument("--seed", type=int, default=0, help="of the model")
@@ -160,7 +167,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     row |= answered(store, count, tests, args)
                 if "http" in args.parts:
                     mixed = torch.cat([part.images[:: max(1, len(part) // 8)] for part in tests])
-                    row["http"] = requests(store.folder, count, mixed, 4 * args.seconds, args.threads)
+                    row["http"] = requests(store.folder, count, store.head, mixed, 4 * args.seconds, args.threads)
                 yield row
 
 

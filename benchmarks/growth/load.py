@@ -45,10 +45,12 @@ async def run(address: str, path: str, images: list[bytes], seconds: float, conn
 
     async def ask() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        while (sent := time.perf_counter()) < began + seconds:
-            await exchange(reader, writer, requests[next(turn) % len(requests)])
-            taken.append(time.perf_counter() - sent)
-        writer.close()
+        try:
+            while (sent := time.perf_counter()) < began + seconds:
+                await exchange(reader, writer, requests[next(turn) % len(requests)])
+                taken.append(time.perf_counter() - sent)
+        finally:
+            writer.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):

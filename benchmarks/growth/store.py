@@ -86,6 +86,11 @@ class GrowthStore:
         """The figures of all attempts, in the order of the tasks."""
         return [dict(row) for row in rows_of(self._attempts)]
 
+    @property
+    def head(self) -> int:
+        """The newest version."""
+        return self.vault.log.numbers(MODEL)[-1]
+
     def memory(self, version: int) -> Memory:
         """A version, loaded as a service loads it."""
         return live.load(self.vault, self.vault.models.get(MODEL), self._commit(version)).memory
