@@ -12,6 +12,7 @@ from benchmarks import sequences
 
 SEQUENCES = {
     "split_mnist": "Split-MNIST: five tasks of two digits",
+    "single_mnist": "Split-MNIST, one class a task: ten tasks of one digit",
     "permuted_mnist": "Permuted MNIST: ten tasks of ten digits, the pixels of each in another fixed order",
     "split_cifar10": "Split-CIFAR-10: five tasks of two classes, airplane and automobile first",
     "split_cifar100": "Split-CIFAR-100: ten tasks of ten random classes, the same for all seeds (RNF, section 4.3)",

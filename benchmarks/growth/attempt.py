@@ -41,15 +41,16 @@ def measured(settings: WorkerSettings, job_id: str) -> dict[str, Any]:
         token = vault.jobs.start_attempt(job.id)
         storage.bytes_read.clear()
         storage.bytes_written.clear()
-        idle, began = highest_resident(), time.monotonic()
+        idle, began, worked = highest_resident(), time.monotonic(), time.process_time()
         done = run_attempt(vault, job, token, lambda: False, settings)
-        seconds = time.monotonic() - began
+        seconds, worked = time.monotonic() - began, time.process_time() - worked
     if done.state != "succeeded" or done.result is None:
         raise RuntimeError(f"learning {job.task} ended as {done.state}: {done.error}")
     return {
         "task": job.task,
         "version": done.result["version"],
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(worked, 2),
         "phases": phase_seconds(metrics.phases),
         "learning_phases": done.result["report"]["seconds"],
         "bytes_read": dict(storage.bytes_read),

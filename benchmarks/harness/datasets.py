@@ -90,6 +90,11 @@ def split_mnist(folder: Path, sizes: Sizes) -> Tasks:
     return _split(mnist(folder, sizes), _pairs([str(digit) for digit in range(10)]))
 
 
+def single_mnist(folder: Path, sizes: Sizes) -> Tasks:
+    """Ten tasks of one digit, in order."""
+    return _split(mnist(folder, sizes), [[str(digit)] for digit in range(10)])
+
+
 def permuted_mnist(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
     """All ten digits in every task, the pixels of each task in another fixed order; the first task's unchanged.
 
@@ -135,6 +140,7 @@ def rnf_digits(folder: Path, sizes: Sizes) -> Tasks:
 
 SEQUENCES: Mapping[str, Callable[[Path, Sizes], Tasks]] = {
     "split_mnist": split_mnist,
+    "single_mnist": single_mnist,
     "permuted_mnist": permuted_mnist,
     "split_cifar10": split_cifar10,
     "split_cifar100": split_cifar100,

@@ -61,6 +61,8 @@ _PLAIN = {"augment": "none", "label_smoothing": 0.0, "weight_decay": 0.0, "optim
 COMMON: dict[tuple[str, Scale], Preset] = {
     ("split_mnist", "small"): Preset({"backbone": "cnn"}),
     ("split_mnist", "paper"): Preset({"backbone": "cnn"}, {"epochs": 20, "patience": 5}),
+    ("single_mnist", "small"): Preset({"backbone": "cnn"}),
+    ("single_mnist", "paper"): Preset({"backbone": "cnn"}, {"epochs": 20, "patience": 5}),
     # A shifted image of permuted pixels is no image of that task, so nothing is augmented.
     ("permuted_mnist", "small"): Preset(
         {"backbone": "mlp", "budget": 16.0, "commons": {"features": 512}},

@@ -34,11 +34,12 @@ ANSWERS = (
 LEARNING = (
     "tasks",
     "learned in, s",
+    "processor, s",
     "of it loading / learning / verifying / publishing",
     "read, MB",
     "new, MB",
     "peak memory, MB",
-    "against the 2nd: s / read / new / memory",
+    "against the 2nd: s / processor s / read / new / memory",
     "requests/s",
     "against one task",
     "p50 / p99, ms",
@@ -116,7 +117,8 @@ def _learning(row: Row, second: Row | None) -> tuple[str, ...]:
     edges = ("loading", "verifying", "publishing")
     learning = sum(seconds for phase, seconds in phases.items() if phase not in edges)
     parts = (phases.get("loading"), learning, phases.get("verifying"), phases.get("publishing"))
-    cells = [str(row["tasks"]), _number(learned["seconds"], 1), " / ".join(_number(part, 1) for part in parts)]
+    cells = [str(row["tasks"]), _number(learned["seconds"], 1), _number(learned["cpu_seconds"], 1)]
+    cells += [" / ".join(_number(part, 1) for part in parts)]
     cells += [_number(_read(row) / MB, 1), _number(learned["new_bytes"] / MB, 1)]
     cells += [_number(learned["peak_bytes"] / MB, 0), _ratios(row, second)]
     rate = http.get("rate")
@@ -130,11 +132,12 @@ def _read(row: Row) -> int:
 
 
 def _ratios(row: Row, second: Row | None) -> str:
-    """Seconds, bytes read, new bytes and memory, as multiples of those of the second task."""
+    """Seconds, processor seconds, bytes read, new bytes and memory, as multiples of those of the second task."""
     if second is None or row["tasks"] < 2:
         return _number(None, 0)
     of: tuple[Callable[[Row], float], ...] = (
         lambda one: float(one["learning"]["seconds"]),
+        lambda one: float(one["learning"]["cpu_seconds"]),
         _read,
         lambda one: float(one["learning"]["new_bytes"]),
         lambda one: float(one["learning"]["peak_bytes"]),

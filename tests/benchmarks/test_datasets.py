@@ -12,6 +12,7 @@ from benchmarks.harness.datasets import (
     permuted_mnist,
     rnf_cifar,
     rnf_digits,
+    single_mnist,
     split_cifar10,
     split_cifar100,
     split_mnist,
@@ -31,6 +32,14 @@ def test_split_mnist_has_two_digits_in_each_task(tmp_path: Path) -> None:
             digits = 2 * task + examples.labels
             assert examples.counts() == (count, count)
             assert torch.equal((examples.images[:, 0, 5, 5].long() - base) // 10, digits)
+
+
+def test_single_mnist_has_one_digit_in_each_task(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    tasks, pairs = single_mnist(tmp_path, ALL), split_mnist(tmp_path, ALL)
+    assert [examples.classes for examples in tasks.test] == [(str(digit),) for digit in range(10)]
+    both = torch.cat([tasks.train[4].images, tasks.train[5].images])
+    assert {*map(bytes, both.numpy())} == {*map(bytes, pairs.train[2].images.numpy())}
 
 
 def test_a_subset_has_so_many_of_each_class_and_is_always_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of `growth`: the list of tasks, what is counted and timed, figures of answers, tables and picture."""
+"""Tests of `growth`: the list of tasks, what is counted and timed, figures of answers, tables."""
 
 from __future__ import annotations
 
@@ -244,6 +244,7 @@ def row(count: int, **changes: Any) -> dict[str, Any]:
         "tasks": count,
         "learning": {
             "seconds": 5.0 + count,
+            "cpu_seconds": 4.0,
             "phases": {"loading": 1.0, "training": 2.0, "pruning": 1.0, "verifying": 0.5, "publishing": 0.25},
             "bytes_read": {"blobs": 10_000_000 * count, "data": 999},
             "new_bytes": 20_000_000,
@@ -273,10 +274,12 @@ def test_the_tables_stand_by_model_and_number_of_tasks() -> None:
     assert lines[2] == "cnn on MNIST (recipe 2, 400 images a task):"
     assert lines[6] == ("| 2 | all | – | – | 8.0 | 2.00 | 3.0 | 9.0 | 1.0 | – | – | 98.00 | 99.00 | 98.50 | 0.012 |")
     assert lines[11] == (
-        "| 2 | 7.0 | 1.0 / 3.0 / 0.5 / 0.2 | 20.0 | 20.0 | 700 | 1.00 / 1.00 / 1.00 / 1.00 | 100 | 0.50 | 160 / 300 |"
+        "| 2 | 7.0 | 4.0 | 1.0 / 3.0 / 0.5 / 0.2 | 20.0 | 20.0 | 700 | "
+        "1.00 / 1.00 / 1.00 / 1.00 / 1.00 | 100 | 0.50 | 160 / 300 |"
     )
     assert lines[12] == (
-        "| 5 | 10.0 | 1.0 / 3.0 / 0.5 / 0.2 | 50.0 | 20.0 | 700 | 1.43 / 2.50 / 1.00 / 1.00 | – | – | – / – |"
+        "| 5 | 10.0 | 4.0 | 1.0 / 3.0 / 0.5 / 0.2 | 50.0 | 20.0 | 700 | "
+        "1.43 / 1.00 / 2.50 / 1.00 / 1.00 | – | – | – / – |"
     )
     assert {line.count("|") for line in lines[4:8]} == {1 + len(growth.ANSWERS)}
     assert {line.count("|") for line in lines[9:]} == {1 + len(growth.LEARNING)}
@@ -327,6 +330,7 @@ def test_the_command_learns_asks_and_serves(tmp_path: Path, monkeypatch: pytest.
     assert attempt["bytes_written"]["blobs"] >= attempt["new_bytes"] > 0
     assert attempt["bytes_read"]["data"] > 0
     assert {"loading", "training", "verifying", "publishing"} <= attempt["phases"].keys()
+    assert attempt["cpu_seconds"] > 0
     assert attempt["peak_bytes"] > attempt["idle_bytes"] > 0
     served: Any = later["http"]
     assert served["rate"] > 0
