@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ SINGLE = 4
 LEAST_REPEATS = 3
 IMAGES_PER_CALL = 256
 
-Contenders = int | str | None
+Contenders = int | Literal["all"] | None
 """A number, "all", or None for the model's own setting."""
 
 
@@ -51,44 +50,48 @@ class Batches:
 
 def staged(memory: Memory) -> bool:
     """Whether a version answers in two stages, so that contenders can be chosen."""
-    takes = "contenders" in inspect.signature(memory.predict).parameters
     definition = memory.definition
-    by_method = definition.method == "eidetic" and definition.settings.get("reads", "all") != "all"
-    return takes and definition.recipe >= 3 and by_method
+    return definition.recipe >= 3 and definition.settings.get("reads", "all") != "all"
 
 
 def ask(memory: Memory, images: Tensor, contenders: Contenders = None, task: str | None = None) -> list[Prediction]:
     """The predictions for (B, C, H, W) uint8 images; only a staged model is told of contenders."""
-    # mypy reads the signature of today: the argument exists where a model is staged.
-    options: dict[str, Any] = {} if contenders is None or not staged(memory) else {"contenders": contenders}
-    return memory.predict(images, task, **options)
-
-
-def ran(prediction: Prediction) -> tuple[str, ...] | None:
-    """The tasks whose engrams ran for an answer; None where that is not told."""
-    found: tuple[str, ...] | None = getattr(prediction, "ran", None)
-    return found
+    return memory.predict(images, task, contenders=contenders if staged(memory) else None)
 
 
 def stage_one(memory: Memory) -> Callable[[Tensor], object] | None:
     """The first stage alone, as a function of images; None where the method has none."""
-    found: Callable[[Tensor], object] | None = getattr(memory.method.current(), "stage_one", None)
+    # Only the staged method has it, and `Memory` knows methods by their base.
+    serving: Callable[[], Any] | None = getattr(memory.method, "serving", None)
+    if serving is None or not staged(memory):
+        return None
+    found: Callable[[Tensor], object] = serving().first
     return found
 
 
-def fastest(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Milliseconds of the fastest run of each call, all of them in turn for about so many seconds."""
-    found = [float("inf")] * len(calls)
+@dataclass(frozen=True)
+class Fastest:
+    """Milliseconds of the fastest run of each of some calls, by the clock and by the processor."""
+
+    wall: list[float]
+    processor: list[float]
+    """Of all threads together: where there is one, it does not feel the machine's other work as much."""
+
+
+def fastest(calls: Sequence[Callable[[], object]], seconds: float) -> Fastest:
+    """Run each call at least four times, all of them in turn, for about so many seconds each."""
+    wall, processor = [float("inf")] * len(calls), [float("inf")] * len(calls)
     until, repeats = time.perf_counter() + seconds * len(calls), 0
     while repeats <= LEAST_REPEATS or time.perf_counter() < until:
         for number, call in enumerate(calls):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             call()
-            passed = 1000 * (time.perf_counter() - began)
-            # The first run of a shape sets things up.
-            found[number] = min(found[number], passed) if repeats else found[number]
+            passed, worked = time.perf_counter() - began, time.process_time() - worked
+            if repeats:  # the first run of a shape sets things up
+                wall[number] = min(wall[number], 1000 * passed)
+                processor[number] = min(processor[number], 1000 * worked)
         repeats += 1
-    return [round(value, 3) for value in found]
+    return Fastest([round(value, 3) for value in wall], [round(value, 3) for value in processor])
 
 
 @torch.no_grad()
@@ -104,16 +107,14 @@ def timings(
     images
         (N, C, H, W) uint8: where the worst batch is looked for.
     """
-    hook = stage_one(memory)
-    first_stage = (
-        fastest([partial(hook, batches.mixed), *(partial(hook, one[None]) for one in batches.single)], seconds)
-        if hook
-        else None
-    )
+    hook, singles = stage_one(memory), torch.split(batches.single, 1)
+    stages: Fastest | None = None
+    if hook is not None:
+        stages = fastest([partial(hook, part) for part in (batches.mixed, *singles)], seconds)
     found: dict[str, Any] = {}
     for number in contenders:
         worst, hit = worst_batch(memory, batches.mixed, images, number)
-        mixed, newest, hardest, alone = fastest(
+        times = fastest(
             [
                 partial(ask, memory, batches.mixed, number),
                 partial(ask, memory, batches.newest, number),
@@ -122,22 +123,31 @@ def timings(
             ],
             seconds,
         )
-        single = fastest([partial(ask, memory, one[None], number) for one in batches.single], seconds / SINGLE)
+        single = fastest([partial(ask, memory, one, number) for one in singles], seconds / SINGLE)
         found[_key(number)] = {
-            "mixed": mixed,
-            "newest": newest,
-            "worst": hardest,
+            **_figures(times.wall, single.wall, stages.wall if stages else None),
+            "processor": _figures(times.processor, single.processor, stages.processor if stages else None),
             "worst_engrams": hit,
-            "one_task": alone,
-            "single": _mean(single),
-            "stage_one": first_stage[0] if first_stage else None,
-            "stage_two": round(mixed - first_stage[0], 3) if first_stage else None,
-            "stage_one_single": _mean(first_stage[1:]) if first_stage else None,
-            "stage_two_single": round(_mean(single) - _mean(first_stage[1:]), 3) if first_stage else None,
         }
-    task = memory.tasks[-1].name
-    given = fastest([partial(ask, memory, batches.newest, None, task)], seconds)
-    return {"by_contenders": found, "newest_task_given": given[0]}
+    given = fastest([partial(ask, memory, batches.newest, None, memory.tasks[-1].name)], seconds)
+    return {"by_contenders": found, "newest_task_given": given.wall[0]}
+
+
+def _figures(times: Sequence[float], single: Sequence[float], stages: Sequence[float] | None) -> dict[str, Any]:
+    """Milliseconds by what was asked; the second stage is what the whole takes beyond the first."""
+    mixed, newest, worst, one_task = times
+    alone, first = _mean(single), None if stages is None else _mean(stages[1:])
+    return {
+        "mixed": mixed,
+        "newest": newest,
+        "worst": worst,
+        "one_task": one_task,
+        "single": alone,
+        "stage_one": None if stages is None else stages[0],
+        "stage_two": None if stages is None else round(mixed - stages[0], 3),
+        "stage_one_single": first,
+        "stage_two_single": None if first is None else round(alone - first, 3),
+    }
 
 
 def worst_batch(memory: Memory, mixed: Tensor, images: Tensor, contenders: Contenders) -> tuple[Tensor, int | None]:
@@ -145,9 +155,9 @@ def worst_batch(memory: Memory, mixed: Tensor, images: Tensor, contenders: Conte
 
     Where it is not told which engrams ran, all of them did, and any batch is as bad: the mixed one is returned.
     """
-    told = [ran(answer) for part in torch.split(images, IMAGES_PER_CALL) for answer in ask(memory, part, contenders)]
-    sets = [set(one) for one in told if one is not None]
-    if len(sets) < len(told):
+    parts = torch.split(images, IMAGES_PER_CALL)
+    sets = [set(answer.ran) for part in parts for answer in ask(memory, part, contenders)]
+    if not all(sets):
         return mixed, None
     chosen = covering(sets, BATCH)
     return images[chosen], sum(len(sets[row]) for row in chosen)
@@ -193,7 +203,7 @@ def _without_id(
         right += [a.label == test.classes[label] for a, label in zip(given, test.labels.tolist(), strict=True)]
         recognised += [answer.task == name for answer in given]
         answers += given
-    engrams = [len(told) for answer in answers if (told := ran(answer)) is not None]
+    engrams = [len(answer.ran) for answer in answers if answer.ran]
     probabilities = torch.tensor([answer.probability for answer in answers])
     return {
         "without_id": _percent(right),

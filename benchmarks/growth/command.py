@@ -54,7 +54,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def contenders(text: str) -> tuple[Contenders, ...]:
     """Numbers of contenders, or "all", such as `1,2,all`."""
-    return tuple(part if part == "all" else int(part) for part in text.split(","))
+    return tuple("all" if part == "all" else int(part) for part in text.split(","))
 
 
 def parts(text: str) -> tuple[str, ...]:

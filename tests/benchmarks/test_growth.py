@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks.growth import load
-from benchmarks.growth.answers import BATCH, Batches, ask, covering, fastest, quality, ran, stage_one, staged, timings
+from benchmarks.growth.answers import BATCH, Batches, ask, covering, fastest, quality, stage_one, staged, timings
 from benchmarks.growth.answers import worst_batch as worst
 from benchmarks.growth.attempt import highest_resident
 from benchmarks.growth.command import contenders, numbers, parser, parts
@@ -110,8 +110,10 @@ def test_the_fastest_run_counts_and_the_first_does_not() -> None:
     def call(name: str) -> None:
         waits.wait(pauses[name].pop(0) if len(pauses[name]) > 1 else pauses[name][0])
 
-    first, second = fastest([lambda: call("a"), lambda: call("b")], 0.01)
+    found = fastest([lambda: call("a"), lambda: call("b")], 0.01)
+    first, second = found.wall
     assert 20 <= first < 50 <= second
+    assert all(0 <= worked < 20 for worked in found.processor), "waiting is no work"
 
 
 @pytest.fixture(scope="module")
@@ -150,17 +152,14 @@ def test_a_model_without_stages_has_no_figures_of_stages() -> None:
     batches = Batches.of(tests)
     images = torch.cat([part.images for part in tests])
     assert worst(plain, batches.mixed, images, "all") == (batches.mixed, None)
-    assert ran(ask(plain, images[:1], "all")[0]) is None
+    assert len(ask(plain, images[:1], 2)) == 1, "contenders mean nothing to it"
     found = timings(plain, plain, batches, images, ["all"], 0.01)
     times = found["by_contenders"]["all"]
-    assert {name for name, value in times.items() if value is None} == {
-        "stage_one",
-        "stage_two",
-        "stage_one_single",
-        "stage_two_single",
-        "worst_engrams",
-    }
-    assert all(value > 0 for value in times.values() if value is not None)
+    assert times.pop("worst_engrams") is None
+    for figures in (times.pop("processor"), times):
+        stages = {"stage_one", "stage_two", "stage_one_single", "stage_two_single"}
+        assert {name for name, value in figures.items() if value is None} == stages
+        assert all(value > 0 for value in figures.values() if value is not None)
     assert quality(plain, ["task 0", "task 1"], tests, ["all"])["by_contenders"]["all"]["engrams_run"] is None
 
 
@@ -281,6 +280,10 @@ def test_the_tables_stand_by_model_and_number_of_tasks() -> None:
         "| 5 | 10.0 | 4.0 | 1.0 / 3.0 / 0.5 / 0.2 | 50.0 | 20.0 | 700 | "
         "1.43 / 1.00 / 2.50 / 1.00 / 1.00 | – | – | – / – |"
     )
+    milliseconds = row(2)["milliseconds"]["by_contenders"]["all"]
+    milliseconds["processor"] = {"mixed": 6.0, "one_task": 4.0}
+    told = growth.table([row(2, milliseconds={"by_contenders": {"all": milliseconds}})])
+    assert "| 8.0 | 1.50 | 3.0 |" in told, "processor time tells more of it"
     assert {line.count("|") for line in lines[4:8]} == {1 + len(growth.ANSWERS)}
     assert {line.count("|") for line in lines[9:]} == {1 + len(growth.LEARNING)}
     assert growth.table([{"benchmark": "other"}]) == ""
