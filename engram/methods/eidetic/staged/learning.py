@@ -11,7 +11,7 @@ from torch import Tensor
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext, WithContext
 from engram.data.class_balance import class_weights
-from engram.data.examples import Examples, split
+from engram.data.examples import ClassesNeeded, Examples, split
 from engram.methods.base import expect_accurate, expect_recognised
 from engram.methods.eidetic.commons_head import fitted
 from engram.methods.eidetic.staged.evidence import calibrated_by
@@ -33,6 +33,8 @@ from engram.recognition.staged.totals import Totals
 from engram.training.learner import Learner
 from engram.training.reading import ReadingChoice
 from engram.training.report import LearningReport
+
+ONE_CLASS = ClassesNeeded(1, "a task")
 
 CANDIDATES = 2
 """Earlier tasks that a new one may try to read, at most."""
@@ -75,7 +77,9 @@ class StagedLearner(WithContext):
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
         options, reporter = self.options, self.reporter
-        train, held_out = split(examples, options.held_out, self.context.seed, recipe=self.context.recipe)
+        train, held_out = split(
+            examples, options.held_out, self.context.seed, recipe=self.context.recipe, needed=ONE_CLASS
+        )
         commons = self.commons.fitted(train.images, reporter).eval()
         first = self.recogniser.stage_one() if self.tasks else None
         seen = look(commons, train, held_out, first, self.context)

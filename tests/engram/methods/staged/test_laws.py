@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_an_images_logits_are_the_same_bytes_in_any_row_beside_any_neighbours(re
     method, images = model(memory), everything()
     generator = torch.Generator().manual_seed(5)
     for shape in method.shapes:
-        alone = {}
+        alone: dict[int, bytes] = {}
         for _ in range(6):
             order = torch.randperm(len(images), generator=generator)[:shape]
             logits = method.logits_in_shape("task 1", images[order], shape)
@@ -131,7 +132,7 @@ def test_an_images_logits_are_the_same_bytes_in_any_row_beside_any_neighbours(re
 
 
 @pytest.mark.parametrize("contenders", [1, 2, 3, "all"])
-def test_probabilities_are_complete_and_sum_to_one(contenders: int) -> None:
+def test_probabilities_are_complete_and_sum_to_one(contenders: int | Literal["all"]) -> None:
     memory = served(parts_of("selected", (0, 1, 2)))
     for one in memory.predict(everything(), top_k=6, contenders=contenders):
         assert len(one.top) == 6

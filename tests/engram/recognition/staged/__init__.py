@@ -1,0 +1,1 @@
+"""Tests of the parts that staged answers are made of."""

@@ -1,4 +1,4 @@
-"""Tests of labels: classes of one name in several tasks are one label, or several where that is wished."""
+"""Tests of labels: classes of one name in several tasks are one label, or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of stage one: contenders hold the probability, and score spaces are what plain discriminants say."""
+"""Tests of stage one: contenders hold the probability, score spaces are discriminants."""
 
 from __future__ import annotations
 
