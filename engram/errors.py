@@ -29,6 +29,7 @@
           RecallUnmeasurable        too few held-out images of a class for `min_recall`
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
+    NoNetwork                       a task of one class has no logit that a heatmap could explain
     NothingLearned                  the model has no task yet
     AnswersOnly                     the model was restored without what learning and saving need
     CapacityExhausted               no unit is left in some layer
@@ -174,6 +175,10 @@ class UnknownLabel(EngramError):
 
 class UnknownComposite(EngramError):
     code = "unknown_composite"
+
+
+class NoNetwork(EngramError):
+    code = "no_network"
 
 
 class NothingLearned(EngramError):

@@ -277,7 +277,7 @@ class Memory:
 
         Raises
         ------
-        NothingLearned, UnknownTask, UnknownLabel, UnknownComposite
+        NothingLearned, UnknownTask, UnknownLabel, UnknownComposite, NoNetwork
         ImageError
             for an image of another size or dtype than the model takes.
         """

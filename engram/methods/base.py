@@ -232,7 +232,7 @@ class Method(ABC):
 
         Raises
         ------
-        UnknownComposite
+        UnknownComposite, NoNetwork
         """
 
     @abstractmethod

@@ -43,7 +43,7 @@ def left_out_distances(
     labels
         (N,).
     turned_images
-        Of the most unusual, and of the others, for how many that is worked out.
+        Of the most unusual, and of the others, for how many that is worked out; 0 for none.
     """
     size = max(1, CHUNK // density.means.numel())
     parts = zip(torch.split(features, size), torch.split(labels, size), strict=True)
@@ -52,7 +52,7 @@ def left_out_distances(
     count, own = float(counts.sum()) - len(counts), counts[labels]
     order = fixed.argsort()
     order = order[own[order] > 1]
-    if count <= density.directions.shape[1] or not len(order):
+    if count <= density.directions.shape[1] or not len(order) or not turned_images:
         return fixed
     # The most unusual ones turn the directions most, and are what other images are compared with.
     usual, unusual = order[:-turned_images], order[-turned_images:]

@@ -84,7 +84,7 @@ class Inference:
 
         Raises
         ------
-        Overloaded, NothingLearned, UnknownTask, UnknownLabel, UnknownComposite
+        Overloaded, NothingLearned, UnknownTask, UnknownLabel, UnknownComposite, NoNetwork
         """
         if self._explaining >= self._settings.explain_queue:
             self._metrics.refused.labels("explain").inc()

@@ -12,14 +12,20 @@ from torch.nn.functional import cross_entropy
 
 from engram.recognition.calibration import PRIOR_IMAGES
 from engram.recognition.conformal import CombinedScore
-from engram.recognition.density import SHRINKAGE, Density, Spectrum
+from engram.recognition.density import RANK, SHRINKAGE, Density, Spectrum
 from engram.recognition.leave_one_out import left_out_distances, left_out_scores
 from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals, squared
 from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
 
-MOST_SCORED = 2048
-"""Images of a task that its scores are taken of, at most."""
+MOST_SCORED = 1024
+"""Images of a task that its scores are taken of, at most: more would tell no rarer event that is asked for."""
+
+SPARE = 32
+"""Directions beside the principal ones that the iteration carries along, so that these settle sooner."""
+
+ROUNDS = 8
+"""Of the iteration; more change distances by less than one image more does."""
 
 LEAST_DISTANCE = 1e-2
 """Squared distance, in variances, under which images are as near as can be told."""
@@ -47,31 +53,49 @@ def scaled_density(features: Tensor, labels: Tensor, sums: ExactSums) -> tuple[D
     labels
         (n,).
     """
-    density, spectrum = _fitted(features, labels, sums)
-    density = density.resolved()
-    distances = left_out_distances(density, spectrum, sums.counts, features, labels, TURNED)
+    means = (sums.moments * sums.step / sums.counts).T  # (classes, F)
+    few = sums.images <= len(features) < features.shape[1]
+    spectrum = _of_few(features, labels, means) if few else _of_many(sums, means)
+    density = Density.cut(means, spectrum).resolved()
+    distances = left_out_distances(density, spectrum, sums.counts, features, labels, TURNED if few else 0)
+    if not few:
+        # Directions follow the images that they are found in: by about as much as they are many beside them.
+        distances = distances / (1 - min(0.5, density.directions.shape[1] / sums.images)) ** 2
     distances = distances.clamp_min(LEAST_DISTANCE)
     return density.scaled(distances), distances
 
 
-def _fitted(features: Tensor, labels: Tensor, sums: ExactSums) -> tuple[Density, Spectrum]:
-    count, size = features.shape
-    means = (sums.moments * sums.step / sums.counts).T  # (classes, F)
-    degrees = max(1.0, sums.images - len(means))
-    if count >= size or sums.images > count:
-        scatter = sums.gram * sums.step**2 - (means.T * sums.counts) @ means
-        spectrum = Spectrum.of(scatter / degrees)
-        return Density.cut(means, spectrum), spectrum
-    centred = (features.double() - means[labels]) / degrees**0.5  # (N, F)
-    values, vectors = torch.linalg.eigh(centred @ centred.T)  # the same spectrum, of fewer numbers
+def _of_few(features: Tensor, labels: Tensor, means: Tensor) -> Spectrum:
+    """The spectrum of images (N, F), by as many numbers as they are."""
+    centred = (features.double() - means[labels]) / max(1.0, len(features) - len(means)) ** 0.5  # (N, F)
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
     seen = values > 1e-10 * values[-1].clamp_min(1e-30)
     values, vectors = values[seen], vectors[:, seen]
-    directions = centred.T @ vectors / values.sqrt()  # (F, rank)
-    sphere = SHRINKAGE * float(values.sum()) / size
-    every = torch.cat([torch.zeros(size - len(values), dtype=torch.float64), (1 - SHRINKAGE) * values]) + sphere
-    # What no image varies in has no direction of its own: a distance counts it in the residual.
-    spectrum = Spectrum(every, torch.nn.functional.pad(directions, (size - len(values), 0)))
-    return Density.cut(means, spectrum), spectrum
+    return _padded(values, centred.T @ vectors / values.sqrt(), float(values.sum()))
+
+
+def _of_many(sums: ExactSums, means: Tensor) -> Spectrum:
+    """The principal part of a spectrum from sums, by subspace iteration with a Rayleigh-Ritz step at the end."""
+    size = len(sums.gram)
+    scatter = (sums.gram * sums.step**2 - (means.T * sums.counts) @ means) / max(1.0, sums.images - len(means))
+    generator = torch.Generator().manual_seed(size)
+    found = torch.randn(size, min(size, RANK + SPARE), generator=generator, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        found = torch.linalg.qr(scatter @ found).Q
+    values, turned = torch.linalg.eigh(found.T @ scatter @ found)
+    return _padded(values[-RANK:].clamp_min(0), (found @ turned)[:, -RANK:], float(scatter.trace()))
+
+
+def _padded(values: Tensor, directions: Tensor, total: float) -> Spectrum:
+    """A whole shrunk spectrum from its largest values, ascending, their directions (F, rank), and the sum of all.
+
+    What is not among them has no direction of its own, and counts in the residual.
+    """
+    size, rank = directions.shape
+    rest = max(0.0, total - float(values.sum())) / max(1, size - rank)
+    every = torch.cat([torch.full((size - rank,), rest, dtype=torch.float64), values])
+    shrunk = (1 - SHRINKAGE) * every + SHRINKAGE * total / size
+    return Spectrum(shrunk, torch.nn.functional.pad(directions, (size - rank, 0)))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engram.config.definition import Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot
+from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork
 from engram.explain.explainer import Explainer, Heatmap
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.learning import StagedLearner
@@ -164,6 +164,9 @@ class StagedEidetic(Method):
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         if self._explainer is None:
             self._explainer = Explainer(self.serving().network.stack, self.commons)
+        if self.serving().engrams[owner] is None:
+            name = self.tasks[owner].name
+            raise NoNetwork(f"task {name!r} has one class and no network of its own: there is no logit to explain")
         names = [engram.task for engram in self.serving().network.stack]
         return self._explainer.explain(image, names.index(self.tasks[owner].name), target, composite)
 

@@ -12,7 +12,7 @@ from torch import nn
 from engram import Definition, Examples, Memory
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.checkpointing.tensors import content_hash
-from engram.errors import InputError, TooFewClasses
+from engram.errors import InputError, NoNetwork, TooFewClasses
 from engram.memory import dump, restore
 from engram.methods.eidetic.staged.forgetting import without
 from engram.methods.eidetic.staged.method import StagedEidetic
@@ -225,6 +225,8 @@ def test_tasks_of_one_class_have_no_network_and_are_told_apart() -> None:
     again = served(dump(memory))
     assert again.predict(images, top_k=4) == memory.predict(images, top_k=4)
     assert again.predict(images[:2], "0-0")[0].probability == 1.0
+    with pytest.raises(NoNetwork):
+        again.explain(images[0])
 
 
 def test_methods_that_need_two_classes_say_so() -> None:
