@@ -13,11 +13,11 @@ from engram.context import LearnContext, WithContext
 from engram.data.examples import Examples, split
 from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
-from engram.nn.reads import read_units
+from engram.nn.reads import Reads, read_units
 from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import Scores, score_units
 from engram.training.pruning import smallest
-from engram.training.reading import ReadingChoice, without
+from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
 from engram.training.trainer import Trainer, TrainingPhase
 
@@ -25,6 +25,9 @@ from engram.training.trainer import Trainer, TrainingPhase
 @dataclass
 class Learner(WithContext):
     """The learner of one task on a fixed stack of engrams.
+
+    Where it may choose what to read, it first trains an engram that reads nothing. One that reads is trained beside it
+    where that could be better, and is taken where it is.
 
     Parameters
     ----------
@@ -57,9 +60,10 @@ class Learner(WithContext):
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
         with report.timed("training"):
-            engram = self._train(task, trainer, report)
-        if options.prune:
-            engram = self._prune(engram, trainer, report)
+            alone = self._train(task, trainer, report, None if self.reading is None else ())
+        engram = None if self.reading is None else self._reader(self.reading, alone, trainer, report)
+        if engram is None:
+            engram = self._prune(alone, trainer, report) if options.prune else alone
         reporter.report("freezing", 1.0, units=sum(engram.units.values()))
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
         engram = copy.deepcopy(engram).freeze()
@@ -71,10 +75,25 @@ class Learner(WithContext):
         report.accuracy["network"] = trainer.accuracy(engram, held_out)
         return engram, report, train, held_out
 
-    def _train(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
+    def _reader(self, reading: ReadingChoice, alone: Engram, trainer: Trainer, report: LearningReport) -> Engram | None:
+        """An engram that reads and is better than one that does not, trained and pruned; None where there is none."""
+        reads = reading.first(self.network, alone.task, alone.classes, alone.units)
+        if not reads:
+            return None
+        least = earned(trainer.validated(alone), len(trainer.validation), self.options.tolerance)
+        if least > 1:
+            return None
+        trained = report.accuracy["trained"]
+        with report.timed("training"):
+            engram = self._train(alone.task, trainer, report, reads)
+        if trainer.validated(engram) < least:
+            report.accuracy["trained"] = trained
+            return None
+        return self._prune(engram, trainer, report) if self.options.prune else engram
+
+    def _train(self, task: str, trainer: Trainer, report: LearningReport, reads: Reads | None) -> Engram:
         network, classes = self.network, trainer.train.classes
         units = candidate_units(network.layout, self.budget, {"all": network.owned})
-        reads = None if self.reading is None else self.reading.first(network, task, classes, units)
         report.candidate = dict(units)
         self.reporter.report("training", 0.0, units=sum(units.values()))
         with torch.random.fork_rng(devices=[]):
@@ -94,8 +113,6 @@ class Learner(WithContext):
         """Search for the smallest set that holds, recover, search again from there."""
         options = self.options
         least = trainer.validated(engram) - options.tolerance
-        if engram.reads:
-            engram = self._unread(engram, trainer, report, least)
         rounds = options.rounds
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
@@ -111,14 +128,6 @@ class Learner(WithContext):
                 break
             engram = narrow
         return engram
-
-    def _unread(self, engram: Engram, trainer: Trainer, report: LearningReport, least: float) -> Engram:
-        """The engram as if it had never read of others, where that holds; what is read has to earn its place."""
-        assert engram.reads is not None, "only what says what it reads can do without"
-        alone = without(engram, {read.owner for read in engram.reads})
-        with report.timed("recovering"):
-            trainer.fit(alone, TrainingPhase.recovering(self.options, (0.0, 0.0)))
-        return alone if trainer.validated(alone) >= least else engram
 
     def _search(self, engram: Engram, trainer: Trainer, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,9 @@ class ReadingChoice:
     candidates
         Names of earlier tasks, the most promising first; what training costs depends on their closures alone.
     closure
-        Bound on the multiply-adds of the closure, as a multiple of those of the engram's own blocks and head.
+        Bound on the multiply-adds of the closure, as a multiple of those of the engram's own blocks and head if they
+        read nothing of others. What is read does not raise it: an answer of the hundredth task costs as much as one of
+        the first.
     """
 
     candidates: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ class ReadingChoice:
     def within(self, network: Network, engram: Engram) -> bool:
         """Whether the closure of an engram keeps the bound."""
         found = network.closure_with(engram)
-        return found.total <= self.closure * found.own
+        return found.total <= self.closure * found.alone
 
     def first(self, network: Network, task: str, classes: Sequence[str], units: Mapping[str, int]) -> Reads:
         """All units of those candidates, one after the other, with which an untrained engram keeps the bound."""
@@ -50,6 +53,14 @@ class ReadingChoice:
             least = min(engram.reads, key=lambda read: worth[read.owner]).owner
             engram = without(engram, {least})
         return engram
+
+
+def earned(accuracy: float, images: int, tolerance: float) -> float:
+    """The accuracy from which an engram that reads is taken in the place of one that does not.
+
+    It is the other's, and more than pruning may cost, and more than one standard error of so many images.
+    """
+    return accuracy + max(tolerance, math.sqrt(accuracy * (1 - accuracy) / images))
 
 
 def without(engram: Engram, owners: Collection[str]) -> Engram:

@@ -38,8 +38,10 @@ class Closure:
     task: str
     nodes: Mapping[str, tuple[str, ...]]
     """For each owner, in the order of learning and the task itself last, the names of its nodes that are computed."""
+    alone: int
+    """Multiply-adds an image of the task's own blocks and head if they read nothing of others."""
     own: int
-    """Multiply-adds an image of the task's own blocks and head."""
+    """The same, with what they read."""
     total: int
     """Multiply-adds an image of all owners."""
 
@@ -58,12 +60,15 @@ def reads_of(owner: BlockOwner) -> Sequence[Read]:
 def closure_of(owner: BlockOwner, owners: Mapping[str, BlockOwner]) -> Closure:
     """The closure of an engram that reads of `owners`, which are in the order of learning."""
     nodes = needed(owner.layout, reads_of(owner), owners)
-    total = sum(multiply_adds(owners[name], node) for name, some in nodes.items() for node in some)
-    own = sum(multiply_adds(owner, node) for node in owner.layout.nodes)
-    own += owner.head.in_features * owner.head.out_features
+    total = sum(multiply_adds(owners[name], node, owners[name].reach) for name, some in nodes.items() for node in some)
+    own, alone = (
+        sum(multiply_adds(owner, node, reach) for node in owner.layout.nodes)
+        + reach[owner.layout.features.layer] * owner.layout.features.per_unit * owner.head.out_features
+        for reach in (owner.reach, owner.units)
+    )
     names = {name: tuple(node.name for node in some) for name, some in nodes.items()}
     names[owner.task] = tuple(node.name for node in owner.layout.nodes)
-    return Closure(owner.task, names, own, own + total)
+    return Closure(owner.task, names, alone, own, own + total)
 
 
 def needed(layout: Layout, reads: Sequence[Read], owners: Mapping[str, BlockOwner]) -> dict[str, list[Node]]:
@@ -95,10 +100,13 @@ def _read_by(owner: BlockOwner, node: Node) -> list[tuple[Read, str]]:
     return [(read, source) for read in reads_of(owner) if read.count(layer)]
 
 
-def multiply_adds(owner: BlockOwner, node: Node) -> int:
-    """Multiply-adds an image of one node of an owner; those of nodes without weights do not count."""
+def multiply_adds(owner: BlockOwner, node: Node, reach: Mapping[str, int]) -> int:
+    """Multiply-adds an image of one node of an owner that reads so many units in each layer.
+
+    Those of nodes without weights do not count.
+    """
     if not node.mixing:
         return 0
     height, width = node.size or (1, 1)
-    incoming = owner.layout.incoming(node, owner.reach)
+    incoming = owner.layout.incoming(node, reach)
     return incoming * owner.units[node.layer] * node.kernel**2 * height * width

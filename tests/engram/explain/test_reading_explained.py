@@ -8,11 +8,9 @@ import torch
 from engram.explain.explainer import Explainer
 from engram.explain.rules import COMPOSITES, CONSERVING
 from engram.nn.backbones import layout_of
-from engram.nn.capacity import budget_of
 from engram.nn.network import Engram, Network
 from engram.nn.reads import whole
-from engram.training.learner import Learner
-from engram.training.reading import ReadingChoice
+from engram.training.trainer import Trainer, TrainingPhase
 from testing.data.patterns import QUICK, bars, context, definition
 
 
@@ -21,11 +19,15 @@ def network(request: pytest.FixtureRequest) -> Network:
     """Two trained engrams, of which the second reads the first; a third between them is read by nobody."""
     layout = layout_of(definition(request.param))
     network = Network(layout)
-    options = QUICK.model_copy(update={"prune": False, "epochs": 4})
-    budget = budget_of(layout, 8.0)
-    for task, candidates in ((0, ()), (1, ()), (2, ("task 0",))):
-        learner = Learner(network, budget, context(options), ReadingChoice(candidates, 9.0))
-        network = network.appended(learner.learn(f"task {task}", bars(task))[0])
+    options = QUICK.model_copy(update={"epochs": 4})
+    for task in range(3):
+        examples = bars(task)
+        reads = [whole(engram.task, engram.units) for engram in network.stack[:1]] if task == 2 else []
+        torch.manual_seed(task)
+        engram = Engram.reading(layout, f"task {task}", examples.classes, reads, layout.widths)
+        trainer = Trainer(network, examples, examples, context(options), torch.Generator().manual_seed(0))
+        trainer.fit(engram, TrainingPhase.to_plateau(options))
+        network = network.appended(engram.freeze())
     assert network.closure("task 2").owners == ("task 0", "task 2")
     return network
 

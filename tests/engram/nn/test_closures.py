@@ -12,6 +12,7 @@ from engram.nn.layout import IMAGE
 from engram.nn.network import Engram, Network
 from engram.nn.reads import Read, whole
 from engram.nn.shapes import SHAPES
+from engram.training.reading import without
 from tests.engram.nn.reading import random_engram, random_network, random_reads, slow_answers
 
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
@@ -141,6 +142,8 @@ def test_multiply_adds_are_those_that_are_computed(backbone: str) -> None:
                     counted[owner.task] += weight.numel() * height * width
         counted[engram.task] += engram.head.weight.numel()
         assert closure.own == counted[engram.task]
+        assert closure.alone == network.closure_with(without(engram, network.closure(engram.task).owners)).total
+        assert closure.alone <= closure.own <= closure.total
         assert closure.total == sum(counted.values())
         assert closure.owners[-1] == engram.task
 
@@ -150,7 +153,7 @@ def test_an_engram_that_reads_nothing_is_its_own_closure() -> None:
     lone = network.appended(random_engram(network.layout, "lone", (), network.layout.widths))
     closure = lone.closure("lone")
     assert closure.owners == ("lone",)
-    assert closure.own == closure.total
+    assert closure.alone == closure.own == closure.total
 
 
 @torch.no_grad()
