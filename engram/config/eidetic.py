@@ -31,7 +31,8 @@ class EideticSettings(MethodSettings):
     """What a task's units read of earlier ones: `all`, as the paper has it, so that every image is answered by every
     task; `selected`, those that have earned it; `commons`, none. By default selected, or all where images are kept."""
     closure: float | None = Field(default=None, ge=1, le=64)
-    """Multiply-adds that an answer of a task may take, in multiples of those of its own units; by default 2."""
+    """Multiply-adds that an answer of a task may take, in multiples of those of its own units if they read nothing; by
+    default 2."""
     contenders: Literal["all"] | int | None = None
     """Tasks whose networks are run at most for an image that no task is clearly ahead for; by default 2."""
     negatives: int | None = Field(default=None, ge=0, le=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from engram.recognition.staged.score_space import ScoreSpace
 
-CLEAR = 0.99
-"""Share of the probability that contenders have to hold together; where the first alone holds it, it runs alone."""
+RIVAL = 0.5
+"""Share of the most probable task's probability from which on another contends: what is under it can hardly win, since
+of two classes the likelier one has half of its task's probability or more."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,12 @@ class FirstAnswer:
     def contenders(self, most: int | None) -> Tensor:
         """(B, T) bool: the tasks whose networks an image is shown to, at most `most`; None for all tasks.
 
-        The most probable ones, no more than it takes for `CLEAR` of the probability.
+        The most probable one, and those that come near it (`RIVAL`).
         """
         if most is None or self.log_tasks.shape[1] == 1:
             return torch.ones_like(self.log_tasks, dtype=torch.bool)
         ordered, order = self.log_tasks.sort(1, descending=True)
-        before = torch.nn.functional.pad(ordered.exp().cumsum(1)[:, :-1], (1, 0))  # (B, T): of those ahead
-        chosen = before < CLEAR
+        chosen = ordered >= ordered[:, :1] + math.log(RIVAL)
         chosen[:, most:] = False
         return torch.zeros_like(chosen).scatter(1, order, chosen)
 

@@ -7,7 +7,7 @@ import torch
 
 from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.score_space import RIDGE, SolvedTotals
-from engram.recognition.staged.stage_one import CLEAR, FirstAnswer, temperature_of
+from engram.recognition.staged.stage_one import RIVAL, FirstAnswer, temperature_of
 from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
 
@@ -24,6 +24,8 @@ def first(tasks: list[list[float]]) -> FirstAnswer:
     [
         ([0.995, 0.003, 0.002], 2, [True, False, False]),
         ([0.6, 0.395, 0.005], 2, [True, True, False]),
+        ([0.7, 0.29, 0.01], 2, [True, False, False]),
+        ([0.4, 0.3, 0.3], 64, [True, True, True]),
         ([0.4, 0.3, 0.3], 2, [True, True, False]),
         ([0.3, 0.4, 0.3], 1, [False, True, False]),
         ([0.4, 0.3, 0.3], 3, [True, True, True]),
@@ -33,7 +35,7 @@ def first(tasks: list[list[float]]) -> FirstAnswer:
 def test_contenders_are_no_more_than_it_takes(
     probabilities: list[float], most: int | None, expected: list[bool]
 ) -> None:
-    assert CLEAR == 0.99
+    assert RIVAL == 0.5
     assert first([probabilities]).contenders(most).tolist() == [expected]
 
 
