@@ -120,8 +120,14 @@ def described(args: argparse.Namespace, definition: Definition, options: LearnOp
         "definition": definition.model_dump(mode="json"),
         "options": options.model_dump(mode="json"),
         **provenance(args.threads),
-        "command": f"python -m benchmarks growth {shlex.join(sys.argv[1:])}",
+        "command": told(sys.argv[1:], args),
     }
+
+
+def told(words: Sequence[str], args: argparse.Namespace) -> str:
+    """The command as results name it, without where data and stores lie on this machine."""
+    places = {str(args.data): "DIR", str(args.store): "STORE"}
+    return f"python -m benchmarks growth {shlex.join(places.get(word, word) for word in words)}"
 
 
 def answered(store: GrowthStore, count: int, tests: Sequence[Examples], args: argparse.Namespace) -> dict[str, Any]:

@@ -338,5 +338,8 @@ def test_the_command_learns_asks_and_serves(tmp_path: Path, monkeypatch: pytest.
     served: Any = later["http"]
     assert served["rate"] > 0
     assert later["task_list"] == digest()
+    for command in (str(one["command"]) for one in (later, first, again)):
+        assert command.startswith("python -m benchmarks growth")
+        assert str(store) not in command
     assert json.dumps(later["definition"])
     assert (tmp_path / "growth.svg").exists()
