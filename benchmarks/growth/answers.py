@@ -75,7 +75,7 @@ class Fastest:
 
     wall: list[float]
     processor: list[float]
-    """Of all threads together: where there is one, it does not feel the machine's other work as much."""
+    """Of all threads together: where there is one, this is what the clock of a quiet machine would show."""
 
 
 def fastest(calls: Sequence[Callable[[], object]], seconds: float) -> Fastest:
@@ -107,6 +107,7 @@ def timings(
     images
         (N, C, H, W) uint8: where the worst batch is looked for.
     """
+    alone = torch.get_num_threads() == 1
     hook, singles = stage_one(memory), torch.split(batches.single, 1)
     stages: Fastest | None = None
     if hook is not None:
@@ -126,7 +127,9 @@ def timings(
         single = fastest([partial(ask, memory, one, number) for one in singles], seconds / SINGLE)
         found[_key(number)] = {
             **_figures(times.wall, single.wall, stages.wall if stages else None),
-            "processor": _figures(times.processor, single.processor, stages.processor if stages else None),
+            "processor": _figures(times.processor, single.processor, stages.processor if stages else None)
+            if alone
+            else None,
             "worst_engrams": hit,
         }
     given = fastest([partial(ask, memory, batches.newest, None, memory.tasks[-1].name)], seconds)

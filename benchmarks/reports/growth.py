@@ -87,8 +87,8 @@ def _answers(row: Row) -> list[tuple[str, ...]]:
     if "milliseconds" not in row:
         return []
     lines: list[tuple[str, ...]] = []
-    for contenders, ms in row["milliseconds"]["by_contenders"].items():
-        quality = row["quality"]["by_contenders"][contenders]
+    for contenders in row["milliseconds"]["by_contenders"]:
+        ms, quality = _times(row, contenders), row["quality"]["by_contenders"][contenders]
         lines.append(
             (
                 str(row["tasks"]),
@@ -96,7 +96,7 @@ def _answers(row: Row) -> list[tuple[str, ...]]:
                 _number(ms["stage_one"], 1),
                 _number(ms["stage_two"], 1),
                 _number(ms["mixed"], 1),
-                _number(_against_one(ms), 2),
+                _number(ms["mixed"] / ms["one_task"], 2),
                 _number(ms["newest"], 1),
                 _number(ms["worst"], 1),
                 _number(ms["single"], 1),
@@ -111,10 +111,11 @@ def _answers(row: Row) -> list[tuple[str, ...]]:
     return lines
 
 
-def _against_one(ms: Mapping[str, Any]) -> float:
-    """Time of the mixed batch over that of a model with one task: processor time, where it was measured."""
-    times = ms.get("processor") or ms
-    return float(times["mixed"] / times["one_task"])
+def _times(row: Row, contenders: str) -> Mapping[str, Any]:
+    """Milliseconds by what was asked: processor time, where it was measured."""
+    ms = row["milliseconds"]["by_contenders"][contenders]
+    times: Mapping[str, Any] = ms.get("processor") or ms
+    return times
 
 
 def _learning(row: Row, second: Row | None) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ PANELS: Mapping[str, Callable[[Row], float | None]] = {
 def _of_default(row: Row, figure: str) -> float | None:
     by_contenders = row.get("milliseconds", {}).get("by_contenders", {})
     chosen = next((number for number in (*DEFAULT, *by_contenders) if number in by_contenders), None)
-    return None if chosen is None else float(by_contenders[chosen][figure])
+    return None if chosen is None else float(_times(row, chosen)[figure])
 
 
 def picture(rows: Iterable[Row], path: Path) -> None:

@@ -281,9 +281,9 @@ def test_the_tables_stand_by_model_and_number_of_tasks() -> None:
         "1.43 / 1.00 / 2.50 / 1.00 / 1.00 | – | – | – / – |"
     )
     milliseconds = row(2)["milliseconds"]["by_contenders"]["all"]
-    milliseconds["processor"] = {"mixed": 6.0, "one_task": 4.0}
+    milliseconds["processor"] = {**milliseconds, "mixed": 6.0}
     told = growth.table([row(2, milliseconds={"by_contenders": {"all": milliseconds}})])
-    assert "| 8.0 | 1.50 | 3.0 |" in told, "processor time tells more of it"
+    assert "| 6.0 | 1.50 | 3.0 |" in told, "processor time goes first"
     assert {line.count("|") for line in lines[4:8]} == {1 + len(growth.ANSWERS)}
     assert {line.count("|") for line in lines[9:]} == {1 + len(growth.LEARNING)}
     assert growth.table([{"benchmark": "other"}]) == ""
