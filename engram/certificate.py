@@ -250,10 +250,10 @@ def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str
     names = [name for name in known if tasks is None or name in tasks]
     if not names:
         return
-    probes = probe_batch(memory.definition.input)
-    if memory.method.shapes:
-        for name in names:
-            yield name, memory.observe(probes, task=name).logits(name)
+    probes, method = probe_batch(memory.definition.input), memory.method
+    if method.shapes:
+        # As `observe` gives them for a task; but of that, nothing else is read.
+        yield from ((name, method.logits_in_shape(name, probes, max(method.shapes))) for name in names)
         return
     observation = memory.observe(probes)
     yield from ((name, observation.logits(name)) for name in names)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engram.certificate import Certificate, certify, compare
+from engram.certificate import Certificate, certify, compare, digest, probe_batch
 from engram.memory import dump
 from engram.methods import registry
 from engram.runtime import environment
@@ -23,14 +23,21 @@ from vault.vault import Vault
 from worker.versions.publishing import load_memory
 from worker.versions.verification import ROTATED, rotated, verify
 
-PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (0, 2), (1, 3)]
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (0, 2), (1, 3), (4, 6), (5, 7), (0, 8)]
 
 
 @pytest.fixture
 def staged(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Vault:
     """A vault with a model whose method is lazy."""
     monkeypatch.setitem(registry._CLASSES, "eidetic", lazy.REGISTERED)
-    create(vault, "lazy")
+    create(vault, "lazy", recipe=2)
+    return vault
+
+
+@pytest.fixture
+def whole(vault: Vault) -> Vault:
+    """A vault with a model whose method reads all."""
+    create(vault, MODEL, recipe=2)
     return vault
 
 
@@ -176,21 +183,45 @@ def test_a_task_of_one_class_is_learned_where_the_method_takes_it(staged: Vault)
     assert list(certificate(staged, head(staged)).tasks) == ["three"]
 
 
-def test_a_task_of_one_class_is_refused_by_name_elsewhere(ready: Vault) -> None:
-    done = learn(ready, "three", (3,))
+def test_a_task_of_one_class_is_refused_by_name_elsewhere(whole: Vault) -> None:
+    done = learn(whole, "three", (3,))
     assert done.error == {
         "code": "too_few_classes",
         "detail": "there is one class only, 'digit-3'; a task of the method eidetic by recipe 2 needs at least two",
     }
 
 
-def test_a_method_that_reads_all_is_checked_whole(ready: Vault) -> None:
+def test_a_method_that_reads_all_is_checked_whole(whole: Vault) -> None:
     for number, digits in enumerate(PAIRS[:2]):
-        done = learn(ready, f"task {number}", digits)
+        done = learn(whole, f"task {number}", digits)
         assert done.result is not None
         report = done.result["report"]
         assert report["bytes_read"] > 0
         assert report["bytes_written"] == sum(blob["bytes"] for blob in report["new_blobs"]) > 0
-    proof = certificate(ready, head(ready, MODEL))
+    proof = certificate(whole, head(whole, MODEL))
     assert proof.checked_in == {"task 0": 2, "task 1": 2}
     assert proof.shapes == {}
+
+
+def test_staged_answers_are_learned_by_few_of_the_earlier_tasks(vault: Vault) -> None:
+    create(vault, "lazy", budget=30.0)
+    grow(vault, 9)
+    before = head(vault)
+    with reading(vault) as read:
+        grow(vault, 1)
+    engrams = [before.engrams.index(sha) for sha in read if sha in before.engrams]
+    kept = [before.kept.index(sha) for sha in read if sha in before.kept]
+    networks, profiles = [at for at in engrams[1:] if at % 2], [at for at in engrams[1:] if not at % 2]
+    assert len(networks) <= 8, "what it may read, what it gives negatives to, two in turn, and what these read"
+    assert len(profiles) <= 6, "of those that it gives negatives to, none to check what they answer"
+    assert len(kept) <= 6, "the totals, the first task's, and those of the detectors that it gives negatives to"
+    assert len(set(engrams)) == len(engrams)
+    proof = certificate(vault, head(vault))
+    assert min(proof.checked_in.values()) < 10
+    memory = load_memory(vault, vault.models.get("lazy"), head(vault))
+    assert certify(memory).tasks == proof.tasks
+    memory.observe(probe_batch(memory.definition.input))
+    assert certify(memory).shapes == proof.shapes, "when all are in memory, too"
+    for task in memory.tasks:
+        logits = memory.observe(probe_batch(memory.definition.input), task=task.name).logits(task.name)
+        assert digest(logits) == proof.tasks[task.name] == proof.shapes[task.name]["16"]

@@ -12,6 +12,7 @@ from engram.checkpointing.pieces import hash_of
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import RetentionViolated
 from engram.memory import Memory, restore
+from engram.methods import method_of
 from engram.snapshot import Parts
 from vault.commit_log import Commit
 from worker.versions.blobs import JobBlobs
@@ -83,7 +84,9 @@ def verify(
     RetentionViolated
         The method is exact, and some task answers the probes with other bytes than before learning.
     """
-    rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, None, parts.budget)
+    # A model that is only to answer reads all tasks at once, also where its method is lazy.
+    kept = parts.kept if method_of(parts.definition).lazy else None
+    rebuilt = restore(parts.definition, parts.engrams, parts.recogniser, kept, parts.budget)
     routing = {**before.routing, task: {"recognised_when_learned": recognised}}
     classes = before.classes if figures is None else {**before.classes, task: dict(figures)}
     asked = None

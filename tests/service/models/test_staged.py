@@ -51,7 +51,7 @@ class Served:
 
 @pytest.fixture
 def served() -> Served:
-    memory = Counting(Memory.create(Definition.model_validate(SMALL_MODEL)).method)
+    memory = Counting(Memory.create(Definition.model_validate(SMALL_MODEL | {"recipe": 2})).method)
     for task, digits in MORE.items():
         memory.learn(task, examples(digits), LearnOptions.model_validate(QUICK))
     memory.asked = []
@@ -108,7 +108,7 @@ def test_a_large_query_of_one_task_is_answered_in_parts(served: Served) -> None:
 @pytest.fixture
 def grown(vault: Vault) -> Vault:
     """A vault with a model of three tasks."""
-    create(vault, "lazy")
+    create(vault, "lazy", recipe=2)
     for task, digits in MORE.items():
         assert learn(vault, task, digits, "lazy").state == "succeeded"
     return vault

@@ -13,17 +13,18 @@ from engram.config.definition import Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork
+from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork, UnknownTask
 from engram.explain.explainer import Explainer, Heatmap
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.learning import StagedLearner
+from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.stored import Sums
 from engram.methods.eidetic.staged.tasks import StagedTask, network_of
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, raised
 from engram.nn.commons import Commons, commons_of
-from engram.nn.network import Network
+from engram.nn.network import Network, pixels
 from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
@@ -56,6 +57,7 @@ class StagedEidetic(Method):
         self.staged = tuple(tasks)
         self.sums = sums
         self._serving: Serving | None = None
+        self._alone: dict[str, ServedTask] = {}
         self._explainer: Explainer | None = None
 
     @classmethod
@@ -112,6 +114,32 @@ class StagedEidetic(Method):
             self._serving = Serving.of(self.commons, self.recogniser, self.staged, network, self.settings)
         return self._serving
 
+    def served(self, task: str) -> ServedTask:
+        """What answers for one task, with no other read but those that it reads.
+
+        Raises
+        ------
+        UnknownTask, DamagedSnapshot, UnsupportedFormat
+        """
+        if self._serving is not None:
+            return self._serving.served[self._number(task)]
+        if task not in self._alone:
+            number = self._number(task)
+            network = network_of(self.layout, self.staged, [task])
+            network.to(self.device)
+            self._alone[task] = ServedTask.of(self.staged[number], network)
+        return self._alone[task]
+
+    def _number(self, task: str) -> int:
+        for number, info in enumerate(self.tasks):
+            if info.name == task:
+                return number
+        raise UnknownTask(f"the model has no task {task!r}")
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.staged if task.known.network and task.loaded)
+
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
         return self.recogniser.infos
@@ -127,9 +155,9 @@ class StagedEidetic(Method):
     def to(self, device: torch.device | str) -> None:
         self.commons.to(device)
         for task in self.staged:
-            if task.engram is not None:
+            if task.loaded and task.engram is not None:  # those that are read later are moved then
                 task.engram.to(device)
-        self._serving = self._explainer = None
+        self._serving, self._alone, self._explainer = None, {}, None
 
     def admit(self, task: str) -> None:
         super().admit(task)
@@ -145,7 +173,7 @@ class StagedEidetic(Method):
         )
         learned = learner.learn(task, examples)
         self.commons, self.recogniser, self.staged = learned.commons, learned.recogniser, learned.tasks
-        self.sums, self._serving, self._explainer = learned.sums, None, None
+        self.sums, self._serving, self._alone, self._explainer = learned.sums, None, {}, None
         return learned.report
 
     def observe(self, images: Tensor) -> Observation:
@@ -153,13 +181,26 @@ class StagedEidetic(Method):
 
     @torch.no_grad()
     def observe_for(self, images: Tensor, task: str | None, contenders: int | Literal["all"] | None) -> Observation:
-        serving = self.serving()
-        return serving.contest(images, contenders) if task is None else serving.single(images, task)
+        if task is None:
+            return self.serving().contest(images, contenders)
+        if self._serving is not None:
+            return self._serving.single(images, task)
+        served = self.served(task)
+        given, common = self._pixels_and_features(images)
+        unusual = self.recogniser.stage_one()(common).unusual[:, self._number(task)]
+        return served.observed(given, common, unusual)
 
     @torch.no_grad()
     def logits_in_shape(self, task: str, images: Tensor, shape: int) -> Tensor:
         """Logits (N, classes) of one task, computed in batches of one of `shapes`."""
-        return torch.cat([self.serving().logits(task, part) for part in torch.split(images, shape)])
+        served = self.served(task)
+        parts = [self._pixels_and_features(part) for part in torch.split(images, shape)]
+        return torch.cat([served.logits(given, common) for given, common in parts])
+
+    def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
+        given = pixels(images.to(self.device))
+        return given, self.commons(given).cpu()
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         if self._explainer is None:
