@@ -225,10 +225,10 @@ def certify(
             require_type(name, given, Mapping, InputError)
     memory = Memory(memory.method.current())
     digests, answers, agreement, shapes = {}, {}, {}, {}
-    for name, logits in _logits(memory, tasks):
+    for name, logits, by_shape in _logits(memory, tasks):
         digests[name] = digest(logits)
-        if memory.method.shapes:
-            shapes[name] = _by_shape(memory, name)
+        if by_shape:
+            shapes[name] = {str(shape): digest(alike) for shape, alike in by_shape.items()}
         if not memory.exact:
             now: list[int] = logits.argmax(1).tolist()
             answers[name] = then = (learned or {}).get(name, now)
@@ -240,8 +240,9 @@ def certify(
     return Certificate(digests, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures, shapes)
 
 
-def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str, Tensor]]:
-    """For each task in question the logits (PROBES, classes) of the probe batch."""
+@torch.no_grad()
+def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
+    """For each task in question the logits (PROBES, classes) of the probe batch, and those by shape."""
     known = [info.name for info in memory.tasks]
     if tasks is not None:
         require_type("tasks", tasks, Collection, InputError)
@@ -252,17 +253,12 @@ def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str
         return
     probes, method = probe_batch(memory.definition.input), memory.method
     if method.shapes:
-        # As `observe` gives them for a task; but of that, nothing else is read.
-        yield from ((name, method.logits_in_shape(name, probes, max(method.shapes))) for name in names)
+        # The largest gives what `observe` gives for a task, which may read more than logits take.
+        for name, found in method.logits_by_shape(names, probes).items():
+            yield name, found[max(method.shapes)], found
         return
     observation = memory.observe(probes)
-    yield from ((name, observation.logits(name)) for name in names)
-
-
-@torch.no_grad()
-def _by_shape(memory: Memory, task: str) -> dict[str, str]:
-    probes, method = probe_batch(memory.definition.input), memory.method
-    return {str(shape): digest(method.logits_in_shape(task, probes, shape)) for shape in method.shapes}
+    yield from ((name, observation.logits(name), {}) for name in names)
 
 
 def compare(old: Certificate, new: Certificate) -> list[str]:

@@ -219,6 +219,10 @@ class Method(ABC):
         """
         return torch.cat([self.observe_for(part, task, None).logits(task) for part in torch.split(images, shape)])
 
+    def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
+        """For each task, and each of `shapes`, the logits that `logits_in_shape` gives."""
+        return {task: {shape: self.logits_in_shape(task, images, shape) for shape in self.shapes} for task in tasks}
+
     @abstractmethod
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         """The heatmap of one logit for a (C, H, W) uint8 image.

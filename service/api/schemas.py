@@ -181,6 +181,11 @@ class TaskResponse(TaskSummary):
 
     model: str
     version: int
+    reads: dict[str, dict[str, int]] | None
+    """What its network reads of earlier tasks: how many units of each, by layer; null where nothing says so, as of a
+    task without a network, or of one that reads all."""
+    closure: float | None
+    """What an answer of it takes, with all that it reads, in multiples of its own multiply-adds; null likewise."""
     report: dict[str, Any] | None
 
 

@@ -146,7 +146,16 @@ def _show(vault: Vault, model: str, task: str) -> TaskResponse:
         raise UnknownTask(f"The model {model} has no task {task!r}.")
     classes = next(one["classes"] for one in head.tasks if one["name"] == task)
     report = versions.report(vault, commit)
-    return TaskResponse(name=task, classes=classes, model=model, version=commit.version, report=report)
+    details = (report or {}).get("details", {})
+    return TaskResponse(
+        name=task,
+        classes=classes,
+        model=model,
+        version=commit.version,
+        reads=details.get("reads"),
+        closure=details.get("closure"),
+        report=report,
+    )
 
 
 def _head(vault: Vault, model: str) -> Commit:

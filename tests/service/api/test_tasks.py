@@ -164,6 +164,8 @@ def test_tasks_are_listed_and_shown(service: Service) -> None:
     assert (rest["tasks"][0]["name"], rest["next"]) == ("mid", None)
     shown = service.client.get(f"{TASKS}/mid").json()
     assert (shown["version"], shown["classes"]) == (2, ["digit-2", "digit-3"])
+    assert shown["reads"] == shown["report"]["details"].get("reads")
+    assert shown["closure"] == shown["report"]["details"].get("closure")
     assert shown["report"]["unreadable"] == []
     assert shown["report"]["left_out"] == {"count": 0, "folders": [], "unlisted": 0}
     assert shown["report"]["constant"] == {}

@@ -193,9 +193,17 @@ class StagedEidetic(Method):
     @torch.no_grad()
     def logits_in_shape(self, task: str, images: Tensor, shape: int) -> Tensor:
         """Logits (N, classes) of one task, computed in batches of one of `shapes`."""
-        served = self.served(task)
+        return self._logits([task], images, shape)[0]
+
+    @torch.no_grad()
+    def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
+        found = {shape: self._logits(tasks, images, shape) for shape in self.shapes}
+        return {task: {shape: logits[at] for shape, logits in found.items()} for at, task in enumerate(tasks)}
+
+    def _logits(self, tasks: Sequence[str], images: Tensor, shape: int) -> list[Tensor]:
+        """Of each task (N, classes), in batches of one shape; all of them read the same features of the commons."""
         parts = [self._pixels_and_features(part) for part in torch.split(images, shape)]
-        return torch.cat([served.logits(given, common) for given, common in parts])
+        return [torch.cat([self.served(task).logits(*part) for part in parts]) for task in tasks]
 
     def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
