@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -94,27 +95,61 @@ class Bank(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, h, w, C) whole numbers from 0 to 255 -> (B, features) float32."""
-        weight, offsets = self.matrix()
-        size = 4 * len(weight) * self.rows[-1][1] * self.columns[-1][1]
+        kernels = self.halves() if self.about.mirror else (self.matrix(),)
+        size = 4 * self.count * len(kernels) * self.rows[-1][1] * self.columns[-1][1]
         parts = torch.split(pixels, max(1, min(16, CACHED // size)))
-        sums = [self.summed(self.responses(self.patches(part), weight, offsets)) for part in parts]
+        sums = [self._sums(part, kernels) for part in parts]
         return self.pooled(torch.cat(sums) if len(sums) > 1 else sums[0])
+
+    def _sums(self, pixels: Tensor, kernels: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """(B, h, w, C) -> (B, 2, N, grid, grid): as `summed`, of the filters and of their mirror images."""
+        if len(kernels) == 1:
+            return self.summed(self.responses(self.patches(pixels), *kernels[0]))
+        even, odd = (self.responses(part, *kernel) for part, kernel in zip(self.folded(pixels), kernels, strict=True))
+        return torch.cat([self.summed(even + odd), self.summed(even.sub_(odd))], 2)
+
+    def halves(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, None]]:
+        """The even and the odd part of the filters, (count, patch * half * C) each, and the offsets.
+
+        A filter's response is the sum of theirs, its mirror image's the difference: half the multiplications. Halves of
+        whole numbers are exact.
+        """
+        weight, half = self.filters.weight.permute(0, 2, 3, 1), (self.patch + 1) // 2  # (count, y, x, C)
+        left, right = weight[:, :, :half] / 2, weight.flip(2)[:, :, :half] / 2
+        even, odd = left + right, left - right
+        if self.patch % 2:
+            even[:, :, -1] /= 2  # the column in the middle is its own mirror image, and is there twice
+        return (even.flatten(1), cast(Tensor, self.offsets)), (odd.flatten(1), None)
+
+    def folded(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, h, w, C) -> twice (B, H', W', patch * half * C): patches plus and less their mirror images, halved."""
+        pixels = pixels[(slice(None), *self.covered)]
+        mean, scale = self._normal(pixels)
+        wide, half = pixels * self.values, (self.patch + 1) // 2
+        left = windows(wide, half, self.patch, self.stride)
+        right = windows(wide.flip(2), half, self.patch, self.stride).flip(2)
+        for part in (left, right):
+            part.sub_(mean).mul_(scale).round_()
+        return left + right, left.sub_(right)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, H', W', patch * patch * C): patches less their mean, over their contrast, rounded."""
-        patch, stride, values = self.patch, self.stride, self.values
         pixels = pixels[(slice(None), *self.covered)]
-        wide = pixels.double()
+        mean, scale = self._normal(pixels)
+        found = windows(pixels * self.values, self.patch, self.patch, self.stride)
+        return found.sub_(mean).mul_(scale).round_()
+
+    def _normal(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is taken from so many times a patch, and what the rest is multiplied by: (B, H', W', 1) each."""
+        patch, stride, values, wide = self.patch, self.stride, self.values, pixels.double()
         ones = torch.ones(wide.shape[3], dtype=torch.float64, device=wide.device)
         both = torch.stack([wide @ ones, (wide * wide) @ ones])  # (2, B, h, w): this product is faster than a sum
         total, squares = both.unfold(2, patch, stride).sum(4).unfold(3, patch, stride).sum(4)  # (B, H', W')
         spread = values * squares - total * total + values * 255**2 * self.contrast_floor
-        scale = (FINE / spread.sqrt()).float()[..., None]  # (B, H', W', 1)
-        found = windows(pixels * values, patch, stride)
-        return found.sub_(total.float()[..., None]).mul_(scale).round_()
+        return total.float()[..., None], (FINE / spread.sqrt()).float()[..., None]
 
     @staticmethod
-    def responses(patches: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    def responses(patches: Tensor, weight: Tensor, offsets: Tensor | None) -> Tensor:
         """(B, H', W', K) -> (B, H', W', N)."""
         batch, height, width, values = patches.shape
         # Rows of places as images: only for many images is a convolution given to the fastest kernel.
@@ -150,13 +185,13 @@ class Bank(nn.Module):
         return levels.mul_(STEP).float().flatten(1)
 
 
-def windows(pixels: Tensor, patch: int, stride: int) -> Tensor:
-    """(B, h, w, C) -> (B, H', W', patch * patch * C): the patches, row by row."""
+def windows(pixels: Tensor, columns: int, patch: int, stride: int) -> Tensor:
+    """(B, h, w, C) -> (B, H', W', patch * columns * C): the first columns of each patch, row by row."""
     batch, height, width, channels = pixels.shape
     image, row, column, _ = pixels.stride()
     places = ((height - patch) // stride + 1, (width - patch) // stride + 1)
-    view = pixels.as_strided((batch, *places, patch, patch * channels), (image, row * stride, column * stride, row, 1))
-    return view.reshape(batch, *places, -1)
+    shape = (batch, *places, patch, columns * channels)
+    return pixels.as_strided(shape, (image, row * stride, column * stride, row, 1)).reshape(batch, *places, -1)
 
 
 def covered(side: int, length: int) -> slice:

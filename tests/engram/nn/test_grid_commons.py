@@ -166,7 +166,15 @@ def test_no_sum_of_a_filter_exceeds_what_float32_holds() -> None:
         bank = made(**changes).each()[0]
         weight, offsets = bank.matrix()
         longest = 64 * bank.values**0.5 + bank.values**0.5 / 2  # of a normalised patch, each value rounded
-        assert float((weight.double().norm(dim=1) * longest + offsets.abs()).max()) < 2**24
+        assert float((weight.double().norm(dim=1) * longest + offsets.abs()).max()) < 2**23  # halves are needed, too
+
+
+@pytest.mark.parametrize("patch", [4, 5])
+def test_even_and_odd_parts_of_filters_give_the_same_sums(patch: int) -> None:
+    bank = made(side=12 + patch % 2, mirror=True, patch=patch, kind="learned").each()[0]
+    images = pictures(3, 3, 12 + patch % 2).permute(0, 2, 3, 1).float().contiguous()
+    whole = bank.summed(bank.responses(bank.patches(images), *bank.matrix()))
+    assert torch.equal(bank.pooled(whole), bank(images))
 
 
 @pytest.mark.parametrize("changes", CHANGES)
