@@ -80,6 +80,7 @@ class StagedLearner(WithContext):
         train, held_out = split(
             examples, options.held_out, self.context.seed, recipe=self.context.recipe, needed=ONE_CLASS
         )
+        self.commons.check_classes(len(train.classes))
         commons = self.commons.fitted(train.images, reporter).eval()
         first = self.recogniser.stage_one() if self.tasks else None
         seen = look(commons, train, held_out, first, self.context)

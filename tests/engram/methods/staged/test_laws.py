@@ -12,7 +12,7 @@ from torch import nn
 from engram import Definition, Examples, Memory
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.checkpointing.tensors import content_hash
-from engram.errors import InputError, NoNetwork, TooFewClasses
+from engram.errors import CommonsNeedsClasses, InputError, NoNetwork, TooFewClasses
 from engram.memory import dump, restore
 from engram.methods.eidetic.staged.forgetting import without
 from engram.methods.eidetic.staged.method import StagedEidetic
@@ -227,6 +227,15 @@ def test_tasks_of_one_class_have_no_network_and_are_told_apart() -> None:
     assert again.predict(images[:2], "0-0")[0].probability == 1.0
     with pytest.raises(NoNetwork):
         again.explain(images[0])
+
+
+def test_filters_are_learned_from_no_first_task_of_one_class() -> None:
+    memory = Memory.create(defined("commons", commons={"features": 128, "kind": "learned"}))
+    with pytest.raises(CommonsNeedsClasses):
+        memory.learn("one", single(0, 0), QUICK)
+    memory.learn("two", bars(1), QUICK)
+    memory.learn("one", single(0, 0), QUICK)
+    assert memory.predict(single(0, 0).images[:1])[0].label in ("0-0", *bars(1).classes)
 
 
 def test_methods_that_need_two_classes_say_so() -> None:
