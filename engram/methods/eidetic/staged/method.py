@@ -213,7 +213,7 @@ class StagedEidetic(Method):
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         if self._explainer is None:
             self._explainer = Explainer(self.serving().network.stack, self.commons)
-        if self.serving().engrams[owner] is None:
+        if self.serving().served[owner].engram is None:
             name = self.tasks[owner].name
             raise NoNetwork(f"task {name!r} has one class and no network of its own: there is no logit to explain")
         names = [engram.task for engram in self.serving().network.stack]

@@ -103,9 +103,9 @@ def test_nothing_outside_a_closure_counts(reads: str, backbone: str) -> None:
             for name, block in engram.blocks.named_children():
                 if name not in needed.get(engram.task, ()):
                     _poison(block)
-        for number, profile in enumerate(model(poisoned).serving().profiles):
+        for number, one in enumerate(model(poisoned).serving().served):
             if number != task:
-                profile.density.means.fill_(torch.nan)
+                one.profile.density.means.fill_(torch.nan)
         found = poisoned.observe(images, f"task {task}").logits(f"task {task}")
         assert found.numpy().tobytes() == expected[task].numpy().tobytes()
 
