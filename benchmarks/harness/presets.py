@@ -69,7 +69,10 @@ COMMON: dict[tuple[str, Scale], Preset] = {
         {"augment": "none", "epochs": 12, "patience": 5, "tolerance": 0.0005, "rounds": 1},
     ),
     ("permuted_mnist", "paper"): Preset(_MLP_2000, {**_PLAIN, "batch_size": 256, "epochs": 30, "patience": 10}),
-    ("split_cifar10", "small"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "shift+flip"}),
+    # Pictures of things mean the same when mirrored: `augment` says it to training, `mirror` to the commons.
+    ("split_cifar10", "small"): Preset(
+        {"backbone": "cnn", "commons": {"mirror": True}}, {"epochs": 12, "patience": 4, "augment": "shift+flip"}
+    ),
     ("split_cifar10", "paper"): Preset(
         {"backbone": "resnet18"}, {"epochs": 100, "patience": 20, "augment": "shift+flip"}
     ),

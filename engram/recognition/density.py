@@ -123,13 +123,14 @@ class Density:
 
     def standardised(self, distances: Tensor) -> Tensor:
         """Log distances in standard deviations from what the task's own held-out images show."""
-        return self._seen().standardised(_log(distances))
+        return self.log_scores.standardised(_log(distances))
 
     def p_value(self, distances: Tensor) -> Tensor:
         """The conformal p-value (B,), as `ConformalScores.p_value`."""
-        return self._seen().p_value(_log(distances))
+        return self.log_scores.p_value(_log(distances))
 
-    def _seen(self) -> ConformalScores:
+    @property
+    def log_scores(self) -> ConformalScores:
         """Log distances of held-out images."""
         return ConformalScores(self.centre, self.scale, _log(self.quantiles))
 

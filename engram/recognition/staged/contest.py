@@ -8,14 +8,14 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from engram.nn.capacity import TaskInfo
-from engram.recognition.head_balance import within_task
 from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.detectors import ValueDetector, separations
-from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.score_space import squared
+from engram.recognition.staged.stacked import StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
 NEAREST = 3
@@ -23,9 +23,6 @@ NEAREST = 3
 
 SHARPNESS = 0.5
 """Multiplies detectors' log-odds: real values have heavier tails than the Gaussians that stand for them."""
-
-HEAD = 0.5
-"""Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
 
 MOST_ODDS = 16.0
 """Log-odds of a detector at most, either way."""
@@ -67,18 +64,15 @@ class Contest:
     ----------
     tasks
         All of them, in order.
-    profiles
-        One for each.
     detectors
-        By the place of their own task; a task may have none.
+        By the place of their own task; those that add nothing to stage one are left out.
     """
 
     tasks: Sequence[TaskInfo]
-    profiles: Sequence[StagedProfile]
     detectors: Mapping[int, WeighedDetector]
 
     @classmethod
-    def of(cls, recogniser: StagedRecogniser, profiles: Sequence[StagedProfile]) -> Self:
+    def of(cls, recogniser: StagedRecogniser) -> Self:
         """Of a recogniser, its detectors weighed against its stage one."""
         infos, means = recogniser.infos, recogniser.space.means
         sizes, sharp = [len(info.classes) for info in infos], recogniser.stage_one().temperature ** 0.5
@@ -93,43 +87,18 @@ class Contest:
                     weights(apart[other] * sharp, own * SHARPNESS**0.5)
                     for other, own in zip(others, detector.apart, strict=True)
                 ]
-                weighed[places[name]] = WeighedDetector(detector, torch.tensor(others), torch.tensor(pairs))
-        return cls(infos, profiles, weighed)
-
-    def p_values(self, features: Tensor, first: FirstAnswer, asked: Tensor, into: Tensor) -> None:
-        """Write conformal p-values of what is asked (B, T bool) into `into` (B, T)."""
-        for number in asked.any(0).nonzero().flatten().tolist():
-            rows = asked[:, number].nonzero().flatten()
-            into[rows, number] = self.profiles[number].p_values(features[rows], first.unusual[rows, number])
-
-    def opened(self, features: Tensor, first: FirstAnswer, contending: Tensor) -> tuple[Tensor, Tensor]:
-        """Contenders (B, T bool), and p-values (B, T), not a number where a task was not asked.
-
-        Where all contenders decline an image, the tasks nearest to it are asked; those that know it contend too.
-        """
-        p_values = torch.full(contending.shape, torch.nan)
-        self.p_values(features, first, contending, p_values)
-        levels = torch.tensor([-1.0 if profile.level is None else profile.level for profile in self.profiles])
-        declined = ~((p_values > levels) & contending).any(1)
-        if not bool(declined.any()) or bool(contending.all()):
-            return contending, p_values
-        nearest = first.unusual.topk(min(NEAREST, len(self.tasks)), 1, largest=False).indices
-        asked = torch.zeros_like(contending).scatter(1, nearest, True) & ~contending & declined[:, None]
-        self.p_values(features, first, asked, p_values)
-        return contending | (asked & (p_values > levels)), p_values
+                if any(pair != (1.0, 0.0) for pair in pairs):
+                    weighed[places[name]] = WeighedDetector(detector, torch.tensor(others), torch.tensor(pairs))
+        return cls(infos, weighed)
 
     def log_tasks(self, first: FirstAnswer, contending: Tensor, answers: Mapping[int, TaskAnswer]) -> Tensor:
         """(B, T): log of each task's probability, what contenders hold together shared among them anew."""
         evidence = torch.zeros_like(first.log_tasks)
         several = contending.sum(1).clamp_min(1).float()  # (B,)
-        for number, answer in answers.items():
-            weighed = self.detectors.get(number)
-            if weighed is None:
-                continue
+        for number in answers.keys() & self.detectors.keys():
+            answer, weighed = answers[number], self.detectors[number]
             others = weighed.others
             both = contending[answer.rows][:, others]  # (n, others)
-            if not bool(both.any()):
-                continue
             logs = first.log_tasks[answer.rows]
             change = weighed.change(answer.values, logs[:, [number]] - logs[:, others])
             odds = change * both / several[answer.rows][:, None]
@@ -140,24 +109,52 @@ class Contest:
         among = torch.log_softmax((first.log_tasks + evidence).masked_fill(shut, -torch.inf), 1) + mass
         return torch.where(contending, among, first.log_tasks)
 
-    def joint(self, first: FirstAnswer, log_tasks: Tensor, answers: Mapping[int, TaskAnswer]) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, classes of all tasks) that decide, and those that are told; both sum to 1."""
-        sizes = [len(info.classes) for info in self.tasks]
-        spread = log_tasks - first.log_tasks  # what is left of stage one's, class by class
-        ridge = torch.split(first.log_classes, sizes, 1)
-        deciding = [part + spread[:, [number]] for number, part in enumerate(ridge)]
-        telling = list(deciding)
-        for number, answer in answers.items():
-            profile, own = self.profiles[number], log_tasks[answer.rows][:, [number]]
-            decisive, _ = within_task(answer.logits, profile.temperature, profile.balance)
-            # Stage one has classes of other tasks to learn from, the head an own network: they err at other images.
-            beside = ridge[number][answer.rows] - first.log_tasks[answer.rows][:, [number]]
-            decisive = torch.log_softmax(HEAD * decisive + (1 - HEAD) * beside, 1)
-            prior = None if profile.balance is None else profile.balance.log_prior
-            told = decisive if prior is None else torch.log_softmax(decisive + prior, 1)
-            deciding[number] = deciding[number].index_copy(0, answer.rows, own + decisive)
-            telling[number] = telling[number].index_copy(0, answer.rows, own + told)
-        decided = torch.cat(deciding, 1).exp()
-        if all(profile.balance is None for profile in self.profiles):
-            return decided, decided
-        return decided, torch.cat(telling, 1).exp()
+
+def opened(
+    stacked: StackedTasks, features: Tensor, first: FirstAnswer, contending: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Contenders (B, T bool), p-values (B, T), not a number where a task was not asked, and who was asked (B, T bool).
+
+    Where all contenders decline an image, the tasks nearest to it are asked; those that know it contend too.
+    """
+    p_values = torch.full(contending.shape, torch.nan)
+    tasks, rows = contending.T.nonzero(as_tuple=True)
+    p_values[rows, tasks] = stacked.p_values(features, first.unusual, rows, tasks)
+    declined = ~((p_values > stacked.levels) & contending).any(1)
+    if not bool(declined.any()) or bool(contending.all()):
+        return contending, p_values, contending
+    nearest = first.unusual.topk(min(NEAREST, contending.shape[1]), 1, largest=False).indices
+    asked = torch.zeros_like(contending).scatter(1, nearest, True) & ~contending & declined[:, None]
+    tasks, rows = asked.T.nonzero(as_tuple=True)
+    if len(rows):
+        p_values[rows, tasks] = stacked.p_values(features, first.unusual, rows, tasks)
+    return contending | (asked & stacked.accepts(p_values)), p_values, contending | asked
+
+
+def joint(
+    stacked: StackedTasks, first: FirstAnswer, log_tasks: Tensor, answers: Mapping[int, TaskAnswer]
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, classes of all tasks) that decide, and those that are told; both sum to 1.
+
+    Parameters
+    ----------
+    log_tasks
+        (B, T): as `Contest.log_tasks`; what is not of a task that answered keeps its share of stage one's.
+    """
+    spread = log_tasks - first.log_tasks  # (B, T)
+    sizes = (stacked.places < first.log_classes.shape[1]).sum(1)
+    deciding = first.log_classes + spread.repeat_interleave(sizes, 1)
+    if not answers:
+        return (found := deciding.exp()), found
+    most = stacked.places.shape[1]
+    given = [pad(one.logits, (0, most - one.logits.shape[1]), value=-torch.inf) for one in answers.values()]
+    rows = torch.cat([one.rows for one in answers.values()])
+    tasks = torch.cat([torch.full((len(one.rows),), number) for number, one in answers.items()])
+    places = stacked.places[tasks]  # (N, K)
+    padded = pad(first.log_classes, (0, 1), value=-torch.inf)
+    within, told = stacked.within(torch.cat(given), padded[rows[:, None], places], tasks)
+    own = log_tasks[rows, tasks][:, None]
+    decided = pad(deciding, (0, 1)).index_put((rows[:, None], places), own + within)[:, :-1].exp()
+    if told is within:
+        return decided, decided
+    return decided, pad(deciding, (0, 1)).index_put((rows[:, None], places), own + told)[:, :-1].exp()

@@ -56,6 +56,10 @@ class StagedObservation(Observation):
     """(B, classes of all tasks): joint probabilities that are told."""
     contending: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     """(B, T): the tasks that were run for each image."""
+    accepted: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """(B,): whether any task that was asked does not call the image unknown."""
+    vouching: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """(B,): whether any of these says that it is known."""
     heads_of: tuple[bool, ...] = ()
     """For each task whether it has a head of its own."""
     labels: Labels | None = None
@@ -65,7 +69,7 @@ class StagedObservation(Observation):
     """Shows images to one task."""
 
     def __getitem__(self, rows: slice) -> Self:
-        names = ("log_tasks", "p_values", "decided", "told", "contending", "images")
+        names = ("log_tasks", "p_values", "decided", "told", "contending", "accepted", "vouching", "images")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def of_task(self, task: str) -> Observation:
@@ -98,6 +102,7 @@ class StagedObservation(Observation):
         values, places = told.gather(1, best).tolist(), best.tolist()
         classes, ran, p_values = self.decided.tolist(), self.contending.tolist(), self.p_values.tolist()
         certain = self.log_tasks.exp().tolist()
+        accepted, vouching = self.accepted.tolist(), self.vouching.tolist()
         names = [info.name for info in self.tasks]
         found = []
         for row, chosen in enumerate(places):
@@ -112,6 +117,8 @@ class StagedObservation(Observation):
             owner = labels.tasks[max(labels.classes[chosen[0]], key=lambda one: classes[row][one])]
             p_value = p_values[row][owner]
             known = is_known(p_value, levels[owner], vouched[owner])
+            if known is False and accepted[row]:  # the tasks nearest to it have not all declined
+                known = True if vouching[row] else None
             running = tuple(name for name, one in zip(names, ran[row], strict=True) if one)
             first = top[0]
             found.append(

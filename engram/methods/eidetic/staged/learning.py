@@ -233,7 +233,7 @@ class StagedLearner(WithContext):
                 continue
             features, logits = features_and_logits(network, loaded[task.name], held_out.subset(rows), self.context)
             answers[number] = TaskAnswer(rows, logits, task.profile.reading(features))
-        contest = Contest.of(recogniser, ())
+        contest = Contest.of(recogniser)
         right = contest.log_tasks(first, contending, answers).argmax(1) == len(tasks) - 1
         hits = head.argmax(1) == held_out.labels
         report.recognised = float(right.double().mean())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
-import torch
 from torch import Tensor
 
 from engram.config.eidetic import EideticSettings
@@ -17,9 +16,10 @@ from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.network import Network, pixels
 from engram.recognition.predictions import Observation
-from engram.recognition.staged.contest import Contest
+from engram.recognition.staged.contest import Contest, joint, opened
 from engram.recognition.staged.observation import Labels, StagedObservation
 from engram.recognition.staged.recogniser import StagedRecogniser
+from engram.recognition.staged.stacked import StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer, StageOne
 
 
@@ -33,6 +33,8 @@ class Serving:
     served: tuple[ServedTask, ...]
     stage_one: StageOne
     decider: Contest
+    stacked: StackedTasks | None
+    """None without a task."""
     labels: Labels
     contenders: int | Literal["all"]
 
@@ -53,7 +55,8 @@ class Serving:
             infos,
             served,
             recogniser.stage_one(),
-            Contest.of(recogniser, tuple(task.profile for task in served)),
+            Contest.of(recogniser),
+            StackedTasks.of(infos, [task.profile for task in served]) if served else None,
             Labels.of(infos, settings.labels != "apart"),
             settings.contenders or "all",
         )
@@ -82,18 +85,21 @@ class Serving:
         most = contenders or self.contenders
         given, common, first = self.first(images)
         contending = first.contenders(None if most == "all" else most)
-        contending, p_values = self.decider.opened(common, first, contending)
+        stacked = self.stacked
+        assert stacked is not None, "a model without a task is asked nothing"
+        contending, p_values, asked = opened(stacked, common, first, contending)
         answers = {}
         for number in contending.any(0).nonzero().flatten().tolist():
             if self.served[number].engram is not None:
                 rows = contending[:, number].nonzero().flatten()
                 answers[number] = self.served[number].answer(given, common, rows)
         log_tasks = self.decider.log_tasks(first, contending, answers)
-        decided, told = self.decider.joint(first, log_tasks, answers)
+        decided, told = joint(stacked, first, log_tasks, answers)
+        accepts = asked & stacked.accepts(p_values)
         return StagedObservation(
             self.tasks,
             (),
-            torch.stack([task.profile.temperature for task in self.served]),
+            stacked.temperatures,
             log_tasks,
             p_values,
             levels=tuple(task.profile.level for task in self.served),
@@ -101,6 +107,8 @@ class Serving:
             decided=decided,
             told=told,
             contending=contending,
+            accepted=accepts.any(1),
+            vouching=(accepts & stacked.vouched).any(1),
             heads_of=tuple(task.engram is not None for task in self.served),
             labels=self.labels,
             images=images,
