@@ -44,10 +44,10 @@ SETTINGS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "large, mirror": ("CIFAR-10", {"mirror": True, "preset": "large"}),
     "largest, mirror": ("CIFAR-10", {"mirror": True, "preset": "largest"}),
     "grey, recipe 2": ("MNIST", {"recipe": 2}),
+    "grey, default": ("MNIST", {}),
     "grey, smooth": ("MNIST", {"kind": "smooth"}),
-    "grey, learned": ("MNIST", {"kind": "learned", "patch": 10, "grid": 2}),
-    "grey, dead_leaves": ("MNIST", {"kind": "learned", "patch": 10, "grid": 2, "dictionary": "dead_leaves"}),
-    "grey, large, learned": ("MNIST", {"kind": "learned", "patch": 10, "grid": 2, "preset": "large"}),
+    "grey, learned": ("MNIST", {"kind": "learned"}),
+    "grey, large": ("MNIST", {"preset": "large"}),
 }
 """Data set and fields of the commons, by name; `recipe` is the definition's."""
 

@@ -96,12 +96,14 @@ class CommonsDefinition(Frozen):
 
     kind: Literal["smooth", "learned"] | None = None
     """`smooth` filters are drawn when the model is created. `learned` ones are directions in which whitened patches of
-    the first task's images cluster: better for photographs. By default learned for colour and smooth for grey images.
+    the first task's images cluster: better for photographs. By default learned for colour; for grey images smooth ones
+    until recipe 2, since recipe 3 those of the dictionary `dead_leaves`.
     """
     features: int = Field(default=2048, ge=64, le=16384, multiple_of=32)
     """How many features. The sums over them take `features ** 2 * 4` bytes of storage per task: float64, packed."""
     patch: int | None = Field(default=None, ge=2, le=16)
-    """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters."""
+    """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters. Since recipe 3, learned
+    ones are by default 10 for grey images, and for small images no more than a third of their side, and one."""
     mirror: bool = False
     """Whether every filter stands beside its mirror image and their features are added, so that a mirrored picture has
     the same features to the bit: for pictures that mean the same when mirrored. Needs recipe 3, as what follows does.
@@ -148,10 +150,14 @@ class CommonsDefinition(Frozen):
         PydanticCustomError
             where patches do not lie as they do in the mirror.
         """
-        found, stride, width = self.resolved(shape), self.stride or 1, shape.width // shape.shrink
+        stride, height, width = self.stride or 1, shape.height // shape.shrink, shape.width // shape.shrink
+        found = self.model_copy(update={"kind": self.kind or "learned"}).resolved(shape)
+        if found.kind == "learned" and self.patch is None:
+            usual = 6 if shape.channels == 3 else 10
+            found = found.model_copy(update={"patch": min(usual, min(height, width) // 3 + 1)})
         if self.dictionary and found.kind != "learned":
             raise PydanticCustomError("dictionary", "{kind} filters are drawn: no dictionary", {"kind": found.kind})
-        largest = min(found.patch, shape.height // shape.shrink, width)
+        largest = min(found.patch, height, width)
         fitting = [side for side in range(largest, 1, -1) if (width - side) % stride % 2 == 0 or not self.mirror]
         patch = largest if self.patch else fitting[0]
         # What no patch covers is left out at both ends alike.
@@ -165,6 +171,10 @@ class CommonsDefinition(Frozen):
             )
         changes = {"patch": patch, "grid": self.grid or found.grid, "stride": stride, "mirror": self.mirror}
         return (found.model_copy(update=changes),)
+
+    def learned_from(self, shape: InputShape) -> str | None:
+        """The dictionary that filters of recipe 3 come from, if not from the first task's images."""
+        return self.dictionary or ("dead_leaves" if self.kind is None and shape.channels == 1 else None)
 
     def stored(self) -> dict[str, Any]:
         """The fields as JSON; what an earlier release could have written is written as it would have been."""

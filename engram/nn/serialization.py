@@ -108,7 +108,7 @@ def dump_commons(commons: Commons) -> bytes:
     """The commons as bytes."""
     if isinstance(commons, GridCommons):
         banks = [bank.about.model_dump(mode="json") for bank in commons.each()]
-        return pack("commons", {"banks": banks}, commons.state_dict())
+        return pack("commons", {"banks": banks, "dictionary": commons.dictionary}, commons.state_dict())
     assert isinstance(commons, FloatCommons), "there are commons on a grid, and those that are not"
     about = {"filters": commons.kind, "features": commons.features, "patch": commons.patch}
     return pack("commons", about, commons.state_dict())
@@ -132,7 +132,7 @@ def _blank_commons(definition: Definition, about: Mapping[str, object]) -> Commo
         banks = [ResolvedCommons.model_validate(bank) for bank in cast(list[object], about.get("banks", ()))]
         if not banks:
             raise DamagedSnapshot("the commons are not those of the model's definition")
-        return GridCommons(definition.input, banks, definition.seed, definition.commons.dictionary)
+        return GridCommons(definition.input, banks, definition.seed, cast(str | None, about.get("dictionary")))
     kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
     if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
         # The kind that a definition means when it names none has changed since the first models were made.

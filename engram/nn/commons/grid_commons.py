@@ -38,7 +38,7 @@ class GridCommons(Commons):
         self, shape: InputShape, banks: Sequence[ResolvedCommons], seed: int, dictionary: str | None = None
     ) -> None:
         super().__init__()
-        self._dictionary, self._channels = dictionary, shape.channels
+        self.dictionary, self._channels = dictionary, shape.channels
         self.shrink = shape.shrink
         height, width = shape.height // self.shrink, shape.width // self.shrink
         self.banks = nn.ModuleList(Bank(about, shape.channels, height, width) for about in banks)
@@ -64,7 +64,7 @@ class GridCommons(Commons):
 
     @property
     def needs_images(self) -> bool:
-        return self._dictionary is None and not self.fixed
+        return self.dictionary is None and not self.fixed
 
     @torch.no_grad()
     def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
@@ -72,7 +72,7 @@ class GridCommons(Commons):
             return self
         reporter, generator = reporter or Reporter(), self._generator()
         other = copy.deepcopy(self)
-        some = sample(images, generator) if self._dictionary is None else dead_leaves(self._channels)
+        some = sample(images, generator) if self.dictionary is None else dead_leaves(self._channels)
         for number, bank in enumerate(other.each()):
             if bank.about.kind == "learned":
                 name = f"filters {number}" if number else "filters"
@@ -85,7 +85,7 @@ class GridCommons(Commons):
         for part in torch.split(images, 256):
             reporter.check()
             values = part.to(torch.float32) / 255.0
-            shrunk.append(values if self._dictionary else self.pixels(values).permute(0, 3, 1, 2) / 255.0)
+            shrunk.append(values if self.dictionary else self.pixels(values).permute(0, 3, 1, 2) / 255.0)
         return learned_filters(
             torch.cat(shrunk),
             bank.count,

@@ -12,5 +12,5 @@ def commons_of(definition: Definition) -> Commons:
     """The commons that a model of this definition begins with."""
     if definition.recipe < 3:
         return FloatCommons(definition)
-    wanted = definition.commons
-    return GridCommons(definition.input, wanted.banks(definition.input), definition.seed, wanted.dictionary)
+    wanted, shape = definition.commons, definition.input
+    return GridCommons(shape, wanted.banks(shape), definition.seed, wanted.learned_from(shape))

@@ -17,8 +17,8 @@ from engram.config.definition import Definition
 from engram.errors import CommonsNeedsClasses
 from engram.explain.commons import conserved, gradient
 from engram.explain.grid_commons import smooth_features
-from engram.nn.commons import dead_leaves
 from engram.nn.commons.bank import Bank
+from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.grid_commons import GridCommons
 from engram.nn.commons.recipes import commons_of
 from engram.nn.serialization import dump_commons, load_commons
@@ -225,8 +225,8 @@ def test_what_only_recipe_3_has_is_refused_before_it(field: dict[str, Any]) -> N
 
 
 def test_patches_that_do_not_lie_as_in_the_mirror_are_refused() -> None:
-    assert made(side=14, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 6
-    assert made(side=15, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 5
+    assert made(side=18, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 6
+    assert made(side=19, mirror=True, stride=2, patch=None, kind="learned").each()[0].patch == 5
     with pytest.raises(ValidationError, match="an even number of columns"):
         definition("mlp", commons=CommonsDefinition(mirror=True, stride=2, patch=5), recipe=3)
     shape = {"channels": 3, "height": 128, "width": 129}
@@ -234,8 +234,7 @@ def test_patches_that_do_not_lie_as_in_the_mirror_are_refused() -> None:
         definition("mlp", input=shape, commons=CommonsDefinition(mirror=True), recipe=3)
 
 
-def test_filters_of_a_dictionary_depend_on_no_image_and_need_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_leaves, "IMAGES", 256)
+def test_filters_of_a_dictionary_depend_on_no_image_and_need_no_classes() -> None:
     blank = commons_of(wanted(kind="learned", dictionary="dead_leaves"))
     blank.check_classes(1)
     images = scaled(pictures(4))
@@ -257,13 +256,23 @@ def test_filters_are_not_learned_from_a_single_class() -> None:
     commons_of(wanted(kind="smooth")).check_classes(1)
 
 
-def test_dead_leaves_are_the_same_each_time_and_differ_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_leaves, "IMAGES", 256)
-    images = dead_leaves.dead_leaves(3)
-    assert images.shape == (dead_leaves.IMAGES, 3, 32, 32)
+def test_dead_leaves_are_the_same_each_time_and_differ_from_each_other() -> None:
+    images = dead_leaves(3)
+    assert images.shape == (1024, 3, 32, 32)
     assert images.float().std((0, 2, 3)).min() > 40
-    assert torch.equal(dead_leaves.dead_leaves(3)[-1], images[-1])
+    dead_leaves.cache_clear()
+    assert torch.equal(dead_leaves(3), images)
     assert not torch.equal(images[0], images[1])
+
+
+def test_grey_images_have_filters_that_depend_on_no_task_unless_a_kind_is_named() -> None:
+    assert made(1, kind=None, patch=None).dictionary == "dead_leaves"
+    assert made(1, kind="learned").dictionary is None
+    assert made(3, kind=None).dictionary is None
+    for side, patch in ((8, 3), (28, 10), (64, 10)):
+        shape = wanted(1, side, kind=None, patch=None)
+        (bank,) = shape.commons.banks(shape.input)
+        assert (bank.kind, bank.patch, bank.grid) == ("learned", patch, 2)
 
 
 def test_a_preset_names_fields_over_which_what_is_given_wins() -> None:
