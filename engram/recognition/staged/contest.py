@@ -118,16 +118,13 @@ def opened(
     Where all contenders decline an image, the tasks nearest to it are asked; those that know it contend too.
     """
     p_values = torch.full(contending.shape, torch.nan)
-    tasks, rows = contending.T.nonzero(as_tuple=True)
-    p_values[rows, tasks] = stacked.p_values(features, first.unusual, rows, tasks)
+    stacked.write_p_values(features, first.unusual, contending, p_values)
     declined = ~((p_values > stacked.levels) & contending).any(1)
     if not bool(declined.any()) or bool(contending.all()):
         return contending, p_values, contending
     nearest = first.unusual.topk(min(NEAREST, contending.shape[1]), 1, largest=False).indices
     asked = torch.zeros_like(contending).scatter(1, nearest, True) & ~contending & declined[:, None]
-    tasks, rows = asked.T.nonzero(as_tuple=True)
-    if len(rows):
-        p_values[rows, tasks] = stacked.p_values(features, first.unusual, rows, tasks)
+    stacked.write_p_values(features, first.unusual, asked, p_values)
     return contending | (asked & stacked.accepts(p_values)), p_values, contending | asked
 
 

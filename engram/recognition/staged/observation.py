@@ -45,6 +45,12 @@ class Labels:
             return joint
         return torch.zeros(len(joint), len(self.names)).index_add_(1, self.of_class, joint)
 
+    def owners(self, joint: Tensor) -> Tensor:
+        """(B,): the task that answers, which has the most probable class of the most probable label."""
+        best = self.summed(joint).argmax(1)  # (B,)
+        classes = joint.masked_fill(self.of_class != best[:, None], -1).argmax(1)
+        return torch.tensor(self.tasks)[classes]
+
 
 @dataclass(frozen=True)
 class StagedObservation(Observation):

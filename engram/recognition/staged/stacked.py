@@ -126,6 +126,12 @@ class StackedTasks:
         """(B, T) bool: whether a task that can tell does not call an image unknown, by p-values (B, T)."""
         return (p_values > self.levels) & (self.levels >= 0)
 
+    def write_p_values(self, features: Tensor, unusual: Tensor, asked: Tensor, into: Tensor) -> None:
+        """Write `p_values` of the pairs that are asked (B, T bool) into (B, T)."""
+        tasks, rows = asked.T.nonzero(as_tuple=True)
+        if len(rows):
+            into[rows, tasks] = self.p_values(features, unusual, rows, tasks)
+
     def p_values(self, features: Tensor, unusual: Tensor, rows: Tensor, tasks: Tensor) -> Tensor:
         """(N,): conformal p-values of pairs of an image (N,) and a task (N,), sorted by task.
 

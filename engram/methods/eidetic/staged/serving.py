@@ -95,7 +95,11 @@ class Serving:
                 answers[number] = self.served[number].answer(given, common, rows)
         log_tasks = self.decider.log_tasks(first, contending, answers)
         decided, told = joint(stacked, first, log_tasks, answers)
-        accepts = asked & stacked.accepts(p_values)
+        # A task that did not contend may have the most probable class; whether it knows the image is asked then.
+        answering = torch.zeros_like(contending).scatter(1, self.labels.owners(decided)[:, None], True)
+        unasked = answering & p_values.isnan()
+        stacked.write_p_values(common, first.unusual, unasked, p_values)
+        accepts = (asked | unasked) & stacked.accepts(p_values)
         return StagedObservation(
             self.tasks,
             (),
