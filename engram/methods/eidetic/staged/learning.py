@@ -77,6 +77,7 @@ class StagedLearner(WithContext):
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
         options, reporter = self.options, self.reporter
+        started = reporter.journal.clock()
         train, held_out = split(
             examples, options.held_out, self.context.seed, recipe=self.context.recipe, needed=ONE_CLASS
         )
@@ -84,6 +85,7 @@ class StagedLearner(WithContext):
         commons = self.commons.fitted(train.images, reporter).eval()
         first = self.recogniser.stage_one() if self.tasks else None
         seen = look(commons, train, held_out, first, self.context)
+        looked = reporter.journal.clock() - started
         masses = [(one.name, mass) for one, mass in zip(self.tasks, seen.masses, strict=True) if one.known.network]
         engram, report, network = self._network(task, examples, masses)
         if engram is None:
@@ -94,6 +96,7 @@ class StagedLearner(WithContext):
             head = features_and_logits(network, engram, held_out, self.context, seen.held_out)[1]
             if self.settings.read_commons:
                 head = self._reading(engram, seen, head, train, held_out)
+        report.seconds["recognising"] = looked
         with report.timed("recognising"):
             learned = self._recognise(task, train, held_out, commons, seen, engram, network, head, masses, report)
         expect_accurate(report, options)

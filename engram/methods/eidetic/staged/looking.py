@@ -16,6 +16,9 @@ from engram.recognition.staged.stage_one import StageOne
 from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.task_evidence import MOST_SCORED
 
+LOOKING = 0.1
+"""Share of the first phase that is told of as done when the images were looked at; what is told never falls."""
+
 
 @dataclass(frozen=True)
 class SeenTask:
@@ -65,7 +68,7 @@ def look(
         if first is not None:
             masses += first(seen).log_tasks.exp().sum(0)
         done += len(chosen)
-        reporter.report("recognising", 0.3 * done / len(train))
+        reporter.report("training", LOOKING * done / len(train))
     judged = [
         seeing.canonical(pixels(held_out.images[chosen].to(context.device))).cpu()
         for chosen in batches(len(held_out), EVALUATION_BATCH)
