@@ -13,14 +13,14 @@ from engram.config.definition import Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork, UnknownTask
-from engram.explain.explainer import Explainer, Heatmap
+from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork
+from engram.explain.explainer import Heatmap
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.learning import StagedLearner
-from engram.methods.eidetic.staged.served_task import ServedTask
+from engram.methods.eidetic.staged.prepared import Prepared
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.stored import Sums
-from engram.methods.eidetic.staged.tasks import StagedTask, network_of
+from engram.methods.eidetic.staged.tasks import StagedTask
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, raised
 from engram.nn.commons import Commons, commons_of
@@ -56,9 +56,7 @@ class StagedEidetic(Method):
         self.recogniser = recogniser
         self.staged = tuple(tasks)
         self.sums = sums
-        self._serving: Serving | None = None
-        self._alone: dict[str, ServedTask] = {}
-        self._explainer: Explainer | None = None
+        self._prepared = self._prepare()
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -87,14 +85,13 @@ class StagedEidetic(Method):
             StagedTask(task, layout, (engrams[1 + 2 * number], engrams[2 + 2 * number]))
             for number, task in enumerate(known.tasks)
         ]
-        if reuse is not None:
+        if reuse is not None and reuse.device == commons.device:
             there = {task.name: task for task in reuse.staged}
             tasks = [task.sharing(there[task.name]) if task.name in there else task for task in tasks]
         names = [task.name for task in tasks]
-        model = cls(definition, budget, commons, known, tasks, None if kept is None else Sums.of(names, kept))
-        if kept is None:
-            model.serving()
-        return model
+        for task in tasks:
+            task.read_what_is_there()
+        return cls(definition, budget, commons, known, tasks, None if kept is None else Sums.of(names, kept))
 
     def dump(self) -> StoredModel:
         pieces = [piece for task in self.staged for piece in task.stored]
@@ -108,33 +105,11 @@ class StagedEidetic(Method):
 
     def serving(self) -> Serving:
         """What answers, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
-        if self._serving is None:
-            network = network_of(self.layout, self.staged, [task.name for task in self.staged])
-            network.to(self.device)
-            self._serving = Serving.of(self.commons, self.recogniser, self.staged, network, self.settings)
-        return self._serving
+        return self._prepared.serving()
 
-    def served(self, task: str) -> ServedTask:
-        """What answers for one task, with no other read but those that it reads.
-
-        Raises
-        ------
-        UnknownTask, DamagedSnapshot, UnsupportedFormat
-        """
-        if self._serving is not None:
-            return self._serving.served[self._number(task)]
-        if task not in self._alone:
-            number = self._number(task)
-            network = network_of(self.layout, self.staged, [task])
-            network.to(self.device)
-            self._alone[task] = ServedTask.of(self.staged[number], network)
-        return self._alone[task]
-
-    def _number(self, task: str) -> int:
-        for number, info in enumerate(self.tasks):
-            if info.name == task:
-                return number
-        raise UnknownTask(f"the model has no task {task!r}")
+    def _prepare(self) -> Prepared:
+        """What the model as it is now is to answer with."""
+        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -157,7 +132,7 @@ class StagedEidetic(Method):
         for task in self.staged:
             if task.loaded and task.engram is not None:  # those that are read later are moved then
                 task.engram.to(device)
-        self._serving, self._alone, self._explainer = None, {}, None
+        self._prepared = self._prepare()
 
     def admit(self, task: str) -> None:
         super().admit(task)
@@ -173,7 +148,7 @@ class StagedEidetic(Method):
         )
         learned = learner.learn(task, examples)
         self.commons, self.recogniser, self.staged = learned.commons, learned.recogniser, learned.tasks
-        self.sums, self._serving, self._alone, self._explainer = learned.sums, None, {}, None
+        self.sums, self._prepared = learned.sums, self._prepare()
         return learned.report
 
     def observe(self, images: Tensor) -> Observation:
@@ -181,13 +156,14 @@ class StagedEidetic(Method):
 
     @torch.no_grad()
     def observe_for(self, images: Tensor, task: str | None, contenders: int | Literal["all"] | None) -> Observation:
+        prepared = self._prepared
         if task is None:
-            return self.serving().contest(images, contenders)
-        if self._serving is not None:
-            return self._serving.single(images, task)
-        served = self.served(task)
+            return prepared.serving().contest(images, contenders)
+        if (whole := prepared.whole) is not None:
+            return whole.single(images, task)
+        served = prepared.served(task)
         given, common = self._pixels_and_features(images)
-        unusual = self.recogniser.stage_one()(common).unusual[:, self._number(task)]
+        unusual = self.recogniser.stage_one()(common).unusual[:, prepared.number(task)]
         return served.observed(given, common, unusual)
 
     @torch.no_grad()
@@ -203,7 +179,7 @@ class StagedEidetic(Method):
     def _logits(self, tasks: Sequence[str], images: Tensor, shape: int) -> list[Tensor]:
         """Of each task (N, classes), in batches of one shape; all of them read the same features of the commons."""
         parts = [self._pixels_and_features(part) for part in torch.split(images, shape)]
-        return [torch.cat([self.served(task).logits(*part) for part in parts]) for task in tasks]
+        return [torch.cat([self._prepared.served(task).logits(*part) for part in parts]) for task in tasks]
 
     def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
@@ -211,13 +187,12 @@ class StagedEidetic(Method):
         return given, self.commons(given).cpu()
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
-        if self._explainer is None:
-            self._explainer = Explainer(self.serving().network.stack, self.commons)
-        if self.serving().served[owner].engram is None:
-            name = self.tasks[owner].name
+        name = self.tasks[owner].name
+        serving, explainer = self.serving(), self._prepared.explainer()
+        if serving.served[owner].engram is None:
             raise NoNetwork(f"task {name!r} has one class and no network of its own: there is no logit to explain")
-        names = [engram.task for engram in self.serving().network.stack]
-        return self._explainer.explain(image, names.index(self.tasks[owner].name), target, composite)
+        names = [engram.task for engram in serving.network.stack]
+        return explainer.explain(image, names.index(name), target, composite)
 
     def capacity(self) -> list[LayerCapacity]:
         owned = {info.name: {layer: info.units.get(layer, 0) for layer in self.layout.layers} for info in self.tasks}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from engram.checkpointing.pieces import Piece, bytes_of
-from engram.checkpointing.tensors import pack, unpack
+from engram.checkpointing.tensors import kind_of, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
 from engram.recognition.staged.integers import step_of
@@ -16,6 +16,11 @@ from engram.recognition.staged.totals import Totals
 
 _PARTS = 3
 """Pieces of each task: sums over the commons, sums over what detectors read, the totals of its own detector."""
+
+_NO_DETECTOR = "no detector"
+
+_KINDS = (("exact sums",), ("pairs",), ("totals", _NO_DETECTOR))
+"""What each of them may be."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,15 @@ class Sums:
 
     @classmethod
     def of(cls, names: Sequence[str], pieces: Sequence[bytes | Piece]) -> Self:
-        """From what was stored; raises DamagedSnapshot for another number of pieces than the tasks have."""
+        """From what was stored; raises DamagedSnapshot, UnsupportedFormat for what is not these tasks' sums."""
         expected = 1 + _PARTS * len(names) if names else 0
         if len(pieces) != expected:
             raise DamagedSnapshot(f"{len(names)} tasks have {expected} pieces of sums, not {len(pieces)}")
+        for number, piece in enumerate(pieces):
+            kinds = _KINDS[(number - 1) % _PARTS] if number else ("totals",)
+            # What is no bytes yet is read when it is needed, and judged then.
+            if isinstance(piece, bytes) and (found := kind_of(piece)) not in kinds:
+                raise DamagedSnapshot(f"expected sums of the kind {' or '.join(kinds)} and found a {found} file")
         return cls(tuple(names), tuple(pieces))
 
     def totals(self, commons: Commons) -> Totals:
@@ -78,7 +88,7 @@ class Sums:
         for number, name in enumerate(self.names):
             if name in detectors:
                 pieces[_PARTS * number + 2] = detectors[name].dump()
-        own = detectors[task].dump() if task in detectors else pack("no detector", {"task": task}, {})
+        own = detectors[task].dump() if task in detectors else pack(_NO_DETECTOR, {"task": task}, {})
         added = (sums.dump({"task": task}), pack("pairs", *pairs_of(pairs)), own)
         return Sums((*self.names, task), (totals.dump(), *pieces, *added))
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engram.checkpointing.pieces import Piece, bytes_of, hash_of
-from engram.checkpointing.tensors import pack
+from engram.checkpointing.tensors import pack, unpack
+from engram.errors import DamagedSnapshot
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network
 from engram.nn.serialization import dump_engram, load_engram
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.recogniser import KnownTask
+
+_NO_NETWORK = "task without a network"
+"""Kind of what stands in an engram's place."""
 
 
 @dataclass
@@ -32,7 +36,7 @@ class StagedTask:
         """A task that was just learned; without an engram where it has a single class."""
         info = known.info
         about = {"task": info.name, "classes": list(info.classes)}
-        data = pack("task without a network", about, {}) if engram is None else dump_engram(engram)
+        data = pack(_NO_NETWORK, about, {}) if engram is None else dump_engram(engram)
         return cls(known, layout, (data, profile.dump()), engram, profile)
 
     @property
@@ -44,7 +48,10 @@ class StagedTask:
         """The engram; None for a task without a network. Raises DamagedSnapshot, UnsupportedFormat."""
         with self._lock:
             if self._engram is None and self.known.network:
-                self._engram = load_engram(self.layout, bytes_of(self.stored[0]))
+                engram, info = load_engram(self.layout, bytes_of(self.stored[0])), self.known.info
+                if (engram.task, engram.classes, engram.units) != (info.name, info.classes, info.units):
+                    raise DamagedSnapshot(f"the engram of task {info.name!r} is not the one that its recogniser knows")
+                self._engram = engram
             return self._engram
 
     @property
@@ -52,13 +59,29 @@ class StagedTask:
         """The profile; raises DamagedSnapshot, UnsupportedFormat."""
         with self._lock:
             if self._profile is None:
-                self._profile = StagedProfile.load(bytes_of(self.stored[1]))
+                profile = StagedProfile.load(bytes_of(self.stored[1]))
+                if profile.task != self.name:
+                    raise DamagedSnapshot(f"the profile of task {self.name!r} is that of {profile.task!r}")
+                self._profile = profile
             return self._profile
 
     @property
     def loaded(self) -> bool:
         """Whether the engram was read, or there is none."""
         return self._engram is not None or not self.known.network
+
+    def read_what_is_there(self) -> None:
+        """Read what was given as bytes, so that damage shows at once; a piece is read when it is needed.
+
+        Raises
+        ------
+        DamagedSnapshot, UnsupportedFormat
+        """
+        engram, profile = self.stored
+        if isinstance(engram, bytes) and self.engram is None:
+            unpack(_NO_NETWORK, engram)
+        if isinstance(profile, bytes):
+            assert self.profile.task == self.name, "a profile of another task is refused"
 
     @property
     def hashes(self) -> tuple[str, str]:
