@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import torch
 from torch import Tensor
 
 from engram.config.eidetic import EideticSettings
