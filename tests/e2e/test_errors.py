@@ -120,7 +120,6 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "100,000 entries": (many_entries, "archive_too_many_entries"),
     "ratio of 1,000:1": (lambda: zipped("digit-2/zeros.png", bytes(50_000_000)), "archive_suspicious_ratio"),
     "one image in a class": (lambda: archive((2,), 5, {"digit-3/1.png": png(3, 1)}), "too_few_images"),
-    "one class": (lambda: archive((2,), 5), "too_few_classes"),
     "a name in no known encoding": (named_in_a_code_page, "archive_bad_name"),
     "an encrypted image": (encrypted, "invalid_archive"),
     "no class folders": (lambda: zipped("a/b/c/d/e.png"), "archive_bad_layout"),

@@ -56,7 +56,7 @@ def test_a_job_becomes_a_version(ready: Vault) -> None:
     commit = head(ready)
     assert (commit.kind, commit.task, commit.job, commit.token) == ("learn", "low", job.id, 1)
     assert commit.tasks == ({"name": "low", "classes": ["digit-0", "digit-1"], "job": job.id},)
-    assert len(commit.engrams) == 2
+    assert len(commit.engrams) == 3
     assert commit.report is not None
     report = json.loads(ready.objects.get_blob(commit.report))
     assert report == done.result["report"]
@@ -70,7 +70,7 @@ def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault
         learn(ready, task, digits)
     model = ready.models.get(MODEL)
     first, second = ready.log.read(MODEL, 1), ready.log.read(MODEL, 2)
-    assert second.engrams[:2] == first.engrams
+    assert second.engrams[:3] == first.engrams
     assert first.certificate is not None
     assert second.certificate is not None
     old = Certificate.from_dict(json.loads(ready.objects.get_blob(first.certificate)))
@@ -323,10 +323,11 @@ def test_a_head_with_other_engrams_is_not_built_upon(ready: Vault) -> None:
     assert [task["name"] for task in head(ready).tasks] == ["mid", "low"]
 
 
-def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) -> None:
-    learn(ready, "low", (0, 1))
-    memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
-    before = before_learning(JobBlobs(ready.objects), head(ready), memory)
+def test_a_version_that_would_change_old_answers_is_not_published(vault: Vault) -> None:
+    create(vault, recipe=2)
+    learn(vault, "low", (0, 1))
+    memory = publishing.load_memory(vault, vault.models.get(MODEL), head(vault))
+    before = before_learning(JobBlobs(vault.objects), head(vault), memory)
     proof = verify(dump(memory), before, "low", 1.0)
     assert proof.tasks == before.tasks
     assert set(proof.routing) == {"low"}
@@ -335,12 +336,13 @@ def test_a_version_that_would_change_old_answers_is_not_published(ready: Vault) 
         verify(dump(memory), before, "low", 1.0)
 
 
-def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(ready: Vault) -> None:
-    learn(ready, "low", (0, 1))
-    memory = publishing.load_memory(ready, ready.models.get(MODEL), head(ready))
+def test_a_version_that_no_longer_answers_as_certified_is_not_built_upon(vault: Vault) -> None:
+    create(vault, recipe=2)
+    learn(vault, "low", (0, 1))
+    memory = publishing.load_memory(vault, vault.models.get(MODEL), head(vault))
     network_of(memory).stack[0].head.bias.data[0] += 1e-6
     with pytest.raises(RetentionViolated, match="as certified for version 1"):
-        before_learning(JobBlobs(ready.objects), head(ready), memory)
+        before_learning(JobBlobs(vault.objects), head(vault), memory)
 
 
 def test_data_at_an_address(ready: Vault, tmp_path: Path) -> None:

@@ -76,7 +76,6 @@ def test_an_upload_becomes_a_job(service: Service) -> None:
         ("x" * 101, b"x", None, 422, "invalid_name"),
         ("new", b"", None, 422, "not_an_archive"),
         ("new", b"neither zip nor tar", None, 422, "not_an_archive"),
-        ("new", archive((8,)), None, 422, "too_few_classes"),
         ("new", archive((8, 9), 1), None, 422, "too_few_images"),
         ("new", archive((8, 9), 4, {"../x.png": b"x"}), None, 422, "archive_unsafe_path"),
         ("low", archive((8, 9), 4), None, 409, "task_exists"),
@@ -90,6 +89,16 @@ def test_what_is_refused_leaves_no_trace(
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert stored(reader) == []
     assert reader.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+
+
+def test_one_class_is_refused_where_the_method_needs_two(service: Service) -> None:
+    create(service.vault, "paper", settings={"reads": "all"})
+    data: list[tuple[str, Any]] = [("name", (None, "x")), ("data", ("x", archive((8,), 4)))]
+    refused = service.client.post("/v1/models/paper/tasks", files=data)
+    assert (refused.status_code, refused.json()["code"]) == (422, "too_few_classes")
+    assert "a task of the method eidetic that reads all needs at least two" in refused.json()["detail"]
+    assert service.vault.objects.list("data") == []
+    assert service.client.post(TASKS, files=data).status_code == 202
 
 
 def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from engram.methods.eidetic.staged.method import StagedEidetic
 from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.models import MODEL, create, learn
-from testing.data.patterns import network_of
 from testing.servers.redis import RedisServer
 from testing.servers.service import Service, running, wait_until
 from vault.settings import VaultSettings
@@ -66,12 +66,16 @@ def test_a_version_that_is_replaced_is_freed_without_a_collection(service: Servi
 
 
 def test_what_is_unchanged_is_shared_with_the_new_version(service: Service) -> None:
+    assert version(service) == 2
     before = service.runtime.live.current(MODEL)
     versions.raise_budget(service.vault, MODEL, 20.0)
     wait_until(lambda: service.runtime.live.current(MODEL).version == 3)
     after = service.runtime.live.current(MODEL)
     assert after.memory is not before.memory
-    assert network_of(after.memory).stack[0] is network_of(before.memory).stack[0]
+    old, new = before.memory.method, after.memory.method
+    assert isinstance(old, StagedEidetic)
+    assert isinstance(new, StagedEidetic)
+    assert [one.engram is other.engram for one, other in zip(old.staged, new.staged, strict=True)] == [True, True]
     assert all(after.blobs[name] is before.blobs[name] for name in before.blobs)
 
 
