@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ FEW = 10.0
 """Images that the mean variance counts for, beside those there are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """The values of a network that its detector reads, and the grid that they are put on."""
 
@@ -40,6 +40,21 @@ class Reading:
         chosen = head.double().square().sum(0).topk(count).indices.sort().values
         largest = float(features[:, chosen].max().clamp_min(1e-6))
         return cls(chosen, 2.0 ** float(torch.tensor(largest / LARGEST, dtype=torch.float64).log2().ceil()))
+
+    def to_row(self) -> dict[str, object]:
+        """What a header says of it."""
+        return {"chosen": self.chosen.tolist(), "step": self.step}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The inverse of `to_row`."""
+        return cls(torch.tensor(row["chosen"], dtype=torch.int64), float(row["step"]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reading) and self.to_row() == other.to_row()
+
+    def __hash__(self) -> int:
+        return hash((self.step, tuple(self.chosen.tolist())))
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, F_t) -> (B, P): on the grid."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy
 import torch
 from torch import Tensor
@@ -34,6 +36,41 @@ def widened(planes: Tensor) -> Tensor:
     wide[:, : len(found)] = found.T
     wide[:, len(found) :] = numpy.where(found[-1] >= 128, 255, 0)[:, None]
     return torch.from_numpy(wide.view("<i8").reshape(-1).astype(numpy.int64))
+
+
+def narrowed_gram(gram: Tensor) -> dict[str, Tensor]:
+    """The upper triangle of a Gram matrix (F, F) of whole numbers, in as few bytes as each of them may need.
+
+    No number exceeds the root of the product of those on the diagonal in its row and column (Cauchy and Schwarz), but
+    for a rounding: so the diagonal tells how wide each is.
+    """
+    diagonal, widths = gram.diagonal().to(torch.int64), _widths(gram.diagonal())
+    upper = triangle(gram).to(torch.int64)
+    found = {"diagonal": narrowed(diagonal)}
+    for width in sorted(set(widths.tolist())):
+        planes = narrowed(upper[widths == width])
+        assert len(planes) <= width, "these numbers are of no Gram matrix"
+        missing = torch.where(planes[-1:] >= 128, 255, 0).to(torch.uint8).expand(width - len(planes), -1)
+        found[f"width {width}"] = torch.cat([planes, missing])
+    return found
+
+
+def widened_gram(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The inverse of `narrowed_gram`: (F, F) int64; raises DamagedSnapshot, or KeyError for a part that is missing."""
+    diagonal = widened(tensors["diagonal"])
+    widths = _widths(diagonal)
+    upper = torch.empty(len(widths), dtype=torch.int64)
+    for width in sorted(set(widths.tolist())):
+        upper[widths == width] = widened(tensors[f"width {width}"])
+    return symmetric(upper, len(diagonal))
+
+
+def _widths(diagonal: Tensor) -> Tensor:
+    """Bytes of each number of the upper triangle, row by row, by the diagonal (F,) of the Gram matrix."""
+    lengths = torch.tensor([max(0, int(number)).bit_length() for number in diagonal.tolist()], dtype=torch.uint8)
+    rows, columns = torch.triu_indices(len(diagonal), len(diagonal))
+    bits = (lengths[rows] + lengths[columns] + 1) // 2 + 1  # one more for what was rounded
+    return bits // 8 + 1
 
 
 def step_of(commons: Commons) -> float:

@@ -14,7 +14,6 @@ from engram.errors import DamagedSnapshot
 from engram.recognition.conformal import NOISE_IMAGES, TELLING, CombinedScore, ConformalScores, level_of
 from engram.recognition.density import Density
 from engram.recognition.head_balance import HeadBalance
-from engram.recognition.staged.detectors import Reading
 
 _DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "quantiles")
 _SCORES = ("centre", "scale", "values")
@@ -40,8 +39,6 @@ class StagedProfile:
     noise: float | None = None
     """Share of pure noise that is called unknown, of the scale where it is least; None where it was not tried."""
     balance: HeadBalance | None = None
-    reading: Reading | None = None
-    """What its detector reads; None for a task without a network."""
 
     @property
     def level(self) -> float | None:
@@ -81,7 +78,6 @@ class StagedProfile:
             "log_temperature": self.log_temperature,
             "evidence": self.evidence,
             "noise": self.noise,
-            "step": None if self.reading is None else self.reading.step,
         }
         tensors = {"temperature": self.temperature}
         tensors |= {f"density.{name}": getattr(self.density, name) for name in _DENSITY}
@@ -90,8 +86,6 @@ class StagedProfile:
                 tensors |= {f"{kind}.{name}": getattr(scores, name) for name in _SCORES}
         if self.balance is not None:
             tensors |= {f"balance.{name}": getattr(self.balance, name) for name in _BALANCE}
-        if self.reading is not None:
-            tensors["chosen"] = self.reading.chosen
         return pack("profile", about, tensors)
 
     @classmethod
@@ -105,14 +99,12 @@ class StagedProfile:
 
 
 def _loaded(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedProfile:
-    combined, balance, reading = None, None, None
+    combined, balance = None, None
     if "both.values" in tensors:
         kinds = ([tensors[f"{kind}.{name}"] for name in _SCORES] for kind in ("scattered", "both"))
         combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
     if "balance.offset" in tensors:
         balance = HeadBalance(*(tensors[f"balance.{name}"] for name in _BALANCE))
-    if "chosen" in tensors:
-        reading = Reading(tensors["chosen"], float(about["step"]))
     return StagedProfile(
         str(about["task"]),
         Density(*(tensors[f"density.{name}"] for name in _DENSITY)),
@@ -123,5 +115,4 @@ def _loaded(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedPr
         combined,
         None if about["noise"] is None else float(about["noise"]),
         balance,
-        reading,
     )

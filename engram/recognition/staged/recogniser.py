@@ -11,7 +11,7 @@ import torch
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
-from engram.recognition.staged.detectors import ValueDetector
+from engram.recognition.staged.detectors import Reading, ValueDetector
 from engram.recognition.staged.score_space import ScoreSpace
 from engram.recognition.staged.stage_one import StageOne, temperature_of
 
@@ -26,6 +26,8 @@ class KnownTask:
     log_temperature: float
     evidence: float
     """How many images that was fitted on."""
+    reading: Reading | None = None
+    """What its detector reads; None for a task without a network."""
 
     def to_row(self) -> dict[str, object]:
         """What a header says of it."""
@@ -36,13 +38,15 @@ class KnownTask:
             "network": self.network,
             "log_temperature": self.log_temperature,
             "evidence": self.evidence,
+            "reads": None if self.reading is None else self.reading.to_row(),
         }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """The inverse of `to_row`."""
         info = TaskInfo(str(row["task"]), tuple(map(str, row["classes"])), dict(row["units"]))
-        return cls(info, bool(row["network"]), float(row["log_temperature"]), float(row["evidence"]))
+        reading = None if row["reads"] is None else Reading.from_row(row["reads"])
+        return cls(info, bool(row["network"]), float(row["log_temperature"]), float(row["evidence"]), reading)
 
 
 @dataclass(frozen=True)

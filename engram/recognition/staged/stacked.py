@@ -1,4 +1,4 @@
-"""What all tasks are judged by, stacked, so that a batch takes the same few operations however many tasks it hits."""
+"""Stacked tasks: a batch takes the same few operations however many tasks it hits."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot, pad
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
-from engram.recognition.staged.integers import LARGEST, narrowed, symmetric, triangle, whole, widened
+from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, triangle, whole, widened, widened_gram
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,9 @@ class ExactSums:
         return {"step": self.step, "features": len(self.gram)}
 
     def _narrow(self) -> dict[str, Tensor]:
-        parts = {"gram": triangle(self.gram), "moments": self.moments.flatten(), "counts": self.counts}
-        return {name: narrowed(part.to(torch.int64)) for name, part in parts.items()}
+        parts = {"moments": self.moments.flatten(), "counts": self.counts}
+        narrow = {name: narrowed(part.to(torch.int64)) for name, part in parts.items()}
+        return {**narrow, **{f"gram.{name}": part for name, part in narrowed_gram(self.gram).items()}}
 
 
 def pairs_of(sums: Mapping[str, ExactSums]) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -117,7 +118,8 @@ def load_pairs(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> di
 def _widened(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> ExactSums:
     try:
         size, step = int(str(about["features"])), float(str(about["step"]))
-        gram, moments, counts = (widened(tensors[name]).double() for name in ("gram", "moments", "counts"))
-        return ExactSums(symmetric(gram, size), moments.view(size, len(counts)), counts, step)
+        gram = widened_gram({name.removeprefix("gram."): part for name, part in tensors.items()}).double()
+        moments, counts = (widened(tensors[name]).double() for name in ("moments", "counts"))
+        return ExactSums(gram, moments.view(size, len(counts)), counts, step)
     except (KeyError, ValueError, RuntimeError) as error:
         raise DamagedSnapshot(f"these sums lack {error}") from error

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.recognition.staged.integers import narrowed, symmetric, triangle, widened
+from engram.recognition.staged.integers import narrowed, narrowed_gram, widened, widened_gram
 from engram.recognition.staged.sums import ExactSums
 
-FRACTION = 2**4
+FRACTION = 1
 """Parts of a squared step that second moments are rounded to: far under what the ridge adds."""
 
 
@@ -86,7 +86,7 @@ class Totals:
     def dump(self) -> bytes:
         """The totals as bytes."""
         rows = [{"task": one.task, "classes": len(one.counts)} for one in self.tasks]
-        tensors = {"second": narrowed(triangle(self.second))}
+        tensors = {f"second.{name}": part for name, part in narrowed_gram(self.second).items()}
         for number, one in enumerate(self.tasks):
             tensors[f"{number}.moments"] = narrowed(one.moments.flatten().to(torch.int64))
             tensors[f"{number}.counts"] = narrowed(one.counts.to(torch.int64))
@@ -98,7 +98,7 @@ class Totals:
         about, tensors = unpack("totals", data)
         try:
             size, rows = int(str(about["features"])), cast(Sequence[Mapping[str, Any]], about["tasks"])
-            second = symmetric(widened(tensors["second"]), size + 1)
+            second = widened_gram({name.removeprefix("second."): part for name, part in tensors.items()})
             tasks = [_task(row, number, tensors, size) for number, row in enumerate(rows)]
             return cls(second, tuple(tasks), float(str(about["step"])))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

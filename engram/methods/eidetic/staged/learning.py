@@ -151,10 +151,10 @@ class StagedLearner(WithContext):
         profile = calibrated_by(task, commons, sums, seen.judged(held_out), earlier, shape, self.context)
         self.reporter.report("recognising", 0.6)
         pairs, detectors, reading = self._detectors(task, train, held_out, engram, network, masses)
-        profile = replace(profile, temperature=temperature, balance=balance, reading=reading)
+        profile = replace(profile, temperature=temperature, balance=balance)
         units = {} if engram is None else dict(engram.units)
         known = KnownTask(
-            TaskInfo(task, train.classes, units), engram is not None, profile.log_temperature, profile.evidence
+            TaskInfo(task, train.classes, units), engram is not None, profile.log_temperature, profile.evidence, reading
         )
         added = StagedTask.learned(known, self.network.layout, engram, profile)
         totals = self.sums.totals(commons).plus(task, sums)
@@ -164,6 +164,9 @@ class StagedLearner(WithContext):
         recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
         self._judge(report, recogniser, tasks, totals, solved, seen, head, held_out, network)
         report.novelty = profile.novelty()
+        if engram is not None:
+            needed = network.closure(task)
+            report.details["closure"] = round(needed.total / needed.alone, 4)
         self.reporter.report("recognising", 1.0)
         stored = self.sums.plus(totals, task, sums, pairs, detectors)
         return Learned(commons, recogniser, tasks, stored, report)
@@ -186,7 +189,7 @@ class StagedLearner(WithContext):
             totals[task] = Totals.empty(len(reading.chosen), reading.step).plus(task, pairs[task])
         by_name = {one.name: one for one in self.tasks}
         for name in strongest(masses, self.settings.negatives or 0):
-            other, its = by_name[name].engram, by_name[name].profile.reading
+            other, its = by_name[name].engram, by_name[name].known.reading
             if other is None or its is None:
                 continue  # without a network there is no detector
             pairs[name] = self._over(its, network, other, train, held_out)
@@ -232,10 +235,10 @@ class StagedLearner(WithContext):
         for number, task in enumerate(tasks):
             rows = contending[:, number].nonzero().flatten()
             # Engrams that were not needed to learn the task are not read to judge it.
-            if task.name not in loaded or task.profile.reading is None or not len(rows):
+            if task.name not in loaded or task.known.reading is None or not len(rows):
                 continue
             features, logits = features_and_logits(network, loaded[task.name], held_out.subset(rows), self.context)
-            answers[number] = TaskAnswer(rows, logits, task.profile.reading(features))
+            answers[number] = TaskAnswer(rows, logits, task.known.reading(features))
         contest = Contest.of(recogniser)
         right = contest.log_tasks(first, contending, answers).argmax(1) == len(tasks) - 1
         hits = head.argmax(1) == held_out.labels

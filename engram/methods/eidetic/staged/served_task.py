@@ -61,7 +61,7 @@ class ServedTask:
         rows = torch.arange(len(given)) if rows is None else rows
         whole = len(rows) == len(given)
         features, logits = self._values(given if whole else given[rows], common if whole else common[rows])
-        reading = self.profile.reading
+        reading = self.task.known.reading
         return TaskAnswer(rows, logits, features[:, :0] if reading is None else reading(features))
 
     def observed(self, given: Tensor, common: Tensor, unusual: Tensor) -> Observation:

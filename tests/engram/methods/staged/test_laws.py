@@ -188,7 +188,7 @@ def test_learning_reads_only_what_it_needs() -> None:
     sums = [name for name in read if name.startswith("kept")]
     assert sorted(sums)[:2] == ["kept 0", "kept 1"]  # the totals, the first task's sums
     assert len(sums) == 3  # and one detector's
-    assert len({name for name in read if name.startswith("engram")}) == 3  # the commons, one engram and its profile
+    assert len({name for name in read if name.startswith("engram")}) == 2  # the commons and one engram
     after = dump(memory)
     untouched = [piece for piece in after.kept if isinstance(piece, Piece)]
     assert len(untouched) >= len(parts.kept) - 2

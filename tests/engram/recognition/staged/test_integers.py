@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.errors import DamagedSnapshot
-from engram.recognition.staged.integers import narrowed, symmetric, triangle, widened
+from engram.recognition.staged.integers import narrowed, narrowed_gram, symmetric, triangle, widened, widened_gram
 
 EDGES = [
     0,
@@ -61,3 +61,26 @@ def test_a_triangle_is_a_symmetric_matrix() -> None:
     assert symmetric(triangle(matrix), 7).equal(matrix)
     with pytest.raises(DamagedSnapshot):
         symmetric(triangle(matrix), 8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gram_matrix_comes_back_in_fewer_bytes_than_its_widest_number_would_take(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scales = 10 ** torch.linspace(0, 3.6, 40, dtype=torch.float64)
+    values = (torch.rand(300, 40, generator=generator, dtype=torch.float64) * scales).round()
+    gram = (values.T @ values).to(torch.int64)
+    parts = narrowed_gram(gram)
+    assert widened_gram(parts).equal(gram)
+    assert sum(part.numel() for part in parts.values()) < narrowed(triangle(gram)).numel()
+
+
+@pytest.mark.parametrize("largest", [0, 1, 127, 128, 2**15, 2**31, 2**52])
+def test_numbers_at_the_bound_of_a_gram_matrix_come_back(largest: int) -> None:
+    gram = torch.tensor([[largest, -largest, 0], [-largest, largest, 0], [0, 0, 0]])
+    assert widened_gram(narrowed_gram(gram)).equal(gram)
+
+
+def test_a_gram_matrix_of_other_parts_is_damage() -> None:
+    parts = narrowed_gram(torch.eye(4, dtype=torch.int64) * 1000)
+    with pytest.raises((KeyError, DamagedSnapshot, RuntimeError)):
+        widened_gram({**parts, "diagonal": narrowed(torch.full((4,), 2**40))})
