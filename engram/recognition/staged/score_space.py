@@ -13,8 +13,15 @@ from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
 from engram.recognition.ridge import PackedGram, RidgeSystem
 from engram.recognition.staged.totals import Totals
 
-RIDGE = 15.0
-"""Images' worth of mean square that the ridge adds to every direction: the fewer images, the more it holds."""
+RIDGES = (0.7, 4.0, 20.0, 100.0)
+"""Images' worth of mean square that the ridge may add to every direction, from the one for tidy features of many images
+to the one for untidy features of few."""
+
+LEAST_LEFT = 0.1
+"""Share of the images' degrees of freedom that a regression has to leave, if it is to be judged by what it misses."""
+
+PROBES = 32
+"""Random vectors by which a trace is estimated, to about a hundredth (Hutchinson 1990)."""
 
 MOST_LEVERAGE = 0.9
 """Leverage that a class's images are taken to have at most; above it, sums do not tell how others would score."""
@@ -58,6 +65,48 @@ def squared(points: Tensor, means: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class RidgeSolution:
+    """A ridge regression with one ridge."""
+
+    factor: Tensor
+    """(F + 1, F + 1): lower Cholesky factor."""
+    weights: Tensor
+    """(F + 1, classes)."""
+    squares: Tensor
+    """(classes, classes): second moments of the scores."""
+    freedom: float
+    """Degrees of freedom: the trace of the second moments over themselves and the ridge."""
+    error: float
+    """Squared error of new images, by generalised cross-validation (Golub, Heath and Wahba 1979)."""
+
+    @classmethod
+    def of(cls, second: Tensor, means: Tensor, images: float, ridge: float) -> Self:
+        """With second moments (F + 1, F + 1) and class means (F + 1, classes) of so many images."""
+        held = ridge / images * float(second.diagonal()[:-1].mean())
+        size, classes = means.shape
+        factor = torch.linalg.cholesky(second + held * torch.eye(size, dtype=torch.float64))
+        generator = torch.Generator().manual_seed(size)
+        probes = 2.0 * torch.randint(0, 2, (size, PROBES), generator=generator).double() - 1
+        solved = torch.cholesky_solve(torch.cat([means, probes], 1), factor)
+        weights, turned = solved[:, :classes], solved[:, classes:]
+        freedom = size - held * float((probes * turned).sum()) / PROBES
+        squares = weights.T @ (second @ weights)
+        missed = classes - 2 * float((means * weights).sum()) + float(squares.trace())
+        left = 1 - freedom / images  # where hardly any is, what is missed says nothing
+        return cls(factor, weights, squares, freedom, missed / left**2 if left > LEAST_LEFT else torch.inf)
+
+
+def _best(second: Tensor, means: Tensor, images: float) -> RidgeSolution:
+    """The solution of least error among `RIDGES`, found from the middle outwards."""
+    lower, upper = (RidgeSolution.of(second, means, images, ridge) for ridge in RIDGES[1:3])
+    if upper.error < lower.error:
+        other = RidgeSolution.of(second, means, images, RIDGES[3])
+        return other if other.error < upper.error else upper
+    other = RidgeSolution.of(second, means, images, RIDGES[0])
+    return other if other.error < lower.error else lower
+
+
+@dataclass(frozen=True)
 class SolvedTotals:
     """The regression over all tasks in float64, and the score space that follows from it."""
 
@@ -72,26 +121,23 @@ class SolvedTotals:
     def of(cls, totals: Totals) -> Self:
         """Solve the regression, and find what its scores are of images that were not learned from."""
         second, means, counts = totals.matrix(), totals.means(), totals.counts
-        classes, images = len(counts), float(counts.sum())
-        held = RIDGE / images * float(second.diagonal()[:-1].mean())
-        factor = torch.linalg.cholesky(second + held * torch.eye(len(second), dtype=torch.float64))
+        found = _best(second, means, float(counts.sum()))
+        classes, weights = len(counts), found.weights
         shares = [size / float(one.counts.sum()) for size, one in zip(totals.sizes, totals.tasks, strict=True)]
-        system = RidgeSystem(factor, means, tuple(shares), True)
-        weights = system.weights()  # (F + 1, classes)
-        inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=torch.float64), upper=False)
         # The trace of the scatter within classes over the whole: what images carry of their own scores.
-        whole = len(factor) - held * float(inverse.square().sum()) - float((means * weights).sum())
+        whole = found.freedom - float((means * weights).sum())
         each = (whole / classes / counts).clamp(0, MOST_LEVERAGE)[:, None]  # (classes, 1)
         scores = means.T @ weights  # (classes, classes): of each class's mean
         hot = torch.eye(classes, dtype=torch.float64)
         apart = hot - ((hot - scores) / (1 - each)).clamp(-1, 1)
-        within = (weights.T @ (second @ weights) - scores.T @ scores) / classes
+        within = (found.squares - scores.T @ scores) / classes
         shared = within * float((1 - each).pow(-2).mean())
         values, vectors = torch.linalg.eigh((shared + shared.T) / 2)  # ascending
         kept = values >= max(LEAST_VARIANCE * float(values[-1]), 1e-12)
         directions = vectors[:, kept] / values[kept].clamp_min(RESOLUTION).sqrt()
         if classes < 2:
             directions = directions[:, :0]  # one class's scores tell nothing
+        system = RidgeSystem(found.factor, means, tuple(shares), True)
         return cls(system, directions, apart @ directions)
 
     @property

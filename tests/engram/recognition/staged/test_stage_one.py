@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.recognition.staged.agreement import weights
-from engram.recognition.staged.score_space import RIDGE, SolvedTotals
+from engram.recognition.staged.score_space import RIDGES, RidgeSolution, SolvedTotals
 from engram.recognition.staged.stage_one import RIVAL, FirstAnswer, temperature_of
 from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
@@ -85,7 +85,8 @@ def test_a_score_space_is_the_discriminant_of_ridge_scores(classes: int) -> None
     gram = means @ means.T
     for rows in own:
         gram += torch.cov(rows.T, correction=0)
-    gram += RIDGE / 900 * gram.diagonal()[:-1].mean() * torch.eye(9, dtype=torch.float64)
+    ridge = min(RIDGES, key=lambda one: RidgeSolution.of(totals.matrix(), totals.means(), 900, one).error)
+    gram += ridge / 900 * gram.diagonal()[:-1].mean() * torch.eye(9, dtype=torch.float64)
     solved = torch.linalg.solve(gram, means)
     scores = [rows @ solved for rows in own]
     within = torch.stack([torch.cov(rows.T, correction=0) for rows in scores]).mean(0)
@@ -94,3 +95,26 @@ def test_a_score_space_is_the_discriminant_of_ridge_scores(classes: int) -> None
     found = space.squared(features)
     assert found.argmin(1).equal(plain.argmin(1))
     assert found.double().allclose(plain, rtol=0.1, atol=1.0)
+
+
+@pytest.mark.parametrize("images", [60, 600])
+def test_the_error_that_is_told_from_sums_is_that_of_leaving_images_out(images: int) -> None:
+    """Generalised cross-validation against fits without each image, of classes with equally many images."""
+    generator = torch.Generator().manual_seed(images)
+    labels = torch.arange(images) % 2
+    features = (2 + labels[:, None] * 0.5 + torch.randn(images, 12, generator=generator)).clamp(0, 7.9)
+    features = (features / STEP).round() * STEP
+    totals = Totals.empty(12, STEP).plus("a", ExactSums.empty(12, 2, STEP).plus(features, labels))
+    second, means = totals.matrix(), totals.means()
+    phi = torch.cat([features, torch.ones(images, 1)], 1).double()
+    hot = torch.nn.functional.one_hot(labels, 2).double()
+    for ridge in RIDGES:
+        held = ridge / images * float(second.diagonal()[:-1].mean()) * torch.eye(13, dtype=torch.float64)
+        missed = 0.0
+        for number in range(images):
+            rest = torch.arange(images) != number
+            gram = 2 / images * phi[rest].T @ phi[rest] + held
+            weights = torch.linalg.solve(gram, 2 / images * phi[rest].T @ hot[rest])
+            missed += float((hot[number] - phi[number] @ weights).square().sum()) * 2 / images
+        found = RidgeSolution.of(second, means, images, ridge)
+        assert found.error == pytest.approx(missed, rel=0.03)
