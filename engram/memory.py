@@ -340,7 +340,9 @@ class Memory:
             when the folder is no path.
         """
         parts = read(as_path("the folder", folder))
-        return restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
+        # Whatever becomes of the folder later, the model is whole.
+        engrams, kept = read_all(parts.engrams), read_all(parts.kept)
+        return restore(parts.definition, engrams, parts.recogniser, kept, parts.budget)
 
 
 def dump(memory: Memory) -> Parts:

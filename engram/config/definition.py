@@ -277,9 +277,18 @@ class Definition(Frozen):
         return {**found, "commons": self.commons.stored()}
 
     def agreeing(self, other: Definition) -> Self:
-        """The definition with the numbers of another, where none were asked for by name."""
+        """The definition with the numbers of another, where none were asked for by name.
+
+        It is left as it is where it asks for what those numbers do not have.
+        """
         unsaid = self.numbers_of_the_first_release.keys() - self.model_fields_set
-        return type(self).model_validate({**dict(self), **{name: getattr(other, name) for name in unsaid}})
+        fields = {**dict(self), **{name: getattr(other, name) for name in unsaid}}
+        if self.method == "eidetic" and fields["recipe"] < 3:
+            fields["settings"] = EideticSettings.without_later(self.settings, self.retention)
+        try:
+            return type(self).model_validate(fields)
+        except ValidationError:
+            return self
 
     @model_validator(mode="after")
     def _check_background(self) -> Self:

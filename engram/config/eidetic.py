@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -42,14 +43,15 @@ class EideticSettings(MethodSettings):
 
     staged_names: ClassVar[tuple[str, ...]] = ("closure", "contenders", "negatives")
     """Fields that only models have whose answers are staged."""
+    later_names: ClassVar[tuple[str, ...]] = ("reads", *staged_names, "labels")
+    """Fields that only recipe 3 has."""
 
     def of_recipe(self, recipe: int, retention: str) -> dict[str, Any]:
         """The fields as JSON, whole for a recipe; raises PydanticCustomError for what it does not have."""
-        later = ("reads", *self.staged_names, "labels")
         if recipe < 3:
-            if given := [name for name in later if getattr(self, name) is not None]:
+            if given := [name for name in self.later_names if getattr(self, name) is not None]:
                 raise PydanticCustomError("recipe", "{name} needs recipe 3", {"name": given[0]})
-            return self.model_dump(mode="json", exclude=set(later))
+            return self.model_dump(mode="json", exclude=set(self.later_names))
         reads = self.reads or ("all" if retention == "data" else "selected")
         if retention == "data" and reads != "all":
             raise PydanticCustomError("reads", "a model that keeps images has a router, which reads all")
@@ -61,6 +63,14 @@ class EideticSettings(MethodSettings):
         for name, default in (("closure", 2.0), ("contenders", 2), ("negatives", 4)):
             found[name] = default if found[name] is None else found[name]
         return found
+
+    @classmethod
+    def without_later(cls, whole: Mapping[str, Any], retention: str) -> dict[str, Any]:
+        """Settings of recipe 3 without those fields that only it has, as far as they are at their defaults."""
+        default = cls().of_recipe(3, retention)
+        return {
+            name: value for name, value in whole.items() if name not in cls.later_names or value != default.get(name)
+        }
 
     @field_validator("contenders", mode="before")
     @classmethod

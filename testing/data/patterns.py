@@ -8,6 +8,7 @@ from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOpt
 from engram.checkpointing.progress import Reporter
 from engram.context import LearnContext, OptimiserFactory
 from engram.methods.eidetic.method import Eidetic
+from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.network import Network
 
 SIZE = 12
@@ -52,6 +53,8 @@ def context(options: LearnOptions = QUICK, seed: int = 0, optimiser: OptimiserFa
 
 
 def network_of(memory: Memory) -> Network:
-    """The network of blocks of a model of the default method."""
+    """The network of blocks that an eidetic model answers with."""
+    if isinstance(memory.method, StagedEidetic):
+        return memory.method.serving().network
     assert isinstance(memory.method, Eidetic), "only eidetic models are made of blocks"
     return memory.method.network

@@ -131,10 +131,15 @@ def reader() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.fixture(scope="module", params=[(b, o) for b in BACKBONES for o in _OPTIMISERS], ids="-".join)
+LIVES = [(backbone, optimiser, "selected") for backbone in BACKBONES for optimiser in _OPTIMISERS]
+WHOLE = [("mlp", "sgd", "all"), ("cnn", "adamw", "all"), ("resnet18", "adam", "all")]
+"""Backbones and optimisers of models whose tasks read all before them, for what is promised of these alone as well."""
+
+
+@pytest.fixture(scope="module", params=[*LIVES, *WHOLE], ids="-".join)
 def life(request: pytest.FixtureRequest) -> Life:
-    backbone, optimiser = request.param
-    life = Life(Memory.create(definition(backbone, budget=2.5)), Carried(optimiser))
+    backbone, optimiser, reads = request.param
+    life = Life(Memory.create(definition(backbone, budget=2.5, settings={"reads": reads})), Carried(optimiser))
     for task in range(2):
         life.learn(task)
     return life
@@ -162,6 +167,7 @@ def test_old_answers_stay_whatever_is_learned_and_saved(
     assert_unchanged(life, life.memory)
 
 
+@pytest.mark.parametrize("life", WHOLE, indirect=True, ids="-".join)
 def test_nothing_of_a_later_task_is_read(life: Life) -> None:
     stack = network_of(life.memory).stack
     for owner, engram in enumerate(stack[:-1]):

@@ -41,14 +41,14 @@ def test_the_hash_of_a_piece_is_known_without_reading_it() -> None:
 
 
 def test_a_model_is_rebuilt_from_pieces_as_from_bytes() -> None:
-    parts, shelf = dump(learned("mlp", tasks=2)), Shelf()
+    parts, shelf = dump(learned("mlp", tasks=2, settings={"reads": "all"})), Shelf()
     engrams, kept = (tuple(map(shelf.piece, pieces)) for pieces in (parts.engrams, parts.kept))
     assert dump(restore(parts.definition, engrams, parts.recogniser, kept, parts.budget)) == parts
     assert shelf.reads == [hash_of(piece) for piece in (*parts.engrams, *parts.kept)], "each is read once"
 
 
 def test_what_reading_a_piece_raises_is_raised() -> None:
-    parts = dump(learned("mlp", tasks=1))
+    parts = dump(learned("mlp", tasks=1, settings={"reads": "all"}))
 
     def gone() -> bytes:
         raise FileNotFoundError("gone")

@@ -18,7 +18,7 @@ EARLIER = {"input": {"channels": 3, "height": 16, "width": 16}}
 
 def test_a_new_definition_has_the_newest_numbers() -> None:
     made = Definition(input=SHAPE)
-    assert (made.decoder, made.recipe) == (2, 2)
+    assert (made.decoder, made.recipe) == (2, 3)
     assert Definition.load(made.stored()) == made
 
 
@@ -34,6 +34,8 @@ def test_numbers_that_were_not_asked_for_agree_with_those_that_are_there() -> No
     there = Definition.load(EARLIER)
     assert Definition(input=SHAPE).agreeing(there) == there
     assert Definition(input=SHAPE, decoder=2).agreeing(there).decoder == 2
+    asks = Definition(input=SHAPE, settings={"reads": "commons"})
+    assert asks.agreeing(there) == asks, "the first recipe has no choice of what is read"
 
 
 def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() -> None:

@@ -34,6 +34,9 @@ SMALL: dict[str, dict[str, object]] = {
 """Settings with which a method is quick enough to be tested here."""
 
 VARIANTS: dict[str, dict[str, object]] = {
+    "eidetic, reads all": {"method": "eidetic", "settings": {"reads": "all"}},
+    "eidetic, commons": {"method": "eidetic", "settings": {"reads": "commons"}},
+    "eidetic, recipe 2": {"method": "eidetic", "recipe": 2},
     "rnf as published": {"method": "rnf", "settings": {"preset": "paper"}},
     "rnf, soft": {"method": "rnf", "settings": {"elasticity": 0.2}},
     "rmn as published": {"method": "rmn", "settings": {"preset": "paper"}},

@@ -164,7 +164,7 @@ def _eidetic(memory: Memory) -> Eidetic:
 
 
 def test_the_chain_multiplies_what_each_detector_says() -> None:
-    recogniser = _eidetic(learned("mlp", tasks=3)).recogniser
+    recogniser = _eidetic(learned("mlp", tasks=3, recipe=2)).recogniser
     scores, distances = torch.zeros(4, 6), torch.zeros(4, 3)
     detections = [_features(4, 6, 1), _features(4, 4, 2)]
     alone = replace(recogniser, parts=("chain",))
@@ -181,7 +181,7 @@ def test_the_chain_multiplies_what_each_detector_says() -> None:
 
 
 def test_detectors_are_ridge_regressions_with_later_tasks_as_negatives() -> None:
-    method = _eidetic(learned("mlp", tasks=3))
+    method = _eidetic(learned("mlp", tasks=3, recipe=2))
     sums = method.state.sums
     assert sums is not None
     assert [len(piece.prefixes) for piece in sums] == [1, 2, 3]
@@ -197,7 +197,7 @@ def test_detectors_are_ridge_regressions_with_later_tasks_as_negatives() -> None
 
 @pytest.mark.parametrize("part", ["ridge", "densities", "chain"])
 def test_each_part_recognises_by_itself_and_can_be_left_out(part: str) -> None:
-    memory = learned("mlp", tasks=3, settings={"recognise_by": [part]})
+    memory = learned("mlp", tasks=3, settings={"recognise_by": [part]}, recipe=2)
     answers = [answer for task in range(3) for answer in memory.predict(bars(task, count=20).images)]
     right = sum(answer.task == f"task {number // 40}" for number, answer in enumerate(answers))
     assert right / len(answers) > 0.6
@@ -214,7 +214,7 @@ def test_a_density_from_sums_is_the_density_of_the_images() -> None:
 
 def test_a_chain_with_a_gap_says_nothing() -> None:
     """Tasks that were learned before there were detectors lack the sums that one needs."""
-    memory = learned("mlp", tasks=1)
+    memory = learned("mlp", tasks=1, recipe=2)
     method = _eidetic(memory)
     sums = method.state.sums
     assert sums is not None

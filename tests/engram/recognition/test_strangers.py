@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from engram import Examples, Memory
+from engram.methods.eidetic.method import Eidetic
+from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.recognition.conformal import level_of
 from engram.recognition.recogniser import Recogniser
 from engram.recognition.ridge import solve
@@ -21,7 +23,10 @@ def test_the_level_is_the_rarest_event_that_so_many_scores_can_tell(count: int, 
     assert level_of(count) == pytest.approx(level)
 
 
-def learned(count: int, recipe: int = 2) -> tuple[Memory, dict[str, object]]:
+RECIPES = (2, 3)
+
+
+def learned(count: int, recipe: int) -> tuple[Memory, dict[str, object]]:
     memory = Memory.create(definition(recipe=recipe))
     return memory, memory.learn("t", bars(0, count), QUICK).novelty
 
@@ -30,17 +35,22 @@ def noise() -> torch.Tensor:
     return torch.randint(0, 256, (40, 1, 12, 12), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
 
-def test_nothing_is_said_of_strangers_by_a_task_of_few_images() -> None:
-    memory, told = learned(9)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_is_said_of_strangers_by_a_task_of_few_images(recipe: int) -> None:
+    memory, told = learned(9, recipe)
     assert (told["scores"], told["level"]) == (18, None)
     assert {answer.known for answer in memory.predict(noise())} == {None}
+
+
+def test_the_first_recipe_always_says_something() -> None:
     again, told = learned(9, recipe=1)
     assert told["level"] == 0.01
     assert all(isinstance(answer.known, bool) for answer in again.predict(noise()))
 
 
-def test_ten_images_of_each_class_tell_noise_from_the_tasks_own() -> None:
-    memory, told = learned(10)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_ten_images_of_each_class_tell_noise_from_the_tasks_own(recipe: int) -> None:
+    memory, told = learned(10, recipe)
     assert told["scores"] == 20
     assert told["level"] == pytest.approx(1 / 21)
     assert told["noise_unknown"] == 1.0
@@ -49,10 +59,11 @@ def test_ten_images_of_each_class_tell_noise_from_the_tasks_own() -> None:
     assert sum(bool(known) for known in own) / len(own) > 0.85
 
 
-def test_a_task_that_takes_noise_for_its_own_never_says_yes() -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_task_that_takes_noise_for_its_own_never_says_yes(recipe: int) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60, 1, 12, 12), generator=generator, dtype=torch.uint8)
-    memory = Memory.create(definition())
+    memory = Memory.create(definition(recipe=recipe))
     report = memory.learn("noise", Examples(images, torch.arange(60) % 2, ("a", "b")), QUICK)
     assert report.novelty["level"] == pytest.approx(1 / 61)
     assert float(str(report.novelty["noise_unknown"])) < 0.5
@@ -60,8 +71,9 @@ def test_a_task_that_takes_noise_for_its_own_never_says_yes() -> None:
     assert {answer.known for answer in memory.predict(bars(0, 5).images)} <= {None, False}
 
 
-def test_new_images_are_called_unusual_about_as_often_as_their_p_values_say() -> None:
-    memory, _ = learned(60)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_new_images_are_called_unusual_about_as_often_as_their_p_values_say(recipe: int) -> None:
+    memory, _ = learned(60, recipe)
     values = memory.observe(bars(0, 1000).images[300:1800]).p_values[:, 0]
     for share in (0.05, 0.2, 0.5):
         assert 0.3 * share < float((values <= share).double().mean()) < 1.3 * share + 0.02
@@ -90,7 +102,7 @@ def test_classes_of_one_size_are_regressed_as_before() -> None:
 
 
 def test_levels_are_stored() -> None:
-    memory, _ = learned(10)
+    memory, _ = learned(10, recipe=2)
     recogniser = memory.method.recogniser  # type: ignore[attr-defined]  # of the default method
     assert isinstance(recogniser, Recogniser)
     again = load_recogniser(dump_recogniser(recogniser))
@@ -98,15 +110,21 @@ def test_levels_are_stored() -> None:
     assert again.profiles[0].noise == 1.0
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("odd", [False, True])
-def test_images_that_are_all_alike_leave_numbers_behind(odd: bool) -> None:
+def test_images_that_are_all_alike_leave_numbers_behind(odd: bool, recipe: int) -> None:
     images = bars(0, 1).images[torch.arange(400) % 2].clone()
     if odd:
         images[0, 0, 0, 0] = 255
-    memory = Memory.create(definition(commons={"features": 256, "patch": 5}))  # more features than directions are kept
+    # More features than directions are kept.
+    memory = Memory.create(definition(commons={"features": 256, "patch": 5}, recipe=recipe))
     memory.learn("alike", Examples(images, torch.arange(400) % 2, ("a", "b")), QUICK)
-    recogniser = memory.method.recogniser  # type: ignore[attr-defined]  # of the default method
-    assert isinstance(recogniser, Recogniser)
-    assert bool(recogniser.profiles[0].density.quantiles.isfinite().all())
+    method = memory.method
+    if isinstance(method, StagedEidetic):
+        density = method.staged[0].profile.density
+    else:
+        assert isinstance(method, Eidetic)
+        density = method.recogniser.profiles[0].density
+    assert bool(density.quantiles.isfinite().all())
     assert any(answer.known for answer in memory.predict(images[2:6]))
     assert not any(answer.known for answer in memory.predict(noise()))

@@ -28,7 +28,7 @@ def test_wide_layers_keep_multiples_of_eight() -> None:
 
 
 def _trained() -> tuple[Network, Engram]:
-    memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False}))
+    memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False}), settings={"reads": "all"})
     *below, last = network_of(memory).stack
     return Network(network_of(memory).layout, below), last
 
@@ -93,7 +93,8 @@ def test_a_unit_that_says_nothing_scores_nothing(kind: str) -> None:
 
 
 def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
-    memory = learned("cnn", tasks=2, options=QUICK.model_copy(update={"prune": False, "epochs": 8, "patience": 8}))
+    options = QUICK.model_copy(update={"prune": False, "epochs": 8, "patience": 8})
+    memory = learned("cnn", tasks=2, options=options, settings={"reads": "all"})
     network, engram = Network(network_of(memory).layout, network_of(memory).stack[:1]), network_of(memory).stack[1]
     examples = bars(1)
     trained = measure(network, engram, examples)

@@ -82,5 +82,4 @@ class Prepared:
 
     def _network(self, names: Sequence[str]) -> Network:
         network = network_of(self.layout, self.tasks, names)
-        network.to(self.commons.device)
-        return network
+        return network.to(self.commons.device).eval()
