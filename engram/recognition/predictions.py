@@ -58,13 +58,13 @@ class Observation:
 
     tasks: tuple[TaskInfo, ...]
     heads: tuple[Tensor, ...]
-    """For each task (B, classes) float32: the raw logits."""
+    """For each task (B, classes) float32: the raw logits; nothing where answers are staged: `logits` asks for them."""
     temperatures: Tensor
     """(T,)."""
     log_tasks: Tensor
     """(B, T)."""
     p_values: Tensor
-    """(B, T)."""
+    """(B, T); not a number where answers are staged and a task was not asked."""
     passes: int = 1
     """How often the images went through a network."""
     levels: tuple[float | None, ...] | None = None
