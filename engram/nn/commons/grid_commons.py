@@ -102,6 +102,8 @@ class GridCommons(Commons):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        if not len(images):
+            return images.new_zeros(0, self.features)
         pixels = self.pixels(images)
         parts = [bank(pixels) for bank in self.each()]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (B, features)

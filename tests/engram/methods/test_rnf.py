@@ -26,8 +26,10 @@ LONGER = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1
 CPU = torch.device("cpu")
 
 
-def made(backbone: str = "mlp", tasks: int = 1, options: LearnOptions = LONGER, **settings: object) -> Memory:
-    memory = Memory.create(definition(backbone, budget=3.0, method="rnf", settings=settings))
+def made(
+    backbone: str = "mlp", tasks: int = 1, options: LearnOptions = LONGER, seed: int = 0, **settings: object
+) -> Memory:
+    memory = Memory.create(definition(backbone, budget=3.0, method="rnf", settings=settings, seed=seed))
     for task in range(tasks):
         memory.learn(f"task {task}", bars(task), options)
     return memory
@@ -101,9 +103,10 @@ def test_a_task_misses_what_is_relevant_to_it_and_nothing_else(backbone: str) ->
 
 
 def test_the_tolerance_is_the_tasks_unless_the_settings_have_one() -> None:
-    careful = made(options=LONGER.model_copy(update={"tolerance": 0.0}))
-    careless = made(options=LONGER.model_copy(update={"tolerance": 1.0}))
-    settled = made(options=LONGER.model_copy(update={"tolerance": 0.0}), tolerance=1.0)
+    # From the first weights of this seed the fewest units do not answer everything right.
+    careful = made(options=LONGER.model_copy(update={"tolerance": 0.0}), seed=1)
+    careless = made(options=LONGER.model_copy(update={"tolerance": 1.0}), seed=1)
+    settled = made(options=LONGER.model_copy(update={"tolerance": 0.0}), seed=1, tolerance=1.0)
     units = [sum(memory.tasks[0].units.values()) for memory in (careful, careless, settled)]
     assert units[0] > units[1]
     assert units[1] == units[2]
