@@ -17,6 +17,9 @@ MOST_VALUES = 256
 LARGEST = 2**12 - 1
 """Of a value on the grid, in steps."""
 
+FINEST = 2.0**-16
+"""Step of a grid at least: of finer ones a constant of one would be so many that its squares have no exact sums."""
+
 SHRINKAGE = 0.05
 """Share of the mean variance in every direction's variance."""
 
@@ -38,7 +41,7 @@ class Reading:
         """For features (N, F_t) of the task's own images, weighed by a head (classes, F_t)."""
         count = min(MOST_VALUES, features.shape[1])
         chosen = head.double().square().sum(0).topk(count).indices.sort().values
-        largest = float(features[:, chosen].max().clamp_min(1e-6))
+        largest = max(float(features[:, chosen].max()), FINEST * LARGEST)
         return cls(chosen, 2.0 ** float(torch.tensor(largest / LARGEST, dtype=torch.float64).log2().ceil()))
 
     def to_row(self) -> dict[str, object]:
