@@ -330,7 +330,7 @@ class Memory:
 
     @classmethod
     def load(cls, folder: Path | str) -> Memory:
-        """Rebuild a model from the files that `save` wrote.
+        """Rebuild a model from the files that `save` wrote; all are read, whatever becomes of the folder later.
 
         Raises
         ------
@@ -340,9 +340,7 @@ class Memory:
             when the folder is no path.
         """
         parts = read(as_path("the folder", folder))
-        # Whatever becomes of the folder later, the model is whole.
-        engrams, kept = read_all(parts.engrams), read_all(parts.kept)
-        return restore(parts.definition, engrams, parts.recogniser, kept, parts.budget)
+        return restore(parts.definition, read_all(parts.engrams), parts.recogniser, read_all(parts.kept), parts.budget)
 
 
 def dump(memory: Memory) -> Parts:

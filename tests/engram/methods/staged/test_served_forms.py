@@ -1,4 +1,4 @@
-"""Tests of what a staged model answers with: built once, shared by copies, and of one version whoever learns."""
+"""Tests of the served forms of staged models: built once, shared by copies, of one version each."""
 
 from __future__ import annotations
 
