@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from engram.nn.network import Engram, Network
 from engram.nn.reads import Reads, read_units
 from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import Scores, score_units
+from engram.training.probing import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
@@ -27,7 +28,7 @@ class Learner(WithContext):
     """The learner of one task on a fixed stack of engrams.
 
     Where it may choose what to read, it first trains an engram that reads nothing. One that reads is trained beside it
-    where that could be better, and is taken where it is.
+    where probes say that it could be better, and is taken where it is.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ class Learner(WithContext):
         if not reads:
             return None
         least = earned(trainer.validated(alone), len(trainer.validation), self.options.tolerance)
-        if least > 1:
+        if least > 1 or not self._promising(alone, [read.owner for read in reads], trainer):
             return None
         trained = report.accuracy["trained"]
         with report.timed("training"):
@@ -90,6 +91,14 @@ class Learner(WithContext):
             report.accuracy["trained"] = trained
             return None
         return self._prune(engram, trainer, report) if self.options.prune else engram
+
+    def _promising(self, alone: Engram, owners: Sequence[str], trainer: Trainer) -> bool:
+        """Whether what earlier networks see tells linear probes more than tolerance and chance would."""
+        images = trainer.validation
+        own, both = self.reporter.journal.once(
+            "probes", lambda: told(self.network, alone, owners, trainer.train, images, self.reporter)
+        )
+        return both >= earned(own, len(images), self.options.tolerance)
 
     def _train(self, task: str, trainer: Trainer, report: LearningReport, reads: Reads | None) -> Engram:
         network, classes = self.network, trainer.train.classes
