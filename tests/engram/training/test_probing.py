@@ -31,6 +31,6 @@ def test_a_task_seen_by_its_own_network_is_told_by_it() -> None:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
     labels = images.labels[order]
     parts = [Examples(images.images[order[some]], labels[some], images.classes) for some in (slice(48), slice(48, 96))]
-    own, both = told(network, untrained, ["task 0"], *parts, Reporter())
+    own, both = told(network, untrained, ["task 0"], parts[0], parts[1], Reporter())
     assert both >= own
     assert both > 0.9
