@@ -14,6 +14,7 @@ from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import BEYOND, CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.staged.profile import StagedProfile
+from engram.recognition.staged.score_space import squared
 
 HEAD = 0.5
 """Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
@@ -69,10 +70,41 @@ def _log_tails(values: Tensor, counts: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class PreparedDensity:
+    """A density with everything computed that does not depend on the image."""
+
+    directions: Tensor
+    """(F, rank)."""
+    scale: Tensor
+    """(rank,): the root of each variance."""
+    means: Tensor
+    """(classes, F)."""
+    turned: Tensor
+    """(classes, rank): the means along the directions."""
+    scaled: Tensor
+    """(classes, rank): the same over `scale`."""
+    rest: Tensor
+    """(): variance of the residual, per dimension."""
+
+    @classmethod
+    def of(cls, density: Density) -> Self:
+        """Of a density."""
+        scale, turned = density.variances.sqrt(), density.means @ density.directions
+        return cls(density.directions, scale, density.means, turned, turned / scale, density.rest)
+
+    def distance(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B,): as `Density.distance`."""
+        along = features @ self.directions  # (B, rank)
+        within = squared(along / self.scale, self.scaled)  # (B, classes)
+        outside = (squared(features, self.means) - squared(along, self.turned)).clamp_min_(0)
+        return outside.div_(self.rest).add_(within).amin(1)
+
+
+@dataclass(frozen=True)
 class StackedTasks:
     """Densities, conformal scores and calibrations of all tasks."""
 
-    densities: tuple[Density, ...]
+    densities: tuple[PreparedDensity, ...]
     alone: StackedScores
     """Of log distances."""
     scattered: StackedScores
@@ -108,7 +140,7 @@ class StackedTasks:
             if profile.balance is not None:
                 offsets[number, :size], priors[number, :size] = profile.balance.offset, profile.balance.log_prior
         return cls(
-            tuple(one.density for one in profiles),
+            tuple(PreparedDensity.of(one.density) for one in profiles),
             StackedScores.of([one.density.log_scores for one in profiles]),
             StackedScores.of([one.scattered for one in pairs]),
             StackedScores.of([one.both for one in pairs]),

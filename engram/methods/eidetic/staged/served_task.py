@@ -56,13 +56,19 @@ class ServedTask:
         features, logits = self.network.answer(self.info.name, given)
         return features.cpu(), logits.cpu() if self.head is None else logits.cpu() + self.head(common)
 
-    def answer(self, given: Tensor, common: Tensor, rows: Tensor | None = None) -> TaskAnswer:
-        """What the network says of pixels (n, C, H, W) with features (n, F), or of some rows of these."""
+    def answer(self, given: Tensor, common: Tensor, rows: Tensor | None = None, *, read: bool = False) -> TaskAnswer:
+        """What the network says of pixels (n, C, H, W) with features (n, F), or of some rows of these.
+
+        Parameters
+        ----------
+        read
+            Whether there is a detector to read it.
+        """
         rows = torch.arange(len(given)) if rows is None else rows
         whole = len(rows) == len(given)
         features, logits = self._values(given if whole else given[rows], common if whole else common[rows])
         reading = self.task.known.reading
-        return TaskAnswer(rows, logits, features[:, :0] if reading is None else reading(features))
+        return TaskAnswer(rows, logits, reading(features) if read and reading is not None else features[:, :0])
 
     def observed(self, given: Tensor, common: Tensor, unusual: Tensor) -> Observation:
         """Pixels (B, C, H, W) with features (B, F), of which stage one says how unusual (B,) they are to the task."""

@@ -93,7 +93,7 @@ class Serving:
         for number in contending.any(0).nonzero().flatten().tolist():
             if self.served[number].engram is not None:
                 rows = contending[:, number].nonzero().flatten()
-                answers[number] = self.served[number].answer(given, common, rows)
+                answers[number] = self.served[number].answer(given, common, rows, read=number in self.decider.detectors)
         log_tasks = self.decider.log_tasks(first, contending, answers)
         decided, told = joint(stacked, first, log_tasks, answers)
         # A task that did not contend may have the most probable class; whether it knows the image is asked then.
