@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -53,7 +53,9 @@ class Frozen(BaseModel):
         """Neither a truth value nor text is a number, and no number a truth value, though Python would make them so."""
         assert info.field_name is not None, "a validator of fields is called for a field"
         wanted = cls.model_fields[info.field_name].annotation
-        if isinstance(given, (bool, str)) and (wanted in _NUMBERS or set(get_args(wanted)) & set(_NUMBERS)):
+        words = {word for part in get_args(wanted) if get_origin(part) is Literal for word in get_args(part)}
+        number = wanted in _NUMBERS or bool(set(get_args(wanted)) & set(_NUMBERS))
+        if number and isinstance(given, (bool, str)) and (isinstance(given, bool) or given not in words):
             raise PydanticCustomError("float_type", "not a number")
         if wanted is bool and not isinstance(given, bool):
             raise PydanticCustomError("bool_type", "neither true nor false")

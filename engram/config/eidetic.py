@@ -26,7 +26,8 @@ class EideticSettings(MethodSettings):
         default=("ridge", "densities", "chain"), min_length=1
     )
     """What tasks are recognised by: ridge regression over the commons, the density of each task's images in them, and
-    detectors over each task's own features, whose negatives are the images of all later tasks."""
+    detectors over each task's own features, whose negatives are the images of all later tasks. Answers that are staged
+    go by all three, and have no choice."""
 
     reads: Reads | None = None
     """What a task's units read of earlier ones: `all`, as the paper has it, so that every image is answered by every
@@ -41,9 +42,9 @@ class EideticSettings(MethodSettings):
     labels: Labels | None = None
     """Whether classes of one name in several tasks are one label of the answer (`joined`, the default) or several."""
 
-    staged_names: ClassVar[tuple[str, ...]] = ("closure", "contenders", "negatives")
+    staged_names: ClassVar[tuple[str, ...]] = ("closure", "contenders", "negatives", "labels")
     """Fields that only models have whose answers are staged."""
-    later_names: ClassVar[tuple[str, ...]] = ("reads", *staged_names, "labels")
+    later_names: ClassVar[tuple[str, ...]] = ("reads", *staged_names)
     """Fields that only recipe 3 has."""
 
     def of_recipe(self, recipe: int, retention: str) -> dict[str, Any]:
@@ -55,12 +56,15 @@ class EideticSettings(MethodSettings):
         reads = self.reads or ("all" if retention == "data" else "selected")
         if retention == "data" and reads != "all":
             raise PydanticCustomError("reads", "a model that keeps images has a router, which reads all")
-        found = {**self.model_dump(mode="json"), "reads": reads, "labels": self.labels or "joined"}
+        found = {**self.model_dump(mode="json"), "reads": reads}
         if reads == "all":
-            if given := [name for name in self.staged_names if found[name] not in (None, "all")]:
+            if given := [name for name in self.staged_names if found[name] is not None]:
                 raise PydanticCustomError("reads", "{name} means nothing where a task reads all", {"name": given[0]})
             return {name: value for name, value in found.items() if name not in self.staged_names}
-        for name, default in (("closure", 2.0), ("contenders", 2), ("negatives", 4)):
+        if self.recognise_by != type(self).model_fields["recognise_by"].default:
+            raise PydanticCustomError("reads", "recognise_by is a choice only where a task reads all")
+        del found["recognise_by"]
+        for name, default in (("closure", 2.0), ("contenders", 2), ("negatives", 4), ("labels", "joined")):
             found[name] = default if found[name] is None else found[name]
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import index as whole
@@ -18,7 +19,7 @@ from engram.recognition.head_balance import HeadBalance, within_task
 
 @dataclass(frozen=True)
 class Candidate:
-    """One label that an image might have; `probability` counts the task's own probability in."""
+    """One label that an image might have; `probability` counts that of the task, or of all `tasks`, in."""
 
     task: str
     label: str
@@ -38,14 +39,16 @@ class Prediction:
     task_probability: float
     label: str
     probability: float
-    """Of task and label together."""
+    """Of task and label together; where several tasks have the label, of all of these, so that it may exceed
+    `task_probability`."""
     top: tuple[Candidate, ...]
     """The best labels of all tasks in question, best first; the first is the answer itself. Where a task has classes of
     unequal size they are ordered as if all came equally often, so that the first may not be the most probable."""
     known: bool | None
-    """Whether the task that is answered accepts the image as one of its own kind; None where it cannot tell."""
+    """Whether the task that is answered accepts the image as one of its own kind; None where it cannot tell. Where
+    answers are staged: or one of the tasks nearest to the image, if that one declines."""
     novelty: float
-    """0 to 1: the share of held-out images that looked less unusual to the task that is answered."""
+    """0 to 1: the share of a task's own images that look less unusual to it, of the task that `known` is told by."""
     passes: int = 1
     """How often the image went through a network for this answer."""
     ran: tuple[str, ...] = ()
@@ -76,6 +79,8 @@ class Observation:
     """For each task what decides between classes of unequal size; None where no task has any."""
     ran: tuple[str, ...] = ()
     """The tasks that were run, where a model does not always run them all."""
+    evidence: Literal["head", "ridge"] = "head"
+    """What labels rest on: `ridge` for a task that has no network."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -164,7 +169,7 @@ class Observation:
         bounds: Sequence[tuple[float | None, bool]],
     ) -> Prediction:
         top = tuple(
-            Candidate(names[index][0], names[index][1], probability)
+            Candidate(names[index][0], names[index][1], probability, self.evidence)
             for index, probability in zip(indices.tolist(), values.tolist(), strict=True)
         )
         first = top[0]
@@ -178,7 +183,7 @@ class Observation:
 
 def is_known(p_value: float, level: float | None, vouches: bool) -> bool | None:
     """Whether a task accepts an image with this p-value as one of its own kind; None where it cannot tell."""
-    if level is None:
+    if level is None or math.isnan(p_value):
         return None
     if p_value <= level:
         return False

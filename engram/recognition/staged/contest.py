@@ -15,7 +15,7 @@ from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.detectors import ValueDetector, separations
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.score_space import squared
-from engram.recognition.staged.stacked import StackedTasks
+from engram.recognition.staged.stacked import HEAD, StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
 NEAREST = 3
@@ -155,3 +155,25 @@ def joint(
     if told is within:
         return decided, decided
     return decided, pad(deciding, (0, 1)).index_put((rows[:, None], places), own + told)[:, :-1].exp()
+
+
+def with_head(first: FirstAnswer, log_tasks: Tensor, head: Tensor, asked: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(M, classes of all tasks): probabilities as `joint` tells them, of images of the last task.
+
+    Parameters
+    ----------
+    log_tasks
+        (M, T): as `Contest.log_tasks`.
+    head
+        (M, K): the last task's logits, over its temperature.
+    asked
+        (M,) bool: where the last task contends.
+    sizes
+        Classes of each task.
+    """
+    spread = (log_tasks - first.log_tasks).repeat_interleave(torch.tensor(sizes), 1)
+    found, own = first.log_classes + spread, sizes[-1]
+    beside = torch.log_softmax(first.log_classes[:, -own:], 1)
+    within = torch.log_softmax(HEAD * torch.log_softmax(head, 1) + (1 - HEAD) * beside, 1)
+    last = torch.where(asked[:, None], log_tasks[:, -1:] + within, found[:, -own:])
+    return torch.cat([found[:, :-own], last], 1).exp()

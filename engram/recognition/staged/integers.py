@@ -67,7 +67,8 @@ def widened_gram(tensors: Mapping[str, Tensor]) -> Tensor:
 
 def _widths(diagonal: Tensor) -> Tensor:
     """Bytes of each number of the upper triangle, row by row, by the diagonal (F,) of the Gram matrix."""
-    lengths = torch.tensor([max(0, int(number)).bit_length() for number in diagonal.tolist()], dtype=torch.uint8)
+    # One more, since a mean square of under one half is rounded to none.
+    lengths = torch.tensor([(max(0, int(number)) + 1).bit_length() for number in diagonal.tolist()], dtype=torch.uint8)
     rows, columns = torch.triu_indices(len(diagonal), len(diagonal))
     bits = (lengths[rows] + lengths[columns] + 1) // 2 + 1  # one more for what was rounded
     return bits // 8 + 1

@@ -66,6 +66,8 @@ class StagedObservation(Observation):
     """(B,): whether any task that was asked does not call the image unknown."""
     vouching: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     """(B,): whether any of these says that it is known."""
+    nearest: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """(B,): the largest p-value of all tasks that were asked and can tell."""
     heads_of: tuple[bool, ...] = ()
     """For each task whether it has a head of its own."""
     labels: Labels | None = None
@@ -75,7 +77,7 @@ class StagedObservation(Observation):
     """Shows images to one task."""
 
     def __getitem__(self, rows: slice) -> Self:
-        names = ("log_tasks", "p_values", "decided", "told", "contending", "accepted", "vouching", "images")
+        names = ("log_tasks", "p_values", "decided", "told", "contending", "accepted", "vouching", "nearest", "images")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def of_task(self, task: str) -> Observation:
@@ -83,6 +85,19 @@ class StagedObservation(Observation):
         self.index(task)
         assert self.ask is not None, "a staged model can be asked for any of its tasks"
         return self.ask(self.images, task)
+
+    def explained(self, target: str | None, task: str | None) -> tuple[int, int]:
+        """As `Observation.explained`; of several tasks with the label, one that has a network."""
+        holders = [n for n, info in enumerate(self.tasks) if target in info.classes and self.heads_of[n]]
+        if target is not None and task is None and holders:
+            task = self.tasks[max(holders, key=lambda number: float(self.log_tasks[0, number]))].name
+        elif target is None and task is None:
+            answer = self.predictions()[0]
+            shared = [n for n, info in enumerate(self.tasks) if answer.label in info.classes and self.heads_of[n]]
+            if answer.task not in [self.tasks[n].name for n in shared] and answer.top[0].tasks and shared:
+                owner = max(shared, key=lambda number: float(self.log_tasks[0, number]))
+                return owner, self.tasks[owner].classes.index(answer.label)
+        return super().explained(target, task)
 
     def logits(self, task: str) -> Tensor:
         """(B, classes) float32: the raw logits of one task's head; raises UnknownTask."""
@@ -104,11 +119,12 @@ class StagedObservation(Observation):
         assert labels is not None, "a staged model has labels"
         decided = labels.summed(self.decided)
         told = decided if self.told is self.decided else labels.summed(self.told)
-        best = decided.topk(min(top_k, decided.shape[1]), 1).indices
+        # Stable, so that of equals it is the same one that answers whatever `top_k`, and that was asked if it knows.
+        best = decided.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
         values, places = told.gather(1, best).tolist(), best.tolist()
         classes, ran, p_values = self.decided.tolist(), self.contending.tolist(), self.p_values.tolist()
         certain = self.log_tasks.exp().tolist()
-        accepted, vouching = self.accepted.tolist(), self.vouching.tolist()
+        accepted, vouching, nearest = self.accepted.tolist(), self.vouching.tolist(), self.nearest.tolist()
         names = [info.name for info in self.tasks]
         found = []
         for row, chosen in enumerate(places):
@@ -124,8 +140,8 @@ class StagedObservation(Observation):
             p_value = p_values[row][owner]
             known = is_known(p_value, levels[owner], vouched[owner])
             if known is False and accepted[row]:  # the tasks nearest to it have not all declined
-                known = True if vouching[row] else None
-            running = tuple(name for name, one in zip(names, ran[row], strict=True) if one)
+                known, p_value = (True if vouching[row] else None), nearest[row]
+            running = tuple(names[one] for one, has in enumerate(self.heads_of) if has and ran[row][one])
             first = top[0]
             found.append(
                 Prediction(

@@ -20,6 +20,9 @@ to the one for untidy features of few."""
 LEAST_LEFT = 0.1
 """Share of the images' degrees of freedom that a regression has to leave, if it is to be judged by what it misses."""
 
+LEAST_HELD = 1e-9
+"""What is added at least: images without any structure have no mean square."""
+
 PROBES = 32
 """Random vectors by which a trace is estimated, to about a hundredth (Hutchinson 1990)."""
 
@@ -82,7 +85,7 @@ class RidgeSolution:
     @classmethod
     def of(cls, second: Tensor, means: Tensor, images: float, ridge: float) -> Self:
         """With second moments (F + 1, F + 1) and class means (F + 1, classes) of so many images."""
-        held = ridge / images * float(second.diagonal()[:-1].mean())
+        held = max(ridge / images * float(second.diagonal()[:-1].mean()), LEAST_HELD)
         size, classes = means.shape
         factor = torch.linalg.cholesky(second + held * torch.eye(size, dtype=torch.float64))
         generator = torch.Generator().manual_seed(size)

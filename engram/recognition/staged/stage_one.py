@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,11 +56,6 @@ class FirstAnswer:
     """(B, T)."""
     unusual: Tensor
     """(B, T): how far out of each task an image is, in standard deviations."""
-
-    def __getitem__(self, rows: slice | Tensor) -> Self:
-        return replace(
-            self, log_classes=self.log_classes[rows], log_tasks=self.log_tasks[rows], unusual=self.unusual[rows]
-        )
 
     def contenders(self, most: int | None) -> Tensor:
         """(B, T) bool: the tasks whose networks an image is shown to, at most `most`; None for all tasks.

@@ -23,8 +23,9 @@ from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.network import Engram, Network
 from engram.recognition.head_balance import calibrated
-from engram.recognition.staged.contest import Contest, TaskAnswer
+from engram.recognition.staged.contest import Contest, TaskAnswer, with_head
 from engram.recognition.staged.detectors import Reading, ValueDetector, strongest
+from engram.recognition.staged.observation import Labels
 from engram.recognition.staged.recogniser import KnownTask, StagedRecogniser
 from engram.recognition.staged.score_space import SolvedTotals
 from engram.recognition.staged.sums import ExactSums
@@ -108,12 +109,13 @@ class StagedLearner(WithContext):
     ) -> tuple[Engram | None, LearningReport, Network]:
         """The engram, what was reported of it, and the network of those that it may read; none for a single class."""
         layout = self.network.layout
-        readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" else ()
+        single = len(examples.classes) < 2
+        readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" and not single else ()
         ordered = sorted(readable, key=lambda name: -dict(masses)[name])
         negatives = strongest(masses, self.settings.negatives or 0)
         network = network_of(layout, self.tasks, (*ordered, *negatives))
         network.to(self.device)
-        if len(examples.classes) < 2:
+        if single:
             return None, LearningReport(task, {}, 0, {}), network
         choice = ReadingChoice(tuple(ordered), self.settings.closure or 2.0)
         engram, report, _, _ = Learner(network, self.budget, self.context, choice).learn(task, examples)
@@ -162,7 +164,7 @@ class StagedLearner(WithContext):
         solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
         tasks = (*self.tasks, added)
         recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
-        self._judge(report, recogniser, tasks, totals, solved, seen, head, held_out, network)
+        self._judge(report, recogniser, tasks, totals, solved, seen, head / temperature, held_out, network)
         report.novelty = profile.novelty()
         if engram is not None:
             needed = network.closure(task)
@@ -240,8 +242,13 @@ class StagedLearner(WithContext):
             features, logits = features_and_logits(network, loaded[task.name], held_out.subset(rows), self.context)
             answers[number] = TaskAnswer(rows, logits, task.known.reading(features))
         contest = Contest.of(recogniser)
-        right = contest.log_tasks(first, contending, answers).argmax(1) == len(tasks) - 1
+        given = with_head(first, contest.log_tasks(first, contending, answers), head, contending[:, -1], totals.sizes)
+        labels = Labels.of(recogniser.infos, self.settings.labels != "apart")
+        right = labels.of_class[-len(held_out.classes) :][held_out.labels]  # (M,): of each image
+        # A task that has a class of the same name answers as rightly as the image's own.
+        holders = torch.zeros(len(labels.names), len(tasks), dtype=torch.bool)
+        holders[labels.of_class, torch.tensor(labels.tasks)] = True
         hits = head.argmax(1) == held_out.labels
-        report.recognised = float(right.double().mean())
-        report.answered = float((right & hits).double().mean())
+        report.recognised = float(holders[right, labels.owners(given)].double().mean())
+        report.answered = float((labels.summed(given).argmax(1) == right).double().mean())
         report.judge(hits, held_out)

@@ -82,5 +82,6 @@ class ServedTask:
             levels=(profile.level,),
             vouched=(profile.vouches,),
             balances=None if profile.balance is None else (profile.balance,),
-            ran=(self.info.name,),
+            ran=() if self.engram is None else (self.info.name,),
+            evidence="ridge" if self.engram is None else "head",
         )

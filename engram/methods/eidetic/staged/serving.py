@@ -114,6 +114,7 @@ class Serving:
             contending=contending,
             accepted=accepts.any(1),
             vouching=(accepts & stacked.vouched).any(1),
+            nearest=p_values.masked_fill(~accepts, 0).amax(1),
             heads_of=tuple(task.engram is not None for task in self.served),
             labels=self.labels,
             images=images,

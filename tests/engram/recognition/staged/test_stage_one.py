@@ -50,7 +50,7 @@ def test_the_temperature_is_the_mean_of_logs_by_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("apart", "expected"), [((4.0, 4.0), (0.625, 0.625)), ((5.0, 2.0), (1.0, 0.0)), ((2.0, 5.0), (0.0, 1.0))]
+    ("apart", "expected"), [((4.0, 4.0), (5 / 9, 5 / 9)), ((5.0, 2.0), (1.0, 0.0)), ((2.0, 5.0), (5 / 9, 5 / 9))]
 )
 def test_evidence_that_adds_nothing_counts_for_nothing(
     apart: tuple[float, float], expected: tuple[float, float]
