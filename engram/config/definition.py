@@ -100,7 +100,8 @@ class CommonsDefinition(Frozen):
     until recipe 2, since recipe 3 those of the dictionary `dead_leaves`.
     """
     features: int = Field(default=2048, ge=64, le=16384, multiple_of=32)
-    """How many features. The sums over them take `features ** 2 * 4` bytes of storage per task: float64, packed."""
+    """How many features. Before recipe 3, sums over them take `features ** 2 * 4` bytes per task; since then they are
+    whole numbers in as few bytes as each needs, about half of that, and as much again for all tasks together."""
     patch: int | None = Field(default=None, ge=2, le=16)
     """Side of the square filters, in pixels; by default 8 for smooth and 6 for learned filters. Since recipe 3, learned
     ones are by default 10 for grey images, and for small images no more than a third of their side, and one."""
@@ -217,7 +218,7 @@ class Definition(Frozen):
     """Units per layer for all tasks together: a multiple of one task's units, or a number for each named layer."""
     commons: CommonsDefinition = CommonsDefinition()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seeds the commons and, with the task's number, every engram's first weights."""
+    """Seeds the commons and, with the task's name (before recipe 3, its number), every engram's first weights."""
     decoder: DecoderNumber = 2
     """Number of the way from an encoded image to pixels, one of `engram.data.decoders`; 1 is that of 0.1.0."""
     recipe: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 3

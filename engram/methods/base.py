@@ -186,7 +186,8 @@ class Method(ABC):
         examples
             Checked images of the model's size.
         context
-            Options, seed (from the model's seed, the task's number and the options' seed), reporter, device, optimiser.
+            Options, seed (from the model's seed, the task's name or number and the options' seed), reporter, device,
+            optimiser.
 
         Raises
         ------
