@@ -11,9 +11,9 @@ from torch import Tensor
 
 from engram.recognition.staged.score_space import ScoreSpace
 
-RIVAL = 0.5
-"""Share of the most probable task's probability from which on another contends: what is under it can hardly win, since
-of two classes the likelier one has half of its task's probability or more."""
+RIVAL = 0.7
+"""Share of the most probable task's probability from which on another contends. What is under it hardly ever wins: the
+likelier class of a task has most of the task's probability."""
 
 
 @dataclass(frozen=True)
