@@ -39,6 +39,8 @@ class Plan:
     def key(self) -> str:
         """Identifier of the run: a hash of all fields; overrides count by their values."""
         fields = {name: value for name, value in asdict(self).items() if name != "overrides"}
+        if self.method not in BASELINES:
+            fields["recipe"] = Definition.model_fields["recipe"].default  # another one learns otherwise
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def model(self, shape: InputShape) -> Definition:

@@ -142,14 +142,15 @@ def _ratios(row: Row, second: Row | None) -> str:
     """Seconds, processor seconds, bytes read, new bytes and memory, as multiples of those of the second task."""
     if second is None or row["tasks"] < 2:
         return _number(None, 0)
-    of: tuple[Callable[[Row], float], ...] = (
-        lambda one: float(one["learning"]["seconds"]),
-        lambda one: float(one["learning"]["cpu_seconds"]),
+    of: tuple[Callable[[Row], float | None], ...] = (
+        lambda one: one["learning"]["seconds"],
+        lambda one: one["learning"]["cpu_seconds"],
         _read,
-        lambda one: float(one["learning"]["new_bytes"]),
-        lambda one: float(one["learning"]["peak_bytes"]),
+        lambda one: one["learning"]["new_bytes"],
+        lambda one: one["learning"]["peak_bytes"],
     )
-    return " / ".join(f"{figure(row) / figure(second):.2f}" for figure in of)
+    pairs = [(figure(row), figure(second)) for figure in of]
+    return " / ".join(_number(None if now is None or then is None else now / then, 2) for now, then in pairs)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -23,6 +23,7 @@ from benchmarks.harness.presets import BASELINES, METHODS
 from benchmarks.harness.results import rows_of
 from benchmarks.reports import claims, commons, drills, growth, imbalance, leave_one_out, strangers
 from benchmarks.reports.published import PUBLISHED
+from engram import Definition
 
 BEGIN, END = "<!-- results: python -m benchmarks tables --write -->", "<!-- end of results -->"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -40,12 +41,16 @@ class Group:
     method: str
     interface: str
     overrides: tuple[str, ...]
+    recipe: int
+    """Of the models; those before the newest are told from them."""
     rows: tuple[dict[str, Any], ...]
 
     @property
     def title(self) -> str:
         """The method, with the interface and the overrides that differ from the defaults."""
+        older = self.method in METHODS and self.recipe < Definition.model_fields["recipe"].default
         changes = [*(["over HTTP"] if self.interface == "http" else []), *self.overrides]
+        changes += [f"recipe {self.recipe}"] if older else []
         return self.method + (f" ({', '.join(changes)})" if changes else "")
 
     def cells(self) -> tuple[str, ...]:
@@ -77,19 +82,21 @@ class Group:
 
 def grouped(rows: Iterable[dict[str, Any]]) -> list[Group]:
     """The runs as groups, in the order of benchmarks and methods."""
-    found: dict[tuple[str, str, str, str, tuple[str, ...]], dict[int, dict[str, Any]]] = {}
+    found: dict[tuple[str, str, str, str, tuple[str, ...], int], dict[int, dict[str, Any]]] = {}
     for row in rows:
         if row.get("benchmark") not in SEQUENCES:  # drills have none
             continue
         overrides = tuple(sorted(row.get("overrides", ())))
-        key = (row["benchmark"], row.get("scale", "small"), row.get("method", "eidetic"), row["interface"], overrides)
+        scale, method = row.get("scale", "small"), row.get("method", "eidetic")
+        recipe = int(row.get("definition", {}).get("recipe", 1))
+        key = (row["benchmark"], scale, method, row["interface"], overrides, recipe)
         found.setdefault(key, {})[row["seed"]] = row
     groups = [Group(*key, tuple(seeds[seed] for seed in sorted(seeds))) for key, seeds in found.items()]
     benchmarks, methods = list(SEQUENCES), [*METHODS, *BASELINES]
 
     def place(group: Group) -> tuple[object, ...]:
         where = benchmarks.index(group.benchmark), group.scale != "small", methods.index(group.method)
-        return (*where, group.interface != "python", group.overrides)
+        return (*where, group.interface != "python", -group.recipe, group.overrides)
 
     return sorted(groups, key=place)
 

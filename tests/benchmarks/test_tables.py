@@ -23,6 +23,7 @@ def row(seed: int = 0, **changes: Any) -> dict[str, Any]:
         "interface": "python",
         "seed": seed,
         "overrides": [],
+        "definition": {"recipe": 3},
         "with_id": 99.0 + seed,
         "recognised": 97.0,
         "without_id": 96.0,
@@ -60,17 +61,19 @@ def test_what_differs_in_more_than_its_seed_stands_apart() -> None:
         row(scale="paper"),
         row(overrides=["epochs=1"]),
         row(interface="http"),
+        row(definition={}),
         row(),
     ]
     groups = grouped(rows)
     assert [(group.scale, group.title) for group in groups] == [
         ("small", "eidetic"),
         ("small", "eidetic (epochs=1)"),
+        ("small", "eidetic (recipe 1)"),
         ("small", "eidetic (over HTTP)"),
         ("small", "ewc"),
         ("paper", "eidetic"),
     ]
-    cells = dict(zip(COLUMNS, groups[3].cells(), strict=True))
+    cells = dict(zip(COLUMNS, groups[4].cells(), strict=True))
     assert (cells["free"], cells["MB"]) == ("–", "–")
 
 

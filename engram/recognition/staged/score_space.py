@@ -20,9 +20,6 @@ to the one for untidy features of few."""
 LEAST_LEFT = 0.1
 """Share of the images' degrees of freedom that a regression has to leave, if it is to be judged by what it misses."""
 
-LEAST_HELD = 1e-9
-"""What is added at least: images without any structure have no mean square."""
-
 PROBES = 32
 """Random vectors by which a trace is estimated, to about a hundredth (Hutchinson 1990)."""
 
@@ -83,11 +80,21 @@ class RidgeSolution:
     """Squared error of new images, by generalised cross-validation (Golub, Heath and Wahba 1979)."""
 
     @classmethod
-    def of(cls, second: Tensor, means: Tensor, images: float, ridge: float) -> Self:
-        """With second moments (F + 1, F + 1) and class means (F + 1, classes) of so many images."""
-        held = max(ridge / images * float(second.diagonal()[:-1].mean()), LEAST_HELD)
+    def of(cls, second: Tensor, means: Tensor, images: float, ridge: float, least: float = 0.0) -> Self:
+        """With second moments (F + 1, F + 1) and class means (F + 1, classes) of so many images.
+
+        Parameters
+        ----------
+        least
+            What is added to every direction at least.
+        """
+        held = max(ridge / images * float(second.diagonal()[:-1].mean()), least)
         size, classes = means.shape
-        factor = torch.linalg.cholesky(second + held * torch.eye(size, dtype=torch.float64))
+        one = torch.eye(size, dtype=torch.float64)
+        factor, failed = torch.linalg.cholesky_ex(second + held * one)
+        while int(failed) and held < 1e30:  # of features of a few steps, rounding leaves little else
+            held *= 10
+            factor, failed = torch.linalg.cholesky_ex(second + held * one)
         generator = torch.Generator().manual_seed(size)
         probes = 2.0 * torch.randint(0, 2, (size, PROBES), generator=generator).double() - 1
         solved = torch.cholesky_solve(torch.cat([means, probes], 1), factor)
@@ -99,13 +106,13 @@ class RidgeSolution:
         return cls(factor, weights, squares, freedom, missed / left**2 if left > LEAST_LEFT else torch.inf)
 
 
-def _best(second: Tensor, means: Tensor, images: float) -> RidgeSolution:
+def _best(second: Tensor, means: Tensor, images: float, least: float) -> RidgeSolution:
     """The solution of least error among `RIDGES`, found from the middle outwards."""
-    lower, upper = (RidgeSolution.of(second, means, images, ridge) for ridge in RIDGES[1:3])
+    lower, upper = (RidgeSolution.of(second, means, images, ridge, least) for ridge in RIDGES[1:3])
     if upper.error < lower.error:
-        other = RidgeSolution.of(second, means, images, RIDGES[3])
+        other = RidgeSolution.of(second, means, images, RIDGES[3], least)
         return other if other.error < upper.error else upper
-    other = RidgeSolution.of(second, means, images, RIDGES[0])
+    other = RidgeSolution.of(second, means, images, RIDGES[0], least)
     return other if other.error < lower.error else lower
 
 
@@ -124,7 +131,7 @@ class SolvedTotals:
     def of(cls, totals: Totals) -> Self:
         """Solve the regression, and find what its scores are of images that were not learned from."""
         second, means, counts = totals.matrix(), totals.means(), totals.counts
-        found = _best(second, means, float(counts.sum()))
+        found = _best(second, means, float(counts.sum()), totals.rounding)
         classes, weights = len(counts), found.weights
         shares = [size / float(one.counts.sum()) for size, one in zip(totals.sizes, totals.tasks, strict=True)]
         # The trace of the scatter within classes over the whole: what images carry of their own scores.

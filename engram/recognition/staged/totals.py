@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -82,6 +83,15 @@ class Totals:
     def matrix(self) -> Tensor:
         """(F + 1, F + 1) float64: the second moments in the scale of the features."""
         return self.second.double() * (self.step**2 / FRACTION)
+
+    @property
+    def rounding(self) -> float:
+        """More than rounding can have changed the second moments in any direction.
+
+        The norm of a symmetric matrix of noise is twice its deviation times the root of its size; that of a rounding is
+        0.29, and those of tasks add up by their squares.
+        """
+        return math.sqrt(len(self.second) * max(1, len(self.tasks))) * self.step**2 / FRACTION
 
     def dump(self) -> bytes:
         """The totals as bytes."""

@@ -118,3 +118,15 @@ def test_the_error_that_is_told_from_sums_is_that_of_leaving_images_out(images: 
             missed += float((hot[number] - phi[number] @ weights).square().sum()) * 2 / images
         found = RidgeSolution.of(second, means, images, ridge)
         assert found.error == pytest.approx(missed, rel=0.03)
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0, 3.0])
+def test_features_that_hardly_vary_can_be_solved(shade: float) -> None:
+    """Second moments are rounded to whole squared steps, which can make them indefinite where there is little else."""
+    generator = torch.Generator().manual_seed(0)
+    totals = Totals.empty(200, STEP)
+    for task in range(3):
+        features = torch.randint(0, 2, (40, 200), generator=generator) * shade * STEP
+        totals = totals.plus(f"task {task}", ExactSums.empty(200, 2, STEP).plus(features, torch.arange(40) % 2))
+    space = SolvedTotals.of(totals).space
+    assert bool(space.squared(shade * torch.ones(1, 200)).isfinite().all())
