@@ -32,8 +32,10 @@ from engram.errors import EngramError
 from engram.memory import Memory, dump
 from engram.nn.backbones import layout_of
 from engram.nn.serialization import load_commons, load_engram
-from engram.recognition.ridge import load_sums
-from engram.recognition.serialization import load_recogniser
+from engram.recognition.staged.profile import StagedProfile
+from engram.recognition.staged.recogniser import StagedRecogniser
+from engram.recognition.staged.sums import ExactSums
+from engram.recognition.staged.totals import Totals
 from engram.snapshot import MANIFEST, Parts
 from testing.data import costly
 from testing.data.digits import QUICK, SMALL_MODEL, archive, png
@@ -258,8 +260,10 @@ def manifest_reader(folder: Path) -> Reader:
     kinds: list[tuple[Feed, list[bytes]]] = [
         (lambda data: _ignore(load_commons(stored.definition, data)), [bytes_of(parts.engrams[0])]),
         (lambda data: _ignore(load_engram(stored.layout, data)), [bytes_of(parts.engrams[1])]),
-        (lambda data: _ignore(load_recogniser(data)), [parts.recogniser]),
-        (lambda data: _ignore(load_sums(data)), [bytes_of(parts.kept[0])]),
+        (lambda data: _ignore(StagedRecogniser.load(data)), [parts.recogniser]),
+        (lambda data: _ignore(StagedProfile.load(data)), [bytes_of(parts.engrams[2])]),
+        (lambda data: _ignore(Totals.load(data)), [bytes_of(parts.kept[0])]),
+        (lambda data: _ignore(ExactSums.load(data)), [bytes_of(parts.kept[1])]),
         (snapshots, [manifest.read_bytes()]),
         *((record(path), [sound[path], unsealed(path)]) for path in stored.records),
         (bundles, [_bundle(bytes_of(parts.engrams[1]))]),

@@ -94,7 +94,7 @@ class StagedProfile:
         about, tensors = unpack("profile", data)
         try:
             return _loaded(cast(Mapping[str, Any], about), tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DamagedSnapshot(f"this profile lacks {error}") from error
 
 

@@ -95,5 +95,5 @@ class StagedRecogniser:
             }
             space = ScoreSpace(tensors["weights"], tensors["means"])
             return cls(tuple(map(KnownTask.from_row, rows)), space, detectors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DamagedSnapshot(f"the recogniser lacks {error}") from error

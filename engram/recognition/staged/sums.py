@@ -121,5 +121,5 @@ def _widened(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Exac
         gram = widened_gram({name.removeprefix("gram."): part for name, part in tensors.items()}).double()
         moments, counts = (widened(tensors[name]).double() for name in ("moments", "counts"))
         return ExactSums(gram, moments.view(size, len(counts)), counts, step)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DamagedSnapshot(f"these sums lack {error}") from error

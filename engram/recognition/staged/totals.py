@@ -111,7 +111,7 @@ class Totals:
             second = widened_gram({name.removeprefix("second."): part for name, part in tensors.items()})
             tasks = [_task(row, number, tensors, size) for number, row in enumerate(rows)]
             return cls(second, tuple(tasks), float(str(about["step"])))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DamagedSnapshot(f"the totals lack {error}") from error
 
 
