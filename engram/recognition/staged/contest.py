@@ -125,7 +125,7 @@ def opened(
     nearest = first.unusual.topk(min(NEAREST, contending.shape[1]), 1, largest=False).indices
     asked = torch.zeros_like(contending).scatter(1, nearest, True) & ~contending & declined[:, None]
     stacked.write_p_values(features, first.unusual, asked, p_values)
-    return contending | (asked & stacked.accepts(p_values)), p_values, contending | asked
+    return contending | (asked & stacked.accepts(p_values, contending)), p_values, contending | asked
 
 
 def joint(

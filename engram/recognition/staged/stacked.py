@@ -20,6 +20,11 @@ HEAD = 0.5
 """Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
 
 
+ORDINARY = 0.1
+"""The p-value from which an image is known to a task that stage one does not give it to: of several that are asked, one
+would else know a stranger by chance."""
+
+
 @dataclass(frozen=True)
 class StackedScores:
     """Conformal scores of T tasks, asked for pairs of a task and a value."""
@@ -154,9 +159,16 @@ class StackedTasks:
             places,
         )
 
-    def accepts(self, p_values: Tensor) -> Tensor:
-        """(B, T) bool: whether a task that can tell does not call an image unknown, by p-values (B, T)."""
-        return (p_values > self.levels) & (self.levels >= 0)
+    def accepts(self, p_values: Tensor, contending: Tensor) -> Tensor:
+        """(B, T) bool: whether a task that can tell does not call an image unknown, by p-values (B, T).
+
+        Parameters
+        ----------
+        contending
+            (B, T) bool: the tasks that contend; others have to find the image an ordinary one (`ORDINARY`).
+        """
+        least = torch.where(contending, self.levels, self.levels.clamp_min(ORDINARY))
+        return (p_values > least) & (self.levels >= 0)
 
     def write_p_values(self, features: Tensor, unusual: Tensor, asked: Tensor, into: Tensor) -> None:
         """Write `p_values` of the pairs that are asked (B, T bool) into (B, T)."""

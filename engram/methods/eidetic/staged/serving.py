@@ -85,7 +85,7 @@ class Serving:
         """Both stages."""
         most = contenders or self.contenders
         given, common, first = self.first(images)
-        contending = first.contenders(None if most == "all" else most)
+        contending = given_to = first.contenders(None if most == "all" else most)
         stacked = self.stacked
         assert stacked is not None, "a model without a task is asked nothing"
         contending, p_values, asked = opened(stacked, common, first, contending)
@@ -100,7 +100,7 @@ class Serving:
         answering = torch.zeros_like(contending).scatter(1, self.labels.owners(decided)[:, None], True)
         unasked = answering & p_values.isnan()
         stacked.write_p_values(common, first.unusual, unasked, p_values)
-        accepts = (asked | unasked) & stacked.accepts(p_values)
+        accepts = (asked | unasked) & stacked.accepts(p_values, given_to | unasked)
         return StagedObservation(
             self.tasks,
             (),
