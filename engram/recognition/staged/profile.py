@@ -56,7 +56,9 @@ class StagedProfile:
         alone = self.density.p_value(distances)
         if self.combined is None:
             return alone
-        return self.combined.p_value(self.density.standardised(distances), unusual, alone)
+        both = self.combined.p_value(self.density.standardised(distances), unusual, torch.ones_like(alone))
+        # Either may call an image unknown, each half as often (Bonferroni).
+        return (2 * torch.minimum(both, alone)).clamp_max(1)
 
     def tried(self, p_values: Tensor) -> StagedProfile:
         """Tried on pure noise of several scales, which got these p-values (scales * K,)."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engram.nn.capacity import TaskInfo
-from engram.recognition.conformal import BEYOND, CombinedScore, ConformalScores
+from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.score_space import squared
@@ -193,8 +193,8 @@ class StackedTasks:
         alone = self.alone.p_values(tasks, logs)
         outer = self.scattered.standardised(tasks, unusual[rows, tasks]).clamp_min(0)
         together = torch.hypot(self.alone.standardised(tasks, logs).clamp_min(0), outer)
-        both = torch.minimum(self.both.p_values(tasks, together), alone / BEYOND)
-        return torch.where(self.combined[tasks], both, alone)
+        either = 2 * torch.minimum(self.both.p_values(tasks, together), alone)  # as in `StagedProfile.p_values`
+        return torch.where(self.combined[tasks], either.clamp_max(1), alone)
 
     def within(self, logits: Tensor, ridge: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (N, K) of tasks' (N,) own classes: those that decide, and those that are told.
