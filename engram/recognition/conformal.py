@@ -138,8 +138,11 @@ class CombinedScore:
             (B,): the density's own p-value. A tenth as small, it decides alone: scores of what is far from all that
             was learned may lie anywhere.
         """
-        both = self.both.p_value(_together(density, self.scattered.standardised(scatter)))
-        return torch.minimum(both, alone / BEYOND)
+        return torch.minimum(self.p_value_of_both(density, scatter), alone / BEYOND)
+
+    def p_value_of_both(self, density: Tensor, scatter: Tensor) -> Tensor:
+        """(B,): the same where the density does not decide alone."""
+        return self.both.p_value(_together(density, self.scattered.standardised(scatter)))
 
 
 def _together(density: Tensor, scatter: Tensor) -> Tensor:

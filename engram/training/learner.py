@@ -16,7 +16,7 @@ from engram.nn.network import Engram, Network
 from engram.nn.reads import Reads, read_units
 from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import Scores, score_units
-from engram.training.probing import told
+from engram.training.probes import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
@@ -56,8 +56,13 @@ class Learner(WithContext):
         ------
         ExamplesError, CapacityExhausted, Cancelled
         """
+        train, held_out = split(examples, self.options.held_out, self.context.seed, recipe=self.context.recipe)
+        engram, report = self.learn_from(task, train, held_out)
+        return engram, report, train, held_out
+
+    def learn_from(self, task: str, train: Examples, held_out: Examples) -> tuple[Engram, LearningReport]:
+        """The same from images that are divided already, as `split` does it."""
         options, reporter = self.options, self.reporter
-        train, held_out = split(examples, options.held_out, self.context.seed, recipe=self.context.recipe)
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
         trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
         with report.timed("training"):
@@ -74,7 +79,7 @@ class Learner(WithContext):
                 read.owner: {layer: len(units) for layer, units in read.units.items()} for read in engram.reads
             }
         report.accuracy["network"] = trainer.accuracy(engram, held_out)
-        return engram, report, train, held_out
+        return engram, report
 
     def _reader(self, reading: ReadingChoice, alone: Engram, trainer: Trainer, report: LearningReport) -> Engram | None:
         """An engram that reads and is better than one that does not, trained and pruned; None where there is none."""

@@ -32,9 +32,9 @@ from engram.errors import EngramError
 from engram.memory import Memory, dump
 from engram.nn.backbones import layout_of
 from engram.nn.serialization import load_commons, load_engram
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.recogniser import StagedRecogniser
-from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
 from engram.snapshot import MANIFEST, Parts
 from testing.data import costly

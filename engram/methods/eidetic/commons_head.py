@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.data.class_balance import image_weights
+from engram.nn.network import Engram
 from engram.recognition import calibration
 from engram.recognition.ridge import PackedGram, solve
 
@@ -62,3 +63,20 @@ def fitted(
         head.weight.copy_(commons * weights[:-1].T)
         head.bias.copy_(commons * weights[-1])
     return network, head
+
+
+@torch.no_grad()
+def attach(
+    engram: Engram, sums: PackedGram, logits: Tensor, common: Tensor, labels: Tensor, *, balanced: bool
+) -> Tensor:
+    """Let an engram's head read the commons too, in place; what it then gives for the held-out images, (M, classes).
+
+    The parameters are those of `fitted`.
+    """
+    factor, read = fitted(sums, logits, common, labels, balanced=balanced)
+    found: Tensor = factor * logits + read(common)
+    engram.head.weight.mul_(factor)
+    engram.head.bias.mul_(factor)
+    engram.common = read.to(engram.head.weight.device)
+    engram.freeze()
+    return found

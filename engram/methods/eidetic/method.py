@@ -22,7 +22,7 @@ from engram.data.examples import Examples
 from engram.errors import DamagedSnapshot
 from engram.explain.explainer import Explainer, Heatmap
 from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
-from engram.methods.eidetic.commons_head import fitted
+from engram.methods.eidetic.commons_head import attach
 from engram.methods.eidetic.router import dump_images, load_images, trained
 from engram.methods.eidetic.router import scores as routing_scores
 from engram.nn.backbones import layout_of
@@ -197,12 +197,6 @@ def _reading(
 ) -> GatheredStatistics:
     """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
     context.reporter.check()
-    logits = gathered.held_out.head  # (M, classes)
-    balanced = context.recipe > 1 and class_weights(train) is not None
-    factor, common = fitted(gathered.sums.packed(), logits, gathered.common, held_out.labels, balanced=balanced)
-    head = factor * logits + common(gathered.common)
-    engram.head.weight.mul_(factor)
-    engram.head.bias.mul_(factor)
-    engram.common = common.to(engram.head.weight.device)
-    engram.freeze()
+    logits, balanced = gathered.held_out.head, context.recipe > 1 and class_weights(train) is not None
+    head = attach(engram, gathered.sums.packed(), logits, gathered.common, held_out.labels, balanced=balanced)
     return replace(gathered, held_out=replace(gathered.held_out, head=head))

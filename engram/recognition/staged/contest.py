@@ -15,7 +15,7 @@ from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.detectors import ValueDetector, separations
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.score_space import squared
-from engram.recognition.staged.stacked import HEAD, StackedTasks
+from engram.recognition.staged.stacked_tasks import HEAD, StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
 NEAREST = 3

@@ -118,8 +118,7 @@ def separations(square: Tensor, sizes: Sequence[int], number: int) -> tuple[floa
     return tuple(float(part.min().clamp_min(0).sqrt()) for part in torch.split(rows, list(sizes), 1))
 
 
-def strongest(masses: Sequence[tuple[str, float]], most: int) -> tuple[str, ...]:
+def strongest(masses: Mapping[str, float], most: int) -> tuple[str, ...]:
     """The names of at most so many earlier tasks that an image of a new one would be shown to, in their own order."""
-    best = sorted(masses, key=lambda one: -one[1])[:most]
-    chosen = {name for name, mass in best}
-    return tuple(name for name, _ in masses if name in chosen)
+    best = sorted(masses, key=lambda name: -masses[name])[:most]
+    return tuple(name for name in masses if name in best)

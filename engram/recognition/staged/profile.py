@@ -56,7 +56,7 @@ class StagedProfile:
         alone = self.density.p_value(distances)
         if self.combined is None:
             return alone
-        both = self.combined.p_value(self.density.standardised(distances), unusual, torch.ones_like(alone))
+        both = self.combined.p_value_of_both(self.density.standardised(distances), unusual)
         # Either may call an image unknown, each half as often (Bonferroni).
         return (2 * torch.minimum(both, alone)).clamp_max(1)
 

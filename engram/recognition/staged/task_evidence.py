@@ -14,8 +14,8 @@ from engram.recognition.calibration import PRIOR_IMAGES
 from engram.recognition.conformal import CombinedScore
 from engram.recognition.density import RANK, SHRINKAGE, Density, Spectrum
 from engram.recognition.leave_one_out import left_out_distances, left_out_scores
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals, squared
-from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
 
 MOST_SCORED = 1024

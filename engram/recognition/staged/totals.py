@@ -12,11 +12,8 @@ from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.integers import narrowed, narrowed_gram, widened, widened_gram
-from engram.recognition.staged.sums import ExactSums
-
-FRACTION = 1
-"""Parts of a squared step that second moments are rounded to: far under what the ridge adds."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,8 @@ class Totals:
     Parameters
     ----------
     second
-        (F + 1, F + 1) int64: in `FRACTION`-ths of a squared step; the last feature is a constant of one.
+        (F + 1, F + 1) int64: in squared steps, rounded, which is far under what the ridge adds; the last feature is a
+        constant of one.
     tasks
         In order.
     step
@@ -82,7 +80,7 @@ class Totals:
 
     def matrix(self) -> Tensor:
         """(F + 1, F + 1) float64: the second moments in the scale of the features."""
-        return self.second.double() * (self.step**2 / FRACTION)
+        return self.second.double() * self.step**2
 
     @property
     def rounding(self) -> float:
@@ -91,7 +89,7 @@ class Totals:
         The norm of a symmetric matrix of noise is twice its deviation times the root of its size; that of a rounding is
         0.29, and those of tasks add up by their squares.
         """
-        return math.sqrt(len(self.second) * max(1, len(self.tasks))) * self.step**2 / FRACTION
+        return math.sqrt(len(self.second) * max(1, len(self.tasks))) * self.step**2
 
     def dump(self) -> bytes:
         """The totals as bytes."""
@@ -133,4 +131,4 @@ def _second_moments(sums: ExactSums) -> Tensor:
         weight = 1 / count**2 - share / count
         if weight:
             found = found + torch.outer(column * weight, column)
-    return (found * FRACTION).round().to(torch.int64)
+    return found.round().to(torch.int64)

@@ -16,11 +16,11 @@ from engram.data.examples import Examples
 from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork
 from engram.explain.explainer import Heatmap
 from engram.methods.base import Method, StoredModel
-from engram.methods.eidetic.staged.learning import StagedLearner
+from engram.methods.eidetic.staged.learner import StagedLearner
 from engram.methods.eidetic.staged.prepared import Prepared
 from engram.methods.eidetic.staged.serving import Serving
-from engram.methods.eidetic.staged.stored import Sums
-from engram.methods.eidetic.staged.tasks import StagedTask
+from engram.methods.eidetic.staged.staged_task import StagedTask
+from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, raised
 from engram.nn.commons import Commons, commons_of
@@ -47,7 +47,7 @@ class StagedEidetic(Method):
         commons: Commons,
         recogniser: StagedRecogniser,
         tasks: Sequence[StagedTask],
-        sums: Sums | None,
+        sums: StoredSums | None,
     ) -> None:
         super().__init__(definition, budget)
         self.settings = EideticSettings.model_validate(definition.settings)
@@ -63,7 +63,7 @@ class StagedEidetic(Method):
         cls.check(definition)
         budget = budget_of(layout_of(definition), definition.budget)
         commons = commons_of(definition).eval()
-        return cls(definition, budget, commons, StagedRecogniser.empty(commons.features), (), Sums((), ()))
+        return cls(definition, budget, commons, StagedRecogniser.empty(commons.features), (), StoredSums((), ()))
 
     @classmethod
     def restore(
@@ -91,13 +91,13 @@ class StagedEidetic(Method):
         names = [task.name for task in tasks]
         for task in tasks:
             task.read_what_is_there()
-        return cls(definition, budget, commons, known, tasks, None if kept is None else Sums.of(names, kept))
+        return cls(definition, budget, commons, known, tasks, None if kept is None else StoredSums.of(names, kept))
 
     def dump(self) -> StoredModel:
         pieces = [piece for task in self.staged for piece in task.stored]
         return StoredModel((dump_commons(self.commons), *pieces), self.recogniser.dump(), self.required_sums().pieces)
 
-    def required_sums(self) -> Sums:
+    def required_sums(self) -> StoredSums:
         """The sums; raises AnswersOnly where the model was restored without them."""
         if self.sums is None:
             raise AnswersOnly("the model was restored without the sums of its tasks, which learning and saving need")

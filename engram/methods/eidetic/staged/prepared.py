@@ -11,7 +11,7 @@ from engram.errors import UnknownTask
 from engram.explain.explainer import Explainer
 from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.serving import Serving
-from engram.methods.eidetic.staged.tasks import StagedTask, network_of
+from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
 from engram.nn.commons import Commons
 from engram.nn.layout import Layout
 from engram.nn.network import Network

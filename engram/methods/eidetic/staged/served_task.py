@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.methods.eidetic.staged.tasks import StagedTask
+from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.network import Engram, Network
 from engram.nn.shapes import RowwiseLinear

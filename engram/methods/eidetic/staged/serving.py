@@ -12,7 +12,7 @@ from torch import Tensor
 from engram.config.eidetic import EideticSettings
 from engram.errors import UnknownTask
 from engram.methods.eidetic.staged.served_task import ServedTask
-from engram.methods.eidetic.staged.tasks import StagedTask
+from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.network import Network, pixels
@@ -20,7 +20,7 @@ from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import Contest, joint, opened
 from engram.recognition.staged.observation import Labels, StagedObservation
 from engram.recognition.staged.recogniser import StagedRecogniser
-from engram.recognition.staged.stacked import StackedTasks
+from engram.recognition.staged.stacked_tasks import StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer, StageOne
 
 

@@ -14,8 +14,8 @@ from engram.checkpointing.pieces import Piece, bytes_of
 from engram.checkpointing.tensors import content_hash
 from engram.errors import CommonsNeedsClasses, InputError, NoNetwork, TooFewClasses
 from engram.memory import dump, restore
-from engram.methods.eidetic.staged.forgetting import without
 from engram.methods.eidetic.staged.method import StagedEidetic
+from engram.methods.eidetic.staged.removal import without
 from engram.recognition.staged.observation import StagedObservation
 from engram.snapshot import Parts
 from testing.data.patterns import QUICK, bars, definition

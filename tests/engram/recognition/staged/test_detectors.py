@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.recognition.staged.detectors import LARGEST, Reading, ValueDetector
-from engram.recognition.staged.sums import ExactSums
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.totals import Totals
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from engram.recognition.staged.agreement import weights
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.score_space import RIDGES, RidgeSolution, SolvedTotals
 from engram.recognition.staged.stage_one import RIVAL, FirstAnswer, temperature_of
-from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.totals import Totals
 
 STEP = 2.0**-9

@@ -6,7 +6,7 @@ import torch
 
 from engram import Examples
 from engram.checkpointing.progress import Reporter
-from engram.training.probing import probe_accuracy, told
+from engram.training.probes import probe_accuracy, told
 from testing.data.patterns import bars
 from tests.engram.methods.staged.test_laws import learned, model
 

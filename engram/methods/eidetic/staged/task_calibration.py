@@ -7,10 +7,10 @@ from torch import Tensor
 
 from engram.context import LearnContext
 from engram.nn.commons import Commons
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.integers import step_of
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.score_space import SolvedTotals
-from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.task_evidence import LeftOutScores, combined_score, scaled_density, temperature_evidence
 from engram.recognition.staged.totals import Totals
 from engram.recognition.task_density import noise_features

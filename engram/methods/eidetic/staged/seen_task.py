@@ -11,9 +11,9 @@ from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
+from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.integers import step_of
 from engram.recognition.staged.stage_one import StageOne
-from engram.recognition.staged.sums import ExactSums
 from engram.recognition.staged.task_evidence import MOST_SCORED
 
 LOOKING = 0.1

@@ -12,14 +12,9 @@ from engram.nn.network import Engram, Network, pixels
 
 @torch.no_grad()
 def features_and_logits(
-    network: Network, engram: Engram, examples: Examples, context: LearnContext, common: Tensor | None = None
+    network: Network, engram: Engram, examples: Examples, context: LearnContext
 ) -> tuple[Tensor, Tensor]:
-    """Features (N, F_t) and logits (N, classes) of one task's network, on the CPU.
-
-    Parameters
-    ----------
-    common
-        (N, F) of the commons, where what the head reads of them is to be in the logits.
+    """Features (N, F_t) and logits (N, classes) of one task's network alone, on the CPU.
 
     Raises
     ------
@@ -29,8 +24,6 @@ def features_and_logits(
     for chosen in batches(len(examples), EVALUATION_BATCH):
         context.reporter.check()
         seen, given = network.answer(engram.task, pixels(examples.images[chosen].to(context.device)))
-        if common is not None and engram.common is not None:
-            given = given + engram.common(common[chosen].to(context.device))
         features.append(seen.cpu())
         logits.append(given.cpu())
     return torch.cat(features), torch.cat(logits)

@@ -14,7 +14,7 @@ from engram.recognition.density import Density
 from engram.recognition.head_balance import HeadBalance, within_task
 from engram.recognition.staged.contest import TaskAnswer, joint, opened
 from engram.recognition.staged.profile import StagedProfile
-from engram.recognition.staged.stacked import StackedTasks
+from engram.recognition.staged.stacked_tasks import StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
 CLASSES = (2, 1, 3)

@@ -10,8 +10,8 @@ from engram.checkpointing.pieces import Piece, bytes_of
 from engram.checkpointing.tensors import kind_of, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
+from engram.recognition.staged.exact_sums import ExactSums, load_pairs, pairs_of
 from engram.recognition.staged.integers import step_of
-from engram.recognition.staged.sums import ExactSums, load_pairs, pairs_of
 from engram.recognition.staged.totals import Totals
 
 _PARTS = 3
@@ -24,7 +24,7 @@ _KINDS = (("exact sums",), ("pairs",), ("totals", _NO_DETECTOR))
 
 
 @dataclass(frozen=True)
-class Sums:
+class StoredSums:
     """Stored sums of all tasks, each piece read when it is needed.
 
     Learning a task reads the totals, the first task's sums, and the totals of the few detectors that it gives negatives
@@ -82,7 +82,7 @@ class Sums:
         sums: ExactSums,
         pairs: Mapping[str, ExactSums],
         detectors: Mapping[str, Totals],
-    ) -> Sums:
+    ) -> StoredSums:
         """With a task more; `detectors` are those whose totals have changed."""
         pieces = list(self.pieces[1:])
         for number, name in enumerate(self.names):
@@ -90,9 +90,9 @@ class Sums:
                 pieces[_PARTS * number + 2] = detectors[name].dump()
         own = detectors[task].dump() if task in detectors else pack(_NO_DETECTOR, {"task": task}, {})
         added = (sums.dump({"task": task}), pack("pairs", *pairs_of(pairs)), own)
-        return Sums((*self.names, task), (totals.dump(), *pieces, *added))
+        return StoredSums((*self.names, task), (totals.dump(), *pieces, *added))
 
-    def minus(self, task: str, totals: Totals, detectors: Mapping[str, Totals]) -> Sums:
+    def minus(self, task: str, totals: Totals, detectors: Mapping[str, Totals]) -> StoredSums:
         """Without a task; `detectors` are those that it had given negatives, without these."""
         pieces: list[bytes | Piece] = [totals.dump()]
         for name in self.names:
@@ -104,7 +104,7 @@ class Sums:
             if name in detectors:
                 own[2] = detectors[name].dump()
             pieces += own if name != task else []
-        return Sums(tuple(name for name in self.names if name != task), tuple(pieces))
+        return StoredSums(tuple(name for name in self.names if name != task), tuple(pieces))
 
     def _own(self, task: str) -> tuple[bytes | Piece, ...]:
         start = 1 + _PARTS * self.names.index(task)

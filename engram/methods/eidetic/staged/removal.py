@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engram.errors import InputError
-from engram.methods.eidetic.staged.stored import Sums
-from engram.methods.eidetic.staged.tasks import StagedTask
+from engram.methods.eidetic.staged.staged_task import StagedTask
+from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.commons import Commons
 from engram.recognition.staged.detectors import ValueDetector
 from engram.recognition.staged.recogniser import StagedRecogniser
@@ -14,8 +14,8 @@ from engram.recognition.staged.score_space import SolvedTotals
 
 
 def without(
-    task: str, commons: Commons, recogniser: StagedRecogniser, tasks: Sequence[StagedTask], sums: Sums
-) -> tuple[StagedRecogniser, tuple[StagedTask, ...], Sums]:
+    task: str, commons: Commons, recogniser: StagedRecogniser, tasks: Sequence[StagedTask], sums: StoredSums
+) -> tuple[StagedRecogniser, tuple[StagedTask, ...], StoredSums]:
     """The recogniser, the tasks and the sums of a model less one of its tasks, by subtraction.
 
     Raises

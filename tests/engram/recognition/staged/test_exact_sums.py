@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.recognition.staged.sums import ExactSums
-from engram.recognition.staged.totals import FRACTION, Totals
+from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.totals import Totals
 
 STEP = 2.0**-9
 FEATURES = 5
@@ -88,7 +88,7 @@ def test_totals_are_the_classes_second_moments_to_the_last_rounding() -> None:
             scatter = sum(
                 (row[i] - mean[i]) * (row[j] - mean[j]) for some, mean in zip(own, means, strict=True) for row in some
             )
-            exact = FRACTION * (Fraction(3, 60) * scatter + sum(mean[i] * mean[j] for mean in means))
+            exact = Fraction(3, 60) * scatter + sum(mean[i] * mean[j] for mean in means)
             assert abs(int(found[i, j]) - exact) <= Fraction(51, 100)
 
 

@@ -1,0 +1,222 @@
+"""Learning of one task by a staged model, beside what it knows, of which nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engram.config.eidetic import EideticSettings
+from engram.context import LearnContext, WithContext
+from engram.data.class_balance import class_weights
+from engram.data.examples import ClassesNeeded, Examples, split
+from engram.methods.base import expect_accurate, expect_recognised
+from engram.methods.eidetic.commons_head import attach
+from engram.methods.eidetic.staged.seen_task import SeenTask, look
+from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
+from engram.methods.eidetic.staged.stored_sums import StoredSums
+from engram.methods.eidetic.staged.task_calibration import calibrated_by
+from engram.methods.eidetic.staged.task_outputs import features_and_logits
+from engram.nn.capacity import TaskInfo
+from engram.nn.commons import Commons
+from engram.nn.network import Engram, Network
+from engram.recognition.head_balance import calibrated
+from engram.recognition.staged.contest import Contest, TaskAnswer, with_head
+from engram.recognition.staged.detectors import Reading, ValueDetector, strongest
+from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.observation import Labels
+from engram.recognition.staged.recogniser import KnownTask, StagedRecogniser
+from engram.recognition.staged.score_space import SolvedTotals
+from engram.recognition.staged.task_evidence import LeftOutScores
+from engram.recognition.staged.totals import Totals
+from engram.training.learner import Learner
+from engram.training.reading import ReadingChoice
+from engram.training.report import LearningReport
+
+ONE_CLASS = ClassesNeeded(1, "a task")
+
+CANDIDATES = 2
+"""Earlier tasks that a new one may try to read, at most."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A staged model with one task more."""
+
+    commons: Commons
+    recogniser: StagedRecogniser
+    tasks: tuple[StagedTask, ...]
+    sums: StoredSums
+    report: LearningReport
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A new task whose network is trained, with all that recognising it takes."""
+
+    name: str
+    train: Examples
+    held_out: Examples
+    commons: Commons
+    seen: SeenTask
+    engram: Engram | None
+    """None for a task of one class."""
+    network: Network
+    """Of the engram, of what it reads, and of the earlier tasks that it gives negatives to."""
+    negatives: tuple[str, ...]
+    """Names of these."""
+    head: Tensor
+    """(M, classes): the head's logits of the held-out images."""
+    report: LearningReport
+
+
+@dataclass
+class StagedLearner(WithContext):
+    """The learner of one task of a staged model.
+
+    Parameters
+    ----------
+    commons, recogniser, tasks, sums
+        What the model is today.
+    budget
+        Units per layer for all tasks together.
+    """
+
+    commons: Commons
+    recogniser: StagedRecogniser
+    tasks: tuple[StagedTask, ...]
+    sums: StoredSums
+    budget: dict[str, int]
+    settings: EideticSettings
+
+    network: Network
+    """With no engram, for its layout."""
+    context: LearnContext
+
+    def learn(self, task: str, examples: Examples) -> Learned:
+        """Learn a task; raises as `Method.learn` does."""
+        options, reporter = self.options, self.reporter
+        started = reporter.journal.clock()
+        train, held_out = split(
+            examples, options.held_out, self.context.seed, recipe=self.context.recipe, needed=ONE_CLASS
+        )
+        self.commons.check_classes(len(train.classes))
+        commons = self.commons.fitted(train.images, reporter).eval()
+        first = self.recogniser.stage_one() if self.tasks else None
+        seen = look(commons, train, held_out, first, self.context)
+        looked = reporter.journal.clock() - started
+        new = self._trained(task, train, held_out, commons, seen)
+        new.report.seconds["recognising"] = looked
+        with new.report.timed("recognising"):
+            learned = self._recognise(new)
+        expect_accurate(new.report, options)
+        expect_recognised(new.report, options)
+        return learned
+
+    def _trained(self, task: str, train: Examples, held_out: Examples, commons: Commons, seen: SeenTask) -> NewTask:
+        """The task with its network, which one of a single class does without."""
+        layout, single = self.network.layout, len(train.classes) < 2
+        masses = {one.name: mass for one, mass in zip(self.tasks, seen.masses, strict=True) if one.known.network}
+        negatives = strongest(masses, self.settings.negatives or 0)
+        readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" and not single else ()
+        network = network_of(layout, self.tasks, (*readable, *negatives))
+        network.to(self.device)
+        if single:
+            report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
+            head = torch.zeros(len(held_out), 1)
+            return NewTask(task, train, held_out, commons, seen, None, network, negatives, head, report)
+        choice = ReadingChoice(tuple(sorted(readable, key=lambda name: -masses[name])), self.settings.closure or 2.0)
+        engram, report = Learner(network, self.budget, self.context, choice).learn_from(task, train, held_out)
+        network = network.appended(engram.to(self.device))
+        _, head = features_and_logits(network, engram, held_out, self.context)
+        if self.settings.read_commons:
+            balanced = class_weights(train) is not None
+            head = attach(engram, seen.sums.packed(), head, seen.held_out, held_out.labels, balanced=balanced)
+        return NewTask(task, train, held_out, commons, seen, engram, network, negatives, head, report)
+
+    def _recognise(self, new: NewTask) -> Learned:
+        sums = new.seen.all_sums(new.held_out)
+        balance, head, temperature = calibrated(new.head, new.held_out, new.train, self.context.recipe)
+        earlier = self.sums.first() if self.tasks else None
+        shape = self.network.layout.channels, *self.network.layout.image_size
+        judged = new.seen.judged(new.held_out)
+        profile = calibrated_by(new.name, new.commons, sums, judged, earlier, shape, self.context)
+        self.reporter.report("recognising", 0.6)
+        pairs, detectors, reading = self._detectors(new)
+        profile = replace(profile, temperature=temperature, balance=balance)
+        info = TaskInfo(new.name, new.train.classes, {} if new.engram is None else dict(new.engram.units))
+        known = KnownTask(info, new.engram is not None, profile.log_temperature, profile.evidence, reading)
+        tasks = (*self.tasks, StagedTask.learned(known, self.network.layout, new.engram, profile))
+        totals = self.sums.totals(new.commons).plus(new.name, sums)
+        solved = SolvedTotals.of(totals)
+        solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
+        recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
+        self._judge(new, recogniser, totals, solved, head / temperature)
+        new.report.novelty = profile.novelty()
+        if new.engram is not None:
+            needed = new.network.closure(new.name)
+            new.report.details["closure"] = round(needed.total / needed.alone, 4)
+        self.reporter.report("recognising", 1.0)
+        stored = self.sums.plus(totals, new.name, sums, pairs, detectors)
+        return Learned(new.commons, recogniser, tasks, stored, new.report)
+
+    def _detectors(self, new: NewTask) -> tuple[dict[str, ExactSums], dict[str, Totals], Reading | None]:
+        """By detector the task's sums over the values that it reads, and its totals; what the task's own reads."""
+        pairs, totals, reading = {}, {}, None
+        if new.engram is not None:
+            features, _ = features_and_logits(new.network, new.engram, new.train, self.context)
+            reading = Reading.of(features, new.engram.head.weight.detach().cpu())
+            pairs[new.name] = self._over(reading, new, new.engram, features)
+            totals[new.name] = Totals.empty(len(reading.chosen), reading.step).plus(new.name, pairs[new.name])
+        by_name = {one.name: one for one in self.tasks}
+        for name in new.negatives:
+            other, its = by_name[name].engram, by_name[name].known.reading
+            if other is None or its is None:
+                continue  # without a network there is no detector
+            features, _ = features_and_logits(new.network, other, new.train, self.context)
+            pairs[name] = self._over(its, new, other, features)
+            totals[name] = self.sums.detector(name).plus(new.name, pairs[name])
+        return pairs, totals, reading
+
+    def _over(self, reading: Reading, new: NewTask, engram: Engram, features: Tensor) -> ExactSums:
+        """Sums of the task's images over what a detector reads, given an engram's features of those to learn from."""
+        more, _ = features_and_logits(new.network, engram, new.held_out, self.context)
+        found = ExactSums.empty(len(reading.chosen), len(new.train.classes), reading.step)
+        return found.plus(reading(features), new.train.labels).plus(reading(more), new.held_out.labels)
+
+    def _judge(
+        self, new: NewTask, recogniser: StagedRecogniser, totals: Totals, solved: SolvedTotals, head: Tensor
+    ) -> None:
+        """Write down how the held-out images fare, as if stage one had not learned from them.
+
+        Parameters
+        ----------
+        head
+            (M, classes): what decides between the task's classes, over its temperature.
+        """
+        held_out = new.held_out
+        left_out = LeftOutScores.of(totals, solved, new.name, new.seen.held_out, held_out.labels)
+        first = recogniser.stage_one().of_distances(left_out.distances)
+        most = None if self.settings.contenders == "all" else int(self.settings.contenders or 2)
+        contending, answers = first.contenders(most), {}
+        loaded = {engram.task: engram for engram in new.network.stack}
+        for number, task in enumerate(recogniser.tasks):
+            rows = contending[:, number].nonzero().flatten()
+            # Engrams that were not needed to learn the task are not read to judge it.
+            if task.info.name not in loaded or task.reading is None or not len(rows):
+                continue
+            some = held_out.subset(rows)
+            features, logits = features_and_logits(new.network, loaded[task.info.name], some, self.context)
+            answers[number] = TaskAnswer(rows, logits, task.reading(features))
+        log_tasks = Contest.of(recogniser).log_tasks(first, contending, answers)
+        given = with_head(first, log_tasks, head, contending[:, -1], totals.sizes)
+        labels = Labels.of(recogniser.infos, self.settings.labels != "apart")
+        right = labels.of_class[-len(held_out.classes) :][held_out.labels]  # (M,): of each image
+        # A task that has a class of the same name answers as rightly as the image's own.
+        holders = torch.zeros(len(labels.names), len(recogniser.tasks), dtype=torch.bool)
+        holders[labels.of_class, torch.tensor(labels.tasks)] = True
+        hits = head.argmax(1) == held_out.labels
+        new.report.recognised = float(holders[right, labels.owners(given)].double().mean())
+        new.report.answered = float((labels.summed(given).argmax(1) == right).double().mean())
+        new.report.judge(hits, held_out)
