@@ -22,9 +22,10 @@ demo: setup
 
 # Two at a time, since many tests wait for processes; a file's tests stay together, and share what they set up. Many
 # start real processes and race them, on machines that do other things too: one that fails is run a second time, and is
-# named and counted in the closing lines. Whoever looks for such tests runs pytest without the reruns.
+# named and counted in the closing lines. Whoever looks for such tests runs pytest without the reruns. Files keep their
+# order, since those with few tests, which would come last otherwise, are the slow ones.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --reruns 1 -r fER
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --reruns 1 -r fER
 
 lint: setup
 	$(BIN)/ruff check .
