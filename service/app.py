@@ -17,6 +17,7 @@ from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.runtime import configure
 from service.api import explain, health, jobs, models, novelty, openapi, predict, tasks, versions
+from service.api.direct import DirectRoutes
 from service.api.route import scopes
 from service.auth.access import AccessControl
 from service.auth.key_cache import KeyCache
@@ -30,13 +31,10 @@ from service.lifecycle.background import BacklogWatch, GarbageLooker, MemoryTrim
 from service.lifecycle.draining import Draining
 from service.metrics import Metrics
 from service.middleware import cross_origin, error_handlers
-from service.middleware.body_limits import BodyLimit
-from service.middleware.concurrency import ConcurrencyLimit
-from service.middleware.forwarding import Forwarding
+from service.middleware.entrance import Entrance
 from service.middleware.idempotency import Idempotency
 from service.middleware.limiter import Limiter
-from service.middleware.request_log import RequestLog, is_probe
-from service.middleware.response_headers import ResponseHeaders
+from service.middleware.request_log import is_probe
 from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
 from service.models.integrity import IntegrityChecker
@@ -102,14 +100,11 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.state.settings = settings
     openapi.install(app, lambda: scopes(app), settings.keys)
     error_handlers.install(app)
-    for module in (models, tasks, jobs, predict, explain, novelty, versions, health):
+    for module in (predict, models, tasks, jobs, explain, novelty, versions, health):
         app.include_router(module.router)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, settings=settings, metrics=metrics)
-    app.add_middleware(ConcurrencyLimit, settings=settings, metrics=metrics)
-    app.add_middleware(ResponseHeaders)
-    app.add_middleware(RequestLog, metrics=metrics)
-    app.add_middleware(Forwarding, prefix=settings.root_path, trusted=settings.trusted_proxies)
+    app.add_middleware(DirectRoutes, answering=app)
+    app.add_middleware(Entrance, settings=settings, metrics=metrics)
     return app
 
 

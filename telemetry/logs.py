@@ -7,17 +7,21 @@ standard library's calls.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sys
 import threading
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+import orjson
 import structlog
 from opentelemetry import trace
-from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
 from telemetry.redaction import is_long_enough, known_secrets, redact
 
@@ -76,7 +80,7 @@ def configure(
     readable = format == "console" or (format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     masked = (*known_secrets(os.environ), *filter(is_long_enough, secrets))
-    handler.setFormatter(_formatter(readable, readable and stream.isatty(), masked))
+    handler.setFormatter(_plain_lines(stream.isatty(), masked) if readable else _JsonLines(masked))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -85,66 +89,99 @@ def configure(
     threading.excepthook = lambda args: _on_exception(args.exc_type, args.exc_value, args.exc_traceback)
 
 
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("engram_log_fields")
+"""The bound fields; a mapping that is never changed."""
+
+
 def bind(**fields: Any) -> None:
     """Add these `FIELDS` to every further line of this request or thread."""
-    bind_contextvars(**fields)
+    _bound.set({**_bound.get({}), **fields})
 
 
 def begin(**fields: Any) -> None:
     """Replace the bound fields by these."""
-    clear_contextvars()
-    bind_contextvars(**fields)
+    _bound.set(fields)
 
 
-bound = bound_contextvars
-"""`with bound(job_id=...):` adds these `FIELDS` to every line within."""
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """A block, with these `FIELDS` in every line within."""
+    token = _bound.set({**_bound.get({}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
 
 
 def value(field: str) -> str | None:
     """The value that is bound to a field; None without one."""
-    return get_contextvars().get(field)
+    return _bound.get({}).get(field)
 
 
-def _formatter(readable: bool, colours: bool, secrets: Collection[str]) -> logging.Formatter:
+class _JsonLines(logging.Formatter):
+    """Formatter of one JSON object a line, with `FIELDS` in their order."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        known: dict[str, Any] = {**_trace(), **_bound.get({})}
+        known |= {name: value for name, value in vars(record).items() if name in _EXTRA}
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        known["timestamp"] = f"{moment[:-6]}Z"
+        known["level"], known["logger"] = record.levelname.lower(), record.name
+        known["message"] = record.getMessage()
+        if record.exc_info:
+            known["exception"] = self.formatException(record.exc_info)
+        for name, text in known.items():
+            if isinstance(text, str) and name not in _WITHOUT_SECRETS:
+                known[name] = redact(text, self._secrets)
+        ordered = {name: known[name] for name in FIELDS if name in known}
+        try:
+            return orjson.dumps(ordered, default=str).decode()
+        except TypeError:  # half a character, or a number of more than 64 bits
+            return json.dumps(ordered, default=str)
+
+
+def _trace() -> dict[str, Any]:
+    """The ids of the current span, where spans are recorded."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return {}
+    context = span.get_span_context()
+    return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+
+def _plain_lines(colours: bool, secrets: Collection[str]) -> logging.Formatter:
+    """Formatter of lines for a person at a terminal."""
+
     def redact_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, text in event.items():
             if name not in _WITHOUT_SECRETS and isinstance(text, str):
                 event[name] = redact(text, secrets)
         return event
 
-    last: list[Any]
-    if readable:
-        # Plain tracebacks, since rich ones show local variables.
-        traceback = structlog.dev.plain_traceback
-        last = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=traceback)]
-    else:
-        last = [_in_order, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]
+    def add_bound(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**_bound.get({}), **event}
+
+    def add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**event, **_trace()}
+
+    # Plain tracebacks, since rich ones show local variables.
+    renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
-            structlog.contextvars.merge_contextvars,
+            add_bound,
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ExtraAdder(allow=_EXTRA),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _add_trace,
+            add_trace,
             structlog.processors.format_exc_info,
         ],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact_fields, *last],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact_fields, _printable, renderer],
     )
-
-
-def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    span = trace.get_current_span()
-    if span.is_recording():
-        context = span.get_span_context()
-        event["trace_id"] = trace.format_trace_id(context.trace_id)
-        event["span_id"] = trace.format_span_id(context.span_id)
-    return event
-
-
-def _in_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event["message"] = event.pop("event")
-    return {name: event[name] for name in FIELDS if name in event}
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -58,7 +58,8 @@ async def _measure(way: str, requests: int) -> float:
     from starlette.types import Message, Scope
 
     from service.metrics import Metrics
-    from service.middleware.request_log import RequestLog
+    from service.middleware.entrance import Entrance
+    from service.settings import ServiceSettings
     from telemetry import logs, traces
 
     app = FastAPI(telemetry={"operation_spans": False, "metrics": False, "logs": False})
@@ -68,7 +69,7 @@ async def _measure(way: str, requests: int) -> float:
         return {"model": model}
 
     if way != COMBINATIONS[0]:
-        app.add_middleware(RequestLog, metrics=Metrics())
+        app.add_middleware(Entrance, settings=ServiceSettings(), metrics=Metrics())
     traces.configure("engram-drill")
     scope: Scope = {
         "type": "http",

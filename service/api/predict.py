@@ -24,7 +24,7 @@ router = ScopedRouter("predict")
 
 
 @router.post("/v1/models/{model}/predict", response_model=PredictResponse, openapi_extra=documented(PredictFields))
-@requires_scope("predict", 409)
+@requires_scope("predict", 409, direct=True)
 async def predict(
     request: Request,
     model: str,

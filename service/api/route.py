@@ -6,9 +6,10 @@ question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
@@ -29,6 +30,8 @@ _DECLARATION = "engram_route"
 """Attribute of an endpoint that holds its declaration."""
 
 _SAFE = frozenset({"GET", "HEAD"})
+_MOST_QUERIES = 256
+"""Queries of one route that are remembered."""
 _NOTHING = frozenset({b"", b"{}", b"null"})
 """Bodies that have no field."""
 
@@ -50,17 +53,26 @@ class RouteDeclaration:
 
     scope: Scope | Literal["anyone"]
     refusals: tuple[int, ...]
+    direct: bool
 
 
-def requires_scope(scope: Scope | Literal["anyone"], *refusals: int) -> Callable[[Endpoint], Endpoint]:
+def requires_scope(
+    scope: Scope | Literal["anyone"], *refusals: int, direct: bool = False
+) -> Callable[[Endpoint], Endpoint]:
     """Declare the scope of a route: keys with this scope or a higher one are let in, or anyone at all.
 
-    `refusals` are the statuses of problems that it may answer with, besides those that follow from its path and
-    method; see `service.api.openapi`.
+    Parameters
+    ----------
+    refusals
+        The statuses of problems that it may answer with, besides those that follow from its path and method; see
+        `service.api.openapi`.
+    direct
+        Whether `service.api.direct` may answer it. Its endpoint then takes `request` and `parts`, texts out of the
+        path, and parameters of the query with defaults, and returns a response.
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _DECLARATION, RouteDeclaration(scope, refusals))
+        setattr(endpoint, _DECLARATION, RouteDeclaration(scope, refusals, direct))
         return endpoint
 
     return declare
@@ -78,11 +90,39 @@ class ScopedRoute(APIRoute):
         if not isinstance(declared, RouteDeclaration):
             raise TypeError(f"The route {path} does not say whom it lets in; see service.api.route.requires_scope.")
         self.scope = declared.scope
+        self.direct = declared.direct
+        self._endpoint = endpoint
+        self._solved: dict[bytes, dict[str, Any]] = {b"": {}}
         methods = frozenset(options.get("methods") or ())
         common = refusals(path, methods, guarded=declared.scope != ANYONE)
         problems = {status: problem_answer(status) for status in sorted({*common, *declared.refusals})}
         options["responses"] = problems | (options.get("responses") or {})
-        super().__init__(path, endpoint, **options)
+        super().__init__(path, self._remembering(endpoint) if declared.direct else endpoint, **options)
+
+    def _remembering(self, endpoint: Endpoint) -> Endpoint:
+        """An endpoint of which it is remembered what it was called with for which query."""
+
+        @wraps(endpoint)
+        async def remembered(request: Request, **given: Any) -> Any:
+            own = {name: value for name, value in given.items() if name not in ("parts", *request.path_params)}
+            if len(self._solved) >= _MOST_QUERIES:
+                self._solved = {b"": {}}
+            self._solved[request.scope["query_string"]] = own
+            return await endpoint(request=request, **given)
+
+        return cast(Endpoint, remembered)
+
+    def solved(self, query: bytes) -> dict[str, Any] | None:
+        """What the endpoint is called with for a query; None where the framework has to say."""
+        return self._solved.get(query)
+
+    async def directly(self, request: Request, solved: Mapping[str, Any]) -> Response:
+        """The answer to a request whose query says what was `solved`; raises what the endpoint does."""
+        runtime = request.app.state.runtime
+        if self.scope != ANYONE:
+            await runtime.access.admit(request, self.scope)
+        response: Response = await self._endpoint(request=request, parts=runtime, **request.path_params, **solved)
+        return response
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()

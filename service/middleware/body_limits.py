@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
 from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, SlowRequest, UploadTooLarge
 from service.errors.parameters import check
@@ -23,45 +23,38 @@ _OF_PACKED = frozenset({b"content-encoding", b"content-length"})
 _IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")
 
 
-class BodyLimit:
-    """ASGI middleware that ends the reading of a body that is too large, announced or not, or comes too slowly.
+class BodyLimits:
+    """Limits on each body, and on all that are held at once.
 
     What is received counts as held until the request is answered: images and JSON in memory, uploads on disk. Each has
     a limit, beyond which requests are answered that they may come back. A body that comes packed is unpacked here, and
     limited packed and unpacked alike.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
-        self._app = app
-        self._settings = settings
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
+        self.settings = settings
         retry = settings.retry_after_seconds
-        self._memory = Limiter(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
-        self._disk = Limiter(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
+        self.memory = Limiter(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
+        self.disk = Limiter(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = _Body(scope, receive, self._settings, self._memory, self._disk)
+    def of(self, scope: Scope, receive: Receive) -> RequestBody:
+        """The body of a request; what lies further in sees the headers of the unpacked one."""
+        body = RequestBody(scope, receive, self)
         if body.packed:
-            # What lies further in has the unpacked body, of another length.
             scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _OF_PACKED]
-        try:
-            await self._app(scope, body.receive, send)
-        finally:
-            body.limiter.give(body.held)
+        return body
 
 
-class _Body:
-    """One request's body on its way in."""
+class RequestBody:
+    """One request's body on its way in; it ends where it is too large, announced or not, or comes too slowly."""
 
-    def __init__(
-        self, scope: Scope, receive: Receive, settings: ServiceSettings, memory: Limiter, disk: Limiter
-    ) -> None:
-        self._upload = bool(_UPLOADS.fullmatch(scope["path"]))
-        self.limiter = disk if self._upload else memory
-        self.held = 0
-        self._received = 0
+    def __init__(self, scope: Scope, receive: Receive, limits: BodyLimits) -> None:
+        path, settings = scope["path"], limits.settings
+        self._upload = bool(_UPLOADS.fullmatch(path))
+        self._limiter = limits.disk if self._upload else limits.memory
+        self._held = 0
+        self.received = 0
+        """Bytes as they were sent."""
         self._receive = receive
         names = encodings(scope["headers"])
         self.packed = bool(names)
@@ -72,19 +65,24 @@ class _Body:
         self._announced = int(announced) if announced.isdigit() else 0
         if self._upload:
             self._limit = settings.max_upload_bytes
-        elif _IMAGES.fullmatch(scope["path"]):
+        elif _IMAGES.fullmatch(path):
             self._limit = settings.max_request_bytes
         else:
             self._limit = min(settings.max_document_bytes, settings.max_request_bytes)
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self._limiter.give(self._held)
+        self._held = 0
 
     async def receive(self) -> Message:
         """The next message; raises what is wrong with it, or with its not coming."""
         message = await self._next()
         if size := len(message.get("body", b"")):
-            if self.held + size > self._limit:
+            if self._held + size > self._limit:
                 raise self._too_large()
-            self.limiter.take(size)
-            self.held += size
+            self._limiter.take(size)
+            self._held += size
         return message
 
     async def _as_sent(self) -> Message:
@@ -97,8 +95,8 @@ class _Body:
         if message["type"] != "http.request":
             return message
         size = len(message.get("body", b""))
-        self._received += size
-        if self._received > self._limit:
+        self.received += size
+        if self.received > self._limit:
             raise self._too_large()
         self._pace.came(size)
         self._complete = not message.get("more_body", False)

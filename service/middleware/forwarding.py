@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.settings import network, path_prefix
@@ -18,11 +16,10 @@ _HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,
 
 
 class Forwarding:
-    """ASGI middleware around all others that handles requests as if they had come without a proxy.
+    """What makes requests of a proxy such as had come without one.
 
     Below the prefix that the proxy serves paths of, whether it takes the prefix off or not, paths are as without it.
-    `Location` leads below the prefix again; it is a path, since which host and scheme the client sees is the proxy's
-    business. `scope["state"]` has `prefix`, and `received_host`, the `Host` as it came.
+    `scope["state"]` has `prefix`, and `received_host`, the `Host` as it came.
 
     `X-Forwarded-Prefix`, `-Proto`, `-Host` and `-For` are heeded from trusted proxies only.
 
@@ -34,35 +31,22 @@ class Forwarding:
         Addresses and networks of the proxies that are believed.
     """
 
-    def __init__(self, app: ASGIApp, prefix: str, trusted: Sequence[str]) -> None:
-        self._app = app
+    def __init__(self, prefix: str, trusted: Sequence[str]) -> None:
         self._prefix = prefix
         self._networks = [network(one) for one in trusted]
-        forwarded = ProxyHeadersMiddleware(app, [str(one) for one in self._networks])  # type: ignore[arg-type]  # ASGI
-        self._forwarded = cast(ASGIApp, forwarded)
+        self._heeded = ProxyHeadersMiddleware(_nothing, [str(one) for one in self._networks])  # type: ignore[arg-type]
+        self.idle = not prefix and not self._networks
+        """Whether there is nothing to be done for any request."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def apply(self, scope: Scope) -> None:
+        """Change the scope of a request, before anything else looks at it."""
         prefix = self._prefix
-        state = scope.setdefault("state", {})
-        app = self._app
         if self._networks and self._trusts(scope):
             prefix = _forwarded_prefix(scope, prefix)
             _take_host(scope)
-            app = self._forwarded
-        state["prefix"] = prefix
+            await self._heeded(scope, _no_message, _no_answer)  # type: ignore[arg-type]  # its own ASGI types
+        scope["state"]["prefix"] = prefix
         scope["path"] = below(prefix, scope["path"])
-
-        async def below_prefix(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if (location := headers.get("location")) is not None:
-                    headers["location"] = prefix + urlunsplit(urlsplit(location)._replace(scheme="", netloc=""))
-            await send(message)
-
-        await app(scope, receive, below_prefix)
 
     def _trusts(self, scope: Scope) -> bool:
         """Whether whom the request comes from is a trusted proxy."""
@@ -74,6 +58,23 @@ class Forwarding:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in one for one in self._networks)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app of a middleware that only changes scopes."""
+
+
+async def _no_message() -> Message:
+    raise AssertionError("nobody reads the request here")
+
+
+async def _no_answer(message: Message) -> None:
+    raise AssertionError("nobody answers here")
+
+
+def led_below(location: str, prefix: str) -> str:
+    """A `Location` as a path below the prefix: which host and scheme the client sees is the proxy's business."""
+    return prefix + urlunsplit(urlsplit(location)._replace(scheme="", netloc=""))
 
 
 def below(prefix: str, path: str) -> str:

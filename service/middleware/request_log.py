@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import time
 import uuid
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
-from opentelemetry import trace
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import Histogram
+from starlette.types import Scope
 
-from service.errors.problem_details import REQUEST_ID_HEADER
 from service.metrics import Metrics
-from telemetry import logs
 
 log = logging.getLogger("engram.service.requests")
 
 _ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths of health checks and scrapes."""
 _LONGEST_NAME = 120
 """Characters that are logged of a name out of a path; such a name may be anything."""
 
@@ -34,72 +32,37 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def is_probe(scope: MutableMapping[str, Any]) -> bool:
     """Whether it is a health check or a scrape, which is neither traced nor, but for debugging, logged."""
-    return scope["path"] in ("/livez", "/readyz", "/metrics")
+    return scope["path"] in PROBES
 
 
-class _Exchange:
-    """What of a request was received, and of its answer sent, so far."""
+class Answered(Protocol):
+    """What the line of a request says of its bodies."""
 
-    def __init__(self, receive: Receive, send: Send, identity: str) -> None:
-        self.status: int | None = None
-        self.received = self.sent = 0
-        self._receive = receive
-        self._send = send
-        self._header = (REQUEST_ID_HEADER.lower().encode(), identity.encode())
+    @property
+    def received(self) -> int: ...
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self.received += len(message.get("body", b""))
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), self._header]}
-        elif message["type"] == "http.response.body":
-            self.sent += len(message.get("body", b""))
-        await self._send(message)
+    @property
+    def sent(self) -> int: ...
 
 
 class RequestLog:
-    """ASGI middleware around all others.
+    """Writer of one line, and of one observation of the time, for each request that was answered.
 
-    It gives each request an id, which every line of the log on its behalf has, and which goes back in `X-Request-ID`
-    and in every problem document. When the answer is over it writes one line and observes the time, both under the
-    template of the route. Neither the query nor a body is ever written down.
+    Both are under the template of the route. Neither the query nor a body is ever written down.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._observed: dict[tuple[str, str, int], Histogram] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        identity = request_id(scope["headers"])
-        logs.begin(request_id=identity)
-        exchange = _Exchange(receive, send, identity)
-        trace.get_current_span().set_attribute("engram.request.id", identity)
-        began = time.perf_counter()
-        self._metrics.in_flight.inc()
-        # What nobody catches here is answered with 500 further out.
-        status = 500
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-            status = exchange.status or 500
-        except asyncio.CancelledError:
-            status = exchange.status or 499
-            raise
-        finally:
-            self._metrics.in_flight.dec()
-            self._over(scope, exchange, status, time.perf_counter() - began)
-
-    def _over(self, scope: Scope, exchange: _Exchange, status: int, seconds: float) -> None:
+    def write(self, scope: Scope, exchange: Answered, status: int, seconds: float) -> None:
+        """The answer to the request of this scope is over, after so many seconds."""
         route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if route != "unmatched" else "any"
-        self._metrics.requests.labels(method, route, str(status)).observe(seconds)
+        key = (scope["method"] if route != "unmatched" else "any", route, status)
+        if (observed := self._observed.get(key)) is None:
+            method, _, number = key
+            observed = self._observed[key] = self._metrics.requests.labels(method, route, str(number))
+        observed.observe(seconds)
         level = logging.DEBUG if is_probe(scope) else logging.INFO
         if not log.isEnabledFor(level):
             return

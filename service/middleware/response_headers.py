@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from service.middleware.forwarding import led_below
 
 NOTHING_RUNS = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 """For answers that are data: whatever a browser takes them for, nothing in them runs, loads or is framed."""
@@ -17,35 +17,32 @@ COMMON = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Headers of every answer that does not have its own."""
+"""Headers of every answer that does not have its own; `Strict-Transport-Security` is for whoever ends TLS."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_COMMON: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in COMMON.items()]
+_NAMES = frozenset(name for name, _ in _COMMON)
 
 
-class ResponseHeaders:
-    """ASGI middleware that adds headers where the answer has none of its own: what browsers may do with an answer, that
-    nobody keeps a copy of it, and what the caller's limits have left.
+def completed(headers: RawHeaders, uses: Sequence[LimitUse], prefix: str) -> RawHeaders:
+    """The headers of an answer with those of `COMMON`, and with what its caller's limits have left.
 
-    `Strict-Transport-Security` is for whoever ends TLS.
+    Parameters
+    ----------
+    prefix
+        The path that a proxy serves this below, and so the beginning of a `Location`.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in COMMON.items():
-                    headers.setdefault(name, value)
-                for name, value in remaining(state.get("uses", [])).items():
-                    headers[name] = value
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+    names = {name for name, _ in headers}
+    found = [*headers, *_COMMON] if names.isdisjoint(_NAMES) else [*headers, *(c for c in _COMMON if c[0] not in names)]
+    if b"location" in names:
+        found = [
+            (name, led_below(value.decode("latin-1"), prefix).encode("latin-1") if name == b"location" else value)
+            for name, value in found
+        ]
+    return (
+        found + [(name.lower().encode(), value.encode()) for name, value in remaining(uses).items()] if uses else found
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class LimitUse:
     """Seconds until there is more."""
 
 
-def remaining(uses: list[LimitUse]) -> dict[str, str]:
+def remaining(uses: Sequence[LimitUse]) -> dict[str, str]:
     """`RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers writes them."""
     if not uses:
         return {}

@@ -18,9 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors.exceptions import Overloaded
 from service.errors.problem_details import MEDIA_TYPE, problem, response
-from service.middleware.concurrency import UNLIMITED
 from service.middleware.cross_origin import readable
 from service.middleware.forwarding import below
+from service.middleware.request_log import PROBES
 from service.settings import ServiceSettings
 
 _LINGER_SECONDS = 2.0
@@ -149,7 +149,7 @@ class Connection(HttpToolsProtocol):
             self._watch(self._settings.header_seconds)
 
     async def _health_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if below(self._settings.root_path, scope["path"]) in UNLIMITED:
+        if below(self._settings.root_path, scope["path"]) in PROBES:
             app: Any = self.config.loaded_app
             await app(scope, receive, send)
             return

@@ -16,7 +16,7 @@ import vault.errors as store
 from service.errors import problem_details
 from service.metrics import Metrics
 from service.middleware import error_handlers
-from service.middleware.body_limits import BodyLimit
+from service.middleware.entrance import Entrance
 from service.settings import ServiceSettings
 from testing.servers.service import Service
 
@@ -72,7 +72,7 @@ def app_that_raises(error: Exception) -> FastAPI:
     app = FastAPI()
     error_handlers.install(app)
     small = ServiceSettings(max_request_bytes=1024, max_document_bytes=1024, max_upload_bytes=1024)
-    app.add_middleware(BodyLimit, settings=small, metrics=Metrics())
+    app.add_middleware(Entrance, settings=small, metrics=Metrics())
 
     @app.get("/")
     def fail() -> None:
