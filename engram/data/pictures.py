@@ -56,6 +56,13 @@ def pixels(
 ) -> NDArray[numpy.uint8]:
     """Pixels (H, W, C) of one encoded image; arguments and errors are those of `engram.data.images.decode`."""
     checked(data, shape, limits, decoder)
+    return checked_pixels(data, shape, limits, decoder)
+
+
+def checked_pixels(
+    data: bytes, shape: InputShape, limits: ImageLimits = IMAGE_LIMITS, decoder: int | None = None
+) -> NDArray[numpy.uint8]:
+    """As `pixels`, of an image that is `checked`."""
     data, number = bytes(data), shape.decoder if decoder is None else decoder
     kind = _format(data, number)
     try:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import orjson
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -92,11 +93,12 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
 
 
 @router.get("/v1/models/{model}", response_model=ModelResponse)
-@requires_scope("predict")
-async def show(model: str, parts: Parts) -> JSONResponse:
+@requires_scope("predict", direct=True)
+async def show(request: Request, model: str, parts: Parts) -> Response:
     """One model with its version, its tasks and its capacity."""
-    await parts.live.refresh(model)
-    return JSONResponse(await _answer(parts, model))
+    loaded = await parts.live.newest(model)
+    found = answer(loaded, parts.live.problems(model) + parts.integrity.problems(model))
+    return Response(orjson.dumps(found), media_type="application/json")
 
 
 @router.patch("/v1/models/{model}", response_model=ModelResponse)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import orjson
 import torch
 from fastapi import Query
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from torch import Tensor
 
 from engram.recognition.predictions import Candidate, Prediction
@@ -34,7 +35,7 @@ async def predict(
     version: Annotated[int | None, Query(ge=0)] = None,
     logits: bool = False,
     contenders: Contenders | None = None,
-) -> JSONResponse:
+) -> Response:
     """Answer for one image or several; an unreadable one among others has an `error` in its place.
 
     What the query says, a form or JSON may say as well. `contenders` bounds the tasks whose networks are run for an
@@ -57,14 +58,20 @@ async def predict(
     if not good:
         raise next(failure for failure in decoded if isinstance(failure, Exception))
     batch = batching.InferenceRequest(
-        torch.stack(good), asked.task, asked.top_k, asked.logits, loaded, asked.contenders
+        torch.stack(good) if len(good) > 1 else good[0][None],
+        asked.task,
+        asked.top_k,
+        asked.logits,
+        loaded,
+        asked.contenders,
     )
     reply = await parts.inference.predict(model, batch, asked.version)
     logs.bind(version=reply.version)
     answers = iter(_predictions(reply))
     predictions = [next(answers) if isinstance(image, Tensor) else {"error": describe(image)} for image in decoded]
     # Not through a response model: validating hundreds of predictions again would cost more than making them.
-    return JSONResponse({"model": model, "version": reply.version, "predictions": predictions})
+    found = {"model": model, "version": reply.version, "predictions": predictions}
+    return Response(orjson.dumps(found), media_type="application/json")
 
 
 def _predictions(reply: batching.InferenceReply) -> list[dict[str, Any]]:

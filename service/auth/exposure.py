@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 
 from service.lifecycle.signals import while_heeding
 from service.settings import ServiceSettings
@@ -47,6 +48,7 @@ def guarded(settings: ServiceSettings, listening: socket.socket, *, without_keys
     return settings.model_copy(update={"keys": "required"})
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether an address or name is this machine's own and reached from nowhere else."""
     if host == "localhost" or host.endswith(".localhost"):

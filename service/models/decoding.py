@@ -1,8 +1,9 @@
-"""Decoding of a request's images in threads."""
+"""Decoding of a request's images, beside what else the service does."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,9 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.data.images import decode
+from engram.data.images import as_tensor
 from engram.data.isolation.decoder import BoundedDecoder
-from engram.data.pictures import checked
+from engram.data.pictures import checked, checked_pixels
 from engram.errors import ImageError
 from service.errors.exceptions import ServiceError
 from service.metrics import Metrics
@@ -25,12 +26,17 @@ from telemetry import traces
 _LEFT_SECONDS = 0.25
 """Between two looks at whether the client of a costly image is still there."""
 
+_FEW = 8
+_SMALL_BYTES = 16 * 2**10
+_SMALL_SECONDS = 1e-3
+"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more."""
+
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client has left."""
 
 
 class ImageDecoder:
-    """Decoder of images beside the event loop and inference: light ones in threads, costly ones in processes.
+    """Decoder of images: small ones in the event loop, light ones in threads, costly ones in processes.
 
     The costly ones of a request are decoded one after the other, so that a request takes one process at a time; those
     of `decode_queue` requests wait for one at most.
@@ -42,7 +48,7 @@ class ImageDecoder:
         self._pool = pool
         self._bounded = bounded
         self._limits = bounded.limits
-        self._metrics = metrics
+        self._decoded, self._refused = (metrics.images.labels(outcome) for outcome in ("decoded", "refused"))
         self._waiters = ThreadPoolExecutor(settings.decode_processes, thread_name_prefix="decode-costly")
         self._requests = Limiter(
             metrics, "decode", "images that take long to decode", settings.decode_queue, settings.retry_after_seconds
@@ -74,11 +80,8 @@ class ImageDecoder:
         ClientDisconnect
             `gone` turned true.
         """
-        loop = asyncio.get_running_loop()
-        with traces.span("decode", attributes={"engram.images": len(sources)}):
-            found = await asyncio.gather(
-                *(loop.run_in_executor(self._pool, self._light, one, shape, decoder) for one in sources)
-            )
+        with traces.child("decode", {"engram.images": len(sources)}):
+            found = await self._all_light(sources, shape, decoder)
             decoded = [one for one in found if one is not None]
             if len(decoded) < len(found):
                 with self._requests.held():
@@ -87,16 +90,33 @@ class ImageDecoder:
                         for source, one in zip(sources, found, strict=True)
                     ]
         for one in decoded:
-            self._metrics.images.labels("decoded" if isinstance(one, Tensor) else "refused").inc()
+            (self._decoded if isinstance(one, Tensor) else self._refused).inc()
         return decoded
 
-    def _light(self, source: Source, shape: InputShape, decoder: int) -> Tensor | Exception | None:
-        """The image or its error; None for one that is not decoded here, since it may take long."""
+    async def _all_light(
+        self, sources: Sequence[Source], shape: InputShape, decoder: int
+    ) -> Sequence[Tensor | Exception | None]:
+        """For each source what `_light` says: at once where all are small, otherwise in a thread each."""
+        if len(sources) <= _FEW and all(isinstance(one, Exception) or len(one) <= _SMALL_BYTES for one in sources):
+            found = [self._light(one, shape, decoder, _SMALL_SECONDS) for one in sources]
+            if not any(one is None for one in found):
+                return found
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(
+            *(loop.run_in_executor(self._pool, self._light, one, shape, decoder) for one in sources)
+        )
+
+    def _light(
+        self, source: Source, shape: InputShape, decoder: int, seconds: float = math.inf
+    ) -> Tensor | Exception | None:
+        """The image or its error; None for one that is not decoded here, since it may take long, or so many seconds."""
         if isinstance(source, ServiceError):
             return source
         try:
-            light = checked(source, shape, self._limits, decoder).light
-            return decode(source, shape, self._limits, decoder) if light else None
+            cost = checked(source, shape, self._limits, decoder)
+            if not cost.light or cost.seconds > seconds:
+                return None
+            return as_tensor(checked_pixels(source, shape, self._limits, decoder))
         except ImageError as error:
             return error
 

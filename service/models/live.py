@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -148,6 +149,13 @@ class LiveModels:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
         self._tasks: list[asyncio.Task[None]] = []
+        self._following: set[asyncio.Task[None]] = set()
+        self._heard_since: float | None = None
+        """Since when notices are heard without a break."""
+        self._known_since = -math.inf
+        """When the last look at the logs of all known models began."""
+        self._noticed: Counter[str] = Counter()
+        """How many notices there are of each model that were not yet followed."""
         self.swept = False
         """Whether every stored model has been tried once."""
 
@@ -157,9 +165,10 @@ class LiveModels:
 
     async def close(self) -> None:
         """Stop watching and let the threads end; one that hangs in the storage is left behind."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._following]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         pools = (self._loader, self._older_loader)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -236,6 +245,18 @@ class LiveModels:
             self._older.popitem(last=False)
         return older
 
+    async def newest(self, name: str) -> LoadedVersion:
+        """As `get`, of the newest version; its log is read where this process may not have been told of that.
+
+        Raises
+        ------
+        UnknownModel, ModelUnavailable
+        """
+        told = self._heard_since is not None and self._known_since > self._heard_since
+        if not told or name in self._noticed or name in self._troubles or name not in self._live:
+            await self.refresh(name)
+        return await self.get(name)
+
     async def refresh(self, name: str) -> None:
         """Read one model's log now; where that takes long, or fails, what is in service stays for the time being."""
         refreshed = asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
@@ -247,9 +268,11 @@ class LiveModels:
         loop = asyncio.get_running_loop()
         listed = -_LIST_SECONDS
         while True:
-            whole = time.monotonic() - listed >= _LIST_SECONDS
+            began = time.monotonic()
+            whole = began - listed >= _LIST_SECONDS
             try:
                 await loop.run_in_executor(self._loader, self._sweep, whole)
+                self._known_since = began
                 if whole:
                     self.swept, listed = True, time.monotonic()
             except Exception as error:
@@ -257,12 +280,24 @@ class LiveModels:
                 log.error("the models cannot be listed; those in service go on answering: %s", error, exc_info=trace)
             await asyncio.sleep(self._settings.poll_seconds)
 
+    def _hearing(self, heard: bool) -> None:
+        self._heard_since = time.monotonic() if heard else None
+
+    async def _follow(self, name: str) -> None:
+        """Bring a model up to date of which there is a notice."""
+        try:
+            await self.refresh(name)
+        finally:
+            self._noticed -= Counter((name,))
+
     async def _listen(self) -> None:
         while True:
             try:
-                async with contextlib.aclosing(self._vault.events.versions()) as notices:
+                async with contextlib.aclosing(self._vault.events.versions(self._hearing)) as notices:
                     async for notice in notices:
-                        await self.refresh(notice.model)
+                        self._noticed[notice.model] += 1
+                        self._following.add(task := asyncio.create_task(self._follow(notice.model)))
+                        task.add_done_callback(self._following.discard)
             except Exception as error:
                 log.warning("no notices of new versions; the poll goes on: %s", error, exc_info=traceback_of(error))
             await asyncio.sleep(self._settings.poll_seconds)

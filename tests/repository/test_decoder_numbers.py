@@ -10,6 +10,7 @@ from tests.repository.layout import ROOT, sources
 DECODING = {
     ("engram.data.images", "decode"),
     ("engram.data.pictures", "pixels"),
+    ("engram.data.pictures", "checked_pixels"),
     ("engram.data.archives", "read"),
     ("engram.data.archives", "probe"),
 }

@@ -129,12 +129,18 @@ class Events:
         finally:
             await client.aclose()
 
-    async def versions(self) -> AsyncGenerator[VersionNotice, None]:
+    async def versions(self, hearing: Callable[[bool], None] = lambda _: None) -> AsyncGenerator[VersionNotice, None]:
         """Endless notices from now on. Those sent while Redis or the connection is down are lost.
 
         Use `contextlib.aclosing` around it when the loop may be left early.
+
+        Parameters
+        ----------
+        hearing
+            Called with whether notices are heard, whenever that changes.
         """
         failures = 0
+        heard_before = False
         while True:
             client = connect_async(self._url)
             listener = client.pubsub()
@@ -146,10 +152,15 @@ class Events:
                         failures = 0
                         if message["type"] == "message":
                             yield _notice(message["data"])
+                        elif not heard_before:
+                            heard_before = True
+                            hearing(True)
             except (RedisError, OSError):
                 await asyncio.sleep(_pause(failures))
                 failures += 1
             finally:
+                heard_before = False
+                hearing(False)
                 await listener.aclose()  # type: ignore[no-untyped-call] # redis-py leaves it without annotations
                 await client.aclose()
 
