@@ -36,6 +36,7 @@ PROGRAMS = {
     "saturation": "benchmarks.drills.saturation",
     "schema": "benchmarks.drills.schema",
     "seeing": "benchmarks.drills.seeing",
+    "serving": "benchmarks.serving.command",
     "silence": "benchmarks.drills.silence",
     "storage": "benchmarks.drills.storage",
     "strangers": "benchmarks.studies.strangers",

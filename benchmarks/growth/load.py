@@ -1,10 +1,10 @@
-"""Load of predictions in a process of its own: raw sockets, keep-alive, one image a request.
+"""Load of predictions in a process of its own: raw sockets, keep-alive, the bodies of files in turn.
 
-    python -m benchmarks.growth.load ADDRESS PATH IMAGES SECONDS CONNECTIONS
+    python -m benchmarks.growth.load ADDRESS PATH FILES SECONDS CONNECTIONS [CONTENT_TYPE]
 
-`IMAGES` is a folder of PNGs, which are sent as they are, in turn. Every connection sends its next request once it has
-the answer to the last. The output is one line of JSON. It imports neither PyTorch nor an HTTP client, so that it takes
-little of the processors that it shares with the service: about 0.1 ms a request.
+`FILES` is a folder of PNGs, or of what `CONTENT_TYPE` says, which are sent as they are, in turn. Every connection sends
+its next request once it has the answer to the last. The output is one line of JSON. It imports neither PyTorch nor an
+HTTP client, so that it takes little of the processors that it shares with the service: about 0.1 ms a request.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, r
         raise BadAnswer(f"{status}: {body[:200]!r}")
 
 
-async def run(address: str, path: str, images: list[bytes], seconds: float, connections: int) -> dict[str, object]:
+async def run(
+    address: str, path: str, bodies: list[bytes], seconds: float, connections: int, content_type: str = "image/png"
+) -> dict[str, object]:
     """Ask for so many seconds; returns the number of answers, the seconds, and the quantiles of their milliseconds."""
     parts = urlsplit(address)
-    head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/png\r\nContent-Length: "
-    requests = [f"{head}{len(image)}\r\n\r\n".encode() + image for image in images]
+    head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\nContent-Length: "
+    requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     turn, taken = count(), list[float]()
     began = time.perf_counter()
 
@@ -62,9 +64,9 @@ async def run(address: str, path: str, images: list[bytes], seconds: float, conn
 
 
 def main() -> None:
-    address, path, folder, seconds, connections = sys.argv[1:]
-    images = [file.read_bytes() for file in sorted(Path(folder).iterdir())]
-    print(json.dumps(asyncio.run(run(address, path, images, float(seconds), int(connections)))))
+    address, path, folder, seconds, connections, *kind = sys.argv[1:]
+    bodies = [file.read_bytes() for file in sorted(Path(folder).iterdir())]
+    print(json.dumps(asyncio.run(run(address, path, bodies, float(seconds), int(connections), *kind))))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class RedisServer:
                 assert time.monotonic() < deadline, "the Redis server does not answer"
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """Number of the server's process."""
+        return self._process.pid
+
     def stop(self) -> None:
         """Kill the server; its data is lost."""
         self._process.kill()

@@ -69,7 +69,13 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "testing": ({"servers"}, {"data"}, {"processes"}, {"drills"}),
-    "benchmarks": ({"harness"}, {"baselines", "drills", "studies", "reports"}, {"growth", "sequences"}, {"__main__"}),
+    "benchmarks": (
+        {"harness"},
+        {"baselines", "drills", "studies", "reports"},
+        {"growth", "sequences"},
+        {"serving"},
+        {"__main__"},
+    ),
 }
 """The parts of a package from the ground up; a part imports only what lies on levels below its own."""
 

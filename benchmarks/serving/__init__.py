@@ -1,0 +1,1 @@
+"""Speed of the service beside its peers: the same network, bodies and decoding, in rounds taken in turn."""

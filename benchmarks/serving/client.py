@@ -1,0 +1,148 @@
+"""Client of one round: `wrk` where it is installed, else raw sockets of our own.
+
+Requests go over connections that stay open, each with the next of several bodies in turn; every connection sends its
+next request once it has the answer to the last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.growth.store import ROOT
+from testing.processes.processes import plain_environment
+
+LUA = Path(__file__).with_name("requests.lua")
+PATIENCE_SECONDS = 60
+BOUNDARY = "several-images"
+
+
+class FailedRequests(Exception):
+    """Requests of a round that were not answered with 200; the message is shown to the user."""
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """Bodies of requests, in files that are sent in turn."""
+
+    folder: Path
+    content_type: str
+    images: int
+    """In each body."""
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.folder.iterdir())
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the client saw in one round."""
+
+    answers: int
+    seconds: float
+    p50: float
+    """Milliseconds."""
+    p99: float
+    client_seconds: float
+    """Processor time of the client."""
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.answers / self.seconds
+
+    @property
+    def client_share(self) -> float:
+        """Share of the machine's processors that the client took."""
+        return self.client_seconds / self.seconds / cores()
+
+
+def cores() -> int:
+    """Processors that this program may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def client_name() -> str:
+    """Which client is taken."""
+    return "wrk" if shutil.which("wrk") else "sockets"
+
+
+def forms(images: Path, folder: Path, each: int, content_type: str) -> Bodies:
+    """Forms of so many images each, made of the files of a folder in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(images.iterdir())
+    count = max(1, len(files) // each)
+    for number in range(count):
+        chosen = [files[(number * each + place) % len(files)] for place in range(each)]
+        parts = [("image", (file.name, file.read_bytes(), content_type)) for file in chosen]
+        kind = f"multipart/form-data; boundary={BOUNDARY}"
+        request = httpx.Request("POST", "http://localhost", files=parts, headers={"Content-Type": kind})
+        (folder / f"{number:04}").write_bytes(request.read())
+    return Bodies(folder, f"multipart/form-data; boundary={BOUNDARY}", each)
+
+
+def probe(address: str, path: str, bodies: Bodies) -> None:
+    """Send every body once and look at the answers; raises FailedRequests."""
+    with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+        for file in bodies.files:
+            answer = client.post(path, content=file.read_bytes(), headers={"Content-Type": bodies.content_type})
+            if answer.status_code != 200:
+                raise FailedRequests(f"{address}{path} answered {answer.status_code}: {answer.text[:300]}")
+            if answer.headers["content-type"].startswith("application/json") and answer.json():
+                rows = answer.json()["predictions"]
+                if len(rows) != bodies.images or any("error" in row for row in rows):
+                    raise FailedRequests(f"{address}{path} did not answer all images: {answer.text[:300]}")
+
+
+def ask(address: str, path: str, bodies: Bodies, seconds: float, connections: int) -> Round:
+    """One round; wrk counts in whole seconds.
+
+    Raises
+    ------
+    FailedRequests
+        An answer was no 200, or there was none.
+    """
+    before = _children_seconds()
+    if client_name() == "wrk":
+        found = _wrk(address, path, bodies, seconds, connections)
+    else:
+        found = _sockets(address, path, bodies, seconds, connections)
+    worked = _children_seconds() - before
+    if found["failed"] or not found["answers"]:
+        raise FailedRequests(f"{address}{path}: {found['failed']} requests failed, {found['answers']} were answered")
+    return Round(found["answers"], found["seconds"], found["p50"], found["p99"], worked)
+
+
+def _wrk(address: str, path: str, bodies: Bodies, seconds: float, connections: int) -> dict[str, Any]:
+    words = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={PATIENCE_SECONDS}s", "-s", str(LUA)]
+    command = ["wrk", *words, address + path, "--", bodies.content_type, *map(str, bodies.files)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise FailedRequests(f"wrk ended with the status {ended.returncode}: {ended.stderr.strip()}")
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def _sockets(address: str, path: str, bodies: Bodies, seconds: float, connections: int) -> dict[str, Any]:
+    words = [address, path, str(bodies.folder), str(seconds), str(connections), bodies.content_type]
+    command = [sys.executable, "-m", "benchmarks.growth.load", *words]
+    ended = subprocess.run(command, env=plain_environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise FailedRequests(ended.stderr.strip().splitlines()[-1])
+    return {**json.loads(ended.stdout), "failed": 0}
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

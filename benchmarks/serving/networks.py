@@ -1,0 +1,102 @@
+"""Networks that are served, and the images that their tasks are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from benchmarks.growth.command import BUDGET
+from benchmarks.growth.tasks import GROWTH_TASKS, dataset
+from benchmarks.harness.datasets import ImageDataset
+from benchmarks.serving.peers.network import PeerPlan
+from engram import Definition
+from engram.nn.backbones import layout_of
+
+TEST_SHARE = 4
+"""One of so many digits is not learned from, but asked about."""
+TINTS = np.linspace(0.4, 1.0, 3)
+"""Of the colours of a digit."""
+
+
+@dataclass(frozen=True)
+class ServedNetwork:
+    """One network: for each task of Engram's, and once for the peers."""
+
+    name: str
+    backbone: str
+    colour: bool
+    """32 x 32 pixels of three colours, sent as JPEG, else 28 x 28 of one, sent as PNG."""
+    task_width: float = 1.0
+    peer_width: float = 1.0
+
+    def definition(self, width: float) -> Definition:
+        """Of a model of this network."""
+        side, channels = (32, 3) if self.colour else (28, 1)
+        fields = {"backbone": self.backbone, "width": width, "budget": BUDGET}
+        return Definition.model_validate({**fields, "input": {"channels": channels, "height": side, "width": side}})
+
+    @property
+    def kind(self) -> str:
+        """Media type of the images."""
+        return "image/jpeg" if self.colour else "image/png"
+
+    def plan(self, labels: tuple[str, ...], port: int, threads: int, workers: int) -> PeerPlan:
+        """What a peer serves: the backbone at its width, with one head for all classes."""
+        layout = layout_of(self.definition(self.peer_width))
+        nodes: list[Mapping[str, Any]] = [
+            {
+                **asdict(node),
+                "incoming": layout.incoming(node, layout.widths) if node.mixing else 0,
+                "units": layout.widths[node.layer],
+            }
+            for node in layout.nodes
+        ]
+        features = layout.widths[layout.features.layer] * layout.features.per_unit
+        return PeerPlan(port, tuple(nodes), 3 if self.colour else 1, features, labels, threads, workers)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        ServedNetwork("mlp28", "mlp", colour=False),
+        ServedNetwork("cnn28", "cnn", colour=False),
+        ServedNetwork("cnn32", "cnn", colour=True),
+        ServedNetwork("resnet18", "resnet18", colour=True, task_width=0.25),
+        ServedNetwork("resnet18-quarter", "resnet18", colour=True, task_width=0.25, peer_width=0.25),
+    )
+}
+"""By name; a task of `resnet18` has a quarter of the width that the peers' whole network has."""
+
+
+def learned_from(network: ServedNetwork, data: Path | None) -> ImageDataset:
+    """MNIST or CIFAR-10 in a folder, else scikit-learn's digits, enlarged and perhaps tinted; raises MissingData."""
+    return digits(network.colour) if data is None else dataset(data, network.colour)
+
+
+def digits(colour: bool) -> ImageDataset:
+    """The 1,797 digits that come with scikit-learn, in the size of MNIST, or of CIFAR-10 in colour."""
+    images, labels = load_digits(return_X_y=True)
+    side = 32 if colour else 28
+    grey = np.stack([_enlarged(row.reshape(8, 8), side) for row in images])[:, None]  # (N, 1, side, side)
+    whole = (grey * TINTS[:, None, None]).astype(np.uint8) if colour else grey
+    pixels, targets = torch.from_numpy(whole), torch.from_numpy(labels).long()
+    kept = torch.arange(len(targets)) % TEST_SHARE == 0
+    names = tuple(str(digit) for digit in range(10))
+    return ImageDataset(names, (pixels[~kept], targets[~kept]), (pixels[kept], targets[kept]))
+
+
+def _enlarged(values: np.ndarray[Any, np.dtype[np.float64]], side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    small = Image.fromarray((values * (255 / 16)).round().astype(np.uint8))
+    return np.array(small.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def labels(data: ImageDataset, tasks: int) -> tuple[str, ...]:
+    """The classes of the first tasks."""
+    return tuple(name for task in GROWTH_TASKS[:tasks] for name in task.classes(data.classes))

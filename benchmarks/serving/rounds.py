@@ -1,0 +1,83 @@
+"""Rounds of requests to several servers in turn, and the medians of their figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.serving.client import Bodies, Round, ask, probe
+from benchmarks.serving.targets import PEERS, Target
+from benchmarks.serving.usage import family, processor_seconds, proportional_bytes, settle
+
+WARMING_SECONDS = 1.0
+
+
+@dataclass
+class Measured:
+    """What was seen of one server."""
+
+    rounds: list[Round] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    """Seconds of all its processes, in each round."""
+    memory: int = 0
+    """Bytes of all its processes after the last round (PSS)."""
+
+    def figures(self, images: int) -> dict[str, Any]:
+        """Medians of the rounds; `images` are those of a request."""
+        rate = statistics.median(one.rate for one in self.rounds)
+        costs = [1000 * seconds / one.answers for seconds, one in zip(self.processor, self.rounds, strict=True)]
+        return {
+            "rate": round(rate, 1),
+            "images_per_second": round(rate * images, 1),
+            "p50": round(statistics.median(one.p50 for one in self.rounds), 2),
+            "p99": round(statistics.median(one.p99 for one in self.rounds), 2),
+            "processor_ms": round(statistics.median(costs), 3),
+            "memory_mb": round(self.memory / 1e6),
+            "client_share": round(statistics.median(one.client_share for one in self.rounds), 3),
+            "rates": [round(one.rate, 1) for one in self.rounds],
+        }
+
+
+def measure(
+    targets: Sequence[Target], bodies: Bodies, connections: int, seconds: float, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """The figures of each server, in rounds of so many seconds that they take in turn; the others pause meanwhile.
+
+    Raises
+    ------
+    FailedRequests
+    """
+    seen = {target.name: Measured() for target in targets}
+    for number in range(rounds + 1):
+        start = number % len(targets)  # whoever comes first after a pause is not always the same
+        for target in (*targets[start:], *targets[:start]):
+            target.resume()
+            pids = family(target.roots)
+            if number == 0:
+                probe(target.address, target.path, bodies)
+                ask(target.address, target.path, bodies, min(WARMING_SECONDS, seconds), connections)
+            else:
+                before = processor_seconds(pids)
+                found = ask(target.address, target.path, bodies, seconds, connections)
+                seen[target.name].processor.append(processor_seconds(pids) - before)
+                seen[target.name].rounds.append(found)
+                seen[target.name].memory = proportional_bytes(pids)
+            settle(pids)
+            target.pause()
+    return {name: one.figures(bodies.images) for name, one in seen.items()}
+
+
+def best_peer(servers: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name of the fastest peer; None where there is none."""
+    peers = [name for name in servers if name in PEERS and PEERS[name].compared]
+    return max(peers, key=lambda name: float(servers[name]["rate"]), default=None)
+
+
+def ratio(servers: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Engram's requests a second against those of the best peer; None where either was not measured."""
+    best = best_peer(servers)
+    if best is None or "engram" not in servers:
+        return None
+    return round(float(servers["engram"]["rate"]) / float(servers[best]["rate"]), 3)

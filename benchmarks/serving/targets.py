@@ -1,0 +1,176 @@
+"""Servers that are measured: Engram and its peers, each with its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+
+from benchmarks.growth.store import MODEL, ROOT
+from benchmarks.serving.networks import ServedNetwork
+from benchmarks.serving.stores import ServedStore
+from service.cli.main import TUNING
+from service.lifecycle.processes import spawn, stop
+from testing.processes.processes import eventually, plain_environment, reserved_port
+from testing.servers.redis import RedisServer
+
+LOADING_SECONDS = 300.0
+MODEL_PATH = f"/v1/models/{MODEL}"
+
+
+class NotStarted(Exception):
+    """A server that ended or said nothing; the message is shown to the user."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server."""
+
+    name: str
+    address: str
+    path: str
+    roots: tuple[int, ...]
+    """Its processes, besides their descendants."""
+    pausable: bool = False
+    """Whether it may be stopped while others are measured; each of its processes leads a group."""
+
+    def pause(self) -> None:
+        """Stop its processes where they are, so that they take nothing from others."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.pausable:
+            for root in self.roots:
+                os.killpg(root, number)
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """A way to serve that is compared."""
+
+    description: str
+    module: str
+    words: tuple[str, ...] = ()
+    """Of its command, after the plan."""
+    workers: int = 1
+    threads: int = 1
+    """Of PyTorch, in each worker."""
+    needs: str | None = None
+    """Package without which it is left out."""
+    ready: str = "/docs"
+    """Path that answers once it serves."""
+    compared: bool = True
+    """Whether it answers what is asked, so that it may be the best."""
+
+    @property
+    def installed(self) -> bool:
+        return self.needs is None or find_spec(self.needs) is not None
+
+
+_PEERS = "benchmarks.serving.peers"
+_LITSERVE, _FASTAPI = f"{_PEERS}.litserve_server", f"{_PEERS}.fastapi_server"
+
+PEERS: Mapping[str, PeerKind] = {
+    "litserve-1": PeerKind("LitServe, 1 worker", _LITSERVE, needs="litserve", ready="/health"),
+    "litserve-2": PeerKind("LitServe, 2 workers", _LITSERVE, workers=2, needs="litserve", ready="/health"),
+    "fastapi": PeerKind("FastAPI, the network called in the handler", _FASTAPI, ("async",)),
+    "fastapi-threads": PeerKind("FastAPI, the handler in its threads", _FASTAPI, ("threads",)),
+    "litserve-fast": PeerKind("LitServe, 1 worker, ZeroMQ", _LITSERVE, ("fast",), needs="litserve", ready="/health"),
+    "litserve-1x2": PeerKind("LitServe, 1 worker, 2 threads", _LITSERVE, threads=2, needs="litserve", ready="/health"),
+    "fastapi-x2": PeerKind("FastAPI, 2 threads", _FASTAPI, ("async",), threads=2),
+    "empty": PeerKind("FastAPI, empty handler", f"{_PEERS}.empty_server", compared=False),
+}
+"""By name."""
+
+USUAL = ("litserve-1", "litserve-2", "fastapi", "empty")
+"""The peers of every network."""
+FOR_LARGE = ("litserve-1x2", "fastapi-x2")
+"""Beside them where one image takes long enough for two threads."""
+
+
+def environment(threads: int, **settings: str) -> dict[str, str]:
+    """Of a server with so many threads of PyTorch."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return plain_environment() | {**TUNING, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path, **settings}
+
+
+@contextmanager
+def engram(stored: ServedStore, folder: Path, threads: int = 1) -> Iterator[tuple[Target, str]]:
+    """A replica of the service with a Redis of its own, as a cluster has it; and the address of the Redis.
+
+    The store is the kept one itself, which a service does not change.
+    """
+    with ExitStack() as parts:
+        redis = RedisServer()
+        parts.callback(redis.remove)
+        settings = {"ENGRAM_STORE_URL": str(stored.store), "ENGRAM_REDIS_URL": redis.url, "TMPDIR": str(folder)}
+        settings |= {"ENGRAM_TORCH_THREADS": str(threads), "ENGRAM_DRAIN_SECONDS": "0"}
+        log = parts.enter_context((folder / "engram.log").open("wb"))
+        command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
+        process = spawn(command, environment(threads, **settings), stdout=subprocess.PIPE, stderr=log.fileno())
+        assert process.stdout is not None, "its output was asked for"
+        parts.callback(process.stdout.close)
+        parts.callback(stop, process, 60)
+        words = process.stdout.readline().decode().split()
+        if not words:
+            raise NotStarted(f"engram ended: {_end_of(folder / 'engram.log')}")
+        address = words[-1]
+
+        def served() -> bool:
+            answer = httpx.get(address + MODEL_PATH, timeout=60)
+            return answer.status_code == 200 and answer.json()["version"] == stored.tasks
+
+        if not eventually(served, LOADING_SECONDS):
+            raise NotStarted(f"engram does not serve version {stored.tasks}: {_end_of(folder / 'engram.log')}")
+        yield Target("engram", address, f"{MODEL_PATH}/predict", (process.pid, redis.pid)), redis.url
+
+
+@contextmanager
+def peer(name: str, network: ServedNetwork, labels: tuple[str, ...], folder: Path) -> Iterator[Target]:
+    """A running peer."""
+    kind = PEERS[name]
+    with ExitStack() as parts:
+        port = parts.enter_context(reserved_port())
+        plan = network.plan(labels, port, kind.threads, kind.workers)
+        told = str(port) if name == "empty" else plan.written()
+        log = parts.enter_context((folder / f"{name}.log").open("wb"))
+        command = [sys.executable, "-m", kind.module, told, *kind.words]
+        process = spawn(command, environment(kind.threads), stdout=log.fileno(), stderr=log.fileno())
+        parts.callback(_end, process)
+        address = f"http://127.0.0.1:{port}"
+        if not eventually(lambda: process.poll() is not None or _listens(address + kind.ready), LOADING_SECONDS):
+            raise NotStarted(f"{name} does not answer: {_end_of(folder / f'{name}.log')}")
+        if process.poll() is not None:
+            raise NotStarted(f"{name} ended: {_end_of(folder / f'{name}.log')}")
+        yield Target(name, address, "/predict", (process.pid,), pausable=True)
+
+
+def _listens(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=5).status_code == 200
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a peer with whatever it started, which all lies in its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
+    stop(process, 10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
