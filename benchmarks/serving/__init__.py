@@ -1,1 +1,1 @@
-"""Speed of the service beside its peers: the same network, bodies and decoding, in rounds taken in turn."""
+"""Speed of the service beside its peers: same networks, bodies and decoding, in rounds in turn."""

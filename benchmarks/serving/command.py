@@ -41,6 +41,8 @@ CONNECTIONS = 32
 IN_FLIGHT = 64
 """Images under way at once, where a request brings several."""
 REQUESTS = ("1", "8", "32", "explain")
+FILE_WIDTH = 140
+"""Characters of a line of tables that are written to a file."""
 FULL_AT = 5
 """Tasks with which a run without `--requests` makes all of them."""
 
@@ -168,7 +170,7 @@ def described(args: argparse.Namespace, network: ServedNetwork, tasks: int, kind
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     configure(args.threads)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     missing = {name for name in args.peers or (*USUAL, *FOR_LARGE) if not PEERS[name].installed}
     if missing:
         print(f"left out: {', '.join(sorted(missing))} (pip install 'engram-vision[benchmarks]')", file=sys.stderr)

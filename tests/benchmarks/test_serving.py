@@ -25,7 +25,7 @@ from benchmarks.serving import client, command
 from benchmarks.serving.client import Bodies, FailedRequests
 from benchmarks.serving.networks import NETWORKS, digits
 from benchmarks.serving.peers.bodies import image_files
-from benchmarks.serving.peers.network import Classifier, PeerPlan, PlainNetwork
+from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetwork
 from benchmarks.serving.rounds import best_peer, ratio
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
@@ -53,7 +53,7 @@ def test_peers_run_the_same_network(name: str) -> None:
 @pytest.mark.parametrize("colour", [False, True])
 def test_peers_answer_for_what_was_sent(colour: bool) -> None:
     network = NETWORKS["cnn32" if colour else "mlp28"]
-    classifier = Classifier(network.plan(("a", "b"), 1, torch.get_num_threads(), 1))
+    classifier = PeerClassifier(network.plan(("a", "b"), 1, torch.get_num_threads(), 1))
     image = digits(colour).test[0][0]
     decoded = classifier.decode(encoded(image))
     assert decoded.shape == image.shape

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from benchmarks.serving.peers.bodies import image_files
-from benchmarks.serving.peers.network import Classifier, PeerPlan
+from benchmarks.serving.peers.network import PeerClassifier, PeerPlan
 
 
 def application(plan: PeerPlan, *, threads: bool) -> FastAPI:
     """The application: one route, whose handler runs in the event loop or in FastAPI's threads."""
-    app, classifier = FastAPI(), Classifier(plan)
+    app, classifier = FastAPI(), PeerClassifier(plan)
 
     def answer(files: list[bytes]) -> JSONResponse:
         images = torch.stack([classifier.decode(file) for file in files])

@@ -14,7 +14,7 @@ from fastapi import Depends
 from torch import Tensor
 
 from benchmarks.serving.peers.bodies import image_files
-from benchmarks.serving.peers.network import Classifier, PeerPlan
+from benchmarks.serving.peers.network import PeerClassifier, PeerPlan
 
 BATCH_SECONDS = 0.005
 """How long a batch waits to be filled."""
@@ -30,7 +30,7 @@ class ImageApi(litserve.LitAPI):
         self._plan = plan
 
     def setup(self, device: str) -> None:
-        self._classifier = Classifier(self._plan)
+        self._classifier = PeerClassifier(self._plan)
 
     def decode_request(self, request: ImageFiles) -> Tensor:
         return torch.stack([self._classifier.decode(file) for file in request])

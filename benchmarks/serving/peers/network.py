@@ -92,7 +92,7 @@ class PlainNetwork(nn.Module):
         return logits
 
 
-class Classifier:
+class PeerClassifier:
     """A network that answers, with the number of threads that its plan says."""
 
     def __init__(self, plan: PeerPlan) -> None:
