@@ -32,16 +32,30 @@ PREDICTIONS = (
     "empty handler",
     "bare loop, images/s: network / Engram",
     "client's share",
+    "others'",
 )
 HEATMAPS = ("network", "tasks", "predictions/s", "heatmaps/s", "p50 / p99, ms", "processor, ms", "predictions' time")
 
 
 def terminal_table(row: Row) -> Table:
     """A terminal table of one row of results, with a line for each server."""
-    heads = ("server", "requests/s", "p50", "p99", "p99/p50", "CPU ms", "PSS MB", "client", "ratio", "rounds")
+    heads = (
+        "server",
+        "requests/s",
+        "p50",
+        "p99",
+        "p99/p50",
+        "CPU ms",
+        "PSS MB",
+        "client",
+        "others",
+        "ratio",
+        "CPU ratio",
+        "rounds",
+    )
     found = Table(*heads, title=heading(row), title_justify="left")
+    best = row["servers"].get(row["best_peer"])
     for name, figures in row["servers"].items():
-        best = row["best_peer"] and row["servers"][row["best_peer"]]["rate"]
         found.add_row(
             name,
             f"{figures['rate']:.1f}",
@@ -51,7 +65,9 @@ def terminal_table(row: Row) -> Table:
             f"{figures['processor_ms']:.2f}",
             str(figures["memory_mb"]),
             f"{100 * figures['client_share']:.0f} %",
-            f"{figures['rate'] / best:.2f}" if best else _ABSENT,
+            f"{100 * figures['others_share']:.0f} %",
+            f"{figures['rate'] / best['rate']:.2f}" if best else _ABSENT,
+            f"{best['processor_ms'] / figures['processor_ms']:.2f}" if best else _ABSENT,
             " ".join(f"{rate:.0f}" for rate in figures["rates"]),
         )
     return found
@@ -107,6 +123,7 @@ def _predictions(row: Row) -> list[str]:
         _rate(servers.get("empty")),
         f"{bare['network']:.0f} / {bare['engram']:.0f}",
         f"{100 * own['client_share']:.0f} %",
+        f"{100 * own['others_share']:.0f} %",
     ]
 
 

@@ -36,6 +36,7 @@ from benchmarks.serving.networks import NETWORKS, ServedNetwork
 from benchmarks.serving.stores import ServedStore, StoreCache, default_cache
 from benchmarks.serving.targets import FOR_LARGE, MODEL_PATH, PEERS, USUAL, NotStarted, Target
 from engram.runtime import configure
+from testing.servers.redis import RedisServer
 
 CONNECTIONS = 32
 IN_FLIGHT = 64
@@ -129,12 +130,15 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             stored = cache.stored(network, tasks)
             with ExitStack() as parts:
                 folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="engram-serving-")))
-                own, redis_url = parts.enter_context(targets.engram(stored, folder, args.threads))
-                servers = [own]
+                redis = RedisServer()
+                parts.callback(redis.remove)
+                starting = [parts.enter_context(targets.engram(stored, redis, folder, args.threads))]
                 for peer in chosen_peers(args, network):
-                    servers.append(parts.enter_context(targets.peer(peer, network, stored.labels, folder)))
-                    servers[-1].pause()
-                loops = bare.loops(network, stored, redis_url, args.seconds / 4, args.rounds)
+                    starting.append(parts.enter_context(targets.peer(peer, network, stored.labels, folder)))
+                servers = [server.wait() for server in starting]
+                for server in servers:
+                    server.pause()
+                loops = bare.loops(network, stored, redis.url, args.seconds / 4, args.rounds)
                 for kind in chosen_requests(args, tasks):
                     several, bodies, count = asked(kind, servers, network, stored, folder)
                     figures = rounds.measure(several, bodies, count, args.seconds, args.rounds)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.serving.client import Bodies, Round, ask, probe
+from benchmarks.serving.client import Bodies, Round, ask, cores, probe
 from benchmarks.serving.targets import PEERS, Target
-from benchmarks.serving.usage import family, processor_seconds, proportional_bytes, settle
+from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 
 WARMING_SECONDS = 1.0
 
@@ -21,6 +21,8 @@ class Measured:
     rounds: list[Round] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     """Seconds of all its processes, in each round."""
+    others: list[float] = field(default_factory=list)
+    """Share of the machine's processors that neither it nor the client took, in each round."""
     memory: int = 0
     """Bytes of all its processes after the last round (PSS)."""
 
@@ -36,6 +38,7 @@ class Measured:
             "processor_ms": round(statistics.median(costs), 3),
             "memory_mb": round(self.memory / 1e6),
             "client_share": round(statistics.median(one.client_share for one in self.rounds), 3),
+            "others_share": round(statistics.median(self.others), 3),
             "rates": [round(one.rate, 1) for one in self.rounds],
         }
 
@@ -59,14 +62,22 @@ def measure(
                 probe(target.address, target.path, bodies)
                 ask(target.address, target.path, bodies, min(WARMING_SECONDS, seconds), connections)
             else:
-                before = processor_seconds(pids)
-                found = ask(target.address, target.path, bodies, seconds, connections)
-                seen[target.name].processor.append(processor_seconds(pids) - before)
-                seen[target.name].rounds.append(found)
-                seen[target.name].memory = proportional_bytes(pids)
+                _add_round(seen[target.name], target, pids, bodies, seconds, connections)
             settle(pids)
             target.pause()
     return {name: one.figures(bodies.images) for name, one in seen.items()}
+
+
+def _add_round(
+    seen: Measured, target: Target, pids: Sequence[int], bodies: Bodies, seconds: float, connections: int
+) -> None:
+    worked, whole = processor_seconds(pids), machine_seconds()
+    found = ask(target.address, target.path, bodies, seconds, connections)
+    worked, whole = processor_seconds(pids) - worked, machine_seconds() - whole
+    seen.rounds.append(found)
+    seen.processor.append(worked)
+    seen.others.append(max(0.0, whole - worked - found.client_seconds) / found.seconds / cores())
+    seen.memory = proportional_bytes(pids)
 
 
 def best_peer(servers: Mapping[str, Mapping[str, Any]]) -> str | None:

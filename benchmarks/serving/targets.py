@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -83,12 +83,14 @@ _PEERS = "benchmarks.serving.peers"
 _LITSERVE, _FASTAPI = f"{_PEERS}.litserve_server", f"{_PEERS}.fastapi_server"
 
 PEERS: Mapping[str, PeerKind] = {
-    "litserve-1": PeerKind("LitServe, 1 worker", _LITSERVE, needs="litserve", ready="/health"),
-    "litserve-2": PeerKind("LitServe, 2 workers", _LITSERVE, workers=2, needs="litserve", ready="/health"),
+    "litserve-1": PeerKind("LitServe, 1 worker", _LITSERVE, ("zeromq",), needs="litserve", ready="/health"),
+    "litserve-2": PeerKind("LitServe, 2 workers", _LITSERVE, ("zeromq",), 2, needs="litserve", ready="/health"),
     "fastapi": PeerKind("FastAPI, the network called in the handler", _FASTAPI, ("async",)),
     "fastapi-threads": PeerKind("FastAPI, the handler in its threads", _FASTAPI, ("threads",)),
-    "litserve-fast": PeerKind("LitServe, 1 worker, ZeroMQ", _LITSERVE, ("fast",), needs="litserve", ready="/health"),
-    "litserve-1x2": PeerKind("LitServe, 1 worker, 2 threads", _LITSERVE, threads=2, needs="litserve", ready="/health"),
+    "litserve-queues": PeerKind("LitServe, 1 worker, without ZeroMQ", _LITSERVE, needs="litserve", ready="/health"),
+    "litserve-1x2": PeerKind(
+        "LitServe, 1 worker, 2 threads", _LITSERVE, ("zeromq",), threads=2, needs="litserve", ready="/health"
+    ),
     "fastapi-x2": PeerKind("FastAPI, 2 threads", _FASTAPI, ("async",), threads=2),
     "empty": PeerKind("FastAPI, empty handler", f"{_PEERS}.empty_server", compared=False),
 }
@@ -106,61 +108,84 @@ def environment(threads: int, **settings: str) -> dict[str, str]:
     return plain_environment() | {**TUNING, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path, **settings}
 
 
+class StartingServer:
+    """A server that was started and may not answer yet.
+
+    Parameters
+    ----------
+    answers
+        Whether it serves what is asked for.
+    """
+
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool], target: Target
+    ) -> None:
+        self._name = name
+        self._process = process
+        self._log = log
+        self._answers = answers
+        self._target = target
+
+    def wait(self) -> Target:
+        """The server, once it answers; raises NotStarted."""
+        found = eventually(lambda: self._process.poll() is not None or self._answers(), LOADING_SECONDS)
+        if self._process.poll() is not None or not found:
+            how = "does not answer" if self._process.poll() is None else "ended"
+            raise NotStarted(f"{self._name} {how}: {self._log.read_text(errors='replace')[-2000:]}")
+        return self._target
+
+
 @contextmanager
-def engram(stored: ServedStore, folder: Path, threads: int = 1) -> Iterator[tuple[Target, str]]:
-    """A replica of the service with a Redis of its own, as a cluster has it; and the address of the Redis.
+def engram(stored: ServedStore, redis: RedisServer, folder: Path, threads: int = 1) -> Iterator[StartingServer]:
+    """A replica of the service with a Redis of its own, as a cluster has it.
 
     The store is the kept one itself, which a service does not change.
     """
     with ExitStack() as parts:
-        redis = RedisServer()
-        parts.callback(redis.remove)
+        port = parts.enter_context(reserved_port())
         settings = {"ENGRAM_STORE_URL": str(stored.store), "ENGRAM_REDIS_URL": redis.url, "TMPDIR": str(folder)}
         settings |= {"ENGRAM_TORCH_THREADS": str(threads), "ENGRAM_DRAIN_SECONDS": "0"}
-        log = parts.enter_context((folder / "engram.log").open("wb"))
-        command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
-        process = spawn(command, environment(threads, **settings), stdout=subprocess.PIPE, stderr=log.fileno())
-        assert process.stdout is not None, "its output was asked for"
-        parts.callback(process.stdout.close)
+        path = folder / "engram.log"
+        log = parts.enter_context(path.open("wb"))
+        command = [sys.executable, "-P", "-m", "service", "service", "--port", str(port)]
+        process = spawn(command, environment(threads, **settings), stdout=log.fileno(), stderr=log.fileno())
         parts.callback(stop, process, 60)
-        words = process.stdout.readline().decode().split()
-        if not words:
-            raise NotStarted(f"engram ended: {_end_of(folder / 'engram.log')}")
-        address = words[-1]
+        target = Target("engram", f"http://127.0.0.1:{port}", f"{MODEL_PATH}/predict", (process.pid, redis.pid))
 
         def served() -> bool:
-            answer = httpx.get(address + MODEL_PATH, timeout=60)
-            return answer.status_code == 200 and answer.json()["version"] == stored.tasks
+            answer = _get(target.address + MODEL_PATH)
+            return answer is not None and answer.status_code == 200 and answer.json()["version"] == stored.tasks
 
-        if not eventually(served, LOADING_SECONDS):
-            raise NotStarted(f"engram does not serve version {stored.tasks}: {_end_of(folder / 'engram.log')}")
-        yield Target("engram", address, f"{MODEL_PATH}/predict", (process.pid, redis.pid)), redis.url
+        yield StartingServer("engram", process, path, served, target)
 
 
 @contextmanager
-def peer(name: str, network: ServedNetwork, labels: tuple[str, ...], folder: Path) -> Iterator[Target]:
-    """A running peer."""
+def peer(name: str, network: ServedNetwork, labels: tuple[str, ...], folder: Path) -> Iterator[StartingServer]:
+    """A peer."""
     kind = PEERS[name]
     with ExitStack() as parts:
         port = parts.enter_context(reserved_port())
         plan = network.plan(labels, port, kind.threads, kind.workers)
         told = str(port) if name == "empty" else plan.written()
-        log = parts.enter_context((folder / f"{name}.log").open("wb"))
+        path = folder / f"{name}.log"
+        log = parts.enter_context(path.open("wb"))
         command = [sys.executable, "-m", kind.module, told, *kind.words]
         process = spawn(command, environment(kind.threads), stdout=log.fileno(), stderr=log.fileno())
         parts.callback(_end, process)
-        address = f"http://127.0.0.1:{port}"
-        if not eventually(lambda: process.poll() is not None or _listens(address + kind.ready), LOADING_SECONDS):
-            raise NotStarted(f"{name} does not answer: {_end_of(folder / f'{name}.log')}")
-        if process.poll() is not None:
-            raise NotStarted(f"{name} ended: {_end_of(folder / f'{name}.log')}")
-        yield Target(name, address, "/predict", (process.pid,), pausable=True)
+        target = Target(name, f"http://127.0.0.1:{port}", "/predict", (process.pid,), pausable=True)
+
+        def serves() -> bool:
+            answer = _get(target.address + kind.ready)
+            return answer is not None and answer.status_code == 200
+
+        yield StartingServer(name, process, path, serves, target)
 
 
-def _listens(url: str) -> bool:
+def _get(url: str) -> httpx.Response | None:
+    """The answer; None while nobody listens."""
     with suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=5).status_code == 200
-    return False
+        return httpx.get(url, timeout=60)
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -170,7 +195,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     stop(process, 10)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:]

@@ -33,6 +33,13 @@ def processor_seconds(pids: Iterable[int]) -> float:
     return found / _TICK
 
 
+def machine_seconds() -> float:
+    """Seconds that all processors of the machine have computed for anybody, or were taken away by its host."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    user, nice, system, _, _, interrupts, soft, stolen = fields[:8]
+    return (user + nice + system + interrupts + soft + stolen) / _TICK
+
+
 def proportional_bytes(pids: Iterable[int]) -> int:
     """Memory of processes; what several processes of the machine share counts in parts (PSS)."""
     found = 0

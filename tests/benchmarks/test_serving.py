@@ -21,7 +21,7 @@ from starlette.requests import Request
 from benchmarks.baselines.network import BaselineNetwork
 from benchmarks.harness.results import rows_of
 from benchmarks.reports import serving
-from benchmarks.serving import client, command
+from benchmarks.serving import client, command, stores
 from benchmarks.serving.client import Bodies, FailedRequests
 from benchmarks.serving.networks import NETWORKS, digits
 from benchmarks.serving.peers.bodies import image_files
@@ -29,7 +29,7 @@ from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetw
 from benchmarks.serving.rounds import best_peer, ratio
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
-from benchmarks.serving.usage import family, processor_seconds, proportional_bytes, settle
+from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 from testing.processes.processes import eventually
 
 
@@ -153,6 +153,7 @@ def test_usage_is_that_of_all_processes() -> None:
         settle(pids, 0.4)
         assert time.monotonic() - began >= 0.4, "it is never quiet"
         assert processor_seconds(pids) > before
+        assert machine_seconds() > processor_seconds(pids)
         assert proportional_bytes(pids) > 1_000_000
         os.killpg(process.pid, 9)
     assert len(pids) == 2
@@ -170,6 +171,7 @@ def figures(rate: float) -> dict[str, Any]:
         "processor_ms": 1.5,
         "memory_mb": 300,
         "client_share": 0.05,
+        "others_share": 0.1,
         "rates": [rate],
     }
 
@@ -213,7 +215,7 @@ def test_the_tables_have_a_line_for_each_row() -> None:
     lines = serving.table(rows).splitlines()
     assert lines[4] == (
         "| mlp28 | 5 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | – | 10.0 / 25.0 | 1.50 | 300 "
-        "| **0.75** | 5000 | 1000 / 500 | 5 % |"
+        "| **0.75** | 5000 | 1000 / 500 | 5 % | 10 % |"
     )
     assert lines[5].startswith("| cnn32 | 5 | 1 |")
     assert lines[6] == ""
@@ -240,7 +242,11 @@ def test_the_options_say_what_is_asked() -> None:
             command.parser().parse_args(wrong)
 
 
-def test_a_row_is_measured_really(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_is_measured_really(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "TRAIN", 40)
+    monkeypatch.setitem(stores.OPTIONS, "epochs", 1)
     said = ["--rows", "mlp28", "--tasks", "1", "--peers", "fastapi", "--seconds", "0.5", "--rounds", "1"]
     command.main([*said, "--requests", "1", "--cache", str(tmp_path / "kept"), "--out", str(tmp_path / "out.jsonl")])
     [found] = rows_of(tmp_path / "out.jsonl")

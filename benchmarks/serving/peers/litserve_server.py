@@ -1,6 +1,6 @@
 """LitServe server with batching, as its documentation advises.
 
-    python -m benchmarks.serving.peers.litserve_server PLAN
+    python -m benchmarks.serving.peers.litserve_server PLAN [zeromq]
 
 The annotations are evaluated here: LitServe has FastAPI read that of `request`.
 """
@@ -53,6 +53,6 @@ class ImageApi(litserve.LitAPI):
 if __name__ == "__main__":
     served = PeerPlan.read(sys.argv[1])
     server = litserve.LitServer(
-        ImageApi(served), accelerator="cpu", workers_per_device=served.workers, fast_queue="fast" in sys.argv
+        ImageApi(served), accelerator="cpu", workers_per_device=served.workers, fast_queue="zeromq" in sys.argv
     )
     server.run(host="127.0.0.1", port=served.port, log_level="warning", generate_client_file=False, access_log=False)
