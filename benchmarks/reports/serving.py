@@ -13,7 +13,7 @@ _ABSENT = "–"
 NETWORKS = ("mlp28", "cnn28", "cnn32", "resnet18", "resnet18-quarter")
 REQUESTS = ("1", "8", "32", "explain")
 EXPLAINED = "engram, explained"
-PEERS = ("litserve-1", "litserve-2", "litserve-1x2", "fastapi", "fastapi-x2")
+PEERS = ("litserve-1", "litserve-2", "litserve-1x2", "fastapi")
 
 PREDICTIONS = (
     "network",

@@ -117,8 +117,10 @@ def asked(
         explained = replace(own, name="engram, explained", path=f"{MODEL_PATH}/explain")
         return [own, explained], single, 1
     images = int(kind)
-    bodies = single if images == 1 else forms(stored.images, folder / f"forms-{images}", images, network.kind)
-    return list(servers), bodies, connections(images)
+    if images == 1:
+        return list(servers), single, connections(images)
+    bodies = forms(stored.images, folder / f"forms-{images}", images, network.kind)
+    return [server for server in servers if server.name != "empty"], bodies, connections(images)
 
 
 def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,7 @@ class StoreCache:
     def _key(self, network: ServedNetwork) -> str:
         """What determines the models, by name and hash."""
         parts = [network.definition(network.task_width).stored(), OPTIONS, TRAIN, digest(), self._data is None]
-        return f"{network.name}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]}"
+        return f"{network.backbone}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def _dataset(self, network: ServedNetwork) -> ImageDataset:
         if network.colour not in self._datasets:

@@ -98,7 +98,7 @@ PEERS: Mapping[str, PeerKind] = {
 
 USUAL = ("litserve-1", "litserve-2", "fastapi", "empty")
 """The peers of every network."""
-FOR_LARGE = ("litserve-1x2", "fastapi-x2")
+FOR_LARGE = ("litserve-1x2",)
 """Beside them where one image takes long enough for two threads."""
 
 

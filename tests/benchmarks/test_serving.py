@@ -23,13 +23,14 @@ from benchmarks.harness.results import rows_of
 from benchmarks.reports import serving
 from benchmarks.serving import client, command, stores
 from benchmarks.serving.client import Bodies, FailedRequests
-from benchmarks.serving.networks import NETWORKS, digits
+from benchmarks.serving.networks import NETWORKS, ServedNetwork, digits
 from benchmarks.serving.peers.bodies import image_files
 from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetwork
 from benchmarks.serving.rounds import best_peer, ratio
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
 from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
+from engram import Definition
 from testing.processes.processes import eventually
 
 
@@ -214,7 +215,7 @@ def test_the_tables_have_a_line_for_each_row() -> None:
     ]
     lines = serving.table(rows).splitlines()
     assert lines[4] == (
-        "| mlp28 | 5 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | – | 10.0 / 25.0 | 1.50 | 300 "
+        "| mlp28 | 5 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | 10.0 / 25.0 | 1.50 | 300 "
         "| **0.75** | 5000 | 1000 / 500 | 5 % | 10 % |"
     )
     assert lines[5].startswith("| cnn32 | 5 | 1 |")
@@ -242,11 +243,20 @@ def test_the_options_say_what_is_asked() -> None:
             command.parser().parse_args(wrong)
 
 
+class TinyNetwork(ServedNetwork):
+    """A network that learns in a second."""
+
+    def definition(self, width: float) -> Definition:
+        fields = super().definition(width).model_dump(exclude_unset=True)
+        return Definition.model_validate({**fields, "commons": {"features": 64, "patch": 5}})
+
+
 def test_a_row_is_measured_really(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "TRAIN", 40)
     monkeypatch.setitem(stores.OPTIONS, "epochs", 1)
+    monkeypatch.setitem(NETWORKS, "mlp28", TinyNetwork("mlp28", "mlp", colour=False, task_width=0.1, peer_width=0.1))
     said = ["--rows", "mlp28", "--tasks", "1", "--peers", "fastapi", "--seconds", "0.5", "--rounds", "1"]
     command.main([*said, "--requests", "1", "--cache", str(tmp_path / "kept"), "--out", str(tmp_path / "out.jsonl")])
     [found] = rows_of(tmp_path / "out.jsonl")
