@@ -29,6 +29,7 @@ PREDICTIONS = (
     "its processor, ms",
     "its memory",
     "ratio",
+    "ratio of processor time",
     "empty handler",
     "bare loop, images/s: network / Engram",
     "client's share",
@@ -54,7 +55,7 @@ def terminal_table(row: Row) -> Table:
         "rounds",
     )
     found = Table(*heads, title=heading(row), title_justify="left")
-    best = row["servers"].get(row["best_peer"])
+    best, cheapest = (row["servers"].get(row[which]) for which in ("best_peer", "cheapest_peer"))
     for name, figures in row["servers"].items():
         found.add_row(
             name,
@@ -67,7 +68,7 @@ def terminal_table(row: Row) -> Table:
             f"{100 * figures['client_share']:.0f} %",
             f"{100 * figures['others_share']:.0f} %",
             f"{figures['rate'] / best['rate']:.2f}" if best else _ABSENT,
-            f"{best['processor_ms'] / figures['processor_ms']:.2f}" if best else _ABSENT,
+            f"{cheapest['processor_ms'] / figures['processor_ms']:.2f}" if cheapest else _ABSENT,
             " ".join(f"{rate:.0f}" for rate in figures["rates"]),
         )
     return found
@@ -120,6 +121,7 @@ def _predictions(row: Row) -> list[str]:
         f"{best['processor_ms']:.2f}" if best else _ABSENT,
         str(best["memory_mb"]) if best else _ABSENT,
         f"**{row['ratio']:.2f}**" if row["ratio"] is not None else _ABSENT,
+        f"{row['processor_ratio']:.2f}" if row["processor_ratio"] is not None else _ABSENT,
         _rate(servers.get("empty")),
         f"{bare['network']:.0f} / {bare['engram']:.0f}",
         f"{100 * own['client_share']:.0f} %",

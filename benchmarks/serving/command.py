@@ -144,12 +144,8 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 for kind in chosen_requests(args, tasks):
                     several, bodies, count = asked(kind, servers, network, stored, folder)
                     figures = rounds.measure(several, bodies, count, args.seconds, args.rounds)
-                    yield described(args, network, tasks, kind, count) | {
-                        "servers": figures,
-                        "best_peer": rounds.best_peer(figures),
-                        "ratio": rounds.ratio(figures),
-                        "bare": loops,
-                    }
+                    about = {**described(args, network, tasks, kind, count), "servers": figures, "bare": loops}
+                    yield about | rounds.compared(figures)
 
 
 def described(args: argparse.Namespace, network: ServedNetwork, tasks: int, kind: str, count: int) -> dict[str, Any]:

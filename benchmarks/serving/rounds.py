@@ -80,15 +80,18 @@ def _add_round(
     seen.memory = proportional_bytes(pids)
 
 
-def best_peer(servers: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The name of the fastest peer; None where there is none."""
-    peers = [name for name in servers if name in PEERS and PEERS[name].compared]
-    return max(peers, key=lambda name: float(servers[name]["rate"]), default=None)
+def compared(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Engram against its peers, by requests a second and by processor time; None where either was not measured.
 
-
-def ratio(servers: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """Engram's requests a second against those of the best peer; None where either was not measured."""
-    best = best_peer(servers)
-    if best is None or "engram" not in servers:
-        return None
-    return round(float(servers["engram"]["rate"]) / float(servers[best]["rate"]), 3)
+    The best peer answers most requests, the cheapest takes the least of the processors for one. Where others work on the
+    machine, the first depends on how many processes share with them, and the second hardly does.
+    """
+    own = servers.get("engram")
+    peers = {name: one for name, one in servers.items() if name in PEERS and PEERS[name].compared}
+    best = max(peers, key=lambda name: float(peers[name]["rate"]), default=None)
+    cheapest = min(peers, key=lambda name: float(peers[name]["processor_ms"]), default=None)
+    found: dict[str, Any] = {"best_peer": best, "ratio": None, "cheapest_peer": cheapest, "processor_ratio": None}
+    if own is not None and best is not None and cheapest is not None:
+        found["ratio"] = round(own["rate"] / peers[best]["rate"], 3)
+        found["processor_ratio"] = round(peers[cheapest]["processor_ms"] / own["processor_ms"], 3)
+    return found

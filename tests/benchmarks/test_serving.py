@@ -26,7 +26,7 @@ from benchmarks.serving.client import Bodies, FailedRequests
 from benchmarks.serving.networks import NETWORKS, ServedNetwork, digits
 from benchmarks.serving.peers.bodies import image_files
 from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetwork
-from benchmarks.serving.rounds import best_peer, ratio
+from benchmarks.serving.rounds import compared
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
 from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
@@ -163,13 +163,13 @@ def test_usage_is_that_of_all_processes() -> None:
     assert processor_seconds([never]) == proportional_bytes([never]) == 0
 
 
-def figures(rate: float) -> dict[str, Any]:
+def figures(rate: float, processor_ms: float = 1.5) -> dict[str, Any]:
     """Figures of a server."""
     return {
         "rate": rate,
         "p50": 10.0,
         "p99": 25.0,
-        "processor_ms": 1.5,
+        "processor_ms": processor_ms,
         "memory_mb": 300,
         "client_share": 0.05,
         "others_share": 0.1,
@@ -187,18 +187,17 @@ def row(servers: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "data": "digits",
         "connections": 32,
         "servers": servers,
-        "best_peer": best_peer(servers),
-        "ratio": ratio(servers),
         "bare": {"network": 1000.0, "engram": 500.0},
     }
-    return {**fields, **changes}
+    return {**fields, **compared(servers), **changes}
 
 
 def test_the_ratio_is_to_the_best_peer_and_an_empty_handler_is_none() -> None:
-    servers = {name: figures(rate) for name, rate in (("engram", 90.0), ("fastapi", 60.0), ("litserve-2", 120.0))}
-    assert ratio({**servers, "empty": figures(5000.0)}) == 0.75
-    assert best_peer({"engram": figures(1.0), "empty": figures(2.0)}) is None
-    assert ratio({"engram": figures(1.0), "empty": figures(2.0)}) is None
+    servers = {"engram": figures(90.0, 2.0), "fastapi": figures(60.0, 0.5), "litserve-2": figures(120.0, 1.0)}
+    found = compared({**servers, "empty": figures(5000.0, 0.1)})
+    assert (found["best_peer"], found["ratio"]) == ("litserve-2", 0.75)
+    assert (found["cheapest_peer"], found["processor_ratio"]) == ("fastapi", 0.25)
+    assert set(compared({"engram": figures(1.0), "empty": figures(2.0)}).values()) == {None}
     assert set(serving.PEERS) <= PEERS.keys()
     assert set(serving.NETWORKS) == NETWORKS.keys()
 
@@ -216,7 +215,7 @@ def test_the_tables_have_a_line_for_each_row() -> None:
     lines = serving.table(rows).splitlines()
     assert lines[4] == (
         "| mlp28 | 5 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | 10.0 / 25.0 | 1.50 | 300 "
-        "| **0.75** | 5000 | 1000 / 500 | 5 % | 10 % |"
+        "| **0.75** | 1.00 | 5000 | 1000 / 500 | 5 % | 10 % |"
     )
     assert lines[5].startswith("| cnn32 | 5 | 1 |")
     assert lines[6] == ""
