@@ -83,7 +83,7 @@ def _add_round(
 def compared(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Engram against its peers, by requests a second and by processor time; None where either was not measured.
 
-    The best peer answers most requests, the cheapest takes the least of the processors for one. Where others work on the
+    The best peer answers most requests, the cheapest takes the least processor time for one. Where others work on the
     machine, the first depends on how many processes share with them, and the second hardly does.
     """
     own = servers.get("engram")
