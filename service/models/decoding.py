@@ -29,10 +29,15 @@ _LEFT_SECONDS = 0.25
 _FEW = 8
 _SMALL_BYTES = 16 * 2**10
 _SMALL_SECONDS = 1e-3
-"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more."""
+"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more. Of
+more images so many go to a thread together."""
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client has left."""
+
+
+def _is_small(source: Source) -> bool:
+    return isinstance(source, ServiceError) or len(source) <= _SMALL_BYTES
 
 
 class ImageDecoder:
@@ -96,15 +101,24 @@ class ImageDecoder:
     async def _all_light(
         self, sources: Sequence[Source], shape: InputShape, decoder: int
     ) -> Sequence[Tensor | Exception | None]:
-        """For each source what `_light` says: at once where all are small, otherwise in a thread each."""
-        if len(sources) <= _FEW and all(isinstance(one, Exception) or len(one) <= _SMALL_BYTES for one in sources):
+        """For each source what `_light` says: at once where they are few and small, otherwise in threads."""
+        if len(sources) <= _FEW and all(map(_is_small, sources)):
             found = [self._light(one, shape, decoder, _SMALL_SECONDS) for one in sources]
             if not any(one is None for one in found):
                 return found
+        groups: list[list[Source]] = []
+        for source in sources:
+            if groups and len(groups[-1]) < _FEW and _is_small(source) and _is_small(groups[-1][-1]):
+                groups[-1].append(source)
+            else:
+                groups.append([source])
+
+        def work(group: list[Source]) -> list[Tensor | Exception | None]:
+            return [self._light(one, shape, decoder) for one in group]
+
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(
-            *(loop.run_in_executor(self._pool, self._light, one, shape, decoder) for one in sources)
-        )
+        parts = await asyncio.gather(*(loop.run_in_executor(self._pool, work, group) for group in groups))
+        return [one for part in parts for one in part]
 
     def _light(
         self, source: Source, shape: InputShape, decoder: int, seconds: float = math.inf
