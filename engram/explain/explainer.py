@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from engram.errors import InputError
-from engram.explain.commons import conserved, gradient
+from engram.explain.commons import CommonsRelevance
+from engram.explain.hooked import hooked
+from engram.explain.preparation import RelevancePlanner, reach_of
 from engram.explain.render import picture
-from engram.explain.rules import GRADIENTS, composite_of, private_copy
-from engram.nn.closures.closure import closure_of
+from engram.explain.rules import GRADIENTS, check_composite, private_copy
 from engram.nn.commons import Commons
-from engram.nn.layout import IMAGE, Node
-from engram.nn.network import Engram, Joined, pixels
-from engram.nn.reads import gathered
+from engram.nn.network import Engram, pixels
 
 STYLES = ("heatmap", "overlay")
 """The names of all styles that a heatmap is drawn in."""
+
+_KEPT = 2
+"""Composites whose preparations are kept: each has the weights of all that was explained in forms of its own."""
+_KEPT_TASKS = 4
+"""Tasks whose explainers are kept where each has a copy of a network that they share."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +60,45 @@ class Heatmap:
         return picture(self.image, self.relevance.sum(0), overlay=style == "overlay")
 
 
-def _reads_image(node: Node) -> bool:
-    return node.sources == (IMAGE,)
+class TaskExplainers:
+    """Explainers of tasks whose networks are no stack, each made when it is first asked for.
 
+    Parameters
+    ----------
+    engram_of
+        Gives a task's network as an engram that reads nothing of others.
+    """
 
-def _feeds_sum(node: Node) -> bool:
-    return not node.rectify
+    def __init__(self, engram_of: Callable[[int], Engram]) -> None:
+        self._engram_of = engram_of
+        self._made: OrderedDict[int, Explainer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
+        """As `Explainer.explain`."""
+        with self._lock:
+            if owner not in self._made:
+                self._made[owner] = Explainer([self._engram_of(owner)])
+            explainer = self._made[owner]
+            self._made.move_to_end(owner)
+            while len(self._made) > _KEPT_TASKS:
+                self._made.popitem(last=False)
+        return explainer.explain(image, 0, target, composite)
 
 
 class Explainer:
-    """Maker of heatmaps for the engrams of one network.
+    """Maker of heatmaps for the engrams of one network, safe in many threads.
 
-    Rules change a module while they run, so all of it happens on copies that nothing else sees, one heatmap at a time.
+    All happens on copies that nothing else sees. They are made once, and so are, for the composites that share
+    relevance, the steps that it is propagated in; gradients are found under hooks, one at a time.
     """
 
     def __init__(self, stack: Sequence[Engram], commons: Commons | None = None) -> None:
         self._stack = tuple(stack)
-        self._commons = commons
+        self._commons = None if commons is None else CommonsRelevance(commons)
         self._lock = threading.Lock()
         self._copies: dict[tuple[str, bool], Engram] = {}
+        self._planners: OrderedDict[str, RelevancePlanner] = OrderedDict()
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         """The heatmap of one logit.
@@ -84,84 +108,54 @@ class Explainer:
         image
             (C, H, W) uint8.
         owner
-            Index of the engram whose head is explained; later ones are not computed.
+            Index of the engram whose head is explained; nothing is computed that it does not read.
         target
             Index of the class in that head.
+
+        Raises
+        ------
+        UnknownComposite
         """
-        share = composite not in GRADIENTS
-        with self._lock:
-            engram, closure = self._stack[owner], self._closure(owner)
-            reach = self._reach(self._stack[: owner + 1], closure, share)
-            rules = composite_of(composite, self._names(reach, _reads_image), self._names(reach, _feeds_sum))
-            given = pixels(image[None]).to(next(engram.parameters()).device).requires_grad_(True)  # (1, C, H, W)
-            if rules is None:
-                logit, gradient = self._backward(reach, closure, given, target, seeded=False)
-                relevance = gradient * given.detach()
-            else:
-                with rules.context(reach):
-                    logit, relevance = self._backward(reach, closure, given, target, seeded=share)
-            more, read = self._read(engram, given.detach(), target, composite)
-        relevance = (relevance[0] + more).cpu()  # (C, H, W)
+        check_composite(composite)
+        engram = self._stack[owner]
+        given = pixels(image[None].to(engram.head.weight.device))  # (1, C, H, W)
+        if composite in GRADIENTS:
+            logit, carried = self._gradient(given, owner, target, composite)
+        else:
+            logit, carried = self._planner(composite).plan(owner).run(given, target)
+        more, read = (0.0, 0.0) if engram.common is None else self._read(engram.common, given, target, composite)
+        relevance = (carried[0] + more).cpu()  # (C, H, W)
         return Heatmap(image.cpu(), relevance, engram.task, engram.classes[target], logit + read, composite)
 
-    def _read(self, engram: Engram, given: Tensor, target: int, composite: str) -> tuple[Tensor | float, float]:
+    def _gradient(self, given: Tensor, owner: int, target: int, composite: str) -> tuple[float, Tensor]:
+        """The logit, and what is carried back from it to pixels (1, C, H, W)."""
+        nodes = reach_of(self._stack, owner)
+        with self._lock:
+            reach = [self._private(engram, share=False) for engram in self._stack if engram.task in nodes]
+            logit, carried = hooked(reach, nodes, given, target, composite)
+        return logit, carried * given if composite == "gradient_times_input" else carried
+
+    def _planner(self, composite: str) -> RelevancePlanner:
+        with self._lock:
+            if composite not in self._planners:
+                private = partial(self._private, share=True)
+                self._planners[composite] = RelevancePlanner(self._stack, composite, private)
+            self._planners.move_to_end(composite)
+            while len(self._planners) > _KEPT:
+                self._planners.popitem(last=False)
+            return self._planners[composite]
+
+    def _private(self, engram: Engram, *, share: bool) -> Engram:
+        key = (engram.task, share)
+        if key not in self._copies:
+            self._copies[key] = private_copy(engram, share=share)
+        return self._copies[key]
+
+    def _read(self, common: nn.Linear, given: Tensor, target: int, composite: str) -> tuple[Tensor, float]:
         """Relevance (C, H, W) and logit of what a head reads of the commons."""
-        if engram.common is None:
-            return 0.0, 0.0
         assert self._commons is not None, "a head that reads the commons is explained with them"
-        weight, bias = engram.common.weight[target].detach(), engram.common.bias[target].detach()
-        logit = float(self._commons(given)[0] @ weight + bias)
+        weight, bias = common.weight[target].detach(), common.bias[target].detach()
         if composite in GRADIENTS:
-            carried = gradient(self._commons, given, weight)
-            return (carried * given[0] if composite == "gradient_times_input" else carried), logit
-        return conserved(self._commons, given, weight, bias, flat=composite == "epsilon_plus_flat"), logit
-
-    def _closure(self, owner: int) -> dict[str, Collection[str]] | None:
-        """For each owner that is computed the names of its nodes; None where all of all before the owner are."""
-        engram = self._stack[owner]
-        if engram.reads is None:
-            return None
-        return dict(closure_of(engram, {one.task: one for one in self._stack}).nodes)
-
-    def _reach(
-        self, stack: Sequence[Engram], closure: Mapping[str, Collection[str]] | None, share: bool
-    ) -> nn.ModuleList:
-        """Private copies of all that are computed, the explained one last."""
-        copies = nn.ModuleList()
-        for engram in stack:
-            if closure is None or engram.task in closure:
-                key = (engram.task, share)
-                if key not in self._copies:
-                    self._copies[key] = private_copy(engram, share=share)
-                copies.append(self._copies[key])
-        return copies
-
-    @staticmethod
-    def _names(reach: nn.ModuleList, meant: Callable[[Node], bool]) -> list[str]:
-        """Names of every owner's linear modules at the nodes that are meant."""
-        layout = cast(Engram, reach[0]).layout
-        return [
-            f"{number}.blocks.{node.name}.{'conv' if node.operation == 'conv' else 'linear'}"
-            for number in range(len(reach))
-            for node in layout.nodes
-            if node.mixing and meant(node)
-        ]
-
-    @staticmethod
-    def _backward(
-        reach: nn.ModuleList, closure: Mapping[str, Collection[str]] | None, given: Tensor, target: int, *, seeded: bool
-    ) -> tuple[float, Tensor]:
-        joined: Joined = {}
-        values: dict[tuple[str, str], Tensor] = {}
-        for engram in (cast(Engram, one) for one in reach):
-            if closure is None or engram.reads is None:
-                joined = engram(given, joined)
-                continue
-            own: dict[str, Tensor] = {}
-            joined = engram(given, gathered(engram.layout, engram.reads, values), own, closure[engram.task])
-            values |= {(engram.task, name): value for name, value in own.items()}
-        logits = cast(Engram, reach[-1]).logits(joined)  # (1, classes)
-        seed = torch.zeros_like(logits)
-        seed[0, target] = logits[0, target].detach() if seeded else 1.0
-        (carried,) = torch.autograd.grad(logits, given, seed)
-        return float(logits[0, target].detach()), carried.detach()
+            carried, logit = self._commons.gradient(given, weight), self._commons.logit(given, weight, bias)
+            return carried * given[0] if composite == "gradient_times_input" else carried, logit
+        return self._commons.conserved(given, weight, bias, flat=composite == "epsilon_plus_flat")

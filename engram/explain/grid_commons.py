@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,54 +15,96 @@ LEAST = 1e-12
 """What a root is taken of at least; it has no slope at zero."""
 
 
-def relevance_on_grid(commons: GridCommons, image: Tensor, weight: Tensor, bias: Tensor, *, flat: bool) -> Tensor:
-    """Relevance (C, h, w) of the pixels of the image, averaged down where it is large; as `conserved`."""
-    pixels = commons.pixels(image)  # (1, h, w, C)
-    parts = commons(image)[0] * weight
-    whole = parts.abs().sum()
-    parts = parts + bias * (parts.abs() / whole if float(whole) > 0 else torch.full_like(parts, 1 / len(parts)))
-    shares = parts.split([bank.features for bank in commons.each()])
-    return torch.stack(
-        [_of_bank(bank, pixels, share, flat=flat) for bank, share in zip(commons.each(), shares, strict=True)]
-    ).sum(0)
+class GridRelevance:
+    """Relevance of pixels for logits that read commons on a grid; only read."""
+
+    def __init__(self, commons: GridCommons) -> None:
+        self._banks = [BankRelevance(bank) for bank in commons.each()]
+
+    def __call__(self, pixels: Tensor, weight: Tensor, bias: Tensor, *, flat: bool) -> tuple[Tensor, float]:
+        """Relevance (C, h, w) of the pixels (1, h, w, C) of an image that was averaged down, and the logit; as
+        `CommonsRelevance.conserved`."""
+        seen = [bank.see(pixels) for bank in self._banks]
+        features = seen[0].features if len(seen) == 1 else torch.cat([one.features for one in seen])
+        parts = torch.split(contributions(features, weight, bias), [len(one.features) for one in seen])
+        image = pixels.permute(0, 3, 1, 2) / 255.0  # (1, C, h, w)
+        found = [
+            bank.relevance(one, image, part, flat=flat)
+            for bank, one, part in zip(self._banks, seen, parts, strict=True)
+        ]
+        return torch.stack(found).sum(0), float(features @ weight + bias)
 
 
-def _of_bank(bank: Bank, pixels: Tensor, parts: Tensor, *, flat: bool) -> Tensor:
-    """(1, h, w, C), (features,) -> (C, h, w): each feature's part, given to places by how strongly they respond."""
-    weight, offsets = bank.matrix()
-    found = bank.responses(bank.patches(pixels), weight, offsets)  # (1, H', W', N)
-    sums = bank.summed(found.clone())[0]  # (2, N, grid, grid)
-    above = torch.stack([found - bank.threshold, -found - bank.threshold]).clamp_(0, bank.ceiling - bank.threshold)
-    shares = (_unfolded(bank, parts, sums) / sums.clamp_min(1)).float()  # (2, N, grid, grid)
-    placed = torch.zeros_like(above)  # (2, 1, H', W', N)
-    for row, (top, bottom) in enumerate(bank.rows):
-        for column, (left, right) in enumerate(bank.columns):
-            placed[:, 0, top:bottom, left:right] += shares[:, :, row, column][:, None, None]
-    placed = (placed * above).permute(1, 0, 4, 2, 3).flatten(1, 2)  # (1, 2 N, H', W')
-    filters = weight.view(len(weight), bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
-    image = pixels.permute(0, 3, 1, 2) / 255.0
-    seen = image[(..., *bank.covered)]
-    if flat:
-        kernel = torch.ones(1, *filters.shape[1:], device=filters.device)
-        relevance = F.conv_transpose2d(placed.sum(1, keepdim=True), kernel, stride=bank.stride) / kernel.numel()
-    else:
-        positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)])  # (2 N, C, patch, patch)
-        received = F.conv2d(seen, positive, stride=bank.stride)
-        shares = placed / received.clamp_min(1e-9)
-        relevance = seen * F.conv_transpose2d(shares, positive, stride=bank.stride)
-    whole = torch.zeros_like(image)
-    whole[(..., *bank.covered)] = relevance
-    return whole[0]
+@dataclass(frozen=True)
+class SeenByBank:
+    """What a bank makes of an image on the way to its features, in whole numbers but for the features."""
+
+    above: Tensor
+    """(2, H', W', N): by how much responses, and their negatives, exceed the threshold."""
+    sums: Tensor
+    """(2, N, grid, grid) float64: the same, summed over the cells of the grid."""
+    features: Tensor
+    """(features,)."""
 
 
-def _unfolded(bank: Bank, parts: Tensor, sums: Tensor) -> Tensor:
-    """(features,), (2, N, grid, grid) -> (2, N, grid, grid): what of each part is due to a filter and to its mirror."""
-    given = parts.double().view(2, bank.count, bank.grid, bank.grid)
-    if not bank.about.mirror:
-        return given
-    plain, mirrored = sums[:, : bank.count], sums[:, bank.count :].flip(3)
-    share = given / (plain + mirrored).clamp_min(1)
-    return torch.cat([share * plain, (share * mirrored).flip(3)], 1)
+class BankRelevance:
+    """Relevance through one bank, whose filters are put in order once."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+        self._weight, self._offsets = bank.matrix()
+        count = len(self._weight)
+        filters = self._weight.view(count, bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
+        self._positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)])  # (2 N, C, patch, patch)
+        self._even = torch.ones(1, *filters.shape[1:], device=filters.device)
+
+    def see(self, pixels: Tensor) -> SeenByBank:
+        """See the pixels (1, h, w, C) of an image; every sum is exact, so that any way gives the bank's own numbers."""
+        bank = self._bank
+        found = bank.responses(bank.patches(pixels), self._weight, self._offsets)[0]  # (H', W', N)
+        above = torch.stack([found - bank.threshold, -found - bank.threshold]).clamp_(0, bank.ceiling - bank.threshold)
+        sums = bank.cell_sums(above).permute(0, 3, 1, 2)  # (2, N, grid, grid)
+        return SeenByBank(above, sums, bank.pooled(sums[None])[0])
+
+    def relevance(self, seen: SeenByBank, image: Tensor, parts: Tensor, *, flat: bool) -> Tensor:
+        """(C, h, w) of an image (1, C, h, w): each feature's part, given to places by how strongly they respond."""
+        bank, sums = self._bank, seen.sums
+        shares = (self._unfolded(parts, sums) / sums.clamp_min(1)).float()  # (2, N, grid, grid)
+        placed = torch.zeros_like(seen.above)  # (2, H', W', N)
+        for row, (top, bottom) in enumerate(bank.rows):
+            for column, (left, right) in enumerate(bank.columns):
+                placed[:, top:bottom, left:right] += shares[:, None, None, :, row, column]
+        places = (-1, *placed.shape[1:3])
+        placed = placed.mul_(seen.above).permute(0, 3, 1, 2).reshape(1, *places)  # (1, 2 N, H', W')
+        visible = image[(..., *bank.covered)]
+        if flat:
+            kernel = self._even
+            relevance = F.conv_transpose2d(placed.sum(1, keepdim=True), kernel, stride=bank.stride) / kernel.numel()
+        else:
+            received = F.conv2d(visible, self._positive, stride=bank.stride)
+            spread = placed / received.clamp_min(1e-9)
+            relevance = visible * F.conv_transpose2d(spread, self._positive, stride=bank.stride)
+        whole = torch.zeros_like(image)
+        whole[(..., *bank.covered)] = relevance
+        return whole[0]
+
+    def _unfolded(self, parts: Tensor, sums: Tensor) -> Tensor:
+        """(features,), (2, N, grid, grid) -> (2, N, grid, grid): what is due to a filter and to its mirror image."""
+        bank = self._bank
+        given = parts.double().view(2, bank.count, bank.grid, bank.grid)
+        if not bank.about.mirror:
+            return given
+        plain, mirrored = sums[:, : bank.count], sums[:, bank.count :].flip(3)
+        share = given / (plain + mirrored).clamp_min(1)
+        return torch.cat([share * plain, (share * mirrored).flip(3)], 1)
+
+
+def contributions(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What each of the features (F,) contributes to `weight @ features + bias`; the bias is shared by magnitude."""
+    parts = features * weight
+    magnitudes = parts.abs()
+    whole = magnitudes.sum()
+    return parts + bias * (magnitudes / whole if float(whole) > 0 else torch.full_like(parts, 1 / len(parts)))
 
 
 def smooth_features(commons: GridCommons, image: Tensor) -> Tensor:

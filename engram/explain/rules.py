@@ -50,9 +50,15 @@ class _Share(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         trunk, branch = ctx.saved_tensors
         (relevance,) = grad_outputs
-        whole = trunk.abs() + branch.abs()
-        share = torch.where(whole > 0, trunk.abs() / whole.clamp_min(torch.finfo(whole.dtype).tiny), 0.5)
-        return relevance * share, relevance * (1 - share)
+        return shares_of_sum(trunk, branch, relevance)
+
+
+def shares_of_sum(trunk: Tensor, branch: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
+    """What of a sum's relevance belongs to its two sides, by their magnitude."""
+    part = trunk.abs()
+    whole = part + branch.abs()
+    share = torch.where(whole > 0, part / whole.clamp_min(torch.finfo(whole.dtype).tiny), 0.5)
+    return relevance * share, relevance * (1 - share)
 
 
 class _SharingAddBlock(AddBlock):
@@ -81,6 +87,12 @@ def private_copy(engram: Engram, *, share: bool) -> Engram:
     return private
 
 
+def check_composite(name: str) -> None:
+    """Raise UnknownComposite for what no composite is called."""
+    if name not in COMPOSITES:
+        raise UnknownComposite(f"no composite is called {name!r}; there are {', '.join(COMPOSITES)}")
+
+
 def composite_of(name: str, first: Sequence[str], branches: Sequence[str]) -> Any | None:
     """The zennit composite of a name, or None for the plain gradient.
 
@@ -100,8 +112,7 @@ def composite_of(name: str, first: Sequence[str], branches: Sequence[str]) -> An
     ------
     UnknownComposite
     """
-    if name not in COMPOSITES:
-        raise UnknownComposite(f"no composite is called {name!r}; there are {', '.join(COMPOSITES)}")
+    check_composite(name)
     if name == "gradient_times_input":
         return None
     # Zennit takes a second to import, and only heatmaps need it.

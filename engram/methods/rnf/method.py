@@ -18,7 +18,7 @@ from engram.config.rnf import RnfSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.errors import DamagedSnapshot, InvalidDefinition
-from engram.explain.explainer import Explainer, Heatmap
+from engram.explain.explainer import Heatmap, TaskExplainers
 from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
 from engram.methods.rnf.importance import importance, relevant
 from engram.nn.backbones import layout_of
@@ -48,6 +48,7 @@ class Rnf(RecognisingMethod):
         super().__init__(definition, network.units, state)
         self.settings = RnfSettings.model_validate(definition.settings)
         self.network = network
+        self._explainers = TaskExplainers(network.engram)
 
     @classmethod
     def create(cls, definition: Definition) -> Self:
@@ -89,6 +90,7 @@ class Rnf(RecognisingMethod):
 
     def to(self, device: torch.device | str) -> None:
         self.network.to(device)
+        self._explainers = TaskExplainers(self.network.engram)
         self.state.to(device)
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
@@ -107,6 +109,7 @@ class Rnf(RecognisingMethod):
         report.novelty = update.novelty
         expect_recognised(report, options)
         self.network, self.state = network, update.state
+        self._explainers = TaskExplainers(network.engram)
         return report
 
     def _trained(self, task: str, trainer: Trainer, report: LearningReport) -> Engram:
@@ -191,7 +194,7 @@ class Rnf(RecognisingMethod):
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
-        return Explainer([self.network.engram(owner)]).explain(image, 0, target, composite)
+        return self._explainers.explain(image, owner, target, composite)
 
     def capacity(self) -> list[LayerCapacity]:
         return self.network.capacity()

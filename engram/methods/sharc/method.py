@@ -17,14 +17,14 @@ from engram.config.sharc import SharcSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples, split
 from engram.errors import CapacityExhausted, DamagedSnapshot, InvalidDefinition
-from engram.explain.explainer import Explainer, Heatmap
+from engram.explain.explainer import Heatmap, TaskExplainers
 from engram.methods.base import RecognisingMethod, StoredModel, expect_accurate, expect_recognised
 from engram.methods.sharc.feature_maps import Classifier, FeatureMaps, joined, map_shape
 from engram.methods.sharc.learner import LearnedTask, TaskLearner
 from engram.methods.sharc.replay_memory import ReplayMemory, maps_per_class
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
-from engram.nn.network import pixels
+from engram.nn.network import Engram, pixels
 from engram.recognition.predictions import Observation
 from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.training import ForwardPass
@@ -65,6 +65,7 @@ class Sharc(RecognisingMethod):
         self.shared = shared
         self.own = tuple(own)
         self.replay_memory = replay_memory
+        self._explainers = self._unprepared()
 
     @classmethod
     def check(cls, definition: Definition) -> None:
@@ -150,6 +151,7 @@ class Sharc(RecognisingMethod):
         for module in (self.maps, self.shared, *self.own):
             if module is not None:
                 module.to(device)
+        self._explainers = self._unprepared()
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         self.state.required_sums()  # before any work is done in vain
@@ -173,6 +175,7 @@ class Sharc(RecognisingMethod):
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own
         self.replay_memory, self.state = outcome.replay_memory, update.state
+        self._explainers = self._unprepared()
         return report
 
     def _recognising(
@@ -211,13 +214,20 @@ class Sharc(RecognisingMethod):
         )
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
-        assert self.maps is not None, "a task was learned"
-        assert self.shared is not None, "a task was learned"
-        info = self.tasks[owner]
-        start = sum(profile.classes for profile in self.recogniser.profiles[:owner])
-        classifier, start = (self.own[owner], 0) if self.own else (self.shared, start)
-        engram = joined(self.maps, classifier, info.name, start, info.classes)
-        return Explainer([engram]).explain(image, 0, target, composite)
+        return self._explainers.explain(image, owner, target, composite)
+
+    def _unprepared(self) -> TaskExplainers:
+        """Explainers of the tasks as they are now."""
+        maps, shared, own, infos, profiles = self.maps, self.shared, self.own, self.tasks, self.recogniser.profiles
+
+        def engram_of(owner: int) -> Engram:
+            assert maps is not None, "a task was learned"
+            assert shared is not None, "a task was learned"
+            info, start = infos[owner], sum(profile.classes for profile in profiles[:owner])
+            classifier, start = (own[owner], 0) if own else (shared, start)
+            return joined(maps, classifier, info.name, start, info.classes)
+
+        return TaskExplainers(engram_of)
 
     def capacity(self) -> list[LayerCapacity]:
         layers = []

@@ -164,11 +164,11 @@ class Bank(nn.Module):
         """
         least, most = self.threshold, self.ceiling
         unmoved = cast(Tensor, self.places) * least
-        above = self._cells(torch.clamp(responses, least, most)) - unmoved
-        below = -self._cells(responses.clamp_(-most, -least)) - unmoved
+        above = self.cell_sums(torch.clamp(responses, least, most)) - unmoved
+        below = -self.cell_sums(responses.clamp_(-most, -least)) - unmoved
         return torch.stack([above, below], 1).permute(0, 1, 4, 2, 3)
 
-    def _cells(self, responses: Tensor) -> Tensor:
+    def cell_sums(self, responses: Tensor) -> Tensor:
         """(B, H', W', N) -> (B, grid, grid, N) float64: sums over the cells of the grid."""
         rows = torch.stack([responses[:, first:last].sum(1) for first, last in self.rows], 1)
         return torch.stack([rows[:, :, first:last].sum(2, dtype=torch.float64) for first, last in self.columns], 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram import CommonsDefinition, Memory
-from engram.explain.commons import conserved, gradient
+from engram.explain.commons import CommonsRelevance
 from engram.methods.eidetic.commons_head import fitted
 from engram.nn.commons.filters import learned_filters
 from engram.nn.commons.float_commons import FloatCommons
@@ -121,9 +121,10 @@ def test_relevance_through_the_commons_is_conserved(kind: str, flat: bool, side:
     generator = torch.Generator().manual_seed(5)
     image = torch.rand(1, 3, side, side, generator=generator)
     weight, bias = torch.randn(made.features, generator=generator), torch.tensor(0.7)
-    relevance = conserved(made, image, weight, bias, flat=flat)
+    relevance, logit = CommonsRelevance(made).conserved(image, weight, bias, flat=flat)
     assert relevance.shape == image.shape[1:]
-    assert float(relevance.sum()) == pytest.approx(float(made(image)[0] @ weight + bias), rel=1e-3, abs=1e-3)
+    assert logit == float(made(image)[0] @ weight + bias)
+    assert float(relevance.sum()) == pytest.approx(logit, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["smooth", "learned"])
@@ -131,7 +132,7 @@ def test_the_gradient_is_that_of_small_steps(kind: str) -> None:
     made = commons(kind).double()
     image = bars(0).images[:1].double() / 255
     weight = torch.randn(made.features, generator=torch.Generator().manual_seed(6)).double()
-    carried = gradient(made, image, weight)
+    carried = CommonsRelevance(made).gradient(image, weight)
     for row, column in [(3, 3), (6, 2), (8, 9)]:
         step = torch.zeros_like(image)
         step[0, 0, row, column] = 1e-6

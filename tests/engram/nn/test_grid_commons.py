@@ -15,7 +15,7 @@ from torch import Tensor
 from engram import CommonsDefinition
 from engram.config.definition import Definition
 from engram.errors import CommonsNeedsClasses
-from engram.explain.commons import conserved, gradient
+from engram.explain.commons import CommonsRelevance
 from engram.explain.grid_commons import smooth_features
 from engram.nn.commons.bank import Bank
 from engram.nn.commons.dead_leaves import dead_leaves
@@ -194,9 +194,10 @@ def test_relevance_is_conserved(changes: dict[str, Any], flat: bool, side: int) 
     generator = torch.Generator().manual_seed(5)
     image = scaled(pictures(1, 3, side))
     weight, bias = torch.randn(commons.features, generator=generator), torch.tensor(0.7)
-    relevance = conserved(commons, image, weight, bias, flat=flat)
+    relevance, logit = CommonsRelevance(commons).conserved(image, weight, bias, flat=flat)
     assert relevance.shape == image.shape[1:]
-    assert float(relevance.sum()) == pytest.approx(float(commons(image)[0] @ weight + bias), rel=1e-3, abs=1e-3)
+    assert logit == float(commons(image)[0] @ weight + bias)
+    assert float(relevance.sum()) == pytest.approx(logit, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("changes", CHANGES)
@@ -206,7 +207,7 @@ def test_the_gradient_is_that_of_features_without_rounding(changes: dict[str, An
     weight = torch.randn(commons.features, generator=torch.Generator().manual_seed(6)).double()
     rounded, smooth = commons(image.float())[0].double(), smooth_features(commons, image)
     assert float((rounded - smooth).abs().max()) < 0.02
-    carried = gradient(commons, image, weight)
+    carried = CommonsRelevance(commons).gradient(image, weight)
     for row, column in [(3, 3), (6, 2), (8, 9)]:
         step = torch.zeros_like(image)
         step[0, 0, row, column] = 1e-6
