@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
+
+from engram.explain import png
 
 SHORTEST_SIDE = 224
 """Small images are enlarged to at least so many pixels, or nothing could be seen."""
 
 
-def diverging(values: Tensor) -> Tensor:
-    """Colours for values in [-1, 1]: blue through white to red. (H, W) -> (H, W, 3), all in [0, 1]."""
-    strength = values.abs().clamp(0, 1)
-    fade, dark = 1 - strength, 1 - 0.3 * (strength - 0.5).clamp_min(0)
-    red = torch.where(values >= 0, dark, fade)
-    blue = torch.where(values >= 0, fade, dark)
-    return torch.stack([red, fade, blue], dim=-1)
+def diverging(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Red, green and blue for values (H, W) in [-1, 1]: blue through white to red; (H, W) each, all in [0, 1]."""
+    strength = values.abs()
+    fade, dark = 1 - strength, 1 - 0.3 * (strength - 0.5).clamp_min_(0)
+    above = values >= 0
+    return torch.where(above, dark, fade), fade, torch.where(above, fade, dark)
 
 
 def picture(image: Tensor, relevance: Tensor, *, overlay: bool) -> bytes:
-    """A PNG of relevance (H, W), alone or over the image (C, H, W) uint8 that it belongs to.
+    """A PNG of relevance (H, W), alone or over the image (C, H, W) uint8 that it belongs to."""
+    return png.encoded(drawn(image, relevance, overlay=overlay).numpy())
+
+
+def drawn(image: Tensor, relevance: Tensor, *, overlay: bool) -> Tensor:
+    """The pixels (H', W', 3) uint8 of `picture`.
 
     The scale is the 99.5th percentile of the magnitude, so that single pixels do not decide how the rest looks.
     """
@@ -32,16 +36,19 @@ def picture(image: Tensor, relevance: Tensor, *, overlay: bool) -> bytes:
     factor = max(1, -(-SHORTEST_SIDE // min(height, width)))
     size = (height * factor, width * factor)
     top = torch.quantile(relevance.abs().flatten().float(), 0.995).clamp_min(1e-12)
-    values = (relevance.float() / top).clamp(-1, 1)
-    values = F.interpolate(values[None, None], size=size, mode="bicubic", align_corners=False)[0, 0].clamp(-1, 1)
-    colours = diverging(values)  # (H', W', 3)
+    values = _enlarged((relevance.float() / top).clamp_(-1, 1), size).clamp_(-1, 1)  # (H', W')
+    colours: Sequence[Tensor] = diverging(values)
     if overlay:
-        grey = image.float().mean(0) / 255  # (H, W)
-        grey = F.interpolate(grey[None, None], size=size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
-        dimmed = 0.15 + 0.55 * grey[..., None]  # (H', W', 1)
-        weight = values.abs()[..., None].sqrt() * 0.85
-        colours = dimmed * (1 - weight) + colours * weight
-    array = (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array), mode=None).save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
+        grey = _enlarged(image.float().mean(0) / 255, size).clamp_(0, 1)  # (H', W')
+        weight = values.abs_().sqrt_().mul_(0.85)
+        dimmed = grey.mul_(0.55).add_(0.15).mul_(1 - weight)
+        colours = [(colour * weight).add_(dimmed) for colour in colours]
+    pixels = torch.empty(*size, 3, dtype=torch.uint8)
+    for channel, colour in enumerate(colours):
+        pixels[:, :, channel] = (colour.clamp(0, 1) * 255).round_()
+    return pixels
+
+
+def _enlarged(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W) -> (H', W'), by cubic splines."""
+    return F.interpolate(values[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
