@@ -283,7 +283,7 @@ class Memory:
         """
         method = self.method.current()
         check_image(image, method.definition.input)
-        owner, label = Memory(method).observe(image[None]).explained(target, task)
+        owner, label = method.explained(image, target, task)
         suited = "epsilon_plus" if method.definition.backbone == "mlp" else DEFAULT_COMPOSITE
         return method.explain(image, owner, label, composite or suited)
 

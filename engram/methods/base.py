@@ -16,7 +16,15 @@ from engram.config.definition import Definition
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import ClassesNeeded, Examples
-from engram.errors import AccuracyTooLow, InvalidDefinition, RecallTooLow, RecognitionTooLow, TaskExists, UnknownTask
+from engram.errors import (
+    AccuracyTooLow,
+    InvalidDefinition,
+    NothingLearned,
+    RecallTooLow,
+    RecognitionTooLow,
+    TaskExists,
+    UnknownTask,
+)
 from engram.explain.explainer import Heatmap
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
@@ -223,6 +231,26 @@ class Method(ABC):
     def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
         """For each task, and each of `shapes`, the logits that `logits_in_shape` gives."""
         return {task: {shape: self.logits_in_shape(task, images, shape) for shape in self.shapes} for task in tasks}
+
+    @torch.no_grad()
+    def explained(self, image: Tensor, target: str | None, task: str | None) -> tuple[int, int]:
+        """The task and the class whose logit is explained of an image (C, H, W) uint8, as `Memory.explain` takes them.
+
+        The image is shown to no more tasks than it takes to tell.
+
+        Raises
+        ------
+        NothingLearned, UnknownTask, UnknownLabel
+        """
+        tasks = self.tasks
+        if not tasks:
+            raise NothingLearned("the model has learned no task yet")
+        holders = [number for number, info in enumerate(tasks) if task in (None, info.name) and target in info.classes]
+        if len(holders) == 1:
+            return holders[0], tasks[holders[0]].classes.index(str(target))
+        observed = self.observe_for(image[None], task if target is None else None, None)
+        owner, label = observed.explained(target, task)
+        return [info.name for info in tasks].index(observed.tasks[owner].name), label
 
     @abstractmethod
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
