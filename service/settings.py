@@ -140,6 +140,8 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     """Size of a request that uploads training data."""
     max_images_per_request: int = Field(default=256, ge=1)
     """Images of one prediction request."""
+    max_heatmaps_per_request: int = Field(default=8, ge=1)
+    """Images of one prediction request that asks for heatmaps; never more than `explain_queue`."""
     data_uri_prefixes: tuple[str, ...] = ()
     """Prefixes (`s3://bucket/folder/`, `file:///folder/`) under which `data.uri` may name training data; none by
     default, since whoever may name a file may read it through the model."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from anyio import to_thread
+import orjson
 from fastapi import Query
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engram.explain.rules import COMPOSITES
+from service.api.explanations import numbers
 from service.api.openapi import ref
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import ExplainFields, HeatmapFormat, HeatmapResponse
@@ -37,7 +38,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     responses=_ANSWERS,
     openapi_extra=documented(ExplainFields, 1),
 )
-@requires_scope("predict", 409)
+@requires_scope("predict", 409, direct=True)
 async def explain(
     request: Request,
     model: str,
@@ -64,23 +65,17 @@ async def explain(
     if isinstance(image, Exception):
         raise image
     logs.bind(version=loaded.version)
-    heatmap = await parts.inference.explain(loaded, image, asked.target, asked.task, asked.composite)
+    drawn = await parts.inference.heatmaps.explain(
+        loaded.memory, image, asked.target, asked.task, asked.composite, asked.format
+    )
+    heatmap = drawn.heatmap
     headers = {
         "X-Engram-Task": quote(heatmap.task),
         "X-Engram-Label": quote(heatmap.label),
         "X-Engram-Version": str(loaded.version),
     }
-    if asked.format == "json":
-        numbers = {
-            "model": model,
-            "version": loaded.version,
-            "task": heatmap.task,
-            "label": heatmap.label,
-            "composite": heatmap.composite,
-            "relevance": heatmap.relevance.tolist(),
-            "sum": heatmap.total,
-            "logit": heatmap.logit,
-        }
-        return JSONResponse(numbers, headers=headers)
-    png = await to_thread.run_sync(heatmap.png, asked.format)
-    return Response(png, media_type="image/png", headers=headers)
+    if drawn.png is None:
+        about = {"task": heatmap.task, "label": heatmap.label, "composite": heatmap.composite}
+        found = {"model": model, "version": loaded.version, **about, **numbers(heatmap)}
+        return Response(orjson.dumps(found), media_type="application/json", headers=headers)
+    return Response(drawn.png, media_type="image/png", headers=headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -12,16 +13,20 @@ from starlette.responses import Response
 from torch import Tensor
 
 from engram.recognition.predictions import Candidate, Prediction
+from service.api.explanations import explanation
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import Contenders, PredictFields, PredictResponse
-from service.dependencies import Parts
-from service.errors.exceptions import InvalidRequest
+from service.api.schemas import Contenders, HeatmapFormat, PredictFields, PredictResponse
+from service.dependencies import Parts, Runtime
+from service.errors.exceptions import InvalidRequest, TooManyImages
 from service.errors.problem_details import describe
 from service.models import batching
 from service.models.image_bodies import documented, read
+from service.models.live import LoadedVersion
 from telemetry import logs
 
 router = ScopedRouter("predict")
+
+_EXPLAIN = "Also the heatmap of each answer's label, in this format of `/explain`; for few images at a time."
 
 
 @router.post("/v1/models/{model}/predict", response_model=PredictResponse, openapi_extra=documented(PredictFields))
@@ -35,20 +40,24 @@ async def predict(
     version: Annotated[int | None, Query(ge=0)] = None,
     logits: bool = False,
     contenders: Contenders | None = None,
+    explain: Annotated[HeatmapFormat | None, Query(description=_EXPLAIN)] = None,
 ) -> Response:
     """Answer for one image or several; an unreadable one among others has an `error` in its place.
 
     What the query says, a form or JSON may say as well. `contenders` bounds the tasks whose networks are run for an
-    image, where a model does not run them all in any case.
+    image, where a model does not run them all in any case. With `explain` each prediction has an `explanation`: the
+    heatmap that `/explain` gives for it.
     """
     loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, parts.settings.max_images_per_request, PredictFields)
     query = {"top_k": top_k, "task": task, "version": version, "logits": logits, "contenders": contenders}
-    asked = body.fields.joined(query, request.query_params)
+    asked = body.fields.joined(query | {"explain": explain}, request.query_params)
     if asked.logits and asked.task is None:
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
     if version is None and asked.version is not None:
         loaded = await parts.live.get_version(model, asked.version)
+    if asked.explain is not None:
+        _bound_heatmaps(len(body.sources), parts)
     await parts.quotas.count_images(request, len(body.sources))
     definition = loaded.memory.definition
     decoded = await parts.decoder.decode(
@@ -65,13 +74,46 @@ async def predict(
         loaded,
         asked.contenders,
     )
-    reply = await parts.inference.predict(model, batch, asked.version)
+    if asked.explain is None:
+        reply = await parts.inference.predict(model, batch, asked.version)
+        answered = _predictions(reply)
+    else:
+        with parts.inference.heatmaps.held(len(good)):
+            reply = await parts.inference.predict(model, batch, asked.version)
+            answered = await _explained(parts, loaded, reply, good, asked)
     logs.bind(version=reply.version)
-    answers = iter(_predictions(reply))
+    answers = iter(answered)
     predictions = [next(answers) if isinstance(image, Tensor) else {"error": describe(image)} for image in decoded]
     # Not through a response model: validating hundreds of predictions again would cost more than making them.
     found = {"model": model, "version": reply.version, "predictions": predictions}
     return Response(orjson.dumps(found), media_type="application/json")
+
+
+async def _explained(
+    parts: Runtime,
+    loaded: LoadedVersion,
+    reply: batching.InferenceReply,
+    images: Sequence[Tensor],
+    asked: PredictFields,
+) -> list[dict[str, Any]]:
+    """The predictions of a reply with their heatmaps."""
+    assert asked.explain is not None, "heatmaps are made where they are asked for"
+    if reply.version != loaded.version:  # another has gone live since the images were decoded
+        loaded = await parts.live.get_version(loaded.name, reply.version)
+    drawn = await parts.inference.heatmaps.explain_answers(
+        loaded.memory, images, reply.answers, asked.task, asked.explain
+    )
+    return [
+        {**prediction, "explanation": explanation(one, asked.explain)}
+        for prediction, one in zip(_predictions(reply), drawn, strict=True)
+    ]
+
+
+def _bound_heatmaps(count: int, parts: Runtime) -> None:
+    """Raise TooManyImages where so many images are not explained in one request."""
+    most = min(parts.settings.max_heatmaps_per_request, parts.settings.explain_queue)
+    if count > most:
+        raise TooManyImages(f"{count} images with explain= in one request; the most is {most}.")
 
 
 def _predictions(reply: batching.InferenceReply) -> list[dict[str, Any]]:

@@ -80,6 +80,9 @@ class TaskRequest(BaseModel):
 Contenders = Annotated[int, Field(ge=1, le=64), BeforeValidator(whole)] | Literal["all"]
 
 
+HeatmapFormat = Literal["overlay", "heatmap", "json"]
+
+
 class PredictFields(RequestFields):
     """What a prediction is asked for, besides its images."""
 
@@ -88,9 +91,7 @@ class PredictFields(RequestFields):
     version: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = None
     logits: bool = False
     contenders: Contenders | None = None
-
-
-HeatmapFormat = Literal["overlay", "heatmap", "json"]
+    explain: HeatmapFormat | None = None
 
 
 class ExplainFields(RequestFields):
@@ -244,6 +245,28 @@ class CandidateResponse(BaseModel):
     """All tasks that have a label of this name, the most probable first; empty where their labels are told apart."""
 
 
+class ExplanationResponse(BaseModel):
+    """The heatmap of an answer's label: a PNG in base64, or the numbers that `/explain` gives."""
+
+    task: str
+    """Whose network is explained."""
+    label: str
+    composite: str
+    format: HeatmapFormat
+    media_type: str | None = None
+    b64: str | None = None
+    relevance: list[list[list[float]]] | None = None
+    """(C, H, W), as are `sum` and `logit` of the format `json` alone."""
+    sum: float | None = None
+    logit: float | None = None
+
+
+class FailedExplanation(BaseModel):
+    """What stands in a heatmap's place where the answer has none, such as that of a task without a network."""
+
+    error: dict[str, Any]
+
+
 class PredictionResponse(BaseModel):
     """The answer for one image."""
 
@@ -261,6 +284,8 @@ class PredictionResponse(BaseModel):
     ran: list[str]
     """The tasks whose networks were run for it; empty where a model always runs them all."""
     logits: list[float] | None = None
+    explanation: ExplanationResponse | FailedExplanation | None = None
+    """Where `explain` asks for it."""
 
 
 class FailedPrediction(BaseModel):

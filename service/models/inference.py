@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from torch import Tensor
-
-from engram.explain.explainer import Heatmap
-from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
 from service.models.batching import AnswersCallback, Batcher, InferenceReply, InferenceRequest
+from service.models.heatmaps import Heatmaps
 from service.models.live import LiveModels, LoadedVersion
 from service.models.novelty import NoveltyMonitors
 from service.settings import ServiceSettings
-from telemetry import traces
 
 
 class Inference:
@@ -29,15 +23,14 @@ class Inference:
         self._settings = settings
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._explain_pool = ThreadPoolExecutor(1, thread_name_prefix="explain")
-        self._explaining = 0
+        self.heatmaps = Heatmaps(settings, metrics)
         self._batchers: dict[str, Batcher] = {}
         self._older: dict[tuple[str, int], tuple[LoadedVersion, Batcher]] = {}
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""
-        for pool in (self._pool, self._explain_pool):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.heatmaps.close()
 
     async def predict(self, name: str, query: InferenceRequest, version: int | None = None) -> InferenceReply:
         """Answers of the live version of `name`, or of the given one.
@@ -76,27 +69,3 @@ class Inference:
             bound=settings.queue_images,
             retry_after=settings.retry_after_seconds,
         )
-
-    async def explain(
-        self, loaded: LoadedVersion, image: Tensor, target: str | None, task: str | None, composite: str | None
-    ) -> Heatmap:
-        """The heatmap of `image` (C, H, W) uint8 by the given version.
-
-        Raises
-        ------
-        Overloaded, NothingLearned, UnknownTask, UnknownLabel, UnknownComposite, NoNetwork
-        """
-        if self._explaining >= self._settings.explain_queue:
-            self._metrics.refused.labels("explain").inc()
-            raise Overloaded(f"{self._explaining} heatmaps wait already.", self._settings.retry_after_seconds)
-        self._explaining += 1
-        began = time.perf_counter()
-        try:
-            with traces.span("explain"):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._explain_pool,
-                    lambda: loaded.memory.explain(image, target=target, task=task, composite=composite),
-                )
-        finally:
-            self._explaining -= 1
-            self._metrics.heatmaps.observe(time.perf_counter() - began)

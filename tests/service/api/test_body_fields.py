@@ -117,7 +117,7 @@ def test_what_is_not_known_is_named(reader: Service, kind: str, name: str) -> No
     assert refusal(answer) == (422, "unknown_parameter")
     assert answer.json()["errors"] == [{"loc": ["body", name], "message": "is not known"}]
     known = "image" if kind == "form" else "instances"
-    assert answer.json()["detail"].endswith(f"known here: contenders, {known}, logits, task, top_k, version.")
+    assert answer.json()["detail"].endswith(f"known here: contenders, explain, {known}, logits, task, top_k, version.")
 
 
 def test_an_unknown_part_may_be_a_file(reader: Service) -> None:

@@ -1,0 +1,111 @@
+"""Heatmaps of live and older versions, one at a time in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from engram.errors import NoNetwork
+from engram.explain.explainer import STYLES, Heatmap
+from engram.memory import Memory
+from engram.recognition.predictions import Prediction
+from service.errors.problem_details import status_of
+from service.metrics import Metrics
+from service.middleware.limiter import Limiter
+from service.settings import ServiceSettings
+from telemetry import traces
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnHeatmap:
+    """A heatmap, and the PNG of it in the style that was asked for."""
+
+    heatmap: Heatmap
+    png: bytes | None
+    """None where its numbers are asked for instead."""
+
+    @classmethod
+    def of(cls, heatmap: Heatmap, style: str) -> DrawnHeatmap:
+        """A heatmap drawn in a style, or not drawn where the style is none of `STYLES`."""
+        return cls(heatmap, heatmap.png(style) if style in STYLES else None)
+
+
+class Heatmaps:
+    """Maker of heatmaps beside the predictions, of which a bounded number may wait."""
+
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._waiting = Limiter(metrics, "explain", "heatmaps", settings.explain_queue, settings.retry_after_seconds)
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def held(self, count: int) -> AbstractContextManager[None]:
+        """A block in which so many heatmaps are made; raises Overloaded, at once, where too many wait already."""
+        return self._waiting.held(count)
+
+    async def explain(
+        self, memory: Memory, image: Tensor, target: str | None, task: str | None, composite: str | None, style: str
+    ) -> DrawnHeatmap:
+        """The heatmap of `image` (C, H, W) uint8.
+
+        Raises
+        ------
+        Overloaded, NothingLearned, UnknownTask, UnknownLabel, UnknownComposite, NoNetwork
+        """
+
+        def make() -> DrawnHeatmap:
+            return DrawnHeatmap.of(memory.explain(image, target=target, task=task, composite=composite), style)
+
+        with self.held(1):
+            return await self._run(make)
+
+    async def explain_answers(
+        self, memory: Memory, images: Sequence[Tensor], answers: Sequence[Prediction], task: str | None, style: str
+    ) -> list[DrawnHeatmap | Exception]:
+        """For each answer the heatmap of its label, or why there is none; to be called in a block of `held`.
+
+        Parameters
+        ----------
+        task
+            The only one that was asked, where it was given.
+        """
+
+        async def one(image: Tensor, answer: Prediction) -> DrawnHeatmap | Exception:
+            try:
+                return await self._run(lambda: DrawnHeatmap.of(_of_answer(memory, image, answer, task), style))
+            except Exception as error:
+                if status_of(error) is None:
+                    raise
+                return error
+
+        return await asyncio.gather(*(one(image, answer) for image, answer in zip(images, answers, strict=True)))
+
+    async def _run(self, make: Callable[[], Result]) -> Result:
+        began = time.perf_counter()
+        try:
+            with traces.span("explain"):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, make)
+        finally:
+            self._metrics.heatmaps.observe(time.perf_counter() - began)
+
+
+def _of_answer(memory: Memory, image: Tensor, answer: Prediction, task: str | None) -> Heatmap:
+    """The heatmap that `Memory.explain` gives for an image with this answer, without asking for the answer again."""
+    try:
+        return memory.explain(image, target=answer.label, task=answer.task)
+    except NoNetwork:
+        if task is not None or not answer.top[0].tasks:
+            raise
+        return memory.explain(image, target=answer.label)  # of the tasks that share the label, one with a network
