@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -34,9 +33,6 @@ CONTRAST_FLOOR = {"smooth": 0.1, "learned": 0.01}
 
 THRESHOLD = {"smooth": 0.1, "learned": 0.25}
 """What a response has to exceed to count."""
-
-CACHED = 3 * 2**20
-"""Bytes of responses that are computed at a time, so that they stay in the processor's cache."""
 
 
 class Bank(nn.Module):
@@ -94,52 +90,17 @@ class Bank(nn.Module):
         return weight.reshape(len(weight), -1), offsets
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, h, w, C) whole numbers from 0 to 255 -> (B, features) float32."""
-        kernels = self.halves() if self.about.mirror else (self.matrix(),)
-        size = 4 * self.count * len(kernels) * self.rows[-1][1] * self.columns[-1][1]
-        parts = torch.split(pixels, max(1, min(16, CACHED // size)))
-        sums = [self._sums(part, kernels) for part in parts]
-        return self.pooled(torch.cat(sums) if len(sums) > 1 else sums[0])
-
-    def _sums(self, pixels: Tensor, kernels: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
-        """(B, h, w, C) -> (B, 2, N, grid, grid): as `summed`, of the filters and of their mirror images."""
-        if len(kernels) == 1:
-            return self.summed(self.responses(self.patches(pixels), *kernels[0]))
-        even, odd = (self.responses(part, *kernel) for part, kernel in zip(self.folded(pixels), kernels, strict=True))
-        return torch.cat([self.summed(even + odd), self.summed(even.sub_(odd))], 2)
-
-    def halves(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, None]]:
-        """The even and the odd part of the filters, (count, patch * half * C) each, and the offsets.
-
-        A filter's response is the sum of theirs, its mirror image's the difference: half the multiplications. Halves of
-        whole numbers are exact.
-        """
-        weight, half = self.filters.weight.permute(0, 2, 3, 1), (self.patch + 1) // 2  # (count, y, x, C)
-        left, right = weight[:, :, :half] / 2, weight.flip(2)[:, :, :half] / 2
-        even, odd = left + right, left - right
-        if self.patch % 2:
-            even[:, :, -1] /= 2  # the column in the middle is its own mirror image, and is there twice
-        return (even.flatten(1), cast(Tensor, self.offsets)), (odd.flatten(1), None)
-
-    def folded(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, h, w, C) -> twice (B, H', W', patch * half * C): patches plus and less their mirror images, halved."""
-        pixels = pixels[(slice(None), *self.covered)]
-        mean, scale = self._normal(pixels)
-        wide, half = pixels * self.values, (self.patch + 1) // 2
-        left = windows(wide, half, self.patch, self.stride)
-        right = windows(wide.flip(2), half, self.patch, self.stride).flip(2)
-        for part in (left, right):
-            part.sub_(mean).mul_(scale).round_()
-        return left + right, left.sub_(right)
+        """(B, h, w, C) whole numbers from 0 to 255 -> (B, features) float32; `PreparedBank` gives the same sooner."""
+        return self.pooled(self.summed(self.responses(self.patches(pixels), *self.matrix())))
 
     def patches(self, pixels: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, H', W', patch * patch * C): patches less their mean, over their contrast, rounded."""
         pixels = pixels[(slice(None), *self.covered)]
-        mean, scale = self._normal(pixels)
+        mean, scale = self.normal(pixels)
         found = windows(pixels * self.values, self.patch, self.patch, self.stride)
         return found.sub_(mean).mul_(scale).round_()
 
-    def _normal(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def normal(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What is taken from so many times a patch, and what the rest is multiplied by: (B, H', W', 1) each."""
         patch, stride, values, wide = self.patch, self.stride, self.values, pixels.double()
         ones = torch.ones(wide.shape[3], dtype=torch.float64, device=wide.device)

@@ -59,6 +59,10 @@ class Commons(nn.Module):
         Cancelled
         """
 
+    def of_bytes(self, images: Tensor) -> Tensor:
+        """The same features, of images (B, C, H, W) uint8 on the commons' device."""
+        return cast(Tensor, self(images.to(torch.float32) / 255.0))
+
     def canonical(self, images: Tensor) -> Tensor:
         """The features that learning adds to sums."""
         return cast(Tensor, self(images))

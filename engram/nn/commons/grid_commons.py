@@ -17,6 +17,7 @@ from engram.nn.commons.bank import STEP, Bank, covered
 from engram.nn.commons.base import Commons, sample
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.filters import learned_filters, smooth_filters
+from engram.nn.commons.prepared_bank import PreparedBank
 
 WHITENING = 0.3
 """Added to the eigenvalues of the patches' covariance, so that directions of mere noise are not blown up."""
@@ -45,6 +46,7 @@ class GridCommons(Commons):
         self.features = sum(bank.features for bank in self.each())
         self.step = STEP
         self._seed = seed
+        self._prepared: tuple[object, tuple[PreparedBank, ...]] | None = None
         generator = self._generator()
         for bank in self.each():
             if bank.about.kind == "smooth":
@@ -102,17 +104,40 @@ class GridCommons(Commons):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0, self.features)
-        pixels = self.pixels(images)
-        parts = [bank(pixels) for bank in self.each()]
+        return self._features((images * 255.0).round_())
+
+    @torch.no_grad()
+    def of_bytes(self, images: Tensor) -> Tensor:
+        return self._features(images.float())
+
+    def _features(self, whole: Tensor) -> Tensor:
+        """(B, C, H, W) whole numbers from 0 to 255 -> (B, features)."""
+        if not len(whole):
+            return whole.new_zeros(0, self.features)
+        pixels = self._averaged(whole)
+        parts = [bank(pixels) for bank in self._ready()]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (B, features)
+
+    def _ready(self) -> tuple[PreparedBank, ...]:
+        """The banks prepared; anew where filters were set or moved since."""
+        banks = self.each()
+        parts = [part for bank in banks for part in (bank.filters.weight, cast(Tensor, bank.offsets))]
+        key = [(part.device, part._version) for part in parts]
+        prepared = self._prepared
+        if prepared is None or prepared[0] != key:
+            prepared = self._prepared = (key, tuple(map(PreparedBank, banks)))
+        return prepared[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_prepared": None}  # filters that are laid out for a kernel cannot be copied
 
     def pixels(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, h, w, C) whole numbers from 0 to 255: large images averaged down."""
-        whole = (images * 255.0).round_()
+        return self._averaged((images * 255.0).round_())
+
+    def _averaged(self, whole: Tensor) -> Tensor:
         if self.shrink > 1:
-            sums = F.avg_pool2d(whole[(..., *self.covered(images))], self.shrink, divisor_override=1)
+            sums = F.avg_pool2d(whole[(..., *self.covered(whole))], self.shrink, divisor_override=1)
             whole = sums.div_(self.shrink**2).round_()
         return whole.permute(0, 2, 3, 1).contiguous()
 

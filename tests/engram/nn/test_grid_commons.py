@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from engram.explain.grid_commons import smooth_features
 from engram.nn.commons.bank import Bank
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.grid_commons import GridCommons
+from engram.nn.commons.prepared_bank import PreparedBank
 from engram.nn.commons.recipes import commons_of
 from engram.nn.serialization import dump_commons, load_commons
 from testing.data.patterns import definition
@@ -169,12 +172,36 @@ def test_no_sum_of_a_filter_exceeds_what_float32_holds() -> None:
         assert float((weight.double().norm(dim=1) * longest + offsets.abs()).max()) < 2**23  # halves are needed, too
 
 
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize(("channels", "side"), [(1, 13), (3, 12), (3, 70)])
+def test_prepared_banks_give_the_bytes_of_the_plain_form(channels: int, side: int, changes: dict[str, Any]) -> None:
+    commons = made(channels, side, **changes)
+    extremes = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, channels, side, side)
+    images = torch.cat([pictures(21, channels, side), extremes, 255 * (pictures(2, channels, side) // 128)])
+    pixels = commons.pixels(scaled(images))
+    plain = torch.cat([bank(pixels) for bank in commons.each()], 1)
+    for size in (1, 4, 25):
+        assert torch.equal(torch.cat([commons(scaled(part)) for part in torch.split(images, size)]), plain)
+        assert torch.equal(torch.cat([commons.of_bytes(part) for part in torch.split(images, size)]), plain)
+
+
 @pytest.mark.parametrize("patch", [4, 5])
 def test_even_and_odd_parts_of_filters_give_the_same_sums(patch: int) -> None:
     bank = made(side=12 + patch % 2, mirror=True, patch=patch, kind="learned").each()[0]
     images = pictures(3, 3, 12 + patch % 2).permute(0, 2, 3, 1).float().contiguous()
-    whole = bank.summed(bank.responses(bank.patches(images), *bank.matrix()))
-    assert torch.equal(bank.pooled(whole), bank(images))
+    assert torch.equal(PreparedBank(bank)(images), bank(images))
+
+
+def test_banks_are_prepared_anew_when_their_filters_change_and_can_be_copied() -> None:
+    commons, images = made(kind="learned"), scaled(pictures(4))
+    before = commons(images)
+    (bank,) = commons.each()
+    assert torch.equal(copy.deepcopy(commons)(images), before)
+    assert pickle.dumps(commons), "what is laid out for a kernel, and cannot be stored, is left out"
+    bank.set(-bank.filters.weight.detach() / 8, torch.zeros(bank.count))
+    after = commons(images)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, bank(commons.pixels(images)))
 
 
 @pytest.mark.parametrize("changes", CHANGES)
