@@ -13,7 +13,7 @@ from engram.nn.closures.closure import Closure, closure_of
 from engram.nn.closures.plan import Planner
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, cut, read_units
-from engram.nn.shapes import in_shapes
+from engram.nn.shapes import Rows, in_shapes
 
 Joined = Mapping[str, Tensor]
 """For each node that is read: its values of all owners so far, or of those units that an engram reads, side by side
@@ -254,7 +254,7 @@ class Network(nn.Module):
         return closure_of(engram, self._owners)
 
     @torch.no_grad()
-    def answer(self, task: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, task: str, images: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """The features (B, F_task) and the logits (B, classes) of one task, of which nothing but the closure is
         computed.
 
@@ -264,8 +264,10 @@ class Network(nn.Module):
         ----------
         images
             (B, C, H, W) float32 in [0, 1], in any number: they are computed in `SHAPES`.
+        rows
+            Which of the images; by default all.
         """
-        features, logits = in_shapes(images, self._planner.answering(task).run)
+        features, logits = in_shapes(images, self._planner.answering(task).run, rows)
         return features, logits
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
+import numpy
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+Rows = NDArray[numpy.int64]
+"""Numbers of some images of a batch."""
 
 SHAPES = (1, 2, 4, 8, 16)
 """The only batch sizes that staged models compute in."""
@@ -15,10 +21,16 @@ SHAPES = (1, 2, 4, 8, 16)
 ALIGNMENT = 16
 """Values in 64 bytes: kernels read rows that begin there in one and the same way."""
 
+LEAST_PRODUCT = 400
+"""Multiply-adds from which on PyTorch leaves products of many pairs of matrices to the library, as it does of one."""
+
+TRIED = 512
+"""Values by which it is found out whether two ways of computing agree."""
+
 Computed = TypeVar("Computed", Tensor, tuple[Tensor, ...])
 
 
-def in_shapes(images: Tensor, run: Callable[[Tensor], Computed]) -> Computed:
+def in_shapes(images: Tensor, run: Callable[[Tensor], Computed], rows: Rows | None = None) -> Computed:
     """What `run` gives for images, computed in no other batch size than those of `SHAPES`.
 
     Parameters
@@ -27,24 +39,45 @@ def in_shapes(images: Tensor, run: Callable[[Tensor], Computed]) -> Computed:
         (B, ...): cut into parts of the largest shape, the rest being padded with zeros up to the next one.
     run
         Gives a tensor, or a tuple of tensors, with a row for each image.
+    rows
+        Which images, where it is not all of them; shapes are then filled with images again.
     """
     largest = SHAPES[-1]
-    if len(images) in SHAPES and images.data_ptr() % 64 == 0 and images.is_contiguous():
-        return run(images)
-    parts = [_padded(run, part) for part in torch.split(images, largest)]
+    if rows is None:
+        parts = [_computed(run, part) for part in torch.split(images, largest)]
+    else:
+        parts = [_chosen(run, images, rows[first : first + largest]) for first in range(0, len(rows), largest)]
     first = parts[0]
+    if len(parts) == 1:
+        return first
     if isinstance(first, Tensor):
-        return first if len(parts) == 1 else torch.cat(parts)  # (B, ...)
-    return first if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return torch.cat(parts)  # (B, ...)
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _padded(run: Callable[[Tensor], Computed], part: Tensor) -> Computed:
+def _computed(run: Callable[[Tensor], Computed], part: Tensor) -> Computed:
     count = len(part)
-    shape = next(shape for shape in SHAPES if shape >= count)
-    padded = part.new_zeros(shape, *part.shape[1:])  # a place of its own, and so aligned
+    if count in SHAPES and part.data_ptr() % 64 == 0 and part.is_contiguous():
+        return run(part)
+    padded = part.new_zeros(_shape(count), *part.shape[1:])  # a place of its own, and so aligned
     padded[:count] = part
-    found = run(padded)
-    return found[:count] if isinstance(found, Tensor) else tuple(column[:count] for column in found)
+    return _first(run(padded), count)
+
+
+def _chosen(run: Callable[[Tensor], Computed], images: Tensor, rows: Rows) -> Computed:
+    filled = torch.from_numpy(rows.take(range(_shape(len(rows))), mode="clip"))
+    return _first(run(images.index_select(0, filled.to(images.device))), len(rows))
+
+
+def _shape(count: int) -> int:
+    return next(shape for shape in SHAPES if shape >= count)
+
+
+def _first(found: Computed, count: int) -> Computed:
+    """The first rows of what was computed."""
+    if isinstance(found, Tensor):
+        return found if len(found) == count else found[:count]
+    return found if len(found[0]) == count else tuple(column[:count] for column in found)
 
 
 def aligned(count: int) -> int:
@@ -64,12 +97,40 @@ class RowwiseLinear:
         self._missing = aligned(self._width) - self._width
         self._weight = F.pad(weight.detach(), (0, self._missing)).contiguous()  # (outputs, aligned values)
         self._bias = bias.detach().clone()
+        self._cpu = self._weight.device.type == "cpu"
 
     def __call__(self, values: Tensor) -> Tensor:
         rows = F.pad(values, (0, self._missing)) if self._missing else _at_start(values)  # (B, aligned values)
-        if len(rows) == 1:
+        count = len(rows)
+        if count == 1:
             return F.linear(rows, self._weight, self._bias)
+        if self._cpu and _alike(count, *self._weight.shape, torch.get_num_threads()):
+            return _at_once(rows, self._weight, self._bias)
         return torch.cat([F.linear(row, self._weight, self._bias) for row in torch.split(rows, 1)])
+
+
+def _at_once(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, outputs): as many products as rows (B, values), with a weight (outputs, values), in one call."""
+    return torch.baddbmm(bias, rows[:, None], weight.T.expand(len(rows), -1, -1))[:, 0]
+
+
+@cache
+def _alike(count: int, outputs: int, values: int, threads: int) -> bool:
+    """Whether so many rows at once have the bytes that each has by itself, on this machine with so many threads.
+
+    It is so where a product of one row is computed by one kernel however many there are, which no library promises.
+    """
+    if outputs * values < LEAST_PRODUCT:
+        return False
+    del threads  # what is found out counts for these alone
+    generator = torch.Generator().manual_seed(count)
+    for _ in range(1 + TRIED // (count * outputs)):
+        weight, bias = torch.randn(outputs, values, generator=generator), torch.randn(outputs, generator=generator)
+        rows = torch.randn(count, values, generator=generator)
+        each = torch.cat([F.linear(row, weight, bias) for row in torch.split(rows, 1)])
+        if not torch.equal(_at_once(rows, weight, bias), each):
+            return False
+    return True
 
 
 def _at_start(values: Tensor) -> Tensor:

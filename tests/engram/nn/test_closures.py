@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 
-from engram.nn.layout import IMAGE
+from engram.nn.closures.operations import MaxPool
+from engram.nn.layout import IMAGE, Node
 from engram.nn.network import Engram, Network
 from engram.nn.reads import Read, whole
 from engram.nn.shapes import SHAPES
@@ -154,6 +155,18 @@ def test_an_engram_that_reads_nothing_is_its_own_closure() -> None:
     closure = lone.closure("lone")
     assert closure.owners == ("lone",)
     assert closure.alone == closure.own == closure.total
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("side", [(6, 8), (7, 9), (3, 2)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_largest_values_are_found_in_any_order_of_memory(
+    count: int, side: tuple[int, int], order: torch.memory_format
+) -> None:
+    values = torch.randn(count, 5, *side).relu_().contiguous(memory_format=order)
+    node = Node("pool", "max_pool", ("conv",), "conv", size=None, kernel=2, stride=2)
+    found = MaxPool(node)(values)
+    assert torch.equal(found, torch.nn.functional.max_pool2d(values, 2, 2))
 
 
 @torch.no_grad()

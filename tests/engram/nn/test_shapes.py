@@ -36,6 +36,21 @@ def test_any_number_of_images_is_computed_in_shapes_alone(count: int) -> None:
     assert torch.equal(in_shapes(images, lambda part: part + 1), images + 1)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 21])
+def test_some_rows_are_computed_in_shapes_alone(count: int) -> None:
+    images, seen = torch.rand(40, 3, 5), []
+    rows = torch.randperm(40)[:count].sort().values
+
+    def run(part: Tensor) -> Tensor:
+        seen.append(len(part))
+        assert part.data_ptr() % 64 == 0
+        return part * 2
+
+    assert torch.equal(in_shapes(images, run, rows.numpy()), images[rows] * 2)
+    assert set(seen) <= set(SHAPES)
+    assert len(seen) == -(-count // 16)
+
+
 def test_what_is_added_is_zero_and_images_are_not_changed() -> None:
     images = torch.ones(3, 2)
 
@@ -98,3 +113,21 @@ def test_images_beyond_a_shape_are_answered_as_in_a_shape() -> None:
     assert logits.shape == (21, 3)
     assert torch.equal(logits[:16], network.answer("task 1", images[:16])[1])
     assert torch.equal(logits[16:], network.answer("task 1", torch.cat([images[16:], images[:3]]))[1][:5])
+
+
+@pytest.mark.parametrize(("values", "outputs"), [(16, 1), (128, 2), (130, 3), (784, 256), (2048, 2), (2056, 17)])
+@pytest.mark.parametrize("count", [2, 3, 16, 31])
+def test_rows_at_once_have_the_bytes_of_each_row(threads: int, count: int, values: int, outputs: int) -> None:
+    linear = torch.nn.Linear(values, outputs)
+    rowwise, given = RowwiseLinear(linear.weight, linear.bias), torch.randn(count, values)
+    with torch.no_grad():
+        assert torch.equal(rowwise(given), torch.cat([rowwise(row) for row in torch.split(given, 1)]))
+
+
+@pytest.mark.parametrize("rows", [[20], [0, 3, 20], [1, 2, 5, 7]])
+def test_some_images_of_a_batch_are_answered_as_by_themselves(rows: list[int]) -> None:
+    network = random_network("cnn", owners=2)
+    images = torch.rand(21, 1, *network.layout.image_size)
+    found = network.answer("task 1", images, torch.tensor(rows).numpy())
+    for some, expected in zip(found, network.answer("task 1", images[rows]), strict=True):
+        assert torch.equal(some, expected)
