@@ -158,6 +158,14 @@ class Observation:
             for row, seen in enumerate(accepted.tolist())
         ]
 
+    def predictions_each(self, parts: Sequence[tuple[int, int]], task: str | None = None) -> list[list[Prediction]]:
+        """The same for consecutive parts of the images, each with so many images and a `top_k` of its own."""
+        found, start = [], 0
+        for count, top_k in parts:
+            found.append(self[start : start + count].predictions(task, top_k))
+            start += count
+        return found
+
     def _prediction(
         self,
         names: Sequence[tuple[str, str]],

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from engram.nn.capacity import TaskInfo
 from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.detectors import ValueDetector, separations
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.score_space import squared
+from engram.recognition.staged.stacked_scores import Floats
 from engram.recognition.staged.stacked_tasks import HEAD, StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
@@ -50,10 +51,11 @@ class WeighedDetector:
     weights: Tensor
     """(others, 2): of stage one's log-odds, and of the detector's."""
 
-    def change(self, values: Tensor, first: Tensor) -> Tensor:
+    def change(self, values: Tensor, first: Floats) -> Floats:
         """(B, others): what is to be added to stage one's log-odds (B, others), for what the detector reads (B, P)."""
-        odds = (SHARPNESS * self.detector.log_odds(values)).clamp(-MOST_ODDS, MOST_ODDS)
-        return (self.weights[:, 0] - 1) * first + self.weights[:, 1] * odds
+        odds, weights = SHARPNESS * self.detector.log_odds(values).numpy(), self.weights.numpy()
+        found: Floats = (weights[:, 0] - 1) * first + weights[:, 1] * odds.clip(-MOST_ODDS, MOST_ODDS)
+        return found
 
 
 @dataclass(frozen=True)
@@ -93,20 +95,23 @@ class Contest:
 
     def log_tasks(self, first: FirstAnswer, contending: Tensor, answers: Mapping[int, TaskAnswer]) -> Tensor:
         """(B, T): log of each task's probability, what contenders hold together shared among them anew."""
-        evidence = torch.zeros_like(first.log_tasks)
-        several = contending.sum(1).clamp_min(1).float()  # (B,)
+        chosen, logs = contending.numpy(), first.log_tasks.numpy()
+        several = chosen.sum(1)  # (B,)
+        if several.max(initial=0) <= 1:  # nobody to share it with
+            return first.log_tasks
+        evidence, shares = numpy.zeros_like(logs), several.astype(numpy.float32)
         for number in answers.keys() & self.detectors.keys():
-            answer, weighed = answers[number], self.detectors[number]
-            others = weighed.others
-            both = contending[answer.rows][:, others]  # (n, others)
-            logs = first.log_tasks[answer.rows]
-            change = weighed.change(answer.values, logs[:, [number]] - logs[:, others])
-            odds = change * both / several[answer.rows][:, None]
-            evidence[answer.rows, number] += odds.sum(1)
-            evidence[answer.rows[:, None], others[None]] -= odds
-        shut = ~contending
+            rows, weighed = answers[number].rows.numpy(), self.detectors[number]
+            others = weighed.others.numpy()
+            both = chosen[rows][:, others]  # (n, others)
+            if both.any():
+                apart = logs[rows][:, [number]] - logs[rows][:, others]
+                odds = weighed.change(answers[number].values, apart) * both / shares[rows][:, None]
+                evidence[rows, number] += torch.from_numpy(odds).sum(1).numpy()
+                evidence[rows[:, None], others[None]] -= odds
+        shut = torch.from_numpy(~chosen)
         mass = first.log_tasks.masked_fill(shut, -torch.inf).logsumexp(1, keepdim=True)
-        among = torch.log_softmax((first.log_tasks + evidence).masked_fill(shut, -torch.inf), 1) + mass
+        among = torch.from_numpy(logs + evidence).masked_fill_(shut, -torch.inf).log_softmax(1) + mass
         return torch.where(contending, among, first.log_tasks)
 
 
@@ -117,15 +122,19 @@ def opened(
 
     Where all contenders decline an image, the tasks nearest to it are asked; those that know it contend too.
     """
-    p_values = torch.full(contending.shape, torch.nan)
-    stacked.write_p_values(features, first.unusual, contending, p_values)
-    declined = ~((p_values > stacked.levels) & contending).any(1)
-    if not bool(declined.any()) or bool(contending.all()):
-        return contending, p_values, contending
-    nearest = first.unusual.topk(min(NEAREST, contending.shape[1]), 1, largest=False).indices
-    asked = torch.zeros_like(contending).scatter(1, nearest, True) & ~contending & declined[:, None]
+    chosen = contending.numpy()
+    p_values = numpy.full(chosen.shape, numpy.nan, numpy.float32)
+    stacked.write_p_values(features, first.unusual, chosen, p_values)
+    declined = ~numpy.asarray((p_values > stacked.levels).any(1))  # of those that were asked
+    if not declined.any() or chosen.all():
+        return contending, torch.from_numpy(p_values), contending
+    nearest = first.unusual.topk(min(NEAREST, chosen.shape[1]), 1, largest=False).indices.numpy()
+    asked = numpy.zeros_like(chosen)
+    numpy.put_along_axis(asked, nearest, True, 1)
+    asked &= ~chosen & declined[:, None]
     stacked.write_p_values(features, first.unusual, asked, p_values)
-    return contending | (asked & stacked.accepts(p_values, contending)), p_values, contending | asked
+    joining = asked & stacked.accepts(p_values, chosen)
+    return torch.from_numpy(chosen | joining), torch.from_numpy(p_values), torch.from_numpy(chosen | asked)
 
 
 def joint(
@@ -138,23 +147,33 @@ def joint(
     log_tasks
         (B, T): as `Contest.log_tasks`; what is not of a task that answered keeps its share of stage one's.
     """
-    spread = log_tasks - first.log_tasks  # (B, T)
-    sizes = (stacked.places < first.log_classes.shape[1]).sum(1)
-    deciding = first.log_classes + spread.repeat_interleave(sizes, 1)
+    ridge, logs = first.log_classes.numpy(), log_tasks.numpy()
+    deciding = ridge if log_tasks is first.log_tasks else ridge + (logs - first.log_tasks.numpy())[:, stacked.owners]
     if not answers:
-        return (found := deciding.exp()), found
-    most = stacked.places.shape[1]
-    given = [pad(one.logits, (0, most - one.logits.shape[1]), value=-torch.inf) for one in answers.values()]
-    rows = torch.cat([one.rows for one in answers.values()])
-    tasks = torch.cat([torch.full((len(one.rows),), number) for number, one in answers.items()])
-    places = stacked.places[tasks]  # (N, K)
-    padded = pad(first.log_classes, (0, 1), value=-torch.inf)
-    within, told = stacked.within(torch.cat(given), padded[rows[:, None], places], tasks)
-    own = log_tasks[rows, tasks][:, None]
-    decided = pad(deciding, (0, 1)).index_put((rows[:, None], places), own + within)[:, :-1].exp()
-    if told is within:
-        return decided, decided
-    return decided, pad(deciding, (0, 1)).index_put((rows[:, None], places), own + told)[:, :-1].exp()
+        return (alone := torch.from_numpy(deciding).exp()), alone
+    most, classes = stacked.places.shape[1], ridge.shape[1]
+    rows = numpy.concatenate([one.rows.numpy() for one in answers.values()])
+    tasks = numpy.repeat([*answers], [len(one.rows) for one in answers.values()])
+    heads = [one.logits.numpy() for one in answers.values()]
+    if len(stacked.owners) < stacked.places.size:  # some tasks have fewer classes than others
+        heads = [_padded(one, most) for one in heads]
+        ridge, deciding = _padded(ridge, classes + 1), _padded(deciding, classes + 1)
+    places = rows[:, None], stacked.places[tasks]  # (N, K)
+    within, told = stacked.within(numpy.concatenate(heads), ridge[places], tasks)
+    own = logs[rows, tasks][:, None]
+    found: list[Tensor] = []
+    for one in (within,) if told is within else (within, told):
+        wide = deciding.copy()
+        wide[places] = own + one
+        found.append(torch.from_numpy(wide[:, :classes]).exp())
+    return found[0], found[-1]
+
+
+def _padded(values: Floats, count: int) -> Floats:
+    """Values (N, M) and minus infinity after them, (N, count)."""
+    found = numpy.full((len(values), count), -numpy.inf, numpy.float32)
+    found[:, : values.shape[1]] = values
+    return found
 
 
 def with_head(first: FirstAnswer, log_tasks: Tensor, head: Tensor, asked: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.totals import Totals
 
 MOST_VALUES = 256
@@ -96,8 +97,8 @@ class ValueDetector:
     def log_odds(self, values: Tensor) -> Tensor:
         """(B, others): of the own task against each that has given negatives, for values (B, P) on the grid."""
         scores = values @ self.weights[:-1] + self.weights[-1]
-        parts = torch.split(scores, list(self.sizes), 1)
-        return torch.stack([parts[0].logsumexp(1) - other.logsumexp(1) for other in parts[1:]], 1)
+        logs = per_task(scores, self.sizes, torch.logsumexp)
+        return logs[:, :1] - logs[:, 1:]
 
     def to_row(self) -> dict[str, object]:
         """What a header says of it."""

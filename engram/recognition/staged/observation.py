@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, Self
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engram.nn.capacity import TaskInfo
@@ -45,11 +48,24 @@ class Labels:
             return joint
         return torch.zeros(len(joint), len(self.names)).index_add_(1, self.of_class, joint)
 
+    def holders(self, place: int, joint: Sequence[float]) -> tuple[int, ...]:
+        """The tasks that have a label, the most probable class first, by an image's probabilities of all classes.
+
+        These are not looked at where a single task has the label.
+        """
+        held = self.classes[place]
+        if len(held) == 1:
+            return (self.tasks[held[0]],)
+        return tuple(self.tasks[one] for one in sorted(held, key=lambda one: -joint[one]))
+
     def owners(self, joint: Tensor) -> Tensor:
         """(B,): the task that answers, which has the most probable class of the most probable label."""
-        best = self.summed(joint).argmax(1)  # (B,)
-        classes = joint.masked_fill(self.of_class != best[:, None], -1).argmax(1)
-        return torch.tensor(self.tasks)[classes]
+        summed = self.summed(joint).numpy()
+        classes = best = summed.argmax(1)  # (B,)
+        if len(self.names) < len(self.tasks):
+            own = self.of_class.numpy() == best[:, None]
+            classes = numpy.where(own, joint.numpy(), numpy.float32(-1)).argmax(1)
+        return torch.from_numpy(numpy.asarray(self.tasks)[classes])
 
 
 @dataclass(frozen=True)
@@ -115,45 +131,72 @@ class StagedObservation(Observation):
         check_top_k(top_k)
         if task is not None:
             return self.of_task(task).predictions(task, top_k)
+        return self._answers([top_k] * len(self))
+
+    def predictions_each(self, parts: Sequence[tuple[int, int]], task: str | None = None) -> list[list[Prediction]]:
+        """As `Observation.predictions_each`, of all images at once."""
+        if task is not None:
+            return self.of_task(task).predictions_each(parts, task)
+        for _, top_k in parts:
+            check_top_k(top_k)
+        found = iter(self._answers([top_k for count, top_k in parts for _ in range(count)]))
+        return [list(islice(found, count)) for count, _ in parts]
+
+    def _answers(self, top_ks: Sequence[int]) -> list[Prediction]:
+        """The prediction for each image, with so many labels."""
         labels, levels, vouched = self.labels, self.levels or (), self.vouched or ()
         assert labels is not None, "a staged model has labels"
         decided = labels.summed(self.decided)
         told = decided if self.told is self.decided else labels.summed(self.told)
-        # Stable, so that of equals it is the same one that answers whatever `top_k`, and that was asked if it knows.
-        best = decided.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
-        values, places = told.gather(1, best).tolist(), best.tolist()
-        classes, ran, p_values = self.decided.tolist(), self.contending.tolist(), self.p_values.tolist()
-        certain = self.log_tasks.exp().tolist()
+        best = _best(decided, max(top_ks, default=1))
+        values = numpy.take_along_axis(told.numpy(), best, 1).tolist()
+        certain, p_values = self.log_tasks.exp().numpy(), self.p_values.numpy()
         accepted, vouching, nearest = self.accepted.tolist(), self.vouching.tolist(), self.nearest.tolist()
-        names = [info.name for info in self.tasks]
-        found = []
-        for row, chosen in enumerate(places):
-            top = []
-            for place, value in zip(chosen, values[row], strict=True):
-                held = sorted(labels.classes[place], key=lambda one: -classes[row][one])
-                owner = labels.tasks[held[0]]
-                head = ran[row][owner] and self.heads_of[owner]
-                shared = tuple(names[labels.tasks[one]] for one in held) if labels.joined else ()
-                evidence: Literal["head", "ridge"] = "head" if head else "ridge"
-                top.append(Candidate(names[owner], labels.names[place], value, evidence, shared))
-            owner = labels.tasks[max(labels.classes[chosen[0]], key=lambda one: classes[row][one])]
-            p_value = p_values[row][owner]
+        # Only where classes share a label it takes their probabilities to tell whose it is.
+        classes = self.decided.tolist() if len(labels.names) < len(labels.tasks) else [()] * len(self)
+        running, found = self._running(), []
+        for row, (places, top_k) in enumerate(zip(best.tolist(), top_ks, strict=True)):
+            owners = [labels.holders(place, classes[row]) for place in places[:top_k]]
+            given = zip(places, values[row], owners, strict=False)
+            top = tuple(self._candidate(labels, place, value, own, running[row]) for place, value, own in given)
+            owner, first = owners[0][0], top[0]
+            p_value = float(p_values[row, owner])
             known = is_known(p_value, levels[owner], vouched[owner])
             if known is False and accepted[row]:  # the tasks nearest to it have not all declined
                 known, p_value = (True if vouching[row] else None), nearest[row]
-            running = tuple(names[one] for one, has in enumerate(self.heads_of) if has and ran[row][one])
-            first = top[0]
             found.append(
                 Prediction(
                     first.task,
-                    certain[row][owner],
+                    float(certain[row, owner]),
                     first.label,
                     first.probability,
-                    tuple(top),
+                    top,
                     known,
                     min(1.0, max(0.0, 1.0 - p_value)),
                     self.passes,
-                    running,
+                    tuple(self.tasks[number].name for number in running[row]),
                 )
             )
         return found
+
+    def _running(self) -> list[list[int]]:
+        """For each image the tasks whose networks were run."""
+        found: list[list[int]] = [[] for _ in range(len(self))]
+        for row, number in numpy.argwhere(self.contending.numpy() & numpy.asarray(self.heads_of)).tolist():
+            found[row].append(number)
+        return found
+
+    def _candidate(
+        self, labels: Labels, place: int, value: float, owners: Sequence[int], running: Sequence[int]
+    ) -> Candidate:
+        evidence: Literal["head", "ridge"] = "head" if owners[0] in running else "ridge"
+        shared = tuple([self.tasks[one].name for one in owners]) if labels.joined else ()
+        return Candidate(self.tasks[owners[0]].name, labels.names[place], value, evidence, shared)
+
+
+def _best(decided: Tensor, count: int) -> NDArray[numpy.int64]:
+    """(B, count): places of the largest values (B, labels) at most, the largest first, and of equals the first."""
+    if count == 1:
+        return numpy.asarray(decided.numpy().argmax(1))[:, None]
+    # Stable, so that of equals it is the same one that answers whatever `top_k`, and that was asked if it knows.
+    return decided.sort(dim=1, descending=True, stable=True).indices.numpy()[:, :count]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
 from engram.recognition.ridge import PackedGram, RidgeSystem
+from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.totals import Totals
 
 RIDGES = (0.7, 4.0, 20.0, 100.0)
@@ -54,7 +55,7 @@ class ScoreSpace:
         """
         freedom = max(1, self.means.shape[1])
         spread = 2 / (9 * freedom)
-        nearest = torch.stack([own.amin(1) for own in torch.split(distances, list(sizes), 1)], 1)
+        nearest = per_task(distances, sizes, torch.amin)
         deviates: Tensor = ((nearest / freedom).pow(1 / 3) - (1 - spread)) / spread**0.5
         return deviates
 

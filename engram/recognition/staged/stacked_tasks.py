@@ -6,177 +6,175 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.score_space import squared
+from engram.recognition.staged.stacked_scores import Floats, Places, StackedScores
+
+Flags = NDArray[numpy.bool_]
 
 HEAD = 0.5
 """Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
-
 
 ORDINARY = 0.1
 """The p-value from which an image is known to a task that stage one does not give it to: of several that are asked, one
 would else know a stranger by chance."""
 
 
-@dataclass(frozen=True)
-class StackedScores:
-    """Conformal scores of T tasks, asked for pairs of a task and a value."""
+MOST_REPEATED = 2**20
+"""Values of means that are repeated for the images of a batch, at most; of more, tasks are asked one by one."""
 
-    centres: Tensor
-    """(T,)."""
+
+@dataclass(frozen=True, eq=False)
+class StackedDensities:
+    """Densities of T tasks with everything computed that does not depend on the image.
+
+    A task with fewer classes than others has its first one again in their places, which is as near.
+    """
+
+    directions: tuple[Tensor, ...]
+    """(F, rank) of each."""
     scales: Tensor
-    """(T,)."""
-    values: Tensor
-    """(T, Q): ascending, infinite where a task has fewer."""
-    counts: Tensor
-    """(T,)."""
-    farthest: Tensor
-    """(T,): the log of the share beyond the largest."""
-    largest: Tensor
-    """(T,)."""
-
-    @classmethod
-    def of(cls, scores: Sequence[ConformalScores]) -> Self:
-        """Of each task, every one of at least one value."""
-        most = max(len(one.values) for one in scores)
-        counts = torch.tensor([len(one.values) for one in scores])
-        largest = torch.stack([one.values[-1] for one in scores])
-        centres, scales = (torch.stack([getattr(one, name) for one in scores]) for name in ("centre", "scale"))
-        values = torch.stack([pad(one.values, (0, most - len(one.values)), value=torch.inf) for one in scores])
-        return cls(centres, scales, values, counts, _log_tails((largest - centres) / scales, counts), largest)
-
-    def standardised(self, tasks: Tensor, values: Tensor) -> Tensor:
-        """(N,): values (N,) in standard deviations of what their tasks' (N,) own images show."""
-        return (values - self.centres[tasks]) / self.scales[tasks]
-
-    def p_values(self, tasks: Tensor, values: Tensor) -> Tensor:
-        """(N,): as `ConformalScores.p_value`, for values (N,) of tasks (N,)."""
-        counts = self.counts[tasks]
-        nearer = torch.searchsorted(self.values[tasks], values[:, None].contiguous())[:, 0]
-        counted = (counts - nearer + 1) / (counts + 1)
-        beyond = (_log_tails(self.standardised(tasks, values), counts) - self.farthest[tasks]).clamp_max(0).exp()
-        return torch.where(values > self.largest[tasks], counted * beyond, counted)
-
-
-def _log_tails(values: Tensor, counts: Tensor) -> Tensor:
-    """As `conformal` takes it for one number of others, for as many numbers as there are values (N,)."""
-    freedom = (counts - 1).clamp_min(1).float()
-    t = values * (freedom / (counts + 1)).sqrt()
-    bounded = (freedom * torch.log1p(t.square() / freedom)).sqrt() * ((8 * freedom + 1) / (8 * freedom + 3))
-    found: Tensor = torch.special.log_ndtr(-bounded.copysign(t))
-    return found
-
-
-@dataclass(frozen=True)
-class PreparedDensity:
-    """A density with everything computed that does not depend on the image."""
-
-    directions: Tensor
-    """(F, rank)."""
-    scale: Tensor
-    """(rank,): the root of each variance."""
+    """(T, rank): the root of each variance."""
     means: Tensor
-    """(classes, F)."""
+    """(T, K, F)."""
     turned: Tensor
-    """(classes, rank): the means along the directions."""
+    """(T, K, rank): the means along the directions."""
     scaled: Tensor
-    """(classes, rank): the same over `scale`."""
-    rest: Tensor
-    """(): variance of the residual, per dimension."""
+    """(T, K, rank): the same over the scales."""
+    rests: Tensor
+    """(T, 1): variance of the residual, per dimension."""
 
     @classmethod
-    def of(cls, density: Density) -> Self:
-        """Of a density."""
-        scale, turned = density.variances.sqrt(), density.means @ density.directions
-        return cls(density.directions, scale, density.means, turned, turned / scale, density.rest)
+    def of(cls, densities: Sequence[Density]) -> Self:
+        """Of densities over the same features."""
+        most = max(len(one.means) for one in densities)
+        means, turned, scaled = [], [], []
+        for one in densities:
+            along, classes = one.means @ one.directions, [*range(len(one.means)), *[0] * (most - len(one.means))]
+            means.append(one.means[classes])
+            turned.append(along[classes])
+            scaled.append((along / one.variances.sqrt())[classes])
+        scales, rests = ([getattr(one, name) for one in densities] for name in ("variances", "rest"))
+        return cls(
+            tuple(one.directions for one in densities),
+            torch.stack(scales).sqrt(),
+            torch.stack(means),
+            torch.stack(turned),
+            torch.stack(scaled),
+            torch.stack(rests)[:, None],
+        )
 
-    def distance(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B,): as `Density.distance`."""
-        along = features @ self.directions  # (B, rank)
-        within = squared(along / self.scale, self.scaled)  # (B, classes)
-        outside = (squared(features, self.means) - squared(along, self.turned)).clamp_min_(0)
-        return outside.div_(self.rest).add_(within).amin(1)
+    def distances(self, features: Tensor, tasks: Places) -> Tensor:
+        """(N,): as `Density.distance`, of features (N, F) each from its task (N,), sorted by task."""
+        counts = numpy.bincount(tasks)
+        asked = counts.nonzero()[0].tolist()
+        if len(asked) > 1 and len(tasks) * self.means[0].numel() > MOST_REPEATED:
+            each = zip(asked, torch.split(features, counts[asked].tolist()), strict=True)
+            return torch.cat([self.distances(part, numpy.full(len(part), number)) for number, part in each])
+        if len(asked) == 1:  # nothing has to be repeated for each image
+            (number,) = asked
+            along = features @ self.directions[number]  # (N, rank)
+            own = slice(number, number + 1)
+            means, turned, scaled = self.means[number], self.turned[number], self.scaled[number]
+            scale, rest = self.scales[own], self.rests[own]
+        else:
+            parts = zip(asked, torch.split(features, counts[asked].tolist()), strict=True)
+            along = torch.cat([part @ self.directions[number] for number, part in parts])[:, None]
+            features, chosen = features[:, None], torch.from_numpy(tasks)
+            every = (self.means, self.turned, self.scaled, self.scales[:, None], self.rests)
+            means, turned, scaled, scale, rest = (one.index_select(0, chosen) for one in every)
+        within = squared(along / scale, scaled).view(len(tasks), -1)  # (N, K)
+        outside = squared(features, means).sub_(squared(along, turned)).view(len(tasks), -1)
+        return outside.clamp_min_(0).div_(rest).add_(within).amin(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StackedTasks:
     """Densities, conformal scores and calibrations of all tasks."""
 
-    densities: tuple[PreparedDensity, ...]
+    densities: StackedDensities
     alone: StackedScores
     """Of log distances."""
     scattered: StackedScores
     both: StackedScores
-    combined: Tensor
-    """(T,) bool: whether a task has a combined score."""
-    levels: Tensor
+    combined: Flags
+    """(T,): whether a task has a combined score."""
+    levels: Floats
     """(T,): the p-value up to which an image is unknown; -1 where that cannot be told."""
-    vouched: Tensor
-    """(T,) bool."""
+    vouched: Flags
+    """(T,)."""
     temperatures: Tensor
     """(T,): of heads."""
-    offsets: Tensor
+    offsets: Floats
     """(T, K): added to a head's logits; K being the most classes that a task has."""
-    priors: Tensor
+    priors: Floats
     """(T, K): logs of what classes are expected to come like, 0 where they come alike."""
     balanced: bool
     """Whether any task has classes of unequal size."""
-    places: Tensor
-    """(T, K) int64: the place of each class among those of all tasks; that after the last where a task has fewer."""
+    sizes: Places
+    """(T,): classes of each task."""
+    places: Places
+    """(T, K): the place of each class among those of all tasks; that after the last where a task has fewer."""
+    owners: Places
+    """For each class of all tasks its task."""
 
     @classmethod
     def of(cls, infos: Sequence[TaskInfo], profiles: Sequence[StagedProfile]) -> Self:
         """Of all tasks in order, of which there is at least one."""
         blank = ConformalScores(torch.tensor(0.0), torch.tensor(1.0), torch.zeros(1))
         pairs = [one.combined or CombinedScore(blank, blank) for one in profiles]
-        most, sizes = max(len(info.classes) for info in infos), [len(info.classes) for info in infos]
-        firsts = [sum(sizes[:number]) for number in range(len(sizes))]
-        offsets, priors = torch.zeros(len(sizes), most), torch.zeros(len(sizes), most)
-        places = torch.full((len(sizes), most), sum(sizes))
+        sizes = [len(info.classes) for info in infos]
+        offsets, priors = numpy.zeros((2, len(sizes), max(sizes)), numpy.float32)
+        places = numpy.full((len(sizes), max(sizes)), sum(sizes))
         for number, (size, profile) in enumerate(zip(sizes, profiles, strict=True)):
-            places[number, :size] = torch.arange(firsts[number], firsts[number] + size)
+            places[number, :size] = sum(sizes[:number]) + numpy.arange(size)
             if profile.balance is not None:
-                offsets[number, :size], priors[number, :size] = profile.balance.offset, profile.balance.log_prior
+                offsets[number, :size] = profile.balance.offset.numpy()
+                priors[number, :size] = profile.balance.log_prior.numpy()
         return cls(
-            tuple(PreparedDensity.of(one.density) for one in profiles),
+            StackedDensities.of([one.density for one in profiles]),
             StackedScores.of([one.density.log_scores for one in profiles]),
             StackedScores.of([one.scattered for one in pairs]),
             StackedScores.of([one.both for one in pairs]),
-            torch.tensor([one.combined is not None for one in profiles]),
-            torch.tensor([-1.0 if one.level is None else one.level for one in profiles]),
-            torch.tensor([one.vouches for one in profiles]),
+            numpy.array([one.combined is not None for one in profiles]),
+            numpy.array([-1.0 if one.level is None else one.level for one in profiles], numpy.float32),
+            numpy.array([one.vouches for one in profiles]),
             torch.stack([one.temperature for one in profiles]),
             offsets,
             priors,
             any(one.balance is not None for one in profiles),
+            numpy.array(sizes),
             places,
+            numpy.repeat(numpy.arange(len(sizes)), sizes),
         )
 
-    def accepts(self, p_values: Tensor, contending: Tensor) -> Tensor:
-        """(B, T) bool: whether a task that can tell does not call an image unknown, by p-values (B, T).
+    def accepts(self, p_values: Floats, contending: Flags) -> Flags:
+        """(B, T): whether a task that can tell does not call an image unknown, by p-values (B, T).
 
         Parameters
         ----------
         contending
-            (B, T) bool: the tasks that contend; others have to find the image an ordinary one (`ORDINARY`).
+            (B, T): the tasks that contend; others have to find the image an ordinary one (`ORDINARY`).
         """
-        least = torch.where(contending, self.levels, self.levels.clamp_min(ORDINARY))
-        return (p_values > least) & (self.levels >= 0)
+        least = numpy.where(contending, self.levels, numpy.maximum(self.levels, numpy.float32(ORDINARY)))
+        found: Flags = (p_values > least) & (self.levels >= 0)
+        return found
 
-    def write_p_values(self, features: Tensor, unusual: Tensor, asked: Tensor, into: Tensor) -> None:
-        """Write `p_values` of the pairs that are asked (B, T bool) into (B, T)."""
-        tasks, rows = asked.T.nonzero(as_tuple=True)
+    def write_p_values(self, features: Tensor, unusual: Tensor, asked: Flags, into: Floats) -> None:
+        """Write `p_values` of the pairs that are asked (B, T) into (B, T)."""
+        tasks, rows = asked.T.nonzero()
         if len(rows):
             into[rows, tasks] = self.p_values(features, unusual, rows, tasks)
 
-    def p_values(self, features: Tensor, unusual: Tensor, rows: Tensor, tasks: Tensor) -> Tensor:
+    def p_values(self, features: Tensor, unusual: Tensor, rows: Places, tasks: Places) -> Floats:
         """(N,): conformal p-values of pairs of an image (N,) and a task (N,), sorted by task.
 
         Parameters
@@ -186,17 +184,21 @@ class StackedTasks:
         unusual
             (B, T): how far out of each task stage one finds an image.
         """
-        counts = torch.bincount(tasks, minlength=len(self.densities)).tolist()
-        parts = zip(self.densities, torch.split(rows, counts), strict=True)
-        found = [density.distance(features[own]) for density, own in parts if len(own)]
-        logs = torch.cat(found).clamp_min(1e-12).log()
-        alone = self.alone.p_values(tasks, logs)
-        outer = self.scattered.standardised(tasks, unusual[rows, tasks]).clamp_min(0)
-        together = torch.hypot(self.alone.standardised(tasks, logs).clamp_min(0), outer)
-        either = 2 * torch.minimum(self.both.p_values(tasks, together), alone)  # as in `StagedProfile.p_values`
-        return torch.where(self.combined[tasks], either.clamp_max(1), alone)
+        whole = len(rows) == len(features) and tasks[0] == tasks[-1]
+        chosen = features if whole else features.index_select(0, torch.from_numpy(rows))
+        logs: Floats = self.densities.distances(chosen, tasks).clamp_min_(1e-12).log_().numpy()
+        with numpy.errstate(all="ignore"):  # what is infinitely far out has no more digits, and is unknown
+            inner = self.alone.standardised(tasks, logs)
+            alone = self.alone.p_values(tasks, logs, inner)
+            outer = self.scattered.standardised(tasks, unusual.numpy()[rows, tasks])
+            sides = [torch.from_numpy(numpy.maximum(one, numpy.float32(0))) for one in (inner, outer)]
+            together: Floats = torch.hypot(*sides).numpy()
+            both = self.both.p_values(tasks, together, self.both.standardised(tasks, together))
+            either = 2 * numpy.minimum(both, alone)  # as in `StagedProfile.p_values`
+            found: Floats = numpy.where(self.combined[tasks], numpy.minimum(either, 1), alone)
+        return found
 
-    def within(self, logits: Tensor, ridge: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
+    def within(self, logits: Floats, ridge: Floats, tasks: Places) -> tuple[Floats, Floats]:
         """Log-probabilities (N, K) of tasks' (N,) own classes: those that decide, and those that are told.
 
         Stage one has classes of other tasks to learn from, a head has an own network: they err at other images, and
@@ -209,9 +211,11 @@ class StackedTasks:
         ridge
             (N, K): stage one's log-probabilities of the same classes.
         """
-        head = torch.log_softmax((logits + self.offsets[tasks]) / self.temperatures[tasks][:, None], 1)
-        beside = torch.log_softmax(ridge, 1)
-        deciding = torch.log_softmax(HEAD * head + (1 - HEAD) * beside, 1)
+        if self.balanced:
+            logits = logits + self.offsets[tasks]
+        given = numpy.stack([logits / self.temperatures.numpy()[tasks][:, None], ridge])
+        head, beside = torch.log_softmax(torch.from_numpy(given), 2).numpy()
+        deciding: Floats = torch.log_softmax(torch.from_numpy(HEAD * head + (1 - HEAD) * beside), 1).numpy()
         if not self.balanced:
             return deciding, deciding
-        return deciding, torch.log_softmax(deciding + self.priors[tasks], 1)
+        return deciding, torch.log_softmax(torch.from_numpy(deciding + self.priors[tasks]), 1).numpy()

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
+from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.score_space import ScoreSpace
 
 RIVAL = 0.7
@@ -41,8 +43,7 @@ class StageOne:
     def of_distances(self, distances: Tensor) -> FirstAnswer:
         """Answers for squared distances (B, classes of all tasks) from the classes' means."""
         log_classes = torch.log_softmax(-0.5 * self.temperature * distances, 1)
-        parts = torch.split(log_classes, list(self.sizes), 1)
-        log_tasks = torch.stack([part.logsumexp(1) for part in parts], 1)
+        log_tasks = per_task(log_classes, self.sizes, torch.logsumexp)
         return FirstAnswer(log_classes, log_tasks, self.space.unusual(distances, self.sizes))
 
 
@@ -64,6 +65,10 @@ class FirstAnswer:
         """
         if most is None or self.log_tasks.shape[1] == 1:
             return torch.ones_like(self.log_tasks, dtype=torch.bool)
+        logs = self.log_tasks.numpy()
+        near = logs >= logs.max(1, keepdims=True) + numpy.float32(math.log(RIVAL))
+        if near.sum(1).max(initial=0) <= most:  # as nearly always: then there is nothing to choose
+            return torch.from_numpy(near)
         ordered, order = self.log_tasks.sort(1, descending=True)
         chosen = ordered >= ordered[:, :1] + math.log(RIVAL)
         chosen[:, most:] = False

@@ -183,8 +183,8 @@ class StagedEidetic(Method):
 
     def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
-        given = pixels(images.to(self.device))
-        return given, self.commons(given).cpu()
+        there = images.to(self.device)
+        return pixels(there), self.commons.of_bytes(there).cpu()
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         name = self.tasks[owner].name

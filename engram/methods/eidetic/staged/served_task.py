@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy
 import torch
 from torch import Tensor
 
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.network import Engram, Network
-from engram.nn.shapes import RowwiseLinear
+from engram.nn.shapes import Rows, RowwiseLinear
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import TaskAnswer
 from engram.recognition.staged.profile import StagedProfile
@@ -49,26 +50,32 @@ class ServedTask:
         """(n, classes), of pixels (n, C, H, W) with features (n, F)."""
         return self._values(given, common)[1]
 
-    def _values(self, given: Tensor, common: Tensor) -> tuple[Tensor, Tensor]:
+    def _values(self, given: Tensor, common: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Features (n, F_t) and logits (n, classes)."""
         if self.engram is None:
-            return torch.zeros(len(given), 0), torch.zeros(len(given), len(self.info.classes))
-        features, logits = self.network.answer(self.info.name, given)
-        return features.cpu(), logits.cpu() if self.head is None else logits.cpu() + self.head(common)
+            count = len(given) if rows is None else len(rows)
+            return torch.zeros(count, 0), torch.zeros(count, len(self.info.classes))
+        features, logits = self.network.answer(self.info.name, given, rows)
+        if given.device.type != "cpu":
+            features, logits = features.cpu(), logits.cpu()
+        if self.head is None:
+            return features, logits
+        own = common if rows is None else common.index_select(0, torch.from_numpy(rows))
+        return features, logits + self.head(own)
 
-    def answer(self, given: Tensor, common: Tensor, rows: Tensor | None = None, *, read: bool = False) -> TaskAnswer:
-        """What the network says of pixels (n, C, H, W) with features (n, F), or of some rows of these.
+    def answer(self, given: Tensor, common: Tensor, rows: Rows | None = None, *, read: bool = False) -> TaskAnswer:
+        """What the network says of pixels (B, C, H, W) with features (B, F), or of some rows of these, ascending.
 
         Parameters
         ----------
         read
             Whether there is a detector to read it.
         """
-        rows = torch.arange(len(given)) if rows is None else rows
-        whole = len(rows) == len(given)
-        features, logits = self._values(given if whole else given[rows], common if whole else common[rows])
+        rows = numpy.arange(len(given)) if rows is None else rows
+        features, logits = self._values(given, common, None if len(rows) == len(given) else rows)
         reading = self.task.known.reading
-        return TaskAnswer(rows, logits, reading(features) if read and reading is not None else features[:, :0])
+        values = reading(features) if read and reading is not None else features[:, :0]
+        return TaskAnswer(torch.from_numpy(rows), logits, values)
 
     def observed(self, given: Tensor, common: Tensor, unusual: Tensor) -> Observation:
         """Pixels (B, C, H, W) with features (B, F), of which stage one says how unusual (B,) they are to the task."""

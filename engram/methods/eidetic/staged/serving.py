@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import Contest, joint, opened
 from engram.recognition.staged.observation import Labels, StagedObservation
 from engram.recognition.staged.recogniser import StagedRecogniser
-from engram.recognition.staged.stacked_tasks import StackedTasks
+from engram.recognition.staged.stacked_tasks import Flags, StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer, StageOne
 
 
@@ -37,6 +38,12 @@ class Serving:
     stacked: StackedTasks | None
     """None without a task."""
     labels: Labels
+    levels: tuple[float | None, ...]
+    """As of `Observation`."""
+    vouched: tuple[bool, ...]
+    """As of `Observation`."""
+    heads_of: tuple[bool, ...]
+    """For each task whether it has a network, and so a head."""
     contenders: int | Literal["all"]
 
     @classmethod
@@ -59,14 +66,17 @@ class Serving:
             Contest.of(recogniser),
             StackedTasks.of(infos, [task.profile for task in served]) if served else None,
             Labels.of(infos, settings.labels != "apart"),
+            tuple(task.profile.level for task in served),
+            tuple(task.profile.vouches for task in served),
+            tuple(task.engram is not None for task in served),
             settings.contenders or "all",
         )
 
     def first(self, images: Tensor) -> tuple[Tensor, Tensor, FirstAnswer]:
         """Pixels (B, C, H, W), features (B, F) on the CPU, and stage one, of images (B, C, H, W) uint8."""
-        given = pixels(images.to(self.commons.device))
-        common = self.commons(given).cpu()
-        return given, common, self.stage_one(common)
+        there = images.to(self.commons.device)
+        common = self.commons.of_bytes(there).cpu()
+        return pixels(there), common, self.stage_one(common)
 
     def number(self, task: str) -> int:
         """The place of a task; raises UnknownTask."""
@@ -83,40 +93,62 @@ class Serving:
 
     def contest(self, images: Tensor, contenders: int | Literal["all"] | None) -> StagedObservation:
         """Both stages."""
-        most = contenders or self.contenders
-        given, common, first = self.first(images)
-        contending = given_to = first.contenders(None if most == "all" else most)
-        stacked = self.stacked
+        most, stacked = contenders or self.contenders, self.stacked
         assert stacked is not None, "a model without a task is asked nothing"
-        contending, p_values, asked = opened(stacked, common, first, contending)
-        answers = {}
-        for number in contending.any(0).nonzero().flatten().tolist():
-            if self.served[number].engram is not None:
-                rows = contending[:, number].nonzero().flatten()
-                answers[number] = self.served[number].answer(given, common, rows, read=number in self.decider.detectors)
-        log_tasks = self.decider.log_tasks(first, contending, answers)
-        decided, told = joint(stacked, first, log_tasks, answers)
-        # A task that did not contend may have the most probable class; whether it knows the image is asked then.
-        answering = torch.zeros_like(contending).scatter(1, self.labels.owners(decided)[:, None], True)
-        unasked = answering & p_values.isnan()
-        stacked.write_p_values(common, first.unusual, unasked, p_values)
-        accepts = (asked | unasked) & stacked.accepts(p_values, given_to | unasked)
+        with torch.inference_mode():  # whose tensors go no further than this: they could not be learned from
+            given, common, first = self.first(images)
+            given_to = first.contenders(None if most == "all" else most)
+            contending, p_values, asked = opened(stacked, common, first, given_to)
+            chosen, answers = contending.numpy(), {}
+            for number in numpy.flatnonzero(chosen.any(0)).tolist():
+                if self.heads_of[number]:
+                    rows, read = numpy.flatnonzero(chosen[:, number]), number in self.decider.detectors
+                    answers[number] = self.served[number].answer(given, common, rows, read=read)
+            log_tasks = self.decider.log_tasks(first, contending, answers)
+            decided, told = joint(stacked, first, log_tasks, answers)
+            accepts = self._accepting(common, first, given_to, asked, p_values, decided)
+            nearest = numpy.where(accepts, p_values.numpy(), numpy.float32(0)).max(1)
+        deciding = torch.from_numpy(decided.numpy())
         return StagedObservation(
             self.tasks,
             (),
             stacked.temperatures,
-            log_tasks,
-            p_values,
-            levels=tuple(task.profile.level for task in self.served),
-            vouched=tuple(task.profile.vouches for task in self.served),
-            decided=decided,
-            told=told,
-            contending=contending,
-            accepted=accepts.any(1),
-            vouching=(accepts & stacked.vouched).any(1),
-            nearest=p_values.masked_fill(~accepts, 0).amax(1),
-            heads_of=tuple(task.engram is not None for task in self.served),
+            torch.from_numpy(log_tasks.numpy()),
+            torch.from_numpy(p_values.numpy()),
+            levels=self.levels,
+            vouched=self.vouched,
+            decided=deciding,
+            told=deciding if told is decided else torch.from_numpy(told.numpy()),
+            contending=torch.from_numpy(chosen),
+            accepted=torch.from_numpy(accepts.any(1)),
+            vouching=torch.from_numpy((accepts & stacked.vouched).any(1)),
+            nearest=torch.from_numpy(nearest),
+            heads_of=self.heads_of,
             labels=self.labels,
             images=images,
             ask=self.single,
         )
+
+    def _accepting(
+        self,
+        common: Tensor,
+        first: FirstAnswer,
+        given_to: Tensor,
+        asked: Tensor,
+        p_values: Tensor,
+        decided: Tensor,
+    ) -> Flags:
+        """(B, T): the tasks that know an image, of those that were asked.
+
+        A task that did not contend may have the most probable class; whether it knows the image is asked here, and
+        written into the p-values.
+        """
+        stacked, found = self.stacked, p_values.numpy()
+        assert stacked is not None, "there is a task that answers"
+        answering = self.labels.owners(decided).numpy()
+        unasked = numpy.zeros_like(asked.numpy())
+        rows = numpy.arange(len(found))
+        unasked[rows, answering] = numpy.isnan(found[rows, answering])
+        stacked.write_p_values(common, first.unusual, unasked, found)
+        accepts: Flags = (asked.numpy() | unasked) & stacked.accepts(found, given_to.numpy() | unasked)
+        return accepts

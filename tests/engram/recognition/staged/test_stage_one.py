@@ -7,6 +7,7 @@ import torch
 
 from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.score_space import RIDGES, RidgeSolution, SolvedTotals
 from engram.recognition.staged.stage_one import RIVAL, FirstAnswer, temperature_of
 from engram.recognition.staged.totals import Totals
@@ -130,3 +131,12 @@ def test_features_that_hardly_vary_can_be_solved(shade: float) -> None:
         totals = totals.plus(f"task {task}", ExactSums.empty(200, 2, STEP).plus(features, torch.arange(40) % 2))
     space = SolvedTotals.of(totals).space
     assert bool(space.squared(shade * torch.ones(1, 200)).isfinite().all())
+
+
+@pytest.mark.parametrize("sizes", [(2,), (2, 2, 2), (1, 1), (3, 1, 3, 5), (17, 2, 17, 40, 2)])
+@pytest.mark.parametrize("images", [1, 7, 33])
+def test_classes_are_reduced_as_those_of_each_task_by_themselves(sizes: tuple[int, ...], images: int) -> None:
+    values = 30 * torch.randn(images, sum(sizes), generator=torch.Generator().manual_seed(images))
+    for reduce in (torch.logsumexp, torch.amin):
+        expected = torch.stack([reduce(part, 1) for part in torch.split(values, list(sizes), 1)], 1)
+        assert torch.equal(per_task(values, sizes, reduce), expected)
