@@ -83,7 +83,8 @@ def test_metrics_have_base_units_and_routes_for_labels(service: Service) -> None
     values = {sample.name: sample.value for sample in samples}
     assert values["engram_live_version"] == 2
     assert values["engram_batch_images_count"] == 1
-    assert values["engram_images_total"] == 1
+    images = {s.labels["outcome"]: s.value for s in samples if s.name == "engram_images_total"}
+    assert images == {"decoded": 1, "refused": 0}
 
 
 def follow(address: str, following: threading.Event) -> None:
