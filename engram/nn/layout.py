@@ -67,6 +67,15 @@ class Layout:
         sources = {source for node in self.nodes if node.mixing for source in node.sources}
         return frozenset(sources | {self.features.name}) - {IMAGE}
 
+    def over(self) -> tuple[tuple[str, ...], ...]:
+        """For each node the names of those that nothing reads once it is computed; the features are for heads."""
+        last = {node.name: number for number, node in enumerate(self.nodes)}
+        last |= {source: number for number, node in enumerate(self.nodes) for source in node.sources}
+        del last[self.features.name]
+        return tuple(
+            tuple(name for name, final in last.items() if final == number) for number in range(len(self.nodes))
+        )
+
     def incoming(self, node: Node, units: Mapping[str, int]) -> int:
         """How many channels or values a mixing node reads, given the units of each layer that it may read."""
         (source,) = node.sources

@@ -107,21 +107,48 @@ class Engram(nn.Module):
         longer: dict[str, Tensor] = {IMAGE: images}
         read = self.layout.read()
         for node in self.layout.nodes:
-            if nodes is not None and node.name not in nodes:
-                continue
-            block = self.block(node)
-            if node.mixing:
-                own[node.name] = block(longer[node.sources[0]])  # (B, own units, ...)
-            elif isinstance(block, AddBlock):
-                own[node.name] = block(own[node.sources[0]], own[node.sources[1]])  # (B, own units, H, W)
-            else:
-                own[node.name] = block(own[node.sources[0]])  # (B, own units, ...)
-            if node.name in read:
-                before = joined.get(node.name)
-                after = own[node.name] if before is None else torch.cat([before, own[node.name]], 1)
-                longer[node.name] = after  # (B, units read and own units, ...)
+            if nodes is None or node.name in nodes:
+                self._compute(node, own, longer, joined, read)
         del longer[IMAGE]
         return longer
+
+    def _compute(
+        self, node: Node, own: dict[str, Tensor], longer: dict[str, Tensor], joined: Joined, read: Collection[str]
+    ) -> None:
+        """Add a node's values to the owner's, and to what is read."""
+        block = self.block(node)
+        if node.mixing:
+            own[node.name] = block(longer[node.sources[0]])  # (B, own units, ...)
+        elif isinstance(block, AddBlock):
+            own[node.name] = block(own[node.sources[0]], own[node.sources[1]])  # (B, own units, H, W)
+        else:
+            own[node.name] = block(own[node.sources[0]])  # (B, own units, ...)
+        if node.name in read:
+            before = joined.get(node.name)
+            after = own[node.name] if before is None else torch.cat([before, own[node.name]], 1)
+            longer[node.name] = after  # (B, units read and own units, ...)
+
+    def features(self, images: Tensor, joined: Joined) -> Tensor:
+        """What the head reads, (B, values), as `forward` gives it; no map is kept for longer than it is needed.
+
+        Parameters
+        ----------
+        images, joined
+            As for `forward`.
+        """
+        own: dict[str, Tensor] = {}
+        longer: dict[str, Tensor] = {IMAGE: images}
+        read = self.layout.read()
+        for node, over in zip(self.layout.nodes, self.layout.over(), strict=True):
+            self._compute(node, own, longer, joined, read)
+            for name in over:
+                own.pop(name, None)
+                longer.pop(name, None)
+        return longer[self.layout.features.name]
+
+    def answer(self, images: Tensor, joined: Joined) -> Tensor:
+        """(B, classes): the head's logits, as `features` computes them."""
+        return cast(Tensor, self.head(self.features(images, joined)))
 
     def logits(self, joined: Joined) -> Tensor:
         """(B, classes) from the prefix that ends with this engram."""

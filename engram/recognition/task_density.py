@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from engram.context import LearnContext
 from engram.data.examples import Examples
+from engram.nn.batches import in_parts, pictures_at_once
 from engram.nn.commons import Commons
 from engram.nn.network import pixels
 from engram.recognition.conformal import NOISE_IMAGES
@@ -99,13 +101,15 @@ class TaskDensity:
 @torch.no_grad()
 def noise_features(commons: Commons, context: LearnContext, channels: int, height: int, width: int) -> Tensor:
     """(NOISE_SCALES * NOISE_IMAGES, F): features of images of pure noise, the same for all models of a size."""
-    generator = torch.Generator().manual_seed(NOISE_SEED)
+    generator, seeing = torch.Generator().manual_seed(NOISE_SEED), commons.to(context.device)
     parts = []
     for scale in range(NOISE_SCALES):
         sides = [max(4, round(4 * (side / 4) ** (1 - scale / (NOISE_SCALES - 1)))) for side in (height, width)]
         drawn = torch.randint(0, 256, (NOISE_IMAGES, channels, *sides), generator=generator, dtype=torch.uint8)
-        images = interpolate(pixels(drawn), (height, width), mode="bilinear").to(context.device)
-        parts.append(commons.to(context.device)(images).cpu())
+        images = interpolate(pixels(drawn), (height, width), mode="bilinear")
+        parts.append(
+            in_parts(images, pictures_at_once(images), lambda part: cast(Tensor, seeing(part.to(context.device))).cpu())
+        )
     return torch.cat(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from engram.checkpointing.progress import Reporter
 from engram.checkpointing.pytree import Tree
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.batches import at_once, in_parts, pictures_at_once
 from engram.nn.commons import Commons
+from engram.nn.layout import Layout
 from engram.nn.network import pixels
 from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.recogniser import Recogniser
@@ -25,6 +27,13 @@ class ForwardPass:
 
     features: Sequence[Tensor]
     heads: Sequence[Tensor]
+
+    @classmethod
+    def joined(cls, parts: Sequence[ForwardPass]) -> ForwardPass:
+        """Of the images of all parts."""
+        features = zip(*(part.features for part in parts), strict=True)
+        heads = zip(*(part.heads for part in parts), strict=True)
+        return cls([torch.cat(several) for several in features], [torch.cat(several) for several in heads])
 
 
 See = Callable[[Tensor], ForwardPass]
@@ -86,6 +95,27 @@ def common_features(
 ) -> Tensor:
     """(N, F): features of the commons; raises Cancelled."""
     return torch.cat([one for _, one in _common(commons, examples, reporter, device, share)])
+
+
+def features_of(commons: Commons, images: Tensor, device: torch.device, reporter: Reporter) -> Tensor:
+    """(B, F) on the CPU: what learning adds to sums, of images (B, C, H, W) uint8; raises Cancelled."""
+
+    def seen(part: Tensor) -> Tensor:
+        return commons.canonical(pixels(part.to(device))).cpu()
+
+    return in_parts(images, pictures_at_once(images), seen, reporter.check)
+
+
+def seeing_in_parts(see: See, layout: Layout, units: Mapping[str, int]) -> See:
+    """The same pass for as many images at a time as fit, of networks with so many units side by side."""
+    size = at_once(layout, units, EVALUATION_BATCH)
+
+    def seen(images: Tensor) -> ForwardPass:
+        if len(images) <= size:
+            return see(images)
+        return ForwardPass.joined([see(part) for part in torch.split(images, size)])
+
+    return seen
 
 
 @dataclass(frozen=True)
@@ -181,7 +211,7 @@ def _common(
     """Batches of indices after the first `done`, with features of the commons (B, F)."""
     commons = commons.to(device)
     for chosen in _left(examples, done, reporter, share):
-        yield chosen, commons(pixels(examples.images[chosen].to(device))).cpu()
+        yield chosen, features_of(commons, examples.images[chosen], device, reporter)
 
 
 @torch.no_grad()

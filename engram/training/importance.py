@@ -20,6 +20,7 @@ from engram.explain.unit_relevance import (
     scored_nodes,
     true_logit,
 )
+from engram.nn.batches import at_once
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.elastic import weight_of
 from engram.nn.layout import IMAGE
@@ -33,6 +34,9 @@ Contributions = Callable[[Tensor, Tensor, Joined], Iterable[tuple[str, Tensor]]]
 """Of images (B, C, H, W), their labels (B,) and what is read of earlier owners for them: for each scored node its
 layer, and what each of its units contributes to the answer, (B, own units). If that is asked for, for each node that is
 read the same of its units, (B, units read), under the name that `earlier` gives."""
+
+KEPT = 8
+"""Times the largest map that an image takes until its units are scored: maps of all layers, and their gradients."""
 
 SCORED_IMAGES = 1024
 """Gradient scores settle within a few hundred images; more only costs time."""
@@ -156,7 +160,8 @@ def _magnitudes(
     totals = {name: torch.zeros(units) for name, units in _counts(engram).items()}
     chosen = torch.randperm(len(examples), generator=generator)[:SCORED_IMAGES]
     sample = examples.subset(chosen)
-    for indices in batches(len(sample), AT_ONCE):
+    size = at_once(engram.layout, engram.reach, AT_ONCE, KEPT)
+    for indices in batches(len(sample), size):
         reporter.check()
         images, labels = pixels(sample.images[indices].to(device)), sample.labels[indices].to(device)
         with torch.no_grad():

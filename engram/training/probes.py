@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.batches import at_once, in_parts
 from engram.nn.network import Engram, Network, pixels
 
 MOST_IMAGES = 2048
@@ -53,11 +54,17 @@ def _seen(
     """Own features (N, F) and those of the owners side by side (N, F'), of some of the images."""
     some, own, others = _some(examples), [], []
     engram.eval()
+    size = at_once(engram.layout, engram.reach, EVALUATION_BATCH)
+
+    def both(part: Tensor) -> tuple[Tensor, ...]:
+        images = pixels(part.to(next(engram.parameters()).device))
+        theirs = torch.cat([network.answer(owner, images)[0].flatten(1).cpu() for owner in owners], 1)
+        return engram.features(images, {}).flatten(1).cpu(), theirs
+
     for chosen in batches(len(some), EVALUATION_BATCH):
-        reporter.check()
-        images = pixels(some.images[chosen].to(next(engram.parameters()).device))
-        own.append(engram(images, {})[engram.layout.features.name].flatten(1).cpu())
-        others.append(torch.cat([network.answer(owner, images)[0].flatten(1).cpu() for owner in owners], 1))
+        mine, theirs = in_parts(some.images[chosen], size, both, reporter.check)
+        own.append(mine)
+        others.append(theirs)
     return torch.cat(own), torch.cat(others)
 
 

@@ -22,6 +22,7 @@ from engram.context import LearnContext, OptimiserFactory, WithContext
 from engram.data.augmentation import augmented
 from engram.data.class_balance import class_weights, extended, image_weights
 from engram.data.examples import EVALUATION_BATCH, Examples, batches, small_classes
+from engram.nn.batches import at_once, in_parts
 from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
@@ -83,7 +84,13 @@ def measure(
     Cancelled
         Only with a `reporter`.
     """
-    was_training = engram.training
+    was_training, size = engram.training, at_once(engram.layout, engram.reach, EVALUATION_BATCH)
+    check = None if reporter is None else reporter.check
+
+    def answered(part: Tensor) -> Tensor:
+        images = pixels(part.to(device))
+        return engram.answer(images, network.joined(engram, images))
+
     engram.eval()
     loss = correct = 0.0
     each = None
@@ -91,11 +98,8 @@ def measure(
         each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
     try:
         for chosen in batches(len(examples), EVALUATION_BATCH):
-            if reporter is not None:
-                reporter.check()
-            images = pixels(examples.images[chosen].to(device))
             labels = examples.labels[chosen].to(device)
-            logits = engram.logits(engram(images, network.joined(engram, images)))  # (B, classes)
+            logits = in_parts(examples.images[chosen], size, answered, check)  # (B, classes)
             if each is None:
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 correct += float((logits.argmax(1) == labels).sum())

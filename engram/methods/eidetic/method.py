@@ -31,7 +31,7 @@ from engram.nn.network import Engram, Network, pixels
 from engram.nn.serialization import dump_engram, load_engram, load_engrams
 from engram.recognition.predictions import Observation
 from engram.recognition.state import RecogniserState
-from engram.recognition.training import ForwardPass, GatheredStatistics, gather
+from engram.recognition.training import ForwardPass, GatheredStatistics, gather, seeing_in_parts
 from engram.training.learner import Learner
 from engram.training.report import LearningReport
 
@@ -122,7 +122,7 @@ class Eidetic(RecognisingMethod):
         with report.timed("recognising"):
             state = replace(self.state, commons=self.commons.fitted(train.images, reporter).eval())
             network = self.network.appended(engram.to(self.device)).eval()
-            see = partial(_see, network)
+            see = seeing_in_parts(partial(_see, network), network.layout, network.owned)
             gathered = gather(state.commons, see, train, held_out, reporter, self.device)
             if self.settings.read_commons:
                 gathered = _reading(engram, gathered, train, held_out, context)

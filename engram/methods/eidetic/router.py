@@ -15,6 +15,7 @@ from engram.checkpointing.tensors import pack, unpack
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.errors import DamagedSnapshot, ExamplesError
+from engram.nn.batches import at_once, in_parts
 from engram.nn.capacity import capacity
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
@@ -106,9 +107,14 @@ def _together(names: tuple[str, ...], parts: Sequence[Examples], chosen: Sequenc
 def scores(network: Network, router: Engram, images: Tensor, device: torch.device) -> Tensor:
     """(B, T): a logit for each task, from images (B, C, H, W) uint8."""
     parts = []
+    size = at_once(router.layout, router.reach, EVALUATION_BATCH)
+
+    def answered(part: Tensor) -> Tensor:
+        given = pixels(part.to(device))
+        return router.answer(given, network.prefix(given)).cpu()
+
     for chosen in batches(len(images), EVALUATION_BATCH):
-        given = pixels(images[chosen].to(device))
-        parts.append(router.logits(router(given, network.prefix(given))).cpu())
+        parts.append(in_parts(images[chosen], size, answered))
     return torch.cat(parts)
 
 

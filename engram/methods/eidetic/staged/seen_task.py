@@ -10,11 +10,11 @@ from torch import Tensor
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.commons import Commons
-from engram.nn.network import pixels
 from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.integers import step_of
 from engram.recognition.staged.stage_one import StageOne
 from engram.recognition.staged.task_evidence import MOST_SCORED
+from engram.recognition.training import features_of
 
 LOOKING = 0.1
 """Share of the first phase that is told of as done when the images were looked at; what is told never falls."""
@@ -61,7 +61,7 @@ def look(
     wanted[torch.linspace(0, len(train) - 1, min(len(train), MOST_SCORED - apart)).long()] = True
     features, labels, masses, done = [], [], torch.zeros(0 if first is None else len(first.sizes)), 0
     for chosen in batches(len(train), EVALUATION_BATCH):
-        seen = seeing.canonical(pixels(train.images[chosen].to(context.device))).cpu()
+        seen = features_of(seeing, train.images[chosen], context.device, reporter)
         sums = sums.plus(seen, train.labels[chosen])
         features.append(seen[wanted[chosen]])
         labels.append(train.labels[chosen][wanted[chosen]])
@@ -70,7 +70,7 @@ def look(
         done += len(chosen)
         reporter.report("training", LOOKING * done / len(train))
     judged = [
-        seeing.canonical(pixels(held_out.images[chosen].to(context.device))).cpu()
+        features_of(seeing, held_out.images[chosen], context.device, reporter)
         for chosen in batches(len(held_out), EVALUATION_BATCH)
     ]
     reporter.check()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.nn.batches import at_once, in_parts
 from engram.nn.network import Engram, Network, pixels
 
 
@@ -21,9 +22,13 @@ def features_and_logits(
     Cancelled
     """
     features, logits = [], []
+    size = at_once(engram.layout, engram.reach, EVALUATION_BATCH)
+
+    def answered(part: Tensor) -> tuple[Tensor, ...]:
+        return network.answer(engram.task, pixels(part.to(context.device)))
+
     for chosen in batches(len(examples), EVALUATION_BATCH):
-        context.reporter.check()
-        seen, given = network.answer(engram.task, pixels(examples.images[chosen].to(context.device)))
+        seen, given = in_parts(examples.images[chosen], size, answered, context.reporter.check)
         features.append(seen.cpu())
         logits.append(given.cpu())
     return torch.cat(features), torch.cat(logits)
