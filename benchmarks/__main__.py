@@ -26,6 +26,7 @@ PROGRAMS = {
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
     "growth": "benchmarks.growth.command",
     "imbalance": "benchmarks.studies.imbalance",
+    "learning": "benchmarks.studies.learning",
     "leave_one_out": "benchmarks.studies.leave_one_out",
     "live_swap": "benchmarks.studies.live_swap",
     "sharc_recall": "benchmarks.studies.sharc_recall",

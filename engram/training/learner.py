@@ -87,7 +87,11 @@ class Learner(WithContext):
         if not reads:
             return None
         least = earned(trainer.validated(alone), len(trainer.validation), self.options.tolerance)
-        if least > 1 or not self._promising(alone, [read.owner for read in reads], trainer):
+        if least > 1:
+            return None
+        with report.timed("training", "choosing"):
+            promising = self._promising(alone, [read.owner for read in reads], trainer)
+        if not promising:
             return None
         trained = report.accuracy["trained"]
         with report.timed("training"):

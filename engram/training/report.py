@@ -48,6 +48,8 @@ class LearningReport:
     `level`; with fewer than 20 of them it is None, and so is `known` in answers."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each phase, over all runs that this one goes on from."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """The same by what was done in them."""
     resumed: int = 0
     """How many runs broke off whose work was taken over from their checkpoints."""
     details: dict[str, object] = field(default_factory=dict)
@@ -87,10 +89,15 @@ class LearningReport:
         return {"balanced_accuracy": self.balanced_accuracy, "per_class": self.per_class}
 
     @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Count the time of what is done within to a phase."""
+    def timed(self, phase: str, part: str | None = None) -> Iterator[None]:
+        """Count the time of what is done within to a phase, and to a part of it."""
         started = self.clock()
         try:
             yield
         finally:
-            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + self.clock() - started, 3)
+            self.took(self.clock() - started, phase, part)
+
+    def took(self, seconds: float, phase: str, part: str | None = None) -> None:
+        """Count so many seconds to a phase, and to a part of it; without one, to the phase as a whole."""
+        for table, name in ((self.seconds, phase), (self.phases, part or phase)):
+            table[name] = round(table.get(name, 0.0) + seconds, 3)

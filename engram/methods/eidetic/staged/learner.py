@@ -97,19 +97,21 @@ class StagedLearner(WithContext):
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
         options, reporter = self.options, self.reporter
-        started = reporter.journal.clock()
+        clock = reporter.journal.clock
+        started = clock()
         train, held_out = split(
             examples, options.held_out, self.context.seed, recipe=self.context.recipe, needed=ONE_CLASS
         )
         self.commons.check_classes(len(train.classes))
         commons = self.commons.fitted(train.images, reporter).eval()
+        fitted = clock()
         first = self.recogniser.stage_one() if self.tasks else None
         seen = look(commons, train, held_out, first, self.context)
-        looked = reporter.journal.clock() - started
+        looked = clock()
         new = self._trained(task, train, held_out, commons, seen)
-        new.report.seconds["recognising"] = looked
-        with new.report.timed("recognising"):
-            learned = self._recognise(new)
+        new.report.took(fitted - started, "recognising", "commons")
+        new.report.took(looked - fitted, "recognising", "looking")
+        learned = self._recognise(new)
         expect_accurate(new.report, options)
         expect_recognised(new.report, options)
         return learned
@@ -129,36 +131,43 @@ class StagedLearner(WithContext):
         choice = ReadingChoice(tuple(sorted(readable, key=lambda name: -masses[name])), self.settings.closure or 2.0)
         engram, report = Learner(network, self.budget, self.context, choice).learn_from(task, train, held_out)
         network = network.appended(engram.to(self.device))
-        _, head = features_and_logits(network, engram, held_out, self.context)
-        if self.settings.read_commons:
-            balanced = class_weights(train) is not None
-            head = attach(engram, seen.sums.packed(), head, seen.held_out, held_out.labels, balanced=balanced)
+        with report.timed("recognising", "head"):
+            _, head = features_and_logits(network, engram, held_out, self.context)
+            if self.settings.read_commons:
+                balanced = class_weights(train) is not None
+                head = attach(engram, seen.sums.packed(), head, seen.held_out, held_out.labels, balanced=balanced)
         return NewTask(task, train, held_out, commons, seen, engram, network, negatives, head, report)
 
     def _recognise(self, new: NewTask) -> Learned:
-        sums = new.seen.all_sums(new.held_out)
-        balance, head, temperature = calibrated(new.head, new.held_out, new.train, self.context.recipe)
-        earlier = self.sums.first() if self.tasks else None
-        shape = self.network.layout.channels, *self.network.layout.image_size
-        judged = new.seen.judged(new.held_out)
-        profile = calibrated_by(new.name, new.commons, sums, judged, earlier, shape, self.context)
+        with new.report.timed("recognising", "calibrating"):
+            sums = new.seen.all_sums(new.held_out)
+            balance, head, temperature = calibrated(new.head, new.held_out, new.train, self.context.recipe)
+            earlier = self.sums.first() if self.tasks else None
+            shape = self.network.layout.channels, *self.network.layout.image_size
+            judged = new.seen.judged(new.held_out)
+            profile, beside_first = calibrated_by(new.name, new.commons, sums, judged, earlier, shape, self.context)
         self.reporter.report("recognising", 0.6)
-        pairs, detectors, reading = self._detectors(new)
+        with new.report.timed("recognising", "detectors"):
+            pairs, detectors, reading = self._detectors(new)
         profile = replace(profile, temperature=temperature, balance=balance)
         info = TaskInfo(new.name, new.train.classes, {} if new.engram is None else dict(new.engram.units))
         known = KnownTask(info, new.engram is not None, profile.log_temperature, profile.evidence, reading)
         tasks = (*self.tasks, StagedTask.learned(known, self.network.layout, new.engram, profile))
-        totals = self.sums.totals(new.commons).plus(new.name, sums)
-        solved = SolvedTotals.of(totals)
-        solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
-        recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
-        self._judge(new, recogniser, totals, solved, head / temperature)
+        with new.report.timed("recognising", "solving"):
+            totals = self.sums.totals(new.commons).plus(new.name, sums)
+            # Of one or two tasks, those are all that there are, and their regression is solved already.
+            solved = beside_first if len(self.tasks) < 2 else SolvedTotals.of(totals)
+            solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
+            recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
+        with new.report.timed("recognising", "judging"):
+            self._judge(new, recogniser, totals, solved, head / temperature)
         new.report.novelty = profile.novelty()
         if new.engram is not None:
             needed = new.network.closure(new.name)
             new.report.details["closure"] = round(needed.total / needed.alone, 4)
         self.reporter.report("recognising", 1.0)
-        stored = self.sums.plus(totals, new.name, sums, pairs, detectors)
+        with new.report.timed("recognising", "packing"):
+            stored = self.sums.plus(totals, new.name, sums, pairs, detectors)
         return Learned(new.commons, recogniser, tasks, stored, new.report)
 
     def _detectors(self, new: NewTask) -> tuple[dict[str, ExactSums], dict[str, Totals], Reading | None]:

@@ -24,11 +24,11 @@ def calibrated_by(
     first: tuple[str, ExactSums] | None,
     shape: tuple[int, int, int],
     context: LearnContext,
-) -> StagedProfile:
+) -> tuple[StagedProfile, SolvedTotals]:
     """Density, conformal scores and temperature of a task, in a profile that lacks what only a network can say.
 
     They are found in a model of the first task and this one: whatever else was learned in between, they are the same,
-    so that it can be taken away without a trace.
+    so that it can be taken away without a trace. That model's regression is the second part of what is returned.
 
     Parameters
     ----------
@@ -56,4 +56,4 @@ def calibrated_by(
     profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence, combined)
     noise = noise_features(commons, context, *shape)
     unusual = space.unusual(space.squared(noise), sizes)[:, number]
-    return profile.tried(profile.p_values(noise, unusual))
+    return profile.tried(profile.p_values(noise, unusual)), solved

@@ -1,0 +1,34 @@
+"""Table of `learning`: processor time against a plain loop, and the phases that it goes into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = ("network", "images a class", "tasks", "Engram, CPU s", "plain loop, CPU s", "ratio", "phases, s", "accuracy")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table in Markdown, empty without rows: of each model and number of images the least of all repeats."""
+    rows = [row for row in rows if row.get("benchmark") == "learning"]
+    if not rows:
+        return ""
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for key in dict.fromkeys(_key(row) for row in rows):
+        mine = [row for row in rows if _key(row) == key]
+        ours, plain = (min((row[side] for row in mine), key=_seconds) for side in ("engram", "plain"))
+        phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ours["phases"].items())
+        accuracy = " / ".join(f"{sum(side['accuracy']) / len(side['accuracy']):.4f}" for side in (ours, plain))
+        times = (f"{_seconds(ours):.1f}", f"{_seconds(plain):.1f}", f"{_seconds(ours) / _seconds(plain):.2f}")
+        cells = (key[0], key[1], str(len(plain["cpu_seconds"])), *times, phases, accuracy)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(["#### learning", "", *lines])
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["definition"]["backbone"], str(row["images"])
+
+
+def _seconds(side: Mapping[str, Any]) -> float:
+    found: float = sum(side["cpu_seconds"])
+    return found
