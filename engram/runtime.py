@@ -13,7 +13,8 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
-_LARGEST_MMAP_THRESHOLD = 2**25
+_MMAP_THRESHOLDS = (2**25, 2**28)
+"""Ever larger ones; a glibc that takes none over 32 MB stays with the first."""
 
 
 def configure(threads: int) -> None:
@@ -47,7 +48,8 @@ def keep_freed_memory() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library, which has its own ways
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        for threshold in _MMAP_THRESHOLDS:
+            libc.mallopt(_M_MMAP_THRESHOLD, threshold)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -130,7 +131,9 @@ class _Attempt:
         memory = load_memory(self._vault, model, head, blobs)
         memory.admit(self._job.task)
         options = LearnOptions.model_validate(self._job.options)
+        began = time.monotonic()
         archive = self._read(memory, options)
+        reading = time.monotonic() - began
         with threads(self._settings.torch_threads):
             before = before_learning(blobs, head, memory)
         memory.to(resources.choose_device(self._settings.device))
@@ -157,7 +160,7 @@ class _Attempt:
                 loaded=memory.method.loaded,
             )
         self._enter("publishing", 0.98)
-        learned = report.to_dict()
+        learned = {**report.to_dict(), "phases": self._phases.around(report.phases, reading)}
         found = {
             "unreadable": [asdict(one) for one in archive.unreadable],
             "left_out": asdict(archive.left_out),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -81,6 +81,8 @@ class PhaseRecorder:
     """
 
     def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        """Of the phases that are over."""
         self._phase: str | None = None
         self._began = 0.0
         self._span: Span | None = None
@@ -94,10 +96,24 @@ class PhaseRecorder:
         self._span = traces.begin(phase, {"engram.job.phase": phase})
         logs.bind(phase=phase)
 
+    def around(self, learning: Mapping[str, float], reading: float) -> dict[str, float]:
+        """Seconds of what the attempt has done so far, in order: those of learning in the place of its phases.
+
+        Parameters
+        ----------
+        reading
+            Seconds of loading that the upload took.
+        """
+        loading, verifying = (self.seconds.get(phase, 0.0) for phase in ("loading", "verifying"))
+        before = {"loading": round(loading - reading, 3), "reading": round(reading, 3)}
+        return {**before, **learning, "verifying": verifying}
+
     def _end(self, error: BaseException | None = None) -> None:
         if self._phase is None or self._span is None:
             return
-        metrics.phases.labels(self._phase).observe(time.monotonic() - self._began)
+        took = time.monotonic() - self._began
+        self.seconds[self._phase] = round(self.seconds.get(self._phase, 0.0) + took, 3)
+        metrics.phases.labels(self._phase).observe(took)
         if error is not None:
             traces.failed(self._span, error)
         self._span.end()

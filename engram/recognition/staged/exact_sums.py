@@ -13,7 +13,10 @@ from torch.nn.functional import one_hot, pad
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
-from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, triangle, whole, widened, widened_gram
+from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, triangle, widened, widened_gram
+
+BLOCK = 256
+"""Features of a block of the Gram matrix."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class ExactSums:
 
     def plus(self, features: Tensor, labels: Tensor) -> Self:
         """The sums with more images: features (N, F) on the grid, labels (N,)."""
-        phi = whole(features, self.step).double()
+        phi = (features.double() * (1 / self.step)).round_()  # the step is a power of two, and so is its inverse
         hot = one_hot(labels, self.moments.shape[1]).double()  # (N, classes)
-        gram = self.gram + phi.T @ phi
+        gram = _squared(phi).add_(self.gram)
         assert float(gram.diagonal().max()) < LARGEST, "so many images have no exact sums"
         return replace(self, gram=gram, moments=self.moments + phi.T @ hot, counts=self.counts + hot.sum(0))
 
@@ -97,6 +100,20 @@ class ExactSums:
         parts = {"moments": self.moments.flatten(), "counts": self.counts}
         narrow = {name: narrowed(part.to(torch.int64)) for name, part in parts.items()}
         return {**narrow, **{f"gram.{name}": part for name, part in narrowed_gram(self.gram).items()}}
+
+
+def _squared(phi: Tensor) -> Tensor:
+    """phi^T phi (F, F) of whole numbers (N, F) in float64: the blocks on and above the diagonal, the rest mirrored.
+
+    Sums of whole numbers are the same in any order, so that this is the whole product to the bit.
+    """
+    size = phi.shape[1]
+    found = phi.new_empty(size, size)
+    for first in range(0, size, BLOCK):
+        end = min(size, first + BLOCK)
+        torch.mm(phi[:, first:end].T, phi[:, first:], out=found[first:end, first:])
+        found[end:, first:end] = found[first:end, end:].T
+    return found
 
 
 def pairs_of(sums: Mapping[str, ExactSums]) -> tuple[dict[str, object], dict[str, Tensor]]:

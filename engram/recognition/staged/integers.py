@@ -80,11 +80,6 @@ def step_of(commons: Commons) -> float:
     return commons.step
 
 
-def whole(values: Tensor, step: float) -> Tensor:
-    """Multiples of `step`, a power of two, as whole numbers int64."""
-    return (values.double() / step).round().to(torch.int64)
-
-
 def triangle(matrix: Tensor) -> Tensor:
     """(F (F + 1) / 2,): the upper triangle of a symmetric matrix (F, F), row by row."""
     rows, columns = torch.triu_indices(*matrix.shape)

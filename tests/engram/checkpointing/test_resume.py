@@ -125,6 +125,8 @@ def test_the_time_of_earlier_runs_counts() -> None:
     assert standing["seconds"] > 0
     _, report = learn(parts_of("eidetic"), checkpoints)
     assert report.seconds["training"] >= round(standing["seconds"], 3)
+    assert sum(report.phases.values()) == pytest.approx(sum(report.seconds.values()), abs=0.1)
+    assert {"commons", "looking", "training", "head", "calibrating", "solving", "judging"} <= report.phases.keys()
 
 
 class Watched(InMemory):

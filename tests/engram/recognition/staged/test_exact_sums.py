@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.exact_sums import BLOCK, ExactSums
 from engram.recognition.staged.totals import Totals
 
 STEP = 2.0**-9
@@ -48,6 +48,13 @@ def test_sums_are_those_of_whole_numbers_of_any_length() -> None:
             assert int(sums.moments[i, label]) == sum(
                 row[i] for row, own in zip(steps, labels.tolist(), strict=True) if own == label
             )
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_sums_over_many_features_are_the_whole_product(size: int) -> None:
+    steps = torch.randint(0, 4096, (30, size), generator=torch.Generator().manual_seed(size))
+    sums = ExactSums.empty(size, 1, STEP).plus((steps * STEP).float(), torch.zeros(30, dtype=torch.int64))
+    assert torch.equal(sums.gram.to(torch.int64), steps.T @ steps)
 
 
 def test_sums_come_back_from_their_bytes() -> None:

@@ -1,0 +1,42 @@
+"""Tests of the benchmark of learning: the plain loop trains the same networks, and rows become a table."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.reports import learning as report
+from benchmarks.studies.learning import logits_of, measured, network, train
+from engram import Definition, LearnOptions
+from engram.nn.backbones import layout_of
+from tests.benchmarks.small import bar_tasks
+
+TASKS = bar_tasks(2)
+DEFINITION = Definition.model_validate({"input": TASKS.shape, "backbone": "cnn", "width": 0.5})
+OPTIONS = LearnOptions(epochs=8, rounds=1, augment="none", batch_size=16)
+
+
+def test_the_plain_loop_learns_a_network_of_the_same_widths() -> None:
+    before = network(DEFINITION, TASKS.train[0], OPTIONS.seed)
+    assert before.units == dict(layout_of(DEFINITION).widths)
+    after = train(DEFINITION, TASKS.train[0], OPTIONS)
+    judged = TASKS.test[0]
+    right = [float((logits_of(net, judged).argmax(1) == judged.labels).double().mean()) for net in (before, after)]
+    assert right[1] > max(0.9, right[0])
+    again = train(DEFINITION, TASKS.train[0], OPTIONS)
+    assert torch.equal(again.head.weight, after.head.weight)
+
+
+def test_rows_say_what_both_sides_took() -> None:
+    row = {"benchmark": "learning", "images": 20, "definition": DEFINITION.model_dump(mode="json")}
+    row |= measured(DEFINITION, OPTIONS, TASKS)
+    for side in ("engram", "plain"):
+        assert len(row[side]["cpu_seconds"]) == len(row[side]["accuracy"]) == 2
+        assert min(row[side]["cpu_seconds"]) > 0
+    assert {"training", "looking"} <= row["engram"]["phases"].keys()
+    expected = sum(row["engram"]["cpu_seconds"]) / sum(row["plain"]["cpu_seconds"])
+    assert abs(row["cpu_ratio"] / expected - 1) < 0.01
+    slower = {**row, "engram": {**row["engram"], "cpu_seconds": [900.0, 900.0]}}
+    head, _, cells = report.table([slower, row, {"benchmark": "other"}]).splitlines()[2:]
+    assert head.count("|") == cells.count("|")
+    assert f"| {expected:.2f} |" in cells, "the fastest of each side"
+    assert report.table([{"benchmark": "other"}]) == ""
