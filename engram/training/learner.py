@@ -20,7 +20,7 @@ from engram.training.probes import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
-from engram.training.trainer import Trainer, TrainingPhase
+from engram.training.trainer import KnownEvaluations, Trainer, TrainingPhase
 
 
 @dataclass
@@ -64,13 +64,16 @@ class Learner(WithContext):
         """The same from images that are divided already, as `split` does it."""
         options, reporter = self.options, self.reporter
         report = LearningReport.begun(task, train, held_out, options, reporter.journal)
-        trainer = Trainer(self.network, train, held_out, self.context, self.context.generator())
+        known = KnownEvaluations()
+        trainer = Trainer(self.network, train, held_out, self.context, self.context.generator(), known)
         with report.timed("training"):
             alone = self._train(task, trainer, report, None if self.reading is None else ())
         engram = None if self.reading is None else self._reader(self.reading, alone, trainer, report)
         if engram is None:
             engram = self._prune(alone, trainer, report) if options.prune else alone
         reporter.report("freezing", 1.0, units=sum(engram.units.values()))
+        with report.timed("pruning", "validating"):
+            report.accuracy["network"] = trainer.accuracy(engram, held_out)
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
         engram = copy.deepcopy(engram).freeze()
         report.units = dict(engram.units)
@@ -78,7 +81,6 @@ class Learner(WithContext):
             report.details["reads"] = {
                 read.owner: {layer: len(units) for layer, units in read.units.items()} for read in engram.reads
             }
-        report.accuracy["network"] = trainer.accuracy(engram, held_out)
         return engram, report
 
     def _reader(self, reading: ReadingChoice, alone: Engram, trainer: Trainer, report: LearningReport) -> Engram | None:
@@ -86,7 +88,9 @@ class Learner(WithContext):
         reads = reading.first(self.network, alone.task, alone.classes, alone.units)
         if not reads:
             return None
-        least = earned(trainer.validated(alone), len(trainer.validation), self.options.tolerance)
+        with report.timed("pruning", "validating"):
+            validated = trainer.validated(alone)
+        least = earned(validated, len(trainer.validation), self.options.tolerance)
         if least > 1:
             return None
         with report.timed("training", "choosing"):
@@ -96,7 +100,9 @@ class Learner(WithContext):
         trained = report.accuracy["trained"]
         with report.timed("training"):
             engram = self._train(alone.task, trainer, report, reads)
-        if trainer.validated(engram) < least:
+        with report.timed("pruning", "validating"):
+            validated = trainer.validated(engram)
+        if validated < least:
             report.accuracy["trained"] = trained
             return None
         return self._prune(engram, trainer, report) if self.options.prune else engram
@@ -130,7 +136,8 @@ class Learner(WithContext):
     def _prune(self, engram: Engram, trainer: Trainer, report: LearningReport) -> Engram:
         """Search for the smallest set that holds, recover, search again from there."""
         options = self.options
-        least = trainer.validated(engram) - options.tolerance
+        with report.timed("pruning", "validating"):
+            least = trainer.validated(engram) - options.tolerance
         rounds = options.rounds
         for number in range(rounds):
             self.reporter.report("pruning", number / rounds, units=sum(engram.units.values()))
@@ -142,7 +149,9 @@ class Learner(WithContext):
             with report.timed("recovering"):
                 phase = TrainingPhase.recovering(options, share)
                 trainer.fit(narrow, phase)
-            if trainer.validated(narrow) < least:
+            with report.timed("pruning", "validating"):
+                validated = trainer.validated(narrow)
+            if validated < least:
                 break
             engram = narrow
         return engram

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections import deque
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -55,6 +56,33 @@ class Evaluation:
 
 HOPELESS = Evaluation(sys.float_info.max, 0.0)
 """What anything is better than."""
+
+
+@dataclass
+class KnownEvaluations:
+    """The latest evaluations of engrams whose tensors have not changed since, as by a step or a loaded state."""
+
+    _kept: deque[tuple[Engram, Examples, tuple[tuple[int, int], ...], Evaluation]] = field(
+        default_factory=lambda: deque(maxlen=8)
+    )
+
+    def of(self, engram: Engram, examples: Examples) -> Evaluation | None:
+        """What was found; None where the engram has changed since, or was not measured on these very examples."""
+        state = _versions(engram)
+        for one, images, then, found in self._kept:
+            if one is engram and images is examples and then == state:
+                return found
+        return None
+
+    def keep(self, engram: Engram, examples: Examples, found: Evaluation) -> None:
+        """Note what an engram, as it is now, was found to be."""
+        self._kept.append((engram, examples, _versions(engram), found))
+
+
+def _versions(engram: Engram) -> tuple[tuple[int, int], ...]:
+    """Where each tensor lies, and how often it was changed in place."""
+    tensors = [*engram.parameters(), *engram.buffers()]
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
 
 
 def norms(engram: Engram) -> list[nn.BatchNorm2d]:
@@ -189,6 +217,8 @@ class Trainer(WithContext):
     held_out: Examples
     context: LearnContext
     generator: torch.Generator
+    known: KnownEvaluations | None = None
+    """What need not be measured again; None where an engram's answers depend on more than its own tensors."""
 
     @classmethod
     def alone(cls, layout: Layout, train: Examples, held_out: Examples, context: LearnContext) -> Self:
@@ -255,7 +285,10 @@ class Trainer(WithContext):
         engram.load_state_dict(entry.outcome["engram"])
         self.generator.set_state(entry.outcome["generator"])
         engram.eval()
-        return Evaluation(*entry.outcome["best"])
+        best = Evaluation(*entry.outcome["best"])
+        if self.known is not None and best != HOPELESS:
+            self.known.keep(engram, self.plateau, best)
+        return best
 
     def _trained(
         self, engram: Engram, phase: TrainingPhase, entry: JournalEntry
@@ -295,6 +328,8 @@ class Trainer(WithContext):
     def accuracy(self, engram: Engram, examples: Examples) -> float:
         """The share of examples that an engram, once it is moved to the trainer's device, answers right."""
         engram.to(self.device)
+        if self.weights is None:
+            return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
         return self.reporter.journal.once(
             "accuracy", lambda: measure(self.network, engram, examples, self.device, self.reporter).accuracy
         )
@@ -309,8 +344,13 @@ class Trainer(WithContext):
         return best.accuracy if self.weights is None else self.accuracy(engram, self.held_out)
 
     def _judge(self, engram: Engram, examples: Examples) -> Evaluation:
-        balanced = self.weights is not None
-        return measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
+        found = None if self.known is None else self.known.of(engram, examples)
+        if found is None:
+            balanced = self.weights is not None
+            found = measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
+            if self.known is not None:
+                self.known.keep(engram, examples, found)
+        return found
 
     def _augmented(self, images: Tensor) -> Tensor:
         return augmented(images, self.options.augment, self.generator, far=self.few)

@@ -61,8 +61,7 @@ def test_a_job_becomes_a_version(ready: Vault) -> None:
     report = json.loads(ready.objects.get_blob(commit.report))
     assert report == done.result["report"]
     assert (report["task"], report["unreadable"]) == ("low", [])
-    phases = list(report["phases"])
-    assert (phases[:2], phases[-1]) == (["loading", "reading"], "verifying")
+    assert {"loading", "reading", "training", "verifying"} <= report["phases"].keys()
     assert sum(report["seconds"].values()) <= sum(report["phases"].values())
     assert ready.objects.list("data") == []
     assert ready.jobs.open_jobs() == []

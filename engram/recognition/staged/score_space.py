@@ -91,11 +91,10 @@ class RidgeSolution:
         """
         held = max(ridge / images * float(second.diagonal()[:-1].mean()), least)
         size, classes = means.shape
-        one = torch.eye(size, dtype=torch.float64)
-        factor, failed = torch.linalg.cholesky_ex(second + held * one)
+        factor, failed = torch.linalg.cholesky_ex(_raised(second, held))
         while int(failed) and held < 1e30:  # of features of a few steps, rounding leaves little else
             held *= 10
-            factor, failed = torch.linalg.cholesky_ex(second + held * one)
+            factor, failed = torch.linalg.cholesky_ex(_raised(second, held))
         generator = torch.Generator().manual_seed(size)
         probes = 2.0 * torch.randint(0, 2, (size, PROBES), generator=generator).double() - 1
         solved = torch.cholesky_solve(torch.cat([means, probes], 1), factor)
@@ -105,6 +104,13 @@ class RidgeSolution:
         missed = classes - 2 * float((means * weights).sum()) + float(squares.trace())
         left = 1 - freedom / images  # where hardly any is, what is missed says nothing
         return cls(factor, weights, squares, freedom, missed / left**2 if left > LEAST_LEFT else torch.inf)
+
+
+def _raised(second: Tensor, held: float) -> Tensor:
+    """The matrix with so much more on its diagonal."""
+    found = second.clone()
+    found.diagonal().add_(held)
+    return found
 
 
 def _best(second: Tensor, means: Tensor, images: float, least: float) -> RidgeSolution:
