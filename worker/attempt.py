@@ -18,6 +18,7 @@ from engram.data.isolation.decoder import BoundedDecoder
 from engram.errors import Cancelled, EngramError, InputError
 from engram.memory import Memory, dump
 from engram.runtime import threads
+from engram.training.report import LearningReport
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
@@ -95,6 +96,16 @@ def _ended(job: Job) -> Job:
     return job
 
 
+def _found(archive: ReadArchive, report: LearningReport) -> dict[str, Any]:
+    """What the report says of the upload."""
+    return {
+        "unreadable": [asdict(one) for one in archive.unreadable],
+        "left_out": asdict(archive.left_out),
+        "constant": dict(archive.constant),
+        "warnings": [*archive.warnings, *report.warnings],
+    }
+
+
 class _Attempt:
     """One attempt at a job, phase by phase."""
 
@@ -160,22 +171,9 @@ class _Attempt:
                 loaded=memory.method.loaded,
             )
         self._enter("publishing", 0.98)
-        learned = {**report.to_dict(), "phases": self._phases.around(report.phases, reading)}
-        found = {
-            "unreadable": [asdict(one) for one in archive.unreadable],
-            "left_out": asdict(archive.left_out),
-            "constant": dict(archive.constant),
-            "warnings": [*archive.warnings, *report.warnings],
-        }
+        told = {**report.to_dict(), "phases": self._phases.around(report.phases, reading), **_found(archive, report)}
         publication = Publication(
-            self._job,
-            self._token,
-            head,
-            parts,
-            archive.examples.classes,
-            proof.to_dict(),
-            {**learned, **found},
-            blobs,
+            self._job, self._token, head, parts, archive.examples.classes, proof.to_dict(), told, blobs
         )
         return outcome.result(self._vault, publication.publish(self._vault, self._settle))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from operator import index as whole
 from typing import Literal
 
@@ -160,6 +161,9 @@ class Observation:
 
     def predictions_each(self, parts: Sequence[tuple[int, int]], task: str | None = None) -> list[list[Prediction]]:
         """The same for consecutive parts of the images, each with so many images and a `top_k` of its own."""
+        if len({top_k for _, top_k in parts}) == 1:
+            answers = iter(self.predictions(task, parts[0][1]))
+            return [list(islice(answers, count)) for count, _ in parts]
         found, start = [], 0
         for count, top_k in parts:
             found.append(self[start : start + count].predictions(task, top_k))

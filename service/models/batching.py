@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal, Protocol
 
 import torch
@@ -289,7 +288,7 @@ def _together(
     served: ServedModel, queries: list[InferenceRequest], observed: Observation
 ) -> list[InferenceReply | Exception]:
     """For each query its reply from what was observed of the images of all, in order."""
-    if len({(query.task, query.top_k, query.logits) for query in queries}) == 1 and not queries[0].logits:
+    if len({query.task for query in queries}) == 1 and not any(query.logits for query in queries):
         return _alike(served, queries, observed)
     outcomes: list[InferenceReply | Exception] = []
     start = 0
@@ -306,12 +305,13 @@ def _together(
 def _alike(
     served: ServedModel, queries: list[InferenceRequest], observed: Observation
 ) -> list[InferenceReply | Exception]:
-    """As `_together`, for queries that ask for the same of all images."""
+    """As `_together`, for queries that name the same task, or none."""
     try:
-        answers = iter(observed.predictions(task=queries[0].task, top_k=queries[0].top_k))
+        parts = [(len(query.images), query.top_k) for query in queries]
+        answers = observed.predictions_each(parts, queries[0].task)
     except Exception as error:  # an unknown task, say, concerns them all
         return [error for _ in queries]
-    return [InferenceReply(served.version, list(islice(answers, len(query.images))), None) for query in queries]
+    return [InferenceReply(served.version, part, None) for part in answers]
 
 
 def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) -> InferenceReply:

@@ -1,6 +1,8 @@
-"""Tests of the benchmark of learning: the plain loop trains the same networks, and rows become a table."""
+"""Tests of the benchmark of learning, and of the plain loop beside it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -27,7 +29,7 @@ def test_the_plain_loop_learns_a_network_of_the_same_widths() -> None:
 
 
 def test_rows_say_what_both_sides_took() -> None:
-    row = {"benchmark": "learning", "images": 20, "definition": DEFINITION.model_dump(mode="json")}
+    row: dict[str, Any] = {"benchmark": "learning", "images": 20, "definition": DEFINITION.model_dump(mode="json")}
     row |= measured(DEFINITION, OPTIONS, TASKS)
     for side in ("engram", "plain"):
         assert len(row[side]["cpu_seconds"]) == len(row[side]["accuracy"]) == 2
