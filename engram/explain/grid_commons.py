@@ -55,7 +55,8 @@ class BankRelevance:
         self._weight, self._offsets = bank.matrix()
         count = len(self._weight)
         filters = self._weight.view(count, bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
-        self._positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)])  # (2 N, C, patch, patch)
+        # As a matrix, since most of the time of a transposed convolution goes into laying out its weights anew.
+        self._positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)]).flatten(1)  # (2 N, K)
         self._even = torch.ones(1, *filters.shape[1:], device=filters.device)
 
     def see(self, pixels: Tensor) -> SeenByBank:
@@ -75,15 +76,16 @@ class BankRelevance:
             for column, (left, right) in enumerate(bank.columns):
                 placed[:, top:bottom, left:right] += shares[:, None, None, :, row, column]
         places = (-1, *placed.shape[1:3])
-        placed = placed.mul_(seen.above).permute(0, 3, 1, 2).reshape(1, *places)  # (1, 2 N, H', W')
+        placed = placed.mul_(seen.above).permute(0, 3, 1, 2).reshape(*places)  # (2 N, H', W')
         visible = image[(..., *bank.covered)]
         if flat:
             kernel = self._even
-            relevance = F.conv_transpose2d(placed.sum(1, keepdim=True), kernel, stride=bank.stride) / kernel.numel()
+            evenly = placed.sum(0)[None, None]
+            relevance = F.conv_transpose2d(evenly, kernel, stride=bank.stride) / kernel.numel()
         else:
-            received = F.conv2d(visible, self._positive, stride=bank.stride)
-            spread = placed / received.clamp_min(1e-9)
-            relevance = visible * F.conv_transpose2d(spread, self._positive, stride=bank.stride)
+            received = self._positive @ F.unfold(visible, bank.patch, stride=bank.stride)[0]  # (2 N, places)
+            carried = self._positive.T @ placed.flatten(1).div_(received.clamp_min_(1e-9))  # (K, places)
+            relevance = visible * F.fold(carried[None], visible.shape[2:], bank.patch, stride=bank.stride)
         whole = torch.zeros_like(image)
         whole[(..., *bank.covered)] = relevance
         return whole[0]

@@ -86,8 +86,18 @@ def of_bank(bank: Bank, pixels: Tensor, parts: Tensor, flat: bool) -> Tensor:
     filters = weight.view(len(weight), bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
     image = pixels.permute(0, 3, 1, 2) / 255.0
     whole = torch.zeros_like(image)
-    whole[(..., *bank.covered)] = to_pixels(filters, placed, image[(..., *bank.covered)], bank.stride, flat)
+    way = to_pixels if flat else to_pixels_by_products
+    whole[(..., *bank.covered)] = way(filters, placed, image[(..., *bank.covered)], bank.stride, flat)
     return whole[0]
+
+
+def to_pixels_by_products(filters: Tensor, placed: Tensor, seen: Tensor, stride: int, flat: bool) -> Tensor:
+    """As `to_pixels` by the z+ rule, but for the last bits: by products of matrices instead of convolutions."""
+    assert not flat, "evenly it is the same either way"
+    side, positive = filters.shape[-1], torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)]).flatten(1)
+    received = positive @ F.unfold(seen, side, stride=stride)[0]
+    carried = positive.T @ (placed[0].flatten(1) / received.clamp_min(1e-9))
+    return seen * F.fold(carried[None], seen.shape[2:], side, stride=stride)
 
 
 def to_pixels(filters: Tensor, placed: Tensor, seen: Tensor, stride: int, flat: bool) -> Tensor:

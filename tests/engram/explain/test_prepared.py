@@ -21,7 +21,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.commons import commons_of
 from engram.nn.network import Engram
 from testing.data.patterns import SIZE, definition, learned, network_of
-from tests.engram.explain.reference import conserved, plain_relevance
+from tests.engram.explain.reference import conserved, plain_relevance, to_pixels, to_pixels_by_products
 from tests.engram.nn.reading import random_engram, random_network
 
 
@@ -130,3 +130,15 @@ def test_a_learned_model_explains_as_one_that_prepares_nothing(backbone: str, re
             for image in images():
                 found = memory.explain(image, task=engram.task, target=engram.classes[1], composite=composite)
                 assert same(found, *plain_relevance(stack, commons, image, owner, 1, composite))
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_products_give_pixels_what_convolutions_do(channels: int, stride: int) -> None:
+    draw = torch.Generator().manual_seed(channels)
+    filters = torch.randn(7, channels, 5, 5, generator=draw)
+    seen = torch.rand(1, channels, 13, 13, generator=draw)
+    places = (13 - 5) // stride + 1
+    placed = torch.randn(1, 14, places, places, generator=draw)
+    expected = to_pixels(filters, placed, seen, stride, flat=False)
+    assert torch.allclose(to_pixels_by_products(filters, placed, seen, stride, flat=False), expected, atol=1e-4)
+    assert float(expected.abs().max()) > 0.1
