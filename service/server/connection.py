@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -21,6 +21,7 @@ from service.errors.problem_details import MEDIA_TYPE, problem, response
 from service.middleware.cross_origin import readable
 from service.middleware.forwarding import below
 from service.middleware.request_log import PROBES
+from service.server.joined_writes import JoinedWrites
 from service.settings import ServiceSettings
 
 _LINGER_SECONDS = 2.0
@@ -61,7 +62,7 @@ class Connection(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
         self._settings = self.limits.settings
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None

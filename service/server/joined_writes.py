@@ -1,0 +1,46 @@
+"""Transport that sends the head of an answer together with its body."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class JoinedWrites:
+    """A connection's transport, of whose writes every other one waits for the next, for one turn of the event loop.
+
+    The server writes an answer's head and its body apart; each write of its own takes a call of the system, and often a
+    packet. All but `write`, `write_eof` and `close` is the transport's own.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send some bytes, after those that were written before."""
+        held, self._held = self._held, None
+        if held is None:
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(held + data)
+
+    def write_eof(self) -> None:
+        """Send what waits, and that it was the last."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._transport.is_closing():
+            self._transport.write(held)
