@@ -85,6 +85,8 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(True)
+    # Which no line has, and asking for which takes a call of the system for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     sys.excepthook = _on_exception
     threading.excepthook = lambda args: _on_exception(args.exc_type, args.exc_value, args.exc_traceback)
 

@@ -32,7 +32,8 @@ class Entrance:
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
         retry = settings.retry_after_seconds
         self._app = app
-        self._in_flight = metrics.in_flight
+        self._in_flight = 0
+        metrics.in_flight.set_function(lambda: self._in_flight)
         self._forwarding = Forwarding(settings.root_path, settings.trusted_proxies)
         self._requests = Limiter(metrics, "requests", "requests", settings.max_requests, retry)
         self._bodies = BodyLimits(settings, metrics)
@@ -52,7 +53,7 @@ class Entrance:
         if (span := trace.get_current_span()).is_recording():
             span.set_attribute("engram.request.id", exchange.identity)
         began = time.perf_counter()
-        self._in_flight.inc()
+        self._in_flight += 1
         # What nobody catches here is answered with 500 further out.
         status = 500
         try:
@@ -62,7 +63,7 @@ class Entrance:
             status = exchange.status or 499
             raise
         finally:
-            self._in_flight.dec()
+            self._in_flight -= 1
             exchange.close()
             self._log.write(scope, exchange, status, time.perf_counter() - began)
 

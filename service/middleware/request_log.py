@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -16,6 +17,9 @@ from service.metrics import Metrics
 log = logging.getLogger("engram.service.requests")
 
 _ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
+_PROCESS = secrets.token_hex(8)
+"""The beginning of the ids that this process makes; they need to be no secret."""
+_numbers = itertools.count()
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths of health checks and scrapes."""
 _LONGEST_NAME = 120
@@ -27,7 +31,7 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return value.decode()
-    return secrets.token_hex(16)
+    return f"{_PROCESS}{next(_numbers):016x}"
 
 
 def is_probe(scope: MutableMapping[str, Any]) -> bool:
