@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from engram.data.decoders.damage import DAMAGE
 from engram.errors import UnsupportedImage
@@ -81,6 +82,8 @@ def eight_bits(values: NDArray[numpy.integer], top: int = 65535) -> NDArray[nump
 
 def orientation(image: Image.Image) -> int:
     """Which side is up, by EXIF or XMP; 1 where nothing sound is said."""
+    if isinstance(image, PngImageFile) and not image.info:  # where it would have to stand, as it mostly does not
+        return 1
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except DAMAGE:
