@@ -29,8 +29,9 @@ _LEFT_SECONDS = 0.25
 _FEW = 8
 _SMALL_BYTES = 16 * 2**10
 _SMALL_SECONDS = 1e-3
-"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more. Of
-more images so many go to a thread together."""
+"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more."""
+_TOGETHER = 32
+"""Small images that go to a thread together: two threads would take turns at the interpreter's lock."""
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client has left."""
@@ -108,7 +109,7 @@ class ImageDecoder:
                 return found
         groups: list[list[Source]] = []
         for source in sources:
-            if groups and len(groups[-1]) < _FEW and _is_small(source) and _is_small(groups[-1][-1]):
+            if groups and len(groups[-1]) < _TOGETHER and _is_small(source) and _is_small(groups[-1][-1]):
                 groups[-1].append(source)
             else:
                 groups.append([source])
