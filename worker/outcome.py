@@ -64,7 +64,9 @@ def carry_out(vault: Vault, job: Job, decision: Decision | None) -> Commit | Non
     except Conflict:
         with suppress(Unreadable, NotFound):
             there = vault.log.read(job.model, commit.version)
-            return there if there.job == job.id else None
+            if there.job == job.id:  # by an attempt that may have ended before it could tell anybody
+                vault.events.publish_version(job.model, commit.version)
+                return there
         return None
     vault.events.publish_version(job.model, commit.version)
     return commit

@@ -32,6 +32,8 @@ _DECLARATION = "engram_route"
 _SAFE = frozenset({"GET", "HEAD"})
 _MOST_QUERIES = 256
 """Queries of one route that are remembered."""
+_LONGEST_QUERY = 256
+"""Bytes of a query that is remembered."""
 _NOTHING = frozenset({b"", b"{}", b"null"})
 """Bodies that have no field."""
 
@@ -107,7 +109,8 @@ class ScopedRoute(APIRoute):
             own = {name: value for name, value in given.items() if name not in ("parts", *request.path_params)}
             if len(self._solved) >= _MOST_QUERIES:
                 self._solved = {b"": {}}
-            self._solved[request.scope["query_string"]] = own
+            if len(request.scope["query_string"]) <= _LONGEST_QUERY:
+                self._solved[request.scope["query_string"]] = own
             return await endpoint(request=request, **given)
 
         return cast(Endpoint, remembered)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -316,7 +317,10 @@ def _together(
 ) -> list[InferenceReply | Exception]:
     """For each query its reply from what was observed of the images of all, in order."""
     if len({query.task for query in queries}) == 1 and not any(query.logits for query in queries):
-        return _alike(served, queries, observed)
+        with suppress(Exception):  # which may concern one query alone: each is asked for by itself then
+            parts = [(len(query.images), query.top_k) for query in queries]
+            answers = observed.predictions_each(parts, queries[0].task)
+            return [InferenceReply(served.version, part, None) for part in answers]
     outcomes: list[InferenceReply | Exception] = []
     start = 0
     for query in queries:
@@ -327,18 +331,6 @@ def _together(
             outcomes.append(error)
         start = stop
     return outcomes
-
-
-def _alike(
-    served: ServedModel, queries: list[InferenceRequest], observed: Observation
-) -> list[InferenceReply | Exception]:
-    """As `_together`, for queries that name the same task, or none."""
-    try:
-        parts = [(len(query.images), query.top_k) for query in queries]
-        answers = observed.predictions_each(parts, queries[0].task)
-    except Exception as error:  # an unknown task, say, concerns them all
-        return [error for _ in queries]
-    return [InferenceReply(served.version, part, None) for part in answers]
 
 
 def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) -> InferenceReply:

@@ -105,8 +105,17 @@ class ImageDecoder:
         """For each source what `_light` says: at once where they are few and small, otherwise in threads."""
         if len(sources) <= _FEW and all(map(_is_small, sources)):
             found = [self._light(one, shape, decoder, _SMALL_SECONDS) for one in sources]
-            if not any(one is None for one in found):
-                return found
+            left = [source for source, one in zip(sources, found, strict=True) if one is None]
+            if left:
+                rest = iter(await self._in_threads(left, shape, decoder))
+                found = [next(rest) if one is None else one for one in found]
+            return found
+        return await self._in_threads(sources, shape, decoder)
+
+    async def _in_threads(
+        self, sources: Sequence[Source], shape: InputShape, decoder: int
+    ) -> list[Tensor | Exception | None]:
+        """For each source what `_light` says, in threads."""
         groups: list[list[Source]] = []
         for source in sources:
             if groups and len(groups[-1]) < _TOGETHER and _is_small(source) and _is_small(groups[-1][-1]):

@@ -86,11 +86,16 @@ class Heatmaps:
             try:
                 return await self._run(lambda: DrawnHeatmap.of(_of_answer(memory, image, answer, task), style))
             except Exception as error:
-                if status_of(error) is None:
+                if not _is_own(error):
                     raise
                 return error
 
-        return await asyncio.gather(*(one(image, answer) for image, answer in zip(images, answers, strict=True)))
+        asked = (one(image, answer) for image, answer in zip(images, answers, strict=True))
+        # All are waited for, since the room that they take is given back once this is over.
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        if failed := next((one for one in found if isinstance(one, BaseException) and not _is_own(one)), None):
+            raise failed
+        return [one for one in found if not isinstance(one, BaseException) or isinstance(one, Exception)]
 
     async def _run(self, make: Callable[[], Result]) -> Result:
         began = time.perf_counter()
@@ -99,6 +104,11 @@ class Heatmaps:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, make)
         finally:
             self._metrics.heatmaps.observe(time.perf_counter() - began)
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether an error is an image's own, and no failure of the service."""
+    return (status_of(error) or 500) < 500
 
 
 def _of_answer(memory: Memory, image: Tensor, answer: Prediction, task: str | None) -> Heatmap:

@@ -38,6 +38,8 @@ _LIST_SECONDS = 5.0
 """Between two listings of all models; new ones are known before that by a notice, or when a request names them."""
 _REFRESH_SECONDS = 5.0
 """How long a request waits until a model's log was read; then it is answered with what is in service."""
+_STALE_SECONDS = 1.0
+"""Since the last look at all logs, after which a log is read before a model is shown."""
 _END_SECONDS = 1.0
 """How long the threads may take to end; the process ends without waiting for what hangs."""
 _HARMED = (Unreadable, NotFound, SnapshotError)
@@ -248,11 +250,14 @@ class LiveModels:
     async def newest(self, name: str) -> LoadedVersion:
         """As `get`, of the newest version; its log is read where this process may not have been told of that.
 
+        A version whose notice got lost is known a second later at the latest.
+
         Raises
         ------
         UnknownModel, ModelUnavailable
         """
         told = self._heard_since is not None and self._known_since > self._heard_since
+        told = told and time.monotonic() - self._known_since < _STALE_SECONDS
         if not told or name in self._noticed or name in self._troubles or name not in self._live:
             await self.refresh(name)
         return await self.get(name)
@@ -284,11 +289,16 @@ class LiveModels:
         self._heard_since = time.monotonic() if heard else None
 
     async def _follow(self, name: str) -> None:
-        """Bring a model up to date of which there is a notice."""
+        """Bring a model up to date of which there is a notice, which stands until that has been done."""
+        noticed = Counter({name: self._noticed[name]})
         try:
-            await self.refresh(name)
-        finally:
-            self._noticed -= Counter((name,))
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+        except UnknownModel:
+            pass
+        except Exception as error:
+            log.error("model %s: a notice could not be followed: %s", name, error, exc_info=traceback_of(error))
+            return
+        self._noticed -= noticed
 
     async def _listen(self) -> None:
         while True:

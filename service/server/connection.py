@@ -62,7 +62,8 @@ class Connection(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
+        self._joined = JoinedWrites(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._joined))
         self._settings = self.limits.settings
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -83,6 +84,11 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._unwatch()
         self._stop_writing_timer()
+
+    def eof_received(self) -> None:
+        # The transport closes itself after this.
+        self._joined.flush()
+        super().eof_received()
 
     @property
     def idle(self) -> bool:

@@ -33,12 +33,17 @@ def said(answer: httpx.Response) -> tuple[int, dict[str, str], object]:
     return answer.status_code, headers, body
 
 
-def test_two_routes_are_direct(reader: Service) -> None:
+def test_three_routes_are_direct(reader: Service) -> None:
     app = reader.server.config.app
     assert isinstance(app, FastAPI)
     found = (context.original_route for context in iter_route_contexts(app.routes))
     direct = {(r.path, *(r.methods or ())) for r in found if isinstance(r, ScopedRoute) and r.direct}
-    assert direct >= {("/v1/models/{model}/predict", "POST"), ("/v1/models/{model}", "GET")}
+    assert direct == {
+        ("/v1/models/{model}/predict", "POST"),
+        ("/v1/models/{model}/explain", "POST"),
+        ("/v1/models/{model}", "GET"),
+        ("/v1/models/{model}", "HEAD"),
+    }
 
 
 @pytest.mark.parametrize("query", ["top_k=2", "top_k=3&contenders=all", "task=low&logits=true", "version=1"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.errors import ImageError, UnknownTask
+from engram.errors import ImageError, InputError, UnknownTask
 from engram.memory import Memory
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
@@ -201,6 +201,33 @@ def test_a_query_that_fails_fails_alone(pair: Pair, pool: ThreadPoolExecutor) ->
         assert isinstance(second, UnknownTask)
         assert isinstance(third, InferenceReply)
         assert gate.batches == 2
+
+    run(story())
+
+
+def test_a_query_without_a_task_that_fails_fails_alone(pair: Pair, pool: ThreadPoolExecutor) -> None:
+    async def story() -> None:
+        gate = Gate(pair)
+        queries = [InferenceRequest(images(0), top_k=top_k) for top_k in (1, 0, 2)]
+        good, bad, other = await behind(gate, batcher(gate, pool), *queries)
+        assert isinstance(bad, InputError)
+        assert [len(one.answers[0].top) for one in (good, other) if isinstance(one, InferenceReply)] == [1, 2]
+
+    run(story())
+
+
+def test_those_that_ask_again_are_gathered_into_one_batch(pair: Pair, pool: ThreadPoolExecutor) -> None:
+    async def story() -> None:
+        gate = Gate(pair)
+        subject = batcher(gate, pool)
+
+        async def ask(times: int) -> None:
+            for _ in range(times):
+                await subject.submit(InferenceRequest(images(0)))
+
+        gate.open.set()
+        await asyncio.gather(*(ask(6) for _ in range(8)))
+        assert gate.batches <= 12, "one for each time, but for stragglers"
 
     run(story())
 

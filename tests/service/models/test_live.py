@@ -51,6 +51,26 @@ def test_a_lost_notice_is_made_up_for_by_the_poll(learned_settings: ServiceSetti
         wait_until(lambda: version(service) == 3)
 
 
+def shown(service: Service) -> int:
+    return int(service.client.get(f"/v1/models/{MODEL}").raise_for_status().json()["version"])
+
+
+def test_a_model_is_shown_as_it_is_stored_where_notices_may_have_been_missed(
+    learned_settings: ServiceSettings, own_redis: RedisServer
+) -> None:
+    slow = learned_settings.model_copy(update={"redis_url": own_redis.url, "poll_seconds": 60.0})
+    with running(slow) as service:
+        assert shown(service) == 2
+        own_redis.stop()  # so that no notice comes, and no look at the logs for a minute
+        versions.activate(service.vault, MODEL, 1)
+        wait_until(lambda: service.runtime.live._heard_since is None)
+        assert shown(service) == 3
+        own_redis.start()
+        wait_until(lambda: service.runtime.live._heard_since is not None)
+        versions.activate(service.vault, MODEL, 2)
+        assert shown(service) == 4
+
+
 def test_a_version_that_is_replaced_is_freed_without_a_collection(service: Service) -> None:
     assert version(service) == 2
     before = service.runtime.live.current(MODEL)
