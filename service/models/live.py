@@ -256,8 +256,8 @@ class LiveModels:
         ------
         UnknownModel, ModelUnavailable
         """
-        told = self._heard_since is not None and self._known_since > self._heard_since
-        told = told and time.monotonic() - self._known_since < _STALE_SECONDS
+        since = math.inf if self._heard_since is None else self._heard_since
+        told = self._known_since > max(since, time.monotonic() - _STALE_SECONDS)
         if not told or name in self._noticed or name in self._troubles or name not in self._live:
             await self.refresh(name)
         return await self.get(name)
@@ -293,11 +293,10 @@ class LiveModels:
         noticed = Counter({name: self._noticed[name]})
         try:
             await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
-        except UnknownModel:
-            pass
         except Exception as error:
-            log.error("model %s: a notice could not be followed: %s", name, error, exc_info=traceback_of(error))
-            return
+            if not isinstance(error, UnknownModel):
+                log.error("model %s: a notice could not be followed: %s", name, error, exc_info=traceback_of(error))
+                return
         self._noticed -= noticed
 
     async def _listen(self) -> None:
