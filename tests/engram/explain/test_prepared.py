@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from engram import CommonsDefinition, Definition, InputShape
 from engram.explain.commons import CommonsRelevance
-from engram.explain.explainer import Explainer, Heatmap
+from engram.explain.explainer import Explainer, Heatmap, TaskExplainers
 from engram.explain.rules import COMPOSITES
 from engram.methods.eidetic.method import Eidetic
 from engram.methods.eidetic.staged.method import StagedEidetic
@@ -142,3 +143,11 @@ def test_products_give_pixels_what_convolutions_do(channels: int, stride: int) -
     expected = to_pixels(filters, placed, seen, stride, flat=False)
     assert torch.allclose(to_pixels_by_products(filters, placed, seen, stride, flat=False), expected, atol=1e-4)
     assert float(expected.abs().max()) > 0.1
+
+
+def test_explainers_of_tasks_can_be_copied() -> None:
+    stack = stacks("mlp")[0]
+    explainers = TaskExplainers(lambda owner: stack[owner])
+    before = explainers.explain(images()[0], 0, 1, "epsilon_plus")
+    after = copy.deepcopy(explainers).explain(images()[0], 0, 1, "epsilon_plus")
+    assert same(after, before.relevance, before.logit)
