@@ -5,7 +5,7 @@
         [--out FILE.jsonl]
 
 A row is one network after so many tasks, asked by requests of so many images. All servers of it run side by side and
-are asked in turn, the others pausing, in several rounds whose medians count; an answer that is no 200 ends the run.
+are asked in turn, other peers pausing, in several rounds whose medians count; an answer that is no 200 ends the run.
 `explain` asks for heatmaps and for predictions over one connection. Without `--requests`, every row has requests of one
 image, and that with five tasks the others too. Models are learned when they are first asked for, from the digits of
 scikit-learn or what `--data` has, and kept in `--cache`.

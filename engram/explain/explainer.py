@@ -74,12 +74,9 @@ class TaskExplainers:
         self._made: OrderedDict[int, Explainer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, object]:
-        """All but what is made when it is asked for."""
-        return {"_engram_of": self._engram_of}
-
-    def __setstate__(self, state: dict[str, Callable[[int], Engram]]) -> None:
-        self.__init__(state["_engram_of"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copied without what was made."""
+        return TaskExplainers, (self._engram_of,)
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         """As `Explainer.explain`."""

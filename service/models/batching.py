@@ -89,12 +89,12 @@ class Batcher:
     A query that finds the model idle starts at once, alone. Queries that come while a batch runs form the next one,
     up to `size` images, together on the version that is current when it starts; it starts once as many wait as were
     answered or waited before, or no more come. `wait` seconds let a batch that follows another directly, and is not
-    full, fill up further. Images that were decoded for a version which decodes
-    otherwise than the current one are answered by the version they were decoded for. Where a model answers in
-    stages, those of a batch that ask for the same go through it together: the images of one given task, and those
-    without. A query of more than `size` images is answered in several passes on one version. When a batch fails,
-    its queries are tried one by one, so that only what is at fault fails. `on_answers` is called for every batch in
-    the event loop, after its clients have their answers.
+    full, fill up further. Images that were decoded for a version which decodes otherwise than the current one are
+    answered by the version they were decoded for. Where a model answers in stages, those of a batch that ask for
+    the same go through it together: the images of one given task, and those without. A query of more than `size`
+    images is answered in several passes on one version. When a batch fails, its queries are tried one by one, so
+    that only what is at fault fails. `on_answers` is called for every batch in the event loop, after its clients
+    have their answers.
     """
 
     def __init__(

@@ -41,9 +41,9 @@ class Inference:
         """
         loaded = await (self._live.get(name) if version is None else self._live.get_version(name, version))
         if version is None or loaded is self._live.current(name):
-            for gone in self._batchers.keys() - {model.name for model in self._live.models()} - {name}:
-                del self._batchers[gone]
             if name not in self._batchers:
+                for gone in self._batchers.keys() - {model.name for model in self._live.models()}:
+                    del self._batchers[gone]
                 on_answers = partial(self._novelty.add, name)
                 self._batchers[name] = self._batcher(lambda: self._live.current(name), on_answers)
             return await self._batchers[name].submit(query)

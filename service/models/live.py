@@ -152,8 +152,8 @@ class LiveModels:
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
         self._tasks: list[asyncio.Task[None]] = []
         self._following: set[asyncio.Task[None]] = set()
-        self._heard_since: float | None = None
-        """Since when notices are heard without a break."""
+        self._heard_since = math.inf
+        """Since when notices are heard without a break; infinite while they are not."""
         self._known_since = -math.inf
         """When the last look at the logs of all known models began."""
         self._noticed: Counter[str] = Counter()
@@ -256,8 +256,7 @@ class LiveModels:
         ------
         UnknownModel, ModelUnavailable
         """
-        since = math.inf if self._heard_since is None else self._heard_since
-        told = self._known_since > max(since, time.monotonic() - _STALE_SECONDS)
+        told = self._known_since > max(self._heard_since, time.monotonic() - _STALE_SECONDS)
         if not told or name in self._noticed or name in self._troubles or name not in self._live:
             await self.refresh(name)
         return await self.get(name)
@@ -286,18 +285,19 @@ class LiveModels:
             await asyncio.sleep(self._settings.poll_seconds)
 
     def _hearing(self, heard: bool) -> None:
-        self._heard_since = time.monotonic() if heard else None
+        self._heard_since = time.monotonic() if heard else math.inf
 
     async def _follow(self, name: str) -> None:
         """Bring a model up to date of which there is a notice, which stands until that has been done."""
-        noticed = Counter({name: self._noticed[name]})
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
-        except Exception as error:
-            if not isinstance(error, UnknownModel):
-                log.error("model %s: a notice could not be followed: %s", name, error, exc_info=traceback_of(error))
-                return
-        self._noticed -= noticed
+        while True:
+            try:
+                with contextlib.suppress(UnknownModel):
+                    await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
+                break
+            except Exception as error:
+                log.error("model %s: a notice cannot be followed: %s", name, error, exc_info=traceback_of(error))
+                await asyncio.sleep(self._settings.poll_seconds)
+        self._noticed -= Counter((name,))
 
     async def _listen(self) -> None:
         while True:

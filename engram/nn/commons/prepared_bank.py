@@ -126,7 +126,8 @@ Product = Callable[[Tensor], Tensor]
 def _product(weight: Tensor, offsets: Tensor | None) -> Product:
     """The product with filters (N, K), to which offsets (N,) are added."""
     # No public operation: where a PyTorch lacks it, or knows no kernel for it, filters are applied as by a `Bank`.
-    there = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    there = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    there = there and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if weight.device.type != "cpu" or not there:
         return lambda patches: Bank.responses(patches, weight, offsets)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import weakref
 from typing import Any
@@ -63,10 +64,10 @@ def test_a_model_is_shown_as_it_is_stored_where_notices_may_have_been_missed(
         assert shown(service) == 2
         own_redis.stop()  # so that no notice comes, and no look at the logs for a minute
         versions.activate(service.vault, MODEL, 1)
-        wait_until(lambda: service.runtime.live._heard_since is None)
+        wait_until(lambda: math.isinf(service.runtime.live._heard_since))
         assert shown(service) == 3
         own_redis.start()
-        wait_until(lambda: service.runtime.live._heard_since is not None)
+        wait_until(lambda: not math.isinf(service.runtime.live._heard_since))
         versions.activate(service.vault, MODEL, 2)
         assert shown(service) == 4
 
