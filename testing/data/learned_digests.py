@@ -75,6 +75,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "retention": "features",
         "settings": {"heads": "own", "recognise": "head", "saliency": "random", "recall": "none"},
     },
+    "staged-mlp": {"recipe": 3, "backbone": "mlp", "width": 0.1},
+    "staged-cnn": {"recipe": 3, "backbone": "cnn", "width": 0.5},
+    "staged-mirror": {
+        "recipe": 3,
+        "backbone": "resnet18",
+        "width": 0.07,
+        "channels": 3,
+        "commons": {"features": 128, "patch": 5, "mirror": True, "grid": 2},
+        "settings": {"reads": "commons"},
+    },
+    "staged-all": {"recipe": 3, "backbone": "cnn", "width": 0.5, "settings": {"reads": "all"}},
 }
 """One model of every kind with stored state of its own; `channels` and `options` are not part of a definition."""
 

@@ -1,7 +1,7 @@
 """Tests of what every method stores after learning, bit for bit, by digests of an earlier commit.
 
-`files/learned-digests.json` was written by commit 0ab2d93 on the machine that it names; on others, that two runs
-are equal is all that can be asked.
+`files/learned-digests.json` was written by commits 0ab2d93 (recipe 1) and de32d30 (recipe 3, the staged models) on the
+machine that it names; on others, that two runs are equal is all that can be asked.
 """
 
 from __future__ import annotations
