@@ -27,6 +27,18 @@
           TooFewImages              a class with fewer than two images to learn from
           TooManyUnreadable         more unreadable images than allowed
           RecallUnmeasurable        too few held-out images of a class for `min_recall`
+    InvalidBackbone                 a network that a user brings cannot be used
+      UnknownArchitecture           no architecture is called so
+      ArchitectureMissing           the package that has the architecture is not installed here
+      PickleRefused                 weights as a pickle, which can run code
+      DamagedWeights                bytes that are no safetensors file, or not the one that was stored
+      MissingTensors                the architecture has tensors that the file has not
+      SurplusTensors                the file has tensors that the architecture has not
+      WrongShapes                   a tensor is of another shape or type than the architecture's
+      NotFinite                     a weight, or an output, is infinite or no number
+      UnsuitedSize                  the network cannot take images of this size
+      BackboneTooLarge              more parameters, operations or tensors than allowed
+    ConversionRefused               a pickle would be read in a process that has a network
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
     NoNetwork                       a task of one class has no logit that a heatmap could explain
@@ -159,6 +171,54 @@ class TooManyUnreadable(ExamplesError):
 
 class RecallUnmeasurable(ExamplesError):
     code = "recall_unmeasurable"
+
+
+class InvalidBackbone(EngramError):
+    code = "invalid_backbone"
+
+
+class UnknownArchitecture(InvalidBackbone):
+    code = "unknown_architecture"
+
+
+class ArchitectureMissing(InvalidBackbone):
+    code = "architecture_missing"
+
+
+class PickleRefused(InvalidBackbone):
+    code = "pickle_refused"
+
+
+class DamagedWeights(InvalidBackbone):
+    code = "damaged_weights"
+
+
+class MissingTensors(InvalidBackbone):
+    code = "missing_tensors"
+
+
+class SurplusTensors(InvalidBackbone):
+    code = "surplus_tensors"
+
+
+class WrongShapes(InvalidBackbone):
+    code = "wrong_shapes"
+
+
+class NotFinite(InvalidBackbone):
+    code = "not_finite"
+
+
+class UnsuitedSize(InvalidBackbone):
+    code = "unsuited_size"
+
+
+class BackboneTooLarge(InvalidBackbone):
+    code = "backbone_too_large"
+
+
+class ConversionRefused(EngramError):
+    code = "conversion_refused"
 
 
 class TaskExists(EngramError):

@@ -1,0 +1,1 @@
+"""Networks that users bring: known architectures, checked weights, and what is read of them."""

@@ -1,0 +1,85 @@
+"""Modes of PyTorch for one thread: plain attention, building without drawing, counted operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+_DRAWS = {
+    Tensor.normal_,
+    Tensor.uniform_,
+    Tensor.bernoulli_,
+    Tensor.exponential_,
+    Tensor.random_,
+    Tensor.erfinv_,
+}
+_FILLED = {torch.randn: torch.zeros, torch.rand: torch.zeros}
+
+
+class DefinedAttention(TorchFunctionMode):
+    """Attention as its definition has it, softmax(q k^T / sqrt(d)) v by matrix products, in this thread alone.
+
+    PyTorch's choice among kernels is a setting of the process, which threads would undo for each other. The shortcut of
+    `nn.MultiheadAttention` is not taken while a mode is active, so all attention comes here.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The attention asked for, or whatever else the function gives."""
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    found: Tensor = torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+    )[0]
+    return found
+
+
+class Undrawn(TorchFunctionMode):
+    """Networks are built without first weights: none are drawn, so no generator moves on, and no time is spent."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What the function gives; of one that draws, the tensor as it is, or zeros."""
+        if func in _DRAWS:
+            return args[0]
+        return _FILLED.get(func, func)(*args, **(kwargs or {}))
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """A count of the multiply-adds of matrix products and convolutions, of tensors on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What the operator gives."""
+        found = func(*args, **(kwargs or {}))
+        formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.count += formula(*args, **(kwargs or {}), out_val=found) // 2
+        return found

@@ -1,0 +1,101 @@
+"""Loaded networks that users brought: one a process, frozen, in float32."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from engram.config.backbones import BackboneDescription
+from engram.errors import DamagedWeights
+from engram.nn.pretrained.architecture import Place
+from engram.nn.pretrained.architectures import architecture
+from engram.nn.pretrained.description import loaded_as
+from engram.nn.pretrained.modes import DefinedAttention, Undrawn
+from engram.nn.pretrained.preprocessing import prepare
+from engram.nn.pretrained.taps import Seen, Taps
+from engram.nn.pretrained.weights import read_tensors
+
+__all__ = ["PretrainedNetwork", "Seen", "assembled", "network"]
+
+_COUNTER = "num_batches_tracked"
+
+
+class PretrainedNetwork:
+    """A frozen network, which any number of threads may look through at once."""
+
+    def __init__(self, description: BackboneDescription, module: nn.Module, classifier: str) -> None:
+        self.description = description
+        self.module = module
+        """The bare network, to be read only; deep copies of it have no trace of what is read here."""
+        self.classifier = classifier
+        """Path of the module that reads the features and gives the logits."""
+        places = [Place(level.name, level.layout, level.prefix) for level in description.levels]
+        self._taps = Taps(module, places, classifier)
+
+    def look(self, images: Tensor) -> Seen:
+        """What the network sees in images, uint8 (B, C, H, W) of 1 or 3 channels.
+
+        Each image is a forward of its own, so that its bytes never depend on its neighbours.
+        """
+        if len(images) == 1:
+            return self.look_together(images)
+        seen = [self.look_together(images[at : at + 1]) for at in range(len(images))]
+        levels = tuple(torch.cat(level) for level in zip(*(one.levels for one in seen), strict=True))
+        logits = [one.logits for one in seen if one.logits is not None]
+        return Seen(levels, torch.cat([one.features for one in seen]), torch.cat(logits) if logits else None)
+
+    def look_together(self, images: Tensor) -> Seen:
+        """As `look`, by one forward of all images: the last bits may depend on how many there are."""
+        with torch.no_grad(), DefinedAttention(), torch.autocast(images.device.type, enabled=False):
+            seen = self._taps.look(prepare(self.description.preprocessing, images))
+        return seen if self.description.outputs else seen._replace(logits=None)
+
+
+def assembled(description: BackboneDescription, tensors: Mapping[str, Tensor]) -> PretrainedNetwork:
+    """The network with these tensors, floats as float32; it keeps them."""
+    kind = architecture(description.architecture)
+    with Undrawn(), torch.device("cpu"):
+        module = kind.build(description.arguments)
+    complete = dict(tensors)
+    for name, tensor in module.state_dict().items():
+        if name.endswith(_COUNTER) and name not in complete:
+            complete[name] = torch.zeros_like(tensor)
+    module.load_state_dict(complete, assign=True)
+    module.eval().requires_grad_(False)
+    return PretrainedNetwork(description, module, kind.classifier(module))
+
+
+_loaded: weakref.WeakValueDictionary[str, PretrainedNetwork] = weakref.WeakValueDictionary()
+_loading: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+def network(description: BackboneDescription, weights: Callable[[], bytes]) -> PretrainedNetwork:
+    """The network of a description: the one that this process has, or one of the weights' bytes.
+
+    It lives as long as somebody holds it; threads that ask for the same at once wait for the first.
+
+    Raises
+    ------
+    DamagedWeights
+        where the bytes are not those that the description is of.
+    UnknownArchitecture, ArchitectureMissing
+        where the architecture cannot be built here.
+    """
+    key = loaded_as(description)
+    with _guard:
+        loading = _loading.setdefault(key, threading.Lock())
+    with loading:
+        found = _loaded.get(key)
+        if found is None:
+            given = weights()
+            if hashlib.sha256(given).hexdigest() != description.weights:
+                raise DamagedWeights("the weights are not those that were inspected: their hash is another")
+            found = assembled(description, read_tensors(given))
+            _loaded[key] = found
+    return found
