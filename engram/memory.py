@@ -32,6 +32,8 @@ from engram.explain.explainer import Heatmap
 from engram.methods import Method, method_of
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
+from engram.nn.pretrained.backbone import Backbone
+from engram.nn.pretrained.naming import over_networks
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
 from engram.snapshot import Parts, read, write
@@ -56,19 +58,21 @@ class Memory:
         self.method = method
 
     @classmethod
-    def create(cls, definition: Definition) -> Memory:
-        """A model that has learned nothing yet.
+    def create(cls, definition: Definition, backbones: Mapping[str, Backbone] | None = None) -> Memory:
+        """A model that has learned nothing yet; raises InvalidDefinition, UnsuitedSize.
 
-        Raises
-        ------
-        InvalidDefinition
+        Parameters
+        ----------
+        backbones
+            The networks that a pretrained commons names.
         """
         require_type("the definition", definition, Definition, InvalidDefinition)
-        method = method_of(definition)
-        method.check(definition)
-        layout = layout_of(definition)
+        settled, weights = over_networks(definition, backbones or {})
+        method = method_of(settled)
+        method.check(settled)
+        layout = layout_of(settled)
         check_weights(layout, layout.widths)
-        return cls(method.create(definition))
+        return cls(method.create(settled, weights))
 
     @property
     def definition(self) -> Definition:
@@ -304,7 +308,9 @@ class Memory:
         InvalidDefinition
             for an unknown layer, what is no number of units, or less than the budget there is.
         """
-        if isinstance(budget, Mapping) and (strange := [layer for layer in budget if not _is_name(layer)]):
+        if isinstance(budget, Mapping) and (
+            strange := [layer for layer in budget if not isinstance(cast(object, layer), str)]
+        ):
             raise InvalidDefinition(f"a budget names its layers by strings, not {strange[0]!r}")
         wider = self.method.current()
         try:
@@ -380,10 +386,8 @@ def restore(
     ------
     DamagedSnapshot, UnsupportedFormat
         Or what reading a piece raises.
-    InvalidDefinition
-        for what is no `Definition`.
-    InputError
-        for a `reuse` that is no `Memory`.
+    InvalidDefinition, InputError
+        for what is no `Definition`, and a `reuse` that is no `Memory`.
     """
     require_type("the definition", definition, Definition, InvalidDefinition)
     if reuse is not None:
@@ -394,7 +398,3 @@ def restore(
     # A lazy method's own `restore` takes pieces as well.
     given, held = cast(Sequence[bytes], engrams), cast("Sequence[bytes] | None", kept)
     return Memory(kind.restore(definition, given, bytes_of(recogniser), held, budget, beside))
-
-
-def _is_name(layer: object) -> bool:
-    return isinstance(layer, str)

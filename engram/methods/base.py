@@ -105,8 +105,13 @@ class Method(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         """A model that has learned nothing yet.
+
+        Parameters
+        ----------
+        weights
+            Of the networks that the user brought, in the order of the definition, for methods that take any.
 
         Raises
         ------

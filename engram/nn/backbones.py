@@ -75,11 +75,33 @@ def _resnet50(draft: LayoutBuilder, definition: Definition, width: Callable[[int
     draft.global_average("average", source)
 
 
-_BACKBONES = {"mlp": _mlp, "cnn": _cnn, "resnet18": _resnet18, "resnet50": _resnet50}
+def _adapter(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
+    source = draft.conv("conv1", IMAGE, draft.layer("conv1", width(64)), kernel=1)
+    source = draft.conv("conv2", source, draft.layer("conv2", width(64)), kernel=3)
+    draft.global_average("average", source)
 
 
-def layout_of(definition: Definition) -> Layout:
+def _none(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
+    """No node at all: a task has a linear head over the commons, and nothing else."""
+
+
+_BACKBONES = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "resnet18": _resnet18,
+    "resnet50": _resnet50,
+    "adapter": _adapter,
+    "none": _none,
+}
+
+
+def layout_of(definition: Definition, maps: tuple[int, int] | None = None) -> Layout:
     """The layout of a model.
+
+    Parameters
+    ----------
+    maps
+        Channels and side of the maps that engrams read in place of images, where they do.
 
     Raises
     ------
@@ -93,6 +115,9 @@ def layout_of(definition: Definition) -> Layout:
         return max(1, math.ceil(units * definition.width))
 
     shape = definition.input
-    draft = LayoutBuilder(shape.channels, shape.height, shape.width)
+    if maps is None:
+        draft = LayoutBuilder(shape.channels, shape.height, shape.width)
+    else:
+        draft = LayoutBuilder(maps[0], maps[1], maps[1])
     _BACKBONES[definition.backbone](draft, definition, width)
     return draft.done()

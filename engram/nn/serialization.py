@@ -9,12 +9,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import content_hash, pack, unpack
-from engram.config.definition import Definition, ResolvedCommons
+from engram.config.commons import PretrainedDefinition, ResolvedCommons
+from engram.config.definition import Definition
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
 from engram.nn.commons.float_commons import FloatCommons
 from engram.nn.commons.grid_commons import GridCommons
+from engram.nn.commons.joined_commons import JoinedCommons
+from engram.nn.commons.pretrained_commons import PretrainedCommons
+from engram.nn.commons.readings import Readings
+from engram.nn.commons.recipes import pretrained
 from engram.nn.elastic import ElasticNorm
 from engram.nn.layout import Layout
 from engram.nn.multihead import Head, MultiHeadNetwork, Owners, build_blocks
@@ -105,35 +111,84 @@ def _check_stack(layout: Layout, stack: Sequence[Engram]) -> None:
 
 
 def dump_commons(commons: Commons) -> bytes:
-    """The commons as bytes."""
-    if isinstance(commons, GridCommons):
-        banks = [bank.about.model_dump(mode="json") for bank in commons.each()]
-        return pack("commons", {"banks": banks, "dictionary": commons.dictionary}, commons.state_dict())
+    """The commons as bytes, without the weights of networks that users brought."""
+    if isinstance(commons, JoinedCommons):
+        tensors = {f"{n}.{name}": one for n, part in enumerate(commons.each()) for name, one in _state(part).items()}
+        return pack("commons", {"parts": [_about(part) for part in commons.each()]}, tensors)
+    if isinstance(commons, GridCommons | PretrainedCommons):
+        return pack("commons", _about(commons), commons.state_dict())
     assert isinstance(commons, FloatCommons), "there are commons on a grid, and those that are not"
     about = {"filters": commons.kind, "features": commons.features, "patch": commons.patch}
     return pack("commons", about, commons.state_dict())
 
 
-def load_commons(definition: Definition, data: bytes) -> Commons:
-    """The commons; raises DamagedSnapshot, UnsupportedFormat."""
+def _state(commons: Commons) -> Mapping[str, Tensor]:
+    return cast(Mapping[str, Tensor], commons.state_dict())
+
+
+def _about(commons: Commons) -> dict[str, object]:
+    """What a header says of commons on a grid."""
+    if isinstance(commons, PretrainedCommons):
+        return {"readings": commons.readings.to_row()}
+    assert isinstance(commons, GridCommons), "there are banks of filters, and networks that users brought"
+    banks = [bank.about.model_dump(mode="json") for bank in commons.each()]
+    return {"banks": banks, "dictionary": commons.dictionary}
+
+
+def load_commons(definition: Definition, data: bytes, weights: Sequence[bytes | Piece] = ()) -> Commons:
+    """The commons; raises DamagedSnapshot, UnsupportedFormat.
+
+    Parameters
+    ----------
+    weights
+        Of each network among them, read when it is first looked through.
+    """
     about, tensors = unpack("commons", data)
     try:
+        if definition.pretrained or isinstance(definition.commons, tuple):
+            return _load_parts(definition, about, tensors, weights)
         commons = _blank_commons(definition, about)
         commons.load_state_dict(tensors if "banks" in about else {"offsets": _no_offsets(commons), **tensors})
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, StopIteration) as error:
         raise DamagedSnapshot(f"the commons do not fit the model's definition: {error}") from error
     return commons
+
+
+def _load_parts(
+    definition: Definition,
+    about: Mapping[str, object],
+    tensors: Mapping[str, Tensor],
+    weights: Sequence[bytes | Piece],
+) -> Commons:
+    """Networks that users brought and banks of filters, side by side; raises as `_blank_commons`, or KeyError."""
+    several, given = isinstance(definition.commons, tuple), iter(weights)
+    rows = cast(list[Mapping[str, object]], about["parts"]) if several else [about]
+    parts: list[Commons] = []
+    for number, (wanted, row) in enumerate(zip(definition.parts, rows, strict=True)):
+        prefix = f"{number}." if several else ""
+        if isinstance(wanted, PretrainedDefinition):
+            part: Commons = pretrained(definition, wanted, Readings.from_row(row["readings"]), next(given))
+        else:
+            part = _blank_grid(definition, row)
+        own = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        part.load_state_dict(own)
+        parts.append(part)
+    return JoinedCommons(parts) if several else parts[0]
+
+
+def _blank_grid(definition: Definition, about: Mapping[str, object]) -> GridCommons:
+    # What a definition leaves open may come to mean something else: what is stored says what was made of it.
+    banks = [ResolvedCommons.model_validate(bank) for bank in cast(list[object], about.get("banks", ()))]
+    if not banks:
+        raise DamagedSnapshot("the commons are not those of the model's definition")
+    return GridCommons(definition.input, banks, definition.seed, cast(str | None, about.get("dictionary")))
 
 
 def _blank_commons(definition: Definition, about: Mapping[str, object]) -> Commons:
     """Commons as they were stored, still without their filters; raises DamagedSnapshot, ValueError, TypeError."""
     if definition.recipe > 2:
-        # What a definition leaves open may come to mean something else: what is stored says what was made of it.
-        banks = [ResolvedCommons.model_validate(bank) for bank in cast(list[object], about.get("banks", ()))]
-        if not banks:
-            raise DamagedSnapshot("the commons are not those of the model's definition")
-        return GridCommons(definition.input, banks, definition.seed, cast(str | None, about.get("dictionary")))
-    kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.commons
+        return _blank_grid(definition, about)
+    kind, patch, wanted = about.get("filters", "smooth"), about.get("patch"), definition.filters
     if wanted.kind is None and kind in ("smooth", "learned") and isinstance(patch, int):
         # The kind that a definition means when it names none has changed since the first models were made.
         wanted = wanted.model_copy(update={"kind": kind, "patch": patch})

@@ -8,7 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from engram.config.definition import Background, Budget, DecoderNumber, Definition
+from engram.config.definition import Budget, DecoderNumber, Definition
+from engram.config.input_shape import Background
 from engram.drift.monitor import State
 from engram.recognition.conformal import ALPHA
 from service.jobs.submission import TASK_NAME

@@ -47,7 +47,7 @@ class NearestMean(Method):
         self._means = {} if means is None else means
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         return cls(definition, {"means": 64})
 
     @classmethod

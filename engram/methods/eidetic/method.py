@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
@@ -61,7 +62,7 @@ class Eidetic(RecognisingMethod):
         self._explainer = Explainer(network.stack, self.commons)
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         layout = layout_of(definition)
         budget = budget_of(layout, definition.budget)
@@ -198,5 +199,5 @@ def _reading(
     """Let the engram's head read the commons too; what it then gives for the held-out images goes with the rest."""
     context.reporter.check()
     logits, balanced = gathered.held_out.head, context.recipe > 1 and class_weights(train) is not None
-    head = attach(engram, gathered.sums.packed(), logits, gathered.common, held_out.labels, balanced=balanced)
+    head = attach(engram, [gathered.sums.packed()], logits, [gathered.common], held_out.labels, balanced=balanced)
     return replace(gathered, held_out=replace(gathered.held_out, head=head))

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.checkpointing.progress import Reporter
 from engram.config.definition import Definition
 from engram.config.rerelrp import RerelrpSettings
@@ -63,7 +64,7 @@ class Rerelrp(Method):
         self.commons = _commons(definition, recogniser).to(subnetworks.device)
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         budget = budget_of(layout_of(definition), definition.budget)
         return cls(definition, budget, _form(definition).create(definition), SignatureRecogniser(), ())

@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.rmn import RmnSettings
 from engram.context import LearnContext
@@ -62,7 +63,7 @@ class Rmn(RecognisingMethod):
         self._explainers = tuple(Explainer([one]) for one in self.passes)
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         layout = layout_of(definition)
         budget = budget_of(layout, definition.budget)

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.rnf import RnfSettings
 from engram.context import LearnContext
@@ -51,7 +52,7 @@ class Rnf(RecognisingMethod):
         self._explainers = TaskExplainers(network.engram)
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         layout = layout_of(definition)
         drawn = RnfSettings.model_validate(definition.settings).initial_weights

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
+from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.config.sharc import SharcSettings
 from engram.context import LearnContext
@@ -83,7 +84,7 @@ class Sharc(RecognisingMethod):
             raise InvalidDefinition(str(error)) from error
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         budget = budget_of(layout_of(definition), definition.budget)
         scored = SharcSettings.model_validate(definition.settings).recognise == "commons"

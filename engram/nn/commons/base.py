@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Self, cast
 
 import torch
@@ -13,6 +14,18 @@ from engram.errors import CommonsNeedsClasses
 
 SAMPLE = 16384
 """Images of the first task that filters are learned from at most."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a version's networks are shown of B images, computed once."""
+
+    given: Tensor
+    """(B, C, H, W) float32 in [0, 1] on the commons' device: what engrams read, the pixels or a network's maps."""
+    features: Tensor
+    """(B, F) float32 on the CPU."""
+    logits: Tensor | None = None
+    """(B, outputs) float32 on the CPU: of a network's own classifier, where it is asked for."""
 
 
 class Commons(nn.Module):
@@ -62,6 +75,30 @@ class Commons(nn.Module):
     def of_bytes(self, images: Tensor) -> Tensor:
         """The same features, of images (B, C, H, W) uint8 on the commons' device."""
         return cast(Tensor, self(images.to(torch.float32) / 255.0))
+
+    def look(self, images: Tensor) -> Look:
+        """What is shown of images (B, C, H, W) uint8 on the commons' device."""
+        return Look(images.to(torch.float32) / 255.0, self.of_bytes(images).cpu())
+
+    @property
+    def maps(self) -> tuple[int, int] | None:
+        """Channels and side of the maps that engrams read in place of the pixels; None where they read these."""
+        return None
+
+    def mapped(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F) and maps (B, channels, side, side) uint8 of images (B, C, H, W) uint8, where it has maps."""
+        raise AssertionError("commons without maps are not asked for any")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each of the commons that stand side by side."""
+        return (self.features,)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The step of each of them, where features are on a grid."""
+        assert self.step is not None, "staged models have commons on a grid"
+        return (self.step,)
 
     def canonical(self, images: Tensor) -> Tensor:
         """The features that learning adds to sums."""

@@ -29,7 +29,7 @@ class FloatCommons(Commons):
 
     def __init__(self, definition: Definition) -> None:
         super().__init__()
-        shape, wanted = definition.input, definition.commons.resolved(definition.input)
+        shape, wanted = definition.input, definition.filters.resolved(definition.input)
         self.kind, self.grid = wanted.kind, wanted.grid
         self.shrink = shape.shrink
         self.patch = min(wanted.patch, min(shape.height, shape.width) // self.shrink)

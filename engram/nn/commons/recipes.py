@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from engram.checkpointing.pieces import Piece, bytes_of
+from engram.config.commons import CommonsPart, PretrainedDefinition
 from engram.config.definition import Definition
+from engram.errors import InvalidDefinition
 from engram.nn.commons.base import Commons
 from engram.nn.commons.float_commons import FloatCommons
 from engram.nn.commons.grid_commons import GridCommons
+from engram.nn.commons.joined_commons import JoinedCommons
+from engram.nn.commons.pretrained_commons import PretrainedCommons
+from engram.nn.commons.readings import Readings
 
 
-def commons_of(definition: Definition) -> Commons:
-    """The commons that a model of this definition begins with."""
+def commons_of(definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Commons:
+    """The commons that a model of this definition begins with.
+
+    Parameters
+    ----------
+    weights
+        Of each network among them, in order.
+
+    Raises
+    ------
+    InvalidDefinition
+        where it is not known yet which network a name means.
+    """
     if definition.recipe < 3:
         return FloatCommons(definition)
-    wanted, shape = definition.commons, definition.input
-    return GridCommons(shape, wanted.banks(shape), definition.seed, wanted.learned_from(shape))
+    given = iter(weights)
+    parts = [_part(definition, part, given) for part in definition.parts]
+    return parts[0] if len(parts) == 1 else JoinedCommons(parts)
+
+
+def _part(definition: Definition, part: CommonsPart, weights: Iterator[bytes | Piece]) -> Commons:
+    if not isinstance(part, PretrainedDefinition):
+        shape = definition.input
+        return GridCommons(shape, part.banks(shape), definition.seed, part.learned_from(shape))
+    readings = readings_of(part)
+    return pretrained(definition, part, readings, next(weights))
+
+
+def readings_of(part: PretrainedDefinition) -> Readings:
+    """What a new model reads of a network; raises InvalidDefinition."""
+    if part.source is None:
+        raise InvalidDefinition(f"it is not known what network {part.backbone!r} is")
+    return Readings.of(part.source, part.levels, part.features)
+
+
+def pretrained(
+    definition: Definition, part: PretrainedDefinition, readings: Readings, weights: bytes | Piece
+) -> PretrainedCommons:
+    """The commons of a network; raises InvalidDefinition."""
+    if part.source is None:
+        raise InvalidDefinition(f"it is not known what network {part.backbone!r} is")
+    adapters = definition.backbone == "adapter"
+    return PretrainedCommons(part.source, readings, partial(bytes_of, weights), adapters=adapters)

@@ -51,8 +51,9 @@ class StagedProfile:
         return self.noise is None or self.noise >= TELLING
 
     def p_values(self, features: Tensor, unusual: Tensor) -> Tensor:
-        """(B,): conformal p-values, from features (B, F) of the commons and what stage one finds `unusual` (B,)."""
-        distances = self.density.distance(features)
+        """(B,): conformal p-values, from features (B, F) of all commons and what stage one finds `unusual` (B,)."""
+        width = self.density.means.shape[1]  # of several commons, a density is over the first
+        distances = self.density.distance(features if features.shape[1] == width else features[:, :width].contiguous())
         alone = self.density.p_value(distances)
         if self.combined is None:
             return alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 
@@ -12,8 +12,12 @@ from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
 from engram.recognition.staged.detectors import Reading, ValueDetector
+from engram.recognition.staged.joined.joined_solution import Mixture, chosen_mixture, chosen_way, mixtures
 from engram.recognition.staged.score_space import ScoreSpace
 from engram.recognition.staged.stage_one import StageOne, temperature_of
+
+Head = Literal["blocks", "linear", "network"]
+"""Blocks of its own, a linear map of the commons' features alone, or a network's own classifier."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,20 @@ class KnownTask:
     """How many images that was fitted on."""
     reading: Reading | None = None
     """What its detector reads; None for a task without a network."""
+    head: Head | None = None
+    """What its logits come from; None for a task of one class, which has none."""
+    mixture: Mixture | None = None
+    """Where several commons stand side by side: what its images say of how to share the weight among them."""
 
     def to_row(self) -> dict[str, object]:
         """What a header says of it."""
+        later: dict[str, object] = {}
+        if self.head not in (None, "blocks"):
+            later["head"] = self.head
+        if self.mixture is not None:
+            later["mixture"] = self.mixture
         return {
+            **later,
             "task": self.info.name,
             "classes": list(self.info.classes),
             "units": self.info.units,
@@ -46,7 +60,18 @@ class KnownTask:
         """The inverse of `to_row`."""
         info = TaskInfo(str(row["task"]), tuple(map(str, row["classes"])), dict(row["units"]))
         reading = None if row["reads"] is None else Reading.from_row(row["reads"])
-        return cls(info, bool(row["network"]), float(row["log_temperature"]), float(row["evidence"]), reading)
+        network = bool(row["network"])
+        head, mixture = row.get("head", "blocks" if network else None), row.get("mixture")
+        if head not in (None, "blocks", "linear", "network") or (head == "blocks") != network:
+            raise ValueError("a head of a kind that is not known")
+        pairs = None if mixture is None else tuple((float(log), float(loss)) for log, loss in mixture)
+        return cls(info, network, float(row["log_temperature"]), float(row["evidence"]), reading, head, pairs)
+
+
+def weights_of(tasks: Sequence[KnownTask], count: int) -> tuple[float, ...]:
+    """The weight of each of so many commons, as all tasks' images together have it."""
+    evidence = [(task.mixture, task.evidence) for task in tasks if task.mixture is not None]
+    return mixtures(count)[chosen_mixture(count, evidence)]
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,11 @@ class StagedRecogniser:
     def stage_one(self) -> StageOne:
         """The first stage over all tasks."""
         evidence = [(task.log_temperature, task.evidence) for task in self.tasks]
+        several = next((len(task.mixture) for task in self.tasks if task.mixture is not None), None)
+        if several is not None:
+            given = [(task.mixture, task.evidence) for task in self.tasks if task.mixture is not None]
+            chosen = chosen_way(several, given)
+            evidence = [(mixture[chosen][0], images) for mixture, images in given]
         return StageOne(self.space, tuple(len(info.classes) for info in self.infos), temperature_of(evidence))
 
     def dump(self) -> bytes:

@@ -185,7 +185,9 @@ class StackedTasks:
             (B, T): how far out of each task stage one finds an image.
         """
         whole = len(rows) == len(features) and tasks[0] == tasks[-1]
-        chosen = features if whole else features.index_select(0, torch.from_numpy(rows))
+        width = self.densities.means.shape[2]  # of several commons, densities are over the first
+        own = features if features.shape[1] == width else features[:, :width].contiguous()
+        chosen = own if whole else own.index_select(0, torch.from_numpy(rows))
         logs: Floats = self.densities.distances(chosen, tasks).clamp_min_(1e-12).log_().numpy()
         with numpy.errstate(all="ignore"):  # what is infinitely far out has no more digits, and is unknown
             inner = self.alone.standardised(tasks, logs)

@@ -120,6 +120,14 @@ class LeftOutScores:
 def temperature_evidence(left_out: LeftOutScores) -> tuple[float, float]:
     """Log of the temperature that fits images best, and how many they are; it is held back towards `START`."""
     count = len(left_out.labels)
+    if left_out.distances.shape[1] < 2 or not count:
+        return math.log(START), 0.0
+    return temperature_losses(left_out)[0], float(count)
+
+
+def temperature_losses(left_out: LeftOutScores) -> tuple[float, float]:
+    """Log of the temperature that fits images best, and their mean loss with it; 0 where there is a single class."""
+    count = len(left_out.labels)
     start = math.log(START)
     if left_out.distances.shape[1] < 2 or not count:
         return start, 0.0
@@ -127,7 +135,8 @@ def temperature_evidence(left_out: LeftOutScores) -> tuple[float, float]:
     grid = torch.linspace(*LOGS, TRIED, dtype=torch.float64)
     losses = torch.stack([cross_entropy(logs * one.exp(), left_out.labels) for one in grid])
     held = (grid - start).square() * (PRIOR_IMAGES / count)
-    return float(grid[(losses + held).argmin()]), float(count)
+    best = (losses + held).argmin()
+    return float(grid[best]), float(losses[best])
 
 
 def combined_score(

@@ -93,17 +93,25 @@ class Totals:
 
     def dump(self) -> bytes:
         """The totals as bytes."""
+        return pack("totals", *self.parts())
+
+    def parts(self) -> tuple[dict[str, object], dict[str, Tensor]]:
+        """Header and tensors of the totals."""
         rows = [{"task": one.task, "classes": len(one.counts)} for one in self.tasks]
         tensors = {f"second.{name}": part for name, part in narrowed_gram(self.second).items()}
         for number, one in enumerate(self.tasks):
             tensors[f"{number}.moments"] = narrowed(one.moments.flatten().to(torch.int64))
             tensors[f"{number}.counts"] = narrowed(one.counts.to(torch.int64))
-        return pack("totals", {"tasks": rows, "step": self.step, "features": len(self.second) - 1}, tensors)
+        return {"tasks": rows, "step": self.step, "features": len(self.second) - 1}, tensors
 
     @classmethod
     def load(cls, data: bytes) -> Totals:
         """The inverse of `dump`; raises DamagedSnapshot, UnsupportedFormat."""
-        about, tensors = unpack("totals", data)
+        return cls.of_parts(*unpack("totals", data))
+
+    @classmethod
+    def of_parts(cls, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Totals:
+        """The inverse of `parts`; raises DamagedSnapshot."""
         try:
             size, rows = int(str(about["features"])), cast(Sequence[Mapping[str, Any]], about["tasks"])
             second = widened_gram({name.removeprefix("second."): part for name, part in tensors.items()})

@@ -104,11 +104,11 @@ def test_a_head_weighs_the_commons_by_what_they_are_worth() -> None:
     features[:, 0] += 3 * labels
     sums = GramStatistics.empty(6, 2).plus(features[:200], labels[:200]).packed()
     useless = torch.randn(100, 2, generator=generator)
-    factor, head = fitted(sums, useless, features[200:], labels[200:])
+    factor, head = fitted([sums], useless, [features[200:]], labels[200:])
     both = factor * useless + head(features[200:])
     assert float((both.argmax(1) == labels[200:]).double().mean()) > 0.9
     telling = torch.nn.functional.one_hot(labels[200:], 2) * 8.0
-    kept, ignored = fitted(sums, telling, torch.randn(100, 6, generator=generator), labels[200:])
+    kept, ignored = fitted([sums], telling, [torch.randn(100, 6, generator=generator)], labels[200:])
     assert kept > factor
     assert ignored.weight.abs().max() < head.weight.abs().max()
 

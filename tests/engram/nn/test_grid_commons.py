@@ -299,7 +299,7 @@ def test_grey_images_have_filters_that_depend_on_no_task_unless_a_kind_is_named(
     assert made(3, kind=None).dictionary is None
     for side, patch in ((8, 3), (28, 10), (64, 10)):
         shape = wanted(1, side, kind=None, patch=None)
-        (bank,) = shape.commons.banks(shape.input)
+        (bank,) = shape.filters.banks(shape.input)
         assert (bank.kind, bank.patch, bank.grid) == ("learned", patch, 2)
 
 

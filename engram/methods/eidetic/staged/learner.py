@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext, WithContext
 from engram.data.class_balance import class_weights
 from engram.data.examples import ClassesNeeded, Examples, split
 from engram.methods.base import expect_accurate, expect_recognised
-from engram.methods.eidetic.commons_head import attach
+from engram.methods.eidetic.commons_head import attach, fitted
 from engram.methods.eidetic.staged.seen_task import SeenTask, look
 from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
 from engram.methods.eidetic.staged.stored_sums import StoredSums
@@ -25,10 +26,10 @@ from engram.recognition.head_balance import calibrated
 from engram.recognition.staged.contest import Contest, TaskAnswer, with_head
 from engram.recognition.staged.detectors import Reading, ValueDetector, strongest
 from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.joined.joined_solution import JoinedSolution
+from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.observation import Labels
-from engram.recognition.staged.recogniser import KnownTask, StagedRecogniser
-from engram.recognition.staged.score_space import SolvedTotals
-from engram.recognition.staged.task_evidence import LeftOutScores
+from engram.recognition.staged.recogniser import Head, KnownTask, StagedRecogniser, weights_of
 from engram.recognition.staged.totals import Totals
 from engram.training.learner import Learner
 from engram.training.reading import ReadingChoice
@@ -57,11 +58,14 @@ class NewTask:
 
     name: str
     train: Examples
+    """As engrams are shown them."""
     held_out: Examples
     commons: Commons
     seen: SeenTask
     engram: Engram | None
-    """None for a task of one class."""
+    """None for a task of one class, and one with a linear head alone."""
+    linear: nn.Linear | None
+    """Such a head."""
     network: Network
     """Of the engram, of what it reads, and of the earlier tasks that it gives negatives to."""
     negatives: tuple[str, ...]
@@ -69,6 +73,15 @@ class NewTask:
     head: Tensor
     """(M, classes): the head's logits of the held-out images."""
     report: LearningReport
+    shape: tuple[int, int, int]
+    """Channels, height and width of images."""
+
+    @property
+    def answers(self) -> Head | None:
+        """What its logits come from."""
+        if self.linear is not None:
+            return "linear"
+        return None if self.engram is None else "blocks"
 
 
 @dataclass
@@ -108,7 +121,8 @@ class StagedLearner(WithContext):
         first = self.recogniser.stage_one() if self.tasks else None
         seen = look(commons, train, held_out, first, self.context)
         looked = clock()
-        new = self._trained(task, train, held_out, commons, seen)
+        shape = cast(tuple[int, int, int], tuple(train.images.shape[1:]))
+        new = self._trained(task, shape, commons, seen)
         new.report.took(fitted - started, "recognising", "commons")
         new.report.took(looked - fitted, "recognising", "looking")
         learned = self._recognise(new)
@@ -116,49 +130,76 @@ class StagedLearner(WithContext):
         expect_recognised(new.report, options)
         return learned
 
-    def _trained(self, task: str, train: Examples, held_out: Examples, commons: Commons, seen: SeenTask) -> NewTask:
+    def _trained(self, task: str, shape: tuple[int, int, int], commons: Commons, seen: SeenTask) -> NewTask:
         """The task with its network, which one of a single class does without."""
+        train, held_out = seen.shown
         layout, single = self.network.layout, len(train.classes) < 2
         masses = {one.name: mass for one, mass in zip(self.tasks, seen.masses, strict=True) if one.known.network}
         negatives = strongest(masses, self.settings.negatives or 0)
         readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" and not single else ()
         network = network_of(layout, self.tasks, (*readable, *negatives))
         network.to(self.device)
-        if single:
+        if single or not layout.nodes:
             report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
-            head = torch.zeros(len(held_out), 1)
-            return NewTask(task, train, held_out, commons, seen, None, network, negatives, head, report)
+            head, linear = torch.zeros(len(held_out), len(train.classes)), None
+            if not single:
+                with report.timed("recognising", "head"):
+                    head, linear = self._linear(seen, train, held_out)
+                rightly = head.argmax(1) == held_out.labels
+                report.accuracy["network"] = float(rightly.double().mean())
+            return NewTask(task, train, held_out, commons, seen, None, linear, network, negatives, head, report, shape)
         choice = ReadingChoice(tuple(sorted(readable, key=lambda name: -masses[name])), self.settings.closure or 2.0)
         engram, report = Learner(network, self.budget, self.context, choice).learn_from(task, train, held_out)
         network = network.appended(engram.to(self.device))
         with report.timed("recognising", "head"):
             _, head = features_and_logits(network, engram, held_out, self.context)
             if self.settings.read_commons:
-                balanced = class_weights(train) is not None
-                head = attach(engram, seen.sums.packed(), head, seen.held_out, held_out.labels, balanced=balanced)
-        return NewTask(task, train, held_out, commons, seen, engram, network, negatives, head, report)
+                balanced, common = class_weights(train) is not None, seen.sums.split(seen.held_out)
+                head = attach(engram, seen.sums.packed(), head, common, held_out.labels, balanced=balanced)
+        return NewTask(task, train, held_out, commons, seen, engram, None, network, negatives, head, report, shape)
+
+    @staticmethod
+    def _linear(seen: SeenTask, train: Examples, held_out: Examples) -> tuple[Tensor, nn.Linear]:
+        """A linear head over the commons, and its logits (M, classes) of the held-out images."""
+        blank, common = torch.zeros(len(held_out), len(train.classes)), seen.sums.split(seen.held_out)
+        balanced = class_weights(train) is not None
+        _, linear = fitted(seen.sums.packed(), blank, common, held_out.labels, balanced=balanced)
+        with torch.no_grad():
+            return linear(seen.held_out), linear.requires_grad_(False)
 
     def _recognise(self, new: NewTask) -> Learned:
         with new.report.timed("recognising", "calibrating"):
             sums = new.seen.all_sums(new.held_out)
             balance, head, temperature = calibrated(new.head, new.held_out, new.train, self.context.recipe)
             earlier = self.sums.first() if self.tasks else None
-            shape = self.network.layout.channels, *self.network.layout.image_size
+            beside = self.tasks[0].known.mixture if self.tasks else None
             judged = new.seen.judged(new.held_out)
-            profile, beside_first = calibrated_by(new.name, new.commons, sums, judged, earlier, shape, self.context)
+            given = calibrated_by(new.name, new.commons, sums, judged, earlier, beside, new.shape, self.context)
         self.reporter.report("recognising", 0.6)
         with new.report.timed("recognising", "detectors"):
             pairs, detectors, reading = self._detectors(new)
-        profile = replace(profile, temperature=temperature, balance=balance)
+        profile = replace(given.profile, temperature=temperature, balance=balance)
         info = TaskInfo(new.name, new.train.classes, {} if new.engram is None else dict(new.engram.units))
-        known = KnownTask(info, new.engram is not None, profile.log_temperature, profile.evidence, reading)
-        tasks = (*self.tasks, StagedTask.learned(known, self.network.layout, new.engram, profile))
+        known = KnownTask(
+            info,
+            new.engram is not None,
+            profile.log_temperature,
+            profile.evidence,
+            reading,
+            new.answers,
+            given.mixture,
+        )
+        tasks = (*self.tasks, StagedTask.learned(known, self.network.layout, new.engram, profile, new.linear))
         with new.report.timed("recognising", "solving"):
             totals = self.sums.totals(new.commons).plus(new.name, sums)
             # Of one or two tasks, those are all that there are, and their regression is solved already.
-            solved = beside_first if len(self.tasks) < 2 else SolvedTotals.of(totals)
+            solved = given.solved if len(self.tasks) < 2 else JoinedSolution.of(totals)
             solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
-            recogniser = StagedRecogniser(tuple(one.known for one in tasks), solved.space, solvable)
+            everyone = tuple(one.known for one in tasks)
+            weights = weights_of(everyone, len(solved.each))
+            recogniser = StagedRecogniser(everyone, solved.space(weights), solvable)
+            if len(weights) > 1:
+                new.report.details["commons"] = list(weights)
         with new.report.timed("recognising", "judging"):
             self._judge(new, recogniser, totals, solved, head / temperature)
         new.report.novelty = profile.novelty()
@@ -195,7 +236,7 @@ class StagedLearner(WithContext):
         return found.plus(reading(features), new.train.labels).plus(reading(more), new.held_out.labels)
 
     def _judge(
-        self, new: NewTask, recogniser: StagedRecogniser, totals: Totals, solved: SolvedTotals, head: Tensor
+        self, new: NewTask, recogniser: StagedRecogniser, totals: JoinedTotals, solved: JoinedSolution, head: Tensor
     ) -> None:
         """Write down how the held-out images fare, as if stage one had not learned from them.
 
@@ -205,7 +246,9 @@ class StagedLearner(WithContext):
             (M, classes): what decides between the task's classes, over its temperature.
         """
         held_out = new.held_out
-        left_out = LeftOutScores.of(totals, solved, new.name, new.seen.held_out, held_out.labels)
+        common = new.seen.sums.split(new.seen.held_out)
+        apart = solved.left_out(totals, new.name, common, held_out.labels)
+        left_out = apart.mixed(weights_of(recogniser.tasks, len(solved.each)))
         first = recogniser.stage_one().of_distances(left_out.distances)
         most = None if self.settings.contenders == "all" else int(self.settings.contenders or 2)
         contending, answers = first.contenders(most), {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engram.checkpointing.pieces import Piece, bytes_of
-from engram.config.definition import Definition
+from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
@@ -22,9 +22,9 @@ from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.backbones import layout_of
-from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, raised
+from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, check_weights, raised
 from engram.nn.commons import Commons, commons_of
-from engram.nn.network import Network, pixels
+from engram.nn.network import Network
 from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
@@ -39,6 +39,7 @@ class StagedEidetic(Method):
     least_classes: ClassVar[int] = 1
     shapes: ClassVar[tuple[int, ...]] = SHAPES
     """Batch sizes that answers are computed in."""
+    backbones: ClassVar[frozenset[str]] = Method.backbones | set(OVER_NETWORK)
 
     def __init__(
         self,
@@ -48,22 +49,29 @@ class StagedEidetic(Method):
         recogniser: StagedRecogniser,
         tasks: Sequence[StagedTask],
         sums: StoredSums | None,
+        weights: Sequence[bytes | Piece] = (),
     ) -> None:
         super().__init__(definition, budget)
         self.settings = EideticSettings.model_validate(definition.settings)
-        self.layout = layout_of(definition)
+        self.layout = layout_of(definition, commons.maps)
         self.commons = commons
+        self.weights = tuple(weights)
+        """Of the networks that the user brought, in the order of the definition."""
         self.recogniser = recogniser
         self.staged = tuple(tasks)
         self.sums = sums
         self._prepared = self._prepare()
 
     @classmethod
-    def create(cls, definition: Definition) -> Self:
+    def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
-        budget = budget_of(layout_of(definition), definition.budget)
-        commons = commons_of(definition).eval()
-        return cls(definition, budget, commons, StagedRecogniser.empty(commons.features), (), StoredSums((), ()))
+        commons = commons_of(definition, weights).eval()
+        layout = layout_of(definition, commons.maps)
+        check_weights(layout, layout.widths)
+        budget = budget_of(layout, definition.budget)
+        return cls(
+            definition, budget, commons, StagedRecogniser.empty(commons.features), (), StoredSums((), ()), weights
+        )
 
     @classmethod
     def restore(
@@ -77,12 +85,14 @@ class StagedEidetic(Method):
     ) -> Self:
         if not engrams:
             raise DamagedSnapshot("a model has at least its commons")
-        layout, known = layout_of(definition), StagedRecogniser.load(recogniser)
-        if len(engrams) != 1 + 2 * len(known.tasks):
+        known, first = StagedRecogniser.load(recogniser), 1 + len(definition.pretrained)
+        if len(engrams) != first + 2 * len(known.tasks):
             raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
-        commons = load_commons(definition, bytes_of(engrams[0])).eval()
+        weights = tuple(engrams[1:first])
+        commons = load_commons(definition, bytes_of(engrams[0]), weights).eval()
+        layout = layout_of(definition, commons.maps)
         tasks = [
-            StagedTask(task, layout, (engrams[1 + 2 * number], engrams[2 + 2 * number]))
+            StagedTask(task, layout, (engrams[first + 2 * number], engrams[first + 2 * number + 1]))
             for number, task in enumerate(known.tasks)
         ]
         if reuse is not None and reuse.device == commons.device:
@@ -91,11 +101,14 @@ class StagedEidetic(Method):
         names = [task.name for task in tasks]
         for task in tasks:
             task.read_what_is_there()
-        return cls(definition, budget, commons, known, tasks, None if kept is None else StoredSums.of(names, kept))
+        sums = None if kept is None else StoredSums.of(names, kept)
+        return cls(definition, budget, commons, known, tasks, sums, weights)
 
     def dump(self) -> StoredModel:
         pieces = [piece for task in self.staged for piece in task.stored]
-        return StoredModel((dump_commons(self.commons), *pieces), self.recogniser.dump(), self.required_sums().pieces)
+        return StoredModel(
+            (dump_commons(self.commons), *self.weights, *pieces), self.recogniser.dump(), self.required_sums().pieces
+        )
 
     def required_sums(self) -> StoredSums:
         """The sums; raises AnswersOnly where the model was restored without them."""
@@ -183,8 +196,8 @@ class StagedEidetic(Method):
 
     def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
-        there = images.to(self.device)
-        return pixels(there), self.commons.of_bytes(there).cpu()
+        look = self.commons.look(images.to(self.device))
+        return look.given, look.features
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         name = self.tasks[owner].name

@@ -9,8 +9,8 @@ from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.commons import Commons
 from engram.recognition.staged.detectors import ValueDetector
-from engram.recognition.staged.recogniser import StagedRecogniser
-from engram.recognition.staged.score_space import SolvedTotals
+from engram.recognition.staged.joined.joined_solution import JoinedSolution
+from engram.recognition.staged.recogniser import StagedRecogniser, weights_of
 
 
 def without(
@@ -36,6 +36,7 @@ def without(
     changed = {name: sums.detector(name).minus(task, one) for name, one in given.items()}
     detectors = {name: one for name, one in recogniser.detectors.items() if name != task}
     detectors |= {name: ValueDetector.of(one) for name, one in changed.items()}
-    space = SolvedTotals.of(totals).space
-    found = StagedRecogniser(tuple(one.known for one in left), space, detectors)
+    known = tuple(one.known for one in left)
+    space = JoinedSolution.of(totals).space(weights_of(known, len(totals.each)))
+    found = StagedRecogniser(known, space, detectors)
     return found, left, sums.minus(task, totals, changed)

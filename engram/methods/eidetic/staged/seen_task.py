@@ -9,12 +9,11 @@ from torch import Tensor
 
 from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
+from engram.methods.eidetic.staged.shown_examples import ShownExamples
 from engram.nn.commons import Commons
-from engram.recognition.staged.exact_sums import ExactSums
-from engram.recognition.staged.integers import step_of
+from engram.recognition.staged.joined.joined_sums import JoinedSums
 from engram.recognition.staged.stage_one import StageOne
 from engram.recognition.staged.task_evidence import MOST_SCORED
-from engram.recognition.training import features_of
 
 LOOKING = 0.1
 """Share of the first phase that is told of as done when the images were looked at; what is told never falls."""
@@ -24,7 +23,7 @@ LOOKING = 0.1
 class SeenTask:
     """What the commons see of a task."""
 
-    sums: ExactSums
+    sums: JoinedSums
     """Over the images that are learned from."""
     features: Tensor
     """(n, F): of some of these, spread over them."""
@@ -34,8 +33,10 @@ class SeenTask:
     """(M, F)."""
     masses: tuple[float, ...]
     """For each earlier task the mean probability that stage one gave it."""
+    shown: tuple[Examples, Examples]
+    """What engrams read of the images to learn from, and of those held out: these themselves, or a network's maps."""
 
-    def all_sums(self, held_out: Examples) -> ExactSums:
+    def all_sums(self, held_out: Examples) -> JoinedSums:
         """Over the held-out images as well: they have served their purpose, and exact sums only gain by them."""
         return self.sums.plus(self.held_out, held_out.labels)
 
@@ -55,13 +56,14 @@ def look(
     Cancelled
     """
     reporter, seeing = context.reporter, commons.to(context.device)
-    sums = ExactSums.empty(commons.features, len(train.classes), step_of(commons))
+    sums = JoinedSums.empty(commons.widths, len(train.classes), commons.steps)
+    shown = ShownExamples.of(seeing, train, context)
     apart = min(len(held_out), MOST_SCORED // 2)
     wanted = torch.zeros(len(train), dtype=torch.bool)
     wanted[torch.linspace(0, len(train) - 1, min(len(train), MOST_SCORED - apart)).long()] = True
     features, labels, masses, done = [], [], torch.zeros(0 if first is None else len(first.sizes)), 0
     for chosen in batches(len(train), EVALUATION_BATCH):
-        seen = features_of(seeing, train.images[chosen], context.device, reporter)
+        seen = shown.see(chosen)
         sums = sums.plus(seen, train.labels[chosen])
         features.append(seen[wanted[chosen]])
         labels.append(train.labels[chosen][wanted[chosen]])
@@ -69,10 +71,9 @@ def look(
             masses += first(seen).log_tasks.exp().sum(0)
         done += len(chosen)
         reporter.report("training", LOOKING * done / len(train))
-    judged = [
-        features_of(seeing, held_out.images[chosen], context.device, reporter)
-        for chosen in batches(len(held_out), EVALUATION_BATCH)
-    ]
+    beside = ShownExamples.of(seeing, held_out, context)
+    judged = [beside.see(chosen) for chosen in batches(len(held_out), EVALUATION_BATCH)]
     reporter.check()
     shares = (masses / len(train)).tolist()
-    return SeenTask(sums, torch.cat(features), torch.cat(labels), torch.cat(judged), tuple(shares))
+    both = shown.examples, beside.examples
+    return SeenTask(sums, torch.cat(features), torch.cat(labels), torch.cat(judged), tuple(shares), both)

@@ -26,13 +26,13 @@ class ServedTask:
     network: Network
     engram: Engram | None
     head: RowwiseLinear | None
-    """What its head reads of the commons."""
+    """What its head reads of the commons; of a linear head all that there is."""
 
     @classmethod
     def of(cls, task: StagedTask, network: Network) -> Self:
         """A task in a network that has its engram and those that it reads."""
         engram = task.engram
-        common = None if engram is None else engram.common
+        common = task.linear if engram is None else engram.common
         head = None if common is None else RowwiseLinear(common.weight, common.bias)
         return cls(task, network, engram, head)
 
@@ -54,14 +54,15 @@ class ServedTask:
         """Features (n, F_t) and logits (n, classes)."""
         if self.engram is None:
             count = len(given) if rows is None else len(rows)
-            return torch.zeros(count, 0), torch.zeros(count, len(self.info.classes))
-        features, logits = self.network.answer(self.info.name, given, rows)
-        if given.device.type != "cpu":
-            features, logits = features.cpu(), logits.cpu()
+            features, logits = torch.zeros(count, 0), torch.zeros(count, len(self.info.classes))
+        else:
+            features, logits = self.network.answer(self.info.name, given, rows)
+            if given.device.type != "cpu":
+                features, logits = features.cpu(), logits.cpu()
         if self.head is None:
             return features, logits
         own = common if rows is None else common.index_select(0, torch.from_numpy(rows))
-        return features, logits + self.head(own)
+        return features, self.head(own) if self.engram is None else logits + self.head(own)
 
     def answer(self, given: Tensor, common: Tensor, rows: Rows | None = None, *, read: bool = False) -> TaskAnswer:
         """What the network says of pixels (B, C, H, W) with features (B, F), or of some rows of these, ascending.
@@ -89,6 +90,6 @@ class ServedTask:
             levels=(profile.level,),
             vouched=(profile.vouches,),
             balances=None if profile.balance is None else (profile.balance,),
-            ran=() if self.engram is None else (self.info.name,),
-            evidence="ridge" if self.engram is None else "head",
+            ran=() if self.task.known.head is None else (self.info.name,),
+            evidence="ridge" if self.task.known.head is None else "head",
         )

@@ -16,7 +16,7 @@ from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
-from engram.nn.network import Network, pixels
+from engram.nn.network import Network
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import Contest, joint, opened
 from engram.recognition.staged.observation import Labels, StagedObservation
@@ -68,15 +68,14 @@ class Serving:
             Labels.of(infos, settings.labels != "apart"),
             tuple(task.profile.level for task in served),
             tuple(task.profile.vouches for task in served),
-            tuple(task.engram is not None for task in served),
+            tuple(task.task.known.head is not None for task in served),
             settings.contenders or "all",
         )
 
     def first(self, images: Tensor) -> tuple[Tensor, Tensor, FirstAnswer]:
-        """Pixels (B, C, H, W), features (B, F) on the CPU, and stage one, of images (B, C, H, W) uint8."""
-        there = images.to(self.commons.device)
-        common = self.commons.of_bytes(there).cpu()
-        return pixels(there), common, self.stage_one(common)
+        """What engrams read (B, C, H, W), features (B, F) on the CPU, and stage one, of images (B, C, H, W) uint8."""
+        look = self.commons.look(images.to(self.commons.device))
+        return look.given, look.features, self.stage_one(look.features)
 
     def number(self, task: str) -> int:
         """The place of a task; raises UnknownTask."""

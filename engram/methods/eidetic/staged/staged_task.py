@@ -6,9 +6,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import nn
+
 from engram.checkpointing.pieces import Piece, bytes_of, hash_of
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
+from engram.nn.capacity import TaskInfo
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network
 from engram.nn.serialization import dump_engram, load_engram
@@ -16,7 +20,26 @@ from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.recogniser import KnownTask
 
 _NO_NETWORK = "task without a network"
-"""Kind of what stands in an engram's place."""
+_LINEAR = "linear head"
+"""Kinds of what may stand in an engram's place."""
+
+
+def dump_linear(info: TaskInfo, linear: nn.Linear) -> bytes:
+    """A linear head as bytes."""
+    return pack(_LINEAR, {"task": info.name, "classes": list(info.classes)}, linear.state_dict())
+
+
+def _load_linear(info: TaskInfo, data: bytes) -> nn.Linear:
+    about, tensors = unpack(_LINEAR, data)
+    try:
+        if (about["task"], about["classes"]) != (info.name, list(info.classes)):
+            raise DamagedSnapshot(f"the head of task {info.name!r} is not the one that its recogniser knows")
+        with torch.device("meta"):
+            linear = nn.Linear(tensors["weight"].shape[1], len(info.classes))
+        linear.load_state_dict(tensors, assign=True)
+    except (KeyError, RuntimeError, IndexError) as error:
+        raise DamagedSnapshot(f"the head of task {info.name!r} lacks {error}") from error
+    return linear.requires_grad_(False)
 
 
 @dataclass
@@ -28,16 +51,27 @@ class StagedTask:
     stored: tuple[bytes | Piece, bytes | Piece]
     """The engram and the profile."""
     _engram: Engram | None = None
+    _linear: nn.Linear | None = None
     _profile: StagedProfile | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def learned(cls, known: KnownTask, layout: Layout, engram: Engram | None, profile: StagedProfile) -> StagedTask:
-        """A task that was just learned; without an engram where it has a single class."""
+    def learned(
+        cls,
+        known: KnownTask,
+        layout: Layout,
+        engram: Engram | None,
+        profile: StagedProfile,
+        linear: nn.Linear | None = None,
+    ) -> StagedTask:
+        """A task that was just learned; without an engram where it has a single class, or a linear head alone."""
         info = known.info
         about = {"task": info.name, "classes": list(info.classes)}
-        data = pack(_NO_NETWORK, about, {}) if engram is None else dump_engram(engram)
-        return cls(known, layout, (data, profile.dump()), engram, profile)
+        if linear is not None:
+            data = dump_linear(info, linear)
+        else:
+            data = pack(_NO_NETWORK, about, {}) if engram is None else dump_engram(engram)
+        return cls(known, layout, (data, profile.dump()), engram, linear, profile)
 
     @property
     def name(self) -> str:
@@ -53,6 +87,14 @@ class StagedTask:
                     raise DamagedSnapshot(f"the engram of task {info.name!r} is not the one that its recogniser knows")
                 self._engram = engram
             return self._engram
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The linear head of a task that has nothing else; raises DamagedSnapshot, UnsupportedFormat."""
+        with self._lock:
+            if self._linear is None and self.known.head == "linear":
+                self._linear = _load_linear(self.known.info, bytes_of(self.stored[0]))
+            return self._linear
 
     @property
     def profile(self) -> StagedProfile:
@@ -78,7 +120,7 @@ class StagedTask:
         DamagedSnapshot, UnsupportedFormat
         """
         engram, profile = self.stored
-        if isinstance(engram, bytes) and self.engram is None:
+        if isinstance(engram, bytes) and self.engram is None and self.linear is None:
             unpack(_NO_NETWORK, engram)
         if isinstance(profile, bytes):
             assert self.profile.task == self.name, "a profile of another task is refused"

@@ -11,7 +11,10 @@ from engram.checkpointing.tensors import kind_of, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
 from engram.recognition.staged.exact_sums import ExactSums, load_pairs, pairs_of
-from engram.recognition.staged.integers import step_of
+from engram.recognition.staged.joined.joined_sums import SEVERAL as SEVERAL_SUMS
+from engram.recognition.staged.joined.joined_sums import JoinedSums
+from engram.recognition.staged.joined.joined_totals import SEVERAL as SEVERAL_TOTALS
+from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.totals import Totals
 
 _PARTS = 3
@@ -19,7 +22,9 @@ _PARTS = 3
 
 _NO_DETECTOR = "no detector"
 
-_KINDS = (("exact sums",), ("pairs",), ("totals", _NO_DETECTOR))
+_TOTALS = ("totals", SEVERAL_TOTALS)
+
+_KINDS = (("exact sums", SEVERAL_SUMS), ("pairs",), ("totals", _NO_DETECTOR))
 """What each of them may be."""
 
 
@@ -43,25 +48,25 @@ class StoredSums:
         if len(pieces) != expected:
             raise DamagedSnapshot(f"{len(names)} tasks have {expected} pieces of sums, not {len(pieces)}")
         for number, piece in enumerate(pieces):
-            kinds = _KINDS[(number - 1) % _PARTS] if number else ("totals",)
+            kinds = _KINDS[(number - 1) % _PARTS] if number else _TOTALS
             # What is no bytes yet is read when it is needed, and judged then.
             if isinstance(piece, bytes) and (found := kind_of(piece)) not in kinds:
                 raise DamagedSnapshot(f"expected sums of the kind {' or '.join(kinds)} and found a {found} file")
         return cls(tuple(names), tuple(pieces))
 
-    def totals(self, commons: Commons) -> Totals:
+    def totals(self, commons: Commons) -> JoinedTotals:
         """The totals over all tasks."""
         if not self.pieces:
-            return Totals.empty(commons.features, step_of(commons))
-        return Totals.load(bytes_of(self.pieces[0]))
+            return JoinedTotals.empty(commons.widths, commons.steps)
+        return JoinedTotals.load(bytes_of(self.pieces[0]))
 
-    def first(self) -> tuple[str, ExactSums]:
+    def first(self) -> tuple[str, JoinedSums]:
         """Name and sums of the first task."""
         return self.names[0], self.sums(self.names[0])
 
-    def sums(self, task: str) -> ExactSums:
+    def sums(self, task: str) -> JoinedSums:
         """A task's sums over the commons."""
-        return ExactSums.load(self._piece(task, 0))
+        return JoinedSums.load(self._piece(task, 0))
 
     def pairs(self, task: str) -> dict[str, ExactSums]:
         """By the names of detectors a task's sums over what each reads."""
@@ -77,9 +82,9 @@ class StoredSums:
 
     def plus(
         self,
-        totals: Totals,
+        totals: JoinedTotals,
         task: str,
-        sums: ExactSums,
+        sums: JoinedSums,
         pairs: Mapping[str, ExactSums],
         detectors: Mapping[str, Totals],
     ) -> StoredSums:
@@ -92,7 +97,7 @@ class StoredSums:
         added = (sums.dump({"task": task}), pack("pairs", *pairs_of(pairs)), own)
         return StoredSums((*self.names, task), (totals.dump(), *pieces, *added))
 
-    def minus(self, task: str, totals: Totals, detectors: Mapping[str, Totals]) -> StoredSums:
+    def minus(self, task: str, totals: JoinedTotals, detectors: Mapping[str, Totals]) -> StoredSums:
         """Without a task; `detectors` are those that it had given negatives, without these."""
         pieces: list[bytes | Piece] = [totals.dump()]
         for name in self.names:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from engram.context import LearnContext
 from engram.nn.commons import Commons
-from engram.recognition.staged.exact_sums import ExactSums
-from engram.recognition.staged.integers import step_of
+from engram.recognition.staged.joined.joined_solution import JoinedSolution, Mixture, chosen_mixture, mixtures
+from engram.recognition.staged.joined.joined_sums import JoinedSums
+from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.profile import StagedProfile
-from engram.recognition.staged.score_space import SolvedTotals
-from engram.recognition.staged.task_evidence import LeftOutScores, combined_score, scaled_density, temperature_evidence
-from engram.recognition.staged.totals import Totals
+from engram.recognition.staged.task_evidence import combined_score, scaled_density, temperature_evidence
 from engram.recognition.task_density import noise_features
+
+
+@dataclass(frozen=True)
+class CalibratedTask:
+    """What is known of a task beside the first one."""
+
+    profile: StagedProfile
+    """Which lacks what only a network can say."""
+    mixture: Mixture | None
+    """What its images say of how to share the weight among several commons."""
+    solved: JoinedSolution
+    """Over the first task and this one."""
 
 
 def calibrated_by(
     task: str,
     commons: Commons,
-    sums: ExactSums,
+    sums: JoinedSums,
     judged: tuple[Tensor, Tensor],
-    first: tuple[str, ExactSums] | None,
+    first: tuple[str, JoinedSums] | None,
+    beside: Mixture | None,
     shape: tuple[int, int, int],
     context: LearnContext,
-) -> tuple[StagedProfile, SolvedTotals]:
-    """Density, conformal scores and temperature of a task, in a profile that lacks what only a network can say.
+) -> CalibratedTask:
+    """Density, conformal scores and temperature of a task.
 
     They are found in a model of the first task and this one: whatever else was learned in between, they are the same,
-    so that it can be taken away without a trace. That model's regression is the second part of what is returned.
+    so that it can be taken away without a trace.
 
     Parameters
     ----------
@@ -36,6 +50,8 @@ def calibrated_by(
         Features (n, F) and labels (n,) of the task's images that are judged, each as if it had not been learned from.
     first
         Name and sums of the first task, where this is another one.
+    beside
+        What the first task's images say of how to share the weight among several commons.
     shape
         Channels, height and width of images.
 
@@ -44,16 +60,22 @@ def calibrated_by(
     Cancelled
     """
     features, labels = judged
-    density, distances = scaled_density(features, labels, sums)
+    own = sums.split(features)
+    # Of several commons the first one tells strangers apart: a density over all would take sums of all by all.
+    density, distances = scaled_density(own[0], labels, sums.each[0])
     context.reporter.check()
-    totals = Totals.empty(commons.features, step_of(commons))
+    totals = JoinedTotals.empty(commons.widths, commons.steps)
     totals = (totals if first is None else totals.plus(*first)).plus(task, sums)
-    solved = SolvedTotals.of(totals)
-    space, sizes, number = solved.space, tuple(totals.sizes), len(totals.sizes) - 1
-    left_out = LeftOutScores.of(totals, solved, task, features, labels)
+    solved = JoinedSolution.of(totals)
+    apart = solved.left_out(totals, task, own, labels)
+    mixture = apart.evidence() if len(sums.each) > 1 else None
+    known = [(one, 1.0) for one in (beside, mixture) if one is not None]
+    weights = mixtures(len(sums.each))[chosen_mixture(len(sums.each), known)]
+    space, sizes, number = solved.space(weights), tuple(totals.sizes), len(totals.sizes) - 1
+    left_out = apart.mixed(weights)
     log_temperature, evidence = temperature_evidence(left_out)
     combined = combined_score(density, distances, left_out, space, sizes, number)
     profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence, combined)
     noise = noise_features(commons, context, *shape)
     unusual = space.unusual(space.squared(noise), sizes)[:, number]
-    return profile.tried(profile.p_values(noise, unusual)), solved
+    return CalibratedTask(profile.tried(profile.p_values(noise, unusual)), mixture, solved)

@@ -1,0 +1,85 @@
+"""Several commons side by side, each with a grid of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from engram.checkpointing.progress import Reporter
+from engram.nn.commons.base import Commons, Look
+
+
+class JoinedCommons(Commons):
+    """Several commons, whose features lie side by side; maps are those of the first that has any."""
+
+    def __init__(self, parts: Sequence[Commons]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.features = sum(part.features for part in parts)
+
+    def each(self) -> list[Commons]:
+        """The commons."""
+        return [cast(Commons, part) for part in self.parts]
+
+    @property
+    def device(self) -> torch.device:
+        return self.each()[0].device
+
+    @property
+    def fixed(self) -> bool:
+        return all(part.fixed for part in self.each())
+
+    @property
+    def needs_images(self) -> bool:
+        return any(part.needs_images for part in self.each())
+
+    @property
+    def maps(self) -> tuple[int, int] | None:
+        return next((part.maps for part in self.each() if part.maps is not None), None)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(part.features for part in self.each())
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        return tuple(step for part in self.each() for step in part.steps)
+
+    def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
+        if self.fixed:
+            return self
+        other = copy.copy(self)
+        other._modules = {"parts": nn.ModuleList(part.fitted(images, reporter) for part in self.each())}
+        return other
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([part(images) for part in self.each()], 1)
+
+    @torch.no_grad()
+    def of_bytes(self, images: Tensor) -> Tensor:
+        return torch.cat([part.of_bytes(images) for part in self.each()], 1)
+
+    @torch.no_grad()
+    def mapped(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, maps = [], None
+        for part in self.each():
+            if maps is None and part.maps is not None:
+                own, maps = part.mapped(images)
+            else:
+                own = part.of_bytes(images)
+            features.append(own)
+        assert maps is not None, "commons without maps are not asked for any"
+        return torch.cat(features, 1), maps
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> Look:
+        shown = next((number for number, part in enumerate(self.each()) if part.maps is not None), 0)
+        first = self.each()[shown].look(images)
+        features = [part.of_bytes(images).cpu() for number, part in enumerate(self.each()) if number != shown]
+        features.insert(shown, first.features)
+        return Look(first.given, torch.cat(features, 1), first.logits)

@@ -1,0 +1,169 @@
+"""Commons of a network that a user brought: features on a grid, and maps for adapters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Self, cast
+
+import torch
+from torch import Tensor
+
+from engram.checkpointing.progress import Reporter
+from engram.config.backbones import BackboneDescription
+from engram.nn.commons.base import Commons, Look
+from engram.nn.commons.dead_leaves import dead_leaves
+from engram.nn.commons.readings import Readings
+from engram.nn.pretrained.network import PretrainedNetwork, network
+
+STEP = 2.0**-8
+"""What features are multiples of, in deviations over the reference images."""
+
+LEVELS = 2047
+"""The largest multiple of its step that a feature can be, either way: 12 bits with the sign."""
+
+LEAST_SPREAD = 0.1
+"""Share of the mean deviation of all features of a reading that each is taken to have at least: what hardly moves over
+the reference images may still move over others."""
+
+REFERENCES = 128
+"""Drawn images over which features are scaled, the same for every model: nobody's images are asked for."""
+
+ZERO, UNIT = 96, 24
+"""What a map's mean becomes, and what a deviation does, of 255: rectified maps reach far up and little down."""
+
+Weights = Callable[[], bytes]
+
+
+class PretrainedCommons(Commons):
+    """A frozen network's levels, averaged over places; every feature is a whole multiple of `step`, in 12 bits.
+
+    Each image is a forward of its own, so that its features are the same bytes whatever its neighbours. They are scaled
+    by drawn images when the first task is learned, which is a property of the network alone.
+
+    Parameters
+    ----------
+    weights
+        Gives the safetensors file; called once a process for all models of the same network.
+    adapters
+        Whether engrams read the network's maps, not the pixels.
+    """
+
+    def __init__(
+        self, description: BackboneDescription, readings: Readings, weights: Weights, *, adapters: bool
+    ) -> None:
+        super().__init__()
+        self.description, self.readings, self._adapters = description, readings, adapters
+        self.features, self.step = readings.width, STEP
+        self._weights = weights
+        self._network: PretrainedNetwork | None = None
+        for name, count in (("", self.features), ("map_", readings.channels)):
+            self.register_buffer(f"{name}centres", torch.zeros(count))
+            self.register_buffer(f"{name}scales", torch.zeros(count))
+
+    @property
+    def network(self) -> PretrainedNetwork:
+        """The network, loaded when it is first needed; raises as `network` of `engram.nn.pretrained.network`."""
+        if self._network is None:
+            self._network = network(self.description, self._weights)
+        return self._network
+
+    @property
+    def weights(self) -> Weights:
+        """Gives the safetensors file."""
+        return self._weights
+
+    @property
+    def device(self) -> torch.device:
+        return cast(Tensor, self.centres).device
+
+    @property
+    def fixed(self) -> bool:
+        return bool(cast(Tensor, self.scales).any())
+
+    @property
+    def needs_images(self) -> bool:
+        return False
+
+    @property
+    def maps(self) -> tuple[int, int] | None:
+        return (self.readings.channels, self.readings.side) if self._adapters else None
+
+    @torch.no_grad()
+    def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
+        if self.fixed:
+            return self
+        reporter = reporter or Reporter()
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)
+        name = f"scales of {self.description.weights[:16]} at {self.description.preprocessing.size}"
+        found = reporter.journal.once(name, partial(self._scales, reporter))
+        for key, value in zip(("centres", "scales", "map_centres", "map_scales"), found, strict=True):
+            other._buffers[key] = value.to(self.device)
+        return other
+
+    def _scales(self, reporter: Reporter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Centres and scales of features, and of the channels of maps, over the reference images."""
+        raw, maps = [], []
+        for image in torch.split(dead_leaves(3)[:REFERENCES], 1):
+            reporter.check()
+            seen = self.network.look(image)
+            raw.append(self.readings.read(seen.levels, seen.features).double().cpu())
+            maps.append(self.readings.maps(seen.levels).double().cpu())
+        features, channels = torch.cat(raw), torch.cat(maps).permute(0, 2, 3, 1).flatten(0, 2)  # (N, F), (N * g * g, C)
+        widths = [reading.width for reading in self.readings.features]
+        return (*_scaled(features, widths), *_scaled(channels, [channels.shape[1]]))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_bytes((images * 255.0).round_().clamp_(0, 255).to(torch.uint8))
+
+    @torch.no_grad()
+    def of_bytes(self, images: Tensor) -> Tensor:
+        if not len(images):
+            return torch.zeros(0, self.features, device=self.device)
+        return torch.cat([self._seen(image, maps=False)[0] for image in torch.split(images, 1)])
+
+    @torch.no_grad()
+    def mapped(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(images):
+            return self.of_bytes(images), images.new_zeros(0, self.readings.channels, *2 * [self.readings.side])
+        each = [self._seen(image, maps=True) for image in torch.split(images, 1)]
+        features, maps, _ = zip(*each, strict=True)
+        return torch.cat(features), torch.cat(maps)
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> Look:
+        each = [self._seen(image, maps=self._adapters) for image in torch.split(images, 1)]
+        features, maps, logits = (list(column) for column in zip(*each, strict=True))
+        shown = torch.cat(maps) if self._adapters else images
+        told = None if logits[0] is None else torch.cat(logits).cpu()
+        return Look(shown.to(torch.float32) / 255.0, torch.cat(features).cpu(), told)
+
+    def _seen(self, image: Tensor, *, maps: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of one image (1, C, H, W) uint8 features (1, F), maps (1, channels, side, side) uint8 and logits."""
+        seen = self.network.look(image.cpu())
+        raw = self.readings.read(seen.levels, seen.features).to(self.device)
+        centres, scales = cast(Tensor, self.centres), cast(Tensor, self.scales)
+        levels = ((raw - centres) * scales).mul_(1 / STEP).round_().clamp_(-LEVELS, LEVELS)
+        features = levels.mul_(STEP)
+        if not maps:
+            return features, raw, seen.logits
+        centres, scales = (cast(Tensor, one)[:, None, None] for one in (self.map_centres, self.map_scales))
+        drawn = ((self.readings.maps(seen.levels).to(self.device) - centres) * scales).mul_(UNIT).add_(ZERO)
+        return features, drawn.round_().clamp_(0, 255).to(torch.uint8), seen.logits
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_network": None}  # which all copies share
+
+
+def _scaled(values: Tensor, widths: list[int]) -> tuple[Tensor, Tensor]:
+    """Centres and inverse deviations (F,) float32 of values (N, F), each reading's deviations held up by their mean."""
+    spread = values.std(0)
+    floors = [LEAST_SPREAD * part.mean().clamp_min(1e-12).expand(len(part)) for part in torch.split(spread, widths)]
+    held = torch.maximum(spread, torch.cat(floors))
+    # A power of two loses no digit of what it multiplies.
+    exponents = torch.tensor([math.frexp(value)[1] for value in held.tolist()])
+    return values.mean(0).float(), torch.ldexp(torch.ones(len(held)), -exponents).float()
