@@ -57,6 +57,8 @@ def measured(architecture: Architecture, arguments: Mapping[str, Argument], size
     try:
         with torch.no_grad(), DefinedAttention(), operations:
             seen = taps.look(torch.empty(1, 3, size, size, device="meta"))
+    except InvalidBackbone:
+        raise
     except Exception as error:  # whatever an architecture raises; there are no common types
         text = str(error).partition("\n")[0] or type(error).__name__
         raise UnsuitedSize(f"{architecture.name} cannot take images of {size} x {size} pixels: {text}") from error

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from engram.errors import InvalidBackbone
 
 _DRAWS = {
     Tensor.normal_,
@@ -36,6 +38,9 @@ class DefinedAttention(TorchFunctionMode):
         """The attention asked for, or whatever else the function gives."""
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:
+            # What it calls by itself would no longer come here.
+            return _several_heads(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -55,6 +60,32 @@ def _attention(
     return found
 
 
+def _several_heads(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    width: int,
+    heads: int,
+    in_weight: Tensor | None,
+    in_bias: Tensor | None,
+    *others: Any,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """What `nn.MultiheadAttention` gives of tokens (N, B, width), without weights of attention."""
+    bias_key, bias_value, zero, _, out_weight, out_bias = others[:6]
+    plain = query is key and key is value and in_weight is not None and bias_key is None and bias_value is None
+    masked = settings.get("attn_mask") is not None or settings.get("key_padding_mask") is not None
+    if not plain or zero or masked or settings.get("need_weights", True) or settings.get("training"):
+        raise InvalidBackbone("nn.MultiheadAttention is taken without masks, weights, keys or values of its own")
+    assert in_weight is not None, "it is not, where the attention is plain"
+    count, batch = query.shape[:2]
+    packed = F.linear(query, in_weight, in_bias).view(count, batch, 3, heads, width // heads)
+    projected = packed.permute(2, 1, 3, 0, 4).contiguous()  # (3, B, heads, N, width / heads)
+    seen = _attention(projected[0], projected[1], projected[2])  # (B, heads, N, width / heads)
+    joined = seen.permute(2, 0, 1, 3).reshape(count * batch, width)
+    return F.linear(joined, out_weight, out_bias).view(count, batch, width), None
+
+
 class Undrawn(TorchFunctionMode):
     """Networks are built without first weights: none are drawn, so no generator moves on, and no time is spent."""
 
@@ -62,8 +93,8 @@ class Undrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """What the function gives; of one that draws, the tensor as it is, or zeros."""
-        if func in _DRAWS:
-            return args[0]
+        if func in _DRAWS or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
         return _FILLED.get(func, func)(*args, **(kwargs or {}))
 
 

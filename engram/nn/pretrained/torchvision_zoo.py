@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from engram.config.backbones import Argument, Preprocessing
 from engram.nn.pretrained.architecture import IMG_SIZE, NUM_CLASSES, Architecture, Place
+from engram.nn.pretrained.modes import Undrawn
 from engram.nn.pretrained.torchvision_import import import_torchvision
 
 PREFIX = "torchvision/"
+_SIDE = 224
+"""Pixels a side that torchvision builds vision transformers for."""
 
 
 def _named(*names: str) -> Callable[[nn.Module], tuple[Place, ...]]:
@@ -113,9 +117,19 @@ class TorchvisionArchitecture(Architecture):
             given["image_size"] = given.pop(IMG_SIZE)
         if classes:
             given[NUM_CLASSES] = classes
-        module: nn.Module = _models().get_model(self._own, weights=None, **given)
+        module = self._built(given)
         if classes == 0:
             module.set_submodule(self._family.classifier, nn.Identity())
+        return module
+
+    def _built(self, given: Mapping[str, Any]) -> nn.Module:
+        device = torch.get_default_device()
+        if device.type == "meta" and self._own.startswith("regnet_"):
+            # Its table of widths is computed with tensors, which have no values on that device.
+            with torch.device("cpu"), Undrawn():
+                outline: nn.Module = _models().get_model(self._own, weights=None, **given)
+            return outline.to(device)
+        module: nn.Module = _models().get_model(self._own, weights=None, **given)
         return module
 
     def places(self, module: nn.Module) -> tuple[Place, ...]:
@@ -127,15 +141,17 @@ class TorchvisionArchitecture(Architecture):
         return self._family.classifier
 
     def preprocessing(self, arguments: Mapping[str, Argument]) -> Preprocessing:
-        """That of torchvision's own newest weights; a size that the network is built for goes before it."""
+        """That of torchvision's own newest weights, for vision transformers of those for images as large."""
         own = _models().get_model_weights(self._own)
-        weights = getattr(own, "DEFAULT")  # noqa: B009  # not known to type checkers
-        transforms = weights.transforms()
-        side = int(transforms.crop_size[0])
+        made = [one.transforms() for one in (own["DEFAULT"], *own)]
+        side = int(arguments.get(IMG_SIZE, _SIDE))
+        fitting = [one for one in made if one.crop_size[0] == side] if IMG_SIZE in self.arguments else []
+        transforms = (fitting or made)[0]
+        crop = int(transforms.crop_size[0])
         return Preprocessing(
-            size=int(arguments.get(IMG_SIZE, side)),
+            size=side if IMG_SIZE in self.arguments else crop,
             interpolation="bicubic" if transforms.interpolation.value == "bicubic" else "bilinear",
-            crop=min(1.0, side / int(transforms.resize_size[0])),
+            crop=min(1.0, crop / int(transforms.resize_size[0])),
             mean=tuple(transforms.mean),
             std=tuple(transforms.std),
         )
