@@ -132,7 +132,7 @@ def _main(source: str, target: str) -> dict[str, object]:
         save_file(tensors, target)
     except Exception as error:  # whatever a stranger's file raises is told to the process that asked
         text = str(error).partition("\n")[0][:300]
-        code = "the file holds objects, which would run code: save model.state_dict()"
+        code = "the file holds objects, which would run code, or no weights: save model.state_dict()"
         return {"error": code if "Weights only load failed" in text else f"the weights cannot be read: {text}"}
     return {"tensors": len(tensors)}
 

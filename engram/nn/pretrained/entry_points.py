@@ -40,9 +40,11 @@ def _loaded(point: EntryPoint) -> Architecture:
         loaded = point.load()
     except Exception as error:
         raise ArchitectureMissing(f"the entry point {point.name!r} cannot be imported: {error}") from error
-    offered = loaded() if callable(loaded) and not isinstance(loaded, Architecture) else loaded
+    try:
+        offered = loaded() if callable(loaded) and not isinstance(loaded, Architecture) else loaded
+    except Exception as error:
+        raise InvalidBackbone(f"what the entry point {point.name!r} names cannot be called: {error}") from error
     if not isinstance(offered, Architecture):
         raise InvalidBackbone(f"the entry point {point.name!r} gives no {Architecture.__name__}")
-    if point.dist is not None:
-        offered.library = f"{point.dist.name} {point.dist.version}"
+    offered.library = point.module if point.dist is None else f"{point.dist.name} {point.dist.version}"
     return offered
