@@ -13,7 +13,10 @@ from torch import Tensor
 from engram.errors import DamagedSnapshot, UnsupportedFormat
 
 FORMAT = 1
-"""Version of everything written. A reader refuses what is newer."""
+"""Version of nearly everything written. A reader refuses what is newer."""
+
+LATER = 2
+"""Version of what holds a field that releases which know `FORMAT` alone would pass over, and answer otherwise."""
 
 _KEY = "engram"
 
@@ -23,13 +26,13 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def pack(kind: str, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> bytes:
+def pack(kind: str, about: Mapping[str, object], tensors: Mapping[str, Tensor], version: int = FORMAT) -> bytes:
     """Safetensors bytes of tensors, under a header with their kind and more about them.
 
     All of the header is one JSON string: safetensors keeps several metadata keys in no certain order, which would give
     the same content another hash each time.
     """
-    header = json.dumps({"format": FORMAT, "kind": kind, **about}, sort_keys=True, separators=(",", ":"))
+    header = json.dumps({"format": version, "kind": kind, **about}, sort_keys=True, separators=(",", ":"))
     given = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(given, {_KEY: header})
 
@@ -68,6 +71,6 @@ def _opened(wanted: str, data: bytes) -> tuple[dict[str, object], str, dict[str,
         found, version = header.pop("kind"), header.pop("format")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSnapshot(f"these bytes are no {wanted} file: {error}") from error
-    if version != FORMAT:
-        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads format {FORMAT}")
+    if version not in (FORMAT, LATER):
+        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads up to {LATER}")
     return header, str(found), tensors

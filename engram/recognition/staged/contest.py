@@ -16,7 +16,7 @@ from engram.recognition.staged.detectors import ValueDetector, separations
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.score_space import squared
 from engram.recognition.staged.stacked_scores import Floats
-from engram.recognition.staged.stacked_tasks import HEAD, StackedTasks
+from engram.recognition.staged.stacked_tasks import StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer
 
 NEAREST = 3
@@ -176,7 +176,9 @@ def _padded(values: Floats, count: int) -> Floats:
     return found
 
 
-def with_head(first: FirstAnswer, log_tasks: Tensor, head: Tensor, asked: Tensor, sizes: Sequence[int]) -> Tensor:
+def with_head(
+    first: FirstAnswer, log_tasks: Tensor, head: Tensor, share: float, asked: Tensor, sizes: Sequence[int]
+) -> Tensor:
     """(M, classes of all tasks): probabilities as `joint` tells them, of images of the last task.
 
     Parameters
@@ -185,6 +187,8 @@ def with_head(first: FirstAnswer, log_tasks: Tensor, head: Tensor, asked: Tensor
         (M, T): as `Contest.log_tasks`.
     head
         (M, K): the last task's logits, over its temperature.
+    share
+        Of that head beside stage one.
     asked
         (M,) bool: where the last task contends.
     sizes
@@ -193,6 +197,6 @@ def with_head(first: FirstAnswer, log_tasks: Tensor, head: Tensor, asked: Tensor
     spread = (log_tasks - first.log_tasks).repeat_interleave(torch.tensor(sizes), 1)
     found, own = first.log_classes + spread, sizes[-1]
     beside = torch.log_softmax(first.log_classes[:, -own:], 1)
-    within = torch.log_softmax(HEAD * torch.log_softmax(head, 1) + (1 - HEAD) * beside, 1)
+    within = torch.log_softmax(share * torch.log_softmax(head, 1) + (1 - share) * beside, 1)
     last = torch.where(asked[:, None], log_tasks[:, -1:] + within, found[:, -own:])
     return torch.cat([found[:, :-own], last], 1).exp()

@@ -9,11 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from engram.checkpointing.tensors import pack, unpack
+from engram.checkpointing.tensors import LATER, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.conformal import NOISE_IMAGES, TELLING, CombinedScore, ConformalScores, level_of
 from engram.recognition.density import Density
 from engram.recognition.head_balance import HeadBalance
+from engram.recognition.head_share import EQUAL
 
 _DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "quantiles")
 _SCORES = ("centre", "scale", "values")
@@ -39,6 +40,8 @@ class StagedProfile:
     noise: float | None = None
     """Share of pure noise that is called unknown, of the scale where it is least; None where it was not tried."""
     balance: HeadBalance | None = None
+    head_share: float = EQUAL
+    """Of the head beside stage one, in the log-probabilities of the task's classes."""
 
     @property
     def level(self) -> float | None:
@@ -89,7 +92,10 @@ class StagedProfile:
                 tensors |= {f"{kind}.{name}": getattr(scores, name) for name in _SCORES}
         if self.balance is not None:
             tensors |= {f"balance.{name}": getattr(self.balance, name) for name in _BALANCE}
-        return pack("profile", about, tensors)
+        if self.head_share == EQUAL:
+            return pack("profile", about, tensors)
+        # A release that knows equal shares alone would answer otherwise.
+        return pack("profile", {**about, "head_share": self.head_share}, tensors, LATER)
 
     @classmethod
     def load(cls, data: bytes) -> StagedProfile:
@@ -118,4 +124,5 @@ def _loaded(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedPr
         combined,
         None if about["noise"] is None else float(about["noise"]),
         balance,
+        float(about.get("head_share", EQUAL)),
     )

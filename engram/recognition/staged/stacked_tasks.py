@@ -20,9 +20,6 @@ from engram.recognition.staged.stacked_scores import Floats, Places, StackedScor
 
 Flags = NDArray[numpy.bool_]
 
-HEAD = 0.5
-"""Share of the head in the log-probabilities of a task's classes; the other is stage one's."""
-
 ORDINARY = 0.1
 """The p-value from which an image is known to a task that stage one does not give it to: of several that are asked, one
 would else know a stranger by chance."""
@@ -115,6 +112,8 @@ class StackedTasks:
     """(T,): of heads."""
     offsets: Floats
     """(T, K): added to a head's logits; K being the most classes that a task has."""
+    shares: Floats
+    """(T, 1): of heads beside stage one."""
     priors: Floats
     """(T, K): logs of what classes are expected to come like, 0 where they come alike."""
     balanced: bool
@@ -149,6 +148,7 @@ class StackedTasks:
             numpy.array([one.vouches for one in profiles]),
             torch.stack([one.temperature for one in profiles]),
             offsets,
+            numpy.array([[one.head_share] for one in profiles], numpy.float32),
             priors,
             any(one.balance is not None for one in profiles),
             numpy.array(sizes),
@@ -203,8 +203,7 @@ class StackedTasks:
     def within(self, logits: Floats, ridge: Floats, tasks: Places) -> tuple[Floats, Floats]:
         """Log-probabilities (N, K) of tasks' (N,) own classes: those that decide, and those that are told.
 
-        Stage one has classes of other tasks to learn from, a head has an own network: they err at other images, and
-        the mean of their logs errs less often than either.
+        Stage one has classes of other tasks to learn from, a head has an own network; see `head_share`.
 
         Parameters
         ----------
@@ -217,7 +216,8 @@ class StackedTasks:
             logits = logits + self.offsets[tasks]
         given = numpy.stack([logits / self.temperatures.numpy()[tasks][:, None], ridge])
         head, beside = torch.log_softmax(torch.from_numpy(given), 2).numpy()
-        deciding: Floats = torch.log_softmax(torch.from_numpy(HEAD * head + (1 - HEAD) * beside), 1).numpy()
+        share = self.shares[tasks]
+        deciding: Floats = torch.log_softmax(torch.from_numpy(share * head + (1 - share) * beside), 1).numpy()
         if not self.balanced:
             return deciding, deciding
         return deciding, torch.log_softmax(torch.from_numpy(deciding + self.priors[tasks]), 1).numpy()

@@ -23,6 +23,7 @@ from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.network import Engram, Network
 from engram.recognition.head_balance import calibrated
+from engram.recognition.head_share import head_share
 from engram.recognition.staged.contest import Contest, TaskAnswer, with_head
 from engram.recognition.staged.detectors import Reading, ValueDetector, strongest
 from engram.recognition.staged.exact_sums import ExactSums
@@ -178,7 +179,8 @@ class StagedLearner(WithContext):
         self.reporter.report("recognising", 0.6)
         with new.report.timed("recognising", "detectors"):
             pairs, detectors, reading = self._detectors(new)
-        profile = replace(given.profile, temperature=temperature, balance=balance)
+        share = head_share(head / temperature, given.ridge[-len(new.held_out) :], new.held_out.labels)
+        profile = replace(given.profile, temperature=temperature, balance=balance, head_share=share)
         info = TaskInfo(new.name, new.train.classes, {} if new.engram is None else dict(new.engram.units))
         known = KnownTask(
             info,
@@ -201,7 +203,7 @@ class StagedLearner(WithContext):
             if len(weights) > 1:
                 new.report.details["commons"] = list(weights)
         with new.report.timed("recognising", "judging"):
-            self._judge(new, recogniser, totals, solved, head / temperature)
+            self._judge(new, recogniser, totals, solved, (head / temperature, share))
         new.report.novelty = profile.novelty()
         if new.engram is not None:
             needed = new.network.closure(new.name)
@@ -236,16 +238,21 @@ class StagedLearner(WithContext):
         return found.plus(reading(features), new.train.labels).plus(reading(more), new.held_out.labels)
 
     def _judge(
-        self, new: NewTask, recogniser: StagedRecogniser, totals: JoinedTotals, solved: JoinedSolution, head: Tensor
+        self,
+        new: NewTask,
+        recogniser: StagedRecogniser,
+        totals: JoinedTotals,
+        solved: JoinedSolution,
+        decisive: tuple[Tensor, float],
     ) -> None:
         """Write down how the held-out images fare, as if stage one had not learned from them.
 
         Parameters
         ----------
-        head
-            (M, classes): what decides between the task's classes, over its temperature.
+        decisive
+            What decides between the task's classes, over its temperature (M, classes), and its share beside stage one.
         """
-        held_out = new.held_out
+        held_out, (head, share) = new.held_out, decisive
         common = new.seen.sums.split(new.seen.held_out)
         apart = solved.left_out(totals, new.name, common, held_out.labels)
         left_out = apart.mixed(weights_of(recogniser.tasks, len(solved.each)))
@@ -262,7 +269,7 @@ class StagedLearner(WithContext):
             features, logits = features_and_logits(new.network, loaded[task.info.name], some, self.context)
             answers[number] = TaskAnswer(rows, logits, task.reading(features))
         log_tasks = Contest.of(recogniser).log_tasks(first, contending, answers)
-        given = with_head(first, log_tasks, head, contending[:, -1], totals.sizes)
+        given = with_head(first, log_tasks, head, share, contending[:, -1], totals.sizes)
         labels = Labels.of(recogniser.infos, self.settings.labels != "apart")
         right = labels.of_class[-len(held_out.classes) :][held_out.labels]  # (M,): of each image
         # A task that has a class of the same name answers as rightly as the image's own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class CalibratedTask:
     """What its images say of how to share the weight among several commons."""
     solved: JoinedSolution
     """Over the first task and this one."""
+    ridge: Tensor
+    """(n, K): log-densities of the task's own classes by that solution, of the images that are judged."""
 
 
 def calibrated_by(
@@ -78,4 +81,5 @@ def calibrated_by(
     profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence, combined)
     noise = noise_features(commons, context, *shape)
     unusual = space.unusual(space.squared(noise), sizes)[:, number]
-    return CalibratedTask(profile.tried(profile.p_values(noise, unusual)), mixture, solved)
+    ridge = -0.5 * math.exp(log_temperature) * left_out.distances[:, -totals.sizes[-1] :]
+    return CalibratedTask(profile.tried(profile.p_values(noise, unusual)), mixture, solved, ridge)

@@ -17,7 +17,7 @@ from engram.nn.network import pixels
 from engram.recognition.conformal import ConformalScores
 from engram.recognition.predictions import is_known
 from engram.recognition.staged.contest import MOST_ODDS, NEAREST, SHARPNESS
-from engram.recognition.staged.stacked_tasks import HEAD, ORDINARY
+from engram.recognition.staged.stacked_tasks import ORDINARY
 from engram.recognition.staged.stage_one import RIVAL
 
 
@@ -143,7 +143,7 @@ class PlainServing:
             balance = profile.balance
             given = logits[number] if balance is None else logits[number] + balance.offset
             head, beside = log_softmax(given / profile.temperature, 1), log_softmax(classes[own, first:last], 1)
-            within = log_softmax(HEAD * head + (1 - HEAD) * beside, 1)
+            within = log_softmax(profile.head_share * head + (1 - profile.head_share) * beside, 1)
             decided[own, first:last] = logs[own][:, [number]] + within
             if any(task.profile.balance is not None for task in self.serving.served):
                 within = log_softmax(within if balance is None else within + balance.log_prior, 1)
