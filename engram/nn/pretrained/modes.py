@@ -1,4 +1,4 @@
-"""Modes of PyTorch for one thread: plain attention, building without drawing, counted operations."""
+"""Modes of PyTorch for one thread: plain attention, own draws while building, counted operations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ _DRAWS = {
     Tensor.bernoulli_,
     Tensor.exponential_,
     Tensor.random_,
-    Tensor.erfinv_,
+    torch.normal,
+    torch.rand,
+    torch.randint,
+    torch.randn,
+    torch.randperm,
 }
-_FILLED = {torch.randn: torch.zeros, torch.rand: torch.zeros}
+"""What takes a generator, or draws from the process's own."""
 
 
 class DefinedAttention(TorchFunctionMode):
@@ -86,16 +90,26 @@ def _several_heads(
     return F.linear(joined, out_weight, out_bias).view(count, batch, width), None
 
 
-class Undrawn(TorchFunctionMode):
-    """Networks are built without first weights: none are drawn, so no generator moves on, and no time is spent."""
+class OwnDraws(TorchFunctionMode):
+    """Networks are built whose first weights are replaced: what is drawn all the same moves no generator but its own.
+
+    The drawing is not left out altogether: PyTorch's truncated normal draws until all is within its bounds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """What the function gives; of one that draws, the tensor as it is, or zeros."""
-        if func in _DRAWS or getattr(func, "__module__", "") == nn.init.__name__:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return _FILLED.get(func, func)(*args, **(kwargs or {}))
+        """What the function gives; of one of `nn.init`, the tensor as it is."""
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        if func in _DRAWS and given.get("generator") is None:
+            given["generator"] = self._generator
+        return func(*args, **given)
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -15,7 +15,7 @@ from engram.errors import DamagedWeights
 from engram.nn.pretrained.architecture import Place
 from engram.nn.pretrained.architectures import architecture
 from engram.nn.pretrained.description import loaded_as
-from engram.nn.pretrained.modes import DefinedAttention, Undrawn
+from engram.nn.pretrained.modes import DefinedAttention, OwnDraws
 from engram.nn.pretrained.preprocessing import prepare
 from engram.nn.pretrained.taps import Seen, Taps
 from engram.nn.pretrained.weights import read_tensors
@@ -59,7 +59,7 @@ class PretrainedNetwork:
 def assembled(description: BackboneDescription, tensors: Mapping[str, Tensor]) -> PretrainedNetwork:
     """The network with these tensors, floats as float32; it keeps them."""
     kind = architecture(description.architecture)
-    with Undrawn(), torch.device("cpu"):
+    with OwnDraws(), torch.device("cpu"):
         module = kind.build(description.arguments)
     complete = dict(tensors)
     for name, tensor in module.state_dict().items():

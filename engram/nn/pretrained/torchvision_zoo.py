@@ -13,7 +13,7 @@ from torch import nn
 
 from engram.config.backbones import Argument, Preprocessing
 from engram.nn.pretrained.architecture import IMG_SIZE, NUM_CLASSES, Architecture, Place
-from engram.nn.pretrained.modes import Undrawn
+from engram.nn.pretrained.modes import OwnDraws
 from engram.nn.pretrained.torchvision_import import import_torchvision
 
 PREFIX = "torchvision/"
@@ -126,7 +126,7 @@ class TorchvisionArchitecture(Architecture):
         device = torch.get_default_device()
         if device.type == "meta" and self._own.startswith("regnet_"):
             # Its table of widths is computed with tensors, which have no values on that device.
-            with torch.device("cpu"), Undrawn():
+            with torch.device("cpu"), OwnDraws():
                 outline: nn.Module = _models().get_model(self._own, weights=None, **given)
             return outline.to(device)
         module: nn.Module = _models().get_model(self._own, weights=None, **given)

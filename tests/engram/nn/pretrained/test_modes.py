@@ -1,4 +1,4 @@
-"""Tests of attention by its definition, of building without drawing, and of the count of operations."""
+"""Tests of attention by its definition, of draws while building, and of the count of operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engram.errors import InvalidBackbone
-from engram.nn.pretrained.modes import DefinedAttention, Operations, Undrawn
+from engram.nn.pretrained.modes import DefinedAttention, Operations, OwnDraws
 
 
 def test_attention_is_its_definition() -> None:
@@ -40,12 +40,15 @@ def test_masks_are_not_passed_over() -> None:
         module(tokens, tokens, tokens, attn_mask=torch.ones(7, 7, dtype=torch.bool).triu(1), need_weights=False)
 
 
-def test_building_draws_nothing() -> None:
+def test_building_moves_no_generator_but_its_own() -> None:
     state = torch.get_rng_state()
-    with Undrawn():
+    with OwnDraws():
         nn.Sequential(nn.Linear(3, 4), nn.Conv2d(2, 2, 3), nn.MultiheadAttention(4, 2), nn.Embedding(3, 2))
-        nn.init.trunc_normal_(torch.empty(4, 4))
-        assert torch.equal(torch.randn(2), torch.zeros(2))
+        for low, high in ((-2.0, 2.0), (0.1, 2.0), (2.0, 2.5)):
+            found = nn.init.trunc_normal_(torch.full((64, 64), 9.0), a=low, b=high)
+            assert bool(((found >= low) & (found <= high)).all()), "it ends, and is within its bounds"
+        nn.init.kaiming_normal_(torch.empty(4, 4))
+        torch.randn(2), torch.rand(2), torch.randperm(3), torch.randint(0, 2, (3,)), torch.normal(0.0, 1.0, (2,))
     assert torch.equal(torch.get_rng_state(), state)
     nn.Linear(3, 4)
     assert not torch.equal(torch.get_rng_state(), state)
