@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from engram.config.backbones import Argument, BackboneDescription, Preprocessing
-from engram.errors import InvalidBackbone, MissingTensors, NotFinite, SurplusTensors, WrongShapes
+from engram.errors import InvalidBackbone, MissingTensors, NotFinite, SurplusTensors, UnsuitedSize, WrongShapes
 from engram.nn.pretrained.architecture import NUM_CLASSES, Architecture
 from engram.nn.pretrained.architectures import allowed_arguments, architecture
 from engram.nn.pretrained.measurement import Expected, NetworkMeasures, measured
@@ -90,6 +90,9 @@ def at_size(description: BackboneDescription, size: int) -> BackboneDescription:
     preprocessing = _preprocessing(kind, {}, {**description.preprocessing.model_dump(), "size": size})
     settled = kind.for_size(description.arguments, size)
     found = measured(kind, settled, size)
+    before = measured(kind, description.arguments, description.preprocessing.size)
+    if _shapes(found.expected) != _shapes(before.expected):
+        raise UnsuitedSize(f"{kind.name} has other weights for images of {size} x {size} pixels")
     changed = {
         "arguments": settled,
         "library": kind.library,
@@ -98,6 +101,10 @@ def at_size(description: BackboneDescription, size: int) -> BackboneDescription:
         "operations": found.operations,
     }
     return description.model_copy(update=changed)
+
+
+def _shapes(expected: Expected) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in expected.items()}
 
 
 def _preprocessing(kind: Architecture, arguments: Mapping[str, Argument], config: Mapping[str, Any]) -> Preprocessing:

@@ -54,8 +54,6 @@ class TimmArchitecture(Architecture):
         )
         if self._layout == "tokens":
             self.arguments = frozenset({NUM_CLASSES, IMG_SIZE, DYNAMIC})
-        elif self._layout == "channels_last":
-            self.arguments = frozenset({NUM_CLASSES, IMG_SIZE})
 
     def build(self, arguments: Mapping[str, Argument]) -> nn.Module:
         """The network; attention is asked of PyTorch whatever the environment tells timm."""
@@ -95,9 +93,7 @@ class TimmArchitecture(Architecture):
         )
 
     def for_size(self, arguments: Mapping[str, Argument], size: int) -> dict[str, Argument]:
-        """Windows are laid anew; transformers' positions are interpolated, by timm, in every forward."""
-        if self._layout == "channels_last":
-            return {**arguments, IMG_SIZE: size}
+        """With the positions of transformers interpolated, which timm does in every forward."""
         built_for = arguments.get(IMG_SIZE, self.preprocessing({}).size)
         if self._layout == "tokens" and built_for != size:
             return {**arguments, DYNAMIC: True}
