@@ -32,8 +32,8 @@ from engram.explain.explainer import Heatmap
 from engram.methods import Method, method_of
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
+from engram.nn.commons.naming import over_networks
 from engram.nn.pretrained.backbone import Backbone
-from engram.nn.pretrained.naming import over_networks
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import environment
 from engram.snapshot import Parts, read, write
