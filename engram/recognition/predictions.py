@@ -54,6 +54,9 @@ class Prediction:
     """How often the image went through a network for this answer."""
     ran: tuple[str, ...] = ()
     """The tasks whose networks were run for this answer; nothing where a model always runs them all."""
+    calibrated: bool = True
+    """Whether probabilities are fitted on images that were held out; not where an adopted network has its say of whose
+    classes no image was given."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Observation:
     """The tasks that were run, where a model does not always run them all."""
     evidence: Literal["head", "ridge"] = "head"
     """What labels rest on: `ridge` for a task that has no network."""
+    calibrated: bool = True
+    """As of `Prediction`."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -189,7 +194,16 @@ class Observation:
         certainty, (level, vouches) = float(of_tasks[owner]), bounds[owner]
         known, novelty = is_known(accepted, level, vouches), max(0.0, 1.0 - accepted)
         return Prediction(
-            first.task, certainty, first.label, first.probability, top, known, novelty, self.passes, self.ran
+            first.task,
+            certainty,
+            first.label,
+            first.probability,
+            top,
+            known,
+            novelty,
+            self.passes,
+            self.ran,
+            self.calibrated,
         )
 
 

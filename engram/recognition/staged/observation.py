@@ -175,6 +175,7 @@ class StagedObservation(Observation):
                     min(1.0, max(0.0, 1.0 - p_value)),
                     self.passes,
                     tuple(self.tasks[number].name for number in running[row]),
+                    self.calibrated,
                 )
             )
         return found

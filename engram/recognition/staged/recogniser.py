@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, cast
 
 import torch
 
-from engram.checkpointing.tensors import pack, unpack
+from engram.checkpointing.tensors import LATER, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
 from engram.recognition.staged.detectors import Reading, ValueDetector
@@ -82,6 +82,8 @@ class StagedRecogniser:
     space: ScoreSpace
     detectors: Mapping[str, ValueDetector]
     """By the name of their own task, where others have given negatives."""
+    adopted: TaskInfo | None = None
+    """A task that is a network's own classifier, of whose classes no image was seen: it is none of `tasks`."""
 
     @classmethod
     def empty(cls, features: int) -> Self:
@@ -89,7 +91,7 @@ class StagedRecogniser:
 
     @property
     def infos(self) -> tuple[TaskInfo, ...]:
-        """Names, classes and units of all tasks."""
+        """Names, classes and units of all tasks that were learned."""
         return tuple(task.info for task in self.tasks)
 
     def stage_one(self) -> StageOne:
@@ -109,7 +111,11 @@ class StagedRecogniser:
         tensors = {"weights": self.space.weights, "means": self.space.means}
         tensors |= {f"detector.{n}": self.detectors[name].weights for n, name in enumerate(detectors)}
         ordered: Sequence[object] = list(detectors.items())
-        return pack("staged recogniser", {"tasks": rows, "detectors": ordered}, tensors)
+        about: dict[str, object] = {"tasks": rows, "detectors": ordered}
+        if self.adopted is None:
+            return pack("staged recogniser", about, tensors)
+        own = {"task": self.adopted.name, "classes": list(self.adopted.classes)}
+        return pack("staged recogniser", {**about, "adopted": own}, tensors, LATER)
 
     @classmethod
     def load(cls, data: bytes) -> StagedRecogniser:
@@ -124,6 +130,8 @@ class StagedRecogniser:
                 for n, (name, row) in enumerate(ordered)
             }
             space = ScoreSpace(tensors["weights"], tensors["means"])
-            return cls(tuple(map(KnownTask.from_row, rows)), space, detectors)
+            own = cast(Mapping[str, Any] | None, about.get("adopted"))
+            adopted = None if own is None else TaskInfo(str(own["task"]), tuple(map(str, own["classes"])), {})
+            return cls(tuple(map(KnownTask.from_row, rows)), space, detectors, adopted)
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DamagedSnapshot(f"the recogniser lacks {error}") from error

@@ -14,6 +14,7 @@ from engram.data.class_balance import class_weights
 from engram.data.examples import ClassesNeeded, Examples, split
 from engram.methods.base import expect_accurate, expect_recognised
 from engram.methods.eidetic.commons_head import attach, fitted
+from engram.methods.eidetic.staged.adopted import answers_of
 from engram.methods.eidetic.staged.seen_task import SeenTask, look
 from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
 from engram.methods.eidetic.staged.stored_sums import StoredSums
@@ -76,10 +77,14 @@ class NewTask:
     report: LearningReport
     shape: tuple[int, int, int]
     """Channels, height and width of images."""
+    adopting: bool = False
+    """Whether it is a network's own classifier."""
 
     @property
     def answers(self) -> Head | None:
         """What its logits come from."""
+        if self.adopting:
+            return "network"
         if self.linear is not None:
             return "linear"
         return None if self.engram is None else "blocks"
@@ -107,6 +112,8 @@ class StagedLearner(WithContext):
     network: Network
     """With no engram, for its layout."""
     context: LearnContext
+    adopting: bool = False
+    """Whether the task is a network's own classifier, of whose classes images are now given."""
 
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
@@ -123,7 +130,8 @@ class StagedLearner(WithContext):
         seen = look(commons, train, held_out, first, self.context)
         looked = clock()
         shape = cast(tuple[int, int, int], tuple(train.images.shape[1:]))
-        new = self._trained(task, shape, commons, seen)
+        told = self._told(commons, held_out) if self.adopting else None
+        new = self._trained(task, shape, commons, seen, told)
         new.report.took(fitted - started, "recognising", "commons")
         new.report.took(looked - fitted, "recognising", "looking")
         learned = self._recognise(new)
@@ -131,8 +139,24 @@ class StagedLearner(WithContext):
         expect_recognised(new.report, options)
         return learned
 
-    def _trained(self, task: str, shape: tuple[int, int, int], commons: Commons, seen: SeenTask) -> NewTask:
-        """The task with its network, which one of a single class does without."""
+    def _told(self, commons: Commons, held_out: Examples) -> Tensor:
+        """(M, classes): what the network itself says of the held-out images; raises Cancelled."""
+        found = []
+        for image in torch.split(held_out.images, 1):
+            self.reporter.check()
+            found.append(answers_of(commons.look(image.to(self.device))))
+        return torch.cat(found)
+
+    def _trained(
+        self, task: str, shape: tuple[int, int, int], commons: Commons, seen: SeenTask, told: Tensor | None
+    ) -> NewTask:
+        """The task with its network, which one of a single class does without.
+
+        Parameters
+        ----------
+        told
+            (M, classes) logits of the held-out images, where the task is a network's own classifier.
+        """
         train, held_out = seen.shown
         layout, single = self.network.layout, len(train.classes) < 2
         masses = {one.name: mass for one, mass in zip(self.tasks, seen.masses, strict=True) if one.known.network}
@@ -140,15 +164,32 @@ class StagedLearner(WithContext):
         readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" and not single else ()
         network = network_of(layout, self.tasks, (*readable, *negatives))
         network.to(self.device)
-        if single or not layout.nodes:
+        if single or told is not None or not layout.nodes:
             report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)
             head, linear = torch.zeros(len(held_out), len(train.classes)), None
-            if not single:
+            if told is not None:
+                head = told
+            elif not single:
                 with report.timed("recognising", "head"):
                     head, linear = self._linear(seen, train, held_out)
+            if told is not None or not single:
                 rightly = head.argmax(1) == held_out.labels
                 report.accuracy["network"] = float(rightly.double().mean())
-            return NewTask(task, train, held_out, commons, seen, None, linear, network, negatives, head, report, shape)
+            return NewTask(
+                task,
+                train,
+                held_out,
+                commons,
+                seen,
+                None,
+                linear,
+                network,
+                negatives,
+                head,
+                report,
+                shape,
+                told is not None,
+            )
         choice = ReadingChoice(tuple(sorted(readable, key=lambda name: -masses[name])), self.settings.closure or 2.0)
         engram, report = Learner(network, self.budget, self.context, choice).learn_from(task, train, held_out)
         network = network.appended(engram.to(self.device))
@@ -199,7 +240,8 @@ class StagedLearner(WithContext):
             solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
             everyone = tuple(one.known for one in tasks)
             weights = weights_of(everyone, len(solved.each))
-            recogniser = StagedRecogniser(everyone, solved.space(weights), solvable)
+            adopted = self.recogniser.adopted if new.answers != "network" else None
+            recogniser = StagedRecogniser(everyone, solved.space(weights), solvable, adopted)
             if len(weights) > 1:
                 new.report.details["commons"] = list(weights)
         with new.report.timed("recognising", "judging"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -13,9 +14,10 @@ from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, NoNetwork
+from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork
 from engram.explain.explainer import Heatmap
 from engram.methods.base import Method, StoredModel
+from engram.methods.eidetic.staged.adopted import alone, answers_of, in_order
 from engram.methods.eidetic.staged.learner import StagedLearner
 from engram.methods.eidetic.staged.prepared import Prepared
 from engram.methods.eidetic.staged.serving import Serving
@@ -24,6 +26,7 @@ from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, check_weights, raised
 from engram.nn.commons import Commons, commons_of
+from engram.nn.commons.base import Look
 from engram.nn.network import Network
 from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
@@ -130,7 +133,29 @@ class StagedEidetic(Method):
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
-        return self.recogniser.infos
+        adopted = self.recogniser.adopted
+        return self.recogniser.infos if adopted is None else (adopted, *self.recogniser.infos)
+
+    def adopt(self, task: str, classes: Sequence[str]) -> None:
+        """Take the classifier of the first network that the user brought for the first task.
+
+        Raises
+        ------
+        InvalidDefinition
+            where the model has tasks already, there is no network with a classifier, or it has other outputs.
+        """
+        source = next((part.source for part in self.definition.pretrained), None)
+        if source is None or not source.outputs:
+            raise InvalidDefinition("there is no network with a classifier to adopt")
+        if self.tasks:
+            raise InvalidDefinition("a network is adopted as the first task, and the model has tasks already")
+        if len(classes) != source.outputs or len(set(classes)) != len(classes) or not all(classes):
+            raise InvalidDefinition(
+                f"the network's {source.outputs} outputs take as many names of classes, all different"
+            )
+        info = TaskInfo(task, tuple(classes), {})
+        self.recogniser = replace(self.recogniser, adopted=info)
+        self._prepared = self._prepare()
 
     @property
     def exact(self) -> bool:
@@ -148,7 +173,9 @@ class StagedEidetic(Method):
         self._prepared = self._prepare()
 
     def admit(self, task: str) -> None:
-        super().admit(task)
+        adopted = self.recogniser.adopted
+        if adopted is None or task != adopted.name or self.staged:  # images of its classes may still be shown, first
+            super().admit(task)
         candidate_units(self.layout, self.budget, {info.name: info.units for info in self._with_networks()})
 
     def _with_networks(self) -> list[TaskInfo]:
@@ -156,8 +183,18 @@ class StagedEidetic(Method):
 
     def learn(self, task: str, examples: Examples, context: LearnContext) -> LearningReport:
         sums = self.required_sums()
+        if adopting := self._is_adopted(task):
+            examples = in_order(examples, self.tasks[0].classes)
         learner = StagedLearner(
-            self.commons, self.recogniser, self.staged, sums, self.budget, self.settings, Network(self.layout), context
+            self.commons,
+            self.recogniser,
+            self.staged,
+            sums,
+            self.budget,
+            self.settings,
+            Network(self.layout),
+            context,
+            adopting,
         )
         learned = learner.learn(task, examples)
         self.commons, self.recogniser, self.staged = learned.commons, learned.recogniser, learned.tasks
@@ -172,12 +209,14 @@ class StagedEidetic(Method):
         prepared = self._prepared
         if task is None:
             return prepared.serving().contest(images, contenders)
+        if self._is_adopted(task):
+            return alone(self.tasks[0], self._look(images))
         if (whole := prepared.whole) is not None:
             return whole.single(images, task)
         served = prepared.served(task)
-        given, common = self._pixels_and_features(images)
-        unusual = self.recogniser.stage_one()(common).unusual[:, prepared.number(task)]
-        return served.observed(given, common, unusual)
+        look = self._look(images)
+        unusual = self.recogniser.stage_one()(look.features).unusual[:, prepared.number(task)]
+        return served.observed(look, unusual)
 
     @torch.no_grad()
     def logits_in_shape(self, task: str, images: Tensor, shape: int) -> Tensor:
@@ -191,13 +230,18 @@ class StagedEidetic(Method):
 
     def _logits(self, tasks: Sequence[str], images: Tensor, shape: int) -> list[Tensor]:
         """Of each task (N, classes), in batches of one shape; all of them read the same features of the commons."""
-        parts = [self._pixels_and_features(part) for part in torch.split(images, shape)]
-        return [torch.cat([self._prepared.served(task).logits(*part) for part in parts]) for task in tasks]
+        parts = [self._look(part) for part in torch.split(images, shape)]
+        return [torch.cat([self._logits_of(task, part) for part in parts]) for task in tasks]
 
-    def _pixels_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) float32 on the device, and (B, F) on the CPU, of images (B, C, H, W) uint8."""
-        look = self.commons.look(images.to(self.device))
-        return look.given, look.features
+    def _logits_of(self, task: str, look: Look) -> Tensor:
+        return answers_of(look) if self._is_adopted(task) else self._prepared.served(task).logits(look)
+
+    def _is_adopted(self, task: str) -> bool:
+        """Whether a task is a network's own classifier, of whose classes no image was seen."""
+        return self.recogniser.adopted is not None and self.recogniser.adopted.name == task
+
+    def _look(self, images: Tensor) -> Look:
+        return self.commons.look(images.to(self.device))
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         name = self.tasks[owner].name

@@ -38,5 +38,5 @@ def without(
     detectors |= {name: ValueDetector.of(one) for name, one in changed.items()}
     known = tuple(one.known for one in left)
     space = JoinedSolution.of(totals).space(weights_of(known, len(totals.each)))
-    found = StagedRecogniser(known, space, detectors)
+    found = StagedRecogniser(known, space, detectors, recogniser.adopted)
     return found, left, sums.minus(task, totals, changed)

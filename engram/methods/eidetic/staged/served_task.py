@@ -9,8 +9,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from engram.methods.eidetic.staged.adopted import answers_of
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
+from engram.nn.commons.base import Look
 from engram.nn.network import Engram, Network
 from engram.nn.shapes import Rows, RowwiseLinear
 from engram.recognition.predictions import Observation
@@ -46,14 +48,19 @@ class ServedTask:
         """Read when it is first asked for, which logits alone do not take."""
         return self.task.profile
 
-    def logits(self, given: Tensor, common: Tensor) -> Tensor:
-        """(n, classes), of pixels (n, C, H, W) with features (n, F)."""
-        return self._values(given, common)[1]
+    def logits(self, look: Look) -> Tensor:
+        """(n, classes), of what is shown of n images."""
+        return self._values(look)[1]
 
-    def _values(self, given: Tensor, common: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
+    def _values(self, look: Look, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Features (n, F_t) and logits (n, classes)."""
+        given, common = look.given, look.features
+        if self.task.known.head == "network":
+            answers = answers_of(look)
+            own = answers if rows is None else answers.index_select(0, torch.from_numpy(rows))
+            return torch.zeros(len(own), 0), own
         if self.engram is None:
-            count = len(given) if rows is None else len(rows)
+            count = len(common) if rows is None else len(rows)
             features, logits = torch.zeros(count, 0), torch.zeros(count, len(self.info.classes))
         else:
             features, logits = self.network.answer(self.info.name, given, rows)
@@ -64,29 +71,30 @@ class ServedTask:
         own = common if rows is None else common.index_select(0, torch.from_numpy(rows))
         return features, self.head(own) if self.engram is None else logits + self.head(own)
 
-    def answer(self, given: Tensor, common: Tensor, rows: Rows | None = None, *, read: bool = False) -> TaskAnswer:
-        """What the network says of pixels (B, C, H, W) with features (B, F), or of some rows of these, ascending.
+    def answer(self, look: Look, rows: Rows | None = None, *, read: bool = False) -> TaskAnswer:
+        """What the network says of what is shown of B images, or of some rows of these, ascending.
 
         Parameters
         ----------
         read
             Whether there is a detector to read it.
         """
-        rows = numpy.arange(len(given)) if rows is None else rows
-        features, logits = self._values(given, common, None if len(rows) == len(given) else rows)
+        count = len(look.features)
+        rows = numpy.arange(count) if rows is None else rows
+        features, logits = self._values(look, None if len(rows) == count else rows)
         reading = self.task.known.reading
         values = reading(features) if read and reading is not None else features[:, :0]
         return TaskAnswer(torch.from_numpy(rows), logits, values)
 
-    def observed(self, given: Tensor, common: Tensor, unusual: Tensor) -> Observation:
-        """Pixels (B, C, H, W) with features (B, F), of which stage one says how unusual (B,) they are to the task."""
-        answer, profile = self.answer(given, common), self.profile
+    def observed(self, look: Look, unusual: Tensor) -> Observation:
+        """What is shown of B images, of which stage one says how unusual (B,) they are to the task."""
+        answer, profile = self.answer(look), self.profile
         return Observation(
             (self.info,),
             (answer.logits,),
             profile.temperature[None],
-            torch.zeros(len(given), 1),
-            profile.p_values(common, unusual)[:, None],
+            torch.zeros(len(answer.logits), 1),
+            profile.p_values(look.features, unusual)[:, None],
             levels=(profile.level,),
             vouched=(profile.vouches,),
             balances=None if profile.balance is None else (profile.balance,),

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from engram.config.eidetic import EideticSettings
 from engram.errors import UnknownTask
+from engram.methods.eidetic.staged.adopted import alone, answers_of, beside
 from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
+from engram.nn.commons.base import Look
 from engram.nn.network import Network
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import Contest, joint, opened
@@ -45,6 +47,8 @@ class Serving:
     heads_of: tuple[bool, ...]
     """For each task whether it has a network, and so a head."""
     contenders: int | Literal["all"]
+    adopted: TaskInfo | None = None
+    """A network's own classifier, of whose classes no image was seen; it is none of `tasks`."""
 
     @classmethod
     def of(
@@ -70,12 +74,12 @@ class Serving:
             tuple(task.profile.vouches for task in served),
             tuple(task.task.known.head is not None for task in served),
             settings.contenders or "all",
+            recogniser.adopted,
         )
 
-    def first(self, images: Tensor) -> tuple[Tensor, Tensor, FirstAnswer]:
-        """What engrams read (B, C, H, W), features (B, F) on the CPU, and stage one, of images (B, C, H, W) uint8."""
-        look = self.commons.look(images.to(self.commons.device))
-        return look.given, look.features, self.stage_one(look.features)
+    def look(self, images: Tensor) -> Look:
+        """What is shown of images (B, C, H, W) uint8."""
+        return self.commons.look(images.to(self.commons.device))
 
     def number(self, task: str) -> int:
         """The place of a task; raises UnknownTask."""
@@ -86,23 +90,36 @@ class Serving:
 
     def single(self, images: Tensor, task: str) -> Observation:
         """Images shown to one task alone; raises UnknownTask."""
-        number = self.number(task)
-        given, common, first = self.first(images)
-        return self.served[number].observed(given, common, first.unusual[:, number])
+        if self.adopted is not None and task == self.adopted.name:
+            return alone(self.adopted, self.look(images))
+        number, look = self.number(task), self.look(images)
+        return self.served[number].observed(look, self.stage_one(look.features).unusual[:, number])
 
-    def contest(self, images: Tensor, contenders: int | Literal["all"] | None) -> StagedObservation:
-        """Both stages."""
+    def contest(self, images: Tensor, contenders: int | Literal["all"] | None) -> Observation:
+        """Both stages, and an adopted network beside them."""
+        with torch.inference_mode():  # whose tensors go no further than this: they could not be learned from
+            look = self.look(images)
+        if self.adopted is None:
+            return self._staged(images, look, contenders)
+        own = Look(look.given, look.features, answers_of(look).clone())
+        if not self.tasks:
+            return alone(self.adopted, own)
+        others = self._staged(images, look, contenders)
+        labels = Labels.of((self.adopted, *self.tasks), self.labels.joined)
+        return beside(self.adopted, own, others, labels, self.single)
+
+    def _staged(self, images: Tensor, look: Look, contenders: int | Literal["all"] | None) -> StagedObservation:
         most, stacked = contenders or self.contenders, self.stacked
         assert stacked is not None, "a model without a task is asked nothing"
-        with torch.inference_mode():  # whose tensors go no further than this: they could not be learned from
-            given, common, first = self.first(images)
+        with torch.inference_mode():
+            common, first = look.features, self.stage_one(look.features)
             given_to = first.contenders(None if most == "all" else most)
             contending, p_values, asked = opened(stacked, common, first, given_to)
             chosen, answers = contending.numpy(), {}
             for number in numpy.flatnonzero(chosen.any(0)).tolist():
                 if self.heads_of[number]:
                     rows, read = numpy.flatnonzero(chosen[:, number]), number in self.decider.detectors
-                    answers[number] = self.served[number].answer(given, common, rows, read=read)
+                    answers[number] = self.served[number].answer(look, rows, read=read)
             log_tasks = self.decider.log_tasks(first, contending, answers)
             decided, told = joint(stacked, first, log_tasks, answers)
             accepts = self._accepting(common, first, given_to, asked, p_values, decided)

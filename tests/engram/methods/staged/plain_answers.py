@@ -187,7 +187,7 @@ class PlainServing:
             novelty = min(1.0, max(0.0, 1.0 - p_value))
             best, running = top[0], tuple(names[one] for one in ran)
             certainty = float(certain[row, owner])
-            found.append((best[0], certainty, best[1], best[2], tuple(top), known, novelty, 1, running))
+            found.append((best[0], certainty, best[1], best[2], tuple(top), known, novelty, 1, running, True))
         return found
 
 
