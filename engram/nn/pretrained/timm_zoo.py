@@ -26,8 +26,16 @@ _WINDOWS = ("swin_transformer",)
 def _timm() -> Any:
     if importlib.util.find_spec("timm") is None:
         raise ArchitectureMissing("timm is not installed here: pip install 'engram-vision[timm]'")
+    return _imported()
+
+
+@cache
+def _imported() -> Any:
     import_torchvision()
-    return importlib.import_module("timm")
+    timm = importlib.import_module("timm")
+    # As it is where the environment says nothing: answers are not to depend on a variable that a replica may lack.
+    timm.layers.set_fused_attn(True)
+    return timm
 
 
 @cache
@@ -56,11 +64,8 @@ class TimmArchitecture(Architecture):
             self.arguments = frozenset({NUM_CLASSES, IMG_SIZE, DYNAMIC})
 
     def build(self, arguments: Mapping[str, Argument]) -> nn.Module:
-        """The network; attention is asked of PyTorch whatever the environment tells timm."""
+        """The network, as timm makes it."""
         module: nn.Module = _timm().create_model(self._own, pretrained=False, **arguments)
-        for one in module.modules():
-            if "fused_attn" in vars(one):
-                vars(one)["fused_attn"] = True
         return module
 
     def places(self, module: nn.Module) -> tuple[Place, ...]:
