@@ -42,7 +42,7 @@ class PretrainedNetwork:
 
         Each image is a forward of its own, so that its bytes never depend on its neighbours.
         """
-        if len(images) == 1:
+        if len(images) < 2:
             return self.look_together(images)
         seen = [self.look_together(images[at : at + 1]) for at in range(len(images))]
         levels = tuple(torch.cat(level) for level in zip(*(one.levels for one in seen), strict=True))
