@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
-from vault.models import Model, Models
+from vault.models import WITH_BACKBONES, Model, Models
 from vault.parallel import parallel_map
 from vault.storage.documents import FIRST_FORMAT, unseal
 from vault.storage.object_store import ObjectStore
@@ -48,7 +49,9 @@ class Commit:
     lineage: str
     """The model's own (`Model.lineage`); the next commit carries it on."""
     engrams: tuple[str, ...] = ()
-    """SHA-256 of each engram, the commons first."""
+    """SHA-256 of each engram, the commons first, with the weights of networks that users brought behind them."""
+    backbones: tuple[str, ...] = ()
+    """Which of `engrams` are the weights of networks that users brought."""
     recogniser: str | None = None
     """SHA-256 of the recogniser."""
     kept: tuple[str, ...] = ()
@@ -101,13 +104,17 @@ class Commit:
     @property
     def format(self) -> int:
         """The format that a record of this commit is sealed as, so that no release misreads it."""
+        if self.backbones:
+            return WITH_BACKBONES
         return FIRST_FORMAT if self.decoding is None else _WITH_DECODING
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; the same as in earlier releases, unless it names a decoding."""
+        """As a JSON object; the same as in earlier releases, unless it names a decoding or backbones."""
         found = asdict(self)
         if self.decoding is None:
             del found["decoding"]
+        if not self.backbones:
+            del found["backbones"]
         return found
 
     @classmethod
@@ -117,10 +124,13 @@ class Commit:
         content = {key: value for key, value in document.items() if key in known}
         if document.get("sums"):  # before tasks had sums of their own, one blob held those of all
             content["kept"] = [document["sums"]]
-        lists = {"engrams": document["engrams"], "kept": content.get("kept", ()), "tasks": document["tasks"]}
+        blobs = {name: content.get(name, ()) for name in ("kept", "backbones")} | {"engrams": document["engrams"]}
+        lists = blobs | {"tasks": document["tasks"]}
         singles = (content.get(name) for name in ("recogniser", "certificate", "report"))
-        if not all(isinstance(sha, str) for sha in (*lists["engrams"], *lists["kept"], *filter(None, singles))):
+        if not all(isinstance(sha, str) for sha in (*chain.from_iterable(blobs.values()), *filter(None, singles))):
             raise TypeError("a blob is named by something else than its SHA-256")
+        if not set(blobs["backbones"]) <= set(blobs["engrams"]):
+            raise TypeError("the weights of a backbone are not among the engrams")
         if not isinstance(content.get("decoding"), dict | None):
             raise TypeError("a decoding is no JSON object")
         return cls(**content | {name: tuple(values) for name, values in lists.items()})

@@ -14,13 +14,16 @@
         UnknownVersion              the model's log has no such number
         UnknownJob                  no job of that id
         UnknownKey                  no API key of that id
+        UnknownBackbone             no backbone of that name
       AlreadyExists                 an object of that path exists, and objects are written once
         ModelExists                 the name is taken by another definition
+        BackboneExists              the name is taken by another backbone
         JobExists                   the id is taken by another request
         Conflict                    another writer published that version first
       Unreadable                    a stored object cannot be understood; `path` names it
         Damaged                     its bytes are not what was written
         UnsupportedRecord           a later release wrote it
+      BackboneInUse                 models have the backbone, so that it cannot be deleted
       JobOver                       the job has a result already
       LeaseLost                     another owner holds the lease, or a later attempt has begun
 
@@ -29,6 +32,7 @@ Each has a stable `code`, which the HTTP interface repeats.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from telemetry.metrics import count_failure
@@ -123,6 +127,16 @@ class UnknownKey(NotFound):
         self.key = key
 
 
+class UnknownBackbone(NotFound):
+    """There is no backbone of that name."""
+
+    code = "unknown_backbone"
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__(f"There is no backbone called {backbone[:120]!r}.")
+        self.backbone = backbone
+
+
 class AlreadyExists(VaultError):
     code = "already_exists"
 
@@ -135,6 +149,16 @@ class ModelExists(AlreadyExists):
     def __init__(self, model: str, why: str = "and its definition is another") -> None:
         super().__init__(f"There is a model called {model} already, {why}.")
         self.model = model
+
+
+class BackboneExists(AlreadyExists):
+    """The name is taken by another backbone."""
+
+    code = "backbone_exists"
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__(f"There is a backbone called {backbone} already, and it is another.")
+        self.backbone = backbone
 
 
 class JobExists(AlreadyExists):
@@ -186,6 +210,17 @@ class UnsupportedRecord(Unreadable):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, f"The object {path} cannot be read by this release: {reason}.")
+
+
+class BackboneInUse(VaultError):
+    """Models have the backbone, so that it cannot be deleted."""
+
+    code = "backbone_in_use"
+
+    def __init__(self, backbone: str, models: Sequence[str]) -> None:
+        named = ", ".join(models[:20]) + (f" and {len(models) - 20} more" if len(models) > 20 else "")
+        super().__init__(f"The backbone {backbone} cannot be deleted: these models have it: {named}.")
+        self.models = models
 
 
 class JobOver(VaultError):

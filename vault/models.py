@@ -20,6 +20,10 @@ from vault.timestamps import now
 log = logging.getLogger("engram.vault")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+WITH_BACKBONES = 3
+"""Format of a model over networks that users brought, and of its commits: releases that know lower numbers only cannot
+run these, and would take their weights for an engram."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 
@@ -32,7 +36,7 @@ class Model:
     definition: dict[str, Any]
     """Opaque to the vault."""
     format_version: int
-    """Of the definition and of all that is stored for the model."""
+    """Of the definition; the record is sealed as it, so that earlier releases refuse what they would misread."""
     lineage: str
     """Random; distinguishes a model from a deleted one of the same name."""
     created_at: str
@@ -72,7 +76,7 @@ class Models:
         for _ in range(_TRIES):
             model = Model(name, dict(definition), format_version, uuid.uuid4().hex, now())
             with suppress(AlreadyExists):
-                self._objects.create_json(_path(name), asdict(model))
+                self._objects.create_json(_path(name), asdict(model), format_version)
                 return model
             with suppress(UnknownModel):  # deleted since
                 there = self.get(name)
@@ -84,7 +88,7 @@ class Models:
     def restore(self, model: Model) -> None:
         """Create a model whose log exists already (`CommitLog.restore`); raises ModelExists."""
         try:
-            self._objects.create_json(_path(model.name), asdict(model))
+            self._objects.create_json(_path(model.name), asdict(model), model.format_version)
         except AlreadyExists:
             self._remove_log(model.name, model.lineage)
             raise ModelExists(model.name) from None

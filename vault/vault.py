@@ -6,18 +6,20 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import redis
 
+from vault.backbones import Backbones
 from vault.commit_log import CommitLog
 from vault.coordination import connection
 from vault.coordination.events import Events
 from vault.coordination.leases import Leases
 from vault.coordination.novelty_board import NoveltyBoard
 from vault.coordination.server import check_server_when_reached
-from vault.errors import StoreUnavailable, UnsoundStore
+from vault.errors import BackboneInUse, StoreUnavailable, UnknownModel, UnsoundStore
 from vault.jobs.jobs import Jobs
 from vault.keys import Keys
 from vault.maintenance.sweep import Sweep, SweepAges, SweepSummary
@@ -47,6 +49,7 @@ class Vault:
         self.jobs = Jobs(objects, client, self.leases, self.events, settings.event_ttl_seconds)
         self.novelty = NoveltyBoard(client)
         self.keys = Keys(objects)
+        self.backbones = Backbones(objects)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:
@@ -115,6 +118,28 @@ class Vault:
             if job.lineage in (None, model.lineage):  # it may have been made again since
                 self.jobs.request_cancel(job.id)
         self.events.publish_deleted(name)
+
+    def delete_backbone(self, name: str) -> None:
+        """Delete a backbone that no model has, leaving its weights to `sweep`.
+
+        A model that is made of it at this very moment keeps the weights, which its versions name.
+
+        Raises
+        ------
+        UnknownBackbone, BackboneInUse
+        Unreadable
+            The newest version of a model cannot be read, so that it may have the backbone.
+        """
+        record = self.backbones.get(name)
+        having = []
+        for model in self.models.list():
+            with suppress(UnknownModel):  # deleted since
+                head = self.log.head(model.name)
+                if head is not None and record.weights in head.backbones:
+                    having.append(model.name)
+        if having:
+            raise BackboneInUse(name, having)
+        self.backbones.delete(record)
 
     def sweep(self, ages: SweepAges | None = None, dry_run: bool = False) -> SweepSummary:
         """Remove what is no longer needed; returns what was removed.

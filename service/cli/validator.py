@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import safetensors.torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import kind_of
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import EngramError, UnsupportedFormat
+from engram.errors import DamagedSnapshot, EngramError, UnsupportedFormat
 from engram.memory import restore
 from vault import errors
 from vault.commit_log import Commit, record_path
@@ -42,12 +44,19 @@ class LearnerValidator:
     def blob(self, path: str, role: Role, data: bytes) -> None:
         """Return if the learner wrote a blob; else raise as `vault.maintenance.validator` says."""
         with _named(path):
-            if role == "certificate":
+            if role == "weights":
+                _check_weights(data)
+            elif role == "certificate":
                 Certificate.from_dict(json.loads(data))
             elif role == "report":
                 dict(json.loads(data))
             else:
                 kind_of(data)
+
+    def backbone(self, path: str, description: Mapping[str, Any]) -> None:
+        """Return if a description is one of a network; else raise as `vault.maintenance.validator` says."""
+        with _named(path):
+            dict(description)
 
     def version(self, model: Model, commit: Commit) -> list[str] | None:
         """The tasks that do not answer as certified; None without a certificate, or with one of another environment."""
@@ -77,6 +86,13 @@ class LearnerValidator:
         if certified is None or not now.changed_since(certified):
             return None
         return DecoderChange(now.describe_change(certified), now.pillow != certified.pillow)
+
+
+def _check_weights(data: bytes) -> None:
+    try:
+        safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise DamagedSnapshot(f"these bytes are no safetensors file: {error}") from error
 
 
 @contextmanager

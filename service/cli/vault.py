@@ -182,6 +182,8 @@ def _print_transfer(verb: str, done: TransferSummary, as_json: bool) -> None:
         return
     what = f"{counted(done.versions, 'version')}, {counted(done.blobs, 'blob')}, {done.bytes / 2**20:.1f} MiB"
     typer.echo(f"{verb} the model {done.model}: {what}.")
+    if done.backbones:
+        typer.echo(f"Backbones that came with it, under their names: {', '.join(done.backbones)}.")
 
 
 def _print_findings(found: Findings, deep: bool) -> None:
@@ -193,6 +195,7 @@ def _print_findings(found: Findings, deep: bool) -> None:
     rows = {
         "models": found.models,
         "versions": found.versions,
+        "backbones": found.backbones,
         "blobs": f"{found.blobs} ({found.bytes / 2**20:.1f} MiB)",
         "certificates": compared if deep else "not compared",
         "jobs": found.jobs,

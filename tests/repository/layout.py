@@ -41,7 +41,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"errors", "timestamps", "parallel", "settings"},
         {"storage"},
         {"models", "keys", "coordination"},
-        {"commit_log"},
+        {"commit_log", "backbones"},
         {"jobs"},
         {"maintenance"},
         {"vault"},

@@ -21,7 +21,7 @@ def test_made_once(vault: Vault) -> None:
     assert (model.name, model.definition, model.format_version) == ("lines", {"backbone": "cnn"}, 3)
     assert vault.models.get("lines") == model
     assert vault.models.create("lines", {"backbone": "cnn"}, 3) == model
-    for definition, version in (({"backbone": "mlp"}, 3), ({"backbone": "cnn"}, 4)):
+    for definition, version in (({"backbone": "mlp"}, 3), ({"backbone": "cnn"}, 1)):
         with pytest.raises(ModelExists):
             vault.models.create("lines", definition, version)
     assert vault.models.get("lines") == model
@@ -36,10 +36,10 @@ def test_made_while_its_namesake_is_deleted(vault: Vault, monkeypatch: pytest.Mo
     old = vault.models.create("lines", {"backbone": "cnn"})
     create_json = vault.objects.create_json
 
-    def late(path: str, document: dict[str, object]) -> None:
+    def late(path: str, document: dict[str, object], version: int) -> None:
         monkeypatch.undo()
         try:
-            create_json(path, document)
+            create_json(path, document, version)
         finally:
             vault.models.delete("lines")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from vault.backbones import Backbones
 from vault.commit_log import Commit, CommitLog, record_path
 from vault.errors import NotFound, UnknownModel
 from vault.jobs.decisions import Decisions
@@ -62,7 +63,7 @@ class _StoreCheck:
         decided = self._decided()
         versions = self._all_versions()
         all_commits = [*decided, *(one for _, commits in versions.values() for one in commits)]
-        named = {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
+        named = self._weights() | {sha: role for one in all_commits for sha, role in blobs_of(one).items()}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
             for size in pool.map(self._check_blob, named, named.values()):
                 if size is not None:
@@ -91,6 +92,19 @@ class _StoreCheck:
                 if request.get("model") == self._only and (commit := decisions.commit(path)):
                     commits.append(commit)
         return commits
+
+    def _weights(self) -> dict[str, Role]:
+        """The weights of all backbones; where one model is looked at, its commits name what it needs of them."""
+        weights: dict[str, Role] = {}
+        if self._only is not None:
+            return weights
+        for path in (backbones := Backbones(self._objects)).paths():
+            with self._found.noting(path):
+                self._found.backbones += 1
+                record = backbones.read(path)
+                weights[record.weights] = "weights"
+                self._validator.backbone(path, record.description)
+        return weights
 
     def _all_models(self) -> list[Model]:
         models = []

@@ -7,20 +7,23 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from vault.backbones import Backbones
 from vault.commit_log import Commit, CommitLog, record_path
-from vault.errors import Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
+from vault.errors import BackboneExists, Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
 from vault.maintenance.bundle import BundleReader, BundleWriter
-from vault.maintenance.validator import Validator, blobs_of, check_order
+from vault.maintenance.validator import Role, Validator, blobs_of, check_order
 from vault.models import Model, Models, is_model_name
 from vault.storage.documents import seal
 from vault.storage.object_store import ObjectStore
 
 _MODEL = "model.json"
+_BACKBONE = ("name", "description", "weights")
+"""What a bundle has of a backbone."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class TransferSummary:
     blobs: int
     bytes: int
     """Of the blobs."""
+    backbones: tuple[str, ...] = ()
+    """Names of the backbones that came with it; of an import, of those that have these names here as well."""
 
 
 def export_model(objects: ObjectStore, name: str, destination: Path) -> TransferSummary:
@@ -50,7 +55,7 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
     models = Models(objects)
     model = models.get(name)
     commits = CommitLog(objects, models).list(name)
-    records = {_MODEL: seal({key: getattr(model, key) for key in ("definition", "format_version", "created_at")})}
+    records = {_MODEL: _model_record(objects, model, commits)}
     for number, commit in enumerate(commits):
         check_order(record_path(name, model.lineage, number), commit)
         records[_log_member(number)] = seal(_portable(commit), commit.format)
@@ -64,7 +69,17 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
         for sha in shas:
             writer.add(f"blobs/{sha}", objects.get_blob(sha))
         writer.close()
-    return TransferSummary(name, len(commits), len(shas), sum(members[f"blobs/{sha}"][0] for sha in shas))
+    size = sum(members[f"blobs/{sha}"][0] for sha in shas)
+    return TransferSummary(name, len(commits), len(shas), size)
+
+
+def _model_record(objects: ObjectStore, model: Model, commits: list[Commit]) -> bytes:
+    """A model's record as a member, and the backbones that its versions have, to arrive under their names."""
+    document = {key: getattr(model, key) for key in ("definition", "format_version", "created_at")}
+    if weights := {sha for commit in commits for sha in commit.backbones}:
+        named = [one for one in Backbones(objects).list() if one.weights in weights]
+        document["backbones"] = [{key: getattr(one, key) for key in _BACKBONE} for one in named]
+    return seal(document, model.format_version)
 
 
 @contextmanager
@@ -111,6 +126,7 @@ def import_model(objects: ObjectStore, source: Path, validator: Validator, name:
         model = _model(bundle, name, validator)
         commits = _commits(bundle, model, validator)
         roles = {sha: role for commit in commits for sha, role in blobs_of(commit).items()}
+        backbones = _backbones(bundle, roles, validator)
         blobs = {member.removeprefix("blobs/") for member in bundle.members if member.startswith("blobs/")}
         if odd := sorted(blobs ^ roles.keys()):
             raise InvalidBundle(f"The blob {odd[0]} is named by no version, or missing.")
@@ -118,10 +134,11 @@ def import_model(objects: ObjectStore, source: Path, validator: Validator, name:
             validator.blob(f"blobs/{sha}", role, bundle.read(f"blobs/{sha}"))
         for sha in roles:
             objects.put_blob(bundle.read(f"blobs/{sha}"))
+        named = _restore_backbones(objects, backbones)
         CommitLog(objects, models).restore(model, commits)
         models.restore(model)
         size = sum(bundle.members[f"blobs/{sha}"].size for sha in roles)
-    return TransferSummary(name, len(commits), len(roles), size)
+    return TransferSummary(name, len(commits), len(roles), size, named)
 
 
 def _refuse_taken(models: Models, name: str) -> None:
@@ -143,6 +160,34 @@ def _model(bundle: BundleReader, name: str, validator: Validator) -> Model:
         raise Damaged(_MODEL, "it is no model")
     validator.definition(_MODEL, definition)
     return Model(name, definition, version, uuid.uuid4().hex, str(created))
+
+
+def _backbones(bundle: BundleReader, roles: Mapping[str, Role], validator: Validator) -> list[dict[str, Any]]:
+    """The backbones in a bundle, each with the fields `_BACKBONE`."""
+    listed = bundle.read_json(_MODEL).get("backbones", [])
+    try:
+        found = [{key: one[key] for key in _BACKBONE} for one in listed]
+    except (KeyError, TypeError) as error:
+        raise Damaged(_MODEL, f"it lacks {error} of a backbone") from error
+    for one in found:
+        if not is_model_name(str(one["name"])) or roles.get(str(one["weights"])) != "weights":
+            raise InvalidBundle(f"The backbone {str(one['name'])[:120]!r} is of no version in this bundle.")
+        if not isinstance(one["description"], dict):
+            raise Damaged(_MODEL, f"it does not say what the backbone {one['name']} is")
+        validator.backbone(_MODEL, one["description"])
+    return found
+
+
+def _restore_backbones(objects: ObjectStore, backbones: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Make the backbones whose names are free; the names that are theirs then.
+
+    Where another has the name the model does without: its versions name the weights by their hash.
+    """
+    named = []
+    for one in backbones:
+        with suppress(BackboneExists):
+            named.append(Backbones(objects).create(**one).name)
+    return tuple(named)
 
 
 def _commits(bundle: BundleReader, model: Model, validator: Validator) -> list[Commit]:

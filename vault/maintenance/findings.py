@@ -28,6 +28,7 @@ class Findings:
 
     models: int = 0
     versions: int = 0
+    backbones: int = 0
     blobs: int = 0
     bytes: int = 0
     """Of the blobs."""

@@ -1,10 +1,11 @@
-"""Garbage collection of blobs that no commit names."""
+"""Garbage collection of blobs that neither a commit nor a backbone names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from vault.backbones import Backbones
 from vault.commit_log import Commit, CommitLog
 from vault.errors import AlreadyExists, UnknownModel, UnknownVersion
 from vault.jobs.decisions import Decisions
@@ -13,9 +14,10 @@ from vault.storage.object_store import CONDEMNED, STALE_MARK, ObjectStore
 
 
 def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False) -> list[str]:
-    """Remove logs of deleted models, and blobs that no commit names; returns the paths of the blobs removed.
+    """Remove logs of deleted models, and blobs that nothing names; returns the paths of the blobs removed.
 
-    It may run while models learn. A publication must not take longer than `grace` from its first blob to its decision
+    Commits name blobs, decided ones as well, and so do backbones, for `grace` beyond their deletion. It may run while
+    models learn. A publication must not take longer than `grace` from its first blob to its decision
     (`vault.jobs.decisions`), which names the blobs as a commit does; `ObjectStore.put_blob` renews the age of a blob
     that exists. A writer that renews a blob at the very moment it is removed here sees the mark `condemned/{sha}`, and
     stores the blob once more when the mark is gone.
@@ -23,8 +25,8 @@ def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False
     Raises
     ------
     Unreadable, NotFound
-        A model, a commit or a decision cannot be read or is missing, so that the blobs it names are unknown; nothing is
-        removed then.
+        A model, a commit, a decision or a backbone cannot be read or is missing, so that the blobs it names are
+        unknown; nothing is removed then.
     """
     models = Models(objects)
     log = CommitLog(objects, models)
@@ -39,6 +41,7 @@ def remove_orphans(objects: ObjectStore, grace: timedelta, dry_run: bool = False
     names = {*objects.list_folders("models"), *objects.list_folders("models")}
     commits = [*decided, *(commit for model in names for commit in _commits(log, model))]
     named = {f"blobs/{sha}" for commit in commits for sha in _hashes(commit)}
+    named |= {f"blobs/{sha}" for sha in Backbones(objects).needed_weights(grace)}
     oldest = datetime.now(UTC) - grace
     orphans = sorted(path for path, written in blobs.items() if path not in named and written < oldest)
     if dry_run:

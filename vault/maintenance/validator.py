@@ -10,7 +10,7 @@ from vault.commit_log import Commit
 from vault.errors import Damaged
 from vault.models import Model
 
-Role = Literal["engram", "recogniser", "kept", "certificate", "report"]
+Role = Literal["engram", "weights", "recogniser", "kept", "certificate", "report"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Validator(Protocol):
     def blob(self, path: str, role: Role, data: bytes) -> None:
         """Validate one blob by itself."""
 
+    def backbone(self, path: str, description: Mapping[str, Any]) -> None:
+        """Validate the description of a network that a user brought; `path` is its record."""
+
     def version(self, model: Model, commit: Commit) -> list[str] | None:
         """Load a version and compare its answers with its certificate.
 
@@ -48,6 +51,7 @@ class Validator(Protocol):
 def blobs_of(commit: Commit) -> dict[str, Role]:
     """The blobs that a commit names, with their roles."""
     named: dict[str, Role] = dict.fromkeys(commit.engrams, "engram")
+    named |= dict.fromkeys(commit.backbones, "weights")
     named |= dict.fromkeys(commit.kept, "kept")
     singles: tuple[tuple[str | None, Role], ...] = (
         (commit.recogniser, "recogniser"),

@@ -12,6 +12,7 @@ from builtins import list as List
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,8 +78,8 @@ class ObjectStore:
         except NotFound as error:
             raise StoreUnavailable(f"The bucket cannot be listed: {error}") from error
 
-    def put_new(self, path: str, data: bytes) -> None:
-        """Create an object; of any number of racing writers one succeeds.
+    def put_new(self, path: str, data: bytes | Path) -> None:
+        """Create an object from bytes or from a file; of any number of racing writers one succeeds.
 
         Raises
         ------
@@ -91,7 +92,7 @@ class ObjectStore:
         with _store_errors(path):
             self._storage.write(path, data, overwrite=False)
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | Path) -> None:
         """Create or replace an object atomically."""
         check_path(path)
         with _store_errors(path):
@@ -204,20 +205,26 @@ class ObjectStore:
             # Bytes that were damaged in transit only are whole on the second read.
             return unseal(path, self.get(path))
 
-    def put_blob(self, data: bytes) -> str:
-        """Store bytes under their SHA-256, which is returned (64 hex digits); storing them again changes nothing."""
-        sha = hashlib.sha256(data).hexdigest()
+    def put_blob(self, data: bytes | Path) -> str:
+        """Store bytes, or a file of any size, under their SHA-256, which is returned (64 hex digits).
+
+        Storing them again changes nothing.
+        """
+        sha = _sha256(data)
         path = f"blobs/{sha}"
+        there = False
         try:
             self.put_new(path, data)
         except AlreadyExists:
-            if not self._is_fresh(path, data):
+            there = True
+            if not self._is_fresh(path, data, sha):
                 self.put(path, data)
+        if there or isinstance(data, Path):  # a bucket does not tell whether a file was there before
             # A fresh one as well: the writer that renewed it may be waiting for the same sweep, or have died.
             self._outlast_sweep(sha, data)
         return sha
 
-    def _is_fresh(self, path: str, data: bytes) -> bool:
+    def _is_fresh(self, path: str, data: bytes | Path, sha: str) -> bool:
         """Whether a blob need not be written anew: its bytes are whole, and too young for a sweep to remove.
 
         The commit that names it is yet to be written.
@@ -226,10 +233,10 @@ class ObjectStore:
         if written is None or datetime.now(UTC) - written > _FRESH:
             return False
         with suppress(NotFound):
-            return self.get(path) == data
+            return _digest(self._stream(path)) == sha if isinstance(data, Path) else self.get(path) == data
         return False
 
-    def _outlast_sweep(self, sha: str, data: bytes) -> None:
+    def _outlast_sweep(self, sha: str, data: bytes | Path) -> None:
         """Store the blob once more if a sweep, which saw it before it was renewed, removes it."""
         mark = f"{CONDEMNED}/{sha}"
         while (condemned := self.written_at(mark)) and datetime.now(UTC) - condemned < STALE_MARK:
@@ -265,11 +272,7 @@ class ObjectStore:
             Its name below `data/`: the SHA-256, a hyphen and 8 random digits. So each upload is deleted with its own
             job, even if another job uploaded the same bytes.
         """
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        name = f"{digest.hexdigest()}-{uuid.uuid4().hex[:8]}"
+        name = f"{_sha256(path)}-{uuid.uuid4().hex[:8]}"
         with _store_errors(f"data/{name}"):
             self._storage.write(f"data/{name}", path, overwrite=False)
         return name
@@ -344,6 +347,20 @@ class ObjectStore:
                 except StopIteration:
                     return
             yield chunk
+
+
+def _sha256(data: bytes | Path) -> str:
+    if not isinstance(data, Path):
+        return _digest([data])
+    with data.open("rb") as file:
+        return _digest(iter(partial(file.read, _CHUNK), b""))
+
+
+def _digest(chunks: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _check_sha256(path: str, expected: str, found: str) -> None:
