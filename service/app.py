@@ -16,7 +16,7 @@ from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.runtime import configure
-from service.api import explain, health, jobs, models, novelty, openapi, predict, tasks, versions
+from service.api import backbones, explain, health, jobs, models, novelty, openapi, predict, tasks, versions
 from service.api.direct import DirectRoutes
 from service.api.route import scopes
 from service.auth.access import AccessControl
@@ -100,7 +100,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.state.settings = settings
     openapi.install(app, lambda: scopes(app), settings.keys)
     error_handlers.install(app)
-    for module in (predict, models, tasks, jobs, explain, novelty, versions, health):
+    for module in (predict, models, tasks, jobs, explain, novelty, versions, backbones, health):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, answering=app)

@@ -18,7 +18,7 @@ ANY = "*"
 
 _SEGMENTS = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _DOTS = re.compile(r"/\.{1,2}(/|$)")
-_OWN = re.compile(r"/(v1(/(models|jobs)(/.*)?)?|docs(/.*)?|openapi\.json|livez|readyz|metrics)")
+_OWN = re.compile(r"/(v1(/(models|jobs|backbones)(/.*)?)?|docs(/.*)?|openapi\.json|livez|readyz|metrics)")
 """Prefixes that could not be told from our own paths, or from their beginnings."""
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile(r"(http://.*):80|(https://.*):443")
@@ -126,18 +126,20 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     """A client that takes nothing of its answer for so long is cut off; this also ends event streams nobody reads."""
 
     max_bodies_bytes: int = Field(default=512 * 2**20, ge=1024)
-    """Bodies of all requests under way that are held in memory; uploads of training data are not among them."""
+    """Bodies of all requests under way that are held in memory; uploads of data and networks are not among them."""
     max_uploads: int = Field(default=8, ge=1)
-    """Uploads of training data that are received at once; further ones are answered 503 at once."""
+    """Uploads of data and networks that are received at once; further ones are answered 503 at once."""
     max_spool_bytes: int = Field(default=8 * 2**30, ge=1024)
     """Disk space that uploads under way may take in the temporary folder (`TMPDIR`)."""
 
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024)
     """Size of a request's body that brings images."""
     max_document_bytes: int = Field(default=2**20, ge=1024)
-    """Size of any other request's body, uploads of training data excepted."""
+    """Size of any other request's body, uploads excepted."""
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1024)
     """Size of a request that uploads training data."""
+    max_backbone_bytes: int = Field(default=2**30, ge=1024)
+    """Size of a request that uploads a network."""
     max_images_per_request: int = Field(default=256, ge=1)
     """Images of one prediction request."""
     max_heatmaps_per_request: int = Field(default=8, ge=1)

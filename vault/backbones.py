@@ -75,12 +75,11 @@ class Backbones:
                 " the first a letter or digit."
             )
         for _ in range(_TRIES):
+            if (there := self.find(name, description, weights)) is not None:
+                return there
             last, deleted = self._last(name)
             if last and not deleted:
-                there = self.read(_path(name, last))
-                if (there.description, there.weights) != (dict(description), weights):
-                    raise BackboneExists(name)
-                return there
+                continue
             made = BackboneRecord(name, last + 1, dict(description), weights, now(), request)
             assert made.number <= _MOST, "a backbone's number has four digits"
             try:
@@ -89,6 +88,24 @@ class Backbones:
                 continue
             return made
         raise Damaged(_path(name, last + 1), "it can neither be made nor be read")
+
+    def find(self, name: str, description: Mapping[str, Any], weights: str) -> BackboneRecord | None:
+        """The backbone of this name, if it is this very one; None if the name is free.
+
+        Raises
+        ------
+        BackboneExists
+            The name is taken by another.
+        Unreadable
+            What has the name cannot be read.
+        """
+        try:
+            there = self.get(name)
+        except UnknownBackbone:
+            return None
+        if (there.description, there.weights) != (dict(description), weights):
+            raise BackboneExists(name)
+        return there
 
     def get(self, name: str) -> BackboneRecord:
         """A backbone by name; raises UnknownBackbone, also for what cannot be a name, and Unreadable."""

@@ -195,13 +195,15 @@ backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds dat
 decode_processes decode_queue
 decode_threads device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds header_seconds hosts
 images_per_day job_seconds keep_alive_seconds key_seconds keys max_attempts max_bodies_bytes max_connections
-max_document_bytes max_header_bytes max_heatmaps_per_request max_images_per_request max_request_bytes max_requests
-max_spool_bytes
+max_backbone_bytes max_document_bytes max_header_bytes max_heatmaps_per_request max_images_per_request
+max_request_bytes max_requests max_spool_bytes
 max_upload_bytes max_uploads older_versions open_jobs ping_seconds poll_seconds progress_seconds queue_images
 reconcile_seconds requests_per_minute retry_after_seconds slow_body_bytes slow_body_seconds sweep_seconds
 torch_threads worker_memory_bytes worker_metrics_host worker_metrics_port worker_threads write_seconds
 cors_origins root_path trusted_proxies
 """
+_CLIENT_NAMES = frozenset({"url", "api_key"})
+"""What the commands that ask a service read from the environment."""
 NAMES = frozenset((*VaultSettings.model_fields, *DataLimitSettings.model_fields, *_PROCESS_NAMES.split()))
 """Names of all settings, those of services and of workers alike: a process may be given variables meant for the other.
 
@@ -258,7 +260,11 @@ def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
         if not name.upper().startswith(PREFIX):
             continue
         rest = name.upper().removeprefix(PREFIX)
-        if rest.lower() in NAMES or _KUBERNETES_NAME.fullmatch(rest) or _KUBERNETES_VALUE.fullmatch(value):
+        if (
+            rest.lower() in NAMES | _CLIENT_NAMES
+            or _KUBERNETES_NAME.fullmatch(rest)
+            or _KUBERNETES_VALUE.fullmatch(value)
+        ):
             continue
         near = difflib.get_close_matches(rest.lower(), NAMES, 1, 0.75)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else "."

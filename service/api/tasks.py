@@ -86,14 +86,14 @@ class _Submitter:
     parts: Runtime
 
     async def from_multipart(self, key: str | None) -> Response:
-        async with upload.receive(self.request) as received:
+        async with upload.receive(self.request, "data", ("name", "options")) as received:
             self.parts.metrics.uploads.inc(received.size)
             asked = fingerprint(self.request, {**received.fields, "data": received.digest.hexdigest()})
             run = partial(self._from_upload, received)
             return await self.parts.idempotency.once(self.request, key, asked, run)
 
     async def _from_upload(self, received: upload.Upload, claim: Claim | None) -> Response:
-        if "name" not in received.fields or not received.has_data:
+        if "name" not in received.fields or not received.has_file:
             missing = "data" if "name" in received.fields else "name"
             raise InvalidRequest(f"The form has no part called {missing}.")
         name = task_name(received.fields["name"])

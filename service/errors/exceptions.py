@@ -190,3 +190,9 @@ class ModelUnavailable(ServiceError):
     """A model that is there but could not be loaded."""
 
     code = "model_unavailable"
+
+
+class ArchitectureUnavailable(ModelUnavailable):
+    """A model over a network whose architecture is not installed on this replica."""
+
+    code = "architecture_unavailable"

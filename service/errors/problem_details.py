@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import engram.errors as learner
 import vault.errors as store
 from service.errors.exceptions import (
+    ArchitectureUnavailable,
     CertificateMissing,
     ConflictingParameter,
     CrossSite,
@@ -76,6 +77,7 @@ STATUS: Mapping[type[Exception], int] = {
     EmptyVersion: 409,
     Overloaded: 503,
     ModelUnavailable: 503,
+    ArchitectureUnavailable: 503,
     OutOfDiskSpace: 503,
     InvalidIdempotencyKey: 422,
     IdempotencyKeyReused: 422,

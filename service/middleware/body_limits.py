@@ -19,6 +19,7 @@ from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
 _UPLOADS = re.compile(r"/v1/models/[^/]+/tasks/?")
+_NETWORKS = re.compile(r"/v1/backbones/?")
 _OF_PACKED = frozenset({b"content-encoding", b"content-length"})
 _IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")
 
@@ -50,7 +51,8 @@ class RequestBody:
 
     def __init__(self, scope: Scope, receive: Receive, limits: BodyLimits) -> None:
         path, settings = scope["path"], limits.settings
-        self._upload = bool(_UPLOADS.fullmatch(path))
+        network = bool(_NETWORKS.fullmatch(path))
+        self._upload = network or bool(_UPLOADS.fullmatch(path))
         self._limiter = limits.disk if self._upload else limits.memory
         self._held = 0
         self.received = 0
@@ -64,7 +66,7 @@ class RequestBody:
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         self._announced = int(announced) if announced.isdigit() else 0
         if self._upload:
-            self._limit = settings.max_upload_bytes
+            self._limit = settings.max_backbone_bytes if network else settings.max_upload_bytes
         elif _IMAGES.fullmatch(path):
             self._limit = settings.max_request_bytes
         else:

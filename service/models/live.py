@@ -21,10 +21,9 @@ from engram.config.definition import Definition
 from engram.errors import SnapshotError
 from engram.memory import Memory, restore
 from engram.runtime import set_more_aside
-from service.errors.exceptions import ModelUnavailable
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
-from service.models.problems import Problem
+from service.models.problems import Problem, unavailable
 from service.settings import ServiceSettings
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
@@ -75,11 +74,13 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
     """
     assert commit.recogniser is not None, "every commit names its recogniser"
     known = beside.blobs if beside else {}
-    hashes = (*commit.engrams, commit.recogniser)
-    blobs = {name: known[name] if name in known else vault.objects.get_blob(name) for name in hashes}
+    # Networks that users brought are read once a process, by whoever needs them first.
+    hashes = [name for name in (*commit.engrams, commit.recogniser) if name not in commit.backbones]
+    get = vault.objects.get_blob
+    blobs = {name: known[name] if name in known else get(name) for name in hashes}
     memory = restore(
         Definition.load(model.definition, commit.decoding),
-        [Piece(name, partial(blobs.__getitem__, name)) for name in commit.engrams],
+        [Piece(name, partial(blobs.__getitem__ if name in blobs else get, name)) for name in commit.engrams],
         blobs[commit.recogniser],
         None,
         dict(commit.budget),
@@ -213,14 +214,13 @@ class LiveModels:
         ------
         UnknownModel
         ModelUnavailable
-            It is stored, but cannot be loaded.
+            It is stored, but cannot be loaded; ArchitectureUnavailable where this replica lacks its architecture.
         """
         if name not in self._live:
             await asyncio.get_running_loop().run_in_executor(self._loader, self._refresh, name)
         loaded = self._live.get(name)
         if loaded is None:
-            why = "".join(f" {problem.detail}" for problem in self.problems(name))
-            raise ModelUnavailable(f"The model {name} cannot be loaded at present.{why}")
+            raise unavailable(name, self.problems(name))
         return loaded
 
     async def get_version(self, name: str, version: int) -> LoadedVersion:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import engram.errors as learner
 import vault.errors as store
+from service.errors.exceptions import ArchitectureUnavailable, ModelUnavailable
 from service.errors.problem_details import safe_message
 
 
@@ -27,3 +29,11 @@ class Problem:
         if isinstance(error, store.VaultError | learner.EngramError):
             return cls(error.code, safe_message(error), version, getattr(error, "path", None))
         return cls("internal_error", f"It cannot be loaded ({type(error).__name__}); the log tells why.", version, None)
+
+
+def unavailable(model: str, problems: Sequence[Problem]) -> ModelUnavailable:
+    """The error of a model that cannot be loaded, for these reasons."""
+    missing = any(problem.code == learner.ArchitectureMissing.code for problem in problems)
+    kind = ArchitectureUnavailable if missing else ModelUnavailable
+    why = "".join(f" {problem.detail}" for problem in problems)
+    return kind(f"The model {model} cannot be loaded at present.{why}")

@@ -21,6 +21,8 @@ def test_all_names_are_known() -> None:
         ("ENGRAM_COLOUR", "hunter22", "ENGRAM_COLOUR is no setting, and changes nothing."),
         ("ENGRAM_IMAGES_PER_DAY", "7", None),
         ("engram_images_per_day", "7", None),
+        ("ENGRAM_URL", "http://localhost:8000", None),
+        ("ENGRAM_API_KEY", "hunter22", None),
         ("OTHER_IMAGE_PER_DAY", "7", None),
         ("ENGRAM_PORT", "tcp://10.0.0.7:8000", None),
         ("ENGRAM_WORKER_PORT_9100_TCP_ADDR", "10.0.0.7", None),

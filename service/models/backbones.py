@@ -1,0 +1,110 @@
+"""Networks that users bring: inspected, stored, and found again by the models that name them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engram.config.backbones import BackboneDescription
+from engram.nn.pretrained.backbone import Backbone
+from engram.nn.pretrained.inspection import inspect
+from vault.backbones import BackboneRecord
+from vault.errors import InvalidName
+from vault.jobs.idempotency import Claim
+from vault.models import is_model_name
+from vault.vault import Vault
+
+_one_at_a_time = threading.Lock()
+"""Of inspections, each of which may take several times the memory of the weights."""
+
+ClassName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class BackboneForm(BaseModel):
+    """What is said of a network beside its weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=63)]
+    architecture: Annotated[str, Field(min_length=1, max_length=200)]
+    """`torchvision/resnet18`, `timm/tf_efficientnet_lite0`, or the name of an entry point."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Where images are prepared otherwise than the library does: size, interpolation, crop, mean, std."""
+    arguments: dict[str, bool | int] = Field(default_factory=dict)
+    """What the architecture is built with, such as num_classes."""
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=100_000)] | None = None
+    """Names of the classifier's outputs, in their order."""
+    licence: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Of the weights."""
+
+
+def add(vault: Vault, form: BackboneForm, weights: Path, claim: Claim | None = None) -> tuple[BackboneRecord, bool]:
+    """Inspect a network and store it; returns its record, and whether this request made it.
+
+    One that is there already, and is this very one, is left as it is, and its weights are stored anew if they are
+    missing. Nothing is stored of one that is refused.
+
+    Parameters
+    ----------
+    weights
+        A safetensors file.
+    claim
+        The request that asks: where it made the backbone before, it made it.
+
+    Raises
+    ------
+    InvalidName, InvalidBackbone
+    BackboneExists
+        The name is taken by another.
+    """
+    if not is_model_name(form.name):
+        raise InvalidName(f"A backbone cannot be called {form.name!r}: it has the letters of a model's name.")
+    with _one_at_a_time:
+        found = inspect(
+            weights,
+            form.architecture,
+            config=form.config,
+            arguments=form.arguments,
+            classes=form.classes,
+            licence=form.licence,
+        )
+    description = found.model_dump(mode="json")
+    vault.backbones.find(form.name, description, found.weights)
+    stored = vault.objects.put_blob(weights)
+    assert stored == found.weights, "the file is the one that was inspected"
+    request = claim.id if claim else uuid.uuid4().hex
+    record = vault.backbones.create(form.name, description, stored, request)
+    return record, record.request == request
+
+
+def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
+    """The networks that models name, by name; their weights are read when they are needed.
+
+    Raises
+    ------
+    UnknownBackbone
+    Unreadable
+        A record cannot be read.
+    """
+    records = {name: vault.backbones.get(name) for name in names}
+    read = vault.objects.get_blob
+    return {name: Backbone(described(one), partial(read, one.weights)) for name, one in records.items()}
+
+
+def described(record: BackboneRecord) -> BackboneDescription:
+    """What a record says of its network."""
+    return BackboneDescription.model_validate(record.description)
+
+
+def named(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the backbones in a definition as JSON, once each."""
+    commons = definition.get("commons")
+    parts = commons if isinstance(commons, list) else [commons]
+    found = [part["backbone"] for part in parts if isinstance(part, Mapping) and part.get("kind") == "pretrained"]
+    return tuple(dict.fromkeys(found))
