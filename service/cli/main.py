@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from service.cli import keys
+from service.cli import backbones, keys
 from service.cli.vault import vault_app
 from service.lifecycle.signals import Stopped, stop_on_signals
 from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
@@ -52,6 +52,7 @@ TUNING = {
 """What PyTorch's processes want from their environment; what is set already stays."""
 
 app.add_typer(keys.app)
+app.add_typer(backbones.app)
 app.add_typer(vault_app, name="vault")
 
 

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import safetensors.torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import kind_of
+from engram.config.backbones import BackboneDescription
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import DamagedSnapshot, EngramError, UnsupportedFormat
+from engram.errors import EngramError, UnsupportedFormat
 from engram.memory import restore
+from engram.nn.pretrained.weights import read_header
 from vault import errors
 from vault.commit_log import Commit, record_path
 from vault.maintenance.validator import DecoderChange, Role
@@ -45,7 +45,7 @@ class LearnerValidator:
         """Return if the learner wrote a blob; else raise as `vault.maintenance.validator` says."""
         with _named(path):
             if role == "weights":
-                _check_weights(data)
+                read_header(data)
             elif role == "certificate":
                 Certificate.from_dict(json.loads(data))
             elif role == "report":
@@ -55,8 +55,11 @@ class LearnerValidator:
 
     def backbone(self, path: str, description: Mapping[str, Any]) -> None:
         """Return if a description is one of a network; else raise as `vault.maintenance.validator` says."""
+        newest = BackboneDescription.model_fields["format"].default
         with _named(path):
-            dict(description)
+            if isinstance(found := description.get("format"), int) and found > newest:
+                raise UnsupportedFormat(f"this backbone is of format {found}, and {newest} is the newest known")
+            BackboneDescription.model_validate(description)
 
     def version(self, model: Model, commit: Commit) -> list[str] | None:
         """The tasks that do not answer as certified; None without a certificate, or with one of another environment."""
@@ -88,13 +91,6 @@ class LearnerValidator:
         return DecoderChange(now.describe_change(certified), now.pillow != certified.pillow)
 
 
-def _check_weights(data: bytes) -> None:
-    try:
-        safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise DamagedSnapshot(f"these bytes are no safetensors file: {error}") from error
-
-
 @contextmanager
 def _named(path: str) -> Iterator[None]:
     """A block in which the learner's errors are raised as errors of the vault that name `path`."""
@@ -105,7 +101,7 @@ def _named(path: str) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise errors.Damaged(path, f"it is no definition of a model: {where}: {first['msg']}") from error
+        raise errors.Damaged(path, f"it does not fit: {where}: {first['msg']}") from error
     except KeyError as error:
         raise errors.Damaged(path, f"it lacks {error}") from error
     except (EngramError, ValueError, TypeError) as error:

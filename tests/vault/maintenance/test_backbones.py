@@ -14,6 +14,7 @@ import torch
 
 from service.cli.validator import LearnerValidator
 from testing.data.models import MODEL, create
+from testing.data.networks import DESCRIPTION
 from vault.backbones import BackboneRecord
 from vault.commit_log import Commit
 from vault.errors import Damaged, InvalidBundle, UnknownModel, UnsupportedRecord
@@ -34,7 +35,7 @@ WEIGHTS = safetensors.torch.save({"weight": torch.ones(2)})
 
 
 def add(vault: Vault, name: str = "lite0", data: bytes = WEIGHTS) -> BackboneRecord:
-    return vault.backbones.create(name, {"architecture": "torchvision/resnet18"}, vault.objects.put_blob(data))
+    return vault.backbones.create(name, DESCRIPTION, vault.objects.put_blob(data))
 
 
 def have(vault: Vault, record: BackboneRecord) -> Commit:
@@ -127,6 +128,16 @@ def test_a_check_finds_what_is_harmed(vault: Vault, harm: str, code: str, had: b
     assert {(problem.object, problem.code) for problem in found.problems} == {(path, code)}
     one = check(vault.objects, LearnerValidator(vault.objects), MODEL) if had else None
     assert one is None or [problem.object for problem in one.problems] == ([] if harm == "record" else [path])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"levels": []}, "damaged"), ({"architecture": 1}, "damaged"), ({"format": 2}, "unsupported_format")],
+)
+def test_a_check_reads_descriptions(vault: Vault, change: dict[str, object], code: str) -> None:
+    vault.backbones.create("lite0", DESCRIPTION | change, vault.objects.put_blob(WEIGHTS))
+    found = check(vault.objects, LearnerValidator(vault.objects))
+    assert [(one.object, one.code) for one in found.problems] == [("backbones/lite0/0001.json", code)]
 
 
 def bundle(vault: Vault, folder: Path) -> Path:
