@@ -16,10 +16,11 @@ from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import CertificateMissing, EmptyVersion
+from service.models.backbones import brought, named
 from vault.commit_log import Commit
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
-from vault.models import Model
+from vault.models import WITH_BACKBONES, Model
 from vault.vault import Vault
 
 _TRIES = 20
@@ -43,10 +44,13 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
     Raises
     ------
     InvalidDefinition, ModelExists
+    UnknownBackbone
+        The commons name a network that is not there.
     """
+    weights = {one.description.weights for one in brought(vault, named(definition.stored())).values()}
     Memory.create(definition)  # which refuses what cannot be made
     try:
-        model = vault.models.create(name, definition.stored())
+        model = vault.models.create(name, definition.stored(), WITH_BACKBONES if weights else 1)
     except ModelExists:
         # What an earlier version stored lacks the fields that came later.
         model = vault.models.get(name)
@@ -57,10 +61,12 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
         return _made_by(vault, name, claim)
     parts = dump(Memory.create(definition))
     put = vault.objects.put_blob
+    engrams = tuple(put(bytes_of(piece)) for piece in parts.engrams)
     first = Commit.first(
         model,
         request=claim.id if claim else None,
-        engrams=tuple(put(bytes_of(piece)) for piece in parts.engrams),
+        engrams=engrams,
+        backbones=tuple(sha for sha in engrams if sha in weights),
         recogniser=put(parts.recogniser),
         kept=tuple(put(bytes_of(piece)) for piece in parts.kept),
         budget=parts.budget,
