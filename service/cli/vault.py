@@ -183,7 +183,7 @@ def _print_transfer(verb: str, done: TransferSummary, as_json: bool) -> None:
     what = f"{counted(done.versions, 'version')}, {counted(done.blobs, 'blob')}, {done.bytes / 2**20:.1f} MiB"
     typer.echo(f"{verb} the model {done.model}: {what}.")
     if done.backbones:
-        typer.echo(f"Backbones that came with it, under their names: {', '.join(done.backbones)}.")
+        typer.echo(f"With the backbones {', '.join(done.backbones)}.")
 
 
 def _print_findings(found: Findings, deep: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from vault.backbones import Backbones
+from vault.backbones import BackboneRecord, Backbones
 from vault.commit_log import Commit, CommitLog, record_path
 from vault.errors import BackboneExists, Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
 from vault.maintenance.bundle import BundleReader, BundleWriter
@@ -36,7 +36,7 @@ class TransferSummary:
     bytes: int
     """Of the blobs."""
     backbones: tuple[str, ...] = ()
-    """Names of the backbones that came with it; of an import, of those that have these names here as well."""
+    """Names of the backbones that are in the file; of an import, those that have these names here as well."""
 
 
 def export_model(objects: ObjectStore, name: str, destination: Path) -> TransferSummary:
@@ -55,7 +55,8 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
     models = Models(objects)
     model = models.get(name)
     commits = CommitLog(objects, models).list(name)
-    records = {_MODEL: _model_record(objects, model, commits)}
+    backbones = _backbones_of(objects, commits)
+    records = {_MODEL: _model_record(model, backbones)}
     for number, commit in enumerate(commits):
         check_order(record_path(name, model.lineage, number), commit)
         records[_log_member(number)] = seal(_portable(commit), commit.format)
@@ -70,15 +71,20 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
             writer.add(f"blobs/{sha}", objects.get_blob(sha))
         writer.close()
     size = sum(members[f"blobs/{sha}"][0] for sha in shas)
-    return TransferSummary(name, len(commits), len(shas), size)
+    return TransferSummary(name, len(commits), len(shas), size, tuple(one.name for one in backbones))
 
 
-def _model_record(objects: ObjectStore, model: Model, commits: list[Commit]) -> bytes:
-    """A model's record as a member, and the backbones that its versions have, to arrive under their names."""
+def _backbones_of(objects: ObjectStore, commits: list[Commit]) -> list[BackboneRecord]:
+    """The backbones whose weights these versions have."""
+    weights = {sha for commit in commits for sha in commit.backbones}
+    return [one for one in Backbones(objects).list() if one.weights in weights] if weights else []
+
+
+def _model_record(model: Model, backbones: list[BackboneRecord]) -> bytes:
+    """A model's record as a member, and the backbones, which are to have their names where it goes."""
     document = {key: getattr(model, key) for key in ("definition", "format_version", "created_at")}
-    if weights := {sha for commit in commits for sha in commit.backbones}:
-        named = [one for one in Backbones(objects).list() if one.weights in weights]
-        document["backbones"] = [{key: getattr(one, key) for key in _BACKBONE} for one in named]
+    if backbones:
+        document["backbones"] = [{key: getattr(one, key) for key in _BACKBONE} for one in backbones]
     return seal(document, model.format_version)
 
 

@@ -140,8 +140,8 @@ def test_a_check_reads_descriptions(vault: Vault, change: dict[str, object], cod
     assert [(one.object, one.code) for one in found.problems] == [("backbones/lite0/0001.json", code)]
 
 
-def bundle(vault: Vault, folder: Path) -> Path:
-    export_model(vault.objects, MODEL, folder / "bundle")
+def bundle(vault: Vault, folder: Path, backbones: tuple[str, ...] = ("lite0",)) -> Path:
+    assert export_model(vault.objects, MODEL, folder / "bundle").backbones == backbones
     return folder / "bundle"
 
 
@@ -177,7 +177,7 @@ def test_a_model_without_its_name_is_exported_all_the_same(vault: Vault, elsewhe
     record = add(vault)
     have(vault, record)
     vault.backbones.delete(record)
-    done = import_model(elsewhere.objects, bundle(vault, tmp_path), LearnerValidator(elsewhere.objects))
+    done = import_model(elsewhere.objects, bundle(vault, tmp_path, ()), LearnerValidator(elsewhere.objects))
     assert (done.backbones, elsewhere.objects.get_blob(record.weights)) == ((), WEIGHTS)
 
 
