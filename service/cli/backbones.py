@@ -114,6 +114,31 @@ def delete(name: str, url: Url = _HERE, key: ApiKey = None) -> None:
     typer.echo(f"The backbone {name} is deleted.")
 
 
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A .pth file, which is a pickle.", exists=True, dir_okay=False)],
+    output: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Read it also where a process cannot be kept from the network.")
+    ] = False,
+) -> None:
+    """Write the weights in a pickle as safetensors, on this machine, in a process without a network."""
+    from engram.errors import EngramError
+    from engram.nn.pretrained.conversion import convert as convert_file
+
+    try:
+        count = convert_file(file, output, unsafe=unsafe)
+    except EngramError as error:
+        typer.echo(f"{error} ({error.code})", err=True)
+        raise typer.Exit(1) from error
+    except FileExistsError as error:
+        raise typer.BadParameter(f"{output} is there already.") from error
+    except OSError as error:
+        typer.echo(f"{output}: {error.strerror or error}.", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"Wrote {count} tensors to {output}.")
+
+
 @contextmanager
 def _service(url: str, key: str | None) -> Iterator[httpx.Client]:
     """A client of the service; what fails is printed as one sentence, and ends the program with the status 1."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from typer.testing import CliRunner, Result
 
+from engram.nn.pretrained.conversion import isolating
 from service.cli.main import app
 from service.settings import ServiceSettings
 from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
@@ -69,6 +73,20 @@ def test_a_key_out_of_the_environment_or_an_option(settings: ServiceSettings) ->
         assert run(service.url, "list", "--key", key).exit_code == 0
         assert run(service.url, "list", ENGRAM_API_KEY=key).exit_code == 0
         refused(run(service.url, "delete", "small", "--key", key), "(forbidden)")
+
+
+def test_a_pickle_becomes_safetensors(tmp_path: Path) -> None:
+    source, target = tmp_path / "model.pth", tmp_path / "model.safetensors"
+    torch.save({"state_dict": {"module.weight": torch.ones(2)}}, source)
+    isolated = () if isolating() else ("--unsafe",)
+    done = run("", "convert", source, target, *isolated)
+    assert (done.exit_code, done.stdout) == (0, f"Wrote 1 tensors to {target}.\n"), done.output
+    assert list(safetensors.torch.load(target.read_bytes())) == ["weight"]
+    assert run("", "convert", source, target, *isolated).exit_code == 2
+    assert run("", "convert", tmp_path / "none", target).exit_code == 2
+    source.write_bytes(pickle.dumps({"weight": print}))
+    refused(run("", "convert", source, tmp_path / "other", *isolated), "(damaged_weights)")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pth", "model.safetensors"]
 
 
 def test_what_cannot_be_asked_or_read(file: Path, tmp_path: Path) -> None:
