@@ -20,12 +20,12 @@ log = logging.getLogger("engram.vault")
 
 FOLDER = "backbones"
 _PATH = re.compile(
-    r"backbones/(?P<name>[a-z0-9][a-z0-9_-]{0,62})/(?!0000)(?P<number>[0-9]{4})(?P<deleted>\.deleted)?\.json"
+    r"backbones/(?P<name>[a-z0-9][a-z0-9_-]{0,62})/(?!0{8})(?P<number>[0-9]{8})(?P<deleted>\.deleted)?\.json"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRIES = 20
 """Each failed try means that another process made or deleted one of the same name."""
-_MOST = 9999
+_MOST = 10**8 - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BackboneRecord:
 class Backbones:
     """The backbones in the store; safe to use from any thread.
 
-    `backbones/{name}/{number:04d}.json` creates a backbone and `{number:04d}.deleted.json` beside it deletes it;
+    `backbones/{name}/{number:08d}.json` creates a backbone and `{number:08d}.deleted.json` beside it deletes it;
     neither is ever removed. So the name may be used again, by the next number, and whoever was slow to delete the one
     before cannot delete the one after.
     """
@@ -81,7 +81,7 @@ class Backbones:
             if last and not deleted:
                 continue
             made = BackboneRecord(name, last + 1, dict(description), weights, now(), request)
-            assert made.number <= _MOST, "a backbone's number has four digits"
+            assert made.number <= _MOST, "a backbone's number has eight digits"
             try:
                 self._objects.create_json(_path(name, made.number), asdict(made))
             except AlreadyExists:
@@ -191,7 +191,7 @@ def _newest(paths: List[str]) -> dict[str, tuple[int, bool]]:
 
 
 def _path(name: str, number: int) -> str:
-    return f"{FOLDER}/{name}/{number:04d}.json"
+    return f"{FOLDER}/{name}/{number:08d}.json"
 
 
 def _deleted(path: str) -> str:

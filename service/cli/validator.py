@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from engram.checkpointing.tensors import kind_of
 from engram.config.backbones import BackboneDescription
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import EngramError, UnsupportedFormat
+from engram.errors import ArchitectureMissing, EngramError, UnsupportedFormat
 from engram.memory import restore
 from engram.nn.pretrained.weights import read_header
 from vault import errors
@@ -62,10 +62,13 @@ class LearnerValidator:
             BackboneDescription.model_validate(description)
 
     def version(self, model: Model, commit: Commit) -> list[str] | None:
-        """The tasks that do not answer as certified; None without a certificate, or with one of another environment."""
+        """The tasks that do not answer as certified; None without a certificate, or with one of another environment.
+
+        An environment without the architecture of the model's network is another one.
+        """
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
-        with _named(record_path(model.name, model.lineage, commit.version)):
+        with suppress(ArchitectureMissing), _named(record_path(model.name, model.lineage, commit.version)):
             memory = restore(
                 Definition.load(model.definition, commit.decoding),
                 [Piece(name, partial(get, name)) for name in commit.engrams],
@@ -77,7 +80,8 @@ class LearnerValidator:
                 return None
             certified = Certificate.from_dict(json.loads(get(commit.certificate)))
             now = certify(memory)
-        return compare(certified, now) if certified.environment == now.environment else None
+            return compare(certified, now) if certified.environment == now.environment else None
+        return None
 
     def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
         """The change of what a version's decoder makes of images here since it was certified; None without one."""
@@ -93,9 +97,14 @@ class LearnerValidator:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """A block in which the learner's errors are raised as errors of the vault that name `path`."""
+    """A block in which the learner's errors are raised as errors of the vault that name `path`.
+
+    But ArchitectureMissing, which is no fault of what is stored.
+    """
     try:
         yield
+    except ArchitectureMissing:
+        raise
     except UnsupportedFormat as error:
         raise errors.UnsupportedRecord(path, str(error)) from error
     except ValidationError as error:

@@ -88,7 +88,7 @@ def test_listed_in_pages(vault: Vault) -> None:
     for name in names:
         add(vault, name)
     vault.delete_backbone("b")
-    vault.objects.put("backbones/c/0001.json", b"{]")
+    vault.objects.put("backbones/c/00000001.json", b"{]")
     assert [one.name for one in vault.backbones.list()] == ["a", "d"]
     assert [one.name for one in vault.backbones.list(limit=2)] == ["a", "d"]
     assert [one.name for one in vault.backbones.list("a", 1)] == ["d"]
@@ -130,7 +130,7 @@ def test_nothing_is_deleted_while_a_version_cannot_be_read(vault: Vault) -> None
 )
 def test_a_record_that_is_none(vault: Vault, harm: dict[str, object]) -> None:
     add(vault)
-    path = "backbones/lite0/0001.json"
+    path = "backbones/lite0/00000001.json"
     vault.objects.put_json(path, vault.objects.get_json(path) | harm)
     with pytest.raises(Damaged, match=path):
         vault.backbones.get("lite0")

@@ -17,7 +17,6 @@ from service.models.backbones import brought, named
 from service.models.problems import Problem, unavailable
 from service.settings import ServiceSettings
 from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
-from testing.data.tokens import bearer, token
 from testing.processes.races import race
 from testing.servers.service import Service, running
 from vault.commit_log import Commit
@@ -29,13 +28,10 @@ CONFIG = {"size": SIZE}
 FORM = {"name": "small", "architecture": ARCHITECTURE, "config": json.dumps(CONFIG)}
 
 
-def post(
-    service: Service, data: bytes | None = None, key: str | None = None, token: str | None = None, **fields: str | None
-) -> httpx.Response:
+def post(service: Service, data: bytes | None = None, key: str | None = None, **fields: str | None) -> httpx.Response:
     form = {name: text for name, text in (FORM | fields).items() if text is not None}
     files = {"weights": ("weights.safetensors", weights() if data is None else data)}
     headers = {} if key is None else {"Idempotency-Key": key}
-    headers |= {} if token is None else bearer(token)
     return service.client.post("/v1/backbones", data=form, files=files, headers=headers)
 
 
@@ -162,24 +158,6 @@ def test_not_deleted_while_a_model_has_it(empty: Service) -> None:
     empty.vault.delete_model("lines")
     assert empty.client.delete("/v1/backbones/small").status_code == 204
     assert empty.vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == [f"blobs/{made['weights']}"]
-
-
-def test_scopes(settings: ServiceSettings) -> None:
-    with running(settings.model_copy(update={"keys": "required"})) as service:
-
-        def asked(scope: Any) -> dict[str, int]:
-            made = token(service.vault, scope)
-            headers = bearer(made)
-            return {
-                "post": post(service, token=made).status_code,
-                "list": service.client.get("/v1/backbones", headers=headers).status_code,
-                "show": service.client.get("/v1/backbones/small", headers=headers).status_code,
-                "delete": service.client.delete("/v1/backbones/small", headers=headers).status_code,
-            }
-
-        assert asked("predict") == {"post": 403, "list": 200, "show": 404, "delete": 403}
-        assert asked("learn") == {"post": 403, "list": 200, "show": 404, "delete": 403}
-        assert asked("admin") == {"post": 201, "list": 200, "show": 200, "delete": 204}
 
 
 def test_the_networks_that_a_definition_names(empty: Service) -> None:

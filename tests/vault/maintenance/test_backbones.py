@@ -84,7 +84,7 @@ def test_weights_of_a_deleted_backbone_are_kept_for_the_grace_since_then(vault: 
     assert needed(timedelta(seconds=-1)) == set()
 
 
-@pytest.mark.parametrize("object", ["backbones/lite0/0001.json", "backbones/lite0/0001.deleted.json"])
+@pytest.mark.parametrize("object", ["backbones/lite0/00000001.json", "backbones/lite0/00000001.deleted.json"])
 def test_no_blob_goes_while_a_backbone_cannot_be_read(vault: Vault, object: str) -> None:
     record = add(vault)
     orphan = vault.objects.put_blob(b"orphan")
@@ -119,7 +119,7 @@ def test_a_check_finds_what_is_harmed(vault: Vault, harm: str, code: str, had: b
     record = add(vault, data=b"\x80\x04." if harm == "pickle" else WEIGHTS)
     if had:
         have(vault, record)
-    path = "backbones/lite0/0001.json" if harm == "record" else f"blobs/{record.weights}"
+    path = "backbones/lite0/00000001.json" if harm == "record" else f"blobs/{record.weights}"
     if harm == "no weights":
         vault.objects.delete(path)
     elif harm != "pickle":
@@ -137,7 +137,7 @@ def test_a_check_finds_what_is_harmed(vault: Vault, harm: str, code: str, had: b
 def test_a_check_reads_descriptions(vault: Vault, change: dict[str, object], code: str) -> None:
     vault.backbones.create("lite0", DESCRIPTION | change, vault.objects.put_blob(WEIGHTS))
     found = check(vault.objects, LearnerValidator(vault.objects))
-    assert [(one.object, one.code) for one in found.problems] == [("backbones/lite0/0001.json", code)]
+    assert [(one.object, one.code) for one in found.problems] == [("backbones/lite0/00000001.json", code)]
 
 
 def bundle(vault: Vault, folder: Path, backbones: tuple[str, ...] = ("lite0",)) -> Path:
