@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from testing.processes.races import race
 from vault.errors import AlreadyExists, Damaged, InvalidPath, NotFound, StoreUnavailable
 from vault.settings import VaultSettings
 from vault.storage import s3
-from vault.storage.object_store import ObjectStore
+from vault.storage.object_store import CONDEMNED, ObjectStore
 
 
 class ObjectsContract:
@@ -185,6 +188,37 @@ class ObjectsContract:
         assert objects.get_blob(sha) == data
         assert objects.list("blobs") == [f"blobs/{sha}"]
         assert race(6, lambda _: objects.put_blob(b"same")) == [objects.put_blob(b"same")] * 6
+
+    def test_a_file_is_the_blob_of_its_bytes(self, objects: ObjectStore, tmp_path: Path) -> None:
+        data = random.randbytes(9 * 2**20)
+        (file := tmp_path / "file").write_bytes(data)
+        sha = objects.put_blob(file)
+        assert sha == hashlib.sha256(data).hexdigest()
+        assert objects.put_blob(data) == objects.put_blob(file) == sha
+        assert objects.get_blob(sha) == data
+        objects.put(f"blobs/{sha}", b"other bytes")
+        objects.put_blob(file)
+        assert objects.get_blob(sha) == data
+        assert race(3, lambda _: objects.put_blob(file)) == [sha] * 3
+
+    @pytest.mark.parametrize("kind", [bytes, Path])
+    def test_a_blob_outlasts_the_sweep_that_is_about_to_remove_it(
+        self, objects: ObjectStore, tmp_path: Path, kind: type
+    ) -> None:
+        (file := tmp_path / "file").write_bytes(b"renewed")
+        sha = objects.put_blob(b"renewed")
+        objects.put_new(f"{CONDEMNED}/{sha}", b"")
+
+        def swept() -> None:
+            time.sleep(0.3)
+            objects.delete(f"blobs/{sha}")
+            objects.delete(f"{CONDEMNED}/{sha}")
+
+        sweeping = threading.Thread(target=swept)
+        sweeping.start()
+        objects.put_blob(file if kind is Path else b"renewed")
+        sweeping.join()
+        assert objects.get_blob(sha) == b"renewed"
 
     def test_a_damaged_blob_is_noticed_and_named(self, objects: ObjectStore) -> None:
         sha = objects.put_blob(b"the right bytes")
