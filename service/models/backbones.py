@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,11 +100,3 @@ def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
 def described(record: BackboneRecord) -> BackboneDescription:
     """What a record says of its network."""
     return BackboneDescription.model_validate(record.description)
-
-
-def named(definition: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the backbones in a definition as JSON, once each."""
-    commons = definition.get("commons")
-    parts = commons if isinstance(commons, list) else [commons]
-    found = [part["backbone"] for part in parts if isinstance(part, Mapping) and part.get("kind") == "pretrained"]
-    return tuple(dict.fromkeys(found))

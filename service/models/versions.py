@@ -16,7 +16,7 @@ from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import CertificateMissing, EmptyVersion
-from service.models.backbones import brought, named
+from service.models.backbones import brought
 from vault.commit_log import Commit
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
@@ -47,8 +47,10 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
     UnknownBackbone
         The commons name a network that is not there.
     """
-    weights = {one.description.weights for one in brought(vault, named(definition.stored())).values()}
-    Memory.create(definition)  # which refuses what cannot be made
+    networks = brought(vault, (part.backbone for part in definition.pretrained))
+    # Which refuses what cannot be made, and says what its networks are.
+    definition = Memory.create(definition, networks).definition
+    weights = {network.description.weights for network in networks.values()}
     try:
         model = vault.models.create(name, definition.stored(), WITH_BACKBONES if weights else 1)
     except ModelExists:
@@ -59,7 +61,7 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
             raise
     if vault.log.head(name) is not None:
         return _made_by(vault, name, claim)
-    parts = dump(Memory.create(definition))
+    parts = dump(Memory.create(definition, networks))
     put = vault.objects.put_blob
     engrams = tuple(put(bytes_of(piece)) for piece in parts.engrams)
     first = Commit.first(

@@ -6,21 +6,22 @@ import hashlib
 import json
 import pickle
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from engram.errors import ArchitectureMissing, DamagedSnapshot
+from service.cli.validator import LearnerValidator
 from service.errors.exceptions import ArchitectureUnavailable, ModelUnavailable
-from service.models.backbones import brought, named
 from service.models.problems import Problem, unavailable
 from service.settings import ServiceSettings
 from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
 from testing.processes.races import race
 from testing.servers.service import Service, running
 from vault.commit_log import Commit
-from vault.errors import UnknownBackbone
+from vault.maintenance.check import check
+from vault.maintenance.export import export_model, import_model
 from vault.maintenance.sweep import SweepAges
 from vault.models import WITH_BACKBONES
 
@@ -160,17 +161,29 @@ def test_not_deleted_while_a_model_has_it(empty: Service) -> None:
     assert empty.vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == [f"blobs/{made['weights']}"]
 
 
-def test_the_networks_that_a_definition_names(empty: Service) -> None:
-    post(empty)
-    parts: list[dict[str, Any]] = [{"kind": "pretrained", "backbone": "small"}, {"kind": "learned"}]
-    assert named({"commons": [*parts, *parts]}) == ("small",)
-    assert named({"commons": parts[0]}) == ("small",)
-    assert named({"commons": parts[1]}) == named({}) == ()
-    found = brought(empty.vault, named({"commons": parts}))["small"]
-    assert (found.description.architecture, found.description.preprocessing.size) == (ARCHITECTURE, SIZE)
-    assert found.weights() == weights()
-    with pytest.raises(UnknownBackbone):
-        brought(empty.vault, ["large"])
+def test_a_model_over_a_network(empty: Service, tmp_path: Path) -> None:
+    weights_sha = post(empty).json()["weights"]
+    commons = {"kind": "pretrained", "backbone": "small"}
+    shape = {"channels": 3, "height": SIZE, "width": SIZE}
+    body = {"name": "lines", "backbone": "none", "input": shape, "commons": commons}
+    assert empty.client.post("/v1/models", json=body | {"commons": commons | {"backbone": "large"}}).json()["code"] == (
+        "unknown_backbone"
+    )
+    made = empty.client.post("/v1/models", json=body)
+    assert made.status_code == 201, made.text
+    assert made.json()["commons"]["source"]["weights"] == weights_sha
+    assert empty.client.post("/v1/models", json=body).status_code == 200
+    head = empty.vault.log.head("lines")
+    assert head is not None
+    assert (head.backbones, head.format) == ((weights_sha,), WITH_BACKBONES)
+    assert empty.client.delete("/v1/backbones/small").json()["code"] == "backbone_in_use"
+    assert empty.vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == []
+    export_model(empty.vault.objects, "lines", tmp_path / "bundle")
+    assert import_model(
+        empty.vault.objects, tmp_path / "bundle", LearnerValidator(empty.vault.objects), "twin"
+    ).backbones == ("small",)
+    assert empty.client.get("/v1/models/twin").json()["commons"] == made.json()["commons"]
+    assert check(empty.vault.objects, LearnerValidator(empty.vault.objects), deep=True).problems == []
 
 
 def test_a_model_whose_architecture_is_not_here_has_an_error_of_its_own() -> None:
