@@ -56,7 +56,7 @@ class Definition(Frozen):
         judge, `Memory.create` refuses by `InvalidDefinition`.
     """
 
-    backbone: Literal["mlp", "cnn", "resnet18", "resnet50", "adapter", "none"] = "cnn"
+    backbone: Literal["mlp", "cnn", "resnet18", "resnet50", "vgg11", "vgg16", "adapter", "none"] = "cnn"
     """The layout that every engram follows. Over a pretrained commons, `adapter` is small blocks that read its maps
     (the default there), and `none` a linear head alone."""
     input: InputShape
@@ -69,7 +69,7 @@ class Definition(Frozen):
     width: float = Field(default=1.0, gt=0, le=16)
     """Multiplies the units that a new task may try in each layer."""
     depth: int | None = Field(default=None, ge=1, le=8)
-    """Hidden layers of `mlp` (default 2) or stages of `cnn` (default 3); the residual networks have theirs by name."""
+    """Hidden layers of `mlp` (default 2) or stages of `cnn` (default 3); the others have theirs by name."""
     budget: Budget = 8.0
     """Units per layer for all tasks together: a multiple of one task's units, or a number for each named layer."""
     commons: CommonsChoice = CommonsDefinition()

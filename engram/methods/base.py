@@ -59,7 +59,7 @@ class Method(ABC):
     retentions: ClassVar[frozenset[str]] = frozenset({"none"})
     """What the method can be told to keep of the training images."""
 
-    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn", "resnet18", "resnet50"})
+    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn", "resnet18", "resnet50", "vgg11", "vgg16"})
     """The backbones it is defined for."""
 
     lazy: ClassVar[bool] = False

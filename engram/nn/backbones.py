@@ -1,9 +1,10 @@
-"""Backbones as layouts: `mlp`, `cnn`, `resnet18`, `resnet50`."""
+"""Backbones as layouts: `mlp`, `cnn`, `resnet18`, `resnet50`, `vgg11`, `vgg16`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
@@ -81,15 +82,38 @@ def _adapter(draft: LayoutBuilder, definition: Definition, width: Callable[[int]
     draft.global_average("average", source)
 
 
+def _vgg(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int], repeats: Sequence[int]) -> None:
+    """Simonyan and Zisserman 2014, with batch normalisation; every stage halves.
+
+    Their three dense layers are for maps of 7 x 7 that images of 224 pixels leave. As is usual for images of 32
+    pixels, whose maps have one place left, there is one of 512; maps of larger images are averaged before it.
+    """
+    shortest = min(definition.input.height, definition.input.width)
+    if shortest >> len(repeats) < 1:
+        raise InvalidDefinition(
+            f"{definition.backbone} halves {shortest} pixels away; it takes images of {2 ** len(repeats)} or more"
+        )
+    source = IMAGE
+    for stage, (units, times) in enumerate(zip((64, 128, 256, 512, 512), repeats, strict=True), start=1):
+        for repeat in range(1, times + 1):
+            name = f"conv{stage}_{repeat}"
+            source = draft.conv(name, source, draft.layer(name, width(units)), kernel=3)
+        source = draft.max_pool(f"pool{stage}", source, kernel=2, stride=2)
+    source = draft.global_average("average", source)
+    draft.dense("dense", source, draft.layer("dense", width(512)))
+
+
 def _none(draft: LayoutBuilder, definition: Definition, width: Callable[[int], int]) -> None:
     """No node at all: a task has a linear head over the commons, and nothing else."""
 
 
-_BACKBONES = {
+_BACKBONES: dict[str, Callable[[LayoutBuilder, Definition, Callable[[int], int]], None]] = {
     "mlp": _mlp,
     "cnn": _cnn,
     "resnet18": _resnet18,
     "resnet50": _resnet50,
+    "vgg11": partial(_vgg, repeats=(1, 1, 2, 2, 2)),
+    "vgg16": partial(_vgg, repeats=(2, 2, 3, 3, 3)),
     "adapter": _adapter,
     "none": _none,
 }
@@ -108,7 +132,7 @@ def layout_of(definition: Definition, maps: tuple[int, int] | None = None) -> La
     InvalidDefinition
         when the depth does not fit the backbone or the image.
     """
-    if definition.depth is not None and definition.backbone.startswith("resnet"):
+    if definition.depth is not None and definition.backbone.startswith(("resnet", "vgg")):
         raise InvalidDefinition(f"{definition.backbone} has its depth by name; leave depth out")
 
     def width(units: int) -> int:

@@ -46,7 +46,7 @@ from engram.training.trainer import Trainer, TrainingPhase
 class Rmn(RecognisingMethod):
     """A network whose weights tasks share by choosing among them."""
 
-    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn"})
+    backbones: ClassVar[frozenset[str]] = frozenset({"mlp", "cnn", "vgg11", "vgg16"})
 
     def __init__(
         self,

@@ -16,13 +16,13 @@ from engram.nn.network import Engram, Network, pixels
 from testing.data.patterns import bars, definition, learned, network_of
 from tests.engram.nn.reference import reference_logits
 
-BACKBONES = ("mlp", "cnn", "resnet18", "resnet50")
+BACKBONES = ("mlp", "cnn", "resnet18", "resnet50", "vgg11")
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blocks_compute_what_the_plain_reference_computes(backbone: str, channels: int) -> None:
-    network = _random_network(backbone, channels, owners=3, width=0.03 if "resnet" in backbone else 0.2)
+    network = _random_network(backbone, channels, owners=3, width=0.2 if backbone in ("mlp", "cnn") else 0.03)
     images = pixels(probe_batch(definition(backbone, channels).input)[[3, 20]])
     single = network(images)
     double = copy.deepcopy(network).double()(images.double())
@@ -112,6 +112,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         layout_of(definition("resnet18", depth=3))
     with pytest.raises(InvalidDefinition, match="halves"):
         layout_of(definition("cnn", depth=5))
+    with pytest.raises(InvalidDefinition, match="depth by name"):
+        layout_of(definition("vgg16", depth=3))
 
 
 def test_depth_and_width_are_choices() -> None:
