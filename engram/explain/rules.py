@@ -35,7 +35,7 @@ zero has nothing to give its relevance to. The signed rules of the others conser
 or negative contributions, which deep networks do not promise."""
 
 
-class _Share(torch.autograd.Function):
+class SharedSum(torch.autograd.Function):
     """A sum whose relevance is divided by magnitude.
 
     Proportional division, a / (a + b), explodes where the branches cancel; |a| / (|a| + |b|) cannot, and conserves.
@@ -63,7 +63,7 @@ def shares_of_sum(trunk: Tensor, branch: Tensor, relevance: Tensor) -> tuple[Ten
 
 class _SharingAddBlock(AddBlock):
     def join(self, trunk: Tensor, branch: Tensor) -> Tensor:
-        return cast(Tensor, _Share.apply(trunk, branch))  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        return cast(Tensor, SharedSum.apply(trunk, branch))  # type: ignore[no-untyped-call]  # torch leaves apply untyped
 
 
 def private_copy(engram: Engram, *, share: bool) -> Engram:

@@ -8,6 +8,7 @@ from engram.nn.pretrained.torchvision_import import import_torchvision
 
 import_torchvision()
 
+attribution = importlib.import_module("zennit.attribution")
 composites = importlib.import_module("zennit.composites")
 core = importlib.import_module("zennit.core")
 rules = importlib.import_module("zennit.rules")

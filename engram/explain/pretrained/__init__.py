@@ -1,0 +1,1 @@
+"""Heatmaps through networks that users bring: relevance where its rules fit, gradients elsewhere."""

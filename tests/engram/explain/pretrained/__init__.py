@@ -1,0 +1,1 @@
+"""Tests of heatmaps through networks that users bring."""
