@@ -76,7 +76,7 @@ class Readings:
 
     def maps(self, levels: Sequence[Tensor]) -> Tensor:
         """(B, channels, side, side) float32."""
-        return torch.cat([_resized(levels[number], self.side) for number in self.mapped], 1)
+        return torch.cat([resized(levels[number], self.side) for number in self.mapped], 1)
 
     def _one(self, reading: LevelReading, levels: Sequence[Tensor], features: Tensor) -> Tensor:
         if reading.kind == "classifier":
@@ -137,7 +137,7 @@ def _side(description: BackboneDescription) -> int:
     return side
 
 
-def _resized(level: Tensor, side: int) -> Tensor:
+def resized(level: Tensor, side: int) -> Tensor:
     """(B, C, h, w) -> (B, C, side, side): averaged where it is finer, repeated where it is coarser."""
     if level.shape[2] >= side:
         return F.adaptive_avg_pool2d(level, side)
