@@ -40,10 +40,6 @@ from engram.snapshot import Parts, read, write
 from engram.training.class_recall import expect_measurable
 from engram.training.report import LearningReport
 
-DEFAULT_COMPOSITE = "epsilon_plus_flat"
-"""What explains unless something else is asked for; a dense first layer sees the whole image at once, over which the
-flat rule would give every pixel the same: there it is `epsilon_plus`."""
-
 
 class Memory:
     """A model that learns by the method its definition names.
@@ -277,7 +273,7 @@ class Memory:
         task
             The task whose head is explained; by default the recognised one, or the only one that has `target`.
         composite
-            One of `engram.explain.rules.COMPOSITES`; by default what suits the backbone.
+            One of `engram.explain.rules.COMPOSITES`, or of what fits the pretrained networks; by default what suits.
 
         Raises
         ------
@@ -288,8 +284,7 @@ class Memory:
         method = self.method.current()
         check_image(image, method.definition.input)
         owner, label = method.explained(image, target, task)
-        suited = "epsilon_plus" if method.definition.backbone == "mlp" else DEFAULT_COMPOSITE
-        return method.explain(image, owner, label, composite or suited)
+        return method.explain(image, owner, label, composite or method.suited_composite())
 
     def capacity(self) -> list[LayerCapacity]:
         """Budget, owned and free units of each layer."""

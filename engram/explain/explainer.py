@@ -41,6 +41,8 @@ class Heatmap:
     logit: float
     """What is explained; the relevance of composites in `CONSERVING` sums to it, less what biases alone drive."""
     composite: str
+    goal: float | None = None
+    """What the relevance of `integrated_gradients` sums to, but for their steps."""
 
     @property
     def total(self) -> float:
@@ -123,21 +125,23 @@ class Explainer:
         check_composite(composite)
         engram = self._stack[owner]
         given = pixels(image[None].to(engram.head.weight.device))  # (1, C, H, W)
-        if composite in GRADIENTS:
-            logit, carried = self._gradient(given, owner, target, composite)
-        else:
-            logit, carried = self._planner(composite).plan(owner).run(given, target)
+        logit, carried = self.carried(given, owner, target, composite)
+        carried = carried * given if composite == "gradient_times_input" else carried
         more, read = (0.0, 0.0) if engram.common is None else self._read(engram.common, given, target, composite)
         relevance = (carried[0] + more).cpu()  # (C, H, W)
         return Heatmap(image.cpu(), relevance, engram.task, engram.classes[target], logit + read, composite)
 
-    def _gradient(self, given: Tensor, owner: int, target: int, composite: str) -> tuple[float, Tensor]:
-        """The logit, and what is carried back from it to pixels (1, C, H, W)."""
+    def carried(self, given: Tensor, owner: int, target: int, composite: str) -> tuple[float, Tensor]:
+        """The logit, less what is read of commons, and what is carried back from it to its input (1, C, H, W).
+
+        Of `gradient_times_input` that is the gradient alone.
+        """
+        if composite not in GRADIENTS:
+            return self._planner(composite).plan(owner).run(given, target)
         nodes = reach_of(self._stack, owner)
         with self._lock:
             reach = [self._private(engram, share=False) for engram in self._stack if engram.task in nodes]
-            logit, carried = hooked(reach, nodes, given, target, composite)
-        return logit, carried * given if composite == "gradient_times_input" else carried
+            return hooked(reach, nodes, given, target, composite)
 
     def _planner(self, composite: str) -> RelevancePlanner:
         with self._lock:

@@ -26,6 +26,10 @@ COMPOSITES = (
 )
 """The names of all composites."""
 
+DEFAULT_COMPOSITE = "epsilon_plus_flat"
+"""What explains unless something else is asked for; a dense first layer sees the whole image at once, over which the
+flat rule would give every pixel the same: there it is `epsilon_plus`."""
+
 GRADIENTS = ("guided_backprop", "gradient_times_input")
 """Composites that carry a gradient back, not relevance: nothing is conserved, and no relevance has to be shared."""
 

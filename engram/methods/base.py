@@ -26,6 +26,7 @@ from engram.errors import (
     UnknownTask,
 )
 from engram.explain.explainer import Heatmap
+from engram.explain.rules import DEFAULT_COMPOSITE
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
 from engram.recognition.predictions import Observation
@@ -272,6 +273,10 @@ class Method(ABC):
         ------
         UnknownComposite, NoNetwork
         """
+
+    def suited_composite(self) -> str:
+        """The composite that heatmaps are made by unless another is asked for."""
+        return "epsilon_plus" if self.definition.backbone == "mlp" else DEFAULT_COMPOSITE
 
     @abstractmethod
     def capacity(self) -> list[LayerCapacity]:

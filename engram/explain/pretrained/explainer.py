@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -16,11 +16,12 @@ from engram.config.backbones import Level, Preprocessing
 from engram.errors import UnknownComposite
 from engram.explain.pretrained.composites import composite_for
 from engram.explain.pretrained.flow import Flow, flow_of
-from engram.explain.pretrained.gradients import PixelLogit, averaged_around, integrated
-from engram.explain.pretrained.offer import Offer, offer_of
+from engram.explain.pretrained.gradients import PixelLogit, Slope, averaged_around, even_image, integrated
+from engram.explain.pretrained.offer import PATHS, Offer, offer_of
 from engram.explain.pretrained.private_network import private_network
 from engram.explain.pretrained.reading import Explained
 from engram.explain.pretrained.sharing import GuidedRectifiers, RelevanceFunctions
+from engram.explain.rules import GRADIENTS
 from engram.nn.pretrained.architecture import Place
 from engram.nn.pretrained.modes import DefinedAttention
 from engram.nn.pretrained.network import PretrainedNetwork
@@ -50,6 +51,20 @@ class Attribution:
     def lost(self) -> float | None:
         """The share of the goal that the relevance does not sum to, in magnitude; None where nothing is conserved."""
         return None if self.goal is None else abs(self.total - self.goal) / max(abs(self.goal), 1e-12)
+
+
+def explained_by_gradients(slope: Slope, pixels: Tensor, start: Tensor, composite: str) -> Attribution:
+    """What a composite of gradients, or of averages of them, makes of a number's slope at an image and around it."""
+    goal = None
+    match composite:
+        case "integrated_gradients":
+            relevance, number, goal = integrated(slope, pixels, start)
+        case "smooth_gradients":
+            relevance, number = averaged_around(slope, pixels)
+        case _:
+            number, relevance = slope(pixels)
+            relevance = relevance * pixels if composite == "gradient_times_input" else relevance
+    return Attribution(relevance[0].cpu(), number, goal, composite)
 
 
 class PretrainedExplainer:
@@ -109,17 +124,21 @@ class PretrainedExplainer:
                 known = ", ".join(offer.composites)
                 raise UnknownComposite(f"no composite of this network is called {name!r}; there are {known}")
             given = image[None].to(next(self._private.parameters()).device)
-            match name:
-                case "gradient_times_input" | "guided_backprop":
-                    return self._gradient(given, reading, name)
-                case "integrated_gradients":
-                    relevance, logit, goal = integrated(self._logit(reading), given)
-                    return Attribution(relevance, logit, goal, name)
-                case "smooth_gradients":
-                    relevance, logit = averaged_around(self._logit(reading), given)
-                    return Attribution(relevance, logit, None, name)
-                case _:
-                    return self._propagated(given, reading, name)
+            if name not in (*GRADIENTS, *PATHS):
+                return self._propagated(given, reading, name)
+            pixels = given / 255
+            slope, start = partial(self.slope, reading=reading, composite=name), self.even(pixels)
+            return explained_by_gradients(slope, pixels, start, name)
+
+    def slope(self, pixels: Tensor, reading: Explained, composite: str) -> tuple[float, Tensor]:
+        """The number for pixels (1, C, H, W) in [0, 1], and its gradient, guided or as it is."""
+        guided = composite == "guided_backprop"
+        with self._lock, GuidedRectifiers() if guided else nullcontext():
+            return PixelLogit(self._taps, self._preprocessing, reading).slope(pixels)
+
+    def even(self, pixels: Tensor) -> Tensor:
+        """The image from which paths start."""
+        return even_image(self._preprocessing, pixels)
 
     @cached_property
     def _flow(self) -> Flow:
@@ -133,19 +152,6 @@ class PretrainedExplainer:
     def _taps(self) -> Taps:
         places = [Place(level.name, level.layout, level.prefix) for level in self._levels]
         return Taps(self._private, places, self._classifier)
-
-    def _logit(self, reading: Explained) -> PixelLogit:
-        return PixelLogit(self._taps, self._preprocessing, reading)
-
-    def _gradient(self, image: Tensor, reading: Explained, composite: str) -> Attribution:
-        """The gradient by pixels in [0, 1], or its product with them."""
-        pixels = image.float().requires_grad_(True)
-        guided = composite == "guided_backprop"
-        with torch.enable_grad(), GuidedRectifiers() if guided else nullcontext():
-            logit = self._logit(reading)(pixels)
-        (carried,) = torch.autograd.grad(logit, pixels, torch.ones_like(logit))
-        relevance = carried * 255 if guided else carried * pixels.detach()
-        return Attribution(relevance[0].cpu(), float(logit.detach()), None, composite)
 
     def _propagated(self, image: Tensor, reading: Explained, composite: str) -> Attribution:
         """Layer-wise relevance propagation; what an operator adds by its bias alone takes none."""

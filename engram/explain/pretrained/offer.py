@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from engram.explain.pretrained.flow import Flow, flow_of
-from engram.explain.rules import COMPOSITES, CONSERVING
+from engram.explain.rules import COMPOSITES, CONSERVING, DEFAULT_COMPOSITE
 from engram.nn.pretrained.modes import DefinedAttention
 
 PATHS = ("integrated_gradients", "smooth_gradients")
@@ -45,7 +45,6 @@ UNSUITED: Mapping[str, str] = {
 }
 """What operators without a rule are called; others are named as they are."""
 
-DEFAULT_OF_RELEVANCE = "epsilon_plus_flat"
 DEFAULT_OF_GRADIENTS = "integrated_gradients"
 
 
@@ -85,7 +84,7 @@ def offer_of(flow: Flow) -> Offer:
         why = f"relevance has no rule here for {_listed(unsuited)}; gradients fit every network"
         return Offer(DEFAULT_OF_GRADIENTS, composites, PATHS[:1], why)
     why = "relevance has a rule for every operation; batch normalisation is folded into convolutions"
-    default = DEFAULT_OF_RELEVANCE
+    default = DEFAULT_COMPOSITE
     if flow.grouped:
         # On EfficientNet-Lite0 it pointed no better than blobs drawn at random, and integrated gradients did.
         default = DEFAULT_OF_GRADIENTS

@@ -16,6 +16,7 @@ from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork
 from engram.explain.explainer import Heatmap
+from engram.explain.pretrained.joined_explainer import JoinedExplainer
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.adopted import alone, answers_of, in_order
 from engram.methods.eidetic.staged.learner import StagedLearner
@@ -250,6 +251,11 @@ class StagedEidetic(Method):
             raise NoNetwork(f"task {name!r} has one class and no network of its own: there is no logit to explain")
         names = [engram.task for engram in serving.network.stack]
         return explainer.explain(image, names.index(name), target, composite)
+
+    def suited_composite(self) -> str:
+        """Of several commons, or of a pretrained one, by what the networks compute."""
+        explainer = self._prepared.explainer()
+        return explainer.offer.default if isinstance(explainer, JoinedExplainer) else super().suited_composite()
 
     def capacity(self) -> list[LayerCapacity]:
         owned = {info.name: {layer: info.units.get(layer, 0) for layer in self.layout.layers} for info in self.tasks}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from engram.config.eidetic import EideticSettings
 from engram.errors import UnknownTask
 from engram.explain.explainer import Explainer
+from engram.explain.pretrained.joined_explainer import JoinedExplainer, explainer_of
 from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
@@ -32,7 +33,7 @@ class Prepared:
     settings: EideticSettings
     _serving: Serving | None = None
     _alone: dict[str, ServedTask] = field(default_factory=dict)
-    _explainer: Explainer | None = None
+    _explainer: Explainer | JoinedExplainer | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
     """Held while a part is built: a second thread waits for it rather than reading and building the same."""
 
@@ -66,11 +67,11 @@ class Prepared:
                 self._alone[task] = ServedTask.of(self.tasks[number], self._network([task]))
             return self._alone[task]
 
-    def explainer(self) -> Explainer:
+    def explainer(self) -> Explainer | JoinedExplainer:
         """What explains, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
         with self._lock:
             if self._explainer is None:
-                self._explainer = Explainer(self.serving().network.stack, self.commons)
+                self._explainer = explainer_of(self.serving().network.stack, self.commons)
             return self._explainer
 
     def number(self, task: str) -> int:
