@@ -114,15 +114,19 @@ class Memory:
             raise
         return self
 
+    def adopt(self, task: str, classes: Sequence[str]) -> None:
+        """Answer, as the first task, what the first network of the commons answers; raises as `Method.adopt`."""
+        adopted = self.method.current()
+        adopted.adopt(task, classes)
+        self.method.become(adopted)
+
     def admit(self, task: str) -> None:
         """Refuse what could not be learned, as far as that is known before looking at the data.
 
         Raises
         ------
-        TaskExists
-            when the name is taken.
-        CapacityExhausted
-            when some layer has too few units left.
+        TaskExists, CapacityExhausted
+            when the name is taken, and when some layer has too few units left.
         InputError
             when the name is no string.
         """

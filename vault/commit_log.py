@@ -30,7 +30,7 @@ _RECORD = re.compile(r"[0-9]{8}\.json")
 _CACHED_HEADS = 1024
 """Models whose heads are cached."""
 
-Kind = Literal["create", "learn", "activate", "retire", "budget", "decoder"]
+Kind = Literal["create", "learn", "activate", "retire", "budget", "decoder", "adopt"]
 
 _WITH_DECODING = 2
 """Format of a record that names a decoding: releases that know format 1 only would decode images otherwise."""

@@ -13,7 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from engram.config.base import Frozen
 from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
@@ -23,6 +23,9 @@ from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
 
 __all__ = ["CommonsDefinition", "Definition", "InputShape", "PretrainedDefinition", "ResolvedCommons", "whole_number"]
+
+PHOTOGRAPHS = InputShape(channels=3, height=224, width=224, fit="crop")
+"""What stands for images until it is known which network sees them."""
 
 OVER_NETWORK = ("adapter", "none")
 """Backbones of tasks that read the maps or features of a network that the user brought, not the image."""
@@ -59,7 +62,8 @@ class Definition(Frozen):
     backbone: Literal["mlp", "cnn", "resnet18", "resnet50", "vgg11", "vgg16", "adapter", "none"] = "cnn"
     """The layout that every engram follows. Over a pretrained commons, `adapter` is small blocks that read its maps
     (the default there), and `none` a linear head alone."""
-    input: InputShape
+    input: InputShape = PHOTOGRAPHS
+    """The images it takes; over a network that the user brings, by default those that it was made for."""
     method: Literal["eidetic", "rnf", "rerelrp", "rmn", "sharc"] = "eidetic"
     """How tasks are kept apart."""
     settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
@@ -205,12 +209,16 @@ class Definition(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _over_network(cls, given: Any) -> Any:
-        """What says no backbone and brings a network has small blocks over that."""
-        if isinstance(given, Mapping) and "backbone" not in given:
-            commons = given.get("commons")
-            kinds = [_kind(part) for part in (commons if isinstance(commons, list | tuple) else [commons])]
-            if "pretrained" in kinds:
-                return {**given, "backbone": "adapter"}
+        """What brings a network has small blocks over that, where it says no backbone, and needs to name no images."""
+        if not isinstance(given, Mapping):
+            return given
+        commons = given.get("commons")
+        kinds = [_kind(part) for part in (commons if isinstance(commons, list | tuple) else [commons])]
+        if "pretrained" in kinds:
+            return given if "backbone" in given else {**given, "backbone": "adapter"}
+        if "input" not in given:
+            details = InitErrorDetails(type="missing", loc=("input",), input=dict(given))
+            raise ValidationError.from_exception_data(cls.__name__, [details])
         return given
 
     @field_validator("settings")

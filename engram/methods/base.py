@@ -181,6 +181,16 @@ class Method(ABC):
     def to(self, device: torch.device | str) -> None:
         """Move everything to a device, in place."""
 
+    def adopt(self, task: str, classes: Sequence[str]) -> None:
+        """Take the classifier of the first network that the user brought for the first task.
+
+        Raises
+        ------
+        InvalidDefinition
+            where there is no such network, it has other outputs, or the model has tasks already.
+        """
+        raise InvalidDefinition("there is no network with a classifier to adopt")
+
     def admit(self, task: str) -> None:
         """Refuse what could not be learned, as far as that is known before looking at the data.
 

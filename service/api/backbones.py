@@ -29,6 +29,16 @@ _JSON_PARTS = ("config", "arguments", "classes")
 _TEXT_PARTS = ("name", "architecture", "licence", *_JSON_PARTS)
 
 
+class HeatmapOffer(BaseModel):
+    """What heatmaps through a network are made by."""
+
+    default: str
+    composites: list[str]
+    conserving: list[str]
+    """Those whose relevance sums to what is explained."""
+    why: str
+
+
 class BackboneResponse(BaseModel):
     """One backbone: its name, and what its network is."""
 
@@ -42,6 +52,8 @@ class BackboneResponse(BaseModel):
     parameters: int
     licence: str | None
     created_at: str
+    heatmaps: HeatmapOffer | None = None
+    """What heatmaps through it are made by; null in lists, and where its architecture is not installed here."""
 
 
 class BackbonePage(BaseModel):
@@ -61,6 +73,10 @@ def _body() -> dict[str, Any]:
 def answer(record: BackboneRecord) -> dict[str, Any]:
     """One backbone as JSON."""
     return {"name": record.name, **record.description, "weights": record.weights, "created_at": record.created_at}
+
+
+def _whole(record: BackboneRecord) -> dict[str, Any]:
+    return {**answer(record), "heatmaps": backbones.heatmaps_of(backbones.described(record))}
 
 
 @router.post(
@@ -91,7 +107,11 @@ async def _add(parts: Runtime, received: upload.Upload, claim: Claim | None) -> 
     if not received.has_file:
         raise InvalidRequest("The form has no part called weights.")
     record, made = await to_thread.run_sync(backbones.add, parts.vault, form, received.path, claim)
-    return JSONResponse(answer(record), 201 if made else 200, headers={"Location": f"/v1/backbones/{record.name}"})
+    return JSONResponse(
+        await to_thread.run_sync(_whole, record),
+        201 if made else 200,
+        headers={"Location": f"/v1/backbones/{record.name}"},
+    )
 
 
 def _form(fields: Mapping[str, str]) -> BackboneForm:
@@ -116,8 +136,8 @@ def index(page: Paging, parts: Parts) -> JSONResponse:
 @router.get("/v1/backbones/{backbone}", response_model=BackboneResponse)
 @requires_scope("predict")
 def show(backbone: str, parts: Parts) -> JSONResponse:
-    """One backbone."""
-    return JSONResponse(answer(parts.vault.backbones.get(backbone)))
+    """One backbone, with what heatmaps through it are made by."""
+    return JSONResponse(_whole(parts.vault.backbones.get(backbone)))
 
 
 @router.delete("/v1/backbones/{backbone}", status_code=204)

@@ -10,6 +10,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engram.explain.pretrained.offer import PATHS
 from engram.explain.rules import COMPOSITES
 from service.api.explanations import numbers
 from service.api.openapi import ref
@@ -21,7 +22,10 @@ from telemetry import logs
 
 router = ScopedRouter("explain")
 
-_COMPOSITES = f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}. By default what suits the model."
+_COMPOSITES = (
+    f"Rules of layer-wise relevance propagation: {', '.join(COMPOSITES)}; over pretrained networks also averages of "
+    f"gradients: {', '.join(PATHS)}. By default what suits the model."
+)
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"image/png": {}, "application/json": {"schema": ref(HeatmapResponse)}},

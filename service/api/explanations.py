@@ -11,8 +11,8 @@ from service.models.heatmaps import DrawnHeatmap
 
 
 def numbers(heatmap: Heatmap) -> dict[str, Any]:
-    """The relevance (C, H, W), its sum, and the logit that it explains."""
-    return {"relevance": heatmap.relevance.tolist(), "sum": heatmap.total, "logit": heatmap.logit}
+    """The relevance (C, H, W), its sum, what that is meant to be, and the logit that it explains."""
+    return {"relevance": heatmap.relevance.tolist(), "sum": heatmap.total, "logit": heatmap.logit, "goal": heatmap.goal}
 
 
 def explanation(drawn: DrawnHeatmap | Exception, style: str) -> dict[str, Any]:

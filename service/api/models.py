@@ -15,7 +15,7 @@ from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import ModelChangeRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
-from service.models import versions
+from service.models import adoption, versions
 from service.models.live import LoadedVersion
 from service.models.problems import Problem
 from vault.errors import UnknownModel
@@ -62,7 +62,11 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
     """
 
     async def run(claim: Claim | None) -> Response:
+        if body.adopt is not None:
+            await to_thread.run_sync(adoption.check, parts.vault, body.definition())
         made = await to_thread.run_sync(versions.create, parts.vault, body.name, body.definition(), claim)
+        if body.adopt is not None:
+            await to_thread.run_sync(adoption.adopt, parts.vault, body.name, body.adopt)
         await parts.live.refresh(body.name)
         where = f"/v1/models/{body.name}"
         return JSONResponse(await _answer(parts, body.name), 201 if made else 200, headers={"Location": where})

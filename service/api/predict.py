@@ -135,6 +135,7 @@ def _prediction(answer: Prediction) -> dict[str, Any]:
         "novelty": answer.novelty,
         "passes": answer.passes,
         "ran": answer.ran,
+        "calibrated": answer.calibrated,
     }
 
 

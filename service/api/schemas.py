@@ -18,16 +18,20 @@ from service.models.request_fields import RequestFields, whole
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+TaskName = Annotated[str, Field(pattern=TASK_NAME)]
 
 
 class ModelRequest(Definition):
     """A model to create: a definition and a name."""
 
     name: ModelName
+    adopt: TaskName | SkipJsonSchema[None] = None
+    """Name of a first task that is the classifier of the first network among `commons`, as it is; its classes are those
+    that were named when the network was stored. Version 1 then answers what the network answers."""
 
     def definition(self) -> Definition:
         """The definition without the name."""
-        return Definition.model_validate(self.model_dump(exclude={"name"}, exclude_unset=True))
+        return Definition.model_validate(self.model_dump(exclude={"name", "adopt"}, exclude_unset=True))
 
 
 class ModelChangeRequest(BaseModel):
@@ -259,6 +263,7 @@ class ExplanationResponse(BaseModel):
     relevance: list[list[list[float]]] | None = None
     """(C, H, W), as are `sum` and `logit` of the format `json` alone."""
     sum: float | None = None
+    goal: float | None = None
     logit: float | None = None
 
 
@@ -284,6 +289,9 @@ class PredictionResponse(BaseModel):
     """How often the image went through a network; 1 for the default method."""
     ran: list[str]
     """The tasks whose networks were run for it; empty where a model always runs them all."""
+    calibrated: bool = True
+    """Whether probabilities are fitted on images that were held out; not where an adopted network has its say of whose
+    classes no image was given."""
     logits: list[float] | None = None
     explanation: ExplanationResponse | FailedExplanation | None = None
     """Where `explain` asks for it."""
@@ -311,6 +319,8 @@ class HeatmapResponse(BaseModel):
     composite: str
     relevance: list[list[list[float]]]
     sum: float
+    goal: float | None
+    """What the sum is meant to be, over pretrained networks; null where nothing is conserved."""
     logit: float
 
 

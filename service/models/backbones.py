@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engram.config.backbones import BackboneDescription
+from engram.errors import ArchitectureMissing, UnknownArchitecture
+from engram.explain.pretrained.offer import explains
+from engram.nn.pretrained.architectures import architecture
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.inspection import inspect
 from vault.backbones import BackboneRecord
@@ -95,6 +100,21 @@ def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
     records = {name: vault.backbones.get(name) for name in names}
     read = vault.objects.get_blob
     return {name: Backbone(described(one), partial(read, one.weights)) for name, one in records.items()}
+
+
+def heatmaps_of(description: BackboneDescription) -> dict[str, Any] | None:
+    """What heatmaps through a network are made by, and why; None where its architecture is not installed here."""
+    try:
+        return _offer(description.architecture, json.dumps(description.arguments), description.preprocessing.size)
+    except (UnknownArchitecture, ArchitectureMissing):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _offer(name: str, arguments: str, size: int) -> dict[str, Any]:
+    with torch.device("meta"):  # operations tell, which weights do not change
+        module = architecture(name).build(json.loads(arguments)).eval()
+    return explains(module, size).shown()
 
 
 def described(record: BackboneRecord) -> BackboneDescription:

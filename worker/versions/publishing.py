@@ -132,7 +132,8 @@ class Publication:
             "certificate": blobs.put("certificate", _json(self.certificate), head),
             "report": blobs.put("report", _json({**self.report, **blobs.figures()}), head),
             "task": self.job.task,
-            "tasks": (*self.head.tasks, entry),
+            # An adopted network's task stands there already when images of its classes are learned.
+            "tasks": (*(task for task in self.head.tasks if task["name"] != self.job.task), entry),
             "job": self.job.id,
             "token": self.token,
         }

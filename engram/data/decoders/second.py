@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from io import BytesIO
 
@@ -73,9 +74,23 @@ def read(data: bytes, kind: str, shape: InputShape, max_pixels: int) -> Image.Im
                 "a model created with input.convert = true takes both and converts"
             )
         flat = flat.convert("L")
-    if flat.size != (shape.width, shape.height):
-        flat = flat.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
-    return flat
+    # One that has the model's size already is taken as it is, also where others are cropped.
+    return flat if flat.size == (shape.width, shape.height) else _fitted(flat, shape)
+
+
+def _fitted(image: Image.Image, shape: InputShape) -> Image.Image:
+    """An image of another size, resized with an antialiased filter; cropped as torchvision and timm do it."""
+    bicubic = shape.interpolation == "bicubic"
+    filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    wanted = shape.width, shape.height
+    if shape.fit == "stretch":
+        return image.resize(wanted, filter_)
+    covering = [math.floor(side / shape.crop) for side in wanted]
+    scale = max(side / given for side, given in zip(covering, image.size, strict=True))
+    sides = [max(side, int(given * scale + 1e-6)) for side, given in zip(wanted, image.size, strict=True)]
+    first, second = (round((side - kept) / 2) for side, kept in zip(sides, wanted, strict=True))
+    whole = image.resize((sides[0], sides[1]), filter_)
+    return whole.crop((first, second, first + wanted[0], second + wanted[1]))
 
 
 def _background(shape: InputShape) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from engram.explain.explainer import Explainer, Heatmap
 from engram.explain.pretrained.commons_reading import CommonsReading, MapsReading, Together
 from engram.explain.pretrained.explainer import Attribution, PretrainedExplainer, explained_by_gradients
 from engram.explain.pretrained.offer import DEFAULT_OF_GRADIENTS, PATHS, Offer
-from engram.explain.pretrained.reading import Explained
+from engram.explain.pretrained.reading import Explained, OwnLogit
 from engram.explain.rules import COMPOSITES, CONSERVING, DEFAULT_COMPOSITE, GRADIENTS
 from engram.nn.commons import Commons
 from engram.nn.commons.joined_commons import JoinedCommons
@@ -68,8 +68,9 @@ class JoinedExplainer:
     def explain(self, image: Tensor, owner: int, target: int, composite: str | None = None) -> Heatmap:
         """As `Explainer.explain`; by default with what suits the networks."""
         engram = self._stack[owner]
-        assert engram.common is not None, "where commons are pretrained, heads read them"
-        weight, bias = engram.common.weight[target].detach(), engram.common.bias[target].detach()
+        weight, bias = torch.zeros(sum(part.features for part in self._parts)), torch.zeros(())
+        if engram.common is not None:
+            weight, bias = engram.common.weight[target].detach(), engram.common.bias[target].detach()
         found = self._explained(image, weight, bias, (owner, target), composite)
         label = engram.classes[target]
         return Heatmap(image.cpu(), found.relevance, engram.task, label, found.logit, found.composite, found.goal)
@@ -78,14 +79,15 @@ class JoinedExplainer:
         """The heatmap of `weight @ features + bias`, with no engram."""
         return self._explained(image, weight, bias, None, composite)
 
+    def explain_own(self, image: Tensor, target: int, composite: str | None = None) -> Attribution:
+        """The heatmap of a logit of the first network's own classifier."""
+        first = next(iter(self._networks.values()))
+        return first.explain(image, OwnLogit(target), self._offered(composite))
+
     def _explained(
         self, image: Tensor, weight: Tensor, bias: Tensor, asked: tuple[int, int] | None, composite: str | None
     ) -> Attribution:
-        offer = self.offer
-        name = composite or offer.default
-        if name not in offer.composites:
-            known = ", ".join(offer.composites)
-            raise UnknownComposite(f"no composite of this model is called {name!r}; there are {known}")
+        name = self._offered(composite)
         given = pixels(image[None].to(weight.device))  # (1, C, H, W)
         shares = list(torch.split(weight, [part.features for part in self._parts]))
         biases = [bias, *[torch.zeros_like(bias)] * (len(shares) - 1)]
@@ -95,6 +97,15 @@ class JoinedExplainer:
             slope = partial(self._slope, read=read, asked=asked, composite=name)
             return explained_by_gradients(slope, given, start, name)
         return self._propagated(image, given, read, asked, name)
+
+    def _offered(self, composite: str | None) -> str:
+        """The composite that is asked for, or the one that suits; raises UnknownComposite."""
+        offer = self.offer
+        name = composite or offer.default
+        if name not in offer.composites:
+            known = ", ".join(offer.composites)
+            raise UnknownComposite(f"no composite of this model is called {name!r}; there are {known}")
+        return name
 
     def _propagated(
         self,

@@ -25,7 +25,11 @@ class Look:
     features: Tensor
     """(B, F) float32 on the CPU."""
     logits: Tensor | None = None
-    """(B, outputs) float32 on the CPU: of a network's own classifier, where it is asked for."""
+    """(B, outputs) float32 on the CPU: of a network's own classifier, where there is one."""
+
+    def __getitem__(self, rows: slice) -> Look:
+        """The same, for some of the images."""
+        return Look(self.given[rows], self.features[rows], None if self.logits is None else self.logits[rows])
 
 
 class Commons(nn.Module):

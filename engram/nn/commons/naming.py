@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from engram.checkpointing.pieces import Piece
@@ -41,7 +41,10 @@ def over_networks(definition: Definition, backbones: Mapping[str, Backbone]) -> 
         parts.append(part.model_copy(update={"source": found}))
         pieces.append(Piece(backbone.description.weights, backbone.weights))
     commons: Any = tuple(parts) if isinstance(definition.commons, tuple) else parts[0]
-    return Definition.model_validate({**dict(definition), "commons": commons}), pieces
+    fields = {**dict(definition), "commons": commons}
+    if "input" not in definition.model_fields_set:
+        fields["input"] = _input(next(part.source for part in parts if isinstance(part, PretrainedDefinition)))
+    return Definition.model_validate(fields), pieces
 
 
 def described(part: PretrainedDefinition, description: BackboneDescription) -> BackboneDescription:
@@ -49,35 +52,9 @@ def described(part: PretrainedDefinition, description: BackboneDescription) -> B
     return description if part.size is None else at_size(description, part.size)
 
 
-def named(given: Mapping[str, Any], describe: Callable[[str], BackboneDescription]) -> dict[str, Any]:
-    """A definition as JSON in which every network that it names is described.
-
-    Where it says nothing of its images, they are as the first network takes them, photographs cropped to a square.
-
-    Parameters
-    ----------
-    describe
-        Gives what is stored under a name; may raise.
-    """
-    commons = given.get("commons")
-    several = isinstance(commons, list)
-    found, settled = [], dict(given)
-    for part in commons if isinstance(commons, list) else [commons]:
-        if (
-            not isinstance(part, Mapping)
-            or part.get("kind") != "pretrained"
-            or not isinstance(part.get("backbone"), str)
-        ):
-            found.append(part)
-            continue
-        source = described(PretrainedDefinition.model_validate({**part, "source": None}), describe(part["backbone"]))
-        found.append({**part, "source": source.stored()})
-        settled.setdefault("input", _input(source))
-    settled["commons"] = found if several else found[0]
-    return settled
-
-
-def _input(source: BackboneDescription) -> dict[str, Any]:
+def _input(source: BackboneDescription | None) -> dict[str, Any]:
+    """Photographs, cropped to the square that a network was made for."""
+    assert source is not None, "the networks of a definition were found"
     about = source.preprocessing
     shape = {"channels": 3, "height": about.size, "width": about.size, "fit": "crop", "crop": about.crop}
     return {**shape, "interpolation": about.interpolation}

@@ -53,7 +53,9 @@ def test_stored_shown_listed_and_deleted(empty: Service) -> None:
     first = empty.client.get("/v1/backbones", params={"limit": 1}).json()
     assert [one["name"] for one in first["backbones"]] == ["another"]
     second = empty.client.get("/v1/backbones", params={"limit": 1, "after": first["next"]}).json()
-    assert second == {"backbones": [found], "next": None}
+    offer = found["heatmaps"]
+    assert offer["default"] in offer["composites"]
+    assert second == {"backbones": [{name: value for name, value in found.items() if name != "heatmaps"}], "next": None}
     assert len(empty.vault.objects.list("blobs")) == 1
 
     assert empty.client.delete("/v1/backbones/small").status_code == 204

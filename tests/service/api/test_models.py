@@ -16,7 +16,8 @@ def test_a_model_is_created_once(empty: Service) -> None:
     assert made.headers["Location"] == "/v1/models/m"
     model = made.json()
     assert (model["name"], model["version"], model["tasks"], model["backbone"]) == ("m", 0, [], "mlp")
-    assert model["input"] == {"channels": 1, "height": 8, "width": 8, "convert": False, "background": None}
+    shape = {"channels": 1, "height": 8, "width": 8, "convert": False, "background": None}
+    assert model["input"] == {**shape, "fit": "stretch", "crop": 1.0, "interpolation": "bilinear"}
     assert all(layer["free"] == layer["units"] > 0 for layer in model["capacity"])
     again = empty.client.post("/v1/models", json={"name": "m", **SMALL_MODEL})
     assert (again.status_code, again.json()) == (200, model)

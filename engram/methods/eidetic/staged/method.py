@@ -16,6 +16,7 @@ from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork
 from engram.explain.explainer import Heatmap
+from engram.explain.pretrained.explainer import Attribution
 from engram.explain.pretrained.joined_explainer import JoinedExplainer
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.adopted import alone, answers_of, in_order
@@ -138,13 +139,6 @@ class StagedEidetic(Method):
         return self.recogniser.infos if adopted is None else (adopted, *self.recogniser.infos)
 
     def adopt(self, task: str, classes: Sequence[str]) -> None:
-        """Take the classifier of the first network that the user brought for the first task.
-
-        Raises
-        ------
-        InvalidDefinition
-            where the model has tasks already, there is no network with a classifier, or it has other outputs.
-        """
         source = next((part.source for part in self.definition.pretrained), None)
         if source is None or not source.outputs:
             raise InvalidDefinition("there is no network with a classifier to adopt")
@@ -226,12 +220,16 @@ class StagedEidetic(Method):
 
     @torch.no_grad()
     def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
-        found = {shape: self._logits(tasks, images, shape) for shape in self.shapes}
+        look = self._look(images)  # which is the same bytes in any shape
+        found = {shape: self._by_shape(tasks, look, shape) for shape in self.shapes}
         return {task: {shape: logits[at] for shape, logits in found.items()} for at, task in enumerate(tasks)}
 
     def _logits(self, tasks: Sequence[str], images: Tensor, shape: int) -> list[Tensor]:
         """Of each task (N, classes), in batches of one shape; all of them read the same features of the commons."""
-        parts = [self._look(part) for part in torch.split(images, shape)]
+        return self._by_shape(tasks, self._look(images), shape)
+
+    def _by_shape(self, tasks: Sequence[str], look: Look, shape: int) -> list[Tensor]:
+        parts = [look[first : first + shape] for first in range(0, len(look.features), shape)]
         return [torch.cat([self._logits_of(task, part) for part in parts]) for task in tasks]
 
     def _logits_of(self, task: str, look: Look) -> Tensor:
@@ -245,12 +243,28 @@ class StagedEidetic(Method):
         return self.commons.look(images.to(self.device))
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
-        name = self.tasks[owner].name
-        serving, explainer = self.serving(), self._prepared.explainer()
-        if serving.served[owner].engram is None:
-            raise NoNetwork(f"task {name!r} has one class and no network of its own: there is no logit to explain")
-        names = [engram.task for engram in serving.network.stack]
-        return explainer.explain(image, names.index(name), target, composite)
+        info, explainer = self.tasks[owner], self._prepared.explainer()
+        found = None
+        if isinstance(explainer, JoinedExplainer):
+            found = self._explained_head(explainer, image, info.name, target, composite)
+        if found is not None:
+            label = info.classes[target]
+            return Heatmap(image.cpu(), found.relevance, info.name, label, found.logit, found.composite, found.goal)
+        names = [engram.task for engram in self.serving().network.stack]
+        if info.name not in names:
+            raise NoNetwork(f"task {info.name!r} has one class and no network of its own: there is no logit to explain")
+        return explainer.explain(image, names.index(info.name), target, composite)
+
+    def _explained_head(
+        self, explainer: JoinedExplainer, image: Tensor, task: str, target: int, composite: str
+    ) -> Attribution | None:
+        """The heatmap of a logit that no block has a part in; None where some have."""
+        known = next((one for one in self.staged if one.name == task), None)
+        if known is None or known.known.head == "network":
+            return explainer.explain_own(image, target, composite)
+        if (linear := known.linear) is None:
+            return None
+        return explainer.explain_head(image, linear.weight[target], linear.bias[target], composite)
 
     def suited_composite(self) -> str:
         """Of several commons, or of a pretrained one, by what the networks compute."""

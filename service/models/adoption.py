@@ -1,0 +1,66 @@
+"""Adoption: the version in which a model answers what a network that the user brought always answered."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from engram.certificate import certify
+from engram.checkpointing.pieces import Piece
+from engram.config.backbones import BackboneDescription
+from engram.config.definition import Definition
+from engram.errors import InvalidDefinition
+from engram.memory import dump, restore
+from service.models.backbones import described
+from vault.errors import Conflict
+from vault.vault import Vault
+
+
+def check(vault: Vault, definition: Definition) -> None:
+    """See that a model of this definition could adopt its first network; raises InvalidDefinition, UnknownBackbone."""
+    part = next(iter(definition.pretrained), None)
+    if part is None:
+        raise InvalidDefinition("there is no network to adopt among the commons")
+    _names_of(described(vault.backbones.get(part.backbone)))
+
+
+def _names_of(source: BackboneDescription | None) -> tuple[str, ...]:
+    if source is None or source.classes is None:
+        raise InvalidDefinition(
+            "a network is adopted with the names of its classes: send them as `classes` where it is stored"
+        )
+    return source.classes
+
+
+def adopt(vault: Vault, name: str, task: str) -> None:
+    """Append the version that has the network's classifier as its task; nothing where that was done before.
+
+    Raises
+    ------
+    InvalidDefinition
+        The network has no classifier, or no names of its classes.
+    UnknownModel
+    """
+    model, head = vault.models.get(name), vault.log.head(name)
+    if head is None or head.version > 0:
+        return
+    definition = Definition.load(model.definition)
+    read = vault.objects.get_blob
+    engrams, kept = ([Piece(sha, partial(read, sha)) for sha in part] for part in (head.engrams, head.kept))
+    assert head.recogniser is not None, "every version has a recogniser"
+    memory = restore(definition, engrams, read(head.recogniser), kept, head.budget)
+    memory.adopt(task, _names_of(next((part.source for part in definition.pretrained), None)))
+    put = vault.objects.put_blob
+    proof = replace(certify(memory), checked_in={task: head.version + 1})
+    commit = head.following(
+        "adopt",
+        task=task,
+        recogniser=put(dump(memory).recogniser),
+        certificate=put(json.dumps(proof.to_dict()).encode()),
+        tasks=({"name": task, "classes": list(memory.tasks[0].classes)},),
+    )
+    with suppress(Conflict):  # another replica was asked the same
+        vault.log.append(name, commit)
+    vault.events.publish_version(name, commit.version)
