@@ -11,8 +11,10 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from testing.processes.learning_service import learning_service
 from testing.servers.redis import RedisServer
 from testing.servers.s3 import AWS, BUCKET, s3_server
+from testing.servers.service import Service
 from vault.settings import VaultSettings
 from vault.vault import Vault
 
@@ -79,3 +81,10 @@ def s3_settings(s3_endpoint: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
         s3_endpoint=s3_endpoint,
         lease_seconds=5,
     )
+
+
+@pytest.fixture(scope="session")
+def learning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with the model `digits` and its two tasks, and a worker; tests change only models of their own."""
+    with learning_service(tmp_path_factory.mktemp("learning") / "store") as service:
+        yield service

@@ -210,6 +210,9 @@ NAMES = frozenset((*VaultSettings.model_fields, *DataLimitSettings.model_fields,
 Those of one kind of process only are listed, since nothing here may import them.
 """
 
+_CLIENT_NAMES = frozenset({"api_key", "url"})
+"""Names of what clients and the command line read: in the environment of a service they are no mistake."""
+
 
 def broker_url(redis_url: str) -> str:
     """The Celery broker URL of a Redis: `unix:///path.sock?db=1` becomes `redis+socket:///path.sock?virtual_host=1`."""

@@ -49,7 +49,7 @@ def contents(head: Commit) -> Contents:
     return head.engrams, head.recogniser, head.kept
 
 
-class Client:
+class DrillClient:
     """HTTP client that retries broken connections and unavailable servers, and records every other failure."""
 
     def __init__(self, url: str) -> None:
@@ -132,7 +132,7 @@ def _in_progress(response: httpx.Response) -> bool:
 class Workload:
     """Clients that learn one model after another and predict meanwhile, with an undisturbed model to compare."""
 
-    client: Client
+    client: DrillClient
     undisturbed: Contents
     answers: dict[str, str]
     """Logits of the undisturbed model by task."""
@@ -144,7 +144,7 @@ class Workload:
     @classmethod
     def prepare(cls, parts: Supervised, vault: Vault) -> Workload:
         """Learn the undisturbed model."""
-        client = Client(parts.url)
+        client = DrillClient(parts.url)
         client.create("undisturbed")
         for task in TASKS:
             assert client.finish(client.submit("undisturbed", task))["state"] == "succeeded"
@@ -171,7 +171,7 @@ class Workload:
 
     def predict(self, enough: threading.Event) -> None:
         """Predict with the undisturbed model all the time."""
-        client = Client(self.client.url)
+        client = DrillClient(self.client.url)
         for task in itertools.cycle(TASKS):
             if enough.is_set():
                 break

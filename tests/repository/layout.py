@@ -8,19 +8,34 @@ ROOT = Path(__file__).parents[2]
 
 MAY_IMPORT: dict[str, set[str]] = {
     "engram": set(),
+    "engram_client": set(),
     "telemetry": set(),
     "vault": {"telemetry"},
-    "service": {"engram", "vault", "telemetry"},
+    "service": {"engram", "engram_client", "vault", "telemetry"},
     "worker": {"engram", "vault", "telemetry"},
-    "testing": {"engram", "telemetry", "vault", "service", "worker", "examples"},
-    "benchmarks": {"engram", "telemetry", "vault", "service", "worker", "testing", "examples"},
+    "testing": {"engram", "engram_client", "telemetry", "vault", "service", "worker", "examples"},
+    "benchmarks": {"engram", "engram_client", "telemetry", "vault", "service", "worker", "testing", "examples"},
     "examples": {"engram"},
-    "tests": {"engram", "telemetry", "vault", "service", "worker", "testing", "benchmarks", "examples"},
+    "tests": {
+        "engram",
+        "engram_client",
+        "telemetry",
+        "vault",
+        "service",
+        "worker",
+        "testing",
+        "benchmarks",
+        "examples",
+    },
 }
 """Which of our packages each may import, besides itself."""
 
+ELSEWHERE = {"engram_client": ROOT / "client" / "engram_client"}
+"""Packages that do not lie in the repository's root: the client is a distribution of its own."""
+
 MAY_NOT_IMPORT = {
     "engram": {"fastapi", "starlette", "celery", "redis", "obstore", "httpx", "uvicorn"},
+    "engram_client": {"torch", "numpy", "PIL", "pydantic", "rich", "typer", "anyio", "fastapi", "starlette"},
     "vault": {"torch", "torchvision", "fastapi", "starlette", "celery"},
     "telemetry": {"torch", "torchvision", "fastapi", "starlette", "celery", "redis", "obstore"},
 }
@@ -36,6 +51,16 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"methods"},
         {"memory"},
         {"certificate", "streams"},
+    ),
+    "engram_client": (
+        {"errors", "images", "explanation"},
+        {"archives", "reading"},
+        {"bodies", "records"},
+        {"delivery"},
+        {"calls", "events", "settings"},
+        {"jobs"},
+        {"async_jobs", "client"},
+        {"async_client"},
     ),
     "vault": (
         {"errors", "timestamps", "parallel", "settings"},
@@ -98,6 +123,19 @@ LONGEST_HEADING = 100
 """Characters in the first line of a module's docstring."""
 
 
+def folder(package: str) -> Path:
+    """Where a package lies."""
+    return ELSEWHERE.get(package, ROOT / package)
+
+
+def inside(path: Path) -> tuple[str, ...]:
+    """The parts of a file's path from its package on."""
+    for name, place in ELSEWHERE.items():
+        if path.is_relative_to(place):
+            return (name, *path.relative_to(place).parts)
+    return path.relative_to(ROOT).parts
+
+
 def sources(*packages: str) -> list[Path]:
     """The Python files of packages, sorted."""
-    return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+    return sorted(path for package in packages for path in folder(package).rglob("*.py"))

@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+        *(
+            ROOT / name
+            for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "client/README.md")
+        ),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )

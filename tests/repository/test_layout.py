@@ -11,13 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository.layout import LEVELS, LONGEST_HEADING, MAY_IMPORT, METHODS, MOST_ENTRIES, REACHING, ROOT, sources
+from tests.repository.layout import (
+    LEVELS,
+    LONGEST_HEADING,
+    MAY_IMPORT,
+    METHODS,
+    MOST_ENTRIES,
+    REACHING,
+    ROOT,
+    inside,
+    sources,
+)
 
 PACKAGES = tuple(name for name in MAY_IMPORT if name not in ("tests", "examples"))
 
 
 def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = inside(path.with_suffix(""))
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -102,12 +112,11 @@ def test_methods_are_reached_through_their_base_only() -> None:
 
 def test_no_folder_holds_too_much() -> None:
     entries: dict[str, set[str]] = defaultdict(set)
-    for path in [*ROOT.glob("*/**/*.py")]:
-        parts = path.relative_to(ROOT).parts
-        if parts[0] in (*PACKAGES, "tests"):
-            for depth in range(1, len(parts)):
-                if parts[depth] != "__init__.py":
-                    entries["/".join(parts[:depth])].add(parts[depth])
+    for path in sources(*PACKAGES, "tests"):
+        parts = inside(path)
+        for depth in range(1, len(parts)):
+            if parts[depth] != "__init__.py":
+                entries["/".join(parts[:depth])].add(parts[depth])
     assert {folder: sorted(names) for folder, names in entries.items() if len(names) > MOST_ENTRIES} == {}
     assert max(len(names) for names in entries.values()) > MOST_ENTRIES // 2, "something was counted"
 

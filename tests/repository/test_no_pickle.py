@@ -12,7 +12,7 @@ from service.jobs.wakeup import WakeupSender
 from tests.repository.layout import ROOT, sources
 from worker.celery_app import create_app
 
-SOURCES = sources("engram", "telemetry", "vault", "service", "worker")
+SOURCES = sources("engram", "engram_client", "telemetry", "vault", "service", "worker")
 
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
 CALLS = {"eval", "exec", "compile", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.metadata import entry_points, version
-from pathlib import Path
 
 import pytest
 import yaml
+from engram_client import VERSION
 
-ROOT = Path(__file__).parents[2]
+from tests.repository.layout import ROOT, folder
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INSTALLED = [pattern.removesuffix("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
 
@@ -24,14 +25,14 @@ def test_the_distribution_is_installed_under_its_name() -> None:
 
 @pytest.mark.parametrize("package", INSTALLED)
 def test_type_checkers_may_use_the_annotations(package: str) -> None:
-    assert (ROOT / package / "__init__.py").exists()
-    assert (ROOT / package / "py.typed").exists()
+    assert (folder(package) / "__init__.py").exists()
+    assert (folder(package) / "py.typed").exists()
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["*"]
 
 
 def imported(package: str) -> set[str]:
     """The installed packages that the files of one import."""
-    texts = (path.read_text(encoding="utf-8") for path in (ROOT / package).rglob("*.py"))
+    texts = (path.read_text(encoding="utf-8") for path in folder(package).rglob("*.py"))
     found = (name for text in texts for name in re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE))
     return set(found) & {"benchmarks", "testing", "tests", *INSTALLED}
 
@@ -43,9 +44,19 @@ def test_what_is_installed_imports_nothing_that_is_not() -> None:
 def test_container_images_hold_every_package() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     copied = re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE)
-    assert sorted(copied) == sorted(INSTALLED)
+    folders = {folder(package).relative_to(ROOT).parts[0] for package in INSTALLED}
+    assert sorted(copied) == sorted(folders)
     sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    assert {f"!{package}" for package in INSTALLED} <= set(sent)
+    assert {f"!{name}" for name in folders} <= set(sent)
+
+
+def test_the_client_is_a_distribution_of_its_own_and_comes_along() -> None:
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text(encoding="utf-8"))
+    assert client["project"]["name"] == "engram-vision-client"
+    assert client["project"]["version"] == PROJECT["project"]["version"] == VERSION
+    assert [re.split(r"[^\w-]", line)[0] for line in client["project"]["dependencies"]] == ["httpx"]
+    assert "client" in PROJECT["tool"]["setuptools"]["packages"]["find"]["where"]
+    assert (ROOT / "client" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_every_extra_is_pinned() -> None:

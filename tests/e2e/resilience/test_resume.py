@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from testing.data.digits import archive
-from testing.drills.killing import Client, contents
+from testing.drills.killing import DrillClient, contents
 from testing.processes.processes import eventually
 from testing.processes.supervised import supervised
 from vault.vault import Vault
@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {"epochs": 200, "patience": 200, "batch_size": 16, "ro
 """Options of a task that takes several seconds, most of them in training."""
 
 
-def learn(client: Client, model: str) -> str:
+def learn(client: DrillClient, model: str) -> str:
     client.create(model)
     form = {"name": "low", "options": json.dumps(OPTIONS)}
     headers, files = {"Idempotency-Key": f"{model}:low"}, {"data": ("data.zip", archive((0, 1)))}
@@ -39,7 +39,7 @@ def checkpoint(vault: Vault, job: str) -> str:
     return max((path for path in vault.objects.list(f"jobs/{job}/checkpoint") if path.endswith(".json")), default="")
 
 
-def reported_epochs(client: Client, job: str) -> list[int]:
+def reported_epochs(client: DrillClient, job: str) -> list[int]:
     """The training epochs in the job's events, in their order."""
     lines = client.retry("GET", f"/v1/jobs/{job}/events").text.splitlines()
     events = [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:") and "{" in line]
@@ -48,7 +48,7 @@ def reported_epochs(client: Client, job: str) -> list[int]:
 
 def test_a_killed_worker_s_work_is_taken_over_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     often = {"ENGRAM_CHECKPOINT_SECONDS": "0.2", "ENGRAM_PROGRESS_SECONDS": "0.1"}
-    with supervised(tmp_path, 1, **often) as (parts, vault), closing(Client(parts.url)) as client:
+    with supervised(tmp_path, 1, **often) as (parts, vault), closing(DrillClient(parts.url)) as client:
         assert client.finish(learn(client, "undisturbed"))["state"] == "succeeded"
         job = learn(client, "disturbed")
         for attempt, epoch in ((1, 10), (2, 25)):

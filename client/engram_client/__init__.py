@@ -1,0 +1,77 @@
+"""Client of Engram: image models that keep learning in production and never forget."""
+
+from engram_client.async_client import AsyncClient
+from engram_client.async_jobs import AsyncLearningJob
+from engram_client.client import Client
+from engram_client.delivery import Patience
+from engram_client.errors import (
+    AccessRefused,
+    DataRefused,
+    EngramClientError,
+    JobCancelled,
+    JobFailed,
+    LimitReached,
+    Refused,
+    RequestRefused,
+    ServiceBusy,
+    ServiceFailed,
+    StateRefused,
+    UnexpectedAnswer,
+    UnknownName,
+    Unreachable,
+)
+from engram_client.explanation import Explanation
+from engram_client.images import ImageSource
+from engram_client.jobs import LearningJob
+from engram_client.records import (
+    ImageAnswer,
+    ImageFailure,
+    JobRecord,
+    JobUpdate,
+    LabelCandidate,
+    LearnedTaskInfo,
+    ModelEntry,
+    ModelInfo,
+    NoveltyInfo,
+    ServiceHealth,
+    TaskEntry,
+    VersionRecord,
+)
+from engram_client.settings import VERSION
+
+__all__ = [
+    "VERSION",
+    "AccessRefused",
+    "AsyncClient",
+    "AsyncLearningJob",
+    "Client",
+    "DataRefused",
+    "EngramClientError",
+    "Explanation",
+    "ImageAnswer",
+    "ImageFailure",
+    "ImageSource",
+    "JobCancelled",
+    "JobFailed",
+    "JobRecord",
+    "JobUpdate",
+    "LabelCandidate",
+    "LearnedTaskInfo",
+    "LearningJob",
+    "LimitReached",
+    "ModelEntry",
+    "ModelInfo",
+    "NoveltyInfo",
+    "Patience",
+    "Refused",
+    "RequestRefused",
+    "ServiceBusy",
+    "ServiceFailed",
+    "ServiceHealth",
+    "StateRefused",
+    "TaskEntry",
+    "UnexpectedAnswer",
+    "UnknownName",
+    "Unreachable",
+    "VersionRecord",
+]

@@ -1,0 +1,303 @@
+"""Client of an Engram service for programs that wait for each answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from engram_client import calls
+from engram_client.bodies import Sent, TrainingData
+from engram_client.delivery import Call, Delivery, HttpAnswer, Patience
+from engram_client.errors import DataRefused
+from engram_client.explanation import Explanation
+from engram_client.images import ImageSource, encoded
+from engram_client.jobs import LearningJob
+from engram_client.records import (
+    ImageAnswer,
+    JobRecord,
+    LearnedTaskInfo,
+    ListPage,
+    ModelEntry,
+    ModelInfo,
+    NoveltyInfo,
+    ServiceHealth,
+    TaskEntry,
+    VersionRecord,
+)
+from engram_client.settings import ClientSettings
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Client:
+    """Client of one service; a context manager, which closes its connections at the end.
+
+    Requests that may be made again are made again by themselves while the service is busy or cannot be reached, those
+    that change something under an idempotency key, so that nothing is ever done twice.
+
+    Parameters
+    ----------
+    url
+        Address of the service, also below a path; by default that of the variable ENGRAM_URL, else
+        `http://127.0.0.1:8000`.
+    key
+        API key; by default that of the variable ENGRAM_API_KEY, else none.
+    timeout
+        Seconds that a connection may be silent for.
+    patience
+        How long a call is tried again.
+    transport
+        In place of the network, for proxies, certificates or tests.
+
+    Raises
+    ------
+    ValueError
+        The address or the key cannot be one.
+
+    Every call raises `Refused` with the service's `code`, `Unreachable`, or `UnexpectedAnswer`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        patience: Patience | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.settings = ClientSettings.given(url, key, timeout, patience)
+        self._http = httpx.Client(
+            base_url=self.settings.url,
+            headers=self.settings.headers,
+            timeout=self.settings.timeouts,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings.url!r})"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def health(self) -> ServiceHealth:
+        """Whether the service can answer, and if not, why."""
+        return self.run(calls.health())
+
+    def models(self) -> list[ModelEntry]:
+        """All models by name."""
+        return self._all(calls.models)
+
+    def model(self, name: str) -> ModelInfo:
+        """One model."""
+        return self.run(calls.model(name))
+
+    def create_model(self, name: str, **definition: Any) -> ModelInfo:
+        """Make a model; one that is there already, equal in every field, is answered as it is.
+
+        Parameters
+        ----------
+        definition
+            The fields of a definition, such as `backbone="cnn"` and
+            `input={"channels": 3, "height": 64, "width": 64}`.
+        """
+        return self.run(calls.create_model(name, definition))
+
+    def change_model(self, name: str, **changes: Any) -> ModelInfo:
+        """Give a model another `budget`, `decoder` or `background`, by a new version."""
+        return self.run(calls.change_model(name, changes))
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model with its history; its open jobs are cancelled."""
+        self.run(calls.delete_model(name))
+
+    def learn(
+        self,
+        model: str,
+        task: str,
+        data: TrainingData,
+        *,
+        options: Mapping[str, Any] | None = None,
+        on_sent: Sent | None = None,
+        idempotency_key: str | None = None,
+    ) -> LearningJob:
+        """Have a task learned.
+
+        Parameters
+        ----------
+        data
+            A folder of `<class>/<image>`, which is zipped while it is sent; a zip or tar; an address that the workers
+            can read (`s3://...`); or the images of each class.
+        options
+            Options of learning, such as `{"min_accuracy": 0.9}`.
+        on_sent
+            Called with the bytes sent so far, and how many there will be about.
+        idempotency_key
+            In place of a random one, for a program that may be started again and must not submit twice.
+
+        Raises
+        ------
+        OSError
+            The data is not there, or cannot be read.
+        ValueError
+            A class cannot be called so.
+        """
+        record = self.run(calls.learn(model, task, data, options, on_sent), idempotency_key)
+        return LearningJob(self, record)
+
+    def tasks(self, model: str) -> list[TaskEntry]:
+        """The tasks that a model has learned, the oldest first."""
+        return self._all(lambda after: calls.tasks(model, after))
+
+    def task(self, model: str, task: str) -> LearnedTaskInfo:
+        """One task, with the report of its learning."""
+        return self.run(calls.task(model, task))
+
+    def jobs(self, model: str | None = None) -> list[JobRecord]:
+        """Jobs, the newest first, of all models or of one."""
+        return self._all(lambda after: calls.jobs(model, after))
+
+    def job(self, job_id: str) -> LearningJob:
+        """One job, to be followed, waited for or cancelled."""
+        return LearningJob(self, self.run(calls.job(job_id)))
+
+    def predict(
+        self,
+        model: str,
+        image: ImageSource,
+        *,
+        top_k: int | None = None,
+        task: str | None = None,
+        version: int | None = None,
+        logits: bool | None = None,
+        contenders: int | str | None = None,
+    ) -> ImageAnswer:
+        """The answer for one image; raises Refused where it cannot be read."""
+        asked = {"top_k": top_k, "task": task, "version": version, "logits": logits, "contenders": contenders}
+        (answer,) = self.run(calls.predict(model, [encoded(image)], asked))
+        assert isinstance(answer, ImageAnswer), "a request whose only image fails is refused"
+        return answer
+
+    def predict_many(
+        self,
+        model: str,
+        images: Iterable[ImageSource],
+        *,
+        top_k: int | None = None,
+        task: str | None = None,
+        version: int | None = None,
+        batch: int = 64,
+    ) -> calls.Answers:
+        """The answers for images, in their order, with an ImageFailure in the place of one that cannot be read.
+
+        Parameters
+        ----------
+        batch
+            The most images of one request; different requests may be answered by different versions.
+        """
+        asked = {"top_k": top_k, "task": task, "version": version}
+        found: calls.Answers = []
+        for files in calls.batches(images, batch):
+            found += self._answers(model, files, asked)
+        return found
+
+    def explain(
+        self,
+        model: str,
+        image: ImageSource,
+        *,
+        format: str = "overlay",
+        target: str | None = None,
+        task: str | None = None,
+        composite: str | None = None,
+    ) -> Explanation:
+        """The heatmap of an answer: of the label that is predicted, or of `target`.
+
+        Parameters
+        ----------
+        format
+            `overlay` on the image, `heatmap` alone, or `json` for numbers.
+        """
+        asked = {"format": format, "target": target, "task": task, "composite": composite}
+        return self.run(calls.explain(model, image, asked))
+
+    def versions(self, model: str) -> list[VersionRecord]:
+        """A model's history, the newest first."""
+        return self._all(lambda after: calls.versions(model, after))
+
+    def version(self, model: str, version: int) -> VersionRecord:
+        """One version."""
+        return self.run(calls.version(model, version))
+
+    def activate(self, model: str, version: int, *, allow_empty: bool = False) -> VersionRecord:
+        """Serve again what an earlier version was, as a new version, which is returned."""
+        return self.run(calls.activate(model, version, allow_empty))
+
+    def certificate(self, model: str, version: int | None = None) -> dict[str, Any]:
+        """The retention certificate of a version, by default of the one that answers."""
+        number = self.model(model).version if version is None else version
+        return self.run(calls.certificate(model, number))
+
+    def novelty(self, model: str) -> NoveltyInfo:
+        """Whether the images that come in are of tasks that the model knows."""
+        return self.run(calls.novelty(model))
+
+    def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
+        """Make a call, again if need be, and return what it answers."""
+        delivery = Delivery(call, self.settings.patience, idempotency_key)
+        while True:
+            content = None if call.body is None else call.body.chunks()
+            try:
+                response = self._http.request(
+                    call.method, call.path, params=delivery.query, headers=delivery.headers, content=content
+                )
+            except httpx.RequestError as error:
+                pause = delivery.broken(error)
+            else:
+                answer = HttpAnswer(response.status_code, response.headers, response.content)
+                asked = delivery.pause(answer)
+                if asked is None:
+                    return delivery.result(answer)
+                pause = asked
+            time.sleep(pause)
+
+    @contextmanager
+    def streaming(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """An answer that is read while it comes."""
+        with self._http.stream("GET", path, headers=dict(headers), timeout=self.settings.stream_timeouts) as response:
+            yield response
+
+    def _answers(self, model: str, files: list[bytes], asked: Mapping[str, Any]) -> calls.Answers:
+        """Answers for the images of one request, each by itself where none of them can be read."""
+        try:
+            return self.run(calls.predict(model, files, asked))
+        except DataRefused as error:
+            if len(files) == 1:
+                return [calls.failure(error)]
+        return [answer for file in files for answer in self._answers(model, [file], asked)]
+
+    def _all(self, page: Callable[[str | None], Call[ListPage[Item]]]) -> list[Item]:
+        """All entries of a list."""
+        found: list[Item] = []
+        after: str | None = None
+        while True:
+            answered = self.run(page(after))
+            found += answered.items
+            after = answered.next
+            if after is None:
+                return found

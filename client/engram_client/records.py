@@ -1,0 +1,246 @@
+"""What the service answers, as records: models, tasks, jobs, versions, predictions, novelty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from engram_client.reading import Record
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""States in which a job is over."""
+
+Listed = TypeVar("Listed")
+
+
+@dataclass(frozen=True)
+class ListPage(Generic[Listed]):
+    """Part of a list, and where the next part begins; None after the last."""
+
+    items: tuple[Listed, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry(Record):
+    """A model in a list."""
+
+    name: str
+    version: int
+    tasks: int
+    """How many it has learned."""
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(Record):
+    """A task in a list, with its classes in their order."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRoom(Record):
+    """One layer of a network: all its units, those each task owns, those still free."""
+
+    layer: str
+    units: int
+    owned: Mapping[str, int]
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemNote(Record):
+    """What keeps a version from being served, learned on or had."""
+
+    code: str
+    detail: str
+    version: int | None = None
+    object: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(Record):
+    """One model: what it has become. The fields of its definition are in `raw`."""
+
+    name: str
+    version: int
+    """The version that answers."""
+    backbone: str
+    tasks: tuple[TaskEntry, ...]
+    capacity: tuple[LayerRoom, ...] = ()
+    exact: bool | None = None
+    """Whether what a task answers, when it is given, can never change again."""
+    problems: tuple[ProblemNote, ...] = ()
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedTaskInfo(Record):
+    """One learned task, with the version that brought it and the report of its learning."""
+
+    name: str
+    classes: tuple[str, ...]
+    model: str
+    version: int
+    reads: Mapping[str, Mapping[str, int]] | None = None
+    closure: float | None = None
+    report: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobProblem(Record):
+    """Why a job ended without a version."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord(Record):
+    """One job as it is at a moment."""
+
+    id: str
+    model: str
+    task: str
+    state: str
+    """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+    phase: str | None = None
+    progress: Mapping[str, Any] | None = None
+    """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any."""
+    attempts: int = 0
+    created_at: str
+    error: JobProblem | None = None
+    result: Mapping[str, Any] | None = None
+    """Of one that succeeded: the `version` it made, and the report."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINAL
+
+    @property
+    def version(self) -> int | None:
+        """The version that it made."""
+        return None if self.result is None else self.result.get("version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobUpdate(Record):
+    """One event in the life of a job: a new state, or progress within a phase."""
+
+    state: str | None = None
+    phase: str | None = None
+    fraction: float | None = None
+    """Share of the whole work, 0 to 1."""
+    epoch: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    error: JobProblem | None = None
+    result: Mapping[str, Any] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it is the last one."""
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRecord(Record):
+    """One entry of a model's history."""
+
+    version: int
+    parent: int | None = None
+    kind: str
+    """`create`, `learn`, `activate`, and the like."""
+    task: str | None = None
+    tasks: tuple[TaskEntry, ...] = ()
+    target: int | None = None
+    job: str | None = None
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCandidate(Record):
+    """One of the labels that come into question."""
+
+    task: str
+    label: str
+    probability: float
+    evidence: str | None = None
+    """`head` where the network of the task was run, `ridge` where the regression alone has the say."""
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAnswer(Record):
+    """The answer for one image."""
+
+    task: str
+    task_probability: float
+    label: str
+    probability: float
+    top: tuple[LabelCandidate, ...] = ()
+    known: bool | None = None
+    """Whether the task takes the image for one of its own kind; None where it cannot be told."""
+    novelty: float | None = None
+    logits: tuple[float, ...] | None = None
+    model: str
+    version: int
+    """The version that answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFailure(Record):
+    """What stands in the place of an image that could not be read."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WelchTest(Record):
+    """The latest Welch test: whether the newest images look less usual than the first ones."""
+
+    reference_samples: int
+    p_value: float | None = None
+    drift: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CusumTest(Record):
+    """The cumulative sum over unusual images, and where its alarm is."""
+
+    value: float
+    threshold: float
+    raised: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyInfo(Record):
+    """Whether the images that come in are of tasks that the model knows."""
+
+    model: str
+    version: int
+    state: str
+    """`known`, `new task suspected` or `drift`."""
+    samples: int
+    unknown: int
+    unknown_share: float
+    since: str
+    welch: WelchTest | None = None
+    cusum: CusumTest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceHealth(Record):
+    """Whether the service can answer."""
+
+    ready: bool
+    reason: str | None = None
+    """Why not, as a word."""
+    detail: str | None = None
+    models: int = 0
+    """How many models can answer."""
