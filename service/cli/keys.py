@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.tables import moment, print_table
 from service.cli.vault import AsJson, opened
 from vault.keys import Key, KeyLimits, Keys
 
@@ -79,10 +80,7 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    rows = [tuple(_COLUMNS), *(tuple(_cell(field, key[field]) for field in _COLUMNS.values()) for key in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(tuple(_COLUMNS), [[_cell(field, key[field]) for field in _COLUMNS.values()] for key in found])
 
 
 @app.command()
@@ -110,11 +108,9 @@ def _described(key: Key, revoked: bool) -> dict[str, Any]:
     return public | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
 
 
-def _cell(field: str, value: object) -> str:
+def _cell(field: str, value: object) -> object:
     """A value in the table: moments to the second."""
-    if value is None:
-        return "-"
-    return f"{str(value)[:19]}Z" if field.endswith("_at") else str(value)
+    return moment(str(value)) if field.endswith("_at") and value is not None else value
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from service.cli import backbones, keys
+from service.cli.remote import asking, history, learning, models
 from service.cli.vault import vault_app
 from service.lifecycle.signals import Stopped, stop_on_signals
 from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
@@ -24,7 +25,6 @@ app = typer.Typer(
     name="engram",
     help="Image models that keep learning in production and never forget.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -51,9 +51,24 @@ TUNING = {
 }
 """What PyTorch's processes want from their environment; what is set already stays."""
 
-app.add_typer(keys.app)
-app.add_typer(backbones.app)
-app.add_typer(vault_app, name="vault")
+HERE, ASKING = "This machine", "A running service"
+"""Groups of commands in the help."""
+
+app.add_typer(keys.app, rich_help_panel=HERE)
+app.add_typer(backbones.app, rich_help_panel=HERE)
+app.add_typer(vault_app, name="vault", rich_help_panel=HERE)
+app.add_typer(models.app, rich_help_panel=ASKING)
+app.add_typer(learning.jobs, rich_help_panel=ASKING)
+for command in (
+    learning.learn,
+    asking.predict,
+    asking.explain,
+    asking.novelty,
+    history.versions,
+    history.activate,
+    history.certificate,
+):
+    app.command(rich_help_panel=ASKING)(command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -71,7 +86,7 @@ def _program(
     """Image models that keep learning in production and never forget."""
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def serve(
     data: Annotated[Path, typer.Option(help="Folder for everything lasting; made if it is not there.")] = Path(
         "engram-data"
@@ -91,7 +106,7 @@ def serve(
     _run_server(run)
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def service(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -102,7 +117,7 @@ def service(
     _run_server(lambda: _serve(host, port, without_keys=without_keys, root_path=root_path))
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def worker(
     check: Annotated[
         bool, typer.Option("--check", help="Run none, but tell whether those that run here consume; status 1 if not.")
@@ -118,7 +133,7 @@ def worker(
     os.execve(sys.executable, [sys.executable, "-P", "-m", "worker"], environment)
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the heatmaps.")] = Path("demo-output"),
 ) -> None:
@@ -128,7 +143,7 @@ def demo(
     raise typer.Exit(run(output))
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def digits(
     output: Annotated[Path, typer.Option(help="Folder for the archives and images.")] = Path("digits"),
 ) -> None:

@@ -131,7 +131,9 @@ def test_the_same_without_waiting_in_threads(learning: Service, tmp_path: Path) 
 
 def test_a_job_that_is_cancelled_or_takes_too_long(client: Client, tmp_path: Path) -> None:
     client.create_model("slow", **SMALL_MODEL)
-    job = client.learn("slow", "low", folder(tmp_path, 6, 7), options=QUICK | {"epochs": 1000})
+    job = client.learn(
+        "slow", "low", folder(tmp_path, 6, 7), options=QUICK | {"epochs": 1000, "patience": 1000, "batch_size": 2}
+    )
     with pytest.raises(TimeoutError, match="it goes on"):
         job.result(0.2)
     job.cancel()
@@ -165,6 +167,19 @@ def test_the_readme_works(learning: Service, tmp_path: Path, monkeypatch: pytest
     assert names["answer"].label == "digit-1"
     assert (tmp_path / "heatmap.png").read_bytes().startswith(b"\x89PNG")
     names["client"].delete_model("readme")
+    names["client"].close()
+
+
+def test_the_page_works(client: Client, learning: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    folder(tmp_path / "images" / "screws", 0, 1)
+    (tmp_path / "part.png").write_bytes(png(1, 70))
+    client.create_model("parts", **SMALL_MODEL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("http://localhost:8000", learning.url), "client.md", "exec"), {})
+    assert (tmp_path / "heatmap.png").exists()
+    client.delete_model("parts")
 
 
 def test_it_needs_httpx_and_nothing_of_the_service() -> None:

@@ -1,0 +1,182 @@
+"""Commands `engram learn` and `engram jobs`: tasks submitted, and their jobs followed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.remote.connection import (
+    INTERRUPTED,
+    REFUSED,
+    ApiKey,
+    ModelOption,
+    Url,
+    assigned,
+    connected,
+    model_names,
+)
+from service.cli.tables import cell, moment, print_facts, print_json, print_table
+from service.cli.vault import AsJson
+
+if TYPE_CHECKING:
+    from engram_client import Client, JobRecord, LearningJob
+
+    from service.cli.remote.progress import JobDisplay
+
+jobs = typer.Typer(name="jobs", help="List, show, follow and cancel jobs.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def learn(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of <class>/<image>, a zip or tar, or an address that workers read (s3://...).",
+        ),
+    ],
+    model: ModelOption,
+    name: Annotated[str, typer.Option("--name", "-n", help="What to call the task.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of learning, such as min_accuracy=0.9; may be repeated."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for the end, and show how it gets on.")] = False,
+    url: Url = None,
+    key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a model learn a task. A folder is sent as it is read; nothing is written to disk."""
+    from service.cli.remote.progress import JobDisplay
+
+    if "://" not in data and not Path(data).exists():
+        raise typer.BadParameter(f"There is no folder or file {data}.")
+    options = assigned(option or [])
+    with connected(url, key) as client:
+        with JobDisplay(quiet=as_json) as display:
+            try:
+                job = client.learn(model, name, data, options=options, on_sent=display.sent)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            if follow:
+                _follow(job, display)
+        if follow:
+            _end(client, job.record, as_json)
+        elif as_json:
+            print_json(job.record.raw)
+        else:
+            typer.echo(f"The job {job.id} is {job.record.state}: engram jobs follow {job.id}")
+
+
+@jobs.command("list")
+def show_all(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Those of this model only.", autocompletion=model_names)
+    ] = None,
+    url: Url = None,
+    key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Jobs, the newest first."""
+    with connected(url, key) as client:
+        found = client.jobs(model)
+    if as_json:
+        print_json([job.raw for job in found])
+        return
+    rows = [(job.id, job.state, job.model, moment(job.created_at), _outcome(job), job.task) for job in found]
+    print_table(("ID", "STATE", "MODEL", "CREATED", "OUTCOME", "TASK"), rows)
+
+
+@jobs.command()
+def show(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
+    """One job as it is now; the exit status is 1 where it failed or was cancelled."""
+    with connected(url, key) as client:
+        record = client.job(job).record
+    if as_json:
+        print_json(record.raw)
+    else:
+        fraction = (record.progress or {}).get("fraction")
+        print_facts(
+            [
+                ("id", record.id),
+                ("model", record.model),
+                ("task", record.task),
+                ("state", record.state),
+                ("phase", record.phase),
+                ("done", None if fraction is None else f"{fraction:.0%}"),
+                ("created", moment(record.created_at)),
+                ("outcome", _outcome(record)),
+            ]
+        )
+    if record.state in ("failed", "cancelled"):
+        raise typer.Exit(REFUSED)
+
+
+@jobs.command()
+def follow(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Follow a job until it ends; with --json one event on a line, and no table."""
+    from service.cli.remote.progress import JobDisplay
+
+    with connected(url, key) as client:
+        found = client.job(job)
+        with JobDisplay(quiet=as_json) as display:
+            _follow(found, display, print_events=as_json)
+        if not as_json:
+            _end(client, found.record, as_json)
+        elif found.record.state != "succeeded":
+            raise typer.Exit(REFUSED)
+
+
+@jobs.command()
+def cancel(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Ask for a job's end."""
+    with connected(url, key) as client:
+        record = client.job(job).cancel()
+    if as_json:
+        print_json(record.raw)
+    else:
+        typer.echo(f"The job {record.id} is {record.state}.")
+
+
+def _follow(job: LearningJob, display: JobDisplay, *, print_events: bool = False) -> None:
+    """Show a job's events until its last one; an interruption leaves the job alone, and says so."""
+    try:
+        for update in job.follow():
+            if print_events:
+                typer.echo(json.dumps(dict(update.raw), ensure_ascii=False))
+            display.show(update)
+    except KeyboardInterrupt as error:
+        typer.echo(f"\nThe job goes on: engram jobs follow {job.id}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _end(client: Client, record: JobRecord, as_json: bool) -> None:
+    """What came of a job that is over; raises JobFailed where it made no version."""
+    from engram_client.jobs import succeeded
+
+    if as_json:
+        print_json(record.raw)
+        if record.state != "succeeded":
+            raise typer.Exit(REFUSED)
+        return
+    succeeded(record)
+    report = client.task(record.model, record.task).report or {}
+    kept = (report.get("accuracy") or {}).get("kept")
+    known = "" if kept is None else f", held-out accuracy {kept:.1%}"
+    typer.echo(f"Learned {record.task}: version {record.version} of {record.model}{known}.")
+    rows = [(name, one.get("held_out"), one.get("recall")) for name, one in (report.get("per_class") or {}).items()]
+    if rows:
+        print_table(("CLASS", "HELD OUT", "RECALL"), rows)
+    for warning in report.get("warnings") or ():
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _outcome(job: JobRecord) -> str:
+    """What a job has made, or why not."""
+    if job.error is not None:
+        return job.error.code
+    return cell(None) if job.version is None else f"version-{job.version}"

@@ -1,0 +1,180 @@
+"""Tests of the commands that ask a running service."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engram_client import JobUpdate
+from typer.testing import CliRunner, Result
+
+from service.cli.main import ASKING, app
+from service.cli.remote.connection import assigned
+from service.cli.remote.progress import JobDisplay, curve
+from testing.data.digits import QUICK, png
+from testing.data.models import MODEL
+from testing.processes.processes import plain_environment
+from testing.servers.service import Service
+from tests.repository.layout import ROOT
+
+OPTIONS = [word for name, value in QUICK.items() for word in ("--option", f"{name}={value}")]
+
+
+def said(service: Service, *words: str, status: int = 0, given: bytes | None = None) -> Result:
+    """What a command says."""
+    done = CliRunner(env={"ENGRAM_URL": service.url}).invoke(app, list(words), input=given)
+    assert done.exit_code == status, done.output
+    return done
+
+
+def document(service: Service, *words: str) -> Any:
+    """What a command says to programs."""
+    return json.loads(said(service, *words, "--json").stdout)
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of a table's lines, below its heads."""
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A folder of two classes to learn from."""
+    for digit in (4, 5):
+        (tmp_path / "data" / f"digit-{digit}").mkdir(parents=True)
+        for number in range(30):
+            (tmp_path / "data" / f"digit-{digit}" / f"{number}.png").write_bytes(png(digit, number))
+    return tmp_path / "data"
+
+
+def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["--set", "width=0.25", "--set", "commons.features=256", "--set", "commons.patch=3"]
+    made = said(learning, "models", "create", "shell", "--backbone", "mlp", "--shape", "1x8x8", *small)
+    assert made.stdout == "The model shell is there, at version 0.\n"
+    learned = said(learning, "learn", str(digits), "-m", "shell", "-n", "low", *OPTIONS, "--follow")
+    assert "Learned low: version 1 of shell, held-out accuracy" in learned.stdout
+    assert [row[0] for row in table(learned.stdout)[1:]] == ["digit-4", "digit-5"]
+    assert {"sending", "training", "succeeded"} <= set(learned.stderr.split())
+
+    job = document(learning, "learn", str(digits), "-m", "shell", "-n", "again", *OPTIONS)
+    events = [json.loads(line) for line in said(learning, "jobs", "follow", job["id"], "--json").stdout.splitlines()]
+    assert events[-1]["state"] == "succeeded"
+    assert [row[1] for row in table(said(learning, "jobs", "list", "-m", "shell").stdout)] == ["succeeded"] * 2
+    assert "version-2" in said(learning, "jobs", "show", job["id"]).stdout
+    assert "job_over" in said(learning, "jobs", "cancel", job["id"], status=1).stderr
+
+    assert "digit-4, digit-5" in said(learning, "models", "show", "shell").stdout
+    assert [row[1] for row in table(said(learning, "versions", "shell").stdout)] == ["learn", "learn", "create"]
+    assert "version 3, which serves what version 1 was" in said(learning, "activate", "shell", "1").stdout
+    (row,) = table(said(learning, "certificate", "shell", "1").stdout)
+    assert row == [document(learning, "certificate", "shell")["tasks"][0]["logits_sha256"], "low"]
+    assert "version 4" in said(learning, "models", "change", "shell", "--set", "background=#ffffff").stdout
+    assert said(learning, "novelty", "shell").stdout.startswith("state    known\n")
+
+    assert "Delete" in said(learning, "models", "delete", "shell", status=1, given=b"n\n").stderr
+    said(learning, "models", "delete", "shell", "--yes")
+    assert "unknown_model" in said(learning, "models", "show", "shell", status=1).stderr
+
+
+def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(png(2, 70))
+    Path("b.txt").write_bytes(b"none")
+    assert table(said(learning, "predict", "a.png", "-m", MODEL).stdout)[0][:2] == ["mid", "digit-2"]
+    both = said(learning, "predict", "-", "b.txt", "-m", MODEL, "-k", "2", status=1, given=png(2, 70)).stdout
+    assert [row[1] for row in table(both)] == ["digit-2", "not_an_image"]
+    assert "digit-2 1, digit-3" in both
+    (answer,) = document(learning, "predict", "a.png", "-m", MODEL, "--task", "mid")
+    assert (answer["file"], answer["label"]) == ("a.png", "digit-2")
+    assert "a-heatmap.png: why digit-2 of mid" in said(learning, "explain", "a.png", "-m", MODEL).stdout
+    assert Path("a-heatmap.png").read_bytes().startswith(b"\x89PNG")
+    assert document(learning, "explain", "a.png", "-m", MODEL)["label"] == "digit-2"
+    assert "nowhere.png: No such file" in said(learning, "predict", "nowhere.png", "-m", MODEL, status=1).stderr
+    assert MODEL in {entry["name"] for entry in document(learning, "models", "list")}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["models", "list", "--url", "http://127.0.0.1:1"], 3, "cannot be reached"),
+        (["models", "list", "--url", "localhost"], 2, "no address"),
+        (["models", "create", "x", "--shape", "64x64"], 2, "no shape"),
+        (["models", "create", "x", "--set", "a"], 2, "NAME=VALUE"),
+        (["models", "create", "x", "--backbone", "none", "--shape", "1x8x8"], 1, "invalid_request"),
+        (["models", "change", "x"], 2, "--set"),
+        (["learn", "/nowhere", "-m", "x", "-n", "t"], 2, "no folder or file"),
+        (["activate", MODEL, "99"], 1, "unknown_version"),
+        (["explain", "-", "-m", MODEL], 2, "--output"),
+        (["predict", "-m", MODEL], 2, "Missing"),
+    ],
+)
+def test_what_goes_wrong_has_a_status(learning: Service, words: list[str], status: int, text: str) -> None:
+    done = said(learning, *words, status=status)
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.output
+
+
+def test_a_failed_job_ends_the_command_with_its_code(learning: Service, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            (tmp_path / name / f"{number}.png").write_bytes(png(1, number))
+    words = ["learn", str(tmp_path), "-m", MODEL, "-n", "alike", *OPTIONS, "--option", "min_accuracy=1.0", "-f"]
+    assert "accuracy_too_low" in said(learning, *words, status=1).stderr
+
+
+def test_the_page_names_every_command() -> None:
+    page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`engram .*?) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"engram (\w+)", row)}
+    commands = [one for one in app.registered_commands if one.rich_help_panel == ASKING]
+    groups = [one for one in app.registered_groups if one.rich_help_panel == ASKING]
+    asking = {str(one.callback.__name__) for one in commands if one.callback is not None}
+    assert named == asking | {str(one.typer_instance.info.name) for one in groups if one.typer_instance is not None}
+
+
+def test_values_are_json_or_text() -> None:
+    given = ["a=1", "b.c=text", "b.d=[1, 2]", "e=#ffffff", "f=", "g=x=y"]
+    assert assigned(given) == {"a": 1, "b": {"c": "text", "d": [1, 2]}, "e": "#ffffff", "f": "", "g": "x=y"}
+
+
+def test_a_terminal_shows_phase_share_and_curve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with JobDisplay() as display:
+        display.sent(2**20, 2**21)
+        for epoch, loss in enumerate((4.0, 2.0, 0.5)):
+            update = {"phase": "training", "fraction": 0.5, "epoch": epoch, "loss": loss, "accuracy": 0.25}
+            display.show(JobUpdate.read(update))
+    shown = capsys.readouterr().err
+    assert "training" in shown
+    assert "50%" in shown
+    assert "epoch 2, loss █▄▁ 0.5, accuracy 25.0%" in shown
+
+
+def test_a_curve_without_a_slope_is_a_line() -> None:
+    assert curve([1.0, 1.0]) == "▁▁"
+
+
+def test_shells_complete_commands_and_models(learning: Service) -> None:
+    def completed(words: str) -> list[str]:
+        environment = {
+            **plain_environment(),
+            "ENGRAM_URL": learning.url,
+            "_ENGRAM_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        program = "import sys; sys.argv = ['engram']; from service.cli.main import main; main()"
+        command = [sys.executable, "-P", "-c", program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("engram mod") == ["models"]
+    assert MODEL in completed("engram versions dig")
