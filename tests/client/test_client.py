@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from engram_client import (
@@ -180,6 +182,17 @@ def test_the_page_works(client: Client, learning: Service, tmp_path: Path, monke
     exec(compile(code.replace("http://localhost:8000", learning.url), "client.md", "exec"), {})
     assert (tmp_path / "heatmap.png").exists()
     client.delete_model("parts")
+
+
+def test_what_is_built_asks_for_httpx_alone(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "client", tmp_path / "client", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(tmp_path), str(tmp_path / "client")], check=True)
+    (wheel,) = tmp_path.glob("engram_vision_client-*.whl")
+    with ZipFile(wheel) as packed:
+        (metadata,) = (packed.read(name).decode() for name in packed.namelist() if name.endswith("/METADATA"))
+        assert "engram_client/py.typed" in packed.namelist()
+    assert re.findall(r"^Requires-Dist: ([\w-]+)", metadata, re.MULTILINE) == ["httpx"]
 
 
 def test_it_needs_httpx_and_nothing_of_the_service() -> None:

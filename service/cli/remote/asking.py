@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.remote.connection import REFUSED, ApiKey, ModelArgument, ModelOption, Url, connected
-from service.cli.tables import moment, print_facts, print_json, print_table
+from service.cli.tables import cell, moment, print_facts, print_json, print_table
 from service.cli.vault import AsJson
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def predict(
 
 
 def explain(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An image; - is standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Images; - is standard input.")],
     model: ModelOption,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The PNG to write; by default FILE-heatmap.png, here."),
+        typer.Option("--output", "-o", help="The PNG to write, of one image; by default FILE-heatmap.png, here."),
     ] = None,
     format: Annotated[str, typer.Option(help="overlay on the image, or the heatmap alone.")] = "overlay",
     target: Annotated[str | None, typer.Option(help="The label to explain; by default the predicted one.")] = None,
@@ -57,18 +57,23 @@ def explain(
     key: ApiKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers, and write no picture.")] = False,
 ) -> None:
-    """Draw the heatmap of an answer: which pixels speak for its label."""
-    if file == "-" and output is None and not as_json:
-        raise typer.BadParameter("Of standard input, say where to write the picture: --output.")
+    """Draw the heatmaps of answers: which pixels speak for their labels."""
+    if output is not None and len(files) > 1:
+        raise typer.BadParameter("--output is for one image.")
+    asked = "json" if as_json else format
+    numbers = []
     with connected(url, key) as client:
-        asked = "json" if as_json else format
-        found = client.explain(model, _image(file), format=asked, target=target, task=task, composite=composite)
-        if as_json:
-            print_json(found.numbers)
-            return
-        # Not beside the image: what lies in the folder of a class is learned from.
-        saved = found.save(output or Path(f"{Path(file).stem}-heatmap.png"))
-    typer.echo(f"{saved}: why {found.label} of {found.task}, version {found.version}")
+        for file in files:
+            found = client.explain(model, _image(file), format=asked, target=target, task=task, composite=composite)
+            if as_json:
+                numbers.append({"file": file, **(found.numbers or {})})
+                continue
+            # Not beside the image: what lies in the folder of a class is learned from.
+            name = "stdin" if file == "-" else Path(file).stem
+            saved = found.save(output or Path(f"{name}-heatmap.png"))
+            typer.echo(f"{saved}: why {found.label} of {found.task}, version {found.version}")
+    if as_json:
+        print_json(numbers)
 
 
 def novelty(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -100,5 +105,5 @@ def _row(one: ImageAnswer | ImageFailure, top_k: int) -> tuple[object, ...]:
 
     if isinstance(one, ImageFailure):
         return (None, one.code, None, None, None, *((None,) if top_k > 1 else ()))
-    top = ", ".join(f"{candidate.label} {candidate.probability:.4g}" for candidate in one.top)
+    top = ", ".join(f"{candidate.label} {cell(candidate.probability)}" for candidate in one.top)
     return (one.task, one.label, one.probability, one.known, one.novelty, *((top,) if top_k > 1 else ()))

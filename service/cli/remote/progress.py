@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engram_client import JobUpdate
 
 _BARS = "▁▂▃▄▅▆▇█"
+_SENDING = "sending"
 _CURVE = 24
 """How many of the latest losses are shown."""
 
@@ -46,7 +47,7 @@ class JobDisplay:
 
     def sent(self, done: int, total: int) -> None:
         """Show how much of an upload is sent."""
-        self._enter("sending")
+        self._enter(_SENDING)
         size = f"{done / 2**20:.1f} of {total / 2**20:.1f} MiB"
         self._progress.update(self._bar, completed=min(done / max(total, 1), 1.0), figures=size)
 
@@ -61,9 +62,11 @@ class JobDisplay:
     def _enter(self, phase: str) -> None:
         if phase == self._phase:
             return
+        if self._phase in ("", _SENDING):  # the time of the job is not that of the upload
+            self._progress.reset(self._bar, visible=True, figures="")
         self._phase = phase
         self._losses.clear()
-        self._progress.update(self._bar, description=phase, visible=True, completed=0)
+        self._progress.update(self._bar, description=phase)
         if not self._console.is_terminal:
             self._console.print(phase)
 

@@ -88,12 +88,16 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
     assert table(said(learning, "predict", "a.png", "-m", MODEL).stdout)[0][:2] == ["mid", "digit-2"]
     both = said(learning, "predict", "-", "b.txt", "-m", MODEL, "-k", "2", status=1, given=png(2, 70)).stdout
     assert [row[1] for row in table(both)] == ["digit-2", "not_an_image"]
-    assert "digit-2 1, digit-3" in both
+    assert "digit-2 1.0000, digit-3 0.0000" in both
     (answer,) = document(learning, "predict", "a.png", "-m", MODEL, "--task", "mid")
     assert (answer["file"], answer["label"]) == ("a.png", "digit-2")
     assert "a-heatmap.png: why digit-2 of mid" in said(learning, "explain", "a.png", "-m", MODEL).stdout
     assert Path("a-heatmap.png").read_bytes().startswith(b"\x89PNG")
-    assert document(learning, "explain", "a.png", "-m", MODEL)["label"] == "digit-2"
+    said(learning, "explain", "-", "-m", MODEL, "-o", "c.png", given=png(2, 70))
+    assert Path("c.png").read_bytes() == Path("a-heatmap.png").read_bytes()
+    numbers = document(learning, "explain", "a.png", "a.png", "-m", MODEL, "--task", "mid")
+    assert [one["file"] for one in numbers] == ["a.png", "a.png"]
+    assert numbers[0]["label"] == "digit-2"
     assert "nowhere.png: No such file" in said(learning, "predict", "nowhere.png", "-m", MODEL, status=1).stderr
     assert MODEL in {entry["name"] for entry in document(learning, "models", "list")}
 
@@ -109,7 +113,7 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
         (["models", "change", "x"], 2, "--set"),
         (["learn", "/nowhere", "-m", "x", "-n", "t"], 2, "no folder or file"),
         (["activate", MODEL, "99"], 1, "unknown_version"),
-        (["explain", "-", "-m", MODEL], 2, "--output"),
+        (["explain", "a", "b", "-o", "c", "-m", MODEL], 2, "--output"),
         (["predict", "-m", MODEL], 2, "Missing"),
     ],
 )
