@@ -1,4 +1,4 @@
-"""Running the service on this machine, teaching it two tasks over HTTP, and asking it about an image.
+"""Running the service on this machine, teaching it two tasks with the client, and asking it.
 
     python examples/serve_and_ask.py FOLDER
 
@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
+from engram_client import Client, EngramClientError
 
 ENGRAM = str(Path(sys.executable).with_name("engram"))
 """The command beside the Python that runs this."""
@@ -42,25 +40,10 @@ def service(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
-    """The JSON of an answer; a refusal ends the script with its code and sentence."""
-    response = client.request(method, path, **options)
-    if response.is_error:
-        problem = response.json()
-        raise SystemExit(f"{method} {path}: {problem['code']}: {problem['detail']}")
-    return response.json()
-
-
-def learn(client: httpx.Client, task: str, archive: Path) -> None:
+def learn(client: Client, task: str, archive: Path) -> None:
     """Upload an archive of `<class>/<image>`, and wait until its job has ended."""
-    with archive.open("rb") as data:
-        job = ask(client, "POST", "/v1/models/digits/tasks", data={"name": task}, files={"data": data})["job"]
-    while job["state"] in ("queued", "running"):
-        time.sleep(0.2)
-        job = ask(client, "GET", f"/v1/jobs/{job['id']}")
-    if job["state"] != "succeeded":
-        raise SystemExit(f"{task} was not learned: {job['error']}")
-    print(f"learned {task}: version {job['result']['version']}")
+    job = client.learn("digits", task, archive).result()
+    print(f"learned {task}: version {job.version}")
 
 
 def main() -> None:
@@ -70,27 +53,23 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([ENGRAM, "digits", "--output", str(folder / "digits")], check=True)
 
-    with service(folder) as address, httpx.Client(base_url=address, timeout=60) as client:
-        definition = {"backbone": "cnn", "input": {"channels": 1, "height": 28, "width": 28}}
-        ask(client, "POST", "/v1/models", json={"name": "digits", **definition})
+    with service(folder) as address, Client(address) as client:
+        client.create_model("digits", backbone="cnn", input={"channels": 1, "height": 28, "width": 28})
         for task in ("zero-one", "two-three"):
             learn(client, task, folder / "digits" / f"{task}.zip")
-        while ask(client, "GET", "/v1/models/digits")["version"] < 2:  # live a moment after it is published
-            time.sleep(0.05)
 
-        image = sorted((folder / "digits" / "held-out").glob("three-*.png"))[0].read_bytes()
-        png: dict[str, Any] = {"content": image, "headers": {"Content-Type": "image/png"}}
-        answer = ask(client, "POST", "/v1/models/digits/predict", **png)["predictions"][0]
-        print(f"answer: task {answer['task']}, label {answer['label']}, known: {answer['known']}")
+        image = sorted((folder / "digits" / "held-out").glob("three-*.png"))[0]
+        answer = client.predict("digits", image)
+        print(f"answer: task {answer.task}, label {answer.label}, known: {answer.known}")
+        print(f"heatmap: {client.explain('digits', image).save(folder / 'heatmap.png')}")
 
-        heatmap = client.post("/v1/models/digits/explain", **png).raise_for_status()
-        (folder / "heatmap.png").write_bytes(heatmap.content)
-        print(f"heatmap: {folder / 'heatmap.png'}")
-
-        before, after = (ask(client, "GET", f"/v1/models/digits/versions/{number}/certificate") for number in (1, 2))
+        before, after = (client.certificate("digits", number) for number in (1, 2))
         same = before["tasks"][0]["logits_sha256"] == after["tasks"][0]["logits_sha256"]
         print(f"certificates of versions 1 and 2 agree on zero-one: {'yes' if same else 'NO'}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EngramClientError as error:
+        raise SystemExit(f"serve_and_ask: {error}") from error

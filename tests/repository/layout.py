@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"engram", "vault", "telemetry"},
     "testing": {"engram", "engram_client", "telemetry", "vault", "service", "worker", "examples"},
     "benchmarks": {"engram", "engram_client", "telemetry", "vault", "service", "worker", "testing", "examples"},
-    "examples": {"engram"},
+    "examples": {"engram", "engram_client"},
     "tests": {
         "engram",
         "engram_client",
