@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 class AsyncClient:
     """Client of one service, as `Client` is, for asyncio: every call is awaited; an asynchronous context manager.
 
-    Files are read and folders zipped in threads. The parameters are those of `Client`.
+    Files are read and folders zipped in threads, in which `on_sent` is called. The parameters are those of `Client`.
     """
 
     def __init__(

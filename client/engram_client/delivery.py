@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 8.0
 _BUSY = frozenset({429, 502, 503, 504})
+_OF_THE_MOMENT = frozenset({"conflict", "idempotency_in_progress"})
+"""Codes of refusals with 409 that end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,12 @@ class Delivery(Generic[Result]):
 
     def pause(self, answer: HttpAnswer) -> float | None:
         """Seconds to wait before it is sent again, or None where `answer` is the answer."""
-        wait = answer.status in _BUSY or (answer.status == 409 and answer.retry_after is not None)
-        if not wait or answer.status in self._call.accepts:
+        if answer.status == 409:
+            error = answer.error()
+            wait = isinstance(error, Refused) and error.code in _OF_THE_MOMENT
+        else:
+            wait = answer.status in _BUSY and answer.status not in self._call.accepts
+        if not wait:
             return None
         return self._pause(self._patience.seconds, answer.retry_after)
 

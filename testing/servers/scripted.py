@@ -73,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if answer.status != 204:
             self.send_header("Content-Length", str(len(answer.content) + (0 if answer.whole else 1)))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer.content)
 

@@ -17,6 +17,7 @@ from engram_client import (
     LimitReached,
     Patience,
     ServiceBusy,
+    StateRefused,
     UnexpectedAnswer,
     UnknownName,
     Unreachable,
@@ -58,15 +59,17 @@ def events(*found: tuple[str, dict[str, Any]], whole: bool = True) -> PreparedAn
 
 
 def test_what_changes_something_is_made_again_under_its_key(server: ScriptedServer, client: Client) -> None:
-    server.answers = [BROKEN, refusal(503, "overloaded", 0), PreparedAnswer(502, b"<html>"), ok(MODEL)]
+    moment = [refusal(503, "overloaded", 0), PreparedAnswer(502, b"<html>"), refusal(409, "idempotency_in_progress", 0)]
+    server.answers = [BROKEN, *moment, ok(MODEL)]
     assert client.create_model("m", backbone="cnn").name == "m"
     keys = {request.headers["idempotency-key"] for request in server.requests}
-    assert len(server.requests) == 4
+    assert len(server.requests) == 5
     assert len(keys) == 1
     assert {request.body for request in server.requests} == {b'{"name": "m", "backbone": "cnn"}'}
     assert {request.headers["authorization"] for request in server.requests} == {"Bearer secret"}
-    server.answers = [ok(MODEL)]
-    client.create_model("m")
+    server.answers = [refusal(409, "model_exists")]
+    with pytest.raises(StateRefused, match="model_exists"):
+        client.create_model("m")
     assert server.requests[-1].headers["idempotency-key"] not in keys
 
 
