@@ -31,8 +31,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The client also as the earliest Python that it is for.
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p engram_client
 
 check: lint types test
 
