@@ -24,6 +24,7 @@ from engram_client.explanation import Explanation
 from engram_client.images import ImageSource
 from engram_client.jobs import LearningJob
 from engram_client.records import (
+    BackboneInfo,
     ImageAnswer,
     ImageFailure,
     JobRecord,
@@ -44,6 +45,7 @@ __all__ = [
     "AccessRefused",
     "AsyncClient",
     "AsyncLearningJob",
+    "BackboneInfo",
     "Client",
     "DataRefused",
     "EngramClientError",

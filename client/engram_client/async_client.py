@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from engram_client.errors import DataRefused
 from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.records import (
+    BackboneInfo,
     ImageAnswer,
     JobRecord,
     LearnedTaskInfo,
@@ -197,6 +199,34 @@ class AsyncClient:
     async def novelty(self, model: str) -> NoveltyInfo:
         """As `Client.novelty`."""
         return await self.run(calls.novelty(model))
+
+    async def backbones(self) -> list[BackboneInfo]:
+        """As `Client.backbones`."""
+        return await self._all(calls.backbones)
+
+    async def backbone(self, name: str) -> BackboneInfo:
+        """As `Client.backbone`."""
+        return await self.run(calls.backbone(name))
+
+    async def add_backbone(
+        self,
+        name: str,
+        weights: str | os.PathLike[str],
+        architecture: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        licence: str | None = None,
+        on_sent: Sent | None = None,
+    ) -> BackboneInfo:
+        """As `Client.add_backbone`."""
+        described = {"config": config, "arguments": arguments, "classes": classes}
+        return await self.run(calls.add_backbone(name, weights, architecture, described, licence, on_sent))
+
+    async def delete_backbone(self, name: str) -> None:
+        """As `Client.delete_backbone`."""
+        await self.run(calls.delete_backbone(name))
 
     async def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
         """As `Client.run`."""

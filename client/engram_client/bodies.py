@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from engram_client.archives import CHUNK_BYTES, class_members, folder_members, zipped
 from engram_client.images import ImageSource
@@ -63,35 +63,50 @@ def upload_body(task: str, options: Mapping[str, Any] | None, data: TrainingData
     ValueError
         A name in it cannot be sent.
     """
+    texts = {"name": task} | ({"options": json.dumps(dict(options))} if options else {})
+    return _sent_form(texts, "data", _archive(data), on_sent)
+
+
+def weights_body(texts: Mapping[str, str], weights: str | os.PathLike[str], on_sent: Sent | None) -> Body:
+    """The form that brings a network's weights, a file, and what it says of them; raises OSError."""
+    path = Path(weights)
+    return _sent_form(texts, "weights", _Pieces(lambda: _file_chunks(path), path.stat().st_size, exact=True), on_sent)
+
+
+class _Pieces(NamedTuple):
+    """What makes a file's bytes, how many there will be, and whether that is exact."""
+
+    make: Callable[[], Iterator[bytes]]
+    size: int
+    exact: bool
+
+
+def _sent_form(texts: Mapping[str, str], part: str, file: _Pieces, on_sent: Sent | None) -> Body:
+    """A form of texts and of one file, which is made while it is sent."""
     form = _Form()
-    head = form.text("name", task)
-    if options:
-        head += form.text("options", json.dumps(dict(options)))
-    head += form.opening("data", file="data")
+    head = b"".join(form.text(name, value) for name, value in texts.items()) + form.opening(part, file=part)
     tail = form.closing + form.end
-    pieces, size, exact = _archive(data)
-    total = len(head) + size + len(tail)
+    total = len(head) + file.size + len(tail)
 
     def chunks() -> Iterator[bytes]:
         sent = 0
-        for chunk in _joined(head, pieces(), tail):
+        for chunk in _joined(head, file.make(), tail):
             yield chunk
             sent += len(chunk)
             if on_sent is not None:
                 on_sent(sent, total)
 
-    return Body(form.content_type, chunks, total if exact else None)
+    return Body(form.content_type, chunks, total if file.exact else None)
 
 
-def _archive(data: TrainingData) -> tuple[Callable[[], Iterator[bytes]], int, bool]:
-    """The archive's bytes, how many there are, and whether that is exact."""
+def _archive(data: TrainingData) -> _Pieces:
     if isinstance(data, Mapping):
         members = class_members({name: list(images) for name, images in data.items()})
     elif (path := Path(data)).is_dir():
         members = folder_members(path)
     else:
-        return (lambda: _file_chunks(path)), path.stat().st_size, True
-    return (lambda: zipped(members)), sum(one.size + one.overhead for one in members) + 22, False
+        return _Pieces(lambda: _file_chunks(path), path.stat().st_size, exact=True)
+    return _Pieces(lambda: zipped(members), sum(one.size + one.overhead for one in members) + 22, exact=False)
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:

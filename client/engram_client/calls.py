@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from engram_client.bodies import Sent, TrainingData, image_body, images_body, is_address, json_body, upload_body
+from engram_client.bodies import (
+    Sent,
+    TrainingData,
+    image_body,
+    images_body,
+    is_address,
+    json_body,
+    upload_body,
+    weights_body,
+)
 from engram_client.delivery import Call, HttpAnswer
 from engram_client.errors import DataRefused, UnexpectedAnswer
 from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.reading import AnyRecord
 from engram_client.records import (
+    BackboneInfo,
     ImageAnswer,
     ImageFailure,
     JobRecord,
@@ -157,6 +169,36 @@ def certificate(name: str, number: int) -> Call[dict[str, Any]]:
 def novelty(name: str) -> Call[NoveltyInfo]:
     """Whether what comes in is known."""
     return Call("GET", f"{_model(name)}/novelty", _record(NoveltyInfo))
+
+
+def backbones(after: str | None) -> Call[ListPage[BackboneInfo]]:
+    """A page of backbones."""
+    return Call("GET", "/v1/backbones", _page("backbones", BackboneInfo), {"limit": PAGE, "after": after})
+
+
+def backbone(name: str) -> Call[BackboneInfo]:
+    """One backbone."""
+    return Call("GET", f"/v1/backbones/{quote(name, safe='')}", _record(BackboneInfo))
+
+
+def add_backbone(
+    name: str,
+    weights: str | os.PathLike[str],
+    architecture: str,
+    described: Mapping[str, Any],
+    licence: str | None,
+    on_sent: Sent | None,
+) -> Call[BackboneInfo]:
+    """A network stored, unless there is this very one; its weights are read when they are sent."""
+    texts = {"name": name, "architecture": architecture} | ({} if licence is None else {"licence": licence})
+    texts |= {part: json.dumps(value) for part, value in described.items() if value is not None}
+    body = weights_body(texts, weights, on_sent)
+    return Call("POST", "/v1/backbones", _record(BackboneInfo), body=body, keyed=True)
+
+
+def delete_backbone(name: str) -> Call[None]:
+    """A backbone deleted."""
+    return Call("DELETE", f"/v1/backbones/{quote(name, safe='')}", lambda answer: None, gone_is_done=True)
 
 
 def health() -> Call[ServiceHealth]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.jobs import LearningJob
 from engram_client.records import (
+    BackboneInfo,
     ImageAnswer,
     JobRecord,
     LearnedTaskInfo,
@@ -256,6 +258,49 @@ class Client:
     def novelty(self, model: str) -> NoveltyInfo:
         """Whether the images that come in are of tasks that the model knows."""
         return self.run(calls.novelty(model))
+
+    def backbones(self) -> list[BackboneInfo]:
+        """All networks that users brought, by name."""
+        return self._all(calls.backbones)
+
+    def backbone(self, name: str) -> BackboneInfo:
+        """One of them."""
+        return self.run(calls.backbone(name))
+
+    def add_backbone(
+        self,
+        name: str,
+        weights: str | os.PathLike[str],
+        architecture: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        licence: str | None = None,
+        on_sent: Sent | None = None,
+    ) -> BackboneInfo:
+        """Have a network inspected and stored, for models to read; one that is there already is left as it is.
+
+        Parameters
+        ----------
+        weights
+            A safetensors file.
+        architecture
+            Such as `torchvision/resnet18`.
+        config
+            Size, interpolation, crop, mean and std of its images.
+
+        Raises
+        ------
+        OSError
+            The file is not there.
+        """
+        described = {"config": config, "arguments": arguments, "classes": classes}
+        return self.run(calls.add_backbone(name, weights, architecture, described, licence, on_sent))
+
+    def delete_backbone(self, name: str) -> None:
+        """Delete a backbone that no model has."""
+        self.run(calls.delete_backbone(name))
 
     def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
         """Make a call, again if need be, and return what it answers."""

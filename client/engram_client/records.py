@@ -235,6 +235,18 @@ class NoveltyInfo(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackboneInfo(Record):
+    """A network that a user brought; its levels, classes and preprocessing are in `raw`."""
+
+    name: str
+    architecture: str
+    parameters: int
+    bytes: int
+    licence: str | None = None
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServiceHealth(Record):
     """Whether the service can answer."""
 

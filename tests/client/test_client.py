@@ -32,6 +32,7 @@ from PIL import Image
 
 from testing.data.digits import QUICK, SMALL_MODEL, png
 from testing.data.models import MODEL
+from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
 from testing.servers.service import Service
 from tests.repository.layout import ROOT
 
@@ -143,6 +144,25 @@ def test_a_job_that_is_cancelled_or_takes_too_long(client: Client, tmp_path: Pat
         client.job(job.id).result(100)
     assert (caught.value.code, caught.value.job_id) == ("cancelled", job.id)
     client.delete_model("slow")
+
+
+def test_networks_that_users_bring(client: Client, learning: Service, tmp_path: Path) -> None:
+    (file := tmp_path / "net.safetensors").write_bytes(weights())
+    described: dict[str, Any] = {"config": {"size": SIZE}, "classes": CLASSES, "licence": "mit"}
+    made = client.add_backbone("net", file, ARCHITECTURE, **described)
+    assert (made.architecture, made.licence, made.raw["classes"]) == (ARCHITECTURE, "mit", list(CLASSES))
+
+    async def again() -> None:
+        async with AsyncClient(learning.url) as asking:
+            assert await asking.add_backbone("net", str(file), ARCHITECTURE, **described) == made
+            assert await asking.backbone("net") == made
+            assert await asking.backbones() == [made]
+            await asking.delete_backbone("net")
+
+    asyncio.run(again())
+    assert client.backbones() == []
+    with pytest.raises(UnknownName, match="unknown_backbone"):
+        client.backbone("net")
 
 
 @pytest.mark.parametrize(("plain", "awaited"), [(Client, AsyncClient), (LearningJob, AsyncLearningJob)])
