@@ -34,6 +34,8 @@ class ClientSettings:
         """What is not given comes from the environment; raises ValueError where it cannot be."""
         url = url or os.environ.get(URL_NAME) or DEFAULT_URL
         parts = urlsplit(url)
+        if "@" in parts.netloc:  # it would be shown wherever the address is
+            raise ValueError("An address holds no name and no password; the key is given beside it.")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no address such as {DEFAULT_URL}.")
         key = (key or os.environ.get(KEY_NAME) or "").strip() or None

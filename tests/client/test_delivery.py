@@ -186,6 +186,9 @@ def test_a_job_without_a_stream_is_asked_for(
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no address"):
         Client(url)
+    with pytest.raises(ValueError, match="no password") as caught:
+        Client("http://me:secret@localhost")
+    assert "secret" not in str(caught.value)
 
 
 def test_address_and_key_come_from_the_environment(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
