@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from service.cli.remote.connection import ApiKey, Url, connected
+from service.cli.tables import moment, print_json, print_table
 from service.cli.vault import AsJson
-
-if TYPE_CHECKING:
-    import httpx
 
 app = typer.Typer(name="backbones", help="Bring networks of your own, for models to read.", no_args_is_help=True)
 
-Url = Annotated[str, typer.Option(envvar="ENGRAM_URL", help="The service.")]
-ApiKey = Annotated[
-    str | None, typer.Option("--key", envvar="ENGRAM_API_KEY", show_envvar=True, help="API key, if it asks for one.")
-]
-_HERE = "http://127.0.0.1:8000"
-_ANSWER_SECONDS = 600.0
-"""An inspection of many parameters takes its time."""
 _COLUMNS = {
     "NAME": "name",
     "ARCHITECTURE": "architecture",
@@ -48,53 +38,39 @@ def add(
     classes: Annotated[
         Path | None, typer.Option(help="File with the names of its outputs: JSON, or one on a line.", exists=True)
     ] = None,
-    url: Url = _HERE,
+    url: Url = None,
     key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a service inspect and store a network; doing it again changes nothing."""
-    form = {"name": name, "architecture": architecture}
-    form |= {} if licence is None else {"licence": licence}
-    form |= {} if config is None else {"config": _json(config)}
-    form |= {} if classes is None else {"classes": json.dumps(_names(classes))}
-    with _service(url, key) as client, file.open("rb") as weights:
-        answer = client.post("/v1/backbones", data=form, files={"weights": (file.name, weights)})
-        found = _checked(answer)
+    settings = None if config is None else _json(config)
+    names = None if classes is None else _names(classes)
+    with connected(url, key) as client:
+        found = client.add_backbone(name, file, architecture, config=settings, classes=names, licence=licence)
     if as_json:
-        _print_json(found)
-        return
-    verb = "Stored" if answer.status_code == 201 else "There is already"
-    typer.echo(f"{verb} {found['name']}: {found['architecture']}, {found['parameters']} parameters.")
+        print_json(found.raw)
+    else:
+        typer.echo(f"The backbone {found.name} is there: {found.architecture}, {found.parameters} parameters.")
 
 
 @app.command("list")
-def show_all(url: Url = _HERE, key: ApiKey = None, as_json: AsJson = False) -> None:
+def show_all(url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
     """All backbones of a service, one on a line below the columns' names, and - for what one does not have."""
-    found: list[dict[str, Any]] = []
-    with _service(url, key) as client:
-        after: dict[str, str] = {}
-        while True:
-            page = _checked(client.get("/v1/backbones", params=after))
-            found += page["backbones"]
-            if page["next"] is None:
-                break
-            after = {"after": page["next"]}
+    with connected(url, key) as client:
+        found = [one.raw for one in client.backbones()]
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
-    rows = [tuple(_COLUMNS), *(tuple(_cell(field, one.get(field)) for field in _COLUMNS.values()) for one in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(tuple(_COLUMNS), [[_cell(field, one.get(field)) for field in _COLUMNS.values()] for one in found])
 
 
 @app.command()
-def show(name: str, url: Url = _HERE, key: ApiKey = None, as_json: AsJson = False) -> None:
+def show(name: str, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
     """One backbone: what its network is, what it sees of an image, and the levels that models read."""
-    with _service(url, key) as client:
-        found = _checked(client.get(f"/v1/backbones/{name}"))
+    with connected(url, key) as client:
+        found = dict(client.backbone(name).raw)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     levels = found.pop("levels", [])
     classes = found.pop("classes", None)
@@ -107,10 +83,10 @@ def show(name: str, url: Url = _HERE, key: ApiKey = None, as_json: AsJson = Fals
 
 
 @app.command()
-def delete(name: str, url: Url = _HERE, key: ApiKey = None) -> None:
+def delete(name: str, url: Url = None, key: ApiKey = None) -> None:
     """Delete a backbone that no model has."""
-    with _service(url, key) as client:
-        _checked(client.delete(f"/v1/backbones/{name}"))
+    with connected(url, key) as client:
+        client.delete_backbone(name)
     typer.echo(f"The backbone {name} is deleted.")
 
 
@@ -139,41 +115,12 @@ def convert(
     typer.echo(f"Wrote {count} tensors to {output}.")
 
 
-@contextmanager
-def _service(url: str, key: str | None) -> Iterator[httpx.Client]:
-    """A client of the service; what fails is printed as one sentence, and ends the program with the status 1."""
-    import httpx
-
-    from telemetry.redaction import redact
-
-    timeout = httpx.Timeout(60, read=_ANSWER_SECONDS)
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    try:
-        with httpx.Client(base_url=url, headers=headers, timeout=timeout) as client:
-            yield client
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        typer.echo(f"{redact(url)} cannot be asked: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _checked(answer: httpx.Response) -> Any:
-    """The JSON of an answer; a refusal is printed, and ends the program with the status 1."""
-    if answer.is_success:
-        return answer.json() if answer.content else None
-    try:
-        problem = answer.json()
-        text = f"{problem['detail']} ({problem['code']})"
-    except (ValueError, KeyError, TypeError):
-        text = f"The service answered {answer.status_code}."
-    typer.echo(text, err=True)
-    raise typer.Exit(1)
-
-
-def _json(given: str) -> str:
-    """JSON as it is given, or out of the file that is named; raises typer.BadParameter."""
-    text = given if given.lstrip().startswith("{") else _read(Path(given))
-    _parsed(text, given)
-    return text
+def _json(given: str) -> dict[str, Any]:
+    """A JSON object as it is given, or out of the file that is named; raises typer.BadParameter."""
+    found = _parsed(given if given.lstrip().startswith("{") else _read(Path(given)), given)
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{given[:120]} is no JSON object.")
+    return found
 
 
 def _parsed(text: str, what: object) -> Any:
@@ -198,14 +145,8 @@ def _read(path: Path) -> str:
         raise typer.BadParameter(f"{path} cannot be read: {why}.") from error
 
 
-def _print_json(found: object) -> None:
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-
-
-def _cell(field: str, value: object) -> str:
+def _cell(field: str, value: object) -> object:
     """A value in the table: bytes as MiB, moments to the second."""
-    if value is None:
-        return "-"
     if field == "bytes" and isinstance(value, int):
         return f"{value / 2**20:.1f}"
-    return f"{str(value)[:19]}Z" if field.endswith("_at") else str(value)
+    return moment(str(value)) if field.endswith("_at") and value is not None else value

@@ -55,7 +55,7 @@ HERE, ASKING = "This machine", "A running service"
 """Groups of commands in the help."""
 
 app.add_typer(keys.app, rich_help_panel=HERE)
-app.add_typer(backbones.app, rich_help_panel=HERE)
+app.add_typer(backbones.app, rich_help_panel=ASKING)
 app.add_typer(vault_app, name="vault", rich_help_panel=HERE)
 app.add_typer(models.app, rich_help_panel=ASKING)
 app.add_typer(learning.jobs, rich_help_panel=ASKING)
