@@ -26,8 +26,10 @@ def head_share(head: Tensor, ridge: Tensor, labels: Tensor) -> float:
     for share in SHARES:
         right = _right(given, beside, labels, share)
         gained, lost = int((right & ~usual).sum()), int((usual & ~right).sum())
-        if gained - lost > max(most, CERTAIN * math.sqrt(gained + lost)):
-            found, most = share, gained - lost
+        surely = gained - lost > CERTAIN * math.sqrt(gained + lost)
+        # Of shares that are as good but for chance the largest: stage one was found to have little to say.
+        if surely and gained - lost >= most - math.sqrt(most):
+            found, most = share, max(most, gained - lost)
     return found
 
 

@@ -26,9 +26,17 @@ Set = Annotated[
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Small letters, digits, - and _.")],
-    backbone: Annotated[str | None, typer.Option(help="cnn, mlp, resnet18, ...")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="cnn, mlp, resnet18, ...; adapter or none over a network.")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="CxHxW", help="Channels (1 grey, 3 colour), height, width: 3x64x64.")
+    ] = None,
+    over: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A network of `engram backbones`, computed once an image.")
+    ] = None,
+    adopt: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Name of a first task: that network's own classifier.")
     ] = None,
     definition: Annotated[Path | None, typer.Option(help="A JSON file of fields, over which options win.")] = None,
     fields: Set = None,
@@ -42,6 +50,10 @@ def create(
         given["backbone"] = backbone
     if shape is not None:
         given["input"] = {**given.get("input", {}), **_shape(shape)}
+    if over is not None:
+        given["commons"] = {"kind": "pretrained", "backbone": over, **given.get("commons", {})}
+    if adopt is not None:
+        given["adopt"] = adopt
     with connected(url, key) as client:
         made = client.create_model(name, **given)
     if as_json:
