@@ -19,6 +19,9 @@ from tests.e2e.test_standalone import serving
 ROOT = Path(__file__).parents[2]
 README, TUTORIAL, GUIDE = ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "python.md"
 
+BACKBONES = "tests/service/cli/test_backbones.py"
+BROUGHT = "--architecture torchvision/resnet18 --name resnet18 --classes classes.txt"
+
 RUN_BY = {
     "make setup": (".ci/run", "make setup"),
     "make demo": (".ci/run", "make demo"),
@@ -26,6 +29,9 @@ RUN_BY = {
     "make docs": (".ci/run", "make docs"),
     ".venv/bin/engram serve --data ./engram-data": ("tests/e2e/test_standalone.py", '"serve", "--data"'),
     ".venv/bin/engram serve --data ./tutorial-data": ("tests/e2e/test_standalone.py", '"serve", "--data"'),
+    "engram backbones convert resnet18.pth resnet18.safetensors": (BACKBONES, '"convert"'),
+    f"engram backbones add resnet18.safetensors {BROUGHT}": (BACKBONES, '"--classes"'),
+    "engram models create vision --over resnet18 --adopt imagenet": (BACKBONES, '"--adopt"'),
     "docker compose up": ("tests/e2e/test_compose.py", "docker-compose.yml"),
 }
 """Command lines that are no part of a session: the file that runs them, and the text in it that does."""

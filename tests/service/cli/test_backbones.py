@@ -60,6 +60,11 @@ def test_from_the_first_to_the_last(empty: Service, file: Path, tmp_path: Path) 
     assert shown.count("\nlevel ") == len(found["levels"])
     assert json.loads(run(empty.url, "show", "small", "--json").stdout) == found
 
+    create = ["models", "create", "vision", "--over", "small", "--adopt", "animals", "--json"]
+    made = json.loads(CliRunner().invoke(app, create, env={"ENGRAM_URL": empty.url}).stdout)
+    assert (made["version"], made["backbone"], made["tasks"][0]["name"]) == (1, "adapter", "animals")
+    empty.client.delete("/v1/models/vision")
+
     assert run(empty.url, "delete", "small").exit_code == 0
     for missing in ("show", "delete"):
         refused(run(empty.url, missing, "small"), "(unknown_backbone)")
