@@ -18,11 +18,17 @@ START = (1.0, 2.0)
 
 
 def fitted(
-    sums: Sequence[PackedGram], logits: Tensor, common: Sequence[Tensor], labels: Tensor, *, balanced: bool = False
+    sums: Sequence[PackedGram],
+    logits: Tensor,
+    common: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    balanced: bool = False,
+    solutions: Sequence[Tensor] | None = None,
 ) -> tuple[float, nn.Linear]:
     """What to multiply a network's logits with, and what to add to them, so that the sum answers best.
 
-    The regression is solved from the task's own sums, once: nothing that comes later changes it.
+    The regression is of the task's own sums, and solved once.
 
     Parameters
     ----------
@@ -37,12 +43,14 @@ def fitted(
     balanced
         Whether all classes count alike. Of a small class's few images, most of which the regression has learned by
         heart, the held-out ones cannot tell how far it is to be trusted: it starts from as little as they are few.
+    solutions
+        (F + 1, classes) each: the regressions, where they are not those of a small ridge.
 
     Returns
     -------
     The factor, and a linear map from the commons to the classes.
     """
-    weights = [solve([one], by_class=balanced) for one in sums]  # (F + 1, classes) each
+    weights = solutions or [solve([one], by_class=balanced) for one in sums]  # (F + 1, classes) each
     scores = [seen @ one[:-1] + one[-1] for seen, one in zip(common, weights, strict=True)]  # (M, classes) each
     given, own, right, counts = logits.double(), [one.double() for one in scores], labels, sums[0].counts
     start = torch.tensor([START[0], *[START[1] / len(sums)] * len(sums)], dtype=torch.float64)
@@ -79,12 +87,13 @@ def attach(
     labels: Tensor,
     *,
     balanced: bool,
+    solutions: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Let an engram's head read the commons too, in place; what it then gives for the held-out images, (M, classes).
 
     The parameters are those of `fitted`.
     """
-    factor, read = fitted(sums, logits, common, labels, balanced=balanced)
+    factor, read = fitted(sums, logits, common, labels, balanced=balanced, solutions=solutions)
     found: Tensor = factor * logits + read(torch.cat(list(common), 1))
     engram.head.weight.mul_(factor)
     engram.head.bias.mul_(factor)

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from engram.nn.commons.pretrained_commons import STEP as OF_NETWORKS
 from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
 from engram.recognition.ridge import PackedGram, RidgeSystem
 from engram.recognition.staged.per_task import per_task
@@ -17,6 +18,9 @@ from engram.recognition.staged.totals import Totals
 RIDGES = (0.7, 4.0, 20.0, 100.0)
 """Images' worth of mean square that the ridge may add to every direction, from the one for tidy features of many images
 to the one for untidy features of few."""
+
+NETWORK_RIDGES = (20.0, 100.0, 500.0, 2500.0)
+"""The same for features of a network that a user brought: there are thousands, and most repeat others."""
 
 LEAST_LEFT = 0.1
 """Share of the images' degrees of freedom that a regression has to leave, if it is to be judged by what it misses."""
@@ -113,14 +117,19 @@ def _raised(second: Tensor, held: float) -> Tensor:
     return found
 
 
-def _best(second: Tensor, means: Tensor, images: float, least: float) -> RidgeSolution:
-    """The solution of least error among `RIDGES`, found from the middle outwards."""
-    lower, upper = (RidgeSolution.of(second, means, images, ridge, least) for ridge in RIDGES[1:3])
-    if upper.error < lower.error:
-        other = RidgeSolution.of(second, means, images, RIDGES[3], least)
-        return other if other.error < upper.error else upper
-    other = RidgeSolution.of(second, means, images, RIDGES[0], least)
-    return other if other.error < lower.error else lower
+def best(totals: Totals) -> RidgeSolution:
+    """The solution of least error among `RIDGES` or `NETWORK_RIDGES`, found from the middle outwards."""
+    second, means, images = totals.matrix(), totals.means(), float(totals.counts.sum())
+
+    def solved(ridge: float) -> RidgeSolution:
+        return RidgeSolution.of(second, means, images, ridge, totals.rounding)
+
+    ridges = NETWORK_RIDGES if totals.step == OF_NETWORKS else RIDGES
+    lower, upper = solved(ridges[1]), solved(ridges[2])
+    # Of a network's features a few images leave no freedom to a small ridge, which tells that it is too small.
+    larger = upper.error < lower.error or (ridges is NETWORK_RIDGES and lower.error == torch.inf)
+    found, other = (upper, solved(ridges[3])) if larger else (lower, solved(ridges[0]))
+    return other if other.error < found.error else found
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,8 @@ class SolvedTotals:
     @classmethod
     def of(cls, totals: Totals) -> Self:
         """Solve the regression, and find what its scores are of images that were not learned from."""
-        second, means, counts = totals.matrix(), totals.means(), totals.counts
-        found = _best(second, means, float(counts.sum()), totals.rounding)
+        means, counts = totals.means(), totals.counts
+        found = best(totals)
         classes, weights = len(counts), found.weights
         shares = [size / float(one.counts.sum()) for size, one in zip(totals.sizes, totals.tasks, strict=True)]
         # The trace of the scatter within classes over the whole: what images carry of their own scores.

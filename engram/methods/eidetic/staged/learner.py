@@ -197,7 +197,8 @@ class StagedLearner(WithContext):
             _, head = features_and_logits(network, engram, held_out, self.context)
             if self.settings.read_commons:
                 balanced, common = class_weights(train) is not None, seen.sums.split(seen.held_out)
-                head = attach(engram, seen.sums.packed(), head, common, held_out.labels, balanced=balanced)
+                packed, own = seen.sums.packed(), seen.regressions()
+                head = attach(engram, packed, head, common, held_out.labels, balanced=balanced, solutions=own)
         return NewTask(task, train, held_out, commons, seen, engram, None, network, negatives, head, report, shape)
 
     @staticmethod
@@ -205,7 +206,8 @@ class StagedLearner(WithContext):
         """A linear head over the commons, and its logits (M, classes) of the held-out images."""
         blank, common = torch.zeros(len(held_out), len(train.classes)), seen.sums.split(seen.held_out)
         balanced = class_weights(train) is not None
-        _, linear = fitted(seen.sums.packed(), blank, common, held_out.labels, balanced=balanced)
+        packed, own = seen.sums.packed(), seen.regressions()
+        _, linear = fitted(packed, blank, common, held_out.labels, balanced=balanced, solutions=own)
         with torch.no_grad():
             return linear(seen.held_out), linear.requires_grad_(False)
 

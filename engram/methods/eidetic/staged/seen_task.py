@@ -11,7 +11,10 @@ from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.methods.eidetic.staged.shown_examples import ShownExamples
 from engram.nn.commons import Commons
+from engram.nn.commons.pretrained_commons import STEP as OF_NETWORKS
 from engram.recognition.staged.joined.joined_sums import JoinedSums
+from engram.recognition.staged.joined.joined_totals import JoinedTotals
+from engram.recognition.staged.score_space import best
 from engram.recognition.staged.stage_one import StageOne
 from engram.recognition.staged.task_evidence import MOST_SCORED
 
@@ -39,6 +42,14 @@ class SeenTask:
     def all_sums(self, held_out: Examples) -> JoinedSums:
         """Over the held-out images as well: they have served their purpose, and exact sums only gain by them."""
         return self.sums.plus(self.held_out, held_out.labels)
+
+    def regressions(self) -> list[Tensor] | None:
+        """(F + 1, classes) of each commons, from the task's own sums; None of filters alone, for which heads have a
+        small ridge."""
+        if not any(one.step == OF_NETWORKS for one in self.sums.each):
+            return None
+        totals = JoinedTotals.empty([len(one.gram) for one in self.sums.each], [one.step for one in self.sums.each])
+        return [best(one).weights.float() for one in totals.plus("", self.sums).each]
 
     def judged(self, held_out: Examples) -> tuple[Tensor, Tensor]:
         """Features and labels of all images that are judged, the held-out ones last."""
