@@ -15,6 +15,8 @@ SEQUENCES = {
     "single_mnist": "Split-MNIST, one class a task: ten tasks of one digit",
     "permuted_mnist": "Permuted MNIST: ten tasks of ten digits, the pixels of each in another fixed order",
     "split_cifar10": "Split-CIFAR-10: five tasks of two classes, airplane and automobile first",
+    "split_cifar10_lite0": "Split-CIFAR-10 over EfficientNet-Lite0, which has seen ImageNet, beside learned filters",
+    "single_cifar10_lite0": "the same, one class a task: ten tasks of one class",
     "split_cifar100": "Split-CIFAR-100: ten tasks of ten random classes, the same for all seeds (RNF, section 4.3)",
     "rnf_cifar": "RNF's order: CIFAR-10, then five tasks of ten random classes of CIFAR-100 (its section 4.3)",
     "rnf_digits": "RNF's order where CIFAR-100 is not to be had: CIFAR-10, then five tasks of ten digits",
@@ -59,7 +61,7 @@ def descriptions() -> dict[str, str]:
 
 def usage() -> str:
     """The form of the command, and the list of scenarios."""
-    rows = [f"  {scenario:<15} {description}" for scenario, description in descriptions().items()]
+    rows = [f"  {scenario:<20} {description}" for scenario, description in descriptions().items()]
     return "\n".join(["usage: python -m benchmarks SCENARIO [options]", "", "SCENARIO is one of", *rows])
 
 

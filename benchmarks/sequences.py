@@ -19,8 +19,9 @@ from benchmarks.harness.evaluation import BenchmarkLearner, BenchmarkProgress, m
 from benchmarks.harness.http_learner import HttpMemory
 from benchmarks.harness.learners import PythonMemory
 from benchmarks.harness.plan import BadOverride, Plan, make_plan
-from benchmarks.harness.presets import BASELINES, METHODS
+from benchmarks.harness.presets import BASELINES, METHODS, OVER_NETWORKS
 from benchmarks.harness.progress_bars import ProgressBars
+from benchmarks.harness.remembered_commons import FOLDER
 from benchmarks.harness.results import UnfinishedRun, append, rows_of
 from benchmarks.reports.tables import grouped, terminal_table
 from engram.errors import EngramError
@@ -38,6 +39,9 @@ def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=2)
     found.add_argument("--http", action="store_true", help="through the service instead of the Python interface")
     found.add_argument("--out", type=Path, help="append one JSON line per seed; runs that it has are skipped")
+    found.add_argument(
+        "--cache", type=Path, default=FOLDER, help="where it is kept what a pretrained network saw of images"
+    )
     found.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides", help="override")
     return found
 
@@ -47,6 +51,8 @@ def main(benchmark: str, description: str, given: Sequence[str]) -> None:
     args = parser(benchmark, description).parse_args(given)
     if args.http and (args.method in BASELINES or args.device != "cpu"):
         sys.exit("--http runs the service on this machine's processor, which serves the product's methods only")
+    if benchmark in OVER_NETWORKS and args.method != "eidetic":
+        sys.exit(f"{benchmark} is for eidetic alone: no other method learns over a network's features")
     configure(args.threads)
     interface = "http" if args.http else "python"
     try:
@@ -56,9 +62,8 @@ def main(benchmark: str, description: str, given: Sequence[str]) -> None:
         ]
         for plan in plans:
             plan.learning()  # invalid options are reported before the data is read
-        rows = run_all(
-            plans, args.data, args.out, args.threads, f"python -m benchmarks {benchmark} {shlex.join(given)}"
-        )
+        command = f"python -m benchmarks {benchmark} {shlex.join(given)}"
+        rows = run_all(plans, args.data, args.out, args.threads, command, args.cache)
     except (MissingData, BadOverride, Unsuited, EngramError) as error:
         sys.exit(str(error))
     except ValidationError as error:
@@ -66,7 +71,9 @@ def main(benchmark: str, description: str, given: Sequence[str]) -> None:
     Console().print(terminal_table(grouped(rows)))
 
 
-def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, command: str) -> list[dict[str, Any]]:
+def run_all(
+    plans: Sequence[Plan], data: Path, out: Path | None, threads: int, command: str, seen: Path = FOLDER
+) -> list[dict[str, Any]]:
     """Results of the runs of one benchmark: read from `out` if it has them, else made now and appended."""
     rows: list[dict[str, Any]] = []
     tasks: Tasks | None = None
@@ -78,7 +85,7 @@ def run_all(plans: Sequence[Plan], data: Path, out: Path | None, threads: int, c
             continue
         if tasks is None:
             tasks = SEQUENCES[plan.benchmark](data, plan.sizes)
-        figures = run(plan, tasks, UnfinishedRun(out, plan.key) if out else None)
+        figures = run(plan, tasks, UnfinishedRun(out, plan.key) if out else None, seen)
         row = {**described(plan, tasks), **provenance(threads), "command": command, **figures}
         rows.append(row)
         if out:
@@ -111,13 +118,13 @@ def described(plan: Plan, tasks: Tasks) -> dict[str, object]:
     }
 
 
-def run(plan: Plan, tasks: Tasks, unfinished: UnfinishedRun | None) -> dict[str, object]:
+def run(plan: Plan, tasks: Tasks, unfinished: UnfinishedRun | None, seen: Path = FOLDER) -> dict[str, object]:
     """Make one run, resumed from its last kept memory if it was interrupted; returns its figures."""
     progress = unfinished.progress() if unfinished else None
     if progress is not None:
         print(f"{plan.method}, seed {plan.seed}: going on after {len(progress.seconds)} tasks", flush=True)
     folder = unfinished.memory(progress) if unfinished and progress else None
-    with closing(learner(plan, tasks, folder)) as memory, ProgressBars(plan, len(tasks.train)) as bars:
+    with closing(learner(plan, tasks, folder, seen)) as memory, ProgressBars(plan, len(tasks.train)) as bars:
 
         def keep(progress: BenchmarkProgress) -> None:
             if unfinished is not None and isinstance(memory, PythonMemory):
@@ -133,13 +140,13 @@ class ClosableLearner(BenchmarkLearner, Protocol):
     def close(self) -> None: ...
 
 
-def learner(plan: Plan, tasks: Tasks, folder: Path | None) -> ClosableLearner:
-    """The learner of a plan; `folder` holds the memory of an interrupted run."""
+def learner(plan: Plan, tasks: Tasks, folder: Path | None, seen: Path) -> ClosableLearner:
+    """The learner of a plan; `folder` holds the memory of an interrupted run, `seen` what networks saw of images."""
     definition, options = plan.model(tasks.shape), plan.learning()
     if plan.method in BASELINES:
         from benchmarks.baselines.learner import Baseline  # needs the extra `benchmarks`, unlike the others
 
         return Baseline(plan.method, definition, options, tasks, plan.definition.get("settings", {}), plan.device)
     if plan.interface == "http":
-        return HttpMemory(definition, options)
-    return PythonMemory(definition, options, plan.device, folder)
+        return HttpMemory(definition, options, tasks.backbones)
+    return PythonMemory(definition, options, plan.device, folder, tasks.backbones, seen)

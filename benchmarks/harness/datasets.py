@@ -1,7 +1,8 @@
 """Task sequences from MNIST and CIFAR, with training and test images.
 
 MNIST is read from `mnist.npz` (arrays x_train, y_train, x_test and y_test), the CIFAR sets from `cifar10.tar.xz` and
-`cifar100.tar.xz` (`train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`). Nothing is written to disk:
+`cifar100.tar.xz` (`train/<class>/<number>.jpg` and `test/<class>/<number>.jpg`), and EfficientNet-Lite0 from
+`tf_efficientnet_lite0.safetensors`, whose tensors have timm's names. Nothing is written to disk:
 an archive is unpacked and decoded in memory, in about fifteen seconds for the 60,000 images of CIFAR-10.
 """
 
@@ -11,7 +12,7 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from engram import Examples, InputShape
+from engram.nn.pretrained.backbone import Backbone
 
 DATA_SEED = 0
 """Seed of subsets, permutations and random class orders, so that the data is the same for every seed of a model."""
@@ -53,11 +55,14 @@ class Tasks:
         Shape of all images.
     train, test
         Training and test images of each task in order, of the same classes.
+    backbones
+        Networks that a model's commons may name.
     """
 
     shape: InputShape
     train: tuple[Examples, ...]
     test: tuple[Examples, ...]
+    backbones: Mapping[str, Backbone] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,6 +122,17 @@ def split_cifar10(folder: Path, sizes: Sizes) -> Tasks:
     return _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), _pairs(CIFAR10_ORDER))
 
 
+def split_cifar10_lite0(folder: Path, sizes: Sizes) -> Tasks:
+    """The same five tasks, and a network that has seen ImageNet."""
+    return replace(split_cifar10(folder, sizes), backbones={"lite0": lite0(folder)})
+
+
+def single_cifar10_lite0(folder: Path, sizes: Sizes) -> Tasks:
+    """Ten tasks of one class in the data set's own order, and a network that has seen ImageNet."""
+    found = _split(archive(folder / "cifar10.tar.xz", sizes, CIFAR10_ORDER), [[name] for name in CIFAR10_ORDER])
+    return replace(found, backbones={"lite0": lite0(folder)})
+
+
 def split_cifar100(folder: Path, sizes: Sizes, count: int = 10) -> Tasks:
     """Ten tasks of ten classes each, drawn at random (once, for all seeds): RNF, section 4.3."""
     dataset = archive(folder / "cifar100.tar.xz", sizes)
@@ -143,6 +159,8 @@ SEQUENCES: Mapping[str, Callable[[Path, Sizes], Tasks]] = {
     "single_mnist": single_mnist,
     "permuted_mnist": permuted_mnist,
     "split_cifar10": split_cifar10,
+    "split_cifar10_lite0": split_cifar10_lite0,
+    "single_cifar10_lite0": single_cifar10_lite0,
     "split_cifar100": split_cifar100,
     "rnf_cifar": rnf_cifar,
     "rnf_digits": rnf_digits,
@@ -167,6 +185,19 @@ def mnist(folder: Path, sizes: Sizes) -> ImageDataset:
             labels = torch.from_numpy(arrays[f"y_{part}"]).long()
             parts.append(_some(images, labels, count))
     return ImageDataset(tuple(str(digit) for digit in range(10)), parts[0], parts[1])
+
+
+def lite0(folder: Path) -> Backbone:
+    """EfficientNet-Lite0, trained on ImageNet.
+
+    Raises
+    ------
+    MissingData
+    """
+    path = folder / "tf_efficientnet_lite0.safetensors"
+    if not path.exists():
+        raise MissingData(f"{path} is missing: it should hold the weights of timm's tf_efficientnet_lite0")
+    return Backbone.open(path, "timm/tf_efficientnet_lite0", licence="Apache-2.0")
 
 
 def archive(path: Path, sizes: Sizes, order: Sequence[str] | None = None) -> ImageDataset:

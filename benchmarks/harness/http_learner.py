@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.harness.learners import BenchmarkPrediction
 from engram import Definition, Examples, LearnOptions
 from engram.checkpointing.progress import Progress
+from engram.nn.pretrained.backbone import Backbone
 from service.lifecycle.processes import spawn
 
 IMAGES_PER_REQUEST = 32
@@ -45,11 +46,19 @@ def archive(examples: Examples) -> bytes:
 
 
 class HttpMemory:
-    """Learner that starts `engram serve` on a free port, and learns and predicts over HTTP."""
+    """Learner that starts `engram serve` on a free port, and learns and predicts over HTTP.
+
+    Parameters
+    ----------
+    backbones
+        Networks that the definition names, at their own configuration.
+    """
 
     incremental = True
 
-    def __init__(self, definition: Definition, options: LearnOptions) -> None:
+    def __init__(
+        self, definition: Definition, options: LearnOptions, backbones: Mapping[str, Backbone] | None = None
+    ) -> None:
         self._options = options.model_dump_json(exclude_unset=True)
         self._folder = tempfile.TemporaryDirectory(prefix="engram-benchmark-")
         command = [sys.executable, "-m", "service", "serve", "--data", self._folder.name, "--port", "0"]
@@ -57,6 +66,10 @@ class HttpMemory:
         assert self._process.stdout is not None
         address = next(line.decode().split()[-1] for line in self._process.stdout if b"listening on" in line)
         self._client = httpx.Client(base_url=address, timeout=120)
+        for name, backbone in (backbones or {}).items():
+            about = {"name": name, "architecture": backbone.description.architecture}
+            weights = {"weights": (f"{name}.safetensors", backbone.weights(), "application/octet-stream")}
+            self._ask("POST", "/v1/backbones", data=about, files=weights)
         self._ask("POST", "/v1/models", json={"name": MODEL, **definition.model_dump(mode="json", exclude_unset=True)})
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks.harness.remembered_commons import remembering
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.checkpointing.progress import Progress
+from engram.nn.pretrained.backbone import Backbone
 
 IMAGES_PER_PASS = 256
 
 
 class PythonMemory:
-    """Learner around a memory, which is new or loaded from a folder."""
+    """Learner around a memory, which is new or loaded from a folder.
+
+    Parameters
+    ----------
+    backbones
+        Networks that the definition names.
+    seen
+        Folder in which is kept what these see of images; None where each looks at every image each time.
+    """
 
     incremental = True
 
-    def __init__(self, definition: Definition, options: LearnOptions, device: str, folder: Path | None = None) -> None:
-        self.memory = (Memory.create(definition) if folder is None else Memory.load(folder)).to(device)
+    def __init__(
+        self,
+        definition: Definition,
+        options: LearnOptions,
+        device: str,
+        folder: Path | None = None,
+        backbones: Mapping[str, Backbone] | None = None,
+        seen: Path | None = None,
+    ) -> None:
+        memory = Memory.create(definition, backbones) if folder is None else Memory.load(folder)
+        self.memory = (memory if seen is None else remembering(memory, seen)).to(device)
         self._options = options
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:

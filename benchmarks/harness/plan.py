@@ -112,6 +112,8 @@ def overridden(
         if not sign or name in ("seed", "method", "input"):
             raise BadOverride(f"--set {override}: it takes name=value; method and seeds have options of their own")
         if dot and outer in Definition.model_fields:
+            if isinstance(definition.get(outer), list):
+                raise BadOverride(f"--set {override}: {outer} is a list here; give all of it")
             definition[outer] = {**definition.get(outer, {}), inner: _value(text)}
         elif name in LearnOptions.model_fields:
             options[name] = _value(text)

@@ -76,6 +76,10 @@ COMMON: dict[tuple[str, Scale], Preset] = {
     ("split_cifar10", "paper"): Preset(
         {"backbone": "resnet18"}, {"epochs": 100, "patience": 20, "augment": "shift+flip"}
     ),
+    ("split_cifar10_lite0", "small"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "none"}),
+    ("split_cifar10_lite0", "paper"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "none"}),
+    ("single_cifar10_lite0", "small"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "none"}),
+    ("single_cifar10_lite0", "paper"): Preset({"backbone": "cnn"}, {"epochs": 12, "patience": 4, "augment": "none"}),
     ("split_cifar100", "small"): Preset(
         {"backbone": "cnn", "width": 2.0, "budget": 16.0}, {"epochs": 15, "augment": "shift+flip"}
     ),
@@ -103,11 +107,28 @@ _VGG = {"backbone": "cnn", "depth": 4, "width": 2.0}
 
 _STEPWISE = {"tolerance": 0.01, "rounds": 1, "recovery_epochs": 0}
 
+OVER_NETWORKS = ("split_cifar10_lite0", "single_cifar10_lite0")
+"""Benchmarks whose models read the features of a network."""
+
+_LITE0 = Preset(
+    {
+        "backbone": "adapter",
+        "commons": [
+            {"kind": "pretrained", "backbone": "lite0", "size": 128, "features": 4096},
+            {"kind": "learned", "mirror": True},
+        ],
+    }
+)
+
 OF_METHOD: dict[tuple[str, Scale, str], Preset] = {
     # EideticNet, section 4: two layers of 2,000 for all ten tasks together, Taylor scores, 0.1 % tolerance.
     ("permuted_mnist", "paper", "eidetic"): Preset(
         {"budget": 1.0}, {"learning_rate": 2e-3, "score": "taylor", "tolerance": 0.001, "recovery_epochs": 5}
     ),
+    ("split_cifar10_lite0", "small", "eidetic"): _LITE0,
+    ("split_cifar10_lite0", "paper", "eidetic"): _LITE0,
+    ("single_cifar10_lite0", "small", "eidetic"): _LITE0,
+    ("single_cifar10_lite0", "paper", "eidetic"): _LITE0,
     # RNF, appendix A: two layers of 400 (1,000 where permuted) for all tasks together, 4 (10) epochs of Adam.
     ("split_mnist", "small", "rnf"): Preset(
         {**_MLP_400, "budget": 2.0}, {**_PLAIN, "epochs": 4, "learning_rate": 1e-3}
