@@ -191,7 +191,10 @@ class StagedLearner(WithContext):
                 told is not None,
             )
         choice = ReadingChoice(tuple(sorted(readable, key=lambda name: -masses[name])), self.settings.closure or 2.0)
-        engram, report = Learner(network, self.budget, self.context, choice).learn_from(task, train, held_out)
+        context = self.context
+        if commons.maps is not None:  # which shifted images do not have: they are computed once, of images as they are
+            context = replace(context, options=self.options.model_copy(update={"augment": "none"}))
+        engram, report = Learner(network, self.budget, context, choice).learn_from(task, train, held_out)
         network = network.appended(engram.to(self.device))
         with report.timed("recognising", "head"):
             _, head = features_and_logits(network, engram, held_out, self.context)
