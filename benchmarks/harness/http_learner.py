@@ -117,9 +117,11 @@ class HttpMemory:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return [row for rows in pool.map(ask, chunks()) for row in rows]
 
-    def free(self) -> float:
+    def free(self) -> float | None:
         layers = self._ask("GET", f"/v1/models/{MODEL}")["capacity"]
-        return float(sum(layer["free"] for layer in layers) / sum(layer["units"] for layer in layers))
+        return (
+            float(sum(layer["free"] for layer in layers) / sum(layer["units"] for layer in layers)) if layers else None
+        )
 
     def stored(self) -> None:
         """None, since the service does not report it; `PythonMemory` does."""

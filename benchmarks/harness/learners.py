@@ -51,9 +51,9 @@ class PythonMemory:
         answers = [answer for part in parts for answer in self.memory.predict(part, task)]
         return [BenchmarkPrediction(a.task, a.label, a.probability, a.novelty, a.known, a.passes) for a in answers]
 
-    def free(self) -> float:
+    def free(self) -> float | None:
         layers = self.memory.capacity()
-        return sum(layer.free for layer in layers) / sum(layer.units for layer in layers)
+        return sum(layer.free for layer in layers) / sum(layer.units for layer in layers) if layers else None
 
     def stored(self) -> dict[str, int]:
         """Bytes by kind of file, of which `engram-0001.safetensors` has the kind `engram`; and of all files."""

@@ -1,8 +1,9 @@
 """Novelty detection with each task of Split-MNIST left out in turn, and with another data set.
 
-    python -m benchmarks leave_one_out --data DIR [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
+    python -m benchmarks leave_one_out --data DIR [--lite0] [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
 
-DIR holds `mnist.npz` and `cifar10.tar.xz`. A model learns four of the five tasks. Its novelty is evaluated on the test
+DIR holds `mnist.npz` and `cifar10.tar.xz`; `--lite0` does the same with Split-CIFAR-10 over EfficientNet-Lite0, whose
+file it then holds too, and MNIST far from that. A model learns four of the five tasks. Its novelty is evaluated on the test
 images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams are
 drawn from these measured novelties for the monitor behind `GET /v1/models/{model}/novelty`: a million known images one
 by one, and a million in bursts of 128 of one class, ten monitors on each, to count false alarms; and 200 streams in
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from benchmarks.harness.datasets import Sizes, split_cifar10, split_mnist
+from benchmarks.harness.datasets import Sizes, Tasks, split_cifar10, split_cifar10_lite0, split_mnist
 from benchmarks.harness.evaluation import provenance
+from benchmarks.harness.presets import preset
+from benchmarks.harness.remembered_commons import FOLDER, remembering
 from benchmarks.harness.results import append
-from engram import Definition, Examples, LearnOptions, Memory
+from engram import Definition, LearnOptions, Memory
 from engram.drift.monitor import StreamMonitor
 from engram.recognition.conformal import ALPHA
 from engram.runtime import configure
@@ -99,20 +103,51 @@ def far(folder: Path) -> torch.Tensor:
     return interpolate(images, size=(28, 28), mode="bilinear").round().to(torch.uint8)
 
 
-def measure(
-    left: int, tasks: Sequence[tuple[Examples, Examples]], other: torch.Tensor, definition: Definition
-) -> dict[str, Any]:
+def digits(folder: Path) -> torch.Tensor:
+    """Test images of MNIST in colour, at CIFAR-10's size."""
+    images = torch.cat([task.images for task in split_mnist(folder, Sizes(train=2, test=200)).test])
+    return pad(images, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is learned, and what is far from it."""
+
+    tasks: Tasks
+    far: torch.Tensor
+    """(N, C, H, W) uint8."""
+    definition: dict[str, Any]
+    options: LearnOptions
+
+
+def on_digits(folder: Path, images: int, backbone: str) -> Setting:
+    """Split-MNIST, CIFAR-10 in grey far from it."""
+    return Setting(split_mnist(folder, Sizes(train=images)), far(folder), {"backbone": backbone}, LearnOptions())
+
+
+def over_lite0(folder: Path, images: int, backbone: str) -> Setting:
+    """Split-CIFAR-10 over EfficientNet-Lite0, MNIST far from it."""
+    found = preset("split_cifar10_lite0", "small", "eidetic")
+    tasks = split_cifar10_lite0(folder, Sizes(train=images))
+    fields = {**found.definition, "backbone": backbone}
+    return Setting(tasks, digits(folder), fields, LearnOptions.model_validate(found.options))
+
+
+def measure(left: int, setting: Setting, seed: int, seen: Path) -> dict[str, Any]:
     """Learn all tasks but `left`; returns the figures."""
-    memory, began = Memory.create(definition), time.monotonic()
+    definition = Definition.model_validate({**setting.definition, "input": setting.tasks.shape, "seed": seed})
+    tasks, other = list(zip(setting.tasks.train, setting.tasks.test, strict=True)), setting.far
+    memory = remembering(Memory.create(definition, setting.tasks.backbones), seen)
+    began = time.monotonic()
     for number, (train, _) in enumerate(tasks):
         if number != left:
-            memory.learn(f"task {number}", train, LearnOptions())
+            memory.learn(f"task {number}", train, setting.options)
     seconds = time.monotonic() - began
     others = [test for number, (_, test) in enumerate(tasks) if number != left]
     classes = [novelties(memory, test.images[test.labels == label]) for test in others for label in (0, 1)]
     known = np.concatenate(classes)
     near, strange = novelties(memory, tasks[left][1].images), novelties(memory, other)
-    generator = np.random.default_rng(definition.seed)
+    generator = np.random.default_rng(seed)
     alone, half = (delays(known, near, share, generator) for share in (1.0, 0.5))
     return {
         "left_out": left,
@@ -135,24 +170,30 @@ def main() -> None:
         prog="python -m benchmarks leave_one_out", description="Novelty on Split-MNIST with a task left out"
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz and cifar10.tar.xz")
+    parser.add_argument("--lite0", action="store_true", help="Split-CIFAR-10 over EfficientNet-Lite0")
+    parser.add_argument("--cache", type=Path, default=FOLDER, help="where it is kept what the network saw of images")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images", type=int, default=2000, help="to learn from, of each class")
-    parser.add_argument("--backbone", default="cnn")
+    parser.add_argument("--backbone", help="by default cnn, and over EfficientNet-Lite0 adapter")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append one JSON line per task left out and seed")
     args = parser.parse_args()
     configure(args.threads)
-    data, other = split_mnist(args.data, Sizes(train=args.images)), far(args.data)
-    tasks = list(zip(data.train, data.test, strict=True))
+    if args.lite0:
+        setting = over_lite0(args.data, args.images, args.backbone or "adapter")
+    else:
+        setting = on_digits(args.data, args.images, args.backbone or "cnn")
     about = {
         "benchmark": "leave_one_out",
+        "backbone": setting.definition["backbone"],
         **provenance(args.threads),
     }
+    if args.lite0:
+        about["over"] = "lite0"
     rows = []
     for seed in range(args.seeds):
-        definition = Definition.model_validate({"backbone": args.backbone, "input": data.shape, "seed": seed})
-        for left in range(len(tasks)):
-            row = measure(left, tasks, other, definition)
+        for left in range(len(setting.tasks.train)):
+            row = measure(left, setting, seed, args.cache)
             rows.append(row)
             print(f"seed {seed}: {row}", flush=True)
             if args.out:
