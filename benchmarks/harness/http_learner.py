@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,6 +50,8 @@ class HttpMemory:
 
     Parameters
     ----------
+    definition
+        Its fields alone where the service is to fill in the input.
     backbones
         Networks that the definition names, at their own configuration.
     """
@@ -57,7 +59,10 @@ class HttpMemory:
     incremental = True
 
     def __init__(
-        self, definition: Definition, options: LearnOptions, backbones: Mapping[str, Backbone] | None = None
+        self,
+        definition: Definition | Mapping[str, Any],
+        options: LearnOptions,
+        backbones: Mapping[str, Backbone] | None = None,
     ) -> None:
         self._options = options.model_dump_json(exclude_unset=True)
         self._folder = tempfile.TemporaryDirectory(prefix="engram-benchmark-")
@@ -70,7 +75,9 @@ class HttpMemory:
             about = {"name": name, "architecture": backbone.description.architecture}
             weights = {"weights": (f"{name}.safetensors", backbone.weights(), "application/octet-stream")}
             self._ask("POST", "/v1/backbones", data=about, files=weights)
-        self._ask("POST", "/v1/models", json={"name": MODEL, **definition.model_dump(mode="json", exclude_unset=True)})
+        if isinstance(definition, Definition):
+            definition = definition.model_dump(mode="json", exclude_unset=True)
+        self._ask("POST", "/v1/models", json={"name": MODEL, **definition})
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         response = self._client.request(method, path, **options)
@@ -80,7 +87,11 @@ class HttpMemory:
 
     def learn(self, task: str, examples: Examples, progress: Callable[[Progress], None]) -> dict[str, object]:
         """Upload a task, wait for its job and for its version to be served; returns the learning report."""
-        upload = {"data": ("task.zip", archive(examples), "application/zip")}
+        return self.learn_archive(task, archive(examples), progress)
+
+    def learn_archive(self, task: str, data: bytes, progress: Callable[[Progress], None]) -> dict[str, object]:
+        """The same from a zip of `<class>/<file>`."""
+        upload = {"data": ("task.zip", data, "application/zip")}
         form = {"name": task, "options": self._options}
         job = self._ask("POST", f"/v1/models/{MODEL}/tasks", data=form, files=upload)["job"]
         while job["state"] in ("queued", "running"):
@@ -97,17 +108,9 @@ class HttpMemory:
 
     def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         """The predictions for all images."""
-        params = {} if task is None else {"task": task}
 
         def ask(images: list[Tensor]) -> list[BenchmarkPrediction]:
-            parts = [("image", (f"{number}.png", png(image), "image/png")) for number, image in enumerate(images)]
-            answered = self._ask("POST", f"/v1/models/{MODEL}/predict", params=params, files=parts)
-            return [
-                BenchmarkPrediction(
-                    row["task"], row["label"], row["probability"], row["novelty"], row["known"], row["passes"]
-                )
-                for row in answered["predictions"]
-            ]
+            return self.answers([png(image) for image in images], task)
 
         def chunks() -> Iterator[list[Tensor]]:
             images = list(examples.images)
@@ -116,6 +119,23 @@ class HttpMemory:
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return [row for rows in pool.map(ask, chunks()) for row in rows]
+
+    def answers(self, files: Sequence[bytes], task: str | None = None) -> list[BenchmarkPrediction]:
+        """The predictions for encoded images, by one request."""
+        params = {} if task is None else {"task": task}
+        parts = [("image", (str(number), file, "application/octet-stream")) for number, file in enumerate(files)]
+        answered = self._ask("POST", f"/v1/models/{MODEL}/predict", params=params, files=parts)
+        return [
+            BenchmarkPrediction(
+                row["task"], row["label"], row["probability"], row["novelty"], row["known"], row["passes"]
+            )
+            for row in answered["predictions"]
+        ]
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children the replicas and workers are."""
+        return self._process.pid
 
     def free(self) -> float | None:
         layers = self._ask("GET", f"/v1/models/{MODEL}")["capacity"]

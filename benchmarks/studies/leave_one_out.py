@@ -3,10 +3,10 @@
     python -m benchmarks leave_one_out --data DIR [--lite0] [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
 
 DIR holds `mnist.npz` and `cifar10.tar.xz`; `--lite0` does the same with Split-CIFAR-10 over EfficientNet-Lite0, whose
-file it then holds too, and MNIST far from that. A model learns four of the five tasks. Its novelty is evaluated on the test
-images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams are
-drawn from these measured novelties for the monitor behind `GET /v1/models/{model}/novelty`: a million known images one
-by one, and a million in bursts of 128 of one class, ten monitors on each, to count false alarms; and 200 streams in
+file it then holds too, and MNIST far from that. A model learns four of the five tasks. Its novelty is evaluated on the
+test images of the four against those of the fifth (near), and against CIFAR-10 in grey at MNIST's size (far). Streams
+are drawn from these measured novelties for the monitor behind `GET /v1/models/{model}/novelty`: a million known images
+one by one, and a million in bursts of 128 of one class, ten monitors on each, to count false alarms; and 200 streams in
 which the fifth task begins after 2,000 known images, to count how many of its images pass before it is suspected, alone
 or as half of the traffic.
 """
