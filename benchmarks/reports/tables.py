@@ -21,7 +21,18 @@ from rich.table import Table
 from benchmarks.harness.datasets import SEQUENCES
 from benchmarks.harness.presets import BASELINES, METHODS
 from benchmarks.harness.results import rows_of
-from benchmarks.reports import claims, commons, drills, growth, imbalance, learning, leave_one_out, serving, strangers
+from benchmarks.reports import (
+    claims,
+    commons,
+    drills,
+    growth,
+    imbalance,
+    learning,
+    leave_one_out,
+    pretrained,
+    serving,
+    strangers,
+)
 from benchmarks.reports.published import PUBLISHED
 from engram import Definition
 
@@ -134,7 +145,7 @@ def markdown(groups: Sequence[Group]) -> str:
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """All tables: claims, benchmarks, speed and costs, studies, drills."""
-    about = (serving, growth, learning, leave_one_out, strangers, imbalance, commons)
+    about = (serving, growth, learning, pretrained, leave_one_out, strangers, imbalance, commons)
     studies = [part.table(rows) for part in about]
     parts = (claims.table(rows), markdown(grouped(rows)), *studies, drills.table(rows))
     return "\n\n".join(part for part in parts if part)
