@@ -86,7 +86,10 @@ def learned(backbone: Backbone, folder: Path | None) -> tuple[Memory, Tensor]:
     definition = Definition.model_validate(
         {
             "input": {"channels": 1, "height": SIZE, "width": SIZE},
-            "commons": [{"kind": "pretrained", "backbone": "net", "features": 256, "levels": "last"}, {"features": 64, "patch": 4}],
+            "commons": [
+                {"kind": "pretrained", "backbone": "net", "features": 256, "levels": "last"},
+                {"features": 64, "patch": 4},
+            ],
             "width": 0.1,
         }
     )

@@ -36,14 +36,19 @@ class DefinedAttention(TorchFunctionMode):
     `nn.MultiheadAttention` is not taken while a mode is active, so all attention comes here.
     """
 
+    met = False
+    """Whether there was any."""
+
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """The attention asked for, or whatever else the function gives."""
         if func is F.scaled_dot_product_attention:
+            self.met = True
             return _attention(*args, **(kwargs or {}))
         if func is F.multi_head_attention_forward:
             # What it calls by itself would no longer come here.
+            self.met = True
             return _several_heads(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

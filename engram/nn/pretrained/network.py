@@ -36,6 +36,8 @@ class PretrainedNetwork:
         """Path of the module that reads the features and gives the logits."""
         places = [Place(level.name, level.layout, level.prefix) for level in description.levels]
         self._taps = Taps(module, places, classifier)
+        self._attends: bool | None = None
+        """Whether it has attention; None until that is known."""
 
     def look(self, images: Tensor) -> Seen:
         """What the network sees in images, uint8 (B, C, H, W) of 1 or 3 channels.
@@ -51,9 +53,19 @@ class PretrainedNetwork:
 
     def look_together(self, images: Tensor) -> Seen:
         """As `look`, by one forward of all images: the last bits may depend on how many there are."""
-        with torch.no_grad(), DefinedAttention(), torch.autocast(images.device.type, enabled=False):
-            seen = self._taps.look(prepare(self.description.preprocessing, images))
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            seen = self._forward(prepare(self.description.preprocessing, images))
         return seen if self.description.outputs else seen._replace(logits=None)
+
+    def _forward(self, prepared: Tensor) -> Seen:
+        """Of the network's input; each operation costs more under a mode, so where no attention is met there is none
+        from the second forward on."""
+        if self._attends is False:
+            return self._taps.look(prepared)
+        with DefinedAttention() as mode:
+            seen = self._taps.look(prepared)
+        self._attends = mode.met
+        return seen
 
 
 def assembled(description: BackboneDescription, tensors: Mapping[str, Tensor]) -> PretrainedNetwork:
