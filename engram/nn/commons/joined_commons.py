@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.nn.commons.base import Commons, Look
+from engram.nn.commons.pretrained_commons import PretrainedCommons
 
 
 class JoinedCommons(Commons):
@@ -76,9 +77,15 @@ class JoinedCommons(Commons):
         assert maps is not None, "commons without maps are not asked for any"
         return torch.cat(features, 1), maps
 
+    @property
+    def _shown(self) -> int:
+        """Which of the commons tells more than features: of networks the first, whose maps and logits are asked for."""
+        networks = (number for number, part in enumerate(self.each()) if isinstance(part, PretrainedCommons))
+        return next(networks, 0)
+
     @torch.no_grad()
     def look(self, images: Tensor) -> Look:
-        shown = next((number for number, part in enumerate(self.each()) if part.maps is not None), 0)
+        shown = self._shown
         first = self.each()[shown].look(images)
         features = [part.of_bytes(images).cpu() for number, part in enumerate(self.each()) if number != shown]
         features.insert(shown, first.features)

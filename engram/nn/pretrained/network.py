@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from engram.config.backbones import BackboneDescription
-from engram.errors import DamagedWeights
-from engram.nn.pretrained.architecture import Place
+from engram.errors import ArchitectureMissing, DamagedWeights, UnknownArchitecture
+from engram.nn.pretrained.architecture import Architecture, Place
 from engram.nn.pretrained.architectures import architecture
 from engram.nn.pretrained.description import loaded_as
 from engram.nn.pretrained.modes import DefinedAttention, OwnDraws
@@ -20,7 +20,7 @@ from engram.nn.pretrained.preprocessing import prepare
 from engram.nn.pretrained.taps import Seen, Taps
 from engram.nn.pretrained.weights import read_tensors
 
-__all__ = ["PretrainedNetwork", "Seen", "assembled", "network"]
+__all__ = ["PretrainedNetwork", "Seen", "assembled", "built_with", "network"]
 
 _COUNTER = "num_batches_tracked"
 
@@ -44,7 +44,14 @@ class PretrainedNetwork:
 
         Each image is a forward of its own, so that its bytes never depend on its neighbours.
         """
-        if len(images) < 2:
+        if not len(images):
+            none = self.look_together(images.new_zeros(1, *images.shape[1:]))  # not every network takes a batch of none
+            return Seen(
+                tuple(level[:0] for level in none.levels),
+                none.features[:0],
+                None if none.logits is None else none.logits[:0],
+            )
+        if len(images) == 1:
             return self.look_together(images)
         seen = [self.look_together(images[at : at + 1]) for at in range(len(images))]
         levels = tuple(torch.cat(level) for level in zip(*(one.levels for one in seen), strict=True))
@@ -68,15 +75,50 @@ class PretrainedNetwork:
         return seen
 
 
+def built_with(description: BackboneDescription) -> dict[str, str]:
+    """What the bits of a network's answers depend on besides PyTorch and the machine; the library as it is here, now.
+
+    Raises
+    ------
+    ArchitectureMissing
+    """
+    return {
+        "architecture": description.architecture,
+        "library": _known(description).library,
+        "weights": description.weights,
+        "precision": "float32",
+    }
+
+
+def _known(description: BackboneDescription) -> Architecture:
+    """The architecture of a network that was inspected; raises ArchitectureMissing, also where no library has it."""
+    try:
+        return architecture(description.architecture)
+    except UnknownArchitecture as error:
+        raise ArchitectureMissing(f"{description.library} had it: {error}") from error
+
+
 def assembled(description: BackboneDescription, tensors: Mapping[str, Tensor]) -> PretrainedNetwork:
-    """The network with these tensors, floats as float32; it keeps them."""
-    kind = architecture(description.architecture)
+    """The network with these tensors, floats as float32; it keeps them.
+
+    Raises
+    ------
+    ArchitectureMissing
+        where the architecture is not to be had here, or is built otherwise than when the weights were inspected.
+    """
+    kind = _known(description)
     with OwnDraws(), torch.device("cpu"):
         module = kind.build(description.arguments)
-    complete = dict(tensors)
-    for name, tensor in module.state_dict().items():
+    complete, own = dict(tensors), module.state_dict()
+    for name, tensor in own.items():
         if name.endswith(_COUNTER) and name not in complete:
             complete[name] = torch.zeros_like(tensor)
+    expected = {name: tensor.shape for name, tensor in own.items()}
+    there = {name for name, _ in module.named_modules()}
+    read = {kind.classifier(module), *(level.name for level in description.levels)}
+    if expected != {name: tensor.shape for name, tensor in complete.items()} or not read <= there:
+        made = f"{kind.library} builds {kind.name} otherwise than {description.library}"
+        raise ArchitectureMissing(f"{made}, which its weights were inspected with")
     module.load_state_dict(complete, assign=True)
     module.eval().requires_grad_(False)
     return PretrainedNetwork(description, module, kind.classifier(module))
@@ -96,8 +138,8 @@ def network(description: BackboneDescription, weights: Callable[[], bytes]) -> P
     ------
     DamagedWeights
         where the bytes are not those that the description is of.
-    UnknownArchitecture, ArchitectureMissing
-        where the architecture cannot be built here.
+    ArchitectureMissing
+        where the architecture cannot be built here, or only otherwise than when it was inspected.
     """
     key = loaded_as(description)
     with _guard:
@@ -105,6 +147,7 @@ def network(description: BackboneDescription, weights: Callable[[], bytes]) -> P
     with loading:
         found = _loaded.get(key)
         if found is None:
+            _known(description)  # before so many bytes are read in vain
             given = weights()
             if hashlib.sha256(given).hexdigest() != description.weights:
                 raise DamagedWeights("the weights are not those that were inspected: their hash is another")

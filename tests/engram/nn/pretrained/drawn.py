@@ -49,7 +49,11 @@ class Drawn:
 
 def drawn(name: str, arguments: Mapping[str, Any], **config: Any) -> Drawn:
     """A network of an architecture, inspected."""
-    module = filled(architecture(name).build(arguments))
+    return of_module(name, filled(architecture(name).build(arguments)), arguments, **config)
+
+
+def of_module(name: str, module: nn.Module, arguments: Mapping[str, Any], **config: Any) -> Drawn:
+    """A network that has weights already, in eval mode, inspected."""
     file = safetensors.torch.save({key: tensor.contiguous() for key, tensor in module.state_dict().items()})
     return Drawn(file, inspect(file, name, arguments=arguments, config=config), module)
 

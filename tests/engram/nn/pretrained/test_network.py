@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from engram.errors import DamagedWeights
-from engram.nn.pretrained.network import network
+from engram.errors import ArchitectureMissing, DamagedWeights
+from engram.nn.pretrained.network import built_with, network
 from tests.engram.nn.pretrained.drawn import Drawn
 
 
@@ -141,3 +142,38 @@ def test_copies_of_the_module_are_bare_and_nothing_learns(efficientnet: Drawn) -
     copied(pixels).sum().backward()
     assert pixels.grad is not None
     assert torch.equal(loaded.look(images(1)).features, loaded.look(images(1)).features)
+
+
+def test_no_weights_are_read_for_an_architecture_that_no_library_has(vit: Drawn) -> None:
+    read: list[str] = []
+
+    def weights() -> bytes:
+        read.append("weights")
+        return vit.file
+
+    gone = vit.description.model_copy(update={"architecture": "timm/no_such_thing"})
+    with pytest.raises(ArchitectureMissing, match="no_such_thing"):
+        network(gone, weights)
+    with pytest.raises(ArchitectureMissing, match="no_such_thing"):
+        built_with(gone)
+    assert read == []
+
+
+@pytest.mark.parametrize("change", ["tensors", "levels"])
+def test_a_library_that_builds_it_otherwise_is_told_from_a_damaged_file(vit: Drawn, change: str) -> None:
+    levels = tuple(level.model_copy(update={"name": f"{level.name}.gone"}) for level in vit.description.levels)
+    changes: dict[str, dict[str, Any]] = {
+        "tensors": {"architecture": "timm/test_resnet", "arguments": {}},
+        "levels": {"levels": levels},
+    }
+    with pytest.raises(ArchitectureMissing, match="otherwise than timm"):
+        network(vit.description.model_copy(update=changes[change]), lambda: vit.file)
+
+
+def test_no_images_are_seen_as_none(network_file: Drawn) -> None:
+    loaded = network(network_file.description, lambda: network_file.file)
+    none, one = loaded.look(images(0)), loaded.look(images(1))
+    assert none.logits is not None
+    assert one.logits is not None
+    assert [level.shape[1:] for level in none.levels] == [level.shape[1:] for level in one.levels]
+    assert (none.features.shape, none.logits.shape) == ((0, one.features.shape[1]), (0, one.logits.shape[1]))
