@@ -14,7 +14,6 @@ from engram.config.definition import InputShape
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import DamagedSnapshot, InputError, UnknownTask, UnsupportedFormat, require_type
 from engram.memory import Memory
-from engram.runtime import environment
 
 T = TypeVar("T")
 
@@ -236,7 +235,7 @@ def certify(
             if len(then) != len(now):
                 raise DamagedSnapshot(f"task {name!r} has {len(then)} answers to {len(now)} probe images")
             agreement[name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
-    where, decoder, figures = environment(memory.device), DecoderDigest.of(memory.definition), dict(classes or {})
+    where, decoder, figures = memory.method.environment(), DecoderDigest.of(memory.definition), dict(classes or {})
     return Certificate(digests, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures, shapes)
 
 

@@ -35,7 +35,6 @@ from engram.nn.capacity import LayerCapacity, TaskInfo, check_weights
 from engram.nn.commons.naming import over_networks
 from engram.nn.pretrained.backbone import Backbone
 from engram.recognition.predictions import Observation, Prediction
-from engram.runtime import environment
 from engram.snapshot import Parts, read, write
 from engram.training.class_recall import expect_measurable
 from engram.training.report import LearningReport
@@ -215,7 +214,7 @@ class Memory:
             "examples": examples.digest(),
             "options": options.model_dump(mode="json"),
             "seed": seed,
-            "environment": environment(self.device),
+            "environment": self.method.environment(),
         }
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -91,12 +91,19 @@ def look_at_all() -> None:
         set_aside()
 
 
-def environment(device: torch.device) -> dict[str, object]:
-    """The software and hardware that the bits of an answer depend on, besides the model and the batch."""
-    return {
+def environment(device: torch.device, networks: Sequence[Mapping[str, str]] = ()) -> dict[str, object]:
+    """The software and hardware that the bits of an answer depend on, besides the model and the batch.
+
+    Parameters
+    ----------
+    networks
+        What the networks that a model was given are built with, where it has any.
+    """
+    found: dict[str, object] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+    return {**found, "networks": list(networks)} if networks else found

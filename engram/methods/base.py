@@ -29,9 +29,11 @@ from engram.explain.explainer import Heatmap
 from engram.explain.rules import DEFAULT_COMPOSITE
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
+from engram.nn.pretrained.network import built_with
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import Recogniser
 from engram.recognition.state import RecogniserState
+from engram.runtime import environment
 from engram.training.report import LearningReport
 
 
@@ -176,6 +178,11 @@ class Method(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """Where the model computes."""
+
+    def environment(self) -> dict[str, object]:
+        """What the bits of its answers depend on here; raises ArchitectureMissing."""
+        sources = [part.source for part in self.definition.pretrained]
+        return environment(self.device, [built_with(source) for source in sources if source is not None])
 
     @abstractmethod
     def to(self, device: torch.device | str) -> None:
