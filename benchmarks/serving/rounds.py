@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.harness.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 from benchmarks.serving.client import Bodies, Round, ask, cores, probe
 from benchmarks.serving.targets import PEERS, Target
-from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 
 WARMING_SECONDS = 1.0
 

@@ -1,4 +1,4 @@
-"""Three classes of photographs learned from a folder over HTTP: a pretrained network, or one from scratch.
+"""Three classes of photographs, learned from a folder over HTTP: pretrained, or from scratch.
 
     python -m benchmarks photographs --data DIR [--rows NAME ...] [--images 60] [--out FILE.jsonl]
 
@@ -26,7 +26,7 @@ from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.http_learner import HttpMemory
 from benchmarks.harness.results import append
 from benchmarks.harness.scenes import CLASSES, photograph
-from benchmarks.serving.usage import family, processor_seconds
+from benchmarks.harness.usage import family, processor_seconds
 from engram import LearnOptions
 from testing.processes.processes import children
 

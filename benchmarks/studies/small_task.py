@@ -23,7 +23,7 @@ from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.http_learner import HttpMemory
 from benchmarks.harness.presets import preset
 from benchmarks.harness.results import append
-from benchmarks.serving.usage import family, processor_seconds
+from benchmarks.harness.usage import family, processor_seconds
 from engram import Definition, LearnOptions, Memory
 from engram.nn.pretrained.inspection import at_size
 from engram.nn.pretrained.network import network

@@ -20,6 +20,7 @@ from starlette.requests import Request
 
 from benchmarks.baselines.network import BaselineNetwork
 from benchmarks.harness.results import rows_of
+from benchmarks.harness.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 from benchmarks.reports import serving
 from benchmarks.serving import client, command, stores
 from benchmarks.serving.client import Bodies, FailedRequests
@@ -29,7 +30,6 @@ from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetw
 from benchmarks.serving.rounds import compared
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
-from benchmarks.serving.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 from engram import Definition
 from testing.processes.processes import eventually
 
