@@ -25,6 +25,8 @@ INTEGERS = {"I64", "I32"}
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")
 _TAR = slice(257, 262)
 _FIRST = 512
+_MOST_SIDES = 64
+"""Of a tensor: what is made of their product has few enough digits to be told."""
 
 
 class TensorHeader(NamedTuple):
@@ -112,8 +114,8 @@ def byte_count(weights: Path | bytes) -> int:
 
 def _tensor(entry: Mapping[str, Any]) -> TensorHeader:
     shape = tuple(entry["shape"])
-    if not all(type(one) is int and one >= 0 for one in shape):
-        raise ValueError("a side of a tensor is a whole number")
+    if len(shape) > _MOST_SIDES or not all(type(one) is int and 0 <= one < 2**63 for one in shape):
+        raise ValueError("the sides of a tensor are a few whole numbers")
     return TensorHeader(str(entry["dtype"]), shape)
 
 

@@ -161,6 +161,9 @@ def headed(fields: dict[str, Any], body: int = 0) -> bytes:
         ((2**40).to_bytes(8, "little") + b"{" + bytes(100), DamagedWeights),
         ((9).to_bytes(8, "little") + b"{" + bytes(100), DamagedWeights),
         (headed({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}), DamagedWeights),
+        (headed({"a": {"dtype": "F32", "shape": [10**4000, 10**4000], "data_offsets": [0, 4]}}), DamagedWeights),
+        (headed({"a": {"dtype": "F32", "shape": [2**62] * 5000, "data_offsets": [0, 4]}}), DamagedWeights),
+        (headed({"a": {"dtype": "F32", "shape": [2**62] * 64, "data_offsets": [0, 4]}}), BackboneTooLarge),
         (headed({"a": [1]}), DamagedWeights),
         (headed({"a": {"dtype": "F32", "shape": [2**31], "data_offsets": [0, 4]}}), BackboneTooLarge),
         (
