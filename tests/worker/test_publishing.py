@@ -7,10 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from service.models import versions
+from engram import Definition
+from engram.checkpointing.pieces import bytes_of, hash_of
+from engram.memory import dump
+from service.models import backbones, versions
+from service.models.backbones import BackboneForm
+from testing.data import networks
 from testing.data.models import MODEL, submit, worker_settings
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
@@ -18,6 +24,7 @@ from vault.vault import Vault
 from worker.attempt import run_attempt
 from worker.job_runner import JobRunner
 from worker.outcome import find
+from worker.versions.blobs import JobBlobs
 from worker.versions.publishing import load_memory
 
 
@@ -187,3 +194,19 @@ def test_a_report_that_is_gone_keeps_no_job_from_its_end(ready: Vault, monkeypat
     ready.objects.delete(f"blobs/{commit.report}")
     JobRunner(ready, worker_settings(ready)).work(MODEL)
     assert ready.jobs.get(job.id).result == {"version": 1, "task": "a", "report": None}
+
+
+def test_a_job_does_not_keep_the_weights_of_networks_beside_the_networks(vault: Vault, tmp_path: Path) -> None:
+    (file := tmp_path / "small.safetensors").write_bytes(networks.weights())
+    form = BackboneForm(name="small", architecture=networks.ARCHITECTURE, config={"size": networks.SIZE})
+    backbones.add(vault, form, file)
+    commons = {"kind": "pretrained", "backbone": "small"}
+    versions.create(vault, "over", Definition.model_validate({"commons": commons}))
+    head = vault.log.head("over")
+    assert head is not None
+    blobs = JobBlobs(vault.objects)
+    memory = load_memory(vault, vault.models.get("over"), head, blobs)
+    (weights,) = (piece for piece in dump(memory).engrams if hash_of(piece) in head.backbones)
+    before = blobs.bytes_read
+    assert bytes_of(weights) == bytes_of(weights) == networks.weights()
+    assert blobs.bytes_read - before == 2 * len(networks.weights())

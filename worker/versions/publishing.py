@@ -47,11 +47,11 @@ def load_memory(vault: Vault, model: Model, head: Commit, blobs: JobBlobs | None
     assert head.recogniser is not None, "every commit names its recogniser"
     blobs = JobBlobs(vault.objects) if blobs is None else blobs
     definition = _definition(model, head)
-    # A lazy method's engrams are read again, when the new version is verified.
-    remember = method_of(definition).lazy
+    # A lazy method's engrams are read again, when the new version is verified; networks are loaded once a process.
+    lazy = method_of(definition).lazy
     return restore(
         definition,
-        [blobs.piece(name, remember=remember) for name in head.engrams],
+        [blobs.piece(name, remember=lazy and name not in head.backbones) for name in head.engrams],
         blobs.get(head.recogniser),
         [blobs.piece(name) for name in head.kept],
         head.budget,
