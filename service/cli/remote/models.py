@@ -51,6 +51,8 @@ def create(
     if shape is not None:
         given["input"] = {**given.get("input", {}), **_shape(shape)}
     if over is not None:
+        if not isinstance(given.get("commons", {}), dict):
+            raise typer.BadParameter("--over is for a model over one network; name each of several in its commons.")
         given["commons"] = {"kind": "pretrained", "backbone": over, **given.get("commons", {})}
     if adopt is not None:
         given["adopt"] = adopt

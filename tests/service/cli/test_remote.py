@@ -110,6 +110,7 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
         (["models", "create", "x", "--shape", "64x64"], 2, "no shape"),
         (["models", "create", "x", "--set", "a"], 2, "NAME=VALUE"),
         (["models", "create", "x", "--backbone", "none", "--shape", "1x8x8"], 1, "invalid_request"),
+        (["models", "create", "x", "--over", "y", "--set", 'commons=[{"kind": "learned"}]'], 2, "--over"),
         (["models", "change", "x"], 2, "--set"),
         (["learn", "/nowhere", "-m", "x", "-n", "t"], 2, "no folder or file"),
         (["activate", MODEL, "99"], 1, "unknown_version"),
