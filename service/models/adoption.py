@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +13,7 @@ from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
 from engram.memory import dump, restore
 from service.models.backbones import described
-from vault.errors import Conflict
+from vault.errors import Conflict, ModelExists, UnknownModel
 from vault.vault import Vault
 
 
@@ -41,11 +40,15 @@ def adopt(vault: Vault, name: str, task: str) -> None:
     ------
     InvalidDefinition
         The network has no classifier, or no names of its classes.
-    UnknownModel
+    ModelExists
+        The model has versions already, and the first of them is another.
+    UnknownModel, Unreadable
     """
     model, head = vault.models.get(name), vault.log.head(name)
-    if head is None or head.version > 0:
-        return
+    if head is None:
+        raise UnknownModel(name)  # deleted since
+    if head.version > 0:
+        return _confirm(vault, name, task)
     definition = Definition.load(model.definition)
     read = vault.objects.get_blob
     engrams, kept = ([Piece(sha, partial(read, sha)) for sha in part] for part in (head.engrams, head.kept))
@@ -61,6 +64,15 @@ def adopt(vault: Vault, name: str, task: str) -> None:
         certificate=put(json.dumps(proof.to_dict()).encode()),
         tasks=({"name": task, "classes": list(memory.tasks[0].classes)},),
     )
-    with suppress(Conflict):  # another replica was asked the same
+    try:
         vault.log.append(name, commit)
+    except Conflict:
+        _confirm(vault, name, task)  # another replica may have been asked the same
     vault.events.publish_version(name, commit.version)
+
+
+def _confirm(vault: Vault, name: str, task: str) -> None:
+    """Raise ModelExists where a model's first version is not that which adopts its network under this name."""
+    first = vault.log.read(name, 1)
+    if (first.kind, first.task) != ("adopt", task):
+        raise ModelExists(name, f"and its network was not adopted as {task!r} when it was new")

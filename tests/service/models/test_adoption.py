@@ -65,6 +65,8 @@ def test_version_1_answers_what_the_network_answers(empty: Service) -> None:
     }
     again = empty.client.post("/v1/models", json=body)
     assert (again.status_code, again.json()["version"]) == (200, 1)
+    other = empty.client.post("/v1/models", json=body | {"adopt": "beasts"})
+    assert (other.status_code, other.json()["code"]) == (409, "model_exists")
     image = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     query = {"task": "animals", "logits": "true"}
     ask = partial(empty.client.post, "/v1/models/lines/predict", content=png(image), headers=PNG)
@@ -81,3 +83,19 @@ def test_version_1_answers_what_the_network_answers(empty: Service) -> None:
         "/v1/models/lines/explain", params={"format": "json"}, content=png(image), headers=PNG
     ).json()
     assert drawn["composite"] == empty.client.get("/v1/backbones/small").json()["heatmaps"]["default"]
+
+
+def test_a_network_behind_filters_is_adopted_as_well(empty: Service) -> None:
+    form = {"name": "small", "architecture": ARCHITECTURE, "config": json.dumps({"size": SIZE})}
+    files = {"weights": ("weights.safetensors", weights())}
+    stored = empty.client.post("/v1/backbones", data=form | {"classes": json.dumps(CLASSES)}, files=files)
+    assert stored.status_code == 201
+    filters = {"kind": "learned", "features": 64, "dictionary": "dead_leaves"}
+    parts = [filters, {"kind": "pretrained", "backbone": "small"}]
+    body = {"name": "both", "commons": parts, "backbone": "none", "adopt": "animals"}
+    made = empty.client.post("/v1/models", json=body)
+    assert (made.status_code, made.json()["version"]) == (201, 1), made.text
+    image = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    asked = {"task": "animals", "logits": "true"}
+    answer = empty.client.post("/v1/models/both/predict", content=png(image), headers=PNG, params=asked)
+    assert torch.equal(torch.tensor(answer.json()["predictions"][0]["logits"]), plain(image))

@@ -14,7 +14,7 @@ from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork
+from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.explain.pretrained.explainer import Attribution
 from engram.explain.pretrained.joined_explainer import JoinedExplainer
@@ -168,9 +168,12 @@ class StagedEidetic(Method):
         self._prepared = self._prepare()
 
     def admit(self, task: str) -> None:
-        adopted = self.recogniser.adopted
-        if adopted is None or task != adopted.name or self.staged:  # images of its classes may still be shown, first
+        if not self._is_adopted(task):
             super().admit(task)
+        elif self.staged:
+            raise TaskExists(
+                f"the model has learned other tasks: images of {task!r}, which it adopted, come before them"
+            )
         candidate_units(self.layout, self.budget, {info.name: info.units for info in self._with_networks()})
 
     def _with_networks(self) -> list[TaskInfo]:
