@@ -104,7 +104,8 @@ class Backbones:
         except UnknownBackbone:
             return None
         if (there.description, there.weights) != (dict(description), weights):
-            raise BackboneExists(name)
+            had, asked = {**there.description, "weights": there.weights}, {**description, "weights": weights}
+            raise BackboneExists(name, sorted(key for key in had | asked if had.get(key) != asked.get(key)))
         return there
 
     def get(self, name: str) -> BackboneRecord:

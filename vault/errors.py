@@ -156,8 +156,9 @@ class BackboneExists(AlreadyExists):
 
     code = "backbone_exists"
 
-    def __init__(self, backbone: str) -> None:
-        super().__init__(f"There is a backbone called {backbone} already, and it is another.")
+    def __init__(self, backbone: str, differing: Sequence[str] = ()) -> None:
+        what = f", of other {', '.join(differing)}" if differing else ""
+        super().__init__(f"There is a backbone called {backbone} already, and it is another{what}.")
         self.backbone = backbone
 
 

@@ -34,6 +34,9 @@ def add(
     config: Annotated[
         str | None, typer.Option(help="JSON, or a file of it: size, interpolation, crop, mean and std of its images.")
     ] = None,
+    arguments: Annotated[
+        str | None, typer.Option(help="JSON, or a file of it: num_classes, and img_size of transformers.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights.")] = None,
     classes: Annotated[
         Path | None, typer.Option(help="File with the names of its outputs: JSON, or one on a line.", exists=True)
@@ -43,10 +46,12 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Have a service inspect and store a network; doing it again changes nothing."""
-    settings = None if config is None else _json(config)
+    settings, built_with = (None if text is None else _json(text) for text in (config, arguments))
     names = None if classes is None else _names(classes)
     with connected(url, key) as client:
-        found = client.add_backbone(name, file, architecture, config=settings, classes=names, licence=licence)
+        found = client.add_backbone(
+            name, file, architecture, config=settings, arguments=built_with, classes=names, licence=licence
+        )
     if as_json:
         print_json(found.raw)
     else:

@@ -43,7 +43,7 @@ def test_made_once(vault: Vault) -> None:
     assert (record.name, record.number, record.description) == ("lite0", 1, LITE0)
     assert vault.backbones.get("lite0") == record == add(vault)
     for description, weights in ((LITE0, "0" * 64), ({}, record.weights)):
-        with pytest.raises(BackboneExists):
+        with pytest.raises(BackboneExists, match="of other "):
             vault.backbones.create("lite0", description, weights)
     assert vault.backbones.list() == [record]
 

@@ -49,7 +49,7 @@ def test_from_the_first_to_the_last(empty: Service, file: Path, tmp_path: Path) 
     assert found == empty.client.get("/v1/backbones/small").json()
 
     (classes := tmp_path / "classes.json").write_text(json.dumps(CLASSES))
-    inline = ("--config", json.dumps({"size": SIZE}), "--classes", classes)
+    inline = ("--config", json.dumps({"size": SIZE}), "--arguments", '{"num_classes": 4}', "--classes", classes)
     assert run(empty.url, "add", file, "--name", "b", "--architecture", ARCHITECTURE, *inline).exit_code == 0
     head, first, second = run(empty.url, "list").stdout.splitlines()
     assert head.split()[:4] == ["NAME", "ARCHITECTURE", "PARAMETERS", "MIB"]
