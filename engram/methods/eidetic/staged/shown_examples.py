@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from typing import Self
@@ -56,9 +58,11 @@ class ShownExamples:
 
 
 def _blank(shape: tuple[int, ...]) -> Tensor:
-    """A tensor of zeros, uint8, in memory or in a file."""
+    """A tensor of zeros, uint8, in memory or in a file; raises OSError where the disk has no room for it."""
     size = int(numpy.prod(shape))
     if size <= MOST_IN_MEMORY:
         return torch.zeros(shape, dtype=torch.uint8)
     with tempfile.TemporaryFile() as file:
+        if sys.platform == "linux":  # else a full disk would end the process (SIGBUS) where a map is written
+            os.posix_fallocate(file.fileno(), 0, size)
         return torch.from_numpy(numpy.memmap(file, numpy.uint8, "w+", shape=shape))
