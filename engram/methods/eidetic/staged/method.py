@@ -144,7 +144,8 @@ class StagedEidetic(Method):
             raise InvalidDefinition("there is no network with a classifier to adopt")
         if self.tasks:
             raise InvalidDefinition("a network is adopted as the first task, and the model has tasks already")
-        if len(classes) != source.outputs or len(set(classes)) != len(classes) or not all(classes):
+        named = [name for name in classes if isinstance(name, str) and name and not isinstance(classes, str)]
+        if not source.outputs == len(classes) == len(set(named)):
             raise InvalidDefinition(
                 f"the network's {source.outputs} outputs take as many names of classes, all different"
             )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ import torch
 from engram import Memory
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.pieces import bytes_of
+from engram.errors import InputError, InvalidDefinition
 from engram.memory import dump
 from engram.methods.eidetic.staged.removal import without
 from engram.runtime import environment
@@ -210,3 +211,15 @@ def test_what_another_version_of_a_library_began_is_not_gone_on_from(
     report = again(parts).learn("task 1", pictures(1), QUICK, checkpoints=checkpoints)
     assert report.resumed == 0
     assert "a checkpoint is ignored" in caplog.text
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "b"), ("a", "b", ""), "abc", (1, 2, 3)])
+def test_a_network_is_adopted_with_a_name_for_each_output(classes: Any) -> None:
+    memory = created("none")
+    with pytest.raises(InvalidDefinition, match="3 outputs"):
+        memory.adopt(OWN, classes)
+    with pytest.raises(InputError, match="name of a task"):
+        memory.adopt(cast(str, 3), ("a", "b", "c"))
+    assert memory.tasks == ()
+    with pytest.raises(InvalidDefinition, match="tasks already"):
+        again(grown("none").parts).adopt(OWN, ("a", "b", "c"))
