@@ -113,7 +113,7 @@ class RememberingCommons(PretrainedCommons):
         return found.eval()
 
     def _images(self) -> SeenImages:
-        about = {"network": self.description.stored(), "readings": self.readings.to_row()}
+        about = {"network": self.description.stored(), "readings": self.readings.to_row(), "step": STEP}
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for _, values in sorted(self.state_dict().items()):
             name.update(values.cpu().numpy().tobytes())

@@ -18,15 +18,17 @@ from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.readings import Readings
 from engram.nn.pretrained.network import PretrainedNetwork, network
 
-STEP = 2.0**-8
+STEP = 2.0**-7
 """What features are multiples of, in deviations over the reference images."""
 
 LEVELS = 2047
 """The largest multiple of its step that a feature can be, either way: 12 bits with the sign."""
 
-LEAST_SPREAD = 0.1
+LEAST_SPREAD, LEAST_OF_MAPS = 1.0, 0.1
 """Share of the mean deviation of all features of a reading that each is taken to have at least: what hardly moves over
-the reference images may still move over others."""
+the reference images may move far over photographs. At a tenth, a tenth of what a classifier reads of them was cut off.
+Channels of maps are of several levels, whose deviations differ; what is cut off there is seen in the others.
+"""
 
 REFERENCES = 128
 """Drawn images over which features are scaled, the same for every model: nobody's images are asked for."""
@@ -114,7 +116,8 @@ class PretrainedCommons(Commons):
             maps.append(self.readings.maps(seen.levels).double().cpu())
         features, channels = torch.cat(raw), torch.cat(maps).permute(0, 2, 3, 1).flatten(0, 2)  # (N, F), (N * g * g, C)
         widths = [reading.width for reading in self.readings.features]
-        return (*_scaled(features, widths), *_scaled(channels, [channels.shape[1]]))
+        both = _scaled(features, widths, LEAST_SPREAD), _scaled(channels, [channels.shape[1]], LEAST_OF_MAPS)
+        return (*both[0], *both[1])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -159,10 +162,10 @@ class PretrainedCommons(Commons):
         return {**self.__dict__, "_network": None}  # which all copies share
 
 
-def _scaled(values: Tensor, widths: list[int]) -> tuple[Tensor, Tensor]:
-    """Centres and inverse deviations (F,) float32 of values (N, F), each reading's deviations held up by their mean."""
+def _scaled(values: Tensor, widths: list[int], least: float) -> tuple[Tensor, Tensor]:
+    """Centres and inverse deviations (F,) float32 of values (N, F), held up by a share of each reading's mean one."""
     spread = values.std(0)
-    floors = [LEAST_SPREAD * part.mean().clamp_min(1e-12).expand(len(part)) for part in torch.split(spread, widths)]
+    floors = [least * part.mean().clamp_min(1e-12).expand(len(part)) for part in torch.split(spread, widths)]
     held = torch.maximum(spread, torch.cat(floors))
     # A power of two loses no digit of what it multiplies.
     exponents = torch.tensor([math.frexp(value)[1] for value in held.tolist()])
