@@ -114,7 +114,7 @@ class Memory:
         return self
 
     def adopt(self, task: str, classes: Sequence[str]) -> None:
-        """Answer, as the first task, what the commons' first network answers; raises InputError, or as `Method.adopt`."""
+        """Answer, as the first task, what the commons' first network answers; raises as `Method.adopt`, InputError."""
         require_type("the name of a task", task, str, InputError)
         adopted = self.method.current()
         adopted.adopt(task, classes)

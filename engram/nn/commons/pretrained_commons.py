@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.config.backbones import BackboneDescription
+from engram.errors import NotFinite
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.readings import Readings
@@ -149,6 +150,8 @@ class PretrainedCommons(Commons):
         """Of one image (1, C, H, W) uint8 features (1, F), maps (1, channels, side, side) uint8 and logits."""
         seen = self.network.look(image.cpu())
         raw = self.readings.read(seen.levels, seen.features).to(self.device)
+        if not bool(raw.isfinite().all()):
+            raise NotFinite("what the network makes of an image is infinite or no number")
         centres, scales = cast(Tensor, self.centres), cast(Tensor, self.scales)
         levels = ((raw - centres) * scales).mul_(1 / STEP).round_().clamp_(-LEVELS, LEVELS)
         features = levels.mul_(STEP)
