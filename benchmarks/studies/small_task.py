@@ -4,8 +4,8 @@
 
 DIR holds `cifar10.tar.xz` and `tf_efficientnet_lite0.safetensors`. A service and its worker learn two tasks of two
 classes of CIFAR-10, at 128 pixels, one after the other: seconds are from the upload to the version that answers. In
-this process, the same two tasks answer one image at a time, in turn with the bare network on the same prepared image;
-the cost is the processor's, the least of all repeats.
+this process, the same two tasks answer one image at a time, in turn with the bare network and its preprocessing; the
+cost is the processor's, the least of all repeats.
 """
 
 from __future__ import annotations
@@ -65,12 +65,11 @@ def costs(definition: Definition, options: LearnOptions, tasks: Tasks, repeats: 
         memory.learn(f"task {number + 1}", train, options)
     bare = network(at_size(backbone.description, SIZE), backbone.weights)
     images = tasks.test[0].images[:1]
-    prepared = prepare(bare.description.preprocessing, images)
     commons = memory.method.commons  # type: ignore[attr-defined]  # of a staged model
 
     def alone() -> None:
         with torch.inference_mode():
-            bare.module(prepared)
+            bare.module(prepare(bare.description.preprocessing, images))
 
     sides: Mapping[str, Callable[[], object]] = {
         "bare": alone,
