@@ -65,8 +65,8 @@ def stage_one(memory: Memory) -> Callable[[Tensor], object] | None:
     serving: Callable[[], Any] | None = getattr(memory.method, "serving", None)
     if serving is None or not staged(memory):
         return None
-    found: Callable[[Tensor], object] = serving().first
-    return found
+    served = serving()
+    return lambda images: served.stage_one(served.look(images).features)
 
 
 @dataclass(frozen=True)
