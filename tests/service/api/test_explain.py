@@ -34,7 +34,7 @@ def test_numbers_that_add_up(reader: Service) -> None:
     values = [value for channel in answer["relevance"] for row in channel for value in row]
     assert len(values) == 64
     assert sum(values) == pytest.approx(answer["sum"], abs=1e-4)
-    assert set(answer) == {"model", "version", "task", "label", "composite", "relevance", "sum", "logit"}
+    assert set(answer) == {"model", "version", "task", "label", "composite", "relevance", "sum", "goal", "logit"}
     assert any(values)
 
 

@@ -49,7 +49,7 @@ def test_the_numbers_are_those_that_explain_gives(reader: Service) -> None:
     )
     (prediction,) = answer.json()["predictions"]
     expected = alone(reader, png(3, 100), "json").json()
-    names = ("task", "label", "composite", "relevance", "sum", "logit")
+    names = ("task", "label", "composite", "relevance", "sum", "goal", "logit")
     assert prediction["explanation"] == {**{name: expected[name] for name in names}, "format": "json"}
 
 

@@ -23,6 +23,7 @@ NAMES = ("title", "description", "summary", "operationId")
 
 KNOWINGLY = {
     "/predictions/items/anyOf/0/properties/known/type is gone": "null where a task of a new model cannot tell",
+    "/schema/properties/commons: no reference any more": "one definition as before, or a list of several",
 }
 """What changed all the same, and why; programs that read it are told in the upgrade guide."""
 

@@ -27,7 +27,18 @@ def test_one_image_as_the_body(reader: Service) -> None:
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("digits", 2)
     (prediction,) = answer["predictions"]
-    said = {"task", "task_probability", "label", "probability", "top", "known", "novelty", "passes", "ran"}
+    said = {
+        "task",
+        "task_probability",
+        "label",
+        "probability",
+        "top",
+        "known",
+        "novelty",
+        "passes",
+        "ran",
+        "calibrated",
+    }
     assert set(prediction) == said
     assert prediction["passes"] == 1
     assert prediction["task"] == "mid"
