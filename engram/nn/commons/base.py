@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.errors import CommonsNeedsClasses
+from engram.nn.commons.ridges import OF_FILTERS, Ridges
 
 SAMPLE = 16384
 """Images of the first task that filters are learned from at most."""
@@ -103,6 +104,11 @@ class Commons(nn.Module):
         """The step of each of them, where features are on a grid."""
         assert self.step is not None, "staged models have commons on a grid"
         return (self.step,)
+
+    @property
+    def ridges(self) -> tuple[Ridges, ...]:
+        """What regressions over each of them may add."""
+        return (OF_FILTERS,)
 
     def canonical(self, images: Tensor) -> Tensor:
         """The features that learning adds to sums."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engram.checkpointing.progress import Reporter
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.pretrained_commons import PretrainedCommons
+from engram.nn.commons.ridges import Ridges
 
 
 class JoinedCommons(Commons):
@@ -49,6 +50,10 @@ class JoinedCommons(Commons):
     @property
     def steps(self) -> tuple[float, ...]:
         return tuple(step for part in self.each() for step in part.steps)
+
+    @property
+    def ridges(self) -> tuple[Ridges, ...]:
+        return tuple(ridges for part in self.each() for ridges in part.ridges)
 
     def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
         if self.fixed:

@@ -17,6 +17,7 @@ from engram.errors import NotFinite
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.readings import Readings
+from engram.nn.commons.ridges import OF_NETWORKS, Ridges
 from engram.nn.pretrained.network import PretrainedNetwork, network
 
 STEP = 2.0**-7
@@ -91,6 +92,10 @@ class PretrainedCommons(Commons):
         return False
 
     @property
+    def ridges(self) -> tuple[Ridges, ...]:
+        return (OF_NETWORKS,)
+
+    @property
     def maps(self) -> tuple[int, int] | None:
         return (self.readings.channels, self.readings.side) if self._adapters else None
 
@@ -101,7 +106,9 @@ class PretrainedCommons(Commons):
         reporter = reporter or Reporter()
         other = copy.copy(self)
         other._buffers = dict(self._buffers)
-        name = f"scales of {self.description.weights[:16]} at {self.description.preprocessing.size}"
+        about = self.description
+        # Two of the commons may read one network, each its own way.
+        name = f"scales of {self.features} features of {about.weights[:16]} at {about.preprocessing.size}"
         found = reporter.journal.once(name, partial(self._scales, reporter))
         for key, value in zip(("centres", "scales", "map_centres", "map_scales"), found, strict=True):
             other._buffers[key] = value.to(self.device)

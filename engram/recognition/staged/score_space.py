@@ -9,18 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engram.nn.commons.pretrained_commons import STEP as OF_NETWORKS
+from engram.nn.commons.ridges import OF_FILTERS, Ridges
 from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
 from engram.recognition.ridge import PackedGram, RidgeSystem
 from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.totals import Totals
-
-RIDGES = (0.7, 4.0, 20.0, 100.0)
-"""Images' worth of mean square that the ridge may add to every direction, from the one for tidy features of many images
-to the one for untidy features of few."""
-
-NETWORK_RIDGES = (20.0, 100.0, 500.0, 2500.0)
-"""The same for features of a network that a user brought: there are thousands, and most repeat others."""
 
 LEAST_LEFT = 0.1
 """Share of the images' degrees of freedom that a regression has to leave, if it is to be judged by what it misses."""
@@ -117,18 +110,17 @@ def _raised(second: Tensor, held: float) -> Tensor:
     return found
 
 
-def best(totals: Totals) -> RidgeSolution:
-    """The solution of least error among `RIDGES` or `NETWORK_RIDGES`, found from the middle outwards."""
+def best(totals: Totals, ridges: Ridges = OF_FILTERS) -> RidgeSolution:
+    """The solution of least error among some ridges, found from the middle outwards."""
     second, means, images = totals.matrix(), totals.means(), float(totals.counts.sum())
 
     def solved(ridge: float) -> RidgeSolution:
         return RidgeSolution.of(second, means, images, ridge, totals.rounding)
 
-    ridges = NETWORK_RIDGES if totals.step == OF_NETWORKS else RIDGES
-    lower, upper = solved(ridges[1]), solved(ridges[2])
-    # Of a network's features a few images leave no freedom to a small ridge, which tells that it is too small.
-    larger = upper.error < lower.error or (ridges is NETWORK_RIDGES and lower.error == torch.inf)
-    found, other = (upper, solved(ridges[3])) if larger else (lower, solved(ridges[0]))
+    least, lesser, greater, most = ridges.values
+    lower, upper = solved(lesser), solved(greater)
+    larger = upper.error < lower.error or (ridges.repeating and lower.error == torch.inf)
+    found, other = (upper, solved(most)) if larger else (lower, solved(least))
     return other if other.error < found.error else found
 
 
@@ -144,10 +136,10 @@ class SolvedTotals:
     """(classes of all tasks, D)."""
 
     @classmethod
-    def of(cls, totals: Totals) -> Self:
+    def of(cls, totals: Totals, ridges: Ridges = OF_FILTERS) -> Self:
         """Solve the regression, and find what its scores are of images that were not learned from."""
         means, counts = totals.means(), totals.counts
-        found = best(totals)
+        found = best(totals, ridges)
         classes, weights = len(counts), found.weights
         shares = [size / float(one.counts.sum()) for size, one in zip(totals.sizes, totals.tasks, strict=True)]
         # The trace of the scatter within classes over the whole: what images carry of their own scores.

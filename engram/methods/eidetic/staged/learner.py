@@ -171,7 +171,7 @@ class StagedLearner(WithContext):
                 head = told
             elif not single:
                 with report.timed("recognising", "head"):
-                    head, linear = self._linear(seen, train, held_out)
+                    head, linear = self._linear(commons, seen)
             if told is not None or not single:
                 rightly = head.argmax(1) == held_out.labels
                 report.accuracy["network"] = float(rightly.double().mean())
@@ -200,16 +200,17 @@ class StagedLearner(WithContext):
             _, head = features_and_logits(network, engram, held_out, self.context)
             if self.settings.read_commons:
                 balanced, common = class_weights(train) is not None, seen.sums.split(seen.held_out)
-                packed, own = seen.sums.packed(), seen.regressions()
+                packed, own = seen.sums.packed(), seen.regressions(commons)
                 head = attach(engram, packed, head, common, held_out.labels, balanced=balanced, solutions=own)
         return NewTask(task, train, held_out, commons, seen, engram, None, network, negatives, head, report, shape)
 
     @staticmethod
-    def _linear(seen: SeenTask, train: Examples, held_out: Examples) -> tuple[Tensor, nn.Linear]:
+    def _linear(commons: Commons, seen: SeenTask) -> tuple[Tensor, nn.Linear]:
         """A linear head over the commons, and its logits (M, classes) of the held-out images."""
+        train, held_out = seen.shown
         blank, common = torch.zeros(len(held_out), len(train.classes)), seen.sums.split(seen.held_out)
         balanced = class_weights(train) is not None
-        packed, own = seen.sums.packed(), seen.regressions()
+        packed, own = seen.sums.packed(), seen.regressions(commons)
         _, linear = fitted(packed, blank, common, held_out.labels, balanced=balanced, solutions=own)
         with torch.no_grad():
             return linear(seen.held_out), linear.requires_grad_(False)
@@ -241,7 +242,7 @@ class StagedLearner(WithContext):
         with new.report.timed("recognising", "solving"):
             totals = self.sums.totals(new.commons).plus(new.name, sums)
             # Of one or two tasks, those are all that there are, and their regression is solved already.
-            solved = given.solved if len(self.tasks) < 2 else JoinedSolution.of(totals)
+            solved = given.solved if len(self.tasks) < 2 else JoinedSolution.of(totals, new.commons.ridges)
             solvable = {**self.recogniser.detectors, **{name: ValueDetector.of(one) for name, one in detectors.items()}}
             everyone = tuple(one.known for one in tasks)
             weights = weights_of(everyone, len(solved.each))

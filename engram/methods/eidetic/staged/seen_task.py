@@ -11,7 +11,6 @@ from engram.context import LearnContext
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.methods.eidetic.staged.shown_examples import ShownExamples
 from engram.nn.commons import Commons
-from engram.nn.commons.pretrained_commons import STEP as OF_NETWORKS
 from engram.recognition.staged.joined.joined_sums import JoinedSums
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.score_space import best
@@ -43,13 +42,12 @@ class SeenTask:
         """Over the held-out images as well: they have served their purpose, and exact sums only gain by them."""
         return self.sums.plus(self.held_out, held_out.labels)
 
-    def regressions(self) -> list[Tensor] | None:
-        """(F + 1, classes) of each commons, from the task's own sums; None of filters alone, for which heads have a
-        small ridge."""
-        if not any(one.step == OF_NETWORKS for one in self.sums.each):
+    def regressions(self, commons: Commons) -> list[Tensor] | None:
+        """(F + 1, classes) of each commons, from the task's own sums; None where a small ridge does for heads."""
+        if not any(ridges.repeating for ridges in commons.ridges):
             return None
-        totals = JoinedTotals.empty([len(one.gram) for one in self.sums.each], [one.step for one in self.sums.each])
-        return [best(one).weights.float() for one in totals.plus("", self.sums).each]
+        totals = JoinedTotals.empty(commons.widths, commons.steps).plus("", self.sums)
+        return [best(*pair).weights.float() for pair in zip(totals.each, commons.ridges, strict=True)]
 
     def judged(self, held_out: Examples) -> tuple[Tensor, Tensor]:
         """Features and labels of all images that are judged, the held-out ones last."""

@@ -69,7 +69,7 @@ def calibrated_by(
     context.reporter.check()
     totals = JoinedTotals.empty(commons.widths, commons.steps)
     totals = (totals if first is None else totals.plus(*first)).plus(task, sums)
-    solved = JoinedSolution.of(totals)
+    solved = JoinedSolution.of(totals, commons.ridges)
     apart = solved.left_out(totals, task, own, labels)
     mixture = apart.evidence() if len(sums.each) > 1 else None
     known = [(one, 1.0) for one in (beside, mixture) if one is not None]

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from engram.nn.commons.ridges import Ridges
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals
 from engram.recognition.staged.task_evidence import LeftOutScores, temperature_losses
@@ -76,8 +77,8 @@ class JoinedSolution:
     each: tuple[SolvedTotals, ...]
 
     @classmethod
-    def of(cls, totals: JoinedTotals) -> Self:
-        return cls(tuple(map(SolvedTotals.of, totals.each)))
+    def of(cls, totals: JoinedTotals, ridges: Sequence[Ridges]) -> Self:
+        return cls(tuple(map(SolvedTotals.of, totals.each, ridges)))
 
     def space(self, weights: Sequence[float]) -> ScoreSpace:
         """The space in which squared distances are the weighted mean of those in each.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engram.nn.commons.ridges import OF_FILTERS
 from engram.recognition.staged.agreement import weights
 from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.per_task import per_task
-from engram.recognition.staged.score_space import RIDGES, RidgeSolution, SolvedTotals
+from engram.recognition.staged.score_space import RidgeSolution, SolvedTotals
 from engram.recognition.staged.stage_one import RIVAL, FirstAnswer, temperature_of
 from engram.recognition.staged.totals import Totals
 
@@ -86,7 +87,7 @@ def test_a_score_space_is_the_discriminant_of_ridge_scores(classes: int) -> None
     gram = means @ means.T
     for rows in own:
         gram += torch.cov(rows.T, correction=0)
-    ridge = min(RIDGES, key=lambda one: RidgeSolution.of(totals.matrix(), totals.means(), 900, one).error)
+    ridge = min(OF_FILTERS.values, key=lambda one: RidgeSolution.of(totals.matrix(), totals.means(), 900, one).error)
     gram += ridge / 900 * gram.diagonal()[:-1].mean() * torch.eye(9, dtype=torch.float64)
     solved = torch.linalg.solve(gram, means)
     scores = [rows @ solved for rows in own]
@@ -109,7 +110,7 @@ def test_the_error_that_is_told_from_sums_is_that_of_leaving_images_out(images: 
     second, means = totals.matrix(), totals.means()
     phi = torch.cat([features, torch.ones(images, 1)], 1).double()
     hot = torch.nn.functional.one_hot(labels, 2).double()
-    for ridge in RIDGES:
+    for ridge in OF_FILTERS.values:
         held = ridge / images * float(second.diagonal()[:-1].mean()) * torch.eye(13, dtype=torch.float64)
         missed = 0.0
         for number in range(images):
