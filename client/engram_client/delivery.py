@@ -22,6 +22,8 @@ _LONGEST_PAUSE = 8.0
 _BUSY = frozenset({429, 502, 503, 504})
 _OF_THE_MOMENT = frozenset({"conflict", "idempotency_in_progress"})
 """Codes of refusals with 409 that end by themselves."""
+_LASTING = frozenset({"architecture_unavailable"})
+"""Codes of answers with 503 that do not: somebody has to install something first."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ class Delivery(Generic[Result]):
 
     def pause(self, answer: HttpAnswer) -> float | None:
         """Seconds to wait before it is sent again, or None where `answer` is the answer."""
+        error = answer.error() if answer.status in (409, 503) else None
+        code = error.code if isinstance(error, Refused) else None
         if answer.status == 409:
-            error = answer.error()
-            wait = isinstance(error, Refused) and error.code in _OF_THE_MOMENT
+            wait = code in _OF_THE_MOMENT
         else:
-            wait = answer.status in _BUSY and answer.status not in self._call.accepts
+            wait = answer.status in _BUSY and answer.status not in self._call.accepts and code not in _LASTING
         if not wait:
             return None
         return self._pause(self._patience.seconds, answer.retry_after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import uuid
 from collections.abc import Iterable
@@ -14,16 +15,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engram.config.backbones import BackboneDescription
-from engram.errors import ArchitectureMissing, UnknownArchitecture
+from engram.errors import ArchitectureMissing, EngramError, UnknownArchitecture
 from engram.explain.pretrained.offer import explains
 from engram.nn.pretrained.architectures import architecture
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.inspection import inspect
 from vault.backbones import BackboneRecord
-from vault.errors import InvalidName
+from vault.errors import InvalidName, UnknownBackbone
 from vault.jobs.idempotency import Claim
 from vault.models import is_model_name
 from vault.vault import Vault
+
+log = logging.getLogger("engram.service")
 
 _one_at_a_time = threading.Lock()
 """Of inspections, each of which may take several times the memory of the weights."""
@@ -79,13 +82,22 @@ def add(vault: Vault, form: BackboneForm, weights: Path, claim: Claim | None = N
             classes=form.classes,
             licence=form.licence,
         )
-    description = found.model_dump(mode="json")
+    description = _as_stored(vault, form.name, found.model_dump(mode="json"))
     vault.backbones.find(form.name, description, found.weights)
     stored = vault.objects.put_blob(weights)
     assert stored == found.weights, "the file is the one that was inspected"
     request = claim.id if claim else uuid.uuid4().hex
     record = vault.backbones.create(form.name, description, stored, request)
     return record, record.request == request
+
+
+def _as_stored(vault: Vault, name: str, description: dict[str, Any]) -> dict[str, Any]:
+    """A description, or the one that is there, if another version of the library is all that has changed."""
+    try:
+        there = vault.backbones.get(name).description
+    except UnknownBackbone:
+        return description
+    return there if {**there, "library": ""} == {**description, "library": ""} else description
 
 
 def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
@@ -107,6 +119,9 @@ def heatmaps_of(description: BackboneDescription) -> dict[str, Any] | None:
     try:
         return _offer(description.architecture, json.dumps(description.arguments), description.preprocessing.size)
     except (UnknownArchitecture, ArchitectureMissing):
+        return None
+    except EngramError as error:  # of somebody's own architecture; the rest can be shown all the same
+        log.warning("it is not known how %s is explained: %s", description.architecture, error)
         return None
 
 

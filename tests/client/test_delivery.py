@@ -117,6 +117,13 @@ def test_a_wait_longer_than_the_patience_is_no_wait(server: ScriptedServer, clie
     assert len(server.requests) == 3
 
 
+def test_what_lasts_until_somebody_installs_something_is_told_at_once(server: ScriptedServer, client: Client) -> None:
+    server.answers = [refusal(503, "architecture_unavailable", 5)]
+    with pytest.raises(ServiceBusy, match="architecture_unavailable"):
+        client.model("m")
+    assert len(server.requests) == 1
+
+
 def test_what_is_gone_after_a_broken_deletion_is_deleted(server: ScriptedServer, client: Client) -> None:
     server.answers = [BROKEN, refusal(404, "unknown_model"), refusal(404, "unknown_model")]
     client.delete_model("m")

@@ -95,7 +95,6 @@ def at_size(description: BackboneDescription, size: int) -> BackboneDescription:
         raise UnsuitedSize(f"{kind.name} has other weights for images of {size} x {size} pixels")
     changed = {
         "arguments": settled,
-        "library": kind.library,
         "preprocessing": preprocessing,
         "levels": found.levels,
         "operations": found.operations,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engram.config.backbones import BackboneDescription
 from engram.errors import ArchitectureMissing, DamagedWeights, UnknownArchitecture
 from engram.nn.pretrained.architecture import Architecture, Place
-from engram.nn.pretrained.architectures import architecture
+from engram.nn.pretrained.architectures import allowed_arguments, architecture
 from engram.nn.pretrained.description import loaded_as
 from engram.nn.pretrained.modes import DefinedAttention, OwnDraws
 from engram.nn.pretrained.preprocessing import prepare
@@ -108,7 +108,7 @@ def assembled(description: BackboneDescription, tensors: Mapping[str, Tensor]) -
     """
     kind = _known(description)
     with OwnDraws(), torch.device("cpu"):
-        module = kind.build(description.arguments)
+        module = kind.build(allowed_arguments(kind, description.arguments))  # which a bundle may say anything of
     complete, own = dict(tensors), module.state_dict()
     for name, tensor in own.items():
         if name.endswith(_COUNTER) and name not in complete:

@@ -60,17 +60,20 @@ def explain(
     """Draw the heatmaps of answers: which pixels speak for their labels."""
     if output is not None and len(files) > 1:
         raise typer.BadParameter("--output is for one image.")
+    # Not beside the image: what lies in the folder of a class is learned from.
+    names = [output or Path(f"{'stdin' if file == '-' else Path(file).stem}-heatmap.png") for file in files]
+    if not as_json and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise typer.BadParameter(f"two of the images would be drawn in {twice}; ask for each, with --output.")
     asked = "json" if as_json else format
     numbers = []
     with connected(url, key) as client:
-        for file in files:
+        for file, name in zip(files, names, strict=True):
             found = client.explain(model, _image(file), format=asked, target=target, task=task, composite=composite)
             if as_json:
                 numbers.append({"file": file, **(found.numbers or {})})
                 continue
-            # Not beside the image: what lies in the folder of a class is learned from.
-            name = "stdin" if file == "-" else Path(file).stem
-            saved = found.save(output or Path(f"{name}-heatmap.png"))
+            saved = found.save(name)
             typer.echo(f"{saved}: why {found.label} of {found.task}, version {found.version}")
     if as_json:
         print_json(numbers)

@@ -90,6 +90,7 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
             ("name", found.name),
             ("version", found.version),
             ("backbone", found.backbone),
+            *_networks(found.raw.get("commons")),
             ("input", "x".join(str(shape.get(side)) for side in ("channels", "height", "width"))),
             ("exact", found.exact),
             ("created", moment(found.created_at)),
@@ -133,6 +134,13 @@ def delete(
     with connected(url, key) as client:
         client.delete_model(model)
     typer.echo(f"The model {model} is deleted.")
+
+
+def _networks(commons: Any) -> list[tuple[str, str]]:
+    """The networks that a model is over."""
+    parts = commons if isinstance(commons, list) else [commons]
+    brought = [part for part in parts if isinstance(part, dict) and part.get("kind") == "pretrained"]
+    return [("over", f"{part['backbone']} ({part['source']['architecture']})") for part in brought]
 
 
 def _shape(text: str) -> dict[str, int]:

@@ -79,6 +79,16 @@ def test_stored_again_nothing_changes_and_what_is_missing_is_put_back(empty: Ser
     assert stored(empty) == before
 
 
+def test_another_version_of_the_library_is_the_same_network(empty: Service) -> None:
+    made = post(empty).json()
+    record = empty.vault.backbones.get("small")
+    empty.vault.backbones.delete(record)
+    empty.vault.backbones.create("small", {**record.description, "library": "torchvision 0.1"}, record.weights)
+    again = post(empty)
+    assert (again.status_code, again.json()["library"]) == (200, "torchvision 0.1")
+    assert made["library"] != "torchvision 0.1"
+
+
 def test_under_a_key_it_is_done_once(empty: Service) -> None:
     first = post(empty, key="a")
     again = post(empty, key="a")

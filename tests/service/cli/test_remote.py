@@ -115,6 +115,7 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
         (["learn", "/nowhere", "-m", "x", "-n", "t"], 2, "no folder or file"),
         (["activate", MODEL, "99"], 1, "unknown_version"),
         (["explain", "a", "b", "-o", "c", "-m", MODEL], 2, "--output"),
+        (["explain", "a/0.png", "b/0.png", "-m", MODEL], 2, "0-heatmap.png"),
         (["predict", "-m", MODEL], 2, "Missing"),
     ],
 )
