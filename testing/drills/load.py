@@ -26,6 +26,8 @@ class Load:
     first_seen: dict[tuple[str, int], float] = field(default_factory=dict)
     """Time (seconds since 1970) of the first answer, by replica and version."""
     slowest: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    """What each answer took."""
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
@@ -68,4 +70,5 @@ class Load:
                 self.answers += 1
                 self.versions.add(highest)
                 self.first_seen.setdefault((replica, highest), time.time())
-                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.seconds.append(time.monotonic() - began)
+                self.slowest = max(self.slowest, self.seconds[-1])
