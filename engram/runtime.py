@@ -16,6 +16,9 @@ _KEPT_BYTES = 2**30
 _MMAP_THRESHOLDS = (2**25, 2**28)
 """Ever larger ones; a glibc that takes none over 32 MB stays with the first."""
 
+_has_set_aside = False
+"""Whether anything is; the collector itself would count all of it, which stops every thread for 50 ms."""
+
 
 def configure(threads: int) -> None:
     """Fix the thread count, ask for deterministic algorithms, and keep freed memory.
@@ -71,8 +74,10 @@ def set_aside() -> None:
     imported. What is set aside is still freed when nothing refers to it any more, unless it does so in a circle: those
     are found by `look_at_all`. To be called when a process has imported what it needs.
     """
+    global _has_set_aside
     gc.collect()
     gc.freeze()
+    _has_set_aside = True
 
 
 def set_more_aside() -> None:
@@ -80,13 +85,13 @@ def set_more_aside() -> None:
 
     It takes as long as it takes to look at what is new.
     """
-    if gc.get_freeze_count():
+    if _has_set_aside:
         set_aside()
 
 
 def look_at_all() -> None:
     """Collect garbage among what is set aside too, which stops every thread for as long as any full collection did."""
-    if gc.get_freeze_count():
+    if _has_set_aside:
         gc.unfreeze()
         set_aside()
 
