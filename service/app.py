@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from service.jobs.submission import Submissions
 from service.jobs.wakeup import WakeupSender
 from service.lifecycle.background import BacklogWatch, GarbageLooker, MemoryTrimmer
 from service.lifecycle.draining import Draining
+from service.lifecycle.siblings import Question, Siblings
 from service.metrics import Metrics
 from service.middleware import cross_origin, error_handlers
 from service.middleware.entrance import Entrance
@@ -63,8 +65,8 @@ class _Application(FastAPI):
         return cross_origin.readable(super().build_middleware_stack(), self.state.settings)
 
 
-def create_app(settings: ServiceSettings | None = None) -> FastAPI:
-    """The HTTP interface of one replica; without settings, those of the environment.
+def create_app(settings: ServiceSettings | None = None, siblings: Siblings | None = None) -> FastAPI:
+    """The HTTP interface of one replica, or one of its processes; without settings, those of the environment.
 
     Raises
     ------
@@ -72,11 +74,11 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         When its lifespan begins: the storage cannot be opened.
     """
     settings = settings or ServiceSettings()
-    metrics = Metrics()
+    metrics, siblings = Metrics(), siblings or Siblings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, metrics) as runtime:
+        async with _running(settings, metrics, siblings) as runtime:
             app.state.runtime = runtime
             yield
 
@@ -109,7 +111,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Runtime]:
+async def _running(settings: ServiceSettings, metrics: Metrics, siblings: Siblings) -> AsyncIterator[Runtime]:
     """The parts of one replica, started; they are closed at the end, each before those that it uses."""
     configure(settings.torch_threads)
     for prefix, reason in useless(settings.data_uri_prefixes):
@@ -145,6 +147,7 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         access=AccessControl(key_cache, quotas, settings.keys, settings.hosts, settings.cors_origins),
         quotas=quotas,
         streams=EventStreams(settings, metrics),
+        siblings=siblings,
         uploads=Limiter(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
     )
     metrics.queue_limit.set(settings.queue_images)
@@ -161,11 +164,21 @@ async def _running(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator
         closing.push_async_callback(quotas.close)
         for part in background:
             closing.push_async_callback(part.close)
+        closing.push_async_callback(siblings.close)
         closing.callback(runtime.draining.uninstall)
         runtime.draining.install()
         for part in background:
             part.start()
+        await siblings.listen(partial(_answer, live, metrics))
         yield runtime
+
+
+async def _answer(live: LiveModels, metrics: Metrics, question: Question) -> bytes:
+    """What another process of this service is told."""
+    if question["ask"] == "metrics":
+        return metrics.text()
+    await live.refresh(question["model"])
+    return b"done"
 
 
 def _key_limits(settings: ServiceSettings) -> KeyLimits:

@@ -16,6 +16,7 @@ from service.auth.quotas import Quotas
 from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.lifecycle.draining import Draining
+from service.lifecycle.siblings import Siblings
 from service.metrics import Metrics
 from service.middleware.idempotency import Idempotency
 from service.middleware.limiter import Limiter
@@ -52,8 +53,18 @@ class Runtime:
     access: AccessControl
     quotas: Quotas
     streams: EventStreams
+    siblings: Siblings
     uploads: Limiter
     """For uploads that are received side by side."""
+
+    async def refresh(self, model: str) -> None:
+        """Have what is newest of a model in service, in every process of this service.
+
+        Where that takes long, or fails, what is in service stays for the time being.
+        """
+        await self.live.refresh(model)
+        live = {loaded.name: loaded.version for loaded in self.live.models()}
+        await self.siblings.follow(model, live.get(model))
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,9 @@ TrustedProxy = Annotated[str, AfterValidator(_named)]
 class ServiceSettings(VaultSettings, DataLimitSettings):
     """Settings of one service process; the environment name of `queue_images` is `ENGRAM_QUEUE_IMAGES`."""
 
+    processes: int | None = Field(default=None, ge=1, le=64)
+    """Processes that answer on one address, each with all models; the bounds below that are told to be of the service
+    are divided among them. By default one, of `engram serve` half of the processors up to four. Linux alone."""
     torch_threads: int = Field(default=1, ge=1, le=256)
     """Threads of one inference. Answers are compared as bytes only between processes with the same number."""
     decode_threads: int = Field(default=2, ge=1, le=64)

@@ -19,6 +19,7 @@ PREDICTIONS = (
     "network",
     "tasks",
     "images a request",
+    "processes",
     "requests/s",
     "p50 / p99, ms",
     "p99 / p50",
@@ -79,8 +80,14 @@ def heading(row: Row) -> str:
     bare = row["bare"]
     request = "heatmaps and predictions" if row["request"] == "explain" else f"{row['request']} images a request"
     asked = f"{row['network']}, {row['tasks']} tasks ({row['data']}), {request}, {row['connections']} connections"
+    asked += f", {processes(row)} processes" if processes(row) > 1 else ""
     cost = "" if row["request"] != "explain" else f"; a heatmap takes {explaining_cost(row):.1f} predictions"
     return f"{asked}; bare loop {bare['network']:.0f}, Engram {bare['engram']:.0f} images/s{cost}"
+
+
+def processes(row: Row) -> int:
+    """Of Engram; earlier rows know of one alone."""
+    return int(row.get("processes", 1))
 
 
 def explaining_cost(row: Row) -> float:
@@ -90,11 +97,17 @@ def explaining_cost(row: Row) -> float:
 
 def table(rows: Sequence[Row]) -> str:
     """The tables in Markdown, empty without rows; of several rows that measured the same, the last."""
-    last = {(row["network"], row["tasks"], row["request"]): row for row in rows if row.get("benchmark") == "serving"}
+    mine = [row for row in rows if row.get("benchmark") == "serving"]
+    last = {(row["network"], row["tasks"], row["request"], processes(row)): row for row in mine}
 
-    def place(row: Row) -> tuple[int, int, int]:
+    def place(row: Row) -> tuple[int, int, int, int]:
         request = row["request"]
-        return NETWORKS.index(row["network"]), 100 if request == "explain" else int(request), row["tasks"]
+        return (
+            NETWORKS.index(row["network"]),
+            100 if request == "explain" else int(request),
+            row["tasks"],
+            processes(row),
+        )
 
     ordered = sorted(last.values(), key=place)
     predictions = [_predictions(row) for row in ordered if row["request"] != "explain"]
@@ -111,6 +124,7 @@ def _predictions(row: Row) -> list[str]:
         row["network"],
         str(row["tasks"]),
         row["request"],
+        str(processes(row)),
         f"{own['rate']:.0f}",
         _quantiles(own),
         f"{own['p99'] / own['p50']:.1f}",

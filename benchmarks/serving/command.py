@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seconds", type=float, default=3.0, help="of a round; wrk takes whole ones")
     found.add_argument("--rounds", type=int, default=3)
     found.add_argument("--threads", type=int, default=1, help="of PyTorch in Engram; peers have theirs by name")
+    found.add_argument("--processes", type=int, default=1, help="of Engram; peers have theirs by name")
     found.add_argument("--data", type=Path, help="folder with mnist.npz and cifar10.tar.xz; else digits")
     found.add_argument("--cache", type=Path, default=default_cache(), help="folder where models are kept")
     found.add_argument("--out", type=Path, help="append one JSON line for each row")
@@ -134,7 +135,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="engram-serving-")))
                 redis = RedisServer()
                 parts.callback(redis.remove)
-                starting = [parts.enter_context(targets.engram(stored, redis, folder, args.threads))]
+                starting = [parts.enter_context(targets.engram(stored, redis, folder, args.threads, args.processes))]
                 for peer in chosen_peers(args, network):
                     starting.append(parts.enter_context(targets.peer(peer, network, stored.labels, folder)))
                 servers = [server.wait() for server in starting]
@@ -158,6 +159,7 @@ def described(args: argparse.Namespace, network: ServedNetwork, tasks: int, kind
         "task_width": network.task_width,
         "peer_width": network.peer_width,
         "tasks": tasks,
+        "processes": args.processes,
         "request": kind,
         "connections": count,
         "data": "digits" if args.data is None else "CIFAR-10" if network.colour else "MNIST",

@@ -19,7 +19,7 @@ from benchmarks.serving.networks import ServedNetwork
 from benchmarks.serving.stores import ServedStore
 from service.cli.main import TUNING
 from service.lifecycle.processes import spawn, stop
-from testing.processes.processes import eventually, plain_environment, reserved_port
+from testing.processes.processes import eventually, listeners, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 
 LOADING_SECONDS = 300.0
@@ -136,8 +136,10 @@ class StartingServer:
 
 
 @contextmanager
-def engram(stored: ServedStore, redis: RedisServer, folder: Path, threads: int = 1) -> Iterator[StartingServer]:
-    """A replica of the service with a Redis of its own, as a cluster has it.
+def engram(
+    stored: ServedStore, redis: RedisServer, folder: Path, threads: int = 1, processes: int = 1
+) -> Iterator[StartingServer]:
+    """A replica of the service, of so many processes, with a Redis of its own, as a cluster has it.
 
     The store is the kept one itself, which a service does not change.
     """
@@ -148,12 +150,13 @@ def engram(stored: ServedStore, redis: RedisServer, folder: Path, threads: int =
         path = folder / "engram.log"
         log = parts.enter_context(path.open("wb"))
         command = [sys.executable, "-P", "-m", "service", "service", "--port", str(port)]
+        command += ["--processes", str(processes)]
         process = spawn(command, environment(threads, **settings), stdout=log.fileno(), stderr=log.fileno())
         parts.callback(stop, process, 60)
         target = Target("engram", f"http://127.0.0.1:{port}", f"{MODEL_PATH}/predict", (process.pid, redis.pid))
 
         def served() -> bool:
-            answer = _get(target.address + MODEL_PATH)
+            answer = _get(target.address + MODEL_PATH) if listeners(port) == processes else None
             return answer is not None and answer.status_code == 200 and answer.json()["version"] == stored.tasks
 
         yield StartingServer("engram", process, path, served, target)

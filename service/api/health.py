@@ -9,6 +9,7 @@ from service.api.route import ScopedRouter, requires_scope
 from service.auth.access import ANYONE
 from service.dependencies import Parts
 from service.errors.problem_details import answer, problem
+from service.lifecycle.merged_metrics import merged
 from service.models.readiness import DETAILS, unready
 
 router = ScopedRouter("health")
@@ -35,5 +36,7 @@ async def readyz(parts: Parts, allow_empty: bool = False) -> JSONResponse:
 @router.get("/metrics", response_class=Response)
 @requires_scope("predict")
 async def metrics(parts: Parts) -> Response:
-    """Everything measured, for Prometheus; in the event loop, since threads may all wait for the store."""
-    return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    """Everything measured, for Prometheus, by all processes of this service; in the event loop, since threads may all
+    wait for the store."""
+    own, others = parts.metrics.text(), await parts.siblings.measured()
+    return Response(merged([own, *others]) if others else own, media_type=CONTENT_TYPE_LATEST)

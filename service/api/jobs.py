@@ -104,8 +104,10 @@ async def _follow(parts: Runtime, job: str, last_id: str | None) -> AsyncGenerat
 
 
 async def _catch_up(parts: Runtime, job: Job) -> None:
-    """Have the version of a succeeded job in service here before its maker hears of it."""
+    """Have the version of a succeeded job in service, in all processes, before its maker hears of it."""
     version = (job.result or {}).get("version", 0)
     live = {loaded.name: loaded.version for loaded in parts.live.models()}
     if live.get(job.model, -1) < version:
-        await parts.live.refresh(job.model)
+        await parts.refresh(job.model)
+    else:
+        await parts.siblings.follow(job.model, live[job.model])

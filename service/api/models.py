@@ -67,7 +67,7 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
         made = await to_thread.run_sync(versions.create, parts.vault, body.name, body.definition(), claim)
         if body.adopt is not None:
             await to_thread.run_sync(adoption.adopt, parts.vault, body.name, body.adopt)
-        await parts.live.refresh(body.name)
+        await parts.refresh(body.name)
         where = f"/v1/models/{body.name}"
         return JSONResponse(await _answer(parts, body.name), 201 if made else 200, headers={"Location": where})
 
@@ -113,7 +113,7 @@ async def change(model: str, body: ModelChangeRequest, parts: Parts) -> JSONResp
     Another decoder may change answers to encoded images. Activating an older version brings its decoder back.
     """
     await to_thread.run_sync(versions.change, parts.vault, model, body.budget, body.decoding())
-    await parts.live.refresh(model)
+    await parts.refresh(model)
     return JSONResponse(await _answer(parts, model))
 
 
@@ -122,5 +122,5 @@ async def change(model: str, body: ModelChangeRequest, parts: Parts) -> JSONResp
 async def delete(model: str, parts: Parts) -> Response:
     """Delete a model with its history; its open jobs are cancelled."""
     await to_thread.run_sync(parts.vault.delete_model, model)
-    await parts.live.refresh(model)
+    await parts.refresh(model)
     return Response(status_code=204)

@@ -17,5 +17,5 @@ async def show(model: str, parts: Parts) -> NoveltyResponse:
     The state is the worst of all replicas' and begins at `known` with every version. `new task suspected`: more images
     than usual are of none of its tasks. `drift`: they look less usual than at first, while most are still known.
     """
-    await parts.live.refresh(model)
+    await parts.refresh(model)
     return NoveltyResponse.model_validate(await parts.novelty.read(await parts.live.get(model)))

@@ -77,7 +77,7 @@ async def activate(
     async def run(claim: Claim | None) -> Response:
         activate = partial(versions.activate, parts.vault, model, version, claim, allow_empty=allow_empty)
         commit, new = await to_thread.run_sync(activate)
-        await parts.live.refresh(model)
+        await parts.refresh(model)
         where = f"/v1/models/{model}/versions/{commit.version}"
         of = await to_thread.run_sync(parts.vault.models.get, model)
         return JSONResponse(answer(of, commit), 201 if new else 200, headers={"Location": where})

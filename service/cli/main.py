@@ -36,6 +36,11 @@ RootPath = Annotated[
     str | None, typer.Option("--root-path", help="Path that a reverse proxy serves this below, such as /engram.")
 ]
 
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, max=64, help="Processes that answer, each with all models. Linux alone."),
+]
+
 TUNING = {
     # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -95,13 +100,14 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     without_keys: WithoutKeys = False,
     root_path: RootPath = None,
+    processes: Processes = None,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
 
     def run() -> int:
         from service.server.standalone import serve
 
-        return serve(data, host, port, without_keys=without_keys, root_path=root_path)
+        return serve(data, host, port, without_keys=without_keys, root_path=root_path, processes=processes)
 
     _run_server(run)
 
@@ -112,9 +118,14 @@ def service(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     without_keys: WithoutKeys = False,
     root_path: RootPath = None,
+    processes: Processes = None,
+    member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
-    _run_server(lambda: _serve(host, port, without_keys=without_keys, root_path=root_path))
+    from service.cli.replica import run
+
+    options = {"root_path": root_path, "processes": processes}
+    _run_server(lambda: run(host, port, options, without_keys=without_keys, member=member))
 
 
 @app.command(rich_help_panel=HERE)
@@ -203,43 +214,3 @@ def _end(status: int) -> NoReturn:
     traces.shutdown()
     flush_standard_streams()
     os._exit(status)
-
-
-def _serve(host: str, port: int, *, without_keys: bool, root_path: str | None) -> int:
-    """Run one replica until a signal comes; the exit status."""
-    from engram.runtime import set_aside
-    from service.app import create_app
-    from service.auth.exposure import UnsafeExposure, guarded
-    from service.lifecycle.signals import ask_to_stop, while_heeding
-    from service.server.server import Server, listen, url
-    from service.settings import ServiceSettings, given
-    from vault.errors import StoreUnavailable, UnsoundStore, UnsuitableRedis
-    from vault.vault import Vault
-
-    try:
-        listening = listen(host, port)
-    except OSError as error:
-        typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
-        return 1
-    with listening:
-        address = url(listening)
-        try:
-            settings = guarded(ServiceSettings(**given(root_path=root_path)), listening, without_keys=without_keys)
-            with Vault.connect(settings) as vault:
-                while_heeding(lambda: vault.check_at_start(ask_to_stop))
-        except UnsafeExposure as error:
-            typer.echo(error, err=True)
-            return 1
-        except (UnsoundStore, UnsuitableRedis) as error:
-            typer.echo(f"{error} ({error.code})", err=True)
-            return os.EX_CONFIG
-        except StoreUnavailable as error:
-            typer.echo(f"{error} ({error.code})", err=True)
-            return 1
-        server = Server(
-            create_app(settings),
-            on_listening=lambda: typer.echo(f"Engram is listening on {address}"),
-        )
-        set_aside()
-        server.run(sockets=[listening])
-        return 0 if server.started else 1

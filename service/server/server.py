@@ -89,8 +89,8 @@ def raise_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def listen(host: str, port: int, unread_seconds: float = 60.0) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(host: str, port: int, unread_seconds: float = 60.0, *, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes a free one. With `shared`, other processes of this user may listen there too.
 
     What a client does not acknowledge for `unread_seconds` ends its connection, also where the answer is out of this
     process's hands.
@@ -101,10 +101,19 @@ def listen(host: str, port: int, unread_seconds: float = 60.0) -> socket.socket:
         The address is taken or not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=2048)
+    listening = socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_seconds * 1000))
     return listening
+
+
+def listen_for(settings: ServiceSettings, host: str, port: int) -> socket.socket:
+    """The listening socket of a service's first process; raises OSError."""
+    if (settings.processes or 1) == 1:
+        return listen(host, port)
+    if port:
+        listen(host, port).close()  # where others may listen too, nobody would say that somebody does already
+    return listen(host, port, shared=True)
 
 
 def url(listening: socket.socket) -> str:

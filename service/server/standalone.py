@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import redis
 from service.auth.exposure import UnsafeExposure, guarded
 from service.lifecycle.processes import ChildProcess, ProcessSupervisor
 from service.lifecycle.signals import Stopped, ask_to_stop, stop_on_signals, undisturbed_end
+from service.server.process_group import ProcessGroup, socket_folder, usual_processes
 from service.server.redis_program import NoRedisProgram, redis_program
 from service.settings import ServiceSettings, given
 from vault.errors import UnsoundStore
@@ -32,9 +32,6 @@ NICENESS = 5
 
 REDIS_SECONDS = 15.0
 """How long Redis may take to answer for the first time."""
-
-LONGEST_SOCKET = 100
-"""Characters of a Unix socket's path; the systems end between 104 and 108."""
 
 
 class StandaloneError(Exception):
@@ -118,7 +115,7 @@ class StandaloneStack:
     def __enter__(self) -> StandaloneStack:
         with contextlib.ExitStack() as stack:
             claimed = stack.enter_context(claim(self.data, self._address))
-            run = self._run_folder(stack)
+            run = stack.enter_context(socket_folder())
             claimed.seek(0)
             claimed.truncate(0)
             json.dump({"pid": os.getpid(), "address": self._address, "run": str(run)}, claimed)
@@ -143,6 +140,17 @@ class StandaloneStack:
         """Ask the worker to stop at its next step, so that it does while the service still drains."""
         self._supervisor.ask_to_stop("worker")
 
+    def group(self, listening: socket.socket, processes: int) -> ProcessGroup:
+        """The further processes of the service, over the same Redis and folder."""
+        environment = {
+            **os.environ,
+            "ENGRAM_REDIS_URL": self.redis_url,
+            "ENGRAM_REDIS_PASSWORD": "",
+            "ENGRAM_STORE_URL": self.store_url,
+        }
+        folder = self._stack.enter_context(socket_folder())
+        return ProcessGroup(self._supervisor, folder, listening.getsockname()[:2], processes, environment)
+
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
         """A block in which a worker whose settings cannot be used stops the program; raises StandaloneError."""
@@ -155,15 +163,6 @@ class StandaloneStack:
     def _give_up(self) -> None:
         self._misset = True
         os.kill(os.getpid(), signal.SIGTERM)
-
-    def _run_folder(self, stack: contextlib.ExitStack) -> Path:
-        """A private folder for the socket, in a place whose path is short enough."""
-        for parent in (tempfile.gettempdir(), "/tmp"):
-            run = Path(tempfile.mkdtemp(prefix="engram-", dir=parent))
-            stack.callback(shutil.rmtree, run, ignore_errors=True)
-            if len(str(run / "redis.sock")) < LONGEST_SOCKET:
-                return run
-        raise StandaloneError("The path of the temporary folder is too long for a socket; set TMPDIR to a shorter one.")
 
     def _redis_command(self, run: Path) -> list[str]:
         # Nothing is written to disk: whatever Redis holds can be had again from the store.
@@ -209,24 +208,34 @@ class StandaloneStack:
                     time.sleep(0.02)
 
 
-def serve(data: Path, host: str, port: int, *, without_keys: bool = False, root_path: str | None = None) -> int:
+def serve(
+    data: Path,
+    host: str,
+    port: int,
+    *,
+    without_keys: bool = False,
+    root_path: str | None = None,
+    processes: int | None = None,
+) -> int:
     """Run everything until SIGINT, SIGTERM or SIGHUP, then end it in order; returns the exit status.
 
-    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `root_path` is instead of
-    `ENGRAM_ROOT_PATH`.
+    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `root_path` and `processes`
+    are instead of `ENGRAM_ROOT_PATH` and `ENGRAM_PROCESSES`.
 
     Must be called from the main thread, which gets the signals.
     """
-    from service.server.server import listen
+    from service.server.server import listen_for
 
     stop_on_signals()
     try:
+        options = given(root_path=root_path, processes=processes)
+        settings = ServiceSettings(store_url=str(data.absolute() / "store"), **options)
+        settings = settings.model_copy(update={"processes": settings.processes or usual_processes()})
         try:
-            listening = listen(host, port)
+            listening = listen_for(settings, host, port)
         except OSError as error:
             raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
-            settings = ServiceSettings(store_url=str(data.absolute() / "store"), **given(root_path=root_path))
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
     except (StandaloneError, NoRedisProgram, UnsafeExposure) as error:
         print(error, file=sys.stderr)
@@ -247,13 +256,20 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
         from service.app import create_app
         from service.server.server import Server
 
-        app = create_app(settings.model_copy(update={"redis_url": stack.redis_url}))
+        settings = settings.model_copy(update={"redis_url": stack.redis_url})
+        group = stack.group(listening, settings.processes or 1)
+        app = create_app(group.own.share(settings), group.own.siblings())
         address = url(listening)
-        server = Server(
-            app,
-            on_listening=lambda: print(f"Engram is listening on {address}", flush=True),
-            on_stopping=stack.begin_to_stop,
-        )
+
+        def on_listening() -> None:
+            print(f"Engram is listening on {address}", flush=True)
+            group.start(settings)
+
+        def on_stopping() -> None:
+            stack.begin_to_stop()
+            group.begin_to_stop()
+
+        server = Server(app, on_listening=on_listening, on_stopping=on_stopping)
         set_aside()
         server.run(sockets=[listening])
         return 0 if server.started else 1

@@ -214,7 +214,7 @@ def test_the_tables_have_a_line_for_each_row() -> None:
     ]
     lines = serving.table(rows).splitlines()
     assert lines[4] == (
-        "| mlp28 | 5 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | 10.0 / 25.0 | 1.50 | 300 "
+        "| mlp28 | 5 | 1 | 1 | 90 | 10.0 / 25.0 | 2.5 | 1.50 | 300 | – | – | – | 120 | 10.0 / 25.0 | 1.50 | 300 "
         "| **0.75** | 1.00 | 5000 | 1000 / 500 | 5 % | 10 % |"
     )
     assert lines[5].startswith("| cnn32 | 5 | 1 |")

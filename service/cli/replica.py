@@ -1,0 +1,86 @@
+"""One replica of the service, of one process or several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from engram.runtime import set_aside
+from service.app import create_app
+from service.auth.exposure import UnsafeExposure, guarded
+from service.lifecycle.processes import ProcessSupervisor
+from service.lifecycle.signals import ask_to_stop, while_heeding
+from service.server.process_group import Membership, ProcessGroup, socket_folder
+from service.server.server import Server, listen, listen_for, url
+from service.settings import ServiceSettings, given
+from vault.errors import StoreUnavailable, UnsoundStore, UnsuitableRedis
+from vault.vault import Vault
+
+
+def run(host: str, port: int, options: Mapping[str, Any], *, without_keys: bool, member: str | None = None) -> int:
+    """Run a replica, or one further process of one, until a signal comes; the exit status.
+
+    Parameters
+    ----------
+    options
+        Settings that stand instead of what the environment says; None where it is to be asked.
+    member
+        Of a further process, as `Membership` writes it.
+    """
+    settings = ServiceSettings(**given(**options))
+    try:
+        listening = listen_for(settings, host, port) if member is None else listen(host, port, shared=True)
+    except OSError as error:
+        typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
+        return 1
+    with listening:
+        try:
+            settings = guarded(settings, listening, without_keys=without_keys)
+            if member is not None:
+                return _run_member(settings, listening, Membership.parse(member))
+            with Vault.connect(settings) as vault:
+                while_heeding(lambda: vault.check_at_start(ask_to_stop))
+        except UnsafeExposure as error:
+            typer.echo(error, err=True)
+            return 1
+        except (UnsoundStore, UnsuitableRedis) as error:
+            typer.echo(f"{error} ({error.code})", err=True)
+            return os.EX_CONFIG
+        except StoreUnavailable as error:
+            typer.echo(f"{error} ({error.code})", err=True)
+            return 1
+        return _run_first(settings, listening)
+
+
+def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
+    """Run the process that starts the others."""
+    address = url(listening)
+    with contextlib.ExitStack() as parts:
+        supervisor = ProcessSupervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        parts.callback(supervisor.stop)
+        folder = parts.enter_context(socket_folder())
+        group = ProcessGroup(supervisor, folder, listening.getsockname()[:2], settings.processes or 1, os.environ)
+
+        def on_listening() -> None:
+            typer.echo(f"Engram is listening on {address}")
+            group.start(settings)
+
+        app = create_app(group.own.share(settings), group.own.siblings())
+        server = Server(app, on_listening=on_listening, on_stopping=group.begin_to_stop)
+        set_aside()
+        server.run(sockets=[listening])
+        return 0 if server.started else 1
+
+
+def _run_member(settings: ServiceSettings, listening: socket.socket, membership: Membership) -> int:
+    """Run a further process; the first one has checked what there is to check."""
+    server = Server(create_app(membership.share(settings), membership.siblings()))
+    set_aside()
+    server.run(sockets=[listening])
+    return 0 if server.started else 1
