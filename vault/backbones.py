@@ -43,6 +43,8 @@ class BackboneRecord:
     """RFC 3339, UTC."""
     request: str | None = None
     """The request that made it, if it had an idempotency key: the id of its claim."""
+    by: dict[str, Any] | None = None
+    """Who added it (`vault.audit`); None where that was not recorded."""
 
 
 class Backbones:
@@ -57,7 +59,12 @@ class Backbones:
         self._objects = objects
 
     def create(
-        self, name: str, description: Mapping[str, Any], weights: str, request: str | None = None
+        self,
+        name: str,
+        description: Mapping[str, Any],
+        weights: str,
+        request: str | None = None,
+        by: Mapping[str, Any] | None = None,
     ) -> BackboneRecord:
         """Create a backbone whose weights are stored already; the one that is there, if it is this very one.
 
@@ -80,7 +87,9 @@ class Backbones:
             last, deleted = self._last(name)
             if last and not deleted:
                 continue
-            made = BackboneRecord(name, last + 1, dict(description), weights, now(), request)
+            made = BackboneRecord(
+                name, last + 1, dict(description), weights, now(), request, None if by is None else dict(by)
+            )
             assert made.number <= _MOST, "a backbone's number has eight digits"
             try:
                 self._objects.create_json(_path(name, made.number), asdict(made))
@@ -125,12 +134,18 @@ class Backbones:
             living = living[size:]
         return found
 
-    def delete(self, record: BackboneRecord) -> None:
-        """Delete a backbone, leaving its weights to a sweep; deleting it again changes nothing."""
+    def delete(self, record: BackboneRecord, by: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Delete a backbone, leaving its weights to a sweep; deleting it again changes nothing.
+
+        Returns the record of the deletion: `deleted_at`, and `by` where that was recorded.
+        """
+        path = _deleted(_path(record.name, record.number))
+        document = {"deleted_at": now()} | ({} if by is None else {"by": dict(by)})
         try:
-            self._objects.create_json(_deleted(_path(record.name, record.number)), {"deleted_at": now()})
+            self._objects.create_json(path, document)
         except AlreadyExists:
-            return
+            return self._objects.get_json(path)
+        return document
 
     def paths(self) -> List[str]:
         """The paths of the records of all backbones, by name; those of deleted ones are left out."""
@@ -141,7 +156,8 @@ class Backbones:
         """The backbone whose record is at `path`; raises Unreadable, NotFound."""
         document = self._objects.get_json(path)
         try:
-            record = BackboneRecord(**{field: document[field] for field in BackboneRecord.__dataclass_fields__})
+            known = {field: document[field] for field in BackboneRecord.__dataclass_fields__ if field != "by"}
+            record = BackboneRecord(**known, by=document.get("by"))
         except KeyError as error:
             raise Damaged(path, f"it lacks {error}") from error
         if path != _path(str(record.name), record.number if isinstance(record.number, int) else 0):

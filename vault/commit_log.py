@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
-from vault.models import WITH_BACKBONES, Model, Models
+from vault.models import WITH_BACKBONES, WITH_CANDIDATES, Model, Models
 from vault.parallel import parallel_map
 from vault.storage.documents import FIRST_FORMAT, unseal
 from vault.storage.object_store import ObjectStore
@@ -30,7 +30,19 @@ _RECORD = re.compile(r"[0-9]{8}\.json")
 _CACHED_HEADS = 1024
 """Models whose heads are cached."""
 
-Kind = Literal["create", "learn", "activate", "retire", "budget", "decoder", "adopt"]
+Kind = Literal["create", "learn", "activate", "reject", "retire", "budget", "decoder", "publish", "adopt"]
+Publish = Literal["auto", "manual"]
+"""Whether what is learned answers at once, or waits as a candidate until somebody activates it."""
+
+_LATER: dict[str, Any] = {
+    "decoding": None,
+    "backbones": (),
+    "publish": "auto",
+    "active": None,
+    "candidates": (),
+    "by": None,
+}
+"""Fields that records have only where they say something, by what says nothing."""
 
 _WITH_DECODING = 2
 """Format of a record that names a decoding: releases that know format 1 only would decode images otherwise."""
@@ -78,6 +90,14 @@ class Commit:
     """That job's attempt, which is the fencing token."""
     request: str | None = None
     """The request that asked for it, if it had an idempotency key: the id of its claim."""
+    publish: Publish = "auto"
+    """Of what is learned from it on."""
+    active: int | None = None
+    """The version that answers in the place of this one, which then does not; None: this one does."""
+    candidates: tuple[int, ...] = ()
+    """The versions that wait to be activated, ascending; this one may be among them."""
+    by: dict[str, Any] | None = None
+    """Who asked for it (`vault.audit`); None where a job made it, or where that was not recorded."""
     created_at: str = field(default_factory=now)
     """RFC 3339, UTC."""
 
@@ -89,10 +109,10 @@ class Commit:
     def following(self, kind: Kind, **changes: Any) -> Commit:
         """The commit after this one: its content with `changes`, made now, naming this one as parent.
 
-        Fields that describe one commit only (`task`, `report`, `target`, `job`, `token`, `request`) are empty unless
-        given.
+        Fields that describe one commit only (`task`, `report`, `target`, `job`, `token`, `request`, `by`) are empty
+        unless given.
         """
-        fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request"))
+        fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request", "by"))
         return replace(
             self,
             **{**fresh, "created_at": now(), **changes},
@@ -104,18 +124,15 @@ class Commit:
     @property
     def format(self) -> int:
         """The format that a record of this commit is sealed as, so that no release misreads it."""
+        if self.publish == "manual" or self.active is not None or self.candidates:
+            return WITH_CANDIDATES
         if self.backbones:
             return WITH_BACKBONES
         return FIRST_FORMAT if self.decoding is None else _WITH_DECODING
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; the same as in earlier releases, unless it names a decoding or backbones."""
-        found = asdict(self)
-        if self.decoding is None:
-            del found["decoding"]
-        if not self.backbones:
-            del found["backbones"]
-        return found
+        """As a JSON object; the same as in earlier releases, unless it has something that these do not know."""
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != _LATER[key]}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Commit:
@@ -125,14 +142,18 @@ class Commit:
         if document.get("sums"):  # before tasks had sums of their own, one blob held those of all
             content["kept"] = [document["sums"]]
         blobs = {name: content.get(name, ()) for name in ("kept", "backbones")} | {"engrams": document["engrams"]}
-        lists = blobs | {"tasks": document["tasks"]}
+        lists = blobs | {"tasks": document["tasks"], "candidates": content.get("candidates", ())}
         singles = (content.get(name) for name in ("recogniser", "certificate", "report"))
         if not all(isinstance(sha, str) for sha in (*chain.from_iterable(blobs.values()), *filter(None, singles))):
             raise TypeError("a blob is named by something else than its SHA-256")
         if not set(blobs["backbones"]) <= set(blobs["engrams"]):
             raise TypeError("the weights of a backbone are not among the engrams")
-        if not isinstance(content.get("decoding"), dict | None):
-            raise TypeError("a decoding is no JSON object")
+        if not all(isinstance(content.get(name), dict | None) for name in ("decoding", "by")):
+            raise TypeError("a decoding or an author is no JSON object")
+        if not all(isinstance(number, int) for number in (*lists["candidates"], content.get("active") or 0)):
+            raise TypeError("a version is no number")
+        if content.get("publish", "auto") not in get_args(Publish):
+            raise TypeError("it is published in no known way")
         return cls(**content | {name: tuple(values) for name, values in lists.items()})
 
 
@@ -147,7 +168,7 @@ class CommitLog:
         self._lock = threading.Lock()
 
     def head(self, model: str) -> Commit | None:
-        """The highest version, which is the one served; None when the model has no commit yet.
+        """The highest version, which says which one is served; None when the model has no commit yet.
 
         It may be polled: two small reads when nothing was published since the last call.
 

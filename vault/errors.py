@@ -18,12 +18,15 @@
       AlreadyExists                 an object of that path exists, and objects are written once
         ModelExists                 the name is taken by another definition
         BackboneExists              the name is taken by another backbone
+        KeyExists                   the request made its API key before
         JobExists                   the id is taken by another request
         Conflict                    another writer published that version first
       Unreadable                    a stored object cannot be understood; `path` names it
         Damaged                     its bytes are not what was written
         UnsupportedRecord           a later release wrote it
       BackboneInUse                 models have the backbone, so that it cannot be deleted
+      CandidatesWaiting             versions wait to be activated, so that the model cannot be changed
+      NotACandidate                 the version does not wait to be activated
       JobOver                       the job has a result already
       LeaseLost                     another owner holds the lease, or a later attempt has begun
 
@@ -162,6 +165,18 @@ class BackboneExists(AlreadyExists):
         self.backbone = backbone
 
 
+class KeyExists(AlreadyExists):
+    """The request made its API key before, whose secret was shown then."""
+
+    code = "key_exists"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"This request made the key {key} before, and was shown its secret then; revoke it if it is lost."
+        )
+        self.key = key
+
+
 class JobExists(AlreadyExists):
     """The id is taken by a job that asks for something else."""
 
@@ -222,6 +237,28 @@ class BackboneInUse(VaultError):
         named = ", ".join(models[:20]) + (f" and {len(models) - 20} more" if len(models) > 20 else "")
         super().__init__(f"The backbone {backbone} cannot be deleted: these models have it: {named}.")
         self.models = models
+
+
+class CandidatesWaiting(VaultError):
+    """Versions wait to be activated, so that the model cannot be changed."""
+
+    code = "candidates_waiting"
+
+    def __init__(self, candidates: Sequence[int]) -> None:
+        named = ", ".join(map(str, candidates[:20])) + (", ..." if len(candidates) > 20 else "")
+        super().__init__(f"Versions wait to be activated ({named}); activate or reject them first.")
+        self.candidates = tuple(candidates)
+
+
+class NotACandidate(VaultError):
+    """The version does not wait to be activated."""
+
+    code = "not_a_candidate"
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(f"Version {version} of the model {model} does not wait to be activated.")
+        self.model = model
+        self.version = version
 
 
 class JobOver(VaultError):

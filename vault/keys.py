@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from vault.errors import AlreadyExists, Damaged, InvalidName, NotFound, UnknownKey, Unreadable
+from vault.errors import AlreadyExists, Damaged, InvalidName, KeyExists, NotFound, UnknownKey, Unreadable
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
@@ -63,6 +63,8 @@ class Key:
     expires_at: str | None = None
     """RFC 3339, UTC, like every timestamp here, so that they compare as text."""
     limits: KeyLimits = UNLIMITED
+    by: dict[str, Any] | None = None
+    """Who made it (`vault.audit`); None where that was not recorded."""
 
     @property
     def expired(self) -> bool:
@@ -73,9 +75,26 @@ class Key:
         """Whether `secret` is this key's; the comparison takes constant time."""
         return hmac.compare_digest(_sha256(secret), self.sha256)
 
+    def shown(self, revoked: bool) -> dict[str, Any]:
+        """As JSON, without the secret's hash."""
+        state = "revoked" if revoked else "expired" if self.expired else "valid"
+        public = {"id": self.id, "name": self.name, "scope": self.scope, "state": state}
+        return public | {"created_at": self.created_at, "expires_at": self.expires_at} | asdict(self.limits)
+
     def may(self, scope: Scope) -> bool:
         """Whether its scope includes `scope`."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """The end of a key."""
+
+    key: str
+    at: str
+    """RFC 3339, UTC."""
+    by: dict[str, Any] | None = None
+    """Who revoked it (`vault.audit`); None where that was not recorded."""
 
 
 class Keys:
@@ -89,21 +108,40 @@ class Keys:
         self._objects = objects
 
     def create(
-        self, name: str, scope: Scope, expires_at: datetime | None = None, limits: KeyLimits = UNLIMITED
+        self,
+        name: str,
+        scope: Scope,
+        expires_at: datetime | None = None,
+        limits: KeyLimits = UNLIMITED,
+        *,
+        key_id: str | None = None,
+        by: Mapping[str, Any] | None = None,
     ) -> tuple[Key, str]:
         """Create a key; returns it and its token, which is stored nowhere.
+
+        Parameters
+        ----------
+        key_id
+            Chosen by the caller (`key_id_of`), so that a request that is made again does not make another.
+        by
+            Who asks (`vault.audit`).
 
         Raises
         ------
         InvalidName
             The name is empty, too long or not printable.
+        KeyExists
+            There is a key of this id.
         """
         if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
             raise InvalidName(f"A key's name has 1 to {_LONGEST_NAME} printable characters: {name[:120]!r}.")
-        key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        key_id, secret = key_id or secrets.token_hex(8), secrets.token_urlsafe(32)
         until = None if expires_at is None else _text(expires_at)
-        key = Key(key_id, name, scope, _sha256(secret), now(), until, limits)
-        self._objects.create_json(_path(key_id, "key"), {"format": FORMAT, **asdict(key)})
+        key = Key(key_id, name, scope, _sha256(secret), now(), until, limits, None if by is None else dict(by))
+        try:
+            self._objects.create_json(_path(key_id, "key"), {"format": FORMAT, **asdict(key)})
+        except AlreadyExists:
+            raise KeyExists(key_id) from None
         return key, f"engram_{key_id}_{secret}"
 
     def get(self, key_id: str) -> Key:
@@ -122,14 +160,27 @@ class Keys:
             raise UnknownKey(key_id) from None
         return _read(path, document)
 
-    def revoke(self, key_id: str) -> None:
-        """Revoke a key, also one whose record is damaged; revoking it again changes nothing. Raises UnknownKey."""
+    def revoke(self, key_id: str, by: Mapping[str, Any] | None = None) -> Revocation:
+        """Revoke a key, also one whose record is damaged; revoking it again changes nothing.
+
+        Returns the revocation that stands, which is the first. Raises UnknownKey.
+        """
         with suppress(Unreadable):
             self.get(key_id)
+        revocation = Revocation(key_id, now(), None if by is None else dict(by))
+        with suppress(AlreadyExists):
+            document = {"revoked_at": revocation.at} | ({} if by is None else {"by": revocation.by})
+            self._objects.create_json(_path(key_id, "revoked"), document)
+            return revocation
+        return self.revocation(key_id) or revocation
+
+    def revocation(self, key_id: str) -> Revocation | None:
+        """The revocation of a key; None where there is none, or it cannot be read."""
         try:
-            self._objects.create_json(_path(key_id, "revoked"), {"revoked_at": now()})
-        except AlreadyExists:
-            return
+            document = self._objects.get_json(_path(key_id, "revoked"))
+            return Revocation(key_id, str(document["revoked_at"]), document.get("by"))
+        except (NotFound, Unreadable, KeyError):
+            return None
 
     def index(self) -> dict[str, bool]:
         """The ids of all keys ever created, and whether each is revoked; it takes one listing."""
@@ -149,6 +200,11 @@ class Keys:
             except Unreadable as error:
                 log.error("the key %s is passed over: %s", key_id, error)
         return sorted(found, key=lambda pair: pair[0].created_at)
+
+
+def key_id_of(request: str) -> str:
+    """The id of the key that a request makes, by the id of its claim (`vault.jobs.idempotency`)."""
+    return _sha256(request)[:16]
 
 
 def parse(token: str) -> tuple[str, str] | None:
@@ -172,7 +228,7 @@ def _path(key_id: str, name: str) -> str:
 def _read(path: str, document: Mapping[str, Any]) -> Key:
     try:
         fields = {name: document[name] for name in ("id", "name", "scope", "sha256", "created_at", "expires_at")}
-        key = Key(**fields, limits=KeyLimits(**document["limits"]))
+        key = Key(**fields, limits=KeyLimits(**document["limits"]), by=document.get("by"))
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"it lacks {error}") from error
     if (

@@ -24,6 +24,10 @@ WITH_BACKBONES = 3
 """Format of a model over networks that users brought, and of its commits: releases that know lower numbers only cannot
 run these, and would take their weights for an engram."""
 
+WITH_CANDIDATES = 4
+"""Format of commits of a model whose versions wait for somebody to activate them: releases that know lower numbers only
+would answer with what nobody approved."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

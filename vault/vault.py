@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import redis
 
+from vault import audit
+from vault.audit import Audit
 from vault.backbones import Backbones
 from vault.commit_log import CommitLog
 from vault.coordination import connection
@@ -22,6 +24,7 @@ from vault.coordination.server import check_server_when_reached
 from vault.errors import BackboneInUse, StoreUnavailable, UnknownModel, UnsoundStore
 from vault.jobs.jobs import Jobs
 from vault.keys import Keys
+from vault.maintenance.audit_completion import AuditCompletion
 from vault.maintenance.sweep import Sweep, SweepAges, SweepSummary
 from vault.models import Models
 from vault.settings import VaultSettings
@@ -50,6 +53,8 @@ class Vault:
         self.novelty = NoveltyBoard(client)
         self.keys = Keys(objects)
         self.backbones = Backbones(objects)
+        self.audit = Audit(objects)
+        self._completion = AuditCompletion(objects, self.audit)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:
@@ -104,23 +109,32 @@ class Vault:
         with connection.redis_errors():
             self.redis.ping()
 
-    def delete_model(self, name: str) -> None:
+    def delete_model(self, name: str, by: Mapping[str, Any] | None = None) -> None:
         """Remove a model, cancel its open jobs, and notify every service.
 
         A worker at one of these jobs is refused when it publishes. Blobs are left to `sweep`.
+
+        Parameters
+        ----------
+        by
+            Who asks, for the audit log; without it there is no entry.
 
         Raises
         ------
         UnknownModel
         """
-        model = self.models.delete(name)
+        model = self.models.get(name)
+        at = None if by is None else self._completion.begin_deletion(model, by)
+        self.models.delete(name)
         for job in self.jobs.open_jobs(name):
             if job.lineage in (None, model.lineage):  # it may have been made again since
                 self.jobs.request_cancel(job.id)
         self.events.publish_deleted(name)
+        if by is not None and at is not None:
+            self._completion.end_deletion(audit.of_deleted_model(name, model.lineage, at, dict(by)), model.lineage)
 
-    def delete_backbone(self, name: str) -> None:
-        """Delete a backbone that no model has, leaving its weights to `sweep`.
+    def delete_backbone(self, name: str, by: Mapping[str, Any] | None = None) -> None:
+        """Delete a backbone that no model has, leaving its weights to `sweep`; `by` is who asks, for the audit log.
 
         A model that is made of it at this very moment keeps the weights, which its versions name.
 
@@ -139,7 +153,14 @@ class Vault:
                     having.append(model.name)
         if having:
             raise BackboneInUse(name, having)
-        self.backbones.delete(record)
+        deleted = self.backbones.delete(record, by)
+        if (author := deleted.get("by")) is not None:
+            entry = audit.of_deleted_backbone(name, record.number, deleted["deleted_at"], author)
+            self.audit.record(entry)
+
+    def complete_audit(self) -> None:
+        """Write entries of the audit log that processes owe which died; raises StoreUnavailable."""
+        self._completion.run()
 
     def sweep(self, ages: SweepAges | None = None, dry_run: bool = False) -> SweepSummary:
         """Remove what is no longer needed; returns what was removed.
@@ -151,6 +172,8 @@ class Vault:
         dry_run
             Whether to report only, without removing anything.
         """
+        if not dry_run:
+            self.complete_audit()
         return Sweep(self.objects, ages or SweepAges.of(self.settings), dry_run).run()
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ class Jobs:
         """Names of the models that may have open jobs, sorted; it may be polled, since it takes one listing."""
         return sorted({model for model, _ in self._index.open()})
 
-    def request_cancel(self, job_id: str) -> Job:
+    def request_cancel(self, job_id: str, by: Mapping[str, Any] | None = None) -> Job:
         """Request the cancellation of a job; returns the job afterwards. One that is over stays as it is.
 
         A job without any attempt is cancelled at once, and its upload deleted. Otherwise a worker cancels it, which
@@ -183,7 +183,7 @@ class Jobs:
         job = self.get(job_id)
         if job.over:
             return job
-        self._records.cancel(job_id)
+        self._records.cancel(job_id, by)
         # A worker writes its attempt and then reads the cancellation; here it is the other way round. So one of the two
         # sees the other.
         if self._attempts.last(job_id) == 0:
@@ -193,6 +193,10 @@ class Jobs:
                 return self.finish(job_id, ending.state, error=ending.error)
         self._events.publish(job_id, {"state": job.state, "cancel_requested": True})
         return self.get(job_id)
+
+    def cancellation(self, job_id: str) -> dict[str, Any] | None:
+        """The record of a requested cancellation: `requested_at`, and `by` where that was recorded."""
+        return self._records.cancellation(job_id)
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested; also False while the store does not answer."""

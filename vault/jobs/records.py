@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -53,10 +54,18 @@ class JobRecords:
         """Whether there is a result."""
         return self._objects.exists(_path(job_id, "result"))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, by: Mapping[str, Any] | None = None) -> None:
         """Request the cancellation of a job; repeating it changes nothing."""
+        document = {"requested_at": now()} | ({} if by is None else {"by": dict(by)})
         with suppress(AlreadyExists):
-            self._objects.create_json(_path(job_id, "cancel"), {"requested_at": now()})
+            self._objects.create_json(_path(job_id, "cancel"), document)
+
+    def cancellation(self, job_id: str) -> dict[str, Any] | None:
+        """When the cancellation of a job was requested, and perhaps by whom; None where it was not."""
+        try:
+            return self._objects.get_json(_path(job_id, "cancel"))
+        except NotFound:
+            return None
 
     def is_cancelled(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested."""

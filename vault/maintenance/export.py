@@ -203,7 +203,7 @@ def _commits(bundle: BundleReader, model: Model, validator: Validator) -> list[C
         if member != _log_member(number):
             raise InvalidBundle(f"Version {number} is missing, and there are later ones.")
         try:
-            commit = Commit.from_dict({**bundle.read_json(member), "lineage": model.lineage})
+            commit = Commit.from_dict({**bundle.read_json(member), "lineage": model.lineage, "by": None})
         except (KeyError, TypeError) as error:
             raise Damaged(member, f"it is no commit ({error})") from error
         if commit.version != number:
@@ -219,7 +219,7 @@ def _commits(bundle: BundleReader, model: Model, validator: Validator) -> list[C
 
 def _portable(commit: Commit) -> Mapping[str, Any]:
     """The fields of a commit that do not depend on the store."""
-    return {key: value for key, value in commit.to_dict().items() if key != "lineage"}
+    return {key: value for key, value in commit.to_dict().items() if key not in ("lineage", "by")}
 
 
 def _log_member(version: int) -> str:
