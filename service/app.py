@@ -18,6 +18,7 @@ from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.runtime import configure
 from service.api import backbones, explain, health, jobs, models, novelty, openapi, predict, tasks, versions
+from service.api.admin import audit, keys
 from service.api.direct import DirectRoutes
 from service.api.route import scopes
 from service.auth.access import AccessControl
@@ -28,7 +29,7 @@ from service.jobs.data_uris import useless
 from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.jobs.wakeup import WakeupSender
-from service.lifecycle.background import BacklogWatch, GarbageLooker, MemoryTrimmer
+from service.lifecycle.background import AuditCompleter, BacklogWatch, GarbageLooker, MemoryTrimmer
 from service.lifecycle.draining import Draining
 from service.lifecycle.siblings import Question, Siblings
 from service.metrics import Metrics
@@ -102,7 +103,7 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
     app.state.settings = settings
     openapi.install(app, lambda: scopes(app), settings.keys)
     error_handlers.install(app)
-    for module in (predict, models, tasks, jobs, explain, novelty, versions, backbones, health):
+    for module in (predict, models, tasks, jobs, explain, novelty, versions, backbones, keys, audit, health):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, answering=app)
@@ -128,10 +129,11 @@ async def _running(settings: ServiceSettings, metrics: Metrics, siblings: Siblin
     integrity = IntegrityChecker(live.models, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, novelty)
-    trimmer, looker = MemoryTrimmer(), GarbageLooker()
+    trimmer, looker, completer = MemoryTrimmer(), GarbageLooker(), AuditCompleter(vault)
     key_cache = KeyCache(vault.keys, settings.key_seconds)
     quotas = Quotas(settings.redis_url, vault.jobs, _key_limits(settings))
-    background: tuple[_BackgroundPart, ...] = (key_cache, live, integrity, novelty, backlog, trimmer, looker)
+    beside = (backlog, trimmer, looker, completer)
+    background: tuple[_BackgroundPart, ...] = (key_cache, live, integrity, novelty, *beside)
     runtime = Runtime(
         settings=settings,
         vault=vault,

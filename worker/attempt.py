@@ -19,6 +19,7 @@ from engram.errors import Cancelled, EngramError, InputError
 from engram.memory import Memory, dump
 from engram.runtime import threads
 from engram.training.report import LearningReport
+from vault import approval
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
@@ -135,7 +136,7 @@ class _Attempt:
             raise UnknownModel(self._job.model)
         if (done := outcome.made(self._vault, self._job)) is not None:
             return outcome.result(self._vault, done)
-        head = self._vault.log.head(model.name)
+        head = approval.learned_on(self._vault.log, model.name)
         if head is None:
             raise UnknownModel(model.name)
         blobs = JobBlobs(self._vault.objects)

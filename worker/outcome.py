@@ -73,11 +73,15 @@ def carry_out(vault: Vault, job: Job, decision: Decision | None) -> Commit | Non
 
 
 def result(vault: Vault, commit: Commit) -> dict[str, Any]:
-    """The result of a job that made the version `commit`; without its report where that cannot be read any more."""
+    """The result of a job that made the version `commit`; without its report where that cannot be read any more.
+
+    `candidate` is there, and true, where somebody is to activate the version.
+    """
     report = None
     with suppress(Unreadable, NotFound):
         report = json.loads(vault.objects.get_blob(commit.report)) if commit.report else None
-    return {"version": commit.version, "task": commit.task, "report": report}
+    found = {"version": commit.version, "task": commit.task, "report": report}
+    return found if commit.active is None else {**found, "candidate": True}
 
 
 def end(vault: Vault, job: Job, why: EndReason, token: int | None = None) -> Job:

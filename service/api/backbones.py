@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
+from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
 from service.errors.problem_details import invalid
@@ -99,14 +100,14 @@ async def create(request: Request, parts: Parts, key: Key) -> Response:
     with parts.uploads.held():
         async with upload.receive(request, "weights", _TEXT_PARTS) as received:
             asked = fingerprint(request, {**received.fields, "weights": received.digest.hexdigest()})
-            return await parts.idempotency.once(request, key, asked, partial(_add, parts, received))
+            return await parts.idempotency.once(request, key, asked, partial(_add, parts, received, author(request)))
 
 
-async def _add(parts: Runtime, received: upload.Upload, claim: Claim | None) -> Response:
+async def _add(parts: Runtime, received: upload.Upload, by: dict[str, Any], claim: Claim | None) -> Response:
     form = _form(received.fields)
     if not received.has_file:
         raise InvalidRequest("The form has no part called weights.")
-    record, made = await to_thread.run_sync(backbones.add, parts.vault, form, received.path, claim)
+    record, made = await to_thread.run_sync(backbones.add, parts.vault, form, received.path, claim, by)
     return JSONResponse(
         await to_thread.run_sync(_whole, record),
         201 if made else 200,
@@ -142,7 +143,7 @@ def show(backbone: str, parts: Parts) -> JSONResponse:
 
 @router.delete("/v1/backbones/{backbone}", status_code=204)
 @requires_scope("admin", 409)
-async def delete(backbone: str, parts: Parts) -> Response:
+async def delete(request: Request, backbone: str, parts: Parts) -> Response:
     """Delete a backbone that no model has; its name is free again."""
-    await to_thread.run_sync(parts.vault.delete_backbone, backbone)
+    await to_thread.run_sync(parts.vault.delete_backbone, backbone, author(request))
     return Response(status_code=204)

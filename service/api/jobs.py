@@ -10,10 +10,12 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import JobPage, JobResponse
+from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.jobs.event_streams import EventStream
 from vault.coordination.events import LAST_ID
@@ -65,9 +67,10 @@ async def show(job: str, parts: Parts) -> JSONResponse:
     responses={200: {"model": JobResponse, "description": "It is cancelled; nobody works on it."}},
 )
 @requires_scope("learn", 409)
-def cancel(job: str, parts: Parts) -> JSONResponse:
+def cancel(request: Request, job: str, parts: Parts) -> JSONResponse:
     """Ask for a job's end: at once when it waits, at its next step when it runs."""
-    found = parts.vault.jobs.request_cancel(job)
+    found = parts.vault.jobs.request_cancel(job, author(request))
+    parts.vault.audit.cancellation(found, parts.vault.jobs.cancellation(job))
     if found.state in ("succeeded", "failed"):
         raise JobOver(job)
     return JSONResponse(answer(found), 200 if found.over else 202)

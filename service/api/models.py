@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,12 +14,15 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import ModelChangeRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
+from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
 from service.models import adoption, versions
 from service.models.live import LoadedVersion
 from service.models.problems import Problem
-from vault.errors import UnknownModel
+from vault import approval
+from vault.commit_log import Commit
+from vault.errors import UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
 from vault.models import Model
 from vault.parallel import parallel_map
@@ -27,12 +31,20 @@ from vault.vault import Vault
 router = ScopedRouter("models")
 
 
-def answer(loaded: LoadedVersion, problems: list[Problem]) -> dict[str, Any]:
-    """One model as JSON, with what keeps its versions out of service, from being learned on, or from being had."""
+def answer(loaded: LoadedVersion, head: Commit, problems: list[Problem]) -> dict[str, Any]:
+    """One model as JSON, with what keeps its versions out of service, from being learned on, or from being had.
+
+    Parameters
+    ----------
+    head
+        Its newest version, which may wait to be activated.
+    """
     memory = loaded.memory
     return {
         "name": loaded.name,
         "version": loaded.version,
+        "publish": head.publish,
+        "candidates": list(head.candidates),
         **memory.definition.model_dump(mode="json"),
         "exact": memory.exact,
         "budget": memory.budget,
@@ -44,8 +56,12 @@ def answer(loaded: LoadedVersion, problems: list[Problem]) -> dict[str, Any]:
 
 
 async def _answer(parts: Runtime, name: str) -> dict[str, Any]:
-    loaded = await parts.live.get(name)
-    return answer(loaded, parts.live.problems(name) + parts.integrity.problems(name))
+    return _shown(parts, await parts.live.get(name))
+
+
+def _shown(parts: Runtime, loaded: LoadedVersion) -> dict[str, Any]:
+    name = loaded.name
+    return answer(loaded, parts.live.head(loaded), parts.live.problems(name) + parts.integrity.problems(name))
 
 
 @router.post(
@@ -64,9 +80,11 @@ async def create(request: Request, body: ModelRequest, parts: Parts, key: Key) -
     async def run(claim: Claim | None) -> Response:
         if body.adopt is not None:
             await to_thread.run_sync(adoption.check, parts.vault, body.definition())
-        made = await to_thread.run_sync(versions.create, parts.vault, body.name, body.definition(), claim)
+        by = author(request)
+        make = partial(versions.create, parts.vault, body.name, body.definition(), claim, publish=body.publish, by=by)
+        made = await to_thread.run_sync(make)
         if body.adopt is not None:
-            await to_thread.run_sync(adoption.adopt, parts.vault, body.name, body.adopt)
+            await to_thread.run_sync(adoption.adopt, parts.vault, body.name, body.adopt, by)
         await parts.refresh(body.name)
         where = f"/v1/models/{body.name}"
         return JSONResponse(await _answer(parts, body.name), 201 if made else 200, headers={"Location": where})
@@ -83,15 +101,15 @@ def index(page: Paging, parts: Parts) -> ModelPage:
 
 
 def _summary(vault: Vault, model: Model) -> ModelSummary:
-    try:
-        newest = vault.log.list(model.name, limit=1, newest_first=True, lenient=True)
-    except UnknownModel:  # deleted since it was listed
-        newest = []
-    head = newest[0] if newest else None
+    serving = None
+    # Deleted since it was listed, or damaged.
+    with suppress(UnknownModel, Unreadable):
+        head = approval.newest(vault.log, model.name)
+        serving = head and approval.answering(vault.log, model.name, head)
     return ModelSummary(
         name=model.name,
-        version=head.version if head else 0,
-        tasks=len(head.tasks) if head else 0,
+        version=serving.version if serving else 0,
+        tasks=len(serving.tasks) if serving else 0,
         created_at=model.created_at,
     )
 
@@ -100,27 +118,28 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
 @requires_scope("predict", direct=True)
 async def show(request: Request, model: str, parts: Parts) -> Response:
     """One model with its version, its tasks and its capacity."""
-    loaded = await parts.live.newest(model)
-    found = answer(loaded, parts.live.problems(model) + parts.integrity.problems(model))
+    found = _shown(parts, await parts.live.newest(model))
     return Response(orjson.dumps(found), media_type="application/json")
 
 
 @router.patch("/v1/models/{model}", response_model=ModelResponse)
 @requires_scope("admin", 409)
-async def change(model: str, body: ModelChangeRequest, parts: Parts) -> JSONResponse:
-    """Give a model more room, or have it decode images otherwise from its next version on; its weights stay the same.
+async def change(request: Request, model: str, body: ModelChangeRequest, parts: Parts) -> JSONResponse:
+    """Give a model more room, or have it decode images or publish otherwise from its next version on.
 
-    Another decoder may change answers to encoded images. Activating an older version brings its decoder back.
+    Its weights stay the same. Another decoder may change answers to encoded images. Activating an older version brings
+    its decoder back. While candidates wait nothing is changed.
     """
-    await to_thread.run_sync(versions.change, parts.vault, model, body.budget, body.decoding())
+    by = author(request)
+    await to_thread.run_sync(versions.change, parts.vault, model, body.budget, body.decoding(), body.publish, by)
     await parts.refresh(model)
     return JSONResponse(await _answer(parts, model))
 
 
 @router.delete("/v1/models/{model}", status_code=204)
 @requires_scope("admin")
-async def delete(model: str, parts: Parts) -> Response:
+async def delete(request: Request, model: str, parts: Parts) -> Response:
     """Delete a model with its history; its open jobs are cancelled."""
-    await to_thread.run_sync(parts.vault.delete_model, model)
+    await to_thread.run_sync(parts.vault.delete_model, model, author(request))
     await parts.refresh(model)
     return Response(status_code=204)

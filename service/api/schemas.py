@@ -14,6 +14,7 @@ from engram.drift.monitor import State
 from engram.recognition.conformal import ALPHA
 from service.jobs.submission import TASK_NAME
 from service.models.request_fields import RequestFields, whole
+from vault.commit_log import Publish
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -28,14 +29,16 @@ class ModelRequest(Definition):
     adopt: TaskName | SkipJsonSchema[None] = None
     """Name of a first task that is the classifier of the first network among `commons`, as it is; its classes are those
     that were named when the network was stored. Version 1 then answers what the network answers."""
+    publish: Publish | SkipJsonSchema[None] = None
+    """Whether what is learned answers at once (`auto`, the default), or waits until it is activated (`manual`)."""
 
     def definition(self) -> Definition:
         """The definition without the name."""
-        return Definition.model_validate(self.model_dump(exclude={"name", "adopt"}, exclude_unset=True))
+        return Definition.model_validate(self.model_dump(exclude={"name", "adopt", "publish"}, exclude_unset=True))
 
 
 class ModelChangeRequest(BaseModel):
-    """More room, another decoder, or both; what is left out stays as it is."""
+    """More room, another decoder, another way to publish; what is left out stays as it is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
@@ -46,7 +49,10 @@ class ModelChangeRequest(BaseModel):
     background: Background | None = None
     """Colour that transparent parts of an image are laid over; null for white. Decoder 1 has none."""
 
-    @field_validator("budget", "decoder", mode="before")
+    publish: Publish | SkipJsonSchema[None] = None
+    """Whether what is learned from now on answers at once (`auto`), or waits until it is activated (`manual`)."""
+
+    @field_validator("budget", "decoder", "publish", mode="before")
     @classmethod
     def _check_null(cls, given: Any) -> Any:
         if given is None:
@@ -56,7 +62,7 @@ class ModelChangeRequest(BaseModel):
     @model_validator(mode="after")
     def _check_given(self) -> Self:
         if not self.model_fields_set:
-            raise PydanticCustomError("nothing", "names neither a budget nor a decoder nor a background")
+            raise PydanticCustomError("nothing", "names neither a budget nor a decoder nor a background nor publish")
         return self
 
     def decoding(self) -> dict[str, Any]:
@@ -172,6 +178,11 @@ class ModelResponse(BaseModel):
 
     name: str
     version: int
+    """The one that answers."""
+    publish: Publish = "auto"
+    """Whether what is learned answers at once, or waits as a candidate until it is activated."""
+    candidates: list[int] = Field(default_factory=list)
+    """The versions that wait to be activated, ascending."""
     tasks: list[TaskSummary]
     capacity: list[Capacity]
     exact: bool
@@ -220,24 +231,6 @@ class JobResponse(BaseModel):
 
 class AcceptedResponse(BaseModel):
     job: JobResponse
-
-
-class VersionResponse(BaseModel):
-    """One entry of a model's history."""
-
-    version: int
-    parent: int | None
-    kind: str
-    task: str | None
-    tasks: list[TaskSummary]
-    target: int | None
-    job: str | None
-    engrams: list[str]
-    decoder: int | None = None
-    """Number of the way that it decodes images; null where that is not known."""
-    background: str | None = None
-    """Colour that it lays transparent parts of images over, where one is named."""
-    created_at: str
 
 
 class CandidateResponse(BaseModel):
@@ -392,9 +385,4 @@ class TaskPage(BaseModel):
 
 class JobPage(BaseModel):
     jobs: list[JobResponse]
-    next: str | None
-
-
-class VersionPage(BaseModel):
-    versions: list[VersionResponse]
     next: str | None

@@ -16,6 +16,7 @@ from service.api.jobs import answer
 from service.api.openapi import ref
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import AcceptedResponse, TaskPage, TaskRequest, TaskResponse, TaskSummary
+from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
 from service.errors.problem_details import invalid
@@ -25,6 +26,7 @@ from service.jobs.submission import TASK_NAME, TaskSubmission, learn_options, ta
 from service.middleware.body_limits import parse_json, read_json
 from service.middleware.idempotency import Key, body_fingerprint, fingerprint
 from service.models import versions
+from vault import approval
 from vault.commit_log import Commit
 from vault.errors import UnknownModel
 from vault.jobs.idempotency import Claim
@@ -114,7 +116,8 @@ class _Submitter:
         job_id = None if claim is None else claim.id
         # What was asked under a key before is not counted a second time.
         job_slot = partial(self.parts.quotas.job_slot, self.request, job_id)
-        return TaskSubmission(self.model, name, options, self.request.state.caller, job_id, job_slot)
+        state = self.request.state
+        return TaskSubmission(self.model, name, options, state.caller, job_id, job_slot, author(self.request))
 
 
 def _accepted(job: Job) -> Response:
@@ -162,4 +165,4 @@ def _head(vault: Vault, model: str) -> Commit:
     head = vault.log.head(model)
     if head is None:
         raise UnknownModel(model)
-    return head
+    return approval.answering(vault.log, model, head)

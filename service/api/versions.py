@@ -6,26 +6,57 @@ from functools import partial
 from typing import Any
 
 from anyio import to_thread
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import VersionPage, VersionResponse
-from service.dependencies import Paging, Parts
+from service.api.schemas import TaskSummary
+from service.auth.access import author
+from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest
 from service.middleware.idempotency import Key, body_fingerprint
 from service.models import versions
+from vault import approval
+from vault.approval import Status
 from vault.commit_log import Commit
 from vault.jobs.idempotency import Claim
 from vault.models import Model
+from vault.vault import Vault
 
 router = ScopedRouter("versions")
 
 
-def answer(model: Model, commit: Commit) -> dict[str, Any]:
-    """One version as JSON."""
+class VersionResponse(BaseModel):
+    """One entry of a model's history."""
+
+    version: int
+    status: Status = "past"
+    """Whether it is the one that answers, or waits to be activated."""
+    parent: int | None
+    kind: str
+    task: str | None
+    tasks: list[TaskSummary]
+    target: int | None
+    job: str | None
+    engrams: list[str]
+    decoder: int | None = None
+    """Number of the way that it decodes images; null where that is not known."""
+    background: str | None = None
+    """Colour that it lays transparent parts of images over, where one is named."""
+    created_at: str
+
+
+class VersionPage(BaseModel):
+    versions: list[VersionResponse]
+    next: str | None
+
+
+def answer(model: Model, commit: Commit, head: Commit) -> dict[str, Any]:
+    """One version as JSON, while `head` is the newest."""
     return {
         "version": commit.version,
+        "status": approval.status(commit.version, head),
         "parent": commit.parent,
         "kind": commit.kind,
         "task": commit.task,
@@ -47,16 +78,19 @@ def index(model: str, page: Paging, parts: Parts) -> JSONResponse:
     after = None if page.position is None else int(page.position)
     commits = parts.vault.log.list(model, after, page.fetch, newest_first=True, lenient=True)
     found, following = page.cut(commits, lambda commit: str(commit.version))
-    of = parts.vault.models.get(model)
-    return JSONResponse({"versions": [answer(of, commit) for commit in found], "next": following})
+    of, head = parts.vault.models.get(model), approval.newest(parts.vault.log, model)
+    return JSONResponse({"versions": [answer(of, commit, head or commit) for commit in found], "next": following})
 
 
 @router.get("/v1/models/{model}/versions/{version}", response_model=VersionResponse)
 @requires_scope("predict")
 def show(model: str, version: int, parts: Parts) -> JSONResponse:
     """One version."""
-    commit = parts.vault.log.read(model, version)
-    return JSONResponse(answer(parts.vault.models.get(model), commit))
+    return JSONResponse(_shown(parts.vault, model, parts.vault.log.read(model, version)))
+
+
+def _shown(vault: Vault, model: str, commit: Commit) -> dict[str, Any]:
+    return answer(vault.models.get(model), commit, approval.newest(vault.log, model) or commit)
 
 
 @router.post(
@@ -69,20 +103,40 @@ def show(model: str, version: int, parts: Parts) -> JSONResponse:
 async def activate(
     request: Request, model: str, version: int, parts: Parts, key: Key, allow_empty: bool = False
 ) -> Response:
-    """Serve again what that version was, as a new version unless the current one does so; the answer names it.
+    """Serve what that version was, as a new version unless the current one does so; the answer names it.
 
-    One without any task, such as version 0, takes the place of one that has some only with `allow_empty`.
+    It may be a candidate, with which the candidates before it wait no longer, or one that was served before. One
+    without any task, such as version 0, takes the place of one that has some only with `allow_empty`.
     """
 
     async def run(claim: Claim | None) -> Response:
-        activate = partial(versions.activate, parts.vault, model, version, claim, allow_empty=allow_empty)
-        commit, new = await to_thread.run_sync(activate)
-        await parts.refresh(model)
-        where = f"/v1/models/{model}/versions/{commit.version}"
-        of = await to_thread.run_sync(parts.vault.models.get, model)
-        return JSONResponse(answer(of, commit), 201 if new else 200, headers={"Location": where})
+        by = author(request)
+        activate = partial(versions.activate, parts.vault, model, version, claim, allow_empty=allow_empty, by=by)
+        return await _made(parts, model, *await to_thread.run_sync(activate))
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
+
+
+@router.post("/v1/models/{model}/versions/{version}/reject", status_code=201, response_model=VersionResponse)
+@requires_scope("admin", 409)
+async def reject(request: Request, model: str, version: int, parts: Parts, key: Key) -> Response:
+    """Have a candidate wait no longer, nor those that were learned on it; the answer is the version that says so.
+
+    What answers stays as it is, and the next task is learned without them. They can still be asked for, and activated.
+    """
+
+    async def run(claim: Claim | None) -> Response:
+        reject = partial(versions.reject, parts.vault, model, version, claim, by=author(request))
+        return await _made(parts, model, *await to_thread.run_sync(reject))
+
+    return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
+
+
+async def _made(parts: Runtime, model: str, commit: Commit, new: bool) -> Response:
+    await parts.refresh(model)
+    shown = await to_thread.run_sync(_shown, parts.vault, model, commit)
+    where = f"/v1/models/{model}/versions/{commit.version}"
+    return JSONResponse(shown, 201 if new else 200, headers={"Location": where})
 
 
 @router.get("/v1/models/{model}/versions/{version}/certificate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -76,6 +76,14 @@ class AccessControl:
         if key is not None:
             await self._quotas.count_request(request, key)
 
+    async def reread(self) -> None:
+        """Read the keys anew, after one was made or revoked here."""
+        await self._key_cache.reread()
+
+    async def has_keys(self) -> bool:
+        """Whether there is a key, or ever was one; raises StoreUnavailable."""
+        return await self._key_cache.any()
+
     async def _needs_key(self, request: Request) -> bool:
         """Whether a key is needed. One that is sent is checked, even if this replica does not know of any yet."""
         if self._policy == "auto":
@@ -110,6 +118,14 @@ class AccessControl:
             site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host")
         ):
             raise CrossSite("A web page of another site asks for this, and no key says that it may.")
+
+
+def author(request: Request) -> dict[str, Any]:
+    """Who makes an admitted request, as the audit log names them (`vault.audit`)."""
+    key = getattr(request.state, "key", None)
+    if not isinstance(key, Key):
+        return {"kind": ANONYMOUS, "id": None, "name": None}
+    return {"kind": "key", "id": key.id, "name": key.name}
 
 
 def _host(header: str) -> str:

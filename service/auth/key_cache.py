@@ -64,6 +64,10 @@ class KeyCache(Background):
         revoked = self._known_index().get(key_id, True)
         return key if key.opens_with(secret) and not revoked and not key.expired else None
 
+    async def reread(self) -> None:
+        """Read the store now; where that fails, those known stay."""
+        await self._refresh()
+
     def _known_index(self) -> dict[str, bool]:
         if self._index is None:
             raise StoreUnavailable("The keys cannot be read; nobody is let in before that.")

@@ -1,12 +1,13 @@
-"""Commands `engram keys`: API keys made, listed and revoked in the store, never over HTTP."""
+"""Commands `engram keys`: API keys made, listed and revoked in the store, without a service."""
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,9 @@ import typer
 
 from service.cli.tables import moment, print_table
 from service.cli.vault import AsJson, opened
-from vault.keys import Key, KeyLimits, Keys
+from vault import audit
+from vault.audit import Audit
+from vault.keys import KeyLimits, Keys
 
 MOST = 10**12
 """The highest limit that can be given: numbers in headers have at most 15 digits."""
@@ -64,8 +67,10 @@ def create(
 ) -> None:
     """Make a key and show it, this once: the store only keeps its hash."""
     until = None if expires is None else datetime.now(UTC) + duration(expires)
-    with _keys(data, make=True) as keys:
-        key, token = keys.create(name, scope.value, until, KeyLimits(rate, images, jobs))
+    with _keys(data, make=True) as (keys, log):
+        by = user()
+        key, token = keys.create(name, scope.value, until, KeyLimits(rate, images, jobs), by=by)
+        log.record(audit.of_key(key, by))
     typer.echo(f"Key {key.id} for {key.name}, scope {key.scope}. This is the only time it is shown:", err=True)
     typer.echo(token)
 
@@ -75,8 +80,8 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
     """All keys there ever were, without their secrets: one on a line below the columns' names, every column but the
     last one word, and - for what a key does not have.
     """
-    with _keys(data) as keys:
-        found = [_described(key, revoked) for key, revoked in keys.list()]
+    with _keys(data) as (keys, _):
+        found = [key.shown(revoked) for key, revoked in keys.list()]
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -88,8 +93,10 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `engram keys list` shows it.")], data: Data = None
 ) -> None:
     """End a key; services notice within ENGRAM_KEY_SECONDS."""
-    with _keys(data) as keys:
-        keys.revoke(key_id)
+    with _keys(data) as (keys, log):
+        revocation = keys.revoke(key_id, user())
+        if revocation.by is not None:
+            log.record(audit.of_revocation(revocation, revocation.by))
     typer.echo(f"Key {key_id} is revoked.")
 
 
@@ -101,11 +108,13 @@ def duration(text: str) -> timedelta:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _described(key: Key, revoked: bool) -> dict[str, Any]:
-    """A key without its secret, as JSON."""
-    state = "revoked" if revoked else "expired" if key.expired else "valid"
-    public = {"id": key.id, "name": key.name, "scope": key.scope, "state": state}
-    return public | {"created_at": key.created_at, "expires_at": key.expires_at} | asdict(key.limits)
+def user() -> dict[str, Any]:
+    """Who runs this command, as the audit log names them."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a number without a name
+        name = str(os.getuid())
+    return {"kind": "cli", "id": None, "name": name}
 
 
 def _cell(field: str, value: object) -> object:
@@ -114,6 +123,6 @@ def _cell(field: str, value: object) -> object:
 
 
 @contextmanager
-def _keys(data: Path | None, *, make: bool = False) -> Iterator[Keys]:
+def _keys(data: Path | None, *, make: bool = False) -> Iterator[tuple[Keys, Audit]]:
     with opened(data, None, make=make) as objects:
-        yield Keys(objects)
+        yield Keys(objects), Audit(objects)

@@ -142,6 +142,12 @@ class EmptyVersion(ServiceError):
     code = "empty_version"
 
 
+class FirstKeyScope(ServiceError):
+    """A first key with which nobody could make the next one."""
+
+    code = "first_key_scope"
+
+
 class CertificateMissing(ServiceError):
     code = "certificate_missing"
 

@@ -30,6 +30,7 @@ from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
 from service.models.live import LiveModels
 from telemetry import logs, traces
+from vault import approval
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
 from vault.jobs.job import Job
 from vault.vault import Vault
@@ -88,6 +89,8 @@ class TaskSubmission:
     """The id that its job is to have; the job that has it already is answered with."""
     job_slot: JobSlot = nullcontext
     """Entered just before the job is made; what that raises leaves nothing behind."""
+    by: Mapping[str, Any] | None = None
+    """Who asks, for the audit log."""
 
 
 class Submissions:
@@ -187,7 +190,9 @@ class Submissions:
         if job_id is None:
             return None
         with suppress(UnknownJob):
-            return await to_thread.run_sync(self._vault.jobs.get, job_id)
+            job = await to_thread.run_sync(self._vault.jobs.get, job_id)
+            await to_thread.run_sync(self._vault.audit.job, job)
+            return job
         return None
 
     async def _inspect(self, model: str, path: Path) -> None:
@@ -206,6 +211,11 @@ class Submissions:
         await self._live.refresh(model)
         loaded = await self._live.get(model)
         loaded.memory.admit(name)
+        newest = await to_thread.run_sync(approval.learned_on, self._vault.log, model)
+        if newest is not None and newest.candidates:
+            answered = {task.name for task in loaded.memory.tasks}
+            if any(task["name"] == name for task in newest.tasks if task["name"] not in answered):
+                raise TaskExists(f"A version that waits to be activated has a task {name!r} already.")
         if any(job.task == name for job in await to_thread.run_sync(self._vault.jobs.open_jobs, model)):
             raise TaskExists(f"A job that learns {name!r} is open already.")
         return loaded.model.lineage
@@ -216,9 +226,11 @@ class Submissions:
         async with submission.job_slot():
             with traces.span("job submit", kind=SpanKind.PRODUCER, attributes={"engram.model": model}) as span:
                 # The worker's lines and spans lead back to this request by what the record keeps.
-                asked = {"request_id": logs.value("request_id"), "caller": submission.caller, **traces.carrier()}
+                who = {"caller": submission.caller, "by": submission.by and dict(submission.by)}
+                asked = {"request_id": logs.value("request_id"), **who, **traces.carrier()}
                 submit = partial(self._vault.jobs.submit, job_id=submission.job_id, lineage=lineage, extra=asked)
                 job = await to_thread.run_sync(submit, model, task, data, options)
+                await to_thread.run_sync(self._vault.audit.job, job)
                 span.set_attribute("engram.job.id", job.id)
                 logs.bind(job_id=job.id)
                 log.info("job %s is to learn %s", job.id, task, extra={"model": model, "task": task})

@@ -1,4 +1,4 @@
-"""Background tasks, begun anew when they fail: memory trimming and the gauge of open jobs."""
+"""Background tasks, begun anew when they fail: memory trimming, open jobs, the audit log."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _TRIM_SECONDS = 60.0
 """Between two times that freed memory is given back."""
 _LOOK_SECONDS = 24 * 3600.0
 """Between two times that garbage is looked for in what collections pass over."""
+
+
+_AUDIT_SECONDS = 3600.0
+"""Between two completions of the audit log."""
+_AUDIT_RETRY_SECONDS = 60.0
+"""Until one that failed is tried again."""
 
 
 class Background(ABC):
@@ -75,6 +81,24 @@ class GarbageLooker(Background):
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             await asyncio.to_thread(look_at_all)
+
+
+class AuditCompleter(Background):
+    """Writes what the audit log lacks after deaths: when the process starts, and once an hour."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._limiter = CapacityLimiter(1)
+
+    async def _run(self) -> None:
+        while True:
+            pause = _AUDIT_SECONDS
+            try:
+                await to_thread.run_sync(self._vault.complete_audit, limiter=self._limiter, abandon_on_cancel=True)
+            except VaultError as error:
+                log.warning("whether the audit log is complete cannot be told for now: %s", error)
+                pause = _AUDIT_RETRY_SECONDS
+            await asyncio.sleep(pause)
 
 
 class BacklogWatch(Background):

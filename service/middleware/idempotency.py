@@ -92,7 +92,7 @@ class Idempotency:
         self._leases = vault.leases
         self._records = IdempotencyRecords(vault.objects)
 
-    async def once(self, request: Request, key: str | None, asked: str, run: Run) -> Response:
+    async def once(self, request: Request, key: str | None, asked: str, run: Run, *, secret: bool = False) -> Response:
         """The answer of `run`, or the one that was given before to the same request under the same key.
 
         An answer is kept unless it says that this server, this moment or this caller is to blame (5xx, 401, 403, 408,
@@ -105,6 +105,8 @@ class Idempotency:
         run
             Does it, under the claim's id: what it finds done under that id it does not do again. Called without a
             claim where there is no key.
+        secret
+            Whether the answer is not to be kept; `run` is then called again, and answers otherwise.
 
         Raises
         ------
@@ -126,7 +128,7 @@ class Idempotency:
             if claim.fingerprint != asked:
                 raise _reused()
             response = await _answered(run, claim)
-            if response.status_code >= 500 or response.status_code in _UNKEPT:
+            if secret or response.status_code >= 500 or response.status_code in _UNKEPT:
                 return response
             answer = RecordedAnswer(asked, response.status_code, _headers(response), bytes(response.body).decode())
             kept = await to_thread.run_sync(self._records.keep, name, answer)

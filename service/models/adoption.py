@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from engram.certificate import certify
 from engram.checkpointing.pieces import Piece
@@ -33,7 +36,7 @@ def _names_of(source: BackboneDescription | None) -> tuple[str, ...]:
     return source.classes
 
 
-def adopt(vault: Vault, name: str, task: str) -> None:
+def adopt(vault: Vault, name: str, task: str, by: Mapping[str, Any] | None = None) -> None:
     """Append the version that has the network's classifier as its task; nothing where that was done before.
 
     Raises
@@ -63,11 +66,11 @@ def adopt(vault: Vault, name: str, task: str) -> None:
         recogniser=put(dump(memory).recogniser),
         certificate=put(json.dumps(proof.to_dict()).encode()),
         tasks=({"name": task, "classes": list(memory.tasks[0].classes)},),
+        by=by and dict(by),
     )
-    try:
+    with suppress(Conflict):  # another replica may have been asked the same
         vault.log.append(name, commit)
-    except Conflict:
-        _confirm(vault, name, task)  # another replica may have been asked the same
+    _confirm(vault, name, task)
     vault.events.publish_version(name, commit.version)
 
 
@@ -76,3 +79,4 @@ def _confirm(vault: Vault, name: str, task: str) -> None:
     first = vault.log.read(name, 1)
     if (first.kind, first.task) != ("adopt", task):
         raise ModelExists(name, f"and its network was not adopted as {task!r} when it was new")
+    vault.audit.version(name, first)

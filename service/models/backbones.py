@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from engram.explain.pretrained.offer import explains
 from engram.nn.pretrained.architectures import architecture
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.inspection import inspect
+from vault import audit
 from vault.backbones import BackboneRecord
 from vault.errors import InvalidName, UnknownBackbone
 from vault.jobs.idempotency import Claim
@@ -52,7 +53,13 @@ class BackboneForm(BaseModel):
     """Of the weights."""
 
 
-def add(vault: Vault, form: BackboneForm, weights: Path, claim: Claim | None = None) -> tuple[BackboneRecord, bool]:
+def add(
+    vault: Vault,
+    form: BackboneForm,
+    weights: Path,
+    claim: Claim | None = None,
+    by: Mapping[str, Any] | None = None,
+) -> tuple[BackboneRecord, bool]:
     """Inspect a network and store it; returns its record, and whether this request made it.
 
     One that is there already, and is this very one, is left as it is, and its weights are stored anew if they are
@@ -87,8 +94,11 @@ def add(vault: Vault, form: BackboneForm, weights: Path, claim: Claim | None = N
     stored = vault.objects.put_blob(weights)
     assert stored == found.weights, "the file is the one that was inspected"
     request = claim.id if claim else uuid.uuid4().hex
-    record = vault.backbones.create(form.name, description, stored, request)
-    return record, record.request == request
+    record = vault.backbones.create(form.name, description, stored, request, by)
+    made = record.request == request
+    if made and record.by is not None:
+        vault.audit.record(audit.of_backbone(record, record.by))
+    return record, made
 
 
 def _as_stored(vault: Vault, name: str, description: dict[str, Any]) -> dict[str, Any]:

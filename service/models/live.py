@@ -23,8 +23,9 @@ from engram.memory import Memory, restore
 from engram.runtime import set_more_aside
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
-from service.models.problems import Problem, unavailable
+from service.models.problems import Problem, Trouble, unavailable
 from service.settings import ServiceSettings
+from vault import approval
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
 from vault.models import Model
@@ -32,7 +33,6 @@ from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
 
-_RETRY_SECONDS = 5.0
 _LIST_SECONDS = 5.0
 """Between two listings of all models; new ones are known before that by a notice, or when a request names them."""
 _REFRESH_SECONDS = 5.0
@@ -109,6 +109,8 @@ def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | 
             continue
         try:
             commit = vault.log.read(model.name, number)
+            if commit.active is not None:  # nobody activated it
+                continue
             if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
                 return load(vault, model, commit, beside)
         except UnknownModel:
@@ -117,20 +119,6 @@ def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | 
             harmed.add(getattr(error, "path", None) or "")
             log.error("model %s: version %d cannot be loaded either: %s", model.name, number, error)
     return None
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """Why a head could not be taken into service, and when that was tried."""
-
-    problem: Problem
-    head: Commit | None
-    """None when its record could not be read."""
-    when: float
-
-    def recent(self, head: Commit | None) -> bool:
-        """Whether that head was tried a moment ago."""
-        return self.head == head and time.monotonic() - self.when < _RETRY_SECONDS
 
 
 class LiveModels:
@@ -148,7 +136,9 @@ class LiveModels:
         self._metrics = metrics
         self._live: dict[str, LoadedVersion] = {}
         self._older: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
-        self._troubles: dict[str, _Trouble] = {}
+        self._heads: dict[str, Commit] = {}
+        """The newest version that was seen of each, which says what waits to be activated."""
+        self._troubles: dict[str, Trouble] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._older_loader = ThreadPoolExecutor(1, thread_name_prefix="older-loader")
         self._tasks: list[asyncio.Task[None]] = []
@@ -188,6 +178,11 @@ class LiveModels:
             return self._live[name]
         except KeyError:
             raise UnknownModel(name) from None
+
+    def head(self, loaded: LoadedVersion) -> Commit:
+        """The newest version of a model that was seen, which may wait to be activated."""
+        head = self._heads.get(loaded.name, loaded.commit)
+        return head if head.lineage == loaded.model.lineage else loaded.commit
 
     def models(self) -> list[LoadedVersion]:
         """All versions that answer now."""
@@ -324,6 +319,7 @@ class LiveModels:
 
     def _drop(self, name: str) -> None:
         self._clear(name)
+        self._heads.pop(name, None)
         if self._live.pop(name, None) is not None:
             log.info("model %s is gone", name, extra={"model": name})
             self._metrics.forget(name)
@@ -335,17 +331,20 @@ class LiveModels:
 
     def _note(self, name: str, problem: Problem, head: Commit | None) -> None:
         known = self._troubles.get(name)
-        self._troubles[name] = _Trouble(problem, head, time.monotonic())
+        self._troubles[name] = Trouble(problem, head, time.monotonic())
         if known is None or known.problem != problem:
             log.error("model %s: %s", name, problem.detail)
 
     def _refresh(self, name: str) -> None:
-        """Bring one model up to its head, in the loader's thread only; raises VaultError."""
+        """Bring one model up to what its head says, in the loader's thread only; raises VaultError."""
         live = self._live.get(name)
         known = self._troubles.get(name)
         try:
             try:
                 head = self._vault.log.head(name)
+                if head is not None:
+                    self._heads[name] = head
+                    head = approval.answering(self._vault.log, name, head, live.commit if live else None)
             except Unreadable as error:
                 if known is None or not known.recent(None):
                     self._note(name, Problem.of(error), None)
@@ -366,7 +365,7 @@ class LiveModels:
         try:
             self._swap(model, head, live)
         except Exception as error:
-            if known is None or known.head != head:  # it is tried again and again
+            if known is None or known.wanted != head:  # it is tried again and again
                 trace = traceback_of(error)
                 log.error("model %s: version %d cannot be loaded: %s", name, head.version, error, exc_info=trace)
             self._metrics.swaps.labels("failed").inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import engram.errors as learner
 import vault.errors as store
 from service.errors.exceptions import ArchitectureUnavailable, ModelUnavailable
 from service.errors.problem_details import safe_message
+from vault.commit_log import Commit
+
+_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,20 @@ class Problem:
         if isinstance(error, store.VaultError | learner.EngramError):
             return cls(error.code, safe_message(error), version, getattr(error, "path", None))
         return cls("internal_error", f"It cannot be loaded ({type(error).__name__}); the log tells why.", version, None)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a version could not be taken into service, and when that was tried."""
+
+    problem: Problem
+    wanted: Commit | None
+    """None when its record could not be read."""
+    when: float
+
+    def recent(self, wanted: Commit | None) -> bool:
+        """Whether that version was tried a moment ago."""
+        return self.wanted == wanted and time.monotonic() - self.when < _RETRY_SECONDS
 
 
 def unavailable(model: str, problems: Sequence[Problem]) -> ModelUnavailable:

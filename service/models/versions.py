@@ -1,4 +1,4 @@
-"""Versions that the service itself appends to a model's log: creation, budget, decoder, activation."""
+"""Versions that the service itself appends to a model's log: creation, changes, activation, rejection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,7 +17,8 @@ from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import CertificateMissing, EmptyVersion
 from service.models.backbones import brought
-from vault.commit_log import Commit
+from vault import approval
+from vault.commit_log import Commit, Publish
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
 from vault.models import WITH_BACKBONES, Model
@@ -25,13 +26,27 @@ from vault.vault import Vault
 
 _TRIES = 20
 """How often an append is tried while other writers are faster."""
+_SERVED = ("engrams", "recogniser", "kept", "certificate", "tasks", "decoding")
+"""What an activation takes over."""
 _EMPTY_VERSION = (
     "Version {version} has learned nothing, so that the model would answer no more; "
     "allow_empty=true activates it all the same."
 )
 
 
-def create(vault: Vault, name: str, definition: Definition, claim: Claim | None = None) -> bool:
+Author = Mapping[str, Any]
+"""Who asks (`vault.audit`)."""
+
+
+def create(
+    vault: Vault,
+    name: str,
+    definition: Definition,
+    claim: Claim | None = None,
+    *,
+    publish: Publish | None = None,
+    by: Author | None = None,
+) -> bool:
     """Make a model and its version 0; one that is there with the same definition is left as it is.
 
     Returns whether this request made it: now or, where it has a claim, before it was made again.
@@ -40,6 +55,8 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
     ----------
     claim
         The request that asks.
+    publish
+        Whether what is learned answers at once; by default it does, and what is there is left as it is.
 
     Raises
     ------
@@ -59,8 +76,8 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
         there = _defined(model.definition)
         if there is None or (definition := definition.agreeing(there)) != there:
             raise
-    if vault.log.head(name) is not None:
-        return _made_by(vault, name, claim)
+    if (there_is := vault.log.head(name)) is not None:
+        return _made_by(vault, name, claim, there_is, publish)
     parts = dump(Memory.create(definition, networks))
     put = vault.objects.put_blob
     engrams = tuple(put(bytes_of(piece)) for piece in parts.engrams)
@@ -72,20 +89,33 @@ def create(vault: Vault, name: str, definition: Definition, claim: Claim | None 
         recogniser=put(parts.recogniser),
         kept=tuple(put(bytes_of(piece)) for piece in parts.kept),
         budget=parts.budget,
+        publish=publish or "auto",
+        by=by and dict(by),
     )
     try:
         vault.log.append(name, first)
     except Conflict:  # another replica was asked the same
-        return _made_by(vault, name, claim)
-    vault.events.publish_version(name, 0)
+        return _made_by(vault, name, claim, vault.log.head(name) or first, publish)
+    _announce(vault, name, first)
     return True
 
 
-def _made_by(vault: Vault, name: str, claim: Claim | None) -> bool:
+def _made_by(vault: Vault, name: str, claim: Claim | None, head: Commit, publish: Publish | None) -> bool:
     """Whether the request of `claim` made the model; no, where that cannot be told any more."""
     with suppress(NotFound, Unreadable):
-        return claim is not None and vault.log.read(name, 0).request == claim.id
+        first = vault.log.read(name, 0)
+        if claim is not None and first.request == claim.id:
+            vault.audit.version(name, first)
+            return True
+    if publish not in (None, head.publish):
+        raise ModelExists(name, f"and what it learns is published otherwise ({head.publish})")
     return False
+
+
+def _announce(vault: Vault, name: str, commit: Commit) -> None:
+    """Tell everybody of a version that was just made, and the audit log who asked for it."""
+    vault.events.publish_version(name, commit.version)
+    vault.audit.version(name, commit)
 
 
 def _defined(stored: Mapping[str, Any]) -> Definition | None:
@@ -106,9 +136,14 @@ def raise_budget(vault: Vault, name: str, budget: float | Mapping[str, int]) -> 
 
 
 def change(
-    vault: Vault, name: str, budget: float | Mapping[str, int] | None, decoding: Mapping[str, Any]
+    vault: Vault,
+    name: str,
+    budget: float | Mapping[str, int] | None,
+    decoding: Mapping[str, Any],
+    publish: Publish | None = None,
+    by: Author | None = None,
 ) -> tuple[Commit, bool]:
-    """Raise the budget, decode images otherwise from now on, or both; the version that does, and whether it is new.
+    """Raise the budget, decode images or publish otherwise from now on; the version that does, and whether it is new.
 
     Parameters
     ----------
@@ -118,6 +153,8 @@ def change(
     Raises
     ------
     InvalidDefinition, UnknownModel
+    CandidatesWaiting
+        Versions wait to be activated, to which the change would not apply.
     Unreadable, NotFound
         The certificate, which is to name the new decoder, cannot be read.
     """
@@ -135,11 +172,16 @@ def change(
             changes = {} if memory.budget == head.budget else {"budget": dict(memory.budget)}
         before = Definition.load(model.definition, head.decoding)
         after = _decoded_by(before, decoding)
+        kind: Literal["budget", "publish"] = "budget" if changes else "publish"
+        if publish not in (None, head.publish):
+            changes["publish"] = publish
+        about: dict[str, Any] = {"by": by and dict(by)}
         if after == before:
-            return head.following("budget", **changes) if changes else head
+            return approval.changed(head, kind, **changes, **about) if changes else head
         # What the definition says need not be named, and earlier releases can then read it.
         changes["decoding"] = None if after.decoding == definition.decoding else after.decoding
-        return head.following("decoder", **changes, certificate=_certified_again(vault, head, after))
+        certificate = _certified_again(vault, head, after)
+        return approval.changed(head, "decoder", **changes, **about, certificate=certificate)
 
     return _append(vault, name, changed)
 
@@ -169,11 +211,18 @@ def decoding_of(model: Model, commit: Commit) -> dict[str, Any]:
 
 
 def activate(
-    vault: Vault, name: str, version: int, claim: Claim | None = None, *, allow_empty: bool = False
+    vault: Vault,
+    name: str,
+    version: int,
+    claim: Claim | None = None,
+    *,
+    allow_empty: bool = False,
+    by: Author | None = None,
 ) -> tuple[Commit, bool]:
-    """Serve again what version `version` was; the version that does, and whether it is new: the head may do so already.
+    """Serve what version `version` was; the version that does, and whether it is new: one may do so already.
 
-    This is also the way out when the head is damaged: what is activated overrules it.
+    Candidates up to that one wait no longer. This is also the way out when the head is damaged: what is activated
+    overrules it.
 
     Parameters
     ----------
@@ -188,31 +237,60 @@ def activate(
     """
     target = vault.log.read(name, version)
     ends_answers = not (target.tasks or allow_empty)
-    fields = ("engrams", "recogniser", "kept", "certificate", "tasks", "decoding")
-    content = {field: getattr(target, field) for field in fields}
+    content = {field: getattr(target, field) for field in _SERVED}
+    about = {"request": claim.id if claim else None, "by": by and dict(by)}
 
     def repeated(head: Commit) -> Commit:
-        # Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.
-        if claim and (
-            made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)
-        ):
-            raise _Made(made)
+        _raise_if_made(vault, name, head, claim)
         # A budget that was raised since then stays raised.
-        served = {field: getattr(head, field) for field in content}
-        if served == content:
-            return head
-        if ends_answers and head.tasks:
+        serving = approval.answering(vault.log, name, head)
+        if version not in head.candidates and content == {field: getattr(serving, field) for field in content}:
+            raise _Answering(serving)
+        if ends_answers and serving.tasks:
             raise EmptyVersion(_EMPTY_VERSION.format(version=version))
-        return head.following("activate", target=version, request=claim.id if claim else None, **content)
+        return approval.activated(head, version, **about, **content)
 
     try:
         return _append(vault, name, repeated)
+    except _Answering as there:
+        return there.commit, False
     except _Made as there:
         return there.commit, True
     except Unreadable:
         if ends_answers:
             raise EmptyVersion(_EMPTY_VERSION.format(version=version)) from None
-        return _overrule(vault, name, target, claim)
+        return _overrule(vault, name, target, about)
+
+
+def reject(
+    vault: Vault, name: str, version: int, claim: Claim | None = None, *, by: Author | None = None
+) -> tuple[Commit, bool]:
+    """Have a candidate wait no longer, nor those that were learned on it; the version that says so, which is new.
+
+    What answers stays as it is.
+
+    Parameters
+    ----------
+    claim
+        As `activate`.
+
+    Raises
+    ------
+    UnknownModel, UnknownVersion, Unreadable
+    NotACandidate
+        It does not wait.
+    """
+    vault.log.read(name, version)
+    about = {"request": claim.id if claim else None, "by": by and dict(by)}
+
+    def without(head: Commit) -> Commit:
+        _raise_if_made(vault, name, head, claim)
+        return approval.rejected(vault.log, name, head, version, **about)
+
+    try:
+        return _append(vault, name, without)
+    except _Made as there:
+        return there.commit, True
 
 
 class _Made(Exception):
@@ -222,13 +300,28 @@ class _Made(Exception):
         self.commit = commit
 
 
-def _overrule(vault: Vault, name: str, target: Commit, claim: Claim | None) -> tuple[Commit, bool]:
+class _Answering(_Made):
+    """Signal that a version answers so already."""
+
+
+def _raise_if_made(vault: Vault, name: str, head: Commit, claim: Claim | None) -> None:
+    """Raise the version that the request of `claim` made before.
+
+    Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.
+    """
+    if claim and (made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)):
+        vault.audit.version(name, made)
+        raise _Made(made)
+
+
+def _overrule(vault: Vault, name: str, target: Commit, about: Mapping[str, Any]) -> tuple[Commit, bool]:
     """Append what `target` was behind records that cannot be read."""
-    newest = vault.log.numbers(name)[-1]
-    request = claim.id if claim else None
-    after = replace(target, version=newest).following("activate", target=target.version, request=request)
+    last = vault.log.numbers(name)[-1]
+    known = approval.newest(vault.log, name) or target
+    head = replace(target, version=last, publish=known.publish, candidates=known.candidates)
+    after = approval.activated(head, target.version, **about)
     vault.log.append(name, after)
-    vault.events.publish_version(name, after.version)
+    _announce(vault, name, after)
     return after, True
 
 
@@ -291,6 +384,6 @@ def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> t
             if attempt == _TRIES - 1:
                 raise
             continue
-        vault.events.publish_version(name, commit.version)
+        _announce(vault, name, commit)
         return commit, True
     raise AssertionError("the last try returns or raises")

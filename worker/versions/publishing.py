@@ -15,6 +15,7 @@ from engram.errors import UnsupportedFormat
 from engram.memory import Memory, restore
 from engram.methods import method_of
 from engram.snapshot import Parts
+from vault import approval
 from vault.commit_log import Commit
 from vault.errors import AlreadyExists, UnknownModel
 from vault.jobs.decisions import Decision
@@ -108,7 +109,7 @@ class Publication:
             last = vault.jobs.decisions.last(self.job.id)
             if (done := outcome.carry_out(vault, self.job, last)) is not None:
                 return done
-            decision = Decision.after(last, head.following("learn", **blobs))
+            decision = Decision.after(last, approval.learned(head, **blobs))
             try:
                 vault.jobs.decisions.create(self.job.id, decision)
             except AlreadyExists:
@@ -143,7 +144,7 @@ class Publication:
 
         What was learned from images that were decoded otherwise does not fit.
         """
-        newer = vault.log.head(self.job.model)
+        newer = approval.learned_on(vault.log, self.job.model)
         if newer is None or newer.lineage != self.head.lineage:
             raise UnknownModel(self.job.model)
         if (newer.engrams, newer.recogniser) != (self.head.engrams, self.head.recogniser):

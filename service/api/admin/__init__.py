@@ -1,0 +1,1 @@
+"""Routes of administration: API keys, and the audit log."""

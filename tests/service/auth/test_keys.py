@@ -1,0 +1,101 @@
+"""Tests of API keys over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.settings import ServiceSettings
+from testing.data.tokens import bearer, token
+from testing.servers.service import Service, running
+
+
+def make(service: Service, headers: dict[str, str], **fields: Any) -> dict[str, Any]:
+    answer = service.client.post("/v1/keys", json={"name": "line 4", "scope": "predict"} | fields, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    found: dict[str, Any] = answer.json()
+    assert answer.headers["Location"] == f"/v1/keys/{found['id']}"
+    return found
+
+
+def stored(service: Service) -> bytes:
+    folder = service.vault.settings.store_folder
+    assert folder is not None
+    return b"".join(path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_the_life_of_a_key(empty: Service, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    refused = empty.client.post("/v1/keys", json={"name": "line 4", "scope": "predict"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "first_key_scope")
+    first = make(empty, {}, name="ops", scope="admin")
+    admin = bearer(first["token"])
+    assert empty.client.get("/v1/models").status_code == 401, "from now on everybody needs one, here at once"
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    second = make(empty, admin, expires_at=until, requests_per_minute=600)
+    line = bearer(second["token"])
+    assert empty.client.get("/v1/models", headers=line).status_code == 200
+    for method in ("GET", "POST"):
+        assert empty.client.request(method, "/v1/keys", headers=line).status_code == 403
+    listed = empty.client.get("/v1/keys", headers=admin).json()
+    assert [(one["name"], one["state"]) for one in listed["keys"]] == [("ops", "valid"), ("line 4", "valid")]
+    assert listed["keys"][1] == {key: value for key, value in second.items() if key != "token"}
+    assert (listed["keys"][1]["requests_per_minute"], listed["keys"][1]["open_jobs"]) == (600, None)
+    page = empty.client.get("/v1/keys", params={"limit": 1}, headers=admin).json()
+    rest = empty.client.get("/v1/keys", params={"after": page["next"]}, headers=admin).json()
+    assert (page["keys"] + rest["keys"], rest["next"]) == (listed["keys"], None)
+    path = f"/v1/keys/{second['id']}"
+    for _ in range(2):
+        assert empty.client.delete(path, headers=admin).status_code == 204
+    assert empty.client.get("/v1/models", headers=line).status_code == 401, "here at once"
+    assert empty.client.get(path, headers=admin).json()["state"] == "revoked"
+    assert empty.client.delete("/v1/keys/none", headers=admin).status_code == 404
+    told = empty.client.get("/v1/audit", headers=admin).json()["entries"]
+    ops = {"kind": "key", "id": first["id"], "name": "ops"}
+    nobody = {"kind": "anonymous", "id": None, "name": None}
+    assert [(one["action"], one["key"], one["by"]) for one in told] == [
+        ("revoke_key", second["id"], ops),
+        ("create_key", second["id"], ops),
+        ("create_key", first["id"], nobody),
+    ]
+    for secret in (first["token"], second["token"]):
+        assert secret.rpartition("_")[2].encode() not in stored(empty)
+        assert secret.rpartition("_")[2] not in caplog.text
+
+
+def test_a_request_made_again_makes_no_other_key(settings: ServiceSettings) -> None:
+    with running(settings.model_copy(update={"keys": "required"})) as service:
+        headers = bearer(token(service.vault, "admin")) | {"Idempotency-Key": "one"}
+        made = make(service, headers)
+        again = service.client.post("/v1/keys", json={"name": "line 4", "scope": "predict"}, headers=headers)
+        assert (again.status_code, again.json()["code"]) == (409, "key_exists")
+        assert made["id"] in again.json()["detail"]
+        other = service.client.post("/v1/keys", json={"name": "line 5", "scope": "predict"}, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+        assert [key.id for key, _ in service.vault.keys.list()][1:] == [made["id"]]
+        assert made["token"].rpartition("_")[2].encode() not in stored(service)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scope": "root"},
+        {"name": ""},
+        {"name": " a"},
+        {"name": "a\nb"},
+        {"expires_at": "2020-01-01T00:00:00Z"},
+        {"expires_at": "2120-01-01T00:00:00"},
+        {"open_jobs": 0},
+        {"images_per_day": 10**13},
+        {"id": "0" * 16},
+    ],
+)
+def test_what_is_no_key_is_not_made(empty: Service, fields: dict[str, Any]) -> None:
+    answer = empty.client.post("/v1/keys", json={"name": "a", "scope": "admin"} | fields)
+    assert answer.status_code == 422, answer.text
+    assert empty.vault.keys.list() == []
