@@ -24,11 +24,14 @@ from engram_client.explanation import Explanation
 from engram_client.images import ImageSource
 from engram_client.jobs import LearningJob
 from engram_client.records import (
+    AuditAuthor,
+    AuditRecord,
     BackboneInfo,
     ImageAnswer,
     ImageFailure,
     JobRecord,
     JobUpdate,
+    KeyInfo,
     LabelCandidate,
     LearnedTaskInfo,
     ModelEntry,
@@ -45,6 +48,8 @@ __all__ = [
     "AccessRefused",
     "AsyncClient",
     "AsyncLearningJob",
+    "AuditAuthor",
+    "AuditRecord",
     "BackboneInfo",
     "Client",
     "DataRefused",
@@ -57,6 +62,7 @@ __all__ = [
     "JobFailed",
     "JobRecord",
     "JobUpdate",
+    "KeyInfo",
     "LabelCandidate",
     "LearnedTaskInfo",
     "LearningJob",

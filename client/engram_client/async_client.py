@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,9 +20,11 @@ from engram_client.errors import DataRefused
 from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.records import (
+    AuditRecord,
     BackboneInfo,
     ImageAnswer,
     JobRecord,
+    KeyInfo,
     LearnedTaskInfo,
     ListPage,
     ModelEntry,
@@ -191,6 +194,10 @@ class AsyncClient:
         """As `Client.activate`."""
         return await self.run(calls.activate(model, version, allow_empty))
 
+    async def reject(self, model: str, version: int) -> VersionRecord:
+        """As `Client.reject`."""
+        return await self.run(calls.reject(model, version))
+
     async def certificate(self, model: str, version: int | None = None) -> dict[str, Any]:
         """As `Client.certificate`."""
         number = (await self.model(model)).version if version is None else version
@@ -228,6 +235,32 @@ class AsyncClient:
         """As `Client.delete_backbone`."""
         await self.run(calls.delete_backbone(name))
 
+    async def audit(
+        self,
+        *,
+        model: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        limit: int = 1000,
+    ) -> list[AuditRecord]:
+        """As `Client.audit`."""
+        asked = {"model": model, "action": action, "since": since and since.astimezone(timezone.utc).isoformat()}
+        return await self._all(lambda after: calls.audit(asked, limit, after), limit)
+
+    async def keys(self) -> list[KeyInfo]:
+        """As `Client.keys`."""
+        return await self._all(calls.keys)
+
+    async def create_key(
+        self, name: str, scope: str, *, expires_at: datetime | None = None, **limits: int | None
+    ) -> KeyInfo:
+        """As `Client.create_key`."""
+        return await self.run(calls.create_key(name, scope, expires_at, limits))
+
+    async def revoke_key(self, key_id: str) -> None:
+        """As `Client.revoke_key`."""
+        await self.run(calls.revoke_key(key_id))
+
     async def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
         """As `Client.run`."""
         delivery = Delivery(call, self.settings.patience, idempotency_key)
@@ -263,16 +296,16 @@ class AsyncClient:
                 return [calls.failure(error)]
         return [answer for file in files for answer in await self._answers(model, [file], asked)]
 
-    async def _all(self, page: Callable[[str | None], Call[ListPage[Item]]]) -> list[Item]:
-        """All entries of a list."""
+    async def _all(self, page: Callable[[str | None], Call[ListPage[Item]]], most: int | None = None) -> list[Item]:
+        """All entries of a list, or the first of them."""
         found: list[Item] = []
         after: str | None = None
         while True:
             answered = await self.run(page(after))
             found += answered.items
             after = answered.next
-            if after is None:
-                return found
+            if after is None or (most is not None and len(found) >= most):
+                return found[:most]
 
 
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -24,10 +25,12 @@ from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.reading import AnyRecord
 from engram_client.records import (
+    AuditRecord,
     BackboneInfo,
     ImageAnswer,
     ImageFailure,
     JobRecord,
+    KeyInfo,
     LearnedTaskInfo,
     ListPage,
     ModelEntry,
@@ -65,7 +68,7 @@ def create_model(name: str, definition: Mapping[str, Any]) -> Call[ModelInfo]:
 
 
 def change_model(name: str, changes: Mapping[str, Any]) -> Call[ModelInfo]:
-    """Another budget, decoder or background."""
+    """Another budget, decoder, background or way to publish."""
     return Call("PATCH", _model(name), _record(ModelInfo), body=json_body(dict(changes)))
 
 
@@ -161,6 +164,11 @@ def activate(name: str, number: int, allow_empty: bool) -> Call[VersionRecord]:
     return Call("POST", path, _record(VersionRecord), query, keyed=True)
 
 
+def reject(name: str, number: int) -> Call[VersionRecord]:
+    """A candidate that is to wait no longer."""
+    return Call("POST", f"{_model(name)}/versions/{number:d}/reject", _record(VersionRecord), keyed=True)
+
+
 def certificate(name: str, number: int) -> Call[dict[str, Any]]:
     """The retention certificate of a version."""
     return Call("GET", f"{_model(name)}/versions/{number:d}/certificate", _document)
@@ -199,6 +207,30 @@ def add_backbone(
 def delete_backbone(name: str) -> Call[None]:
     """A backbone deleted."""
     return Call("DELETE", f"/v1/backbones/{quote(name, safe='')}", lambda answer: None, gone_is_done=True)
+
+
+def audit(asked: Mapping[str, Any], most: int, after: str | None) -> Call[ListPage[AuditRecord]]:
+    """A page of the audit log, the newest entries first."""
+    query = {**asked, "limit": min(PAGE, most), "after": after}
+    return Call("GET", "/v1/audit", _page("entries", AuditRecord), query)
+
+
+def keys(after: str | None) -> Call[ListPage[KeyInfo]]:
+    """A page of API keys, the oldest first."""
+    return Call("GET", "/v1/keys", _page("keys", KeyInfo), {"limit": PAGE, "after": after})
+
+
+def create_key(name: str, scope: str, expires_at: datetime | None, limits: Mapping[str, int | None]) -> Call[KeyInfo]:
+    """A key made; the answer alone has its token."""
+    until = None if expires_at is None else expires_at.astimezone(timezone.utc).isoformat()
+    given = {"name": name, "scope": scope, "expires_at": until, **limits}
+    body = json_body({field: value for field, value in given.items() if value is not None})
+    return Call("POST", "/v1/keys", _record(KeyInfo), body=body, keyed=True)
+
+
+def revoke_key(key_id: str) -> Call[None]:
+    """A key ended for good."""
+    return Call("DELETE", f"/v1/keys/{quote(key_id, safe='')}", lambda answer: None)
 
 
 def health() -> Call[ServiceHealth]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,9 +20,11 @@ from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.jobs import LearningJob
 from engram_client.records import (
+    AuditRecord,
     BackboneInfo,
     ImageAnswer,
     JobRecord,
+    KeyInfo,
     LearnedTaskInfo,
     ListPage,
     ModelEntry,
@@ -121,7 +124,7 @@ class Client:
         return self.run(calls.create_model(name, definition))
 
     def change_model(self, name: str, **changes: Any) -> ModelInfo:
-        """Give a model another `budget`, `decoder` or `background`, by a new version."""
+        """Give a model another `budget`, `decoder`, `background` or `publish`, by a new version."""
         return self.run(calls.change_model(name, changes))
 
     def delete_model(self, name: str) -> None:
@@ -247,8 +250,12 @@ class Client:
         return self.run(calls.version(model, version))
 
     def activate(self, model: str, version: int, *, allow_empty: bool = False) -> VersionRecord:
-        """Serve again what an earlier version was, as a new version, which is returned."""
+        """Serve what a candidate is, or an earlier version was, as a new version, which is returned."""
         return self.run(calls.activate(model, version, allow_empty))
+
+    def reject(self, model: str, version: int) -> VersionRecord:
+        """Have a candidate wait no longer, nor those that were learned on it; what answers stays as it is."""
+        return self.run(calls.reject(model, version))
 
     def certificate(self, model: str, version: int | None = None) -> dict[str, Any]:
         """The retention certificate of a version, by default of the one that answers."""
@@ -302,6 +309,38 @@ class Client:
         """Delete a backbone that no model has."""
         self.run(calls.delete_backbone(name))
 
+    def audit(
+        self,
+        *,
+        model: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        limit: int = 1000,
+    ) -> list[AuditRecord]:
+        """Who changed what, the newest first: of one model, of one action, since a moment; `limit` entries at most."""
+        asked = {"model": model, "action": action, "since": since and since.astimezone(timezone.utc).isoformat()}
+        return self._all(lambda after: calls.audit(asked, limit, after), limit)
+
+    def keys(self) -> list[KeyInfo]:
+        """All API keys there ever were, the oldest first."""
+        return self._all(calls.keys)
+
+    def create_key(self, name: str, scope: str, *, expires_at: datetime | None = None, **limits: int | None) -> KeyInfo:
+        """Make an API key, whose `token` is in this answer and nowhere else.
+
+        Parameters
+        ----------
+        scope
+            `predict`, `learn` or `admin`.
+        limits
+            `requests_per_minute`, `images_per_day`, `open_jobs`.
+        """
+        return self.run(calls.create_key(name, scope, expires_at, limits))
+
+    def revoke_key(self, key_id: str) -> None:
+        """End an API key for good."""
+        self.run(calls.revoke_key(key_id))
+
     def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
         """Make a call, again if need be, and return what it answers."""
         delivery = Delivery(call, self.settings.patience, idempotency_key)
@@ -336,13 +375,13 @@ class Client:
                 return [calls.failure(error)]
         return [answer for file in files for answer in self._answers(model, [file], asked)]
 
-    def _all(self, page: Callable[[str | None], Call[ListPage[Item]]]) -> list[Item]:
-        """All entries of a list."""
+    def _all(self, page: Callable[[str | None], Call[ListPage[Item]]], most: int | None = None) -> list[Item]:
+        """All entries of a list, or the first of them."""
         found: list[Item] = []
         after: str | None = None
         while True:
             answered = self.run(page(after))
             found += answered.items
             after = answered.next
-            if after is None:
-                return found
+            if after is None or (most is not None and len(found) >= most):
+                return found[:most]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from engram_client.reading import Record
@@ -68,6 +68,10 @@ class ModelInfo(Record):
     name: str
     version: int
     """The version that answers."""
+    publish: str | None = None
+    """`auto`, or `manual` where what is learned waits to be activated."""
+    candidates: tuple[int, ...] = ()
+    """The versions that wait, ascending."""
     backbone: str
     tasks: tuple[TaskEntry, ...]
     capacity: tuple[LayerRoom, ...] = ()
@@ -152,6 +156,8 @@ class VersionRecord(Record):
     """One entry of a model's history."""
 
     version: int
+    status: str | None = None
+    """`active` for the one that answers, `candidate` for one that waits to be activated, or `past`."""
     parent: int | None = None
     kind: str
     """`create`, `learn`, `activate`, and the like."""
@@ -244,6 +250,52 @@ class BackboneInfo(Record):
     bytes: int
     licence: str | None = None
     created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyInfo(Record):
+    """An API key; its limits are in `raw`."""
+
+    id: str
+    name: str
+    scope: str
+    """`predict`, `learn` or `admin`."""
+    state: str
+    """`valid`, `expired` or `revoked`."""
+    created_at: str
+    expires_at: str | None = None
+    token: str | None = field(default=None, repr=False)
+    """The secret: of a key that was just made, and never again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditAuthor(Record):
+    """Who asked for a change."""
+
+    kind: str
+    """`key`, `anonymous` where none is needed, or `cli` for a user of a machine that has the store."""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord(Record):
+    """One change: who asked for it, and when."""
+
+    id: str
+    at: str
+    action: str
+    """`create`, `learn`, `activate`, `delete`, and the like."""
+    by: AuditAuthor | None = None
+    model: str | None = None
+    task: str | None = None
+    version: int | None = None
+    """The version that it made."""
+    target: int | None = None
+    """The version that was activated or rejected."""
+    job: str | None = None
+    key: str | None = None
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,8 @@ for command in (
     asking.novelty,
     history.versions,
     history.activate,
+    history.reject,
+    history.audit,
     history.certificate,
 ):
     app.command(rich_help_panel=ASKING)(command)

@@ -1,14 +1,18 @@
-"""Commands `engram versions`, `engram activate` and `engram certificate`: a model's history."""
+"""Commands `engram versions`, `activate`, `reject`, `certificate` and `audit`: history."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.remote.connection import ApiKey, ModelArgument, Url, connected
 from service.cli.tables import moment, print_json, print_table
 from service.cli.vault import AsJson
+
+if TYPE_CHECKING:
+    from engram_client import AuditRecord
 
 Number = Annotated[int, typer.Argument(metavar="VERSION", min=0, help="The version's number.")]
 
@@ -21,9 +25,10 @@ def versions(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json:
         print_json([one.raw for one in found])
         return
     rows = [
-        (one.version, one.kind, one.target, len(one.tasks), moment(one.created_at), one.job, one.task) for one in found
+        (one.version, one.kind, one.status, one.target, len(one.tasks), moment(one.created_at), one.job, one.task)
+        for one in found
     ]
-    print_table(("VERSION", "KIND", "OF", "TASKS", "CREATED", "JOB", "TASK"), rows)
+    print_table(("VERSION", "KIND", "STATUS", "OF", "TASKS", "CREATED", "JOB", "TASK"), rows)
 
 
 def activate(
@@ -36,13 +41,53 @@ def activate(
     key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve again what an earlier version was, as a new version."""
+    """Serve what a candidate is, or an earlier version was, as a new version."""
     with connected(url, key) as client:
         found = client.activate(model, version, allow_empty=allow_empty)
     if as_json:
         print_json(found.raw)
     else:
         typer.echo(f"The model {model} is at version {found.version}, which serves what version {version} was.")
+
+
+def reject(model: ModelArgument, version: Number, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Have a candidate wait no longer, nor those that were learned on it."""
+    with connected(url, key) as client:
+        found = client.reject(model, version)
+    if as_json:
+        print_json(found.raw)
+    else:
+        typer.echo(f"Version {version} of the model {model} waits no longer; what answers stays as it is.")
+
+
+def audit(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Of this model alone.")] = None,
+    action: Annotated[str | None, typer.Option(help="Of this kind alone: create, learn, activate, ...")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Since this moment (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most entries to show.")] = 100,
+    url: Url = None,
+    key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell who changed what, the newest first; this takes a key with the scope admin."""
+    oldest = None if since is None else since.replace(tzinfo=UTC)
+    with connected(url, key) as client:
+        found = client.audit(model=model, action=action, since=oldest, limit=limit)
+    if as_json:
+        print_json([one.raw for one in found])
+        return
+    rows = [
+        (moment(one.at), one.action, one.model, one.version, one.target, _who(one), one.job or one.key or one.backbone)
+        for one in found
+    ]
+    print_table(("AT", "ACTION", "MODEL", "VERSION", "OF", "BY", "JOB, KEY OR BACKBONE"), rows)
+
+
+def _who(entry: AuditRecord) -> str | None:
+    if entry.by is None:
+        return None
+    named = (entry.by.kind, entry.by.id, entry.by.name)
+    return " ".join(part for part in named if part is not None)
 
 
 def certificate(

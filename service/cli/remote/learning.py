@@ -22,7 +22,7 @@ from service.cli.tables import cell, moment, print_facts, print_json, print_tabl
 from service.cli.vault import AsJson
 
 if TYPE_CHECKING:
-    from engram_client import Client, JobRecord, LearningJob
+    from engram_client import JobRecord, LearningJob
 
     from service.cli.remote.progress import JobDisplay
 
@@ -65,7 +65,7 @@ def learn(
             if follow:
                 _follow(job, display)
         if follow:
-            _end(client, job.record, as_json)
+            _end(job.record, as_json)
         elif as_json:
             print_json(job.record.raw)
         else:
@@ -126,7 +126,7 @@ def follow(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = Fa
         with JobDisplay(quiet=as_json) as display:
             _follow(found, display, print_events=as_json)
         if not as_json:
-            _end(client, found.record, as_json)
+            _end(found.record, as_json)
         elif found.record.state != "succeeded":
             raise typer.Exit(REFUSED)
 
@@ -154,7 +154,7 @@ def _follow(job: LearningJob, display: JobDisplay, *, print_events: bool = False
         raise typer.Exit(INTERRUPTED) from error
 
 
-def _end(client: Client, record: JobRecord, as_json: bool) -> None:
+def _end(record: JobRecord, as_json: bool) -> None:
     """What came of a job that is over; raises JobFailed where it made no version."""
     from engram_client.jobs import succeeded
 
@@ -164,10 +164,12 @@ def _end(client: Client, record: JobRecord, as_json: bool) -> None:
             raise typer.Exit(REFUSED)
         return
     succeeded(record)
-    report = client.task(record.model, record.task).report or {}
+    report = (record.result or {}).get("report") or {}
     kept = (report.get("accuracy") or {}).get("kept")
     known = "" if kept is None else f", held-out accuracy {kept:.1%}"
     typer.echo(f"Learned {record.task}: version {record.version} of {record.model}{known}.")
+    if (record.result or {}).get("candidate"):
+        typer.echo(f"It waits to be activated: engram activate {record.model} {record.version}")
     rows = [(name, one.get("held_out"), one.get("recall")) for name, one in (report.get("per_class") or {}).items()]
     if rows:
         print_table(("CLASS", "HELD OUT", "RECALL"), rows)

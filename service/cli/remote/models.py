@@ -89,6 +89,8 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
         [
             ("name", found.name),
             ("version", found.version),
+            ("publish", found.publish),
+            *((("candidates", ", ".join(map(str, found.candidates))),) if found.candidates else ()),
             ("backbone", found.backbone),
             *_networks(found.raw.get("commons")),
             ("input", "x".join(str(shape.get(side)) for side in ("channels", "height", "width"))),
@@ -109,10 +111,10 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
 def change(
     model: ModelArgument, fields: Set = None, url: Url = None, key: ApiKey = None, as_json: AsJson = False
 ) -> None:
-    """Give a model another budget, decoder or background, by a new version."""
+    """Give a model another budget, decoder, background or way to publish, by a new version."""
     given = assigned(fields or [])
     if not given:
-        raise typer.BadParameter("Say what to change: --set budget=2, --set decoder=2 or --set background=#ffffff.")
+        raise typer.BadParameter("Say what to change: --set budget=2, decoder=2, background=#ffffff or publish=manual.")
     with connected(url, key) as client:
         found = client.change_model(model, **given)
     if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from engram_client import AsyncClient, Client
 
 from service.settings import ServiceSettings
 from testing.data.tokens import bearer, token
@@ -79,6 +81,31 @@ def test_a_request_made_again_makes_no_other_key(settings: ServiceSettings) -> N
         assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
         assert [key.id for key, _ in service.vault.keys.list()][1:] == [made["id"]]
         assert made["token"].rpartition("_")[2].encode() not in stored(service)
+
+
+def test_by_both_clients(empty: Service) -> None:
+    with Client(empty.url) as anybody:
+        admin = anybody.create_key("ops", "admin")
+        assert admin.token is not None
+        assert admin.token not in repr(admin)
+    until = datetime.now(UTC) + timedelta(days=1)
+
+    async def life() -> None:
+        async with AsyncClient(empty.url, admin.token) as client:
+            made = await client.create_key("line 4", "predict", expires_at=until, open_jobs=2)
+            assert (made.scope, made.raw["open_jobs"]) == ("predict", 2)
+            await client.revoke_key(made.id)
+            assert [(one.name, one.state, one.token) for one in await client.keys()] == [
+                ("ops", "valid", None),
+                ("line 4", "revoked", None),
+            ]
+            assert [one.action for one in await client.audit(limit=2)] == ["revoke_key", "create_key"]
+
+    asyncio.run(life())
+    with Client(empty.url, admin.token) as client:
+        (last,) = client.audit(action="revoke_key", since=until - timedelta(days=2))
+        assert last.by is not None
+        assert (last.by.kind, last.by.name) == ("key", "ops")
 
 
 @pytest.mark.parametrize(

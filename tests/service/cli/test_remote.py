@@ -81,6 +81,25 @@ def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, mo
     assert "unknown_model" in said(learning, "models", "show", "shell", status=1).stderr
 
 
+def test_what_waits_is_approved(learning: Service, digits: Path) -> None:
+    small = ["--set", "width=0.25", "--set", "commons.features=256", "--set", "commons.patch=3"]
+    shape = ["--backbone", "mlp", "--shape", "1x8x8"]
+    said(learning, "models", "create", "careful", *shape, *small, "--set", "publish=manual")
+    learned = said(learning, "learn", str(digits), "-m", "careful", "-n", "low", *OPTIONS, "--follow")
+    assert "It waits to be activated: engram activate careful 1" in learned.stdout
+    assert "candidates  1\n" in said(learning, "models", "show", "careful").stdout
+    assert [row[2] for row in table(said(learning, "versions", "careful").stdout)] == ["candidate", "active"]
+    assert "what answers stays as it is" in said(learning, "reject", "careful", "1").stdout
+    assert "not_a_candidate" in said(learning, "reject", "careful", "1", status=1).stderr
+    assert "version 3, which serves what version 1" in said(learning, "activate", "careful", "1").stdout
+    rows = table(said(learning, "audit", "-m", "careful").stdout)
+    assert [row[1] for row in rows] == ["activate", "reject", "learn", "create"]
+    assert {row[5] for row in rows} == {"anonymous"}
+    (entry,) = document(learning, "audit", "-m", "careful", "--action", "reject", "--since", "2026-01-01")
+    assert (entry["version"], entry["target"]) == (2, 1)
+    said(learning, "models", "delete", "careful", "--yes")
+
+
 def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.png").write_bytes(png(2, 70))
