@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +15,7 @@ import torch
 
 from engram.checkpointing import pytree
 from engram.checkpointing.checkpoints import Checkpoint, Checkpoints
+from engram.checkpointing.curves import CurvePoint, EpochFigures
 from engram.checkpointing.pytree import Tree
 from engram.errors import SnapshotError
 
@@ -62,6 +63,8 @@ class Journal:
         """The share of the whole that was done last."""
         self.replaying = False
         """Whether all that was asked for so far was there already."""
+        self.curve: list[CurvePoint] = []
+        """What was drawn so far, in order."""
         if checkpoints is not None:
             self._read(checkpoints.load())
         self._since = time.monotonic()
@@ -69,6 +72,10 @@ class Journal:
     def clock(self) -> float:
         """Seconds since some moment, those that earlier runs spent on what was taken over from them included."""
         return time.monotonic() + self._taken_over
+
+    def draw(self, phase: str, epochs: Iterable[EpochFigures]) -> None:
+        """Add the epochs of a run of a phase to the curve."""
+        self.curve += [CurvePoint(phase, *figures) for figures in epochs]
 
     def entry(self, name: str) -> JournalEntry:
         """The next entry, which must be finished before another begins."""

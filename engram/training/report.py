@@ -10,6 +10,7 @@ from typing import Self
 
 from torch import Tensor
 
+from engram.checkpointing.curves import CurvePoint, thinned
 from engram.checkpointing.journal import Journal
 from engram.config.options import LearnOptions
 from engram.data.examples import Examples
@@ -52,6 +53,9 @@ class LearningReport:
     """The same by what was done in them."""
     resumed: int = 0
     """How many runs broke off whose work was taken over from their checkpoints."""
+    curves: list[CurvePoint] = field(default_factory=list)
+    """Losses and held-out accuracy after each epoch of each phase of training, in order; the JSON has 500 of them at
+    most, evenly spread."""
     details: dict[str, object] = field(default_factory=dict)
     """What only this method has to tell."""
     recalls: dict[str, ClassRecall] = field(default_factory=dict, repr=False)
@@ -64,10 +68,12 @@ class LearningReport:
         """The report of a task that is about to be learned from `train`, and judged by `held_out`."""
         counts = dict(zip(train.classes, train.counts(), strict=True))
         given = {**options.stored(), **options.model_dump(mode="json")}
-        return cls(task, counts, len(held_out), given, resumed=journal.resumed, clock=journal.clock)
+        resumed, curves = journal.resumed, journal.curve  # which grows while the task is learned
+        return cls(task, counts, len(held_out), given, resumed=resumed, curves=curves, clock=journal.clock)
 
     def to_dict(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name not in ("clock", "recalls")}
+        told = {name: value for name, value in vars(self).items() if name not in ("clock", "recalls")}
+        return {**told, "curves": thinned(self.curves)}
 
     def judge(self, hits: Tensor, held_out: Examples) -> None:
         """Write down how each class fares.

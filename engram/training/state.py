@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from engram.checkpointing.curves import EpochFigures
 from engram.checkpointing.pytree import Tree
 from engram.data.class_balance import balanced_order
 from engram.data.examples import batches
@@ -33,6 +34,8 @@ class TrainingState:
     """Steps that are done."""
     loss: float = 0.0
     """The running mean of the steps' losses."""
+    curve: list[EpochFigures] = field(default_factory=list)
+    """The epochs that are done."""
     _within: int = 0
     """Steps of this epoch that are done."""
     _begun: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
@@ -68,9 +71,10 @@ class TrainingState:
         self.step += 1
         self._within += 1
 
-    def turn(self) -> None:
-        """The epoch is done."""
+    def turn(self, held_out_loss: float | None = None, held_out_accuracy: float | None = None) -> None:
+        """The epoch is done, after which so much was measured on held-out images."""
         self.epoch += 1
+        self.curve.append((self.epoch, self.loss, held_out_loss, held_out_accuracy))
         self._within = 0
 
     def state(self) -> dict[str, Tree]:
@@ -81,6 +85,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "begun": self._begun,
+            "curve": list(self.curve),
         }
 
     def restore(self, state: dict[str, Tree]) -> None:
@@ -90,3 +95,4 @@ class TrainingState:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self._begun = state["begun"]
+        self.curve = state["curve"]

@@ -280,19 +280,19 @@ class Trainer(WithContext):
         """Train until the held-out loss has not improved for `run.patience` epochs, then return to the best epoch."""
         entry = self.reporter.journal.entry(phase.name)
         if entry.outcome is None:
-            best, state = self._trained(engram, phase, entry)
-            entry.finish({"best": astuple(best), "engram": state, "generator": self.generator.get_state()})
+            done = self._trained(engram, phase, entry)
+            trained = {"best": astuple(done.best), "engram": done.best_state, "curve": done.curve}
+            entry.finish({**trained, "generator": self.generator.get_state()})
         engram.load_state_dict(entry.outcome["engram"])
         self.generator.set_state(entry.outcome["generator"])
+        self.reporter.journal.draw(phase.name, entry.outcome["curve"])
         engram.eval()
         best = Evaluation(*entry.outcome["best"])
         if self.known is not None and best != HOPELESS:
             self.known.keep(engram, self.plateau, best)
         return best
 
-    def _trained(
-        self, engram: Engram, phase: TrainingPhase, entry: JournalEntry
-    ) -> tuple[Evaluation, dict[str, Tensor]]:
+    def _trained(self, engram: Engram, phase: TrainingPhase, entry: JournalEntry) -> BestState:
         """What was measured in the best epoch, and the engram's state then."""
         state = BestState(engram, create_optimiser(self.context, engram.parameters()), self.generator)
         patience = phase.patience
@@ -304,10 +304,11 @@ class Trainer(WithContext):
             state.restore(entry.standing)
         while state.epoch < phase.epochs and state.waited < patience:
             self._epoch(engram, state, phase, entry)
-            state.record(self._judge(engram, self.plateau))
-            state.turn()
+            measured = self._judge(engram, self.plateau)
+            state.record(measured)
+            state.turn(measured.loss, measured.accuracy)
             entry.pause(state.state)
-        return state.best, state.best_state
+        return state
 
     def _epoch(self, engram: Engram, state: BestState, phase: TrainingPhase, entry: JournalEntry) -> None:
         """What is left of an epoch."""

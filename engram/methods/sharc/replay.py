@@ -83,9 +83,11 @@ def train(
         if entry.standing is not None:
             state.restore(entry.standing)
         _run_epochs(state, entry, ReplayLoss(classifier, fresh, recalled, context.options, generator), phase, context)
-        entry.finish({"classifier": copy.deepcopy(classifier.state_dict()), "generator": generator.get_state()})
+        trained = {"classifier": copy.deepcopy(classifier.state_dict()), "curve": state.curve}
+        entry.finish({**trained, "generator": generator.get_state()})
     classifier.load_state_dict(entry.outcome["classifier"])
     generator.set_state(entry.outcome["generator"])
+    context.reporter.journal.draw(phase.name, entry.outcome["curve"])
     classifier.eval()
 
 

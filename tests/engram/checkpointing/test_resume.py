@@ -32,8 +32,8 @@ def learn(parts: Parts, checkpoints: InMemory | None, options: LearnOptions = LO
 
 
 @cache
-def undisturbed(name: str) -> Parts:
-    return learn(parts_of(name), None)[0]
+def undisturbed(name: str) -> tuple[Parts, LearningReport]:
+    return learn(parts_of(name), None)
 
 
 def asks(name: str) -> int:
@@ -54,7 +54,7 @@ def test_checkpoints_change_nothing(name: str) -> None:
     checkpoints = InMemory(every=1 if name in METHODS else 3)
     learned, report = learn(parts_of(name), checkpoints)
     assert checkpoints.saved > 3
-    assert learned == undisturbed(name)
+    assert learned == undisturbed(name)[0]
     assert report.resumed == 0
 
 
@@ -67,8 +67,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(name: str
         with pytest.raises(Killed):
             again(parts_of(name)).learn("task 2", bars(2), LONGER, checkpoints=checkpoints, cancel=after)
     learned, report = learn(parts_of(name), checkpoints)
-    assert learned == undisturbed(name)
+    assert learned == undisturbed(name)[0]
     assert 1 <= report.resumed <= 2
+    assert report.curves == undisturbed(name)[1].curves != []
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("mlp", "adam"), ("cnn", "sgd"), ("cnn", "adamw"), ("resnet18", "sgd")])
@@ -197,7 +198,7 @@ def test_a_damaged_checkpoint_is_ignored(caplog: pytest.LogCaptureFixture) -> No
         learned, report = learn(parts_of("eidetic"), checkpoints)
     assert "a checkpoint is ignored" in caplog.text
     assert report.resumed == 0
-    assert learned == undisturbed("eidetic")
+    assert learned == undisturbed("eidetic")[0]
 
 
 def test_trees_come_back_as_they_were() -> None:
