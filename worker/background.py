@@ -99,10 +99,7 @@ class Reconciler:
 
     def _wake_idle(self) -> None:
         try:
-            models = self._vault.jobs.open_models()
-            holders = self._vault.leases.holders(models)
-            for model in models:
-                if holders[model] is None:
-                    self._wake(model)
+            for model in self._vault.jobs.waiting_models():
+                self._wake(model)
         except VaultError as error:
             log.warning("open jobs cannot be looked for: %s", error)

@@ -1,1 +1,1 @@
-"""Learning jobs in the store: records, index, attempts, checkpoints and decisions."""
+"""Jobs in the store: records, index, attempts, checkpoints and decisions."""

@@ -20,7 +20,7 @@ class Backlog:
     running: int
     """Jobs with a worker."""
     oldest_seconds: float
-    """Age of the oldest job of a model without a worker; 0 when there is none."""
+    """Age of the oldest job that nobody works on, nor on one of its model before it; 0 when there is none."""
 
 
 def read(objects: ObjectStore, leases: Leases) -> Backlog:
@@ -30,8 +30,8 @@ def read(objects: ObjectStore, leases: Leases) -> Backlog:
     ------
     StoreUnavailable, RedisUnavailable
     """
-    pairs = JobIndex(objects).open()
-    holders = leases.holders(sorted({model for model, _ in pairs}))
-    running = sum((holder := holders[model]) is not None and holder.job == job for model, job in pairs)
-    waiting = [issued_at(job) for model, job in pairs if holders[model] is None]
-    return Backlog(len(pairs) - running, running, max(0.0, time.time() - min(waiting)) if waiting else 0.0)
+    jobs = JobIndex(objects).open()
+    holders = leases.holders(sorted({job.lease for job in jobs}))
+    running = sum((holder := holders[job.lease]) is not None and holder.job == job.id for job in jobs)
+    waiting = [issued_at(job.id) for job in jobs if holders[job.lease] is None]
+    return Backlog(len(jobs) - running, running, max(0.0, time.time() - min(waiting)) if waiting else 0.0)

@@ -29,11 +29,12 @@ from vault.errors import (
 from vault.jobs.attempts import Attempt, Attempts
 from vault.jobs.decisions import Decision, Decisions, JobEnding
 from vault.jobs.ids import is_job_id, new_job_id
-from vault.jobs.index import JobIndex
-from vault.jobs.job import Job, Outcome
+from vault.jobs.index import JobIndex, OpenJob
+from vault.jobs.job import OF_KINDS, Job, JobKind, Outcome, kind_of, lease_of
 from vault.jobs.records import JobRecords
 from vault.models import is_model_name
 from vault.parallel import parallel_map
+from vault.storage.documents import FIRST_FORMAT
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
@@ -48,7 +49,7 @@ class Jobs:
     """The jobs in the store; safe to use from any thread.
 
     `jobs/{id}/request.json` creates a job and `result.json` ends it: the first result written stands. Between them come
-    `attempts/`, `cancel.json` and `decisions/`. A job is running while the live lease of its model names it
+    `attempts/`, `cancel.json` and `decisions/`. A job is running while the live lease of `Job.lease` names it
     (`Lease.assign`); otherwise it is queued. Redis holds only the progress, which is all that is lost with it.
     """
 
@@ -78,6 +79,7 @@ class Jobs:
         job_id: str | None = None,
         lineage: str | None = None,
         extra: Mapping[str, Any] | None = None,
+        kind: JobKind = "learn",
     ) -> Job:
         """Create a job, and publish that it is queued. Its upload must be stored before.
 
@@ -109,14 +111,16 @@ class Jobs:
             "extra": dict(extra or {}),
             "created_at": now(),
         }
-        self._index.add(model, job_id)
+        if kind != "learn":
+            request["kind"] = kind
+        self._index.add(OpenJob(job_id, model, kind))
         try:
-            self._records.create(job_id, request)
+            self._records.create(job_id, request, FIRST_FORMAT if kind == "learn" else OF_KINDS)
         except AlreadyExists:
             there = self.get(job_id)
-            if (there.model, there.task, there.options) != (model, task, dict(options)):
-                if there.model != model:
-                    self._index.close(model, job_id)
+            if (there.model, there.task, there.options, there.kind) != (model, task, dict(options), kind):
+                if (there.model, there.kind) != (model, kind):
+                    self._index.close(OpenJob(job_id, model, kind))
                 raise JobExists(job_id) from None
             return there
         self._events.publish(job_id, {"state": "queued"})
@@ -129,7 +133,7 @@ class Jobs:
         if known is not None:
             return known
         job = self._load(job_id)
-        if job.over:
+        if job.over and job.kind == "learn":  # what was found of another may be much larger than a learning report
             with self._lock:
                 self._over[job_id] = job
                 while len(self._over) > _CACHED_JOBS:
@@ -152,13 +156,13 @@ class Jobs:
             before = ids[-1]
         return found
 
-    def open_jobs(self, model: str | None = None) -> List[Job]:
-        """The jobs without a result, oldest first; those with damaged records are skipped."""
-        pairs = self._index.open(model)
+    def open_jobs(self, model: str | None = None, kind: JobKind | None = None) -> List[Job]:
+        """The jobs without a result, of one kind or of all, oldest first; those with damaged records are skipped."""
+        named = [one for one in self._index.open(model) if kind in (None, one.kind)]
         found: List[Job] = []
-        for (name, job_id), job in zip(pairs, self._get_all([job_id for _, job_id in pairs]), strict=True):
+        for one, job in zip(named, self._get_all([one.id for one in named]), strict=True):
             if isinstance(job, UnknownJob):
-                self._index.close_abandoned(name, job_id)
+                self._index.close_abandoned(one)
             elif isinstance(job, Job) and job.over:
                 # The process that wrote the result died before it could do this.
                 self._clear(job)
@@ -168,7 +172,16 @@ class Jobs:
 
     def open_models(self) -> List[str]:
         """Names of the models that may have open jobs, sorted; it may be polled, since it takes one listing."""
-        return sorted({model for model, _ in self._index.open()})
+        return sorted({job.model for job in self._index.open()})
+
+    def waiting_models(self) -> List[str]:
+        """Those of them with an open job that nobody works on, nor on one before it; raises RedisUnavailable.
+
+        It may be polled as well.
+        """
+        leases = {job.lease: job.model for job in self._index.open()}
+        holders = self._leases.holders(sorted(leases))
+        return sorted({model for lease, model in leases.items() if holders[lease] is None})
 
     def request_cancel(self, job_id: str, by: Mapping[str, Any] | None = None) -> Job:
         """Request the cancellation of a job; returns the job afterwards. One that is over stays as it is.
@@ -310,7 +323,7 @@ class Jobs:
         if job.uploaded:
             self._objects.delete(f"data/{job.data}")
         self._records.remove_checkpoints(job.id)
-        self._index.close(job.model, job.id)
+        self._index.close(OpenJob(job.id, job.model, job.kind))
 
     def _get_all(self, ids: List[str]) -> List[Job | UnknownJob | Unreadable]:
         """Each job, or the error that reading it raised: a damaged one must not block the others."""
@@ -333,9 +346,10 @@ class Jobs:
             known = {name: request[name] for name in ("id", "model", "task", "data", "options", "created_at")}
         except KeyError as error:
             raise Damaged(f"jobs/{job_id}/request.json", f"it lacks {error}") from error
-        known.update(lineage=request.get("lineage"), extra=request.get("extra") or {})
+        kind = kind_of(request)
+        known.update(lineage=request.get("lineage"), extra=request.get("extra") or {}, kind=kind)
         if result is None:
-            return Job(**known, **self._open_state(job_id, known["model"]))
+            return Job(**known, **self._open_state(job_id, lease_of(kind, known["model"], job_id)))
         return Job(**known, **result, **self._last_progress(job_id, result["state"]))
 
     def _last_progress(self, job_id: str, state: Outcome) -> dict[str, Any]:
@@ -345,9 +359,9 @@ class Jobs:
         figures = self._board.read(job_id)
         return {"phase": figures.pop("phase", None), "progress": figures}
 
-    def _open_state(self, job_id: str, model: str) -> dict[str, Any]:
+    def _open_state(self, job_id: str, lease: str) -> dict[str, Any]:
         try:
-            holder = self._leases.holder(model)
+            holder = self._leases.holder(lease)
         except RedisUnavailable:
             holder = None
         running = holder is not None and holder.job == job_id

@@ -8,6 +8,7 @@ from typing import Any
 
 from vault.errors import AlreadyExists, NotFound, UnknownJob
 from vault.jobs.ids import is_job_id
+from vault.storage.documents import FIRST_FORMAT
 from vault.storage.object_store import ObjectStore
 from vault.timestamps import now
 
@@ -20,9 +21,9 @@ class JobRecords:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    def create(self, job_id: str, request: dict[str, Any]) -> None:
-        """Write a request; raises AlreadyExists."""
-        self._objects.create_json(_path(job_id, "request"), request)
+    def create(self, job_id: str, request: dict[str, Any], version: int = FIRST_FORMAT) -> None:
+        """Write a request, sealed as of a format; raises AlreadyExists."""
+        self._objects.create_json(_path(job_id, "request"), request, version)
 
     def request(self, job_id: str) -> dict[str, Any]:
         """The request of a job; raises UnknownJob, also for an invalid id."""

@@ -10,6 +10,8 @@ from typing import Any
 from vault.commit_log import Commit, CommitLog
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable
 from vault.jobs.ids import is_job_id
+from vault.jobs.index import OpenJob, open_path
+from vault.jobs.job import kind_of
 from vault.maintenance.findings import Findings
 from vault.models import Model, Models
 from vault.storage.object_store import ObjectStore
@@ -60,7 +62,7 @@ class _JobCheck:
         if self._result in paths:
             return None
         upload = None if "://" in data else data
-        self._check_open(model, upload)
+        self._check_open(open_path(OpenJob(self._id, model, kind_of(request))), upload)
         return upload and f"data/{upload}"
 
     def _read(self, paths: list[str]) -> dict[str, dict[str, Any]]:
@@ -84,7 +86,9 @@ class _JobCheck:
             self._found.orphans += len(paths)
 
     def _check_result(self, model: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Check that a successful job has its version, unless the model was deleted meanwhile."""
+        """Check that a job that learned has its version, unless the model was deleted meanwhile."""
+        if kind_of(request) != "learn":
+            return
         there, commits = self._versions.get(model, (None, []))
         if there is None or result.get("state") != "succeeded" or request.get("lineage") not in (None, there.lineage):
             return
@@ -112,11 +116,11 @@ class _JobCheck:
         except (NotFound, Unreadable):
             return False
 
-    def _check_open(self, model: str, upload: str | None) -> None:
+    def _check_open(self, named_by: str, upload: str | None) -> None:
         """Check that workers can find an open job and that its upload is whole; the job may end meanwhile."""
         findings = Findings()
-        if not self._objects.exists(f"open/{model}/{self._id}"):
-            findings.add(f"open/{model}/{self._id}", "not_found", "No worker can find this open job.")
+        if not self._objects.exists(named_by):
+            findings.add(named_by, "not_found", "No worker can find this open job.")
         if upload is not None:
             with findings.noting(f"data/{upload}"):
                 self._objects.check_file(upload)

@@ -12,7 +12,8 @@ from typing import Self
 from vault.errors import NotFound, UnknownJob, Unreadable
 from vault.jobs.idempotency import FOLDER as ANSWERS
 from vault.jobs.ids import inverted, is_job_id
-from vault.jobs.index import JobIndex
+from vault.jobs.index import JobIndex, OpenJob
+from vault.jobs.job import kind_of
 from vault.jobs.records import JobRecords
 from vault.maintenance.orphans import remove_orphans
 from vault.settings import VaultSettings
@@ -140,13 +141,13 @@ class Sweep:
     def _remove_job(self, job_id: str, paths: Iterable[str]) -> None:
         """Remove a job: its index entries first, then the request, the result last, so that it never seems open."""
         try:
-            model = str(self._records.request(job_id)["model"])
+            request = self._records.request(job_id)
         except UnknownJob:
-            model = None  # an earlier sweep died after removing the request
+            request = None  # an earlier sweep died after removing the request
         if self._dry_run:
             return
-        if model is not None:
-            self._index.remove(model, job_id)
+        if request is not None:
+            self._index.remove(OpenJob(job_id, str(request["model"]), kind_of(request)))
         first, last = _request(job_id), _result(job_id)
         for path in (first, *(path for path in paths if path not in (first, last)), last):
             self._objects.delete(path)
@@ -167,7 +168,7 @@ class Sweep:
         """Remove uploads of interrupted submissions."""
         needed = set()
         # From two listings: an id damaged in transit would leave its job's upload unreferenced.
-        ids = {job_id for _, job_id in self._index.open()}.union(filter(is_job_id, jobs))
+        ids = {job.id for job in self._index.open()}.union(filter(is_job_id, jobs))
         for job_id in ids:
             if _result(job_id) in jobs.get(job_id, {}):
                 continue
