@@ -42,7 +42,9 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
-class _File:
+class FoundFile:
+    """A file of an archive."""
+
     path: tuple[str, ...]
     size: int
     format: str | None
@@ -54,6 +56,7 @@ class _File:
 
     @property
     def hidden(self) -> bool:
+        """Whether its name, or that of a folder above it, begins with a dot."""
         return any(part.startswith(".") for part in self.path)
 
 
@@ -95,8 +98,21 @@ def plan(path: Path | str, limits: ArchiveLimits, needed: ClassesNeeded = TWO_CL
     ------
     ArchiveError, TooFewClasses, TooFewImages, InputError, OSError
     """
+    files, folders = found_files(path, limits)
+    layout = _layout(files)
+    classes = _class_folders(files, folders, layout)
+    return _placed(files, classes, layout, needed)
+
+
+def found_files(path: Path | str, limits: ArchiveLimits) -> tuple[list[FoundFile], set[Folder]]:
+    """All files of an archive that are no junk, by path, each judged by its suffix or first bytes; and all folders.
+
+    Raises
+    ------
+    ArchiveError, InputError, OSError
+    """
     folders: set[Folder] = set()
-    files: list[_File] = []
+    files: list[FoundFile] = []
     damaged = 0
     for entry, content in walk(path, limits):
         _add(folders, _visible(entry))
@@ -108,11 +124,9 @@ def plan(path: Path | str, limits: ArchiveLimits, needed: ClassesNeeded = TWO_CL
             damaged += 1
             if damaged > _MOST_DAMAGED:
                 raise NotAnArchive(f"more than {_MOST_DAMAGED} entries of the archive are damaged") from error
-            files.append(_File(entry.path, entry.size, None, image=False, doubtful=True))
+            files.append(FoundFile(entry.path, entry.size, None, image=False, doubtful=True))
     files.sort(key=lambda file: file.path)
-    layout = _layout(files)
-    classes = _class_folders(files, folders, layout)
-    return _placed(files, classes, layout, needed)
+    return files, folders
 
 
 def _visible(entry: ArchiveEntry) -> Folder:
@@ -129,24 +143,24 @@ def _add(folders: set[Folder], folder: Folder) -> None:
         folder = folder[:-1]
 
 
-def _judged(entry: ArchiveEntry, content: Content) -> _File:
+def _judged(entry: ArchiveEntry, content: Content) -> FoundFile:
     name = entry.path[-1]
     # As text: a `PurePath` interns every name, and ever new names wear out Python's table of interned strings.
     if splitext(name)[1].lower() in SUFFIXES:
-        return _File(entry.path, entry.size, None, image=not name.startswith("."))
+        return FoundFile(entry.path, entry.size, None, image=not name.startswith("."))
     if name.startswith(".") or not entry.size:
-        return _File(entry.path, entry.size, None if entry.size else "empty", image=False)
+        return FoundFile(entry.path, entry.size, None if entry.size else "empty", image=False)
     found = image_format(content(HEAD))
     unknown = found is None or found in UNREAD_FORMATS
-    return _File(entry.path, entry.size, found, image=found in READ_FORMATS, doubtful=unknown)
+    return FoundFile(entry.path, entry.size, found, image=found in READ_FORMATS, doubtful=unknown)
 
 
-def _layout(files: list[_File]) -> _Layout:
+def _layout(files: list[FoundFile]) -> _Layout:
     """The layout that images have; those in hidden folders have no say where there are others."""
     images = [file for file in files if file.image]
     deciding = [file for file in images if not file.hidden] or images or [file for file in files if file.doubtful]
     if not deciding:
-        raise BadLayout(_no_images(files))
+        raise BadLayout(no_images(files))
     votes = Counter(vote for file in deciding if (vote := _layout_of(file.path)) is not None)
     if not votes:
         raise BadLayout(
@@ -174,7 +188,8 @@ def _layout_of(path: tuple[str, ...]) -> _Layout | None:
             return None
 
 
-def _no_images(files: list[_File]) -> str:
+def no_images(files: list[FoundFile]) -> str:
+    """The sentence that refuses an archive without images."""
     wanted = "images belong into one folder for each class"
     archives = [file for file in files if (file.format or "").endswith("archive")]
     if archives:
@@ -182,7 +197,7 @@ def _no_images(files: list[_File]) -> str:
     return f"the archive holds no images; {wanted}"
 
 
-def _class_folders(files: list[_File], folders: set[Folder], layout: _Layout) -> dict[Folder, tuple[str, str]]:
+def _class_folders(files: list[FoundFile], folders: set[Folder], layout: _Layout) -> dict[Folder, tuple[str, str]]:
     """Class folders, each with its split and class."""
     filled = {file.path[:-1] for file in files if file.image}
     used = {file.path[: layout.depth()] for file in files}
@@ -207,7 +222,7 @@ def _check_class(name: str) -> None:
 
 
 def _placed(
-    files: list[_File], folders: dict[Folder, tuple[str, str]], layout: _Layout, needed: ClassesNeeded
+    files: list[FoundFile], folders: dict[Folder, tuple[str, str]], layout: _Layout, needed: ClassesNeeded
 ) -> FolderPlan:
     members = [file for file in files if (file.image or file.doubtful) and file.path[:-1] in folders]
     others: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -229,13 +244,13 @@ def _placed(
     return FolderPlan(classes, places, sizes, sum(file.size for file in members), left_out, hidden, needed)
 
 
-def _reason(file: _File, folders: dict[Folder, tuple[str, str]]) -> Reason:
+def _reason(file: FoundFile, folders: dict[Folder, tuple[str, str]]) -> Reason:
     if file.path[:-1] in folders:
         return "hidden" if file.path[-1].startswith(".") else "not_an_image"
     return "hidden" if file.hidden else "outside"
 
 
-def _kind(file: _File) -> str:
+def _kind(file: FoundFile) -> str:
     if file.path[-1].startswith("."):
         return "hidden"
     return file.format or ("of an unknown format" if file.doubtful else "empty")
