@@ -21,6 +21,7 @@
           SuspiciousRatio           unpacks to implausibly many bytes
           ArchiveTooLarge           unpacks to more bytes than allowed
           BadLayout                 not `<class>/<image>`, optionally under `train/` and `val/`
+          AmbiguousLabel            several tasks have the label that a folder is called
         ExamplesError
           TooFewClasses             fewer classes than the method needs
           CommonsNeedsClasses       filters would be learned from the images of a single class
@@ -147,6 +148,10 @@ class ArchiveTooLarge(ArchiveError):
 
 class BadLayout(ArchiveError):
     code = "archive_bad_layout"
+
+
+class AmbiguousLabel(ArchiveError):
+    code = "ambiguous_label"
 
 
 class ExamplesError(InputError):

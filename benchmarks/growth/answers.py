@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchmarks.harness.metrics import calibration_error
 from engram import Examples, Memory
 from engram.recognition.predictions import Prediction
+from engram.training.evaluation.calibration_error import calibration_error
 
 BATCH = 32
 """Images of a batch."""

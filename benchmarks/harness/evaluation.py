@@ -16,10 +16,11 @@ import torch
 
 from benchmarks.harness.datasets import Tasks
 from benchmarks.harness.learners import BenchmarkPrediction
-from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
+from benchmarks.harness.metrics import average_accuracy, backward_transfer, forgetting
 from benchmarks.harness.novelty import novelty_figures
 from engram import Examples
 from engram.checkpointing.progress import Progress
+from engram.training.evaluation.calibration_error import calibration_error
 
 Watcher = Callable[[int, Progress | None], None]
 """Callback for progress: the number of the task, and its progress of learning (None: it is being evaluated)."""

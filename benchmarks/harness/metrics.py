@@ -1,13 +1,8 @@
-"""Metrics of continual learning from the accuracy matrix, and the expected calibration error."""
+"""Metrics of continual learning from the accuracy matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-
-BINS = 15
 
 Matrix = Sequence[Sequence[float]]
 """`matrix[i][j]`: accuracy on task j, measured after task i was learned; row i has i + 1 entries."""
@@ -30,19 +25,3 @@ def backward_transfer(matrix: Matrix) -> float:
     last = len(matrix) - 1
     changes = [matrix[last][task] - matrix[task][task] for task in range(last)]
     return sum(changes) / len(changes) if changes else 0.0
-
-
-def calibration_error(probabilities: Tensor, right: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error (Guo et al. 2017): the gap between confidence and accuracy, over equal bins.
-
-    Parameters
-    ----------
-    probabilities
-        (N,) of the predicted labels.
-    right
-        (N,) whether the predictions were right.
-    """
-    probabilities, right = probabilities.double(), right.double()
-    which = (probabilities * bins).long().clamp(0, bins - 1)  # (N,)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, which, probabilities - right)
-    return float(gaps.abs().sum() / len(probabilities))

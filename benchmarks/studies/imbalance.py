@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.harness.evaluation import provenance
-from benchmarks.harness.metrics import calibration_error
 from benchmarks.harness.results import append
 from engram import Definition, Examples, LearnOptions, Memory
 from engram.data.augmentation import augmented
 from engram.nn.backbones import layout_of
 from engram.nn.network import Engram, pixels
 from engram.runtime import configure
+from engram.training.evaluation.calibration_error import calibration_error
 
 SIDE = 32
 CLASSES = ("good", "defect")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.harness.metrics import average_accuracy, backward_transfer, calibration_error, forgetting
+from benchmarks.harness.metrics import average_accuracy, backward_transfer, forgetting
+from engram.training.evaluation.calibration_error import calibration_error
 
 MATRIX = [[0.9], [0.7, 0.8], [0.8, 0.6, 1.0]]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.harness.metrics import calibration_error
 from engram.checkpointing.progress import Reporter
 from engram.errors import DamagedSnapshot
 from engram.methods.rerelrp.detectors import Detector, DetectorChain
 from engram.methods.rerelrp.forest import ForestSize
 from engram.methods.rerelrp.signatures import Signatures
+from engram.training.evaluation.calibration_error import calibration_error
 
 GROWTH = ForestSize(trees=30, depth=12, leaf=3)
 FEATURES = 6
