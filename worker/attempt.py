@@ -1,4 +1,4 @@
-"""One attempt at one job, without Celery: loading, learning, verification and publication."""
+"""One attempt at one job, without Celery; to learn: loading, learning, verification, publication."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 from engram.checkpointing.progress import Progress
@@ -27,12 +26,12 @@ from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import dataset_source, metrics, outcome, resources
 from worker.checkpoints import StoredCheckpoints
-from worker.instrumentation import PhaseRecorder
-from worker.interruption import EndReason, Interrupted, Interruption, Watchdog
-from worker.progress import ProgressReporter
-from worker.resources import end_finder, is_out_of_memory, out_of_memory, release
+from worker.interruption import EndReason, Interrupted
+from worker.resources import is_out_of_memory, out_of_memory, release
 from worker.settings import WorkerSettings
 from worker.versions.blobs import JobBlobs
+from worker.versions.evaluation import EvaluationAttempt
+from worker.versions.job_attempt import JobAttempt
 from worker.versions.publishing import Publication, load_memory
 from worker.versions.verification import before_learning, verify
 
@@ -65,7 +64,11 @@ def run_attempt(
     ModelChanged, StoreUnavailable, Exception
         The attempt broke off; another may succeed.
     """
-    attempt = _Attempt(vault, job, token, stop, settings, resume)
+    attempt: JobAttempt
+    if job.kind == "evaluate":
+        attempt = EvaluationAttempt(vault, job, token, stop, settings)
+    else:
+        attempt = _LearningAttempt(vault, job, token, stop, settings, resume)
     try:
         result = attempt.run()
     except Cancelled as error:
@@ -107,50 +110,41 @@ def _found(archive: ReadArchive, report: LearningReport) -> dict[str, Any]:
     }
 
 
-class _Attempt:
-    """One attempt at a job, phase by phase."""
+class _LearningAttempt(JobAttempt):
+    """One attempt at learning a task.
+
+    Parameters
+    ----------
+    resume
+        As of `run_attempt`.
+    """
 
     def __init__(
         self, vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings, resume: bool
     ) -> None:
-        self._vault = vault
-        self._job = job
-        self._token = token
-        self._settings = settings
+        super().__init__(vault, job, token, stop, settings)
         self._resume = resume
-        self.interruption = Interruption(stop, end_finder(vault, job, settings), settings.cancel_seconds)
-        self._watchdog = Watchdog(self.interruption, lambda end: outcome.end(vault, job, end, token))
-        self._phases = PhaseRecorder()
-        publish = partial(vault.jobs.report, job.id)
-        self._reporter = ProgressReporter(publish, settings.progress_seconds, self._phases.enter)
 
-    def run(self) -> dict[str, Any]:
-        """All phases; the job's result."""
-        with self._watchdog, self._phases, self._reporter:
-            return self._run()
-
-    def _run(self) -> dict[str, Any]:
-        self._enter("loading", 0.0)
-        model = self._vault.models.get(self._job.model)
-        if self._job.lineage not in (None, model.lineage):
-            raise UnknownModel(self._job.model)
-        if (done := outcome.made(self._vault, self._job)) is not None:
-            return outcome.result(self._vault, done)
-        head = approval.learned_on(self._vault.log, model.name)
+    def work(self) -> dict[str, Any]:
+        self.enter("loading", 0.0)
+        model = self.model()
+        if (done := outcome.made(self.vault, self.job)) is not None:
+            return outcome.result(self.vault, done)
+        head = approval.learned_on(self.vault.log, model.name)
         if head is None:
             raise UnknownModel(model.name)
-        blobs = JobBlobs(self._vault.objects)
-        memory = load_memory(self._vault, model, head, blobs)
-        memory.admit(self._job.task)
-        options = LearnOptions.model_validate(self._job.options)
+        blobs = JobBlobs(self.vault.objects)
+        memory = load_memory(self.vault, model, head, blobs)
+        memory.admit(self.job.task)
+        options = LearnOptions.model_validate(self.job.options)
         began = time.monotonic()
         archive = self._read(memory, options)
         reading = time.monotonic() - began
-        with threads(self._settings.torch_threads):
+        with threads(self.settings.torch_threads):
             before = before_learning(blobs, head, memory)
-        memory.to(resources.choose_device(self._settings.device))
+        memory.to(resources.choose_device(self.settings.device))
         report = memory.learn(
-            self._job.task,
+            self.job.task,
             archive.examples,
             options,
             progress=self._learning,
@@ -159,45 +153,34 @@ class _Attempt:
         )
         metrics.resumed.inc(min(1, report.resumed))
         memory.to("cpu")
-        self._enter("verifying", _LEARNING[1])
+        self.enter("verifying", _LEARNING[1])
         parts = dump(memory)
-        with threads(self._settings.torch_threads):
+        with threads(self.settings.torch_threads):
             proof = verify(
                 parts,
                 before,
-                self._job.task,
+                self.job.task,
                 report.recognised,
                 report.class_figures,
                 head=head,
                 loaded=memory.method.loaded,
             )
-        self._enter("publishing", 0.98)
-        told = {**report.to_dict(), "phases": self._phases.around(report.phases, reading), **_found(archive, report)}
+        self.enter("publishing", 0.98)
+        told = {**report.to_dict(), "phases": self.phases.around(report.phases, reading), **_found(archive, report)}
         publication = Publication(
-            self._job, self._token, head, parts, archive.examples.classes, proof.to_dict(), told, blobs
+            self.job, self.token, head, parts, archive.examples.classes, proof.to_dict(), told, blobs
         )
-        return outcome.result(self._vault, publication.publish(self._vault, self._settle))
-
-    def _settle(self) -> None:
-        """The last moment at which the job can end without a version."""
-        self._watchdog.settle()
-        if self.interruption():
-            raise Cancelled("stopped before the commit")
+        return outcome.result(self.vault, publication.publish(self.vault, self.settle))
 
     def _checkpoints(self, head: Commit) -> StoredCheckpoints:
-        left = JobCheckpoints(self._vault.objects, self._vault.jobs, self._job.id, self._token)
-        seconds, stopping = self._settings.checkpoint_seconds, lambda: self.interruption.stopping
+        left = JobCheckpoints(self.vault.objects, self.vault.jobs, self.job.id, self.token)
+        seconds, stopping = self.settings.checkpoint_seconds, lambda: self.interruption.stopping
         return StoredCheckpoints(left, head, seconds, stopping, resume=self._resume)
 
-    def _enter(self, phase: str, fraction: float) -> None:
-        self._reporter.report(phase, fraction)
-        if self.interruption():
-            raise Cancelled(f"stopped before {phase}")
-
     def _read(self, memory: Memory, options: LearnOptions) -> ReadArchive:
-        definition, settings, limits = memory.definition, self._settings, ImageLimits.of(self._settings)
+        definition, settings, limits = memory.definition, self.settings, ImageLimits.of(self.settings)
         with (
-            dataset_source.fetched(self._job, self._vault.objects, settings, self.interruption) as path,
+            dataset_source.fetched(self.job, self.vault.objects, settings, self.interruption) as path,
             BoundedDecoder(limits, stop=self.interruption) as decoder,
         ):
             return read(
@@ -206,7 +189,7 @@ class _Attempt:
                 ArchiveLimits.of(settings),
                 options.max_unreadable,
                 self.interruption,
-                lambda share: self._reporter.report("loading", share * _LEARNING[0]),
+                lambda share: self.reporter.report("loading", share * _LEARNING[0]),
                 limits,
                 definition.decoder,
                 decoder,
@@ -215,4 +198,4 @@ class _Attempt:
 
     def _learning(self, progress: Progress) -> None:
         begin, end = _LEARNING
-        self._reporter(replace(progress, fraction=begin + progress.fraction * (end - begin)))
+        self.reporter(replace(progress, fraction=begin + progress.fraction * (end - begin)))

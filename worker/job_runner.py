@@ -1,4 +1,4 @@
-"""Job runner: works on the open jobs of a model under its lease, with a bounded number of attempts."""
+"""Job runner: works on the open jobs of a model under leases, with a bounded number of attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from engram.runtime import give_back_freed_memory
@@ -34,10 +35,11 @@ _PAUSES = (1.0, 5.0, 15.0)
 
 
 class JobRunner:
-    """Runner of the jobs of one model at a time, the oldest first.
+    """Runner of the jobs of one model at a time: of those that learn the oldest first, then of its evaluations.
 
-    Whoever holds a model's lease works on all of its open jobs. A wake-up that finds the lease taken has no more to do:
-    the holder looks for open jobs once more after it has given the lease back.
+    Whoever holds a model's lease works on all of its open jobs that learn. A wake-up that finds the lease taken has no
+    more to do for these: the holder looks for open jobs once more after it has given the lease back. An evaluation has
+    a lease of its own, so that workers evaluate a model while it learns, and several of them at once.
     """
 
     def __init__(self, vault: Vault, settings: WorkerSettings) -> None:
@@ -57,16 +59,9 @@ class JobRunner:
         """Work on the model's open jobs until there is none left, or another worker has its lease. Never raises."""
         with self._turn:
             try:
-                while not self.stopping.is_set() and self._vault.jobs.open_jobs(model):
-                    lease = self._vault.leases.acquire(model, self._owner)
-                    if lease is None:
-                        return
-                    with lease:
-                        try:
-                            self._work_through(model, lease)
-                        finally:
-                            if lease.lost.is_set():
-                                metrics.lost.inc()
+                self._learn_all(model)
+                while self._evaluate_one(model):
+                    self._learn_all(model)
             except Interrupted:
                 log.info("the work for %s is left to others", model)
             except LeaseLost as error:
@@ -78,8 +73,30 @@ class JobRunner:
             finally:
                 give_back_freed_memory()
 
+    def _learn_all(self, model: str) -> None:
+        """Work on the jobs that learn until there is none left, or another worker has the model's lease."""
+        while not self.stopping.is_set() and self._vault.jobs.open_jobs(model, "learn"):
+            lease = self._vault.leases.acquire(model, self._owner)
+            if lease is None:
+                return
+            with lease, _counted(lease):
+                self._work_through(model, lease)
+
+    def _evaluate_one(self, model: str) -> bool:
+        """Work on the oldest evaluation that no other worker has, and whether there was one."""
+        for job in self._vault.jobs.open_jobs(model, "evaluate"):
+            if self.stopping.is_set():
+                return False
+            lease = self._vault.leases.acquire(job.lease, self._owner)
+            if lease is None:
+                continue
+            with lease, _counted(lease), about(job):
+                self._attempt(job, lease)
+            return True
+        return False
+
     def _work_through(self, model: str, lease: Lease) -> None:
-        while jobs := self._vault.jobs.open_jobs(model):
+        while jobs := self._vault.jobs.open_jobs(model, "learn"):
             if self.stopping.is_set() or lease.lost.is_set():
                 raise Interrupted(model)
             with about(jobs[0]):
@@ -101,10 +118,11 @@ class JobRunner:
             for changes in range(MOST_CHANGES + 1):
                 token = jobs.start_attempt(job.id, self._owner)
                 _assign(lease, job.id)
-                log.info("job %s: learning %s for %s, attempt %d", job.id, job.task, job.model, token)
+                what = f"learning {job.task}" if job.kind == "learn" else "evaluating"
+                log.info("job %s: %s for %s, attempt %d", job.id, what, job.model, token)
                 try:
                     with observed(job, token) as attempt:
-                        attempt.outcome = self._learn(job, token, lease, broken_off)
+                        attempt.outcome = self._try(job, token, lease, broken_off)
                     return
                 except ModelChanged as error:
                     log.info("job %s: %s", job.id, error)
@@ -115,7 +133,7 @@ class JobRunner:
                     # Nothing is wrong with the job; the attempt shall not count against it.
                     jobs.release_attempt(job.id, token)
 
-    def _learn(self, job: Job, token: int, lease: Lease, broken_off: int) -> str:
+    def _try(self, job: Job, token: int, lease: Lease, broken_off: int) -> str:
         """How the attempt `token` at a job ended, after others that broke off.
 
         Raises
@@ -162,6 +180,16 @@ class JobRunner:
 
     def _must_stop(self, lease: Lease) -> bool:
         return self.stopping.is_set() or lease.lost.is_set()
+
+
+@contextmanager
+def _counted(lease: Lease) -> Iterator[None]:
+    """A block after which a lease that was lost is counted."""
+    try:
+        yield
+    finally:
+        if lease.lost.is_set():
+            metrics.lost.inc()
 
 
 def _assign(lease: Lease, job: str | None) -> None:

@@ -1,1 +1,1 @@
-"""Versions as a worker makes them: their blobs read, what was learned verified, and published."""
+"""Versions as a worker handles them: loaded, learned on, verified, published, and evaluated."""

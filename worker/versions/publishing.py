@@ -1,4 +1,4 @@
-"""Loading of a version to learn on, and publication of what was learned as the next one."""
+"""Loading of versions, and publication of what was learned as the next one."""
 
 from __future__ import annotations
 
@@ -56,6 +56,25 @@ def load_memory(vault: Vault, model: Model, head: Commit, blobs: JobBlobs | None
         blobs.get(head.recogniser),
         [blobs.piece(name) for name in head.kept],
         head.budget,
+    )
+
+
+def load_to_answer(model: Model, commit: Commit, blobs: JobBlobs, beside: Memory | None = None) -> Memory:
+    """The memory of a version that only answers, as services load it.
+
+    Parameters
+    ----------
+    beside
+        Another version of the model, with which equal parts are shared.
+
+    Raises
+    ------
+    SnapshotError, Damaged, NotFound
+    """
+    assert commit.recogniser is not None, "every commit names its recogniser"
+    engrams = [blobs.piece(name) for name in commit.engrams]
+    return restore(
+        _definition(model, commit), engrams, blobs.get(commit.recogniser), None, dict(commit.budget), reuse=beside
     )
 
 
