@@ -17,7 +17,19 @@ from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.runtime import configure
-from service.api import backbones, explain, health, jobs, models, novelty, openapi, predict, tasks, versions
+from service.api import (
+    backbones,
+    evaluations,
+    explain,
+    health,
+    jobs,
+    models,
+    novelty,
+    openapi,
+    predict,
+    tasks,
+    versions,
+)
 from service.api.admin import audit, keys
 from service.api.direct import DirectRoutes
 from service.api.route import scopes
@@ -103,7 +115,20 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
     app.state.settings = settings
     openapi.install(app, lambda: scopes(app), settings.keys)
     error_handlers.install(app)
-    for module in (predict, models, tasks, jobs, explain, novelty, versions, backbones, keys, audit, health):
+    for module in (
+        predict,
+        models,
+        tasks,
+        evaluations,
+        jobs,
+        explain,
+        novelty,
+        versions,
+        backbones,
+        keys,
+        audit,
+        health,
+    ):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, answering=app)

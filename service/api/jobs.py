@@ -5,30 +5,66 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import Header, Query
+from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import JobPage, JobResponse
 from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.jobs.event_streams import EventStream
 from vault.coordination.events import LAST_ID
 from vault.errors import JobOver
-from vault.jobs.job import Job
+from vault.jobs.job import Job, JobKind
 
 router = ScopedRouter("jobs")
+
+
+class JobError(BaseModel):
+    code: str
+    detail: str
+
+
+class JobResponse(BaseModel):
+    """One job, from its request to its result."""
+
+    id: str
+    kind: JobKind
+    model: str
+    task: str
+    """The task to learn; of an evaluation that of all its images, empty where their folders say it."""
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    phase: str | None
+    progress: dict[str, Any] | None
+    """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any: of a running job now, of
+    one that failed or was cancelled at its last report, unless that is forgotten; a `fraction` of 1 of one that
+    succeeded."""
+    attempts: int
+    created_at: str
+    error: JobError | None
+    result: dict[str, Any] | None
+    """Of one that has learned `version`, `task` and `report`; of one that has evaluated `evaluation`."""
+
+
+class AcceptedResponse(BaseModel):
+    job: JobResponse
+
+
+class JobPage(BaseModel):
+    jobs: list[JobResponse]
+    next: str | None
 
 
 def answer(job: Job) -> dict[str, Any]:
     """One job as JSON."""
     return {
         "id": job.id,
+        "kind": job.kind,
         "model": job.model,
         "task": job.task,
         "state": job.state,
@@ -39,6 +75,11 @@ def answer(job: Job) -> dict[str, Any]:
         "error": job.error,
         "result": job.result,
     }
+
+
+def accepted(job: Job) -> JSONResponse:
+    """The answer to who has submitted a job."""
+    return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 @router.get("/v1/jobs", response_model=JobPage)

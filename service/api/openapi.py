@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from engram.config.options import LearnOptions
-from service.api.schemas import HeatmapResponse, ProblemDocument, TaskRequest
+from service.api.schemas import EvaluationRequest, HeatmapResponse, ProblemDocument, TaskRequest
 from service.errors.problem_details import MEDIA_TYPE
 
 VERSIONED = "/v1/"
@@ -34,7 +34,7 @@ _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
 
 _METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 _REF = "#/components/schemas/{model}"
-_NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, LearnOptions, HeatmapResponse)
+_NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, EvaluationRequest, LearnOptions, HeatmapResponse)
 """Schemas that routes name without taking or giving them by themselves."""
 
 _DESCRIPTIONS: Mapping[int, str] = {

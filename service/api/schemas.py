@@ -88,6 +88,18 @@ class TaskRequest(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class EvaluationRequest(BaseModel):
+    """Versions to evaluate on labelled images that are not uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: DataSource
+    versions: list[Annotated[int, Field(ge=0, lt=10**8)]] | None = Field(default=None, min_length=1, max_length=2)
+    """One, or two to be compared; by default the one that answers."""
+    task: str | None = None
+    """The task that all images are of; by default their folders say it."""
+
+
 Contenders = Annotated[int, Field(ge=1, le=64), BeforeValidator(whole)] | Literal["all"]
 
 
@@ -204,33 +216,6 @@ class TaskResponse(TaskSummary):
     closure: float | None
     """What an answer of it takes, with all that it reads, in multiples of its own multiply-adds; null likewise."""
     report: dict[str, Any] | None
-
-
-class JobError(BaseModel):
-    code: str
-    detail: str
-
-
-class JobResponse(BaseModel):
-    """One job, from its request to its result."""
-
-    id: str
-    model: str
-    task: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    phase: str | None
-    progress: dict[str, Any] | None
-    """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any: of a running job now, of
-    one that failed or was cancelled at its last report, unless that is forgotten; a `fraction` of 1 of one that
-    succeeded."""
-    attempts: int
-    created_at: str
-    error: JobError | None
-    result: dict[str, Any] | None
-
-
-class AcceptedResponse(BaseModel):
-    job: JobResponse
 
 
 class CandidateResponse(BaseModel):
@@ -380,9 +365,4 @@ class ModelPage(BaseModel):
 
 class TaskPage(BaseModel):
     tasks: list[TaskSummary]
-    next: str | None
-
-
-class JobPage(BaseModel):
-    jobs: list[JobResponse]
     next: str | None

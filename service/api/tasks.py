@@ -8,14 +8,14 @@ from functools import partial
 from anyio import to_thread
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engram.config.options import LearnOptions
 from engram.errors import UnknownTask
-from service.api.jobs import answer
+from service.api.jobs import AcceptedResponse, accepted
 from service.api.openapi import ref
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import AcceptedResponse, TaskPage, TaskRequest, TaskResponse, TaskSummary
+from service.api.schemas import TaskPage, TaskRequest, TaskResponse, TaskSummary
 from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
@@ -30,7 +30,6 @@ from vault import approval
 from vault.commit_log import Commit
 from vault.errors import UnknownModel
 from vault.jobs.idempotency import Claim
-from vault.jobs.job import Job
 from vault.vault import Vault
 
 router = ScopedRouter("tasks")
@@ -101,7 +100,7 @@ class _Submitter:
         name = task_name(received.fields["name"])
         options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
         submission = self._submission(name, options, claim)
-        return _accepted(await self.parts.submissions.from_file(submission, received.path))
+        return accepted(await self.parts.submissions.from_file(submission, received.path))
 
     async def from_uri(self, claim: Claim | None) -> Response:
         try:
@@ -110,7 +109,7 @@ class _Submitter:
             raise invalid(error, "body") from error
         submission = self._submission(task_name(body.name), learn_options(body.options), claim)
         uri = await to_thread.run_sync(allowed_uri, body.data.uri, self.parts.settings.data_uri_prefixes)
-        return _accepted(await self.parts.submissions.from_uri(submission, uri))
+        return accepted(await self.parts.submissions.from_uri(submission, uri))
 
     def _submission(self, name: str, options: LearnOptions, claim: Claim | None) -> TaskSubmission:
         job_id = None if claim is None else claim.id
@@ -118,10 +117,6 @@ class _Submitter:
         job_slot = partial(self.parts.quotas.job_slot, self.request, job_id)
         state = self.request.state
         return TaskSubmission(self.model, name, options, state.caller, job_id, job_slot, author(self.request))
-
-
-def _accepted(job: Job) -> Response:
-    return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 @router.get("/v1/models/{model}/tasks", response_model=TaskPage)

@@ -1,1 +1,1 @@
-"""Submission of learning jobs, their uploads and their event streams."""
+"""Submission of jobs, their uploads and their event streams."""

@@ -1,4 +1,4 @@
-"""Submission of learning jobs; what can be refused is refused before anything is stored."""
+"""Submission of jobs; what can be refused is refused before anything is stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from anyio import to_thread
@@ -23,16 +23,18 @@ from engram.data.archives import inspect, probe
 from engram.data.archiving.names import check_name, shown
 from engram.data.containers import ArchiveLimits
 from engram.data.isolation.decoder import BoundedDecoder
-from engram.errors import BadName, TaskExists
+from engram.data.labelled_images import LabelledImages
+from engram.errors import BadName, NothingLearned, TaskExists, UnknownTask
 from engram.memory import Memory
+from engram.training.evaluation.true_labels import TrueLabels
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
-from service.models.live import LiveModels
+from service.models.live import LiveModels, LoadedVersion
 from telemetry import logs, traces
 from vault import approval
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
-from vault.jobs.job import Job
+from vault.jobs.job import Job, JobKind
 from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
@@ -92,9 +94,41 @@ class TaskSubmission:
     by: Mapping[str, Any] | None = None
     """Who asks, for the audit log."""
 
+    kind: ClassVar[JobKind] = "learn"
+
+    def stored(self) -> dict[str, Any]:
+        """What the job is to keep of its options."""
+        return self.options.stored()
+
+
+@dataclass(frozen=True)
+class EvaluationSubmission:
+    """Request to have versions evaluated, apart from its data."""
+
+    model: str
+    versions: tuple[int, ...]
+    task: str
+    """The one that all images are of; empty where their folders say it."""
+    caller: str
+    """Whose it is."""
+    job_id: str | None = None
+    """As of `TaskSubmission`, as is `job_slot`."""
+    job_slot: JobSlot = nullcontext
+    by: None = None
+    """It changes nothing, so that nothing of it is in the audit log."""
+
+    kind: ClassVar[JobKind] = "evaluate"
+
+    def stored(self) -> dict[str, Any]:
+        """What the job is to keep of its options."""
+        return {"versions": list(self.versions)}
+
+
+Submission = TaskSubmission | EvaluationSubmission
+
 
 class Submissions:
-    """Submission of tasks as jobs, one at a time for each model."""
+    """Submission of jobs; of tasks one at a time for each model."""
 
     def __init__(
         self, vault: Vault, live: LiveModels, wakeups: WakeupSender, limits: ArchiveLimits, decoder: BoundedDecoder
@@ -126,22 +160,8 @@ class Submissions:
         ------
         ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
         """
-
-        async def store_and_submit(lineage: str) -> Job:
-            data = await to_thread.run_sync(self._vault.objects.put_file, path)
-            try:
-                job = await self._submit(submission, data, lineage)
-            except StoreUnavailable:
-                # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
-                raise
-            except BaseException:
-                await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
-                raise
-            if job.data != data:
-                await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
-            return job
-
-        return await self._once(submission, partial(self._inspect, submission.model, path), store_and_submit)
+        submit = partial(self._store_and_submit, submission, path)
+        return await self._once(submission, partial(self._inspect, submission.model, path), submit)
 
     async def from_uri(self, submission: TaskSubmission, uri: str) -> Job:
         """A job to learn the task from the archive at `uri`, which is left where it is.
@@ -161,6 +181,68 @@ class Submissions:
                 await self._inspect(submission.model, path)
 
         return await self._once(submission, inspect_file, partial(self._submit, submission, uri))
+
+    async def evaluate_file(self, submission: EvaluationSubmission, path: Path) -> Job:
+        """A job to evaluate versions on the archive at `path`, which is stored.
+
+        Raises
+        ------
+        UnknownModel, UnknownVersion, NothingLearned, UnknownTask, ArchiveError, ImageError
+        """
+        if (made := await self._made(submission.job_id)) is not None:
+            return made
+        lineage = await self._expect_evaluable(submission, path)
+        return await self._store_and_submit(submission, path, lineage)
+
+    async def evaluate_uri(self, submission: EvaluationSubmission, uri: str) -> Job:
+        """A job to evaluate versions on the archive at `uri`, which is left where it is; raises as `from_uri` does."""
+        if (made := await self._made(submission.job_id)) is not None:
+            return made
+        path = Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
+        if path is not None and not path.is_file():
+            raise DataNotFound(f"There is no file at {uri}.")
+        return await self._submit(submission, uri, await self._expect_evaluable(submission, path))
+
+    async def _expect_evaluable(self, submission: EvaluationSubmission, path: Path | None) -> str:
+        """The lineage of a model whose versions can be evaluated, on the archive at `path` where that is here."""
+        await self.reachable()
+        loaded = await self._live.get(submission.model)
+        await to_thread.run_sync(self._check_evaluable, submission, loaded, path)
+        return loaded.model.lineage
+
+    def _check_evaluable(self, submission: EvaluationSubmission, loaded: LoadedVersion, path: Path | None) -> None:
+        classes: dict[int, dict[str, list[str]]] = {}
+        for number in submission.versions:
+            commit = self._vault.log.read(submission.model, number)
+            if not commit.tasks:
+                raise NothingLearned(f"version {number} has learned no task yet")
+            classes[number] = {task["name"]: list(task["classes"]) for task in commit.tasks}
+        names = frozenset(name for tasks in classes.values() for name in tasks)
+        if submission.task and submission.task not in names:
+            raise UnknownTask(f"no version that is to be evaluated has a task {submission.task!r}")
+        if path is None:
+            return
+        images = LabelledImages(path, self._limits, [loaded.memory.definition], self._decoder)
+        for number, tasks in classes.items():
+            labels = TrueLabels(number, tasks, names)
+            for folder in images.plan.folders:
+                labels.of(folder, submission.task or None)
+        images.probe()
+
+    async def _store_and_submit(self, submission: Submission, path: Path, lineage: str) -> Job:
+        """A job on the archive at `path`, which is stored; one that is not needed is removed again."""
+        data = await to_thread.run_sync(self._vault.objects.put_file, path)
+        try:
+            job = await self._submit(submission, data, lineage)
+        except StoreUnavailable:
+            # Perhaps only its answer got lost, and the job is there; an upload without a job is swept.
+            raise
+        except BaseException:
+            await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
+            raise
+        if job.data != data:
+            await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
+        return job
 
     async def _once(
         self,
@@ -216,23 +298,25 @@ class Submissions:
             answered = {task.name for task in loaded.memory.tasks}
             if any(task["name"] == name for task in newest.tasks if task["name"] not in answered):
                 raise TaskExists(f"A version that waits to be activated has a task {name!r} already.")
-        if any(job.task == name for job in await to_thread.run_sync(self._vault.jobs.open_jobs, model)):
+        if any(job.task == name for job in await to_thread.run_sync(self._vault.jobs.open_jobs, model, "learn")):
             raise TaskExists(f"A job that learns {name!r} is open already.")
         return loaded.model.lineage
 
-    async def _submit(self, submission: TaskSubmission, data: str, lineage: str) -> Job:
-        model, task = submission.model, submission.task
-        options = submission.options.stored()
+    async def _submit(self, submission: Submission, data: str, lineage: str) -> Job:
+        model, task, kind = submission.model, submission.task, submission.kind
+        options = submission.stored()
         async with submission.job_slot():
             with traces.span("job submit", kind=SpanKind.PRODUCER, attributes={"engram.model": model}) as span:
                 # The worker's lines and spans lead back to this request by what the record keeps.
                 who = {"caller": submission.caller, "by": submission.by and dict(submission.by)}
                 asked = {"request_id": logs.value("request_id"), **who, **traces.carrier()}
-                submit = partial(self._vault.jobs.submit, job_id=submission.job_id, lineage=lineage, extra=asked)
+                submit = partial(
+                    self._vault.jobs.submit, job_id=submission.job_id, lineage=lineage, extra=asked, kind=kind
+                )
                 job = await to_thread.run_sync(submit, model, task, data, options)
                 await to_thread.run_sync(self._vault.audit.job, job)
                 span.set_attribute("engram.job.id", job.id)
                 logs.bind(job_id=job.id)
-                log.info("job %s is to learn %s", job.id, task, extra={"model": model, "task": task})
+                log.info("job %s is to %s %s", job.id, kind, task, extra={"model": model, "task": task})
                 await to_thread.run_sync(self._wakeups.wake, model)
             return job

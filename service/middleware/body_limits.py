@@ -18,7 +18,7 @@ from service.middleware.content_encoding import UnpackedBody, encodings
 from service.middleware.limiter import Limiter
 from service.settings import ServiceSettings
 
-_UPLOADS = re.compile(r"/v1/models/[^/]+/tasks/?")
+_UPLOADS = re.compile(r"/v1/models/[^/]+/(tasks|evaluate)/?")
 _NETWORKS = re.compile(r"/v1/backbones/?")
 _OF_PACKED = frozenset({b"content-encoding", b"content-length"})
 _IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?")

@@ -45,7 +45,7 @@ def test_an_upload_becomes_a_job(service: Service) -> None:
     job = response.json()["job"]
     assert response.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert set(job) == {
-        *("id", "model", "task", "state", "phase", "progress", "attempts", "created_at", "error", "result"),
+        *("id", "kind", "model", "task", "state", "phase", "progress", "attempts", "created_at", "error", "result"),
     }
     assert (job["model"], job["task"], job["state"], job["attempts"]) == ("digits", "high", "queued", 0)
     assert service.client.get(response.headers["Location"]).json() == job

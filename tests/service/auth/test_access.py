@@ -41,6 +41,7 @@ WHO = {
     "GET /v1/models/{model}/tasks": "predict",
     "POST /v1/models/{model}/tasks": "learn",
     "GET /v1/models/{model}/tasks/{task}": "predict",
+    "POST /v1/models/{model}/evaluate": "learn",
     "POST /v1/models/{model}/predict": "predict",
     "POST /v1/models/{model}/explain": "predict",
     "GET /v1/models/{model}/novelty": "predict",
