@@ -117,6 +117,20 @@ class AsyncClient:
         record = await self.run(call, idempotency_key)
         return AsyncLearningJob(self, record)
 
+    async def evaluate(
+        self,
+        model: str,
+        data: TrainingData,
+        *,
+        versions: Sequence[int] | None = None,
+        task: str | None = None,
+        on_sent: Sent | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncLearningJob:
+        """As `Client.evaluate`."""
+        call = await asyncio.to_thread(calls.evaluate, model, data, versions, task, on_sent)
+        return AsyncLearningJob(self, await self.run(call, idempotency_key))
+
     async def tasks(self, model: str) -> list[TaskEntry]:
         """As `Client.tasks`."""
         return await self._all(lambda after: calls.tasks(model, after))

@@ -67,6 +67,11 @@ def upload_body(task: str, options: Mapping[str, Any] | None, data: TrainingData
     return _sent_form(texts, "data", _archive(data), on_sent)
 
 
+def evaluation_body(texts: Mapping[str, str], data: TrainingData, on_sent: Sent | None) -> Body:
+    """The form that brings labelled images to evaluate on; raises as `upload_body` does."""
+    return _sent_form(texts, "data", _archive(data), on_sent)
+
+
 def weights_body(texts: Mapping[str, str], weights: str | os.PathLike[str], on_sent: Sent | None) -> Body:
     """The form that brings a network's weights, a file, and what it says of them; raises OSError."""
     path = Path(weights)

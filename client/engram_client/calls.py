@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from engram_client.bodies import (
     Sent,
     TrainingData,
+    evaluation_body,
     image_body,
     images_body,
     is_address,
@@ -86,6 +87,20 @@ def learn(
     else:
         body = upload_body(task, options, data, on_sent)
     return Call("POST", f"{_model(name)}/tasks", _accepted, body=body, keyed=True)
+
+
+def evaluate(
+    name: str, data: TrainingData, versions: Sequence[int] | None, task: str | None, on_sent: Sent | None
+) -> Call[JobRecord]:
+    """Versions to be evaluated; the data is looked for now, and read when it is sent."""
+    texts = {} if task is None else {"task": task}
+    if is_address(data):
+        numbers = {} if versions is None else {"versions": list(versions)}
+        body = json_body({"data": {"uri": data}, **numbers, **texts})
+    else:
+        texts |= {} if versions is None else {"versions": ",".join(map(str, versions))}
+        body = evaluation_body(texts, data, on_sent)
+    return Call("POST", f"{_model(name)}/evaluate", _accepted, body=body, keyed=True)
 
 
 def tasks(name: str, after: str | None) -> Call[ListPage[TaskEntry]]:

@@ -165,6 +165,30 @@ class Client:
         record = self.run(calls.learn(model, task, data, options, on_sent), idempotency_key)
         return LearningJob(self, record)
 
+    def evaluate(
+        self,
+        model: str,
+        data: TrainingData,
+        *,
+        versions: Sequence[int] | None = None,
+        task: str | None = None,
+        on_sent: Sent | None = None,
+        idempotency_key: str | None = None,
+    ) -> LearningJob:
+        """Have versions answer labelled images; `evaluation` of the job's record is what was found.
+
+        Parameters
+        ----------
+        data
+            As of `learn`; the folder of an image is its label, or `<task>/<label>` where several tasks have it.
+        versions
+            One, or two to be compared; by default the one that answers.
+        task
+            The task that all images are of.
+        """
+        record = self.run(calls.evaluate(model, data, versions, task, on_sent), idempotency_key)
+        return LearningJob(self, record)
+
     def tasks(self, model: str) -> list[TaskEntry]:
         """The tasks that a model has learned, the oldest first."""
         return self._all(lambda after: calls.tasks(model, after))

@@ -107,8 +107,11 @@ class JobRecord(Record):
     """One job as it is at a moment."""
 
     id: str
+    kind: str = "learn"
+    """`learn`, or `evaluate` of one that changes nothing."""
     model: str
     task: str
+    """The task to learn; of an evaluation that of all its images, empty where their folders say it."""
     state: str
     """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
     phase: str | None = None
@@ -118,7 +121,7 @@ class JobRecord(Record):
     created_at: str
     error: JobProblem | None = None
     result: Mapping[str, Any] | None = None
-    """Of one that succeeded: the `version` it made, and the report."""
+    """Of one that succeeded: the `version` it made and the `report`, or the `evaluation`."""
 
     @property
     def over(self) -> bool:
@@ -129,6 +132,11 @@ class JobRecord(Record):
     def version(self) -> int | None:
         """The version that it made."""
         return None if self.result is None else self.result.get("version")
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """What an evaluation has found: the figures of each of the `versions`, and their `comparison`."""
+        return None if self.result is None else self.result.get("evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from service.cli import backbones, keys
-from service.cli.remote import asking, history, learning, models
+from service.cli.remote import asking, evaluation, history, learning, models
 from service.cli.vault import vault_app
 from service.lifecycle.signals import Stopped, stop_on_signals
 from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
@@ -66,6 +66,7 @@ app.add_typer(models.app, rich_help_panel=ASKING)
 app.add_typer(learning.jobs, rich_help_panel=ASKING)
 for command in (
     learning.learn,
+    evaluation.evaluate,
     asking.predict,
     asking.explain,
     asking.novelty,

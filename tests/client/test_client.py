@@ -69,6 +69,12 @@ def test_the_life_of_a_model(client: Client, tmp_path: Path) -> None:
     assert {one.id for one in client.jobs("life")} >= {job.id}
     before, after = client.certificate("life", 1), client.certificate("life")
     assert before["tasks"][0]["logits_sha256"] == after["tasks"][0]["logits_sha256"]
+    looked = client.evaluate("life", folder(tmp_path / "look", 1, 2, count=3), versions=[1, 2])
+    found = looked.result(100).evaluation
+    assert found is not None
+    assert [(one["version"], one["images"]) for one in found["versions"]] == [(1, 3), (2, 6)]
+    assert found["comparison"]["by"]["label"] >= 3
+    assert (looked.record.kind, looked.record.version) == ("evaluate", None)
     assert client.activate("life", 1).version == 3
     assert [one.kind for one in client.versions("life")] == ["activate", "learn", "learn", "create"]
     assert client.version("life", 3).target == 1
@@ -118,6 +124,10 @@ def test_the_same_without_waiting_in_threads(learning: Service, tmp_path: Path) 
             states = [update.state async for update in job.follow()]
             assert states[-1] == "succeeded"
             assert (await job.result()).version == 1
+            looked = await client.evaluate("loop", {"digit-4": [png(4, 70)]}, task="low")
+            evaluation = (await looked.result()).evaluation
+            assert evaluation is not None
+            assert (evaluation["task"], evaluation["images"]) == ("low", 1)
             found = await client.predict_many("loop", [png(4, 70), b"none"])
             assert [isinstance(one, ImageAnswer) for one in found] == [True, False]
             assert (await client.explain("loop", png(4, 70))).content.startswith(b"\x89PNG")

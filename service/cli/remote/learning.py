@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.remote.connection import (
-    INTERRUPTED,
     REFUSED,
     ApiKey,
     ModelOption,
@@ -18,15 +16,18 @@ from service.cli.remote.connection import (
     connected,
     model_names,
 )
+from service.cli.remote.evaluation import end_evaluation, print_evaluation
 from service.cli.tables import cell, moment, print_facts, print_json, print_table
 from service.cli.vault import AsJson
 
 if TYPE_CHECKING:
-    from engram_client import JobRecord, LearningJob
+    from engram_client import JobRecord
 
-    from service.cli.remote.progress import JobDisplay
 
 jobs = typer.Typer(name="jobs", help="List, show, follow and cancel jobs.", no_args_is_help=True)
+
+_CURVE = 60
+"""Epochs of which a curve is shown, the last ones."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
@@ -51,7 +52,7 @@ def learn(
     as_json: AsJson = False,
 ) -> None:
     """Have a model learn a task. A folder is sent as it is read; nothing is written to disk."""
-    from service.cli.remote.progress import JobDisplay
+    from service.cli.remote.progress import JobDisplay, follow_job
 
     if "://" not in data and not Path(data).exists():
         raise typer.BadParameter(f"There is no folder or file {data}.")
@@ -63,7 +64,7 @@ def learn(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             if follow:
-                _follow(job, display)
+                follow_job(job, display)
         if follow:
             _end(job.record, as_json)
         elif as_json:
@@ -87,7 +88,7 @@ def show_all(
     if as_json:
         print_json([job.raw for job in found])
         return
-    rows = [(job.id, job.state, job.model, moment(job.created_at), _outcome(job), job.task) for job in found]
+    rows = [(job.id, job.state, job.model, moment(job.created_at), _outcome(job), job.task or None) for job in found]
     print_table(("ID", "STATE", "MODEL", "CREATED", "OUTCOME", "TASK"), rows)
 
 
@@ -103,15 +104,20 @@ def show(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = Fals
         print_facts(
             [
                 ("id", record.id),
+                ("kind", record.kind),
                 ("model", record.model),
-                ("task", record.task),
+                ("task", record.task or None),
                 ("state", record.state),
                 ("phase", record.phase),
                 ("done", None if fraction is None else f"{fraction:.0%}"),
                 ("created", moment(record.created_at)),
                 ("outcome", _outcome(record)),
+                *_curves(record),
             ]
         )
+        if record.evaluation is not None:
+            typer.echo("")
+            print_evaluation(record.evaluation)
     if record.state in ("failed", "cancelled"):
         raise typer.Exit(REFUSED)
 
@@ -119,12 +125,12 @@ def show(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = Fals
 @jobs.command()
 def follow(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
     """Follow a job until it ends; with --json one event on a line, and no table."""
-    from service.cli.remote.progress import JobDisplay
+    from service.cli.remote.progress import JobDisplay, follow_job
 
     with connected(url, key) as client:
         found = client.job(job)
         with JobDisplay(quiet=as_json) as display:
-            _follow(found, display, print_events=as_json)
+            follow_job(found, display, print_events=as_json)
         if not as_json:
             _end(found.record, as_json)
         elif found.record.state != "succeeded":
@@ -142,22 +148,13 @@ def cancel(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = Fa
         typer.echo(f"The job {record.id} is {record.state}.")
 
 
-def _follow(job: LearningJob, display: JobDisplay, *, print_events: bool = False) -> None:
-    """Show a job's events until its last one; an interruption leaves the job alone, and says so."""
-    try:
-        for update in job.follow():
-            if print_events:
-                typer.echo(json.dumps(dict(update.raw), ensure_ascii=False))
-            display.show(update)
-    except KeyboardInterrupt as error:
-        typer.echo(f"\nThe job goes on: engram jobs follow {job.id}", err=True)
-        raise typer.Exit(INTERRUPTED) from error
-
-
 def _end(record: JobRecord, as_json: bool) -> None:
     """What came of a job that is over; raises JobFailed where it made no version."""
     from engram_client.jobs import succeeded
 
+    if record.kind == "evaluate":
+        end_evaluation(record, as_json)
+        return
     if as_json:
         print_json(record.raw)
         if record.state != "succeeded":
@@ -181,4 +178,19 @@ def _outcome(job: JobRecord) -> str:
     """What a job has made, or why not."""
     if job.error is not None:
         return job.error.code
+    if job.evaluation is not None:
+        return "evaluated"
     return cell(None) if job.version is None else f"version-{job.version}"
+
+
+def _curves(job: JobRecord) -> list[tuple[str, str]]:
+    """Losses and held-out accuracy over the epochs of a job that has learned, each as a line of bars."""
+    from service.cli.remote.progress import curve
+
+    points = ((job.result or {}).get("report") or {}).get("curves") or ()
+    found = []
+    for heading, name in (("loss", "loss"), ("held-out loss", "held_out_loss"), ("accuracy", "held_out_accuracy")):
+        values = [float(point[name]) for point in points if point.get(name) is not None][-_CURVE:]
+        if values:
+            found.append((heading, f"{curve(values)} {values[-1]:.3g}"))
+    return found

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from service.cli.remote.connection import INTERRUPTED
+
 if TYPE_CHECKING:
-    from engram_client import JobUpdate
+    from engram_client import JobUpdate, LearningJob
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SENDING = "sending"
@@ -77,6 +81,18 @@ class JobDisplay:
         if update.accuracy is not None:
             shown.append(f"accuracy {update.accuracy:.1%}")
         return ", ".join(shown)
+
+
+def follow_job(job: LearningJob, display: JobDisplay, *, print_events: bool = False) -> None:
+    """Show a job's events until its last one; an interruption leaves the job alone, and says so."""
+    try:
+        for update in job.follow():
+            if print_events:
+                typer.echo(json.dumps(dict(update.raw), ensure_ascii=False))
+            display.show(update)
+    except KeyboardInterrupt as error:
+        typer.echo(f"\nThe job goes on: engram jobs follow {job.id}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def curve(values: list[float]) -> str:

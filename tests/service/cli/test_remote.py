@@ -68,6 +68,17 @@ def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, mo
     assert "version-2" in said(learning, "jobs", "show", job["id"]).stdout
     assert "job_over" in said(learning, "jobs", "cancel", job["id"], status=1).stderr
 
+    looked = said(learning, "evaluate", str(digits), "-m", "shell", "-v", "1,2", "-t", "low", "--follow").stdout
+    whole, classes, compared = (part.splitlines() for part in looked.split("\n\n"))
+    assert [row.split()[:2] for row in whole[1:]] == [["1", "60"], ["2", "60"]]
+    assert [row.split()[:3] for row in classes[1:]] == [["low", "digit-4", "30"], ["low", "digit-5", "30"]]
+    assert "of 60 images are answered otherwise" in compared[0]
+    later = document(learning, "evaluate", str(digits), "-m", "shell", "-t", "again")
+    said(learning, "jobs", "follow", later["id"])
+    assert "evaluated" in said(learning, "jobs", "show", later["id"]).stdout
+    assert document(learning, "jobs", "show", later["id"])["result"]["evaluation"]["versions"][0]["version"] == 2
+    assert re.search(r"^accuracy +[▁-█]+ [01]", said(learning, "jobs", "show", job["id"]).stdout, re.MULTILINE)
+
     assert "digit-4, digit-5" in said(learning, "models", "show", "shell").stdout
     assert [row[1] for row in table(said(learning, "versions", "shell").stdout)] == ["learn", "learn", "create"]
     assert "version 3, which serves what version 1 was" in said(learning, "activate", "shell", "1").stdout
@@ -133,6 +144,8 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
         (["models", "change", "x"], 2, "--set"),
         (["learn", "/nowhere", "-m", "x", "-n", "t"], 2, "no folder or file"),
         (["activate", MODEL, "99"], 1, "unknown_version"),
+        (["evaluate", "/nowhere", "-m", MODEL], 2, "no folder or file"),
+        (["evaluate", ".", "-m", MODEL, "-v", "1,2,3"], 2, "two with a comma"),
         (["explain", "a", "b", "-o", "c", "-m", MODEL], 2, "--output"),
         (["explain", "a/0.png", "b/0.png", "-m", MODEL], 2, "0-heatmap.png"),
         (["predict", "-m", MODEL], 2, "Missing"),
