@@ -25,6 +25,7 @@ SEQUENCES = {
 
 PROGRAMS = {
     "commons": "benchmarks.studies.commons",
+    "evaluation": "benchmarks.studies.evaluation",
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
     "growth": "benchmarks.growth.command",
     "imbalance": "benchmarks.studies.imbalance",

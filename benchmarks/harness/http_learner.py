@@ -93,18 +93,29 @@ class HttpMemory:
         """The same from a zip of `<class>/<file>`."""
         upload = {"data": ("task.zip", data, "application/zip")}
         form = {"name": task, "options": self._options}
-        job = self._ask("POST", f"/v1/models/{MODEL}/tasks", data=form, files=upload)["job"]
+        job = self._done(self._ask("POST", f"/v1/models/{MODEL}/tasks", data=form, files=upload)["job"], progress)
+        while self._ask("GET", f"/v1/models/{MODEL}")["version"] < job["result"]["version"]:
+            time.sleep(0.05)
+        report: dict[str, object] = self._ask("GET", f"/v1/models/{MODEL}/tasks/{task}")["report"]
+        return report
+
+    def evaluate(self, data: bytes) -> dict[str, Any]:
+        """What an evaluation of the version that answers finds on a zip of `<task>/<class>/<file>`."""
+        upload = {"data": ("images.zip", data, "application/zip")}
+        job = self._done(self._ask("POST", f"/v1/models/{MODEL}/evaluate", files=upload)["job"], lambda progress: None)
+        found: dict[str, Any] = job["result"]["evaluation"]
+        return found
+
+    def _done(self, job: dict[str, Any], progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """A job that has succeeded."""
         while job["state"] in ("queued", "running"):
             time.sleep(0.1)
             job = self._ask("GET", f"/v1/jobs/{job['id']}")
             if job["progress"]:
                 progress(Progress(job["phase"] or job["state"], job["progress"].get("fraction") or 0.0))
         if job["state"] != "succeeded":
-            raise RuntimeError(f"learning {task} ended as {job}")
-        while self._ask("GET", f"/v1/models/{MODEL}")["version"] < job["result"]["version"]:
-            time.sleep(0.05)
-        report: dict[str, object] = self._ask("GET", f"/v1/models/{MODEL}/tasks/{task}")["report"]
-        return report
+            raise RuntimeError(f"the job ended as {job}")
+        return job
 
     def predict(self, examples: Examples, task: str | None) -> list[BenchmarkPrediction]:
         """The predictions for all images."""
