@@ -15,6 +15,7 @@ import redis
 from vault import audit
 from vault.audit import Audit
 from vault.backbones import Backbones
+from vault.class_index import ClassIndexes
 from vault.commit_log import CommitLog
 from vault.coordination import connection
 from vault.coordination.events import Events
@@ -47,6 +48,7 @@ class Vault:
         """The client, for further keys; they must begin with `vault.coordination.connection.PREFIX`."""
         self.models = Models(objects)
         self.log = CommitLog(objects, self.models)
+        self.classes = ClassIndexes(self.log)
         self.leases = Leases(client, settings.lease_seconds)
         self.events = Events(client, settings.redis_url, settings.event_ttl_seconds, settings.event_count)
         self.jobs = Jobs(objects, client, self.leases, self.events, settings.event_ttl_seconds)
