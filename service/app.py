@@ -46,9 +46,11 @@ from service.lifecycle.draining import Draining
 from service.lifecycle.siblings import Question, Siblings
 from service.metrics import Metrics
 from service.middleware import cross_origin, error_handlers
+from service.middleware.admission import AdmissionLimits
 from service.middleware.entrance import Entrance
 from service.middleware.idempotency import Idempotency
 from service.middleware.limiter import Limiter
+from service.middleware.model_statistics import ModelStatistics
 from service.middleware.request_log import is_probe
 from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
@@ -56,6 +58,7 @@ from service.models.integrity import IntegrityChecker
 from service.models.live import LiveModels
 from service.models.novelty import NoveltyMonitors
 from service.models.readiness import unready
+from service.protocol import routes as protocol
 from service.settings import ServiceSettings
 from vault.keys import KeyLimits
 from vault.vault import Vault
@@ -88,10 +91,11 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
     """
     settings = settings or ServiceSettings()
     metrics, siblings = Metrics(), siblings or Siblings()
+    limits = AdmissionLimits.of(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, metrics, siblings) as runtime:
+        async with _running(settings, metrics, limits, siblings) as runtime:
             app.state.runtime = runtime
             yield
 
@@ -128,16 +132,19 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
         keys,
         audit,
         health,
+        protocol,
     ):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, answering=app)
-    app.add_middleware(Entrance, settings=settings, metrics=metrics)
+    app.add_middleware(Entrance, settings=settings, metrics=metrics, limits=limits)
     return app
 
 
 @asynccontextmanager
-async def _running(settings: ServiceSettings, metrics: Metrics, siblings: Siblings) -> AsyncIterator[Runtime]:
+async def _running(
+    settings: ServiceSettings, metrics: Metrics, limits: AdmissionLimits, siblings: Siblings
+) -> AsyncIterator[Runtime]:
     """The parts of one replica, started; they are closed at the end, each before those that it uses."""
     configure(settings.torch_threads)
     for prefix, reason in useless(settings.data_uri_prefixes):
@@ -176,6 +183,8 @@ async def _running(settings: ServiceSettings, metrics: Metrics, siblings: Siblin
         streams=EventStreams(settings, metrics),
         siblings=siblings,
         uploads=Limiter(metrics, "uploads", "uploads", settings.max_uploads, settings.retry_after_seconds),
+        limits=limits,
+        statistics=ModelStatistics(),
     )
     metrics.queue_limit.set(settings.queue_images)
     metrics.troubled.set_function(lambda: len(live.troubled() | integrity.troubled()))

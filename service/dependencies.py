@@ -18,8 +18,10 @@ from service.jobs.submission import Submissions
 from service.lifecycle.draining import Draining
 from service.lifecycle.siblings import Siblings
 from service.metrics import Metrics
+from service.middleware.admission import AdmissionLimits
 from service.middleware.idempotency import Idempotency
 from service.middleware.limiter import Limiter
+from service.middleware.model_statistics import ModelStatistics
 from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
 from service.models.integrity import IntegrityChecker
@@ -56,6 +58,10 @@ class Runtime:
     siblings: Siblings
     uploads: Limiter
     """For uploads that are received side by side."""
+    limits: AdmissionLimits
+    """Of what is let in at once."""
+    statistics: ModelStatistics
+    """Of the Open Inference Protocol."""
 
     async def refresh(self, model: str) -> None:
         """Have what is newest of a model in service, in every process of this service.

@@ -18,7 +18,10 @@ ANY = "*"
 
 _SEGMENTS = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _DOTS = re.compile(r"/\.{1,2}(/|$)")
-_OWN = re.compile(r"/(v1(/(models|jobs|backbones)(/.*)?)?|docs(/.*)?|openapi\.json|livez|readyz|metrics)")
+_OWN = re.compile(
+    r"/(v1(/(models|jobs|backbones)(/.*)?)?|v2(/(health|models|repository)(/.*)?)?|docs(/.*)?|openapi\.json|livez"
+    r"|readyz|metrics)"
+)
 """Prefixes that could not be told from our own paths, or from their beginnings."""
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile(r"(http://.*):80|(https://.*):443")

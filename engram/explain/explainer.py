@@ -14,7 +14,7 @@ from engram.errors import InputError
 from engram.explain.commons import CommonsRelevance
 from engram.explain.hooked import hooked
 from engram.explain.preparation import RelevancePlanner, reach_of
-from engram.explain.render import picture
+from engram.explain.render import drawn, picture
 from engram.explain.rules import GRADIENTS, check_composite, private_copy
 from engram.nn.commons import Commons
 from engram.nn.network import Engram, pixels
@@ -60,6 +60,10 @@ class Heatmap:
         if style not in STYLES:
             raise InputError(f"no style is called {style!r}; there are {', '.join(STYLES)}")
         return picture(self.image, self.relevance.sum(0), overlay=style == "overlay")
+
+    def pixels(self) -> Tensor:
+        """The pixels (H', W', 3) uint8 of the PNG over the dimmed image."""
+        return drawn(self.image, self.relevance.sum(0), overlay=True)
 
 
 class TaskExplainers:

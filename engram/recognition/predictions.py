@@ -145,10 +145,7 @@ class Observation:
             for a `top_k` that is no whole number, or under 1.
         """
         check_top_k(top_k)
-        chosen = range(len(self.tasks)) if task is None else [self.index(task)]
-        log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
-        balances = self.balances or (None,) * len(self.tasks)
-        within = [within_task(self.heads[t], self.temperatures[t], balances[t]) for t in chosen]  # (B, classes) each
+        chosen, log_tasks, within = self._within(task)
         decisive = _joint(log_tasks, [deciding for deciding, _ in within])  # (B, all classes)
         joint = decisive if self.balances is None else _joint(log_tasks, [told for _, told in within])
         names = [(self.tasks[t].name, label) for t in chosen for label in self.tasks[t].classes]
@@ -163,6 +160,23 @@ class Observation:
             self._prediction(names, owners, log_tasks[row].exp(), values[row], best[row], seen, bounds)
             for row, seen in enumerate(accepted.tolist())
         ]
+
+    def probabilities(self, task: str | None = None) -> Tensor:
+        """(B, classes of all tasks) float32, or (B, classes) of one task: probabilities of task and label together.
+
+        Raises
+        ------
+        UnknownTask
+        """
+        _, log_tasks, within = self._within(task)
+        return _joint(log_tasks, [told for _, told in within])
+
+    def _within(self, task: str | None) -> tuple[Sequence[int], Tensor, list[tuple[Tensor, Tensor]]]:
+        """Tasks in question, logs of their probabilities, and what `within_task` says of the classes of each."""
+        chosen = range(len(self.tasks)) if task is None else [self.index(task)]
+        log_tasks = self.log_tasks if task is None else torch.zeros(len(self), 1)
+        balances = self.balances or (None,) * len(self.tasks)
+        return chosen, log_tasks, [within_task(self.heads[t], self.temperatures[t], balances[t]) for t in chosen]
 
     def predictions_each(self, parts: Sequence[tuple[int, int]], task: str | None = None) -> list[list[Prediction]]:
         """The same for consecutive parts of the images, each with so many images and a `top_k` of its own."""

@@ -20,10 +20,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from engram.config.options import LearnOptions
 from service.api.schemas import EvaluationRequest, HeatmapResponse, ProblemDocument, TaskRequest
-from service.errors.problem_details import MEDIA_TYPE
+from service.errors.problem_details import MEDIA_TYPE, PROTOCOL_MEDIA_TYPE, in_protocol
 
-VERSIONED = "/v1/"
-"""Beginning of the paths that clients may rely on."""
+VERSIONED = ("/v1/", "/v2/")
+"""Beginnings of the paths that clients may rely on."""
 
 _SCRIPTS = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
@@ -32,9 +32,26 @@ _SWAGGER_UI: Mapping[str, tuple[str, str]] = {
 }
 """Where Swagger UI's files are, what they are called in the package that brings them, and what they are."""
 
+
+class ProtocolError(BaseModel):
+    """What every refusal looks like below `/v2`, as the Open Inference Protocol has it."""
+
+    error: str
+    code: str
+    """Stable; for programs."""
+    request_id: str | None = None
+
+
 _METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 _REF = "#/components/schemas/{model}"
-_NAMED: tuple[type[BaseModel], ...] = (ProblemDocument, TaskRequest, EvaluationRequest, LearnOptions, HeatmapResponse)
+_NAMED: tuple[type[BaseModel], ...] = (
+    ProblemDocument,
+    ProtocolError,
+    TaskRequest,
+    EvaluationRequest,
+    LearnOptions,
+    HeatmapResponse,
+)
 """Schemas that routes name without taking or giving them by themselves."""
 
 _DESCRIPTIONS: Mapping[int, str] = {
@@ -74,12 +91,13 @@ def ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REF.format(model=model.__name__)}
 
 
-def problem_answer(status: int) -> dict[str, Any]:
-    """A response that is a problem document."""
+def problem_answer(status: int, path: str = "") -> dict[str, Any]:
+    """A response that is a problem document, or what a path of the Open Inference Protocol has in its place."""
     headers = {name: {"required": True, "schema": {"type": "string"}} for name in _HEADERS.get(status, ())}
+    media, kind = (PROTOCOL_MEDIA_TYPE, ProtocolError) if in_protocol(path) else (MEDIA_TYPE, ProblemDocument)
     return {
         "description": _DESCRIPTIONS[status],
-        "content": {MEDIA_TYPE: {"schema": ref(ProblemDocument)}},
+        "content": {media: {"schema": ref(kind)}},
         **({"headers": headers} if headers else {}),
     }
 

@@ -17,7 +17,7 @@ from service.api.explanations import explanation
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import Contenders, HeatmapFormat, PredictFields, PredictResponse
 from service.dependencies import Parts, Runtime
-from service.errors.exceptions import InvalidRequest, TooManyImages
+from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import describe
 from service.models import batching
 from service.models.image_bodies import documented, read
@@ -57,7 +57,7 @@ async def predict(
     if version is None and asked.version is not None:
         loaded = await parts.live.get_version(model, asked.version)
     if asked.explain is not None:
-        _bound_heatmaps(len(body.sources), parts)
+        parts.inference.heatmaps.bound(len(body.sources))
     await parts.quotas.count_images(request, len(body.sources))
     definition = loaded.memory.definition
     decoded = await parts.decoder.decode(
@@ -107,13 +107,6 @@ async def _explained(
         {**prediction, "explanation": explanation(one, asked.explain)}
         for prediction, one in zip(_predictions(reply), drawn, strict=True)
     ]
-
-
-def _bound_heatmaps(count: int, parts: Runtime) -> None:
-    """Raise TooManyImages where so many images are not explained in one request."""
-    most = min(parts.settings.max_heatmaps_per_request, parts.settings.explain_queue)
-    if count > most:
-        raise TooManyImages(f"{count} images with explain= in one request; the most is {most}.")
 
 
 def _predictions(reply: batching.InferenceReply) -> list[dict[str, Any]]:

@@ -83,8 +83,8 @@ def requires_scope(
 class ScopedRoute(APIRoute):
     """Route that takes the scope of its endpoint's declaration; one without a declaration cannot be made.
 
-    Below `/v1` it is not entered with query parameters either that it does not have. A dependency would come too late:
-    bodies are read before dependencies are asked.
+    Below `/v1` and `/v2` it is not entered with query parameters either that it does not have. A dependency would come
+    too late: bodies are read before dependencies are asked.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -97,7 +97,7 @@ class ScopedRoute(APIRoute):
         self._solved: dict[bytes, dict[str, Any]] = {b"": {}}
         methods = frozenset(options.get("methods") or ())
         common = refusals(path, methods, guarded=declared.scope != ANYONE)
-        problems = {status: problem_answer(status) for status in sorted({*common, *declared.refusals})}
+        problems = {status: problem_answer(status, path) for status in sorted({*common, *declared.refusals})}
         options["responses"] = problems | (options.get("responses") or {})
         super().__init__(path, self._remembering(endpoint) if declared.direct else endpoint, **options)
 

@@ -1,4 +1,7 @@
-"""Status and problem document (RFC 9457, `application/problem+json`) of every error."""
+"""Status and problem document (RFC 9457, `application/problem+json`) of every error.
+
+Below `/v2`, where clients of the Open Inference Protocol ask, a problem is told as these read it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 import engram.errors as learner
 import vault.errors as store
@@ -50,6 +54,10 @@ from telemetry import logs
 from telemetry.redaction import redact
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL_MEDIA_TYPE = "application/json"
+"""Of a problem below `PROTOCOL`: clients there show the text of no other kind."""
+PROTOCOL = "/v2"
+"""Beginning of the paths of the Open Inference Protocol."""
 REQUEST_ID_HEADER = "X-Request-ID"
 
 STATUS: Mapping[type[Exception], int] = {
@@ -231,11 +239,39 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     return InvalidRequest(f"{what}: {sentence(found[0])}", found)
 
 
+def in_protocol(path: str) -> bool:
+    """Whether a path is one of the Open Inference Protocol."""
+    return path == PROTOCOL or path.startswith(f"{PROTOCOL}/")
+
+
+def protocol_error(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A problem document as the Open Inference Protocol has it."""
+    return {"error": body["detail"], **{name: body[name] for name in ("code", "request_id", "ready") if name in body}}
+
+
+class ProblemAnswer(JSONResponse):
+    """A problem document as a response; sent for a path of the Open Inference Protocol, it is such an error instead."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(body, body["status"], dict(headers or {}))
+        self._problem = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not in_protocol(scope["path"]):
+            await super().__call__(scope, receive, send)
+            return
+        own = ("content-type", "content-length")
+        headers = {name: value for name, value in self.headers.items() if name not in own}
+        await JSONResponse(protocol_error(self._problem), self.status_code, headers)(scope, receive, send)
+
+
 def answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A problem document as a response, with the id of the request that it answers."""
     if (identity := logs.value("request_id")) is not None:
         body = {**body, "request_id": identity}
-    return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return ProblemAnswer(body, headers)
 
 
 def response(error: Exception) -> JSONResponse:

@@ -13,12 +13,13 @@ from service.settings import ANY, ServiceSettings
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 ASKED_WITH = (
     *("Authorization", "Content-Type", "Content-Encoding", "Idempotency-Key", "Last-Event-ID", "Cache-Control"),
-    *("X-Request-ID", "X-Requested-With", "traceparent", "tracestate", "baggage"),
+    *("X-Request-ID", "X-Requested-With", "traceparent", "tracestate", "baggage", "Inference-Header-Content-Length"),
 )
 """Headers that a page may send, besides those that any may."""
 READ = (
     *("Location", "Retry-After", "Allow", "Accept-Encoding", "WWW-Authenticate", "RateLimit", "RateLimit-Policy"),
     *("Idempotent-Replayed", "X-Request-ID", "X-Engram-Task", "X-Engram-Label", "X-Engram-Version"),
+    "Inference-Header-Content-Length",
 )
 """Headers of an answer that a page may read, besides those that any may."""
 

@@ -11,10 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors.exceptions import Overloaded, Stopping
 from service.errors.problem_details import response
 from service.metrics import Metrics
-from service.middleware.body_limits import BodyLimits
+from service.middleware.admission import AdmissionLimits
 from service.middleware.exchange import Exchange
 from service.middleware.forwarding import Forwarding
-from service.middleware.limiter import Limiter
 from service.middleware.request_log import PROBES, RequestLog
 from service.settings import ServiceSettings
 from telemetry import logs
@@ -27,16 +26,23 @@ class Entrance:
     the others; bounds bodies; completes the headers of answers; answers a request that is cut off, since the process
     may not wait for it any longer, if nothing was sent yet; and writes the log's line and the metric when the answer is
     over. Health checks are answered however many requests there are, so that they tell the truth under load.
+
+    Parameters
+    ----------
+    limits
+        Shared with others; of its own where nothing is given.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
-        retry = settings.retry_after_seconds
+    def __init__(
+        self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics, limits: AdmissionLimits | None = None
+    ) -> None:
+        limits = limits or AdmissionLimits.of(settings, metrics)
         self._app = app
         self._in_flight = 0
         metrics.in_flight.set_function(lambda: self._in_flight)
         self._forwarding = Forwarding(settings.root_path, settings.trusted_proxies)
-        self._requests = Limiter(metrics, "requests", "requests", settings.max_requests, retry)
-        self._bodies = BodyLimits(settings, metrics)
+        self._requests = limits.requests
+        self._bodies = limits.bodies
         self._log = RequestLog(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

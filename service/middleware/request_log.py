@@ -20,7 +20,7 @@ _ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 _PROCESS = secrets.token_hex(8)
 """The beginning of the ids that this process makes; they need to be no secret."""
 _numbers = itertools.count()
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Paths of health checks and scrapes."""
 _LONGEST_NAME = 120
 """Characters that are logged of a name out of a path; such a name may be anything."""

@@ -58,6 +58,8 @@ class InferenceRequest:
     """The version by whose decoder the images were decoded, where that may matter."""
     contenders: int | Literal["all"] | None = None
     """As of `Memory.observe`."""
+    probabilities: bool = False
+    """Also those of all classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class InferenceReply:
     version: int
     answers: list[Prediction]
     logits: list[list[float]] | None
+    probabilities: Tensor | None = None
+    """(B, classes): as of `Observation.probabilities`."""
 
 
 AnswersCallback = Callable[[ServedModel, list[Prediction]], None]
@@ -290,7 +294,9 @@ def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) ->
     if len(queries) == 1:
         chunks = torch.split(queries[0].images, size)
         replies = [_reply(served, queries[0], _observe(served, queries[0], chunk)) for chunk in chunks]
-        return [InferenceReply(served.version, [a for reply in replies for a in reply.answers], None)]
+        told = [reply.probabilities for reply in replies if reply.probabilities is not None]
+        answers = [answer for reply in replies for answer in reply.answers]
+        return [InferenceReply(served.version, answers, None, torch.cat(told) if told else None)]
     if not served.memory.method.shapes:
         return _together(served, queries, served.memory.observe(torch.cat([query.images for query in queries])))
     groups: dict[object, list[int]] = {}
@@ -320,7 +326,8 @@ def _together(
         with suppress(Exception):  # which may concern one query alone: each is asked for by itself then
             parts = [(len(query.images), query.top_k) for query in queries]
             answers = observed.predictions_each(parts, queries[0].task)
-            return [InferenceReply(served.version, part, None) for part in answers]
+            told = _told_each(queries, observed)
+            return [InferenceReply(served.version, part, None, own) for part, own in zip(answers, told, strict=True)]
     outcomes: list[InferenceReply | Exception] = []
     start = 0
     for query in queries:
@@ -333,9 +340,18 @@ def _together(
     return outcomes
 
 
+def _told_each(queries: list[InferenceRequest], observed: Observation) -> list[Tensor | None]:
+    """For each query, all of one task, the probabilities of all classes, where it asks for them."""
+    if not any(query.probabilities for query in queries):
+        return [None] * len(queries)
+    parts = torch.split(observed.probabilities(queries[0].task), [len(query.images) for query in queries])
+    return [part if query.probabilities else None for query, part in zip(queries, parts, strict=True)]
+
+
 def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) -> InferenceReply:
     logits = None
     if query.logits:
         assert query.task is not None, "the route asks for a task with logits"
         logits = [[float(value) for value in row] for row in observed.logits(query.task).tolist()]
-    return InferenceReply(served.version, observed.predictions(task=query.task, top_k=query.top_k), logits)
+    told = observed.probabilities(query.task) if query.probabilities else None
+    return InferenceReply(served.version, observed.predictions(task=query.task, top_k=query.top_k), logits, told)

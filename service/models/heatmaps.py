@@ -16,6 +16,7 @@ from engram.errors import NoNetwork
 from engram.explain.explainer import STYLES, Heatmap
 from engram.memory import Memory
 from engram.recognition.predictions import Prediction
+from service.errors.exceptions import TooManyImages
 from service.errors.problem_details import status_of
 from service.metrics import Metrics
 from service.middleware.limiter import Limiter
@@ -24,18 +25,25 @@ from telemetry import traces
 
 Result = TypeVar("Result")
 
+PIXELS = "pixels"
+"""The style whose picture is not encoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class DrawnHeatmap:
-    """A heatmap, and the PNG of it in the style that was asked for."""
+    """A heatmap, and the PNG of it in the style that was asked for, or its pixels."""
 
     heatmap: Heatmap
     png: bytes | None
-    """None where its numbers are asked for instead."""
+    """None where its numbers or its pixels are asked for instead."""
+    pixels: Tensor | None = None
+    """(H', W', 3) uint8."""
 
     @classmethod
     def of(cls, heatmap: Heatmap, style: str) -> DrawnHeatmap:
-        """A heatmap drawn in a style, or not drawn where the style is none of `STYLES`."""
+        """A heatmap drawn in a style, as `PIXELS`, or not drawn where the style is none of these."""
+        if style == PIXELS:
+            return cls(heatmap, None, heatmap.pixels())
         return cls(heatmap, heatmap.png(style) if style in STYLES else None)
 
 
@@ -45,11 +53,17 @@ class Heatmaps:
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._most = min(settings.max_heatmaps_per_request, settings.explain_queue)
         self._waiting = Limiter(metrics, "explain", "heatmaps", settings.explain_queue, settings.retry_after_seconds)
 
     def close(self) -> None:
         """Let the thread end after what it is doing."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def bound(self, count: int) -> None:
+        """Raise TooManyImages where so many images are not explained in one request."""
+        if count > self._most:
+            raise TooManyImages(f"{count} images with a heatmap each in one request; the most is {self._most}.")
 
     def held(self, count: int) -> AbstractContextManager[None]:
         """A block in which so many heatmaps are made; raises Overloaded, at once, where too many wait already."""

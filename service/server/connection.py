@@ -17,7 +17,14 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors.exceptions import Overloaded
-from service.errors.problem_details import MEDIA_TYPE, problem, response
+from service.errors.problem_details import (
+    MEDIA_TYPE,
+    PROTOCOL_MEDIA_TYPE,
+    in_protocol,
+    problem,
+    protocol_error,
+    response,
+)
 from service.middleware.cross_origin import readable
 from service.middleware.forwarding import below
 from service.middleware.request_log import PROBES
@@ -65,6 +72,7 @@ class Connection(HttpToolsProtocol):
         self._joined = JoinedWrites(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._joined))
         self._settings = self.limits.settings
+        self.url = b""
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._in_headers = False
@@ -156,13 +164,14 @@ class Connection(HttpToolsProtocol):
             self._watch(self._settings.header_seconds)
 
     async def _health_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if below(self._settings.root_path, scope["path"]) in PROBES:
+        path = below(self._settings.root_path, scope["path"])
+        if path in PROBES:
             app: Any = self.config.loaded_app
             await app(scope, receive, send)
             return
         self.limits.refused()
         full = Overloaded(f"{len(self.connections)} connections are open.", self._settings.retry_after_seconds)
-        await readable(response(full), self._settings)(scope, receive, send)
+        await readable(response(full), self._settings)({**scope, "path": path}, receive, send)
 
     # What goes out
 
@@ -199,10 +208,12 @@ class Connection(HttpToolsProtocol):
         if self._busy:  # an earlier request's answer is on its way, into which nothing may be written
             self.transport.close()
             return
-        body = json.dumps(why).encode()
+        # As far as it has come: what is no HTTP names no path.
+        spoken = in_protocol(below(self._settings.root_path, self.url.partition(b"?")[0].decode("latin-1")))
+        body = json.dumps(protocol_error(why) if spoken else why).encode()
         headers = [
             *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-type", (PROTOCOL_MEDIA_TYPE if spoken else MEDIA_TYPE).encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]

@@ -79,6 +79,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"jobs"},
         {"dependencies"},
         {"api"},
+        {"protocol"},
         {"app"},
         {"server"},
         {"cli"},

@@ -133,6 +133,10 @@ class StagedObservation(Observation):
             return self.of_task(task).predictions(task, top_k)
         return self._answers([top_k] * len(self))
 
+    def probabilities(self, task: str | None = None) -> Tensor:
+        """As `Observation.probabilities`; those of a label that tasks share are apart here."""
+        return self.told if task is None else self.of_task(task).probabilities(task)
+
     def predictions_each(self, parts: Sequence[tuple[int, int]], task: str | None = None) -> list[list[Prediction]]:
         """As `Observation.predictions_each`, of all images at once."""
         if task is not None:

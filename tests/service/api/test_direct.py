@@ -33,7 +33,7 @@ def said(answer: httpx.Response) -> tuple[int, dict[str, str], object]:
     return answer.status_code, headers, body
 
 
-def test_three_routes_are_direct(reader: Service) -> None:
+def test_few_routes_are_direct(reader: Service) -> None:
     app = reader.server.config.app
     assert isinstance(app, FastAPI)
     found = (context.original_route for context in iter_route_contexts(app.routes))
@@ -43,6 +43,8 @@ def test_three_routes_are_direct(reader: Service) -> None:
         ("/v1/models/{model}/explain", "POST"),
         ("/v1/models/{model}", "GET"),
         ("/v1/models/{model}", "HEAD"),
+        ("/v2/models/{model}/infer", "POST"),
+        ("/v2/models/{model}/versions/{version}/infer", "POST"),
     }
 
 

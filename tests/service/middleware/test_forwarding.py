@@ -178,7 +178,7 @@ def test_a_forwarded_host_opens_nothing(settings: ServiceSettings) -> None:
         (" /a/b.c-d~/ ", "/a/b.c-d~"),
         ("/my%20app", "/my%20app"),
         ("/v1/engram", "/v1/engram"),
-        ("/v2", "/v2"),
+        ("/v2/engram", "/v2/engram"),
     ],
 )
 def test_prefixes(given: str, plain: str) -> None:
@@ -197,6 +197,8 @@ def test_prefixes(given: str, plain: str) -> None:
         "https://host/a",
         "/v1",
         "/v1/models/x",
+        "/v2",
+        "/v2/models/x",
         "/docs",
         "/livez",
     ],
