@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -76,6 +77,12 @@ def _listed(given: Any) -> Any:
 
 def _named(text: str) -> str:
     return str(network(text))
+
+
+def _with_grpc(port: int | None) -> int | None:
+    if port is not None and not all(map(find_spec, ("grpc", "grpc_health", "grpc_reflection"))):
+        raise ValueError("it needs what engram-vision[grpc] installs")
+    return port
 
 
 Origin = Annotated[str, AfterValidator(origin)]
@@ -178,6 +185,10 @@ class ServiceSettings(VaultSettings, DataLimitSettings):
     """Predicted or explained with a key that has no such limit of its own."""
     open_jobs: int | None = Field(default=None, ge=1)
     """Queued or running jobs of a key that has no such limit of its own."""
+
+    grpc_port: Annotated[int | None, AfterValidator(_with_grpc)] = Field(default=None, ge=0, le=65535)
+    """Port on which the Open Inference Protocol is spoken by gRPC, too, on the same address; 0 takes a free one. None
+    by default; it needs `engram-vision[grpc]`. Option `--grpc-port` says the same."""
 
     poll_seconds: float = Field(default=0.5, gt=0, le=60)
     """How often the commit logs are looked at for versions whose notice was lost."""

@@ -41,6 +41,11 @@ Processes = Annotated[
     typer.Option("--processes", min=1, max=64, help="Processes that answer, each with all models. Linux alone."),
 ]
 
+GrpcPort = Annotated[
+    int | None,
+    typer.Option("--grpc-port", min=0, max=65535, help="Port for gRPC, too (engram-vision[grpc]); 0 takes a free one."),
+]
+
 TUNING = {
     # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -104,13 +109,15 @@ def serve(
     without_keys: WithoutKeys = False,
     root_path: RootPath = None,
     processes: Processes = None,
+    grpc_port: GrpcPort = None,
 ) -> None:
     """Run everything on this machine: the service, a worker and a Redis of its own."""
 
     def run() -> int:
         from service.server.standalone import serve
 
-        return serve(data, host, port, without_keys=without_keys, root_path=root_path, processes=processes)
+        options = {"root_path": root_path, "processes": processes, "grpc_port": grpc_port}
+        return serve(data, host, port, options, without_keys=without_keys)
 
     _run_server(run)
 
@@ -122,12 +129,13 @@ def service(
     without_keys: WithoutKeys = False,
     root_path: RootPath = None,
     processes: Processes = None,
+    grpc_port: GrpcPort = None,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one replica of the service; ENGRAM_REDIS_URL and ENGRAM_STORE_URL say where the rest is."""
     from service.cli.replica import run
 
-    options = {"root_path": root_path, "processes": processes}
+    options = {"root_path": root_path, "processes": processes, "grpc_port": grpc_port}
     _run_server(lambda: run(host, port, options, without_keys=without_keys, member=member))
 
 

@@ -106,6 +106,9 @@ class ProcessGroup:
         """Start the others, by the whole service's settings; to be called when this process listens."""
         host, port = self._address
         told = {**self._environment, "ENGRAM_KEYS": settings.keys, "ENGRAM_ROOT_PATH": settings.root_path}
+        told.pop("ENGRAM_GRPC_PORT", None)
+        if settings.grpc_port:  # which gRPC shares among processes; a free one is this process's alone
+            told["ENGRAM_GRPC_PORT"] = str(settings.grpc_port)
         patience = settings.drain_seconds + settings.grace_seconds + PATIENCE_SECONDS
         for other in self._others:
             command = [sys.executable, "-P", "-m", "service", "service", "--host", host, "--port", str(port)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import resource
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +17,11 @@ from service.dependencies import Runtime
 from service.lifecycle.signals import stop_if_asked
 from service.server.connection import ConnectionLimits, bounded
 from service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from service.protocol.rpc.server import RpcServer
+
+log = logging.getLogger("engram.service")
 
 _DESCRIPTORS = 65536
 """Files and connections that this process wants to have open at most."""
@@ -56,6 +64,8 @@ class Server(uvicorn.Server):
         )
         self._on_listening = on_listening
         self._on_stopping = on_stopping
+        self.rpc: RpcServer | None = None
+        """The server of gRPC, where the settings ask for one."""
 
     @property
     def _runtime(self) -> Runtime:
@@ -69,14 +79,39 @@ class Server(uvicorn.Server):
         # Signals have come to uvicorn for a moment now; those before may have been swallowed by what was imported.
         stop_if_asked()
         await super().startup(sockets)
+        port = self._runtime.settings.grpc_port if self.started else None
+        if port is not None and sockets:
+            await self._start_rpc(sockets[0].getsockname()[0], port)
         if self.started and self._on_listening is not None:
             self._on_listening()
+
+    async def _start_rpc(self, host: str, port: int) -> None:
+        """Listen for gRPC as well; where that cannot be, this server does not start, either."""
+        # What it imports is an extra of the package.
+        from service.protocol.rpc.server import PortTaken, RpcServer
+
+        rpc = RpcServer(self._runtime, host)
+        try:
+            await rpc.start(port)
+        except PortTaken as error:
+            log.error("%s", error)
+            self.started, self.should_exit = False, True
+            await super().shutdown(None)
+            return
+        self.rpc = rpc
+        log.info("gRPC is listened for on %s", rpc.address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stopping is not None:
             self._on_stopping()
         self._runtime.draining.begun = True
         self._runtime.streams.end()
+        if self.rpc is not None:
+            # Beside the others, which have as long.
+            ending = asyncio.create_task(self.rpc.stop(self._runtime.settings.grace_seconds))
+            await super().shutdown(sockets)
+            await ending
+            return
         await super().shutdown(sockets)
 
 

@@ -11,9 +11,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import redis
 
@@ -209,18 +209,12 @@ class StandaloneStack:
 
 
 def serve(
-    data: Path,
-    host: str,
-    port: int,
-    *,
-    without_keys: bool = False,
-    root_path: str | None = None,
-    processes: int | None = None,
+    data: Path, host: str, port: int, options: Mapping[str, Any] | None = None, *, without_keys: bool = False
 ) -> int:
     """Run everything until SIGINT, SIGTERM or SIGHUP, then end it in order; returns the exit status.
 
-    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `root_path` and `processes`
-    are instead of `ENGRAM_ROOT_PATH` and `ENGRAM_PROCESSES`.
+    `without_keys` lets everybody in who can reach the address, as `ENGRAM_KEYS=off` does; `options` are settings that
+    stand instead of what the environment says, or None where it is to be asked.
 
     Must be called from the main thread, which gets the signals.
     """
@@ -228,8 +222,7 @@ def serve(
 
     stop_on_signals()
     try:
-        options = given(root_path=root_path, processes=processes)
-        settings = ServiceSettings(store_url=str(data.absolute() / "store"), **options)
+        settings = ServiceSettings(store_url=str(data.absolute() / "store"), **given(**(options or {})))
         settings = settings.model_copy(update={"processes": settings.processes or usual_processes()})
         try:
             listening = listen_for(settings, host, port)

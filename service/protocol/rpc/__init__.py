@@ -1,0 +1,1 @@
+"""Open Inference Protocol v2 by gRPC, an extra of the package."""
