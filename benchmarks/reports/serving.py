@@ -78,7 +78,8 @@ def terminal_table(row: Row) -> Table:
 def heading(row: Row) -> str:
     """What a row measured, in words."""
     bare = row["bare"]
-    request = "heatmaps and predictions" if row["request"] == "explain" else f"{row['request']} images a request"
+    told = {"explain": "heatmaps and predictions", "protocol": "the native route and the Open Inference Protocol"}
+    request = told.get(row["request"], f"{row['request']} images a request")
     asked = f"{row['network']}, {row['tasks']} tasks ({row['data']}), {request}, {row['connections']} connections"
     asked += f", {processes(row)} processes" if processes(row) > 1 else ""
     cost = "" if row["request"] != "explain" else f"; a heatmap takes {explaining_cost(row):.1f} predictions"
@@ -102,15 +103,11 @@ def table(rows: Sequence[Row]) -> str:
 
     def place(row: Row) -> tuple[int, int, int, int]:
         request = row["request"]
-        return (
-            NETWORKS.index(row["network"]),
-            100 if request == "explain" else int(request),
-            row["tasks"],
-            processes(row),
-        )
+        images = int(request) if request.isdigit() else 100
+        return NETWORKS.index(row["network"]), images, row["tasks"], processes(row)
 
     ordered = sorted(last.values(), key=place)
-    predictions = [_predictions(row) for row in ordered if row["request"] != "explain"]
+    predictions = [_predictions(row) for row in ordered if row["request"].isdigit()]
     heatmaps = [_heatmaps(row) for row in ordered if row["request"] == "explain"]
     made = [*([_markdown(PREDICTIONS, predictions)] if predictions else [])]
     made += [_markdown(HEATMAPS, heatmaps)] if heatmaps else []

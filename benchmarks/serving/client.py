@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 
 from benchmarks.growth.store import ROOT
+from service.protocol.requests import LENGTH_HEADER
 from testing.processes.processes import plain_environment
 
 LUA = Path(__file__).with_name("requests.lua")
@@ -39,6 +41,19 @@ class Bodies:
     content_type: str
     images: int
     """In each body."""
+    header_length: int | None = None
+    """Bytes of JSON in each body, where tensors follow it as the Open Inference Protocol has them."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request says of its body."""
+        more = {} if self.header_length is None else {LENGTH_HEADER: str(self.header_length)}
+        return {"Content-Type": self.content_type, **more}
+
+    @property
+    def told(self) -> str:
+        """The content type with the headers behind it, as both clients write it into requests."""
+        return "\r\n".join([self.content_type, *(f"{k}: {v}" for k, v in list(self.headers.items())[1:])])
 
     @property
     def files(self) -> list[Path]:
@@ -92,14 +107,29 @@ def forms(images: Path, folder: Path, each: int, content_type: str) -> Bodies:
     return Bodies(folder, f"multipart/form-data; boundary={BOUNDARY}", each)
 
 
+def tensors(images: Path, folder: Path) -> Bodies:
+    """The files of a folder in the binary extension of the Open Inference Protocol; the answer is to be so, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    length = 0
+    for number, file in enumerate(sorted(images.iterdir())):
+        data = file.read_bytes()
+        raw = struct.pack("<I", len(data)) + data
+        about = {"binary_data_size": len(raw)}
+        given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": about}
+        text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+        length = length or len(text) + 8  # the same in all, whatever the sizes in it
+        (folder / f"{number:04}").write_bytes(text.ljust(length) + raw)
+    return Bodies(folder, "application/octet-stream", 1, length)
+
+
 def probe(address: str, path: str, bodies: Bodies) -> None:
     """Send every body once and look at the answers; raises FailedRequests."""
     with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
         for file in bodies.files:
-            answer = client.post(path, content=file.read_bytes(), headers={"Content-Type": bodies.content_type})
+            answer = client.post(path, content=file.read_bytes(), headers=bodies.headers)
             if answer.status_code != 200:
                 raise FailedRequests(f"{address}{path} answered {answer.status_code}: {answer.text[:300]}")
-            if answer.headers["content-type"].startswith("application/json") and answer.json():
+            if "predictions" in answer.text:
                 rows = answer.json()["predictions"]
                 if len(rows) != bodies.images or any("error" in row for row in rows):
                     raise FailedRequests(f"{address}{path} did not answer all images: {answer.text[:300]}")
@@ -126,7 +156,7 @@ def ask(address: str, path: str, bodies: Bodies, seconds: float, connections: in
 
 def _wrk(address: str, path: str, bodies: Bodies, seconds: float, connections: int) -> dict[str, Any]:
     words = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={PATIENCE_SECONDS}s", "-s", str(LUA)]
-    command = ["wrk", *words, address + path, "--", bodies.content_type, *map(str, bodies.files)]
+    command = ["wrk", *words, address + path, "--", bodies.told, *map(str, bodies.files)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise FailedRequests(f"wrk ended with the status {ended.returncode}: {ended.stderr.strip()}")
@@ -135,7 +165,7 @@ def _wrk(address: str, path: str, bodies: Bodies, seconds: float, connections: i
 
 
 def _sockets(address: str, path: str, bodies: Bodies, seconds: float, connections: int) -> dict[str, Any]:
-    words = [address, path, str(bodies.folder), str(seconds), str(connections), bodies.content_type]
+    words = [address, path, str(bodies.folder), str(seconds), str(connections), bodies.told]
     command = [sys.executable, "-m", "benchmarks.growth.load", *words]
     ended = subprocess.run(command, env=plain_environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -6,7 +6,8 @@
 
 A row is one network after so many tasks, asked by requests of so many images. All servers of it run side by side and
 are asked in turn, other peers pausing, in several rounds whose medians count; an answer that is no 200 ends the run.
-`explain` asks for heatmaps and for predictions over one connection. Without `--requests`, every row has requests of one
+`explain` asks for heatmaps and for predictions over one connection; `protocol` asks for the same by the Open Inference
+Protocol, in its binary extension, as by the native route. Without `--requests`, every row has requests of one
 image, and that with five tasks the others too. Models are learned when they are first asked for, from the digits of
 scikit-learn or what `--data` has, and kept in `--cache`.
 """
@@ -26,12 +27,13 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.growth.command import numbers
+from benchmarks.growth.store import MODEL
 from benchmarks.harness.datasets import MissingData
 from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.results import append
 from benchmarks.reports.serving import terminal_table
 from benchmarks.serving import bare, rounds, targets
-from benchmarks.serving.client import Bodies, FailedRequests, client_name, cores, forms
+from benchmarks.serving.client import Bodies, FailedRequests, client_name, cores, forms, tensors
 from benchmarks.serving.networks import NETWORKS, ServedNetwork
 from benchmarks.serving.stores import ServedStore, StoreCache, default_cache
 from benchmarks.serving.targets import FOR_LARGE, MODEL_PATH, PEERS, USUAL, NotStarted, Target
@@ -42,6 +44,8 @@ CONNECTIONS = 32
 IN_FLIGHT = 64
 """Images under way at once, where a request brings several."""
 REQUESTS = ("1", "8", "32", "explain")
+OTHERS = ("explain", "protocol")
+"""Requests of one image that only the service itself is asked."""
 FILE_WIDTH = 140
 """Characters of a line of tables that are written to a file."""
 FULL_AT = 5
@@ -54,10 +58,10 @@ def rows(text: str) -> tuple[str, ...]:
 
 
 def requests(text: str) -> tuple[str, ...]:
-    """What requests bring: so many images, or one to be explained."""
+    """What requests bring: so many images, or one to be explained, or one by the Open Inference Protocol."""
     found = tuple(part for part in text.split(",") if part)
-    if wrong := [part for part in found if part != "explain" and not (part.isdigit() and 1 <= int(part) <= 64)]:
-        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: numbers of images up to 64, or explain")
+    if wrong := [part for part in found if part not in OTHERS and not (part.isdigit() and 1 <= int(part) <= 64)]:
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: numbers of images up to 64, explain, or protocol")
     return found
 
 
@@ -77,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks serving", description="The service beside its peers")
     found.add_argument("--rows", type=rows, default=("mlp28", "cnn28", "cnn32", "resnet18"), help="networks")
     found.add_argument("--tasks", type=numbers, default=(1, 5, 20), help="numbers of tasks, up to 20")
-    found.add_argument("--requests", type=requests, help="images of a request, such as 1,8, or explain")
+    found.add_argument("--requests", type=requests, help="images of a request, such as 1,8, or explain, or protocol")
     found.add_argument("--peers", type=peers, help=f"of {', '.join(PEERS)}; '' for none")
     found.add_argument("--seconds", type=float, default=3.0, help="of a round; wrk takes whole ones")
     found.add_argument("--rounds", type=int, default=3)
@@ -117,6 +121,10 @@ def asked(
         [own] = [server for server in servers if server.name == "engram"]
         explained = replace(own, name="engram, explained", path=f"{MODEL_PATH}/explain")
         return [own, explained], single, 1
+    if kind == "protocol":
+        [own] = [server for server in servers if server.name == "engram"]
+        path, sent = f"/v2/models/{MODEL}/infer", tensors(stored.images, folder / "tensors")
+        return [own, replace(own, name="engram, protocol", path=path, bodies=sent)], single, connections(1)
     images = int(kind)
     if images == 1:
         return list(servers), single, connections(images)

@@ -59,10 +59,10 @@ def measure(
             target.resume()
             pids = family(target.roots)
             if number == 0:
-                probe(target.address, target.path, bodies)
-                ask(target.address, target.path, bodies, min(WARMING_SECONDS, seconds), connections)
+                probe(target.address, target.path, target.bodies or bodies)
+                ask(target.address, target.path, target.bodies or bodies, min(WARMING_SECONDS, seconds), connections)
             else:
-                _add_round(seen[target.name], target, pids, bodies, seconds, connections)
+                _add_round(seen[target.name], target, pids, target.bodies or bodies, seconds, connections)
             settle(pids)
             target.pause()
     return {name: one.figures(bodies.images) for name, one in seen.items()}

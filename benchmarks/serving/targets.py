@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.growth.store import MODEL, ROOT
+from benchmarks.serving.client import Bodies
 from benchmarks.serving.networks import ServedNetwork
 from benchmarks.serving.stores import ServedStore
 from service.cli.main import TUNING
@@ -39,6 +40,8 @@ class Target:
     path: str
     roots: tuple[int, ...]
     """Its processes, besides their descendants."""
+    bodies: Bodies | None = None
+    """What it is asked with, where that differs from what others are asked with."""
     pausable: bool = False
     """Whether it may be stopped while others are measured; each of its processes leads a group."""
 
