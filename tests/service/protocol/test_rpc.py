@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,8 +15,7 @@ from service.server.server import Server, listen
 from service.settings import ServiceSettings
 from testing.data.digits import pixels, png
 from testing.data.models import MODEL
-from testing.data.tokens import token
-from testing.servers.service import PATIENCE, Service, running
+from testing.servers.service import PATIENCE, Service
 from tests.service.protocol.bodies import INFER, KINDS, elements, outputs, pictures
 
 grpc = pytest.importorskip("grpc")
@@ -28,17 +25,6 @@ messages = pytest.importorskip("service.protocol.rpc.messages")
 
 DATA = [png(0, 100), png(3, 101), png(2, 100)]
 TYPED = {"name": "image", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": DATA[:1]}}
-
-
-@pytest.fixture(scope="module")
-def served(learned_store: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that listens for gRPC, too, and asks for keys."""
-    store = tmp_path_factory.mktemp("rpc") / "store"
-    shutil.copytree(learned_store, store)
-    settings = ServiceSettings(store_url=str(store), redis_url=redis_url, drain_seconds=0, keys="required", grpc_port=0)
-    with running(settings.model_copy(update={"max_request_bytes": 65536})) as service:
-        service.client.headers["Authorization"] = f"Bearer {token(service.vault, 'predict')}"
-        yield service
 
 
 @pytest.fixture(scope="module")

@@ -166,12 +166,19 @@ def test_keys_and_overload(learned_settings: ServiceSettings) -> None:
             go_on = threading.Event()
             service.runtime.inference._pool.submit(go_on.wait)  # what is asked next has to wait
             asked = [client.async_infer(MODEL, [images(http)], headers=key) for _ in range(8)]
-            threading.Thread(target=lambda: (wait_until(lambda: queued(service)), go_on.set())).start()
+            letting_go = threading.Thread(target=_let_go, args=(service, go_on))
+            letting_go.start()
             statuses = [status(one) for one in asked]
+            letting_go.join()
             assert {"200", "503"} == set(statuses)
             with pytest.raises(InferenceServerException) as limited:
                 _ = [client.get_model_metadata(MODEL, headers=key) for _ in range(40)]
             assert limited.value.status() == "429"
+
+
+def _let_go(service: Service, go_on: threading.Event) -> None:
+    wait_until(lambda: queued(service))
+    go_on.set()
 
 
 def queued(service: Service) -> bool:
