@@ -205,15 +205,18 @@ async def _running(
         runtime.draining.install()
         for part in background:
             part.start()
-        await siblings.listen(partial(_answer, live, metrics))
+        await siblings.listen(partial(_answer, runtime))
         yield runtime
 
 
-async def _answer(live: LiveModels, metrics: Metrics, question: Question) -> bytes:
+async def _answer(runtime: Runtime, question: Question) -> bytes:
     """What another process of this service is told."""
     if question["ask"] == "metrics":
-        return metrics.text()
-    await live.refresh(question["model"])
+        return runtime.metrics.text()
+    if question["ask"] == "keys":
+        await runtime.access.reread()
+    else:
+        await runtime.live.refresh(question["model"])
     return b"done"
 
 

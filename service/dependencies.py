@@ -72,6 +72,11 @@ class Runtime:
         live = {loaded.name: loaded.version for loaded in self.live.models()}
         await self.siblings.follow(model, live.get(model))
 
+    async def reread_keys(self) -> None:
+        """Have every process of this service know which keys there are now."""
+        await self.access.reread()
+        await self.siblings.reread_keys()
+
 
 @dataclass(frozen=True)
 class Page:

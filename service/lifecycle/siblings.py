@@ -70,6 +70,10 @@ class Siblings:
             if len(self._followed) > _REMEMBERED:
                 self._followed.popitem(last=False)
 
+    async def reread_keys(self) -> None:
+        """Have the others read the keys: one was made, or revoked."""
+        await self._ask({"ask": "keys"}, FOLLOW_SECONDS)
+
     async def measured(self) -> list[bytes]:
         """What the others have measured, each in the text exposition format; those that do not answer are left out."""
         return [text for text in await self._ask({"ask": "metrics"}, MEASURE_SECONDS) if text is not None]

@@ -115,7 +115,7 @@ async def create(request: Request, body: KeyRequest, parts: Parts, key: Idempote
             raise FirstKeyScope("While there is no key everybody may do everything; the first one has the scope admin.")
         make = partial(_create, parts.vault, body, author(request), claim)
         made, token = await to_thread.run_sync(make)
-        await parts.access.reread()
+        await parts.reread_keys()
         headers = {"Location": f"/v1/keys/{made.id}", "Cache-Control": "no-store"}
         return JSONResponse({**made.shown(False), "token": token}, 201, headers=headers)
 
@@ -134,7 +134,7 @@ def _create(vault: Vault, body: KeyRequest, by: dict[str, Any], claim: Claim | N
 async def revoke(request: Request, key: str, parts: Parts) -> Response:
     """End a key, for good; other replicas notice within ENGRAM_KEY_SECONDS. Ending it again changes nothing."""
     await to_thread.run_sync(_revoke, parts, key, author(request))
-    await parts.access.reread()
+    await parts.reread_keys()
     return Response(status_code=204)
 
 

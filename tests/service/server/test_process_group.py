@@ -103,6 +103,20 @@ def test_a_killed_process_is_replaced_and_the_others_answer_meanwhile(stack: Sta
     assert set(asked(stack)) == set(asked(stack))
 
 
+def test_a_key_is_known_to_all_processes_and_so_is_its_end(stack: Stack) -> None:
+    """The last one of this stack: where there was a key, everybody needs one."""
+    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    address = stack.replicas[0]
+    first, second = ({"name": name, "scope": "admin"} for name in ("first", "second"))
+    kept = httpx.post(f"{address}/v1/keys", json=first).raise_for_status().json()
+    ours = {"Authorization": f"Bearer {kept['token']}"}
+    ended = httpx.post(f"{address}/v1/keys", json=second, headers=ours).raise_for_status().json()
+    theirs = {"Authorization": f"Bearer {ended['token']}"}
+    assert {httpx.get(f"{address}/v1/models", headers=theirs).status_code for _ in range(CONNECTIONS)} == {200}
+    httpx.delete(f"{address}/v1/keys/{ended['id']}", headers=ours).raise_for_status()
+    assert {httpx.get(f"{address}/v1/models", headers=theirs).status_code for _ in range(CONNECTIONS)} == {401}
+
+
 def test_another_service_cannot_take_the_same_address() -> None:
     settings = ServiceSettings(redis_url="redis://localhost:1", processes=2)
     with listen_for(settings, "127.0.0.1", 0) as first:
