@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -198,15 +198,20 @@ async def _running(
         closing.callback(decode_pool.shutdown, cancel_futures=True)
         closing.callback(inference.close)
         closing.push_async_callback(quotas.close)
-        for part in background:
-            closing.push_async_callback(part.close)
-        closing.push_async_callback(siblings.close)
-        closing.callback(runtime.draining.uninstall)
-        runtime.draining.install()
-        for part in background:
-            part.start()
-        await siblings.listen(partial(_answer, runtime))
+        await _begin(runtime, background, closing)
         yield runtime
+
+
+async def _begin(runtime: Runtime, background: Sequence[_BackgroundPart], closing: AsyncExitStack) -> None:
+    """Start what runs beside the requests, and have it closed."""
+    for part in background:
+        closing.push_async_callback(part.close)
+    closing.push_async_callback(runtime.siblings.close)
+    closing.callback(runtime.draining.uninstall)
+    runtime.draining.install()
+    for part in background:
+        part.start()
+    await runtime.siblings.listen(partial(_answer, runtime))
 
 
 async def _answer(runtime: Runtime, question: Question) -> bytes:

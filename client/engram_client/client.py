@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import Any, TypeVar
-
-import httpx
 
 from engram_client import calls
 from engram_client.bodies import Sent, TrainingData
-from engram_client.delivery import Call, Delivery, HttpAnswer, Patience
 from engram_client.errors import DataRefused
+from engram_client.exchange import CallExchange
 from engram_client.explanation import Explanation
 from engram_client.images import ImageSource, encoded
 from engram_client.jobs import LearningJob
@@ -26,7 +21,6 @@ from engram_client.records import (
     JobRecord,
     KeyInfo,
     LearnedTaskInfo,
-    ListPage,
     ModelEntry,
     ModelInfo,
     NoveltyInfo,
@@ -34,13 +28,12 @@ from engram_client.records import (
     TaskEntry,
     VersionRecord,
 )
-from engram_client.settings import ClientSettings
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-class Client:
+class Client(CallExchange):
     """Client of one service; a context manager, which closes its connections at the end.
 
     Requests that may be made again are made again by themselves while the service is busy or cannot be reached, those
@@ -67,38 +60,6 @@ class Client:
 
     Every call raises `Refused` with the service's `code`, `Unreachable`, or `UnexpectedAnswer`.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        patience: Patience | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self.settings = ClientSettings.given(url, key, timeout, patience)
-        self._http = httpx.Client(
-            base_url=self.settings.url,
-            headers=self.settings.headers,
-            timeout=self.settings.timeouts,
-            transport=transport,
-        )
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.settings.url!r})"
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
 
     def health(self) -> ServiceHealth:
         """Whether the service can answer, and if not, why."""
@@ -365,31 +326,6 @@ class Client:
         """End an API key for good."""
         self.run(calls.revoke_key(key_id))
 
-    def run(self, call: Call[Result], idempotency_key: str | None = None) -> Result:
-        """Make a call, again if need be, and return what it answers."""
-        delivery = Delivery(call, self.settings.patience, idempotency_key)
-        while True:
-            content = None if call.body is None else call.body.chunks()
-            try:
-                response = self._http.request(
-                    call.method, call.path, params=delivery.query, headers=delivery.headers, content=content
-                )
-            except httpx.RequestError as error:
-                pause = delivery.broken(error)
-            else:
-                answer = HttpAnswer(response.status_code, response.headers, response.content)
-                asked = delivery.pause(answer)
-                if asked is None:
-                    return delivery.result(answer)
-                pause = asked
-            time.sleep(pause)
-
-    @contextmanager
-    def streaming(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """An answer that is read while it comes."""
-        with self._http.stream("GET", path, headers=dict(headers), timeout=self.settings.stream_timeouts) as response:
-            yield response
-
     def _answers(self, model: str, files: list[bytes], asked: Mapping[str, Any]) -> calls.Answers:
         """Answers for the images of one request, each by itself where none of them can be read."""
         try:
@@ -398,14 +334,3 @@ class Client:
             if len(files) == 1:
                 return [calls.failure(error)]
         return [answer for file in files for answer in self._answers(model, [file], asked)]
-
-    def _all(self, page: Callable[[str | None], Call[ListPage[Item]]], most: int | None = None) -> list[Item]:
-        """All entries of a list, or the first of them."""
-        found: list[Item] = []
-        after: str | None = None
-        while True:
-            answered = self.run(page(after))
-            found += answered.items
-            after = answered.next
-            if after is None or (most is not None and len(found) >= most):
-                return found[:most]

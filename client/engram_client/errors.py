@@ -23,6 +23,7 @@ from typing import Any
 
 DATA_CODES = frozenset(
     {
+        "ambiguous_label",
         "archive_bad_layout",
         "archive_bad_name",
         "archive_link",

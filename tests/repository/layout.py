@@ -58,7 +58,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"bodies", "records"},
         {"delivery"},
         {"calls", "events", "settings"},
-        {"jobs"},
+        {"exchange", "jobs"},
         {"async_jobs", "client"},
         {"async_client"},
     ),
