@@ -118,10 +118,8 @@ class Client(CallExchange):
 
         Raises
         ------
-        OSError
-            The data is not there, or cannot be read.
-        ValueError
-            A class cannot be called so.
+        OSError, ValueError
+            The data is not there, or cannot be read; a class cannot be called so.
         """
         record = self.run(calls.learn(model, task, data, options, on_sent), idempotency_key)
         return LearningJob(self, record)
@@ -216,13 +214,7 @@ class Client(CallExchange):
         task: str | None = None,
         composite: str | None = None,
     ) -> Explanation:
-        """The heatmap of an answer: of the label that is predicted, or of `target`.
-
-        Parameters
-        ----------
-        format
-            `overlay` on the image, `heatmap` alone, or `json` for numbers.
-        """
+        """The heatmap of an answer, of the predicted label or of `target`: `overlay`, `heatmap` alone, or `json`."""
         asked = {"format": format, "target": target, "task": task, "composite": composite}
         return self.run(calls.explain(model, image, asked))
 
@@ -276,16 +268,11 @@ class Client(CallExchange):
         Parameters
         ----------
         weights
-            A safetensors file.
+            A safetensors file; raises OSError where it is not there.
         architecture
             Such as `torchvision/resnet18`.
         config
             Size, interpolation, crop, mean and std of its images.
-
-        Raises
-        ------
-        OSError
-            The file is not there.
         """
         described = {"config": config, "arguments": arguments, "classes": classes}
         return self.run(calls.add_backbone(name, weights, architecture, described, licence, on_sent))
