@@ -284,6 +284,7 @@ def faults(vault: Vault, workload: Workload) -> list[str]:
     # A job is over when its result is written; what only an open one needs is removed afterwards.
     eventually(lambda: not vault.jobs.open_models(), 60)
     found = [*workload.client.failures, *(f"a wrong answer: {answer}" for answer in workload.wrong)]
+    vault.complete_audit()
     for model, accepted in workload.models.items():
         found.extend(f"{model}: {fault}" for fault in _faults(vault, model, accepted, workload.undisturbed))
     if left := vault.jobs.open_models():
@@ -318,6 +319,9 @@ def _faults(vault: Vault, model: str, accepted: dict[str, str], undisturbed: Con
         found.append(f"the log tells {[(commit.kind, commit.job) for commit in commits]}")
     if [(job.result or {}).get("version") for job in sorted(jobs.values(), key=lambda job: job.id)] != numbers[1:]:
         found.append("the jobs' results name other versions than the log")
+    told = sorted((entry.action, entry.job or "") for entry in vault.audit.list(model=model))
+    if told != sorted([("create", ""), *(("learn", job) for job in accepted.values())]):
+        found.append(f"the audit log tells {told}")
     if contents(commits[-1]) != undisturbed:
         found.append("it is made of other bytes than the undisturbed model")
     found.extend(
