@@ -42,6 +42,9 @@ ACTIONS: Mapping[str, str] = {
 }
 """What the kinds of commits are called here; those that jobs make are told by the submission of the job."""
 
+CHANGES: Mapping[str, str] = {"budget": "budget", "decoder": "decoding", "publish": "publish"}
+"""The kinds of commits that change something of what answers, and the field that tells whether they do."""
+
 _NAME = re.compile(
     r"(?P<time>[0-9a-f]{16})\.(?P<deed>[0-9a-f]{32})\.(?P<action>[a-z_]{1,40})\.(?P<model>[a-z0-9_-]{1,63})"
 )
@@ -71,6 +74,8 @@ class AuditEntry:
     key: str | None = None
     """The key that was made or revoked."""
     backbone: str | None = None
+    changed: List[str] | None = None
+    """Of `widen`, `decode` and `publish`: all that the call changed, of `budget`, `decoder` and `publish`."""
 
     @property
     def id(self) -> str:
@@ -105,9 +110,9 @@ class Audit:
         with suppress(AlreadyExists):
             self._objects.create_json(_path(entry.id), asdict(entry))
 
-    def version(self, model: str, commit: Commit) -> None:
-        """Record that a version was made, by whom its commit names."""
-        if (entry := of_version(model, commit)) is not None:
+    def version(self, model: str, commit: Commit, before: Commit | None = None) -> None:
+        """Record that a version was made after `before`, by whom its commit names."""
+        if (entry := of_version(model, commit, before)) is not None:
             self.record(entry)
 
     def job(self, job: Job) -> None:
@@ -173,10 +178,19 @@ class Audit:
         return None
 
 
-def of_version(model: str, commit: Commit) -> AuditEntry | None:
-    """The entry of a version; None of one that a job made, or that does not say who asked for it."""
+def of_version(model: str, commit: Commit, before: Commit | None = None) -> AuditEntry | None:
+    """The entry of a version; None of one that a job made, or that does not say who asked for it.
+
+    Parameters
+    ----------
+    before
+        The version before it, by which is told what was changed.
+    """
     if commit.by is None or commit.kind not in ACTIONS:
         return None
+    changed = None
+    if before is not None and commit.kind in CHANGES:
+        changed = [name for name, field in CHANGES.items() if getattr(commit, field) != getattr(before, field)]
     deed = f"models/{commit.lineage}/{commit.version}"
     return AuditEntry(
         commit.created_at,
@@ -187,6 +201,7 @@ def of_version(model: str, commit: Commit) -> AuditEntry | None:
         commit.task,
         commit.version,
         commit.target,
+        changed=changed,
     )
 
 

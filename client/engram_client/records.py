@@ -304,6 +304,8 @@ class AuditRecord(Record):
     job: str | None = None
     key: str | None = None
     backbone: str | None = None
+    changed: tuple[str, ...] | None = None
+    """All that the call changed, of `budget`, `decoder` and `publish`."""
 
 
 @dataclass(frozen=True, kw_only=True)

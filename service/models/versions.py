@@ -112,10 +112,10 @@ def _made_by(vault: Vault, name: str, claim: Claim | None, head: Commit, publish
     return False
 
 
-def _announce(vault: Vault, name: str, commit: Commit) -> None:
+def _announce(vault: Vault, name: str, commit: Commit, before: Commit | None = None) -> None:
     """Tell everybody of a version that was just made, and the audit log who asked for it."""
     vault.events.publish_version(name, commit.version)
-    vault.audit.version(name, commit)
+    vault.audit.version(name, commit, before)
 
 
 def _defined(stored: Mapping[str, Any]) -> Definition | None:
@@ -384,6 +384,6 @@ def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> t
             if attempt == _TRIES - 1:
                 raise
             continue
-        _announce(vault, name, commit)
+        _announce(vault, name, commit, head)
         return commit, True
     raise AssertionError("the last try returns or raises")

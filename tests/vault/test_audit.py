@@ -103,7 +103,7 @@ def deeds(vault: Vault) -> list[AuditEntry]:
     model = vault.models.create("lines", {})
     commits = [Commit.first(model, by=ANNA)]
     kinds: tuple[Any, ...] = ("adopt", "budget", "decoder", "publish")
-    commits += [commits[0].following(kind, by=ANNA) for kind in kinds]
+    commits += [commits[0].following(kind, by=ANNA, budget={"layer": at}) for at, kind in enumerate(kinds)]
     commits.append(approval.activated(commits[0], 0, by=BERT))
     commits.append(commits[0].following("reject", target=0, by=BERT))
     commits.append(commits[0].following("learn", job="x"))
@@ -120,7 +120,8 @@ def deeds(vault: Vault) -> list[AuditEntry]:
     deleted = vault.backbones.delete(backbone, BERT)
     cancelled = vault.jobs.cancellation(job.id)
     assert cancelled is not None
-    found = [audit.of_version("lines", one) for one in made] + [audit.of_job(job)]
+    pairs = zip([None, *made], made, strict=False)
+    found = [audit.of_version("lines", one, before) for before, one in pairs] + [audit.of_job(job)]
     found += [
         audit.of_cancellation(job, cancelled["requested_at"], BERT),
         audit.of_key(key, ANNA),
@@ -134,6 +135,7 @@ def deeds(vault: Vault) -> list[AuditEntry]:
 def test_whoever_died_after_a_deed_owes_its_entry(vault: Vault) -> None:
     expected = deeds(vault)
     assert len(expected) == 13
+    assert {tuple(one.changed) for one in expected if one.changed is not None} == {("budget",)}
     assert vault.audit.list() == []
     vault.complete_audit()
     assert vault.audit.list() == expected

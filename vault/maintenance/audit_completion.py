@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault import audit
 from vault.audit import Audit, AuditEntry
 from vault.backbones import Backbones
-from vault.commit_log import Commit
+from vault.commit_log import Commit, record_path
 from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
 from vault.jobs.job import Job
 from vault.keys import Keys
@@ -133,7 +134,13 @@ class AuditCompletion:
         return None
 
     def _of_version(self, match: re.Match[str]) -> AuditEntry | None:
-        return audit.of_version(match["model"], Commit.from_dict(self._objects.get_json(match[0])))
+        model, commit = match["model"], Commit.from_dict(self._objects.get_json(match[0]))
+        before = None
+        if commit.kind in audit.CHANGES and commit.parent is not None:
+            with suppress(NotFound, Unreadable):
+                path = record_path(model, commit.lineage, commit.parent)
+                before = Commit.from_dict(self._objects.get_json(path))
+        return audit.of_version(model, commit, before)
 
     def _job(self, job_id: str) -> Job:
         request = self._objects.get_json(f"jobs/{job_id}/request.json")

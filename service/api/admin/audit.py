@@ -60,6 +60,8 @@ class AuditResponse(BaseModel):
     key: str | None
     """The key that was made or revoked."""
     backbone: str | None
+    changed: list[str] | None
+    """All that the call changed, of `budget`, `decoder` and `publish`."""
 
 
 class AuditPage(BaseModel):

@@ -55,7 +55,7 @@ def change(service: Service, headers: dict[str, str]) -> None:
     call("POST", f"/v1/jobs/{job['id']}/cancel")
     call("PATCH", f"/v1/models/{MODEL}", json={"budget": 16.0})
     call("PATCH", f"/v1/models/{MODEL}", json={"background": "#ff0000"})
-    call("PATCH", f"/v1/models/{MODEL}", json={"publish": "manual"})
+    call("PATCH", f"/v1/models/{MODEL}", json={"publish": "manual", "budget": 16.0})
     call("POST", f"/v1/models/{MODEL}/versions/1/activate", key="d")
     made = call("POST", "/v1/keys", json={"name": "line 4", "scope": "predict"})
     call("DELETE", f"/v1/keys/{made['id']}")
@@ -89,6 +89,12 @@ def test_every_changing_call_is_there_once(guarded: ServiceSettings) -> None:
         of = {one["action"]: one for one in entries}
         assert (of["learn"]["task"], of["learn"]["job"]) == ("high", of["cancel"]["job"])
         assert (of["activate"]["version"], of["activate"]["target"]) == (6, 1)
+        assert [of[one]["changed"] for one in ("widen", "decode", "publish", "activate")] == [
+            ["budget"],
+            ["decoder"],
+            ["publish"],
+            None,
+        ]
         assert (of["create"]["model"], of["delete"]["model"], of["add_backbone"]["backbone"]) == ("made", "made", "net")
 
         def asked_for(**params: str) -> list[dict[str, Any]]:
