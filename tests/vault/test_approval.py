@@ -126,7 +126,7 @@ def test_a_version_that_answers_and_is_lost_is_no_missing_model(manual: Vault, v
 STEPS = st.tuples(st.sampled_from(["learn", "activate", "reject", "back"]), st.integers(0, 20))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(STEPS, max_size=12))
 def test_what_nobody_activated_never_answers(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

@@ -138,7 +138,7 @@ def test_candidates_are_checked_and_moved(service: Service, tmp_path: Path) -> N
     service.client.patch(HERE, json={"publish": "manual"}).raise_for_status()
     learn(service.vault, "high", (8, 9))
     validator = LearnerValidator(service.vault.objects)
-    assert check(service.vault.objects, validator, deep=True).problems == []
+    assert check(service.vault.objects, validator).problems == []
     export_model(service.vault.objects, MODEL, tmp_path / "file")
     import_model(service.vault.objects, tmp_path / "file", validator, "twin")
     twin = service.client.get("/v1/models/twin").json()
