@@ -42,7 +42,14 @@ _LEARNING = (0.05, 0.93)
 
 
 def run_attempt(
-    vault: Vault, job: Job, token: int, stop: Callable[[], bool], settings: WorkerSettings, *, resume: bool = True
+    vault: Vault,
+    job: Job,
+    token: int,
+    stop: Callable[[], bool],
+    settings: WorkerSettings,
+    *,
+    resume: bool = True,
+    amid: Callable[[], None] = lambda: None,
 ) -> Job:
     """Work on `job` until it has a result; the job as it is then.
 
@@ -54,6 +61,8 @@ def run_attempt(
         Called at every step; true leaves the job open for another worker.
     resume
         Whether to go on from what earlier attempts have left, and to leave something to later ones.
+    amid
+        Called in between by an evaluation, which may wait.
 
     Raises
     ------
@@ -66,7 +75,7 @@ def run_attempt(
     """
     attempt: JobAttempt
     if job.kind == "evaluate":
-        attempt = EvaluationAttempt(vault, job, token, stop, settings)
+        attempt = EvaluationAttempt(vault, job, token, stop, settings, amid)
     else:
         attempt = _LearningAttempt(vault, job, token, stop, settings, resume)
     try:

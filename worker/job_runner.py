@@ -7,11 +7,12 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from engram.runtime import give_back_freed_memory
+from engram.runtime import give_back_freed_memory, threads
 from vault.coordination.leases import Lease
 from vault.errors import JobOver, LeaseLost, RedisUnavailable, StoreUnavailable, VaultError
 from vault.jobs.checkpoints import last_checkpointed_attempt
@@ -39,7 +40,8 @@ class JobRunner:
 
     Whoever holds a model's lease works on all of its open jobs that learn. A wake-up that finds the lease taken has no
     more to do for these: the holder looks for open jobs once more after it has given the lease back. An evaluation has
-    a lease of its own, so that workers evaluate a model while it learns, and several of them at once.
+    a lease of its own, so that workers evaluate a model while it learns, and several of them at once. Tasks do not wait
+    for evaluations: those that nobody works on are learned amid one, which goes on afterwards.
     """
 
     def __init__(self, vault: Vault, settings: WorkerSettings) -> None:
@@ -47,6 +49,8 @@ class JobRunner:
         self._settings = settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._turn = threading.Lock()
+        self._next_look = 0.0
+        """When waiting tasks are looked for again, amid an evaluation."""
         self.stopping = threading.Event()
         """Set to stop at the next step; open jobs are left to other workers."""
 
@@ -57,21 +61,22 @@ class JobRunner:
 
     def work(self, model: str) -> None:
         """Work on the model's open jobs until there is none left, or another worker has its lease. Never raises."""
-        with self._turn:
-            try:
+        with self._turn, _calmly(model):
+            self._learn_all(model)
+            while self._evaluate_one(model):
                 self._learn_all(model)
-                while self._evaluate_one(model):
-                    self._learn_all(model)
-            except Interrupted:
-                log.info("the work for %s is left to others", model)
-            except LeaseLost as error:
-                log.warning("model %s: %s", model, error)
-            except VaultError as error:
-                log.warning("model %s: %s; it will be looked for again", model, error)
-            except Exception:
-                log.exception("model %s: the work ended in a way nobody foresaw; it will be looked for again", model)
-            finally:
-                give_back_freed_memory()
+
+    def _learn_waiting(self) -> None:
+        """Work on tasks that nobody works on, of whatever model; looked for every so often. Never raises."""
+        if time.monotonic() < self._next_look:
+            return
+        models: list[str] = []
+        with _calmly("any"):
+            models = self._vault.jobs.waiting_models("learn")
+        for model in models:
+            with _calmly(model), threads(self._settings.worker_threads):
+                self._learn_all(model)
+        self._next_look = time.monotonic() + self._settings.reconcile_seconds
 
     def _learn_all(self, model: str) -> None:
         """Work on the jobs that learn until there is none left, or another worker has the model's lease."""
@@ -145,7 +150,8 @@ class JobRunner:
             # The last one begins at the beginning, in case it is the checkpoint that the others broke off at.
             resume = broken_off < max(1, self._settings.max_attempts - 1)
             stop = partial(self._must_stop, lease)
-            done = run_attempt(self._vault, job, token, stop, self._settings, resume=resume)
+            amid = self._learn_waiting
+            done = run_attempt(self._vault, job, token, stop, self._settings, resume=resume, amid=amid)
             log.info("job %s has %s", job.id, done.state, extra={"outcome": done.state})
             return done.state
         except Interrupted:
@@ -180,6 +186,23 @@ class JobRunner:
 
     def _must_stop(self, lease: Lease) -> bool:
         return self.stopping.is_set() or lease.lost.is_set()
+
+
+@contextmanager
+def _calmly(model: str) -> Iterator[None]:
+    """A block of work for a model whose errors are logged, since it will be looked for again."""
+    try:
+        yield
+    except Interrupted:
+        log.info("the work for %s is left to others", model)
+    except LeaseLost as error:
+        log.warning("model %s: %s", model, error)
+    except VaultError as error:
+        log.warning("model %s: %s; it will be looked for again", model, error)
+    except Exception:
+        log.exception("model %s: the work ended in a way nobody foresaw; it will be looked for again", model)
+    finally:
+        give_back_freed_memory()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from engram.recognition.predictions import Prediction
 from service.models import live
 from testing.data.digits import pixels, png
 from testing.data.models import MODEL, create, learn, worker_settings
+from testing.data.models import submit as submit_task
 from testing.servers.service import wait_until
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
@@ -180,8 +181,6 @@ def test_a_task_that_is_named_holds_for_all_images(taught: Vault) -> None:
     ("files", "numbers", "task", "code"),
     [
         ({"digit-0/a.png": b"none"}, (3,), "", "too_many_unreadable_images"),
-        ({"a.png": png(0, 0)}, (3,), "", "archive_bad_layout"),
-        ({"digit-0/a.png": png(0, 0)}, (9,), "", "unknown_version"),
         ({"digit-0/a.png": png(0, 0)}, (0,), "", "nothing_learned"),
         ({"digit-0/a.png": png(0, 0)}, (3,), "nowhere", "unknown_task"),
     ],
@@ -215,6 +214,25 @@ def test_workers_evaluate_a_model_that_is_being_learned(taught: Vault) -> None:
     assert [taught.jobs.get(job.id).state for job in jobs] == ["succeeded"] * 2
     assert taught.leases.holder(MODEL) == held.holder
     held.release()
+
+
+def test_a_task_is_learned_amid_it(taught: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(taught, some(70), (3,))
+    tasks: list[Job] = []
+    answer = evaluation.EvaluatedVersion.answer
+
+    def answering(*words: Any) -> Any:
+        if not tasks:
+            tasks.append(submit_task(taught, "new", (8, 9)))
+        return answer(*words)
+
+    monkeypatch.setattr(evaluation.EvaluatedVersion, "answer", answering)
+    runner = JobRunner(taught, worker_settings(taught, reconcile_seconds=0.001))
+    runner.work(MODEL)
+    learned, done = taught.jobs.get(tasks[0].id), taught.jobs.get(job.id)
+    assert (learned.state, done.state, done.attempts) == ("succeeded", "succeeded", 1)
+    assert str(learned.finished_at) < str(done.finished_at)
+    assert done.result == {"evaluation": evaluated(taught, some(70), 3)}
 
 
 def test_one_that_a_worker_died_at_is_done_again(taught: Vault, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,12 +174,12 @@ class Jobs:
         """Names of the models that may have open jobs, sorted; it may be polled, since it takes one listing."""
         return sorted({job.model for job in self._index.open()})
 
-    def waiting_models(self) -> List[str]:
-        """Those of them with an open job that nobody works on, nor on one before it; raises RedisUnavailable.
+    def waiting_models(self, kind: JobKind | None = None) -> List[str]:
+        """Those of them with an open job, of one kind or of any, that nobody works on, nor on one before it.
 
-        It may be polled as well.
+        It may be polled as well; raises RedisUnavailable.
         """
-        leases = {job.lease: job.model for job in self._index.open()}
+        leases = {job.lease: job.model for job in self._index.open() if kind in (None, job.kind)}
         holders = self._leases.holders(sorted(leases))
         return sorted({model for lease, model in leases.items() if holders[lease] is None})
 

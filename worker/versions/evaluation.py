@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -21,7 +21,10 @@ from engram.runtime import threads
 from engram.training.evaluation.differences import Differences
 from engram.training.evaluation.true_labels import TrueLabel, TrueLabels
 from engram.training.evaluation.version_figures import VersionFigures
+from vault.jobs.job import Job
+from vault.vault import Vault
 from worker import dataset_source, outcome
+from worker.settings import WorkerSettings
 from worker.versions.blobs import JobBlobs
 from worker.versions.job_attempt import JobAttempt
 from worker.versions.publishing import load_to_answer
@@ -37,7 +40,25 @@ _EVALUATING = (0.1, 0.99)
 
 
 class EvaluationAttempt(JobAttempt):
-    """One attempt at an evaluation. It changes nothing, so that another one may begin anew at any time."""
+    """One attempt at an evaluation. It changes nothing, so that another one may begin anew at any time.
+
+    Parameters
+    ----------
+    amid
+        Called between two batches of images.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        job: Job,
+        token: int,
+        stop: Callable[[], bool],
+        settings: WorkerSettings,
+        amid: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(vault, job, token, stop, settings)
+        self._amid = amid
 
     def work(self) -> dict[str, Any]:
         self.enter("loading", 0.0)
@@ -78,6 +99,7 @@ class EvaluationAttempt(JobAttempt):
         differences, done = Differences([version.number for version in versions]), 0
         begin, end = _EVALUATING
         for batch in _batches(images.read(self.interruption)):
+            self._amid()
             answered = [
                 version.answer(torch.stack([image.pixels[place] for image in batch]), batch, task)
                 for place, version in enumerate(versions)
