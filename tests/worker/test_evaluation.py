@@ -20,6 +20,7 @@ from testing.data.digits import pixels, png
 from testing.data.models import MODEL, create, learn, worker_settings
 from testing.data.models import submit as submit_task
 from testing.servers.service import wait_until
+from vault.coordination.leases import Leases
 from vault.jobs.job import Job
 from vault.settings import VaultSettings
 from vault.vault import Vault
@@ -208,7 +209,7 @@ def some(count: int = 130) -> dict[str, bytes]:
 
 def test_workers_evaluate_a_model_that_is_being_learned(taught: Vault) -> None:
     jobs = [submit(taught, some(20), (3,)) for _ in range(2)]
-    held = taught.leases.acquire(MODEL, "a learner", "another job")
+    held = Leases(taught.redis, 600).acquire(MODEL, "a learner", "another job")
     assert held is not None
     JobRunner(taught, worker_settings(taught)).work(MODEL)
     assert [taught.jobs.get(job.id).state for job in jobs] == ["succeeded"] * 2
@@ -238,7 +239,7 @@ def test_a_task_is_learned_amid_it(taught: Vault, monkeypatch: pytest.MonkeyPatc
 def test_one_that_a_worker_died_at_is_done_again(taught: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit(taught, some(), (2, 3))
     whole = evaluated(taught, some(), 2, 3)
-    lease = taught.leases.acquire(job.lease, "worker that dies", job.id)
+    lease = Leases(taught.redis, 600).acquire(job.lease, "worker that dies", job.id)
     assert lease is not None
 
     class Died(BaseException):
