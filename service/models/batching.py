@@ -13,7 +13,9 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engram.errors import UnknownTask
@@ -69,7 +71,7 @@ class InferenceReply:
     version: int
     answers: list[Prediction]
     logits: list[list[float]] | None
-    probabilities: Tensor | None = None
+    probabilities: NDArray[numpy.float32] | None = None
     """(B, classes): as of `Observation.probabilities`."""
 
 
@@ -296,7 +298,7 @@ def _replies(served: ServedModel, queries: list[InferenceRequest], size: int) ->
         replies = [_reply(served, queries[0], _observe(served, queries[0], chunk)) for chunk in chunks]
         told = [reply.probabilities for reply in replies if reply.probabilities is not None]
         answers = [answer for reply in replies for answer in reply.answers]
-        return [InferenceReply(served.version, answers, None, torch.cat(told) if told else None)]
+        return [InferenceReply(served.version, answers, None, numpy.concatenate(told) if told else None)]
     if not served.memory.method.shapes:
         return _together(served, queries, served.memory.observe(torch.cat([query.images for query in queries])))
     groups: dict[object, list[int]] = {}
@@ -326,7 +328,7 @@ def _together(
         with suppress(Exception):  # which may concern one query alone: each is asked for by itself then
             parts = [(len(query.images), query.top_k) for query in queries]
             answers = observed.predictions_each(parts, queries[0].task)
-            told = _told_each(queries, observed)
+            told = _told_each(queries, observed, parts)
             return [InferenceReply(served.version, part, None, own) for part, own in zip(answers, told, strict=True)]
     outcomes: list[InferenceReply | Exception] = []
     start = 0
@@ -340,12 +342,22 @@ def _together(
     return outcomes
 
 
-def _told_each(queries: list[InferenceRequest], observed: Observation) -> list[Tensor | None]:
+def _told_each(
+    queries: list[InferenceRequest], observed: Observation, parts: list[tuple[int, int]]
+) -> list[NDArray[numpy.float32] | None]:
     """For each query, all of one task, the probabilities of all classes, where it asks for them."""
     if not any(query.probabilities for query in queries):
         return [None] * len(queries)
-    parts = torch.split(observed.probabilities(queries[0].task), [len(query.images) for query in queries])
-    return [part if query.probabilities else None for query, part in zip(queries, parts, strict=True)]
+    every, found, end = _told(observed, queries[0].task), list[NDArray[numpy.float32] | None](), 0
+    for query, (count, _) in zip(queries, parts, strict=True):
+        end += count
+        found.append(every[end - count : end] if query.probabilities else None)
+    return found
+
+
+def _told(observed: Observation, task: str | None) -> NDArray[numpy.float32]:
+    found: NDArray[numpy.float32] = observed.probabilities(task).float().numpy()
+    return found
 
 
 def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) -> InferenceReply:
@@ -353,5 +365,5 @@ def _reply(served: ServedModel, query: InferenceRequest, observed: Observation) 
     if query.logits:
         assert query.task is not None, "the route asks for a task with logits"
         logits = [[float(value) for value in row] for row in observed.logits(query.task).tolist()]
-    told = observed.probabilities(query.task) if query.probabilities else None
+    told = _told(observed, query.task) if query.probabilities else None
     return InferenceReply(served.version, observed.predictions(task=query.task, top_k=query.top_k), logits, told)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import numpy
 import torch
@@ -14,16 +16,14 @@ from starlette.requests import Request
 from torch import Tensor
 
 from engram.config.input_shape import InputShape
-from engram.recognition.predictions import Candidate, Prediction
 from service.dependencies import Runtime
 from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import status_of
 from service.models.batching import InferenceReply, InferenceRequest
 from service.models.heatmaps import PIXELS
 from service.models.live import LoadedVersion
-from service.protocol import tensors
 from service.protocol.requests import Infer, RequestedOutput
-from service.protocol.tensors import HEATMAP, PROBABILITIES, OutputTensor
+from service.protocol.tensors import DATATYPES, HEATMAP, KNOWN, KNOWN_JUDGED, PROBABILITIES, OutputTensor
 from telemetry import logs
 from vault.class_index import ClassIndex
 
@@ -40,14 +40,15 @@ class RefusedImage(Exception):
         self.cause = cause
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inferred:
-    """An answer: which version gave it, and its outputs in the order in which they were asked for."""
+    """An answer: which version gave it, and its outputs as they were asked for, in that order."""
 
     model: str
     version: int
     id: str | None
-    outputs: list[tuple[RequestedOutput, OutputTensor]]
+    wanted: tuple[RequestedOutput, ...]
+    outputs: list[OutputTensor]
 
 
 Reader = Callable[[InputShape], Awaitable[Infer]]
@@ -89,13 +90,13 @@ async def answered(parts: Runtime, request: Request, model: str, version: int | 
         asked = await read(loaded.memory.definition.input)
         reply, heatmaps = await _asked(parts, request, loaded, asked, version)
         index = await _index(parts, loaded, reply.version) if asked.wants(PROBABILITIES) else None
-        outputs = [(one, _output(one, asked, reply, index, heatmaps)) for one in asked.outputs]
+        outputs = _outputs(asked, reply, index, heatmaps)
     except Exception:
         parts.statistics.add_failed(loaded.model.lineage, model, loaded.version, time.perf_counter_ns() - began)
         raise
     logs.bind(version=reply.version)
     parts.statistics.add(loaded.model.lineage, model, reply.version, len(asked), time.perf_counter_ns() - began)
-    return Inferred(model, reply.version, asked.id, outputs)
+    return Inferred(model, reply.version, asked.id, asked.outputs, outputs)
 
 
 async def _asked(
@@ -153,49 +154,47 @@ async def _index(parts: Runtime, loaded: LoadedVersion, version: int) -> ClassIn
     return known if known is not None else await to_thread.run_sync(parts.vault.classes.of, loaded.name, version)
 
 
-def _output(
-    wanted: RequestedOutput,
-    asked: Infer,
-    reply: InferenceReply,
-    index: ClassIndex | None,
-    heatmaps: NDArray[numpy.uint8] | None,
-) -> OutputTensor:
-    name, answers = wanted.name, reply.answers
-    datatype, count = tensors.DATATYPES[name], len(answers)
-    if name == HEATMAP:
-        assert heatmaps is not None, "heatmaps are made where they are asked for"
-        return OutputTensor(name, datatype, heatmaps.shape, heatmaps)
-    if name == PROBABILITIES:
-        assert index is not None, "it is looked up where it is needed"
-        assert reply.probabilities is not None, "they are asked for with the request"
-        told, task = reply.probabilities.float().numpy(), asked.parameters.task
-        numbers = index.served if task is None else index.numbers[task]
-        assert told.shape[1] == len(numbers), "a version answers for the classes that its record names"
-        if wanted.classification:
-            return _classified(told, numbers, index, wanted.classification)
-        every = told if task is None and index.dense else _spread(told, numbers, len(index))
-        return OutputTensor(name, datatype, every.shape, every)
-    if (of_candidate := _OF_CANDIDATE.get(name)) is None:
-        of_answer = _OF_ANSWER[name]
-        return OutputTensor(name, datatype, (count,), [of_answer(answer) for answer in answers])
-    if asked.parameters.top_k == 1:
-        return OutputTensor(name, datatype, (count,), [of_candidate(answer) for answer in answers])
-    tops = [answer.top for answer in answers]
-    elements = [of_candidate(one) for top in tops for one in top]
-    return OutputTensor(name, datatype, (count, len(tops[0])), elements)
+def _outputs(
+    asked: Infer, reply: InferenceReply, index: ClassIndex | None, heatmaps: NDArray[numpy.uint8] | None
+) -> list[OutputTensor]:
+    answers, top_k = reply.answers, asked.parameters.top_k
+    shape, found = (len(answers),), list[OutputTensor]()
+    tops = None if top_k == 1 else [answer.top for answer in answers]
+    for wanted in asked.outputs:
+        name = wanted.name
+        if name in _READ and (tops is None or name not in _OF_CANDIDATE):
+            found.append(OutputTensor(name, DATATYPES[name], shape, list(map(_READ[name], answers))))
+        elif tops is not None and name in _OF_CANDIDATE:
+            elements = [_READ[name](one) for top in tops for one in top]
+            found.append(OutputTensor(name, DATATYPES[name], (*shape, len(tops[0])), elements))
+        elif name == PROBABILITIES:
+            assert index is not None, "it is looked up where it is needed"
+            found.append(_probabilities(wanted, asked, reply, index))
+        else:
+            assert heatmaps is not None, "heatmaps are made where they are asked for"
+            found.append(OutputTensor(name, DATATYPES[name], heatmaps.shape, heatmaps))
+    return found
 
 
-_OF_CANDIDATE: dict[str, Callable[[Prediction | Candidate], str | float]] = {
-    tensors.LABEL: lambda one: one.label,
-    tensors.TASK: lambda one: one.task,
-    tensors.PROBABILITY: lambda one: one.probability,
+_READ: dict[str, Callable[[Any], Any]] = {
+    **{name: attrgetter(name) for name in ("label", "task", "probability", "task_probability", "novelty")},
+    KNOWN: lambda answer: answer.known is True,
+    KNOWN_JUDGED: lambda answer: answer.known is not None,
 }
-_OF_ANSWER: dict[str, Callable[[Prediction], float | bool]] = {
-    tensors.TASK_PROBABILITY: lambda one: one.task_probability,
-    tensors.NOVELTY: lambda one: one.novelty,
-    tensors.KNOWN: lambda one: bool(one.known),
-    tensors.KNOWN_JUDGED: lambda one: one.known is not None,
-}
+"""What each output is of a prediction."""
+_OF_CANDIDATE = frozenset({"label", "task", "probability"})
+"""Those that each of the best labels has."""
+
+
+def _probabilities(wanted: RequestedOutput, asked: Infer, reply: InferenceReply, index: ClassIndex) -> OutputTensor:
+    told, task = reply.probabilities, asked.parameters.task
+    assert told is not None, "they are asked for with the request"
+    numbers = index.served if task is None else index.numbers[task]
+    assert told.shape[1] == len(numbers), "a version answers for the classes that its record names"
+    if wanted.classification:
+        return _classified(told, numbers, index, wanted.classification)
+    every = told if task is None and index.dense else _spread(told, numbers, len(index))
+    return OutputTensor(PROBABILITIES, DATATYPES[PROBABILITIES], every.shape, every)
 
 
 def _spread(told: NDArray[numpy.float32], numbers: Sequence[int], count: int) -> NDArray[numpy.float32]:

@@ -33,6 +33,7 @@ _BASE64 = frozenset({"base64", "pillow_image"})
 """Content types of elements that are base64, as MLServer names them."""
 _TOP = frozenset({"id", "parameters", "inputs", "outputs", "model_name"})
 _OF_INPUT = frozenset({"name", "shape", "datatype", "parameters", "data"})
+_OF_INPUT_DATA = frozenset({"binary_data_size", "content_type"})
 
 
 class InferParameters(RequestFields):
@@ -60,7 +61,7 @@ class RequestedOutput:
     """Instead of all probabilities, so many of the largest with their labels."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GivenInput:
     """One input as it came."""
 
@@ -77,7 +78,7 @@ class GivenInput:
     """Of BYTES, where they came apart."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Infer:
     """What is asked: encoded pictures, or pixels (N, C, H, W) uint8, and for which outputs."""
 
@@ -92,6 +93,8 @@ class Infer:
 
     def wants(self, name: str) -> bool:
         """Whether an output is asked for."""
+        if self.outputs is ALL or self.outputs is ALL_BINARY:
+            return name in USUAL
         return any(output.name == name for output in self.outputs)
 
 
@@ -173,17 +176,13 @@ def named_outputs(names: Sequence[str]) -> None:
 
 def _names(body: Mapping[str, Any]) -> int:
     """How many fields a body has that may be taken; colons beyond them stand in text, or in fields given twice."""
-    found = len(body)
-    for one in (body, *_objects(body.get("inputs")), *_objects(body.get("outputs"))):
-        if one is not body:
-            found += len(one)
-        if isinstance(inner := one.get("parameters"), dict):
-            found += len(inner)
-    return found
-
-
-def _objects(given: Any) -> list[dict[str, Any]]:
-    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    found, parts = len(body), [body]
+    for name in ("inputs", "outputs"):
+        if isinstance(given := body.get(name), list):
+            parts += given
+            found += sum([len(one) for one in given if isinstance(one, dict)])
+    inner = [one.get("parameters") for one in parts if isinstance(one, dict)]
+    return found + sum([len(one) for one in inner if isinstance(one, dict)])
 
 
 def taken_parameters(given: Any) -> InferParameters:
@@ -206,7 +205,8 @@ def _input(given: dict[str, Any], rest: memoryview) -> GivenInput:
         raise InvalidRequest("An input has a name and a datatype, which are text, and parameters, an object.")
     what = f"The input {name[:MOST_SHOWN]!r}"
     shape = tensors.counted(given.get("shape"), what)
-    check(about, ("binary_data_size", "content_type"), "input's parameter", ("body", "inputs", "0", "parameters"))
+    if not about.keys() <= _OF_INPUT_DATA:
+        check(about, _OF_INPUT_DATA, "input's parameter", ("body", "inputs", "0", "parameters"))
     kind, size = about.get("content_type"), about.get("binary_data_size")
     kind = taken_content_type(kind)
     if size is None:
@@ -260,7 +260,7 @@ def requested(name: str, binary: Any, classification: Any) -> RequestedOutput:
     return RequestedOutput(name, binary, classification)
 
 
-def _sources(given: GivenInput, most: int) -> list[Source]:
+def _sources(given: GivenInput, most: int) -> Sequence[Source]:
     count = prod(given.shape)
     if len(given.shape) > 1 and given.shape[1:] != (1,):
         raise InvalidRequest(f"The input {IMAGE!r} has the shape [N], or [N, 1]; not {list(given.shape)}.")

@@ -41,10 +41,11 @@ USUAL = tuple(name for name in DATATYPES if name != HEATMAP)
 MOST_SHOWN = 64
 """Characters of a name that an answer repeats."""
 
-_LENGTH = struct.Struct("<I")
+_LENGTH, _SINGLE = struct.Struct("<I"), struct.Struct("<f")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as are the others of a request's way: that would take as long again as making them.
+@dataclass(slots=True)
 class OutputTensor:
     """One output of an answer, its elements in row-major order."""
 
@@ -59,6 +60,8 @@ class OutputTensor:
         if isinstance(self.elements, numpy.ndarray):
             return self.elements.tobytes()
         if self.datatype == "FP32":
+            if len(self.elements) == 1:
+                return _SINGLE.pack(self.elements[0])
             return struct.pack(f"<{len(self.elements)}f", *self.elements)
         if self.datatype == "BYTES":
             return b"".join([_LENGTH.pack(len(text)) + text for text in map(str.encode, self.elements)])
@@ -71,6 +74,8 @@ class OutputTensor:
 
 def counted(shape: Any, what: str) -> tuple[int, ...]:
     """A shape as a request gives it; raises InvalidRequest."""
+    if shape == [1]:
+        return (1,)
     if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         raise InvalidRequest(f"{what} has no shape: it is a list of whole numbers.")
     return tuple(shape)
@@ -78,6 +83,8 @@ def counted(shape: Any, what: str) -> tuple[int, ...]:
 
 def split(data: memoryview | bytes, count: int, what: str) -> list[bytes]:
     """The elements of a BYTES tensor, each behind its length; raises InvalidRequest where they are not so many."""
+    if count == 1 and len(data) >= _LENGTH.size and _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size:
+        return [bytes(data[_LENGTH.size :])]
     found = list(_elements(data, count))
     if len(found) < count or sum(map(len, found)) + _LENGTH.size * count != len(data):
         raise InvalidRequest(f"{what} is not {count} elements, each behind its length in 4 bytes.")

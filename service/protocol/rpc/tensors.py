@@ -44,9 +44,9 @@ def encoded(inferred: Inferred) -> Any:
         model_version=str(inferred.version),
         id=inferred.id or "",
         outputs=[
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for _, tensor in inferred.outputs
+            {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in inferred.outputs
         ],
-        raw_output_contents=[tensor.encoded() for _, tensor in inferred.outputs],
+        raw_output_contents=[tensor.encoded() for tensor in inferred.outputs],
     )
 
 
