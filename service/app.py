@@ -54,10 +54,10 @@ from service.middleware.model_statistics import ModelStatistics
 from service.middleware.request_log import is_probe
 from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
-from service.models.integrity import IntegrityChecker
 from service.models.live import LiveModels
 from service.models.novelty import NoveltyMonitors
-from service.models.readiness import unready
+from service.models.soundness.integrity import IntegrityChecker
+from service.models.soundness.readiness import unready
 from service.protocol import routes as protocol
 from service.settings import ServiceSettings
 from vault.keys import KeyLimits

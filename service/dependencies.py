@@ -24,9 +24,9 @@ from service.middleware.limiter import Limiter
 from service.middleware.model_statistics import ModelStatistics
 from service.models.decoding import ImageDecoder
 from service.models.inference import Inference
-from service.models.integrity import IntegrityChecker
 from service.models.live import LiveModels
 from service.models.novelty import NoveltyMonitors
+from service.models.soundness.integrity import IntegrityChecker
 from service.settings import ServiceSettings
 from vault.errors import InvalidCursor
 from vault.vault import Vault

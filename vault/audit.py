@@ -23,8 +23,8 @@ from vault.commit_log import Commit
 from vault.errors import AlreadyExists, InvalidCursor, NotFound, Unreadable, VaultError
 from vault.jobs.job import Job
 from vault.keys import Key, Revocation
-from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 
 log = logging.getLogger("engram.vault")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from vault.errors import AlreadyExists, BackboneExists, Damaged, InvalidName, NotFound, UnknownBackbone, Unreadable
 from vault.models import is_model_name
-from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")

@@ -17,9 +17,9 @@ from typing import Any, Literal, get_args
 from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
 from vault.models import WITH_BACKBONES, WITH_CANDIDATES, Model, Models
-from vault.parallel import parallel_map
 from vault.storage.documents import FIRST_FORMAT, unseal
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.errors import AlreadyExists, Damaged, InvalidName, ModelExists, NotFound, UnknownModel, Unreadable
-from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")

@@ -15,7 +15,7 @@ from benchmarks.harness.http_learner import archive
 from benchmarks.harness.results import append, rows_of
 from engram import Definition, Examples, Memory
 from service.cli.main import TUNING
-from service.models import live, versions
+from service.models import loaded, versions
 from testing.processes.processes import plain_environment
 from vault.commit_log import Commit
 from vault.errors import ModelExists
@@ -93,7 +93,7 @@ class GrowthStore:
 
     def memory(self, version: int) -> Memory:
         """A version, loaded as a service loads it."""
-        return live.load(self.vault, self.vault.models.get(MODEL), self._commit(version)).memory
+        return loaded.load(self.vault, self.vault.models.get(MODEL), self._commit(version)).memory
 
     def close(self) -> None:
         """Close the connections."""

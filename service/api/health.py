@@ -10,7 +10,7 @@ from service.auth.access import ANYONE
 from service.dependencies import Parts
 from service.errors.problem_details import answer, problem
 from service.lifecycle.merged_metrics import merged
-from service.models.readiness import DETAILS, unready
+from service.models.soundness.readiness import DETAILS, unready
 
 router = ScopedRouter("health")
 

@@ -18,14 +18,14 @@ from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
 from service.models import adoption, versions
-from service.models.live import LoadedVersion
-from service.models.problems import Problem
+from service.models.loaded import LoadedVersion
+from service.models.soundness.problems import Problem
 from vault import approval
 from vault.commit_log import Commit
 from vault.errors import UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
 from vault.models import Model
-from vault.parallel import parallel_map
+from vault.storage.parallel import parallel_map
 from vault.vault import Vault
 
 router = ScopedRouter("models")

@@ -21,7 +21,7 @@ from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import describe
 from service.models import batching
 from service.models.image_bodies import documented, read
-from service.models.live import LoadedVersion
+from service.models.loaded import LoadedVersion
 from telemetry import logs
 
 router = ScopedRouter("predict")

@@ -30,7 +30,8 @@ from engram.training.evaluation.true_labels import TrueLabels
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
-from service.models.live import LiveModels, LoadedVersion
+from service.models.live import LiveModels
+from service.models.loaded import LoadedVersion
 from telemetry import logs, traces
 from vault import approval
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob

@@ -9,7 +9,8 @@ from functools import partial
 from service.metrics import Metrics
 from service.models.batching import AnswersCallback, Batcher, InferenceReply, InferenceRequest
 from service.models.heatmaps import Heatmaps
-from service.models.live import LiveModels, LoadedVersion
+from service.models.live import LiveModels
+from service.models.loaded import LoadedVersion
 from service.models.novelty import NoveltyMonitors
 from service.settings import ServiceSettings
 

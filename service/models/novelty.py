@@ -17,7 +17,8 @@ from engram.drift.monitor import STATES, StreamMonitor
 from engram.recognition.predictions import Prediction
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
-from service.models.live import LiveModels, LoadedVersion
+from service.models.live import LiveModels
+from service.models.loaded import LoadedVersion
 from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
 from vault.errors import UnknownModel
 from vault.timestamps import now

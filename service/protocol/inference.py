@@ -21,7 +21,7 @@ from service.errors.exceptions import InvalidRequest
 from service.errors.problem_details import status_of
 from service.models.batching import InferenceReply, InferenceRequest
 from service.models.heatmaps import PIXELS
-from service.models.live import LoadedVersion
+from service.models.loaded import LoadedVersion
 from service.protocol.requests import Infer, RequestedOutput
 from service.protocol.tensors import DATATYPES, HEATMAP, KNOWN, KNOWN_JUDGED, PROBABILITIES, OutputTensor
 from telemetry import logs

@@ -10,7 +10,7 @@ import orjson
 from engram.explain.render import SHORTEST_SIDE
 from engram.memory import Memory
 from service.middleware.model_statistics import ModelStatistics
-from service.models.live import LoadedVersion
+from service.models.loaded import LoadedVersion
 from service.protocol import tensors
 from service.protocol.tensors import DATATYPES, HEATMAP, IMAGE, PIXELS, PROBABILITIES
 from vault.class_index import ClassIndex

@@ -8,8 +8,8 @@ from service.dependencies import Runtime
 from service.errors.exceptions import InvalidRequest
 from service.errors.parameters import check
 from service.middleware.body_limits import parse_json
-from service.models.live import LoadedVersion
-from service.models.readiness import DETAILS
+from service.models.loaded import LoadedVersion
+from service.models.soundness.readiness import DETAILS
 from service.protocol.inference import loaded_version
 from vault.class_index import ClassIndex
 

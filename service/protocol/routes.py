@@ -12,7 +12,7 @@ from service.api.route import ScopedRouter, requires_scope
 from service.auth.access import ANYONE
 from service.dependencies import Parts
 from service.errors.problem_details import answer, problem
-from service.models.readiness import DETAILS, unready
+from service.models.soundness.readiness import DETAILS, unready
 from service.protocol import metadata
 from service.protocol.inference import RefusedImage, answered, loaded_version, number_of
 from service.protocol.repository import described, index, ready

@@ -63,7 +63,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"async_client"},
     ),
     "vault": (
-        {"errors", "timestamps", "parallel", "settings"},
+        {"errors", "timestamps", "settings"},
         {"storage"},
         {"models", "keys", "coordination"},
         {"commit_log", "backbones"},

@@ -15,7 +15,7 @@ import torch
 
 from engram.memory import Memory
 from engram.recognition.predictions import Prediction
-from service.models import live
+from service.models import loaded
 from testing.data.digits import pixels, png
 from testing.data.models import MODEL, create, learn, worker_settings
 from testing.data.models import submit as submit_task
@@ -84,7 +84,7 @@ def encoded(images: Numbered) -> dict[str, bytes]:
 
 def served(vault: Vault, number: int) -> Memory:
     """A version as a service loads it."""
-    return live.load(vault, vault.models.get(MODEL), vault.log.read(MODEL, number)).memory
+    return loaded.load(vault, vault.models.get(MODEL), vault.log.read(MODEL, number)).memory
 
 
 def alone(memory: Memory, image: tuple[int, int], task: str | None = None) -> Prediction:

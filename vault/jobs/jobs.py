@@ -33,9 +33,9 @@ from vault.jobs.index import JobIndex, OpenJob
 from vault.jobs.job import OF_KINDS, Job, JobKind, Outcome, kind_of, lease_of
 from vault.jobs.records import JobRecords
 from vault.models import is_model_name
-from vault.parallel import parallel_map
 from vault.storage.documents import FIRST_FORMAT
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")

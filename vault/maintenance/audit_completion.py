@@ -17,8 +17,8 @@ from vault.errors import NotFound, UnknownModel, Unreadable, VaultError
 from vault.jobs.job import Job
 from vault.keys import Keys
 from vault.models import Model, Models
-from vault.parallel import parallel_map
 from vault.storage.object_store import ObjectStore
+from vault.storage.parallel import parallel_map
 from vault.timestamps import now
 
 log = logging.getLogger("engram.vault")

@@ -21,7 +21,7 @@ from service.dependencies import Runtime
 from service.errors.exceptions import InvalidRequest, Overloaded
 from service.errors.problem_details import describe, response, status_of, traceback_of
 from service.middleware.request_log import RequestLog, request_id
-from service.models.readiness import unready
+from service.models.soundness.readiness import unready
 from service.protocol import metadata
 from service.protocol.inference import Inferred, RefusedImage, answered, loaded_version, number_of
 from service.protocol.repository import described, listed, ready

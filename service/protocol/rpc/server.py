@@ -13,7 +13,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.dependencies import Runtime
-from service.models.readiness import unready
+from service.models.soundness.readiness import unready
 from service.protocol.rpc.calls import Calls
 from service.protocol.rpc.messages import METHODS, POOL, SERVICE, message_class
 from service.settings import ServiceSettings

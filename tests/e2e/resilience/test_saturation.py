@@ -10,7 +10,7 @@ from testing.drills.crowd import Crowd, Learning, prepare
 from testing.drills.growth import MIB, sample
 from testing.processes.processes import eventually
 from testing.processes.stack import Stack
-from vault.parallel import THREADS
+from vault.storage.parallel import THREADS
 
 KINDS = {"predict", "batch", "explain", "events", "not an image"}
 

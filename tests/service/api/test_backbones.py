@@ -14,7 +14,7 @@ import httpx
 from engram.errors import ArchitectureMissing, DamagedSnapshot
 from service.cli.validator import LearnerValidator
 from service.errors.exceptions import ArchitectureUnavailable, ModelUnavailable
-from service.models.problems import Problem, unavailable
+from service.models.soundness.problems import Problem, unavailable
 from service.settings import ServiceSettings
 from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
 from testing.processes.races import race

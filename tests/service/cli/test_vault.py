@@ -19,7 +19,7 @@ from engram.certificate import certify
 from engram.config.definition import Definition
 from service.cli.main import app
 from service.cli.validator import LearnerValidator
-from service.models.live import load
+from service.models.loaded import load
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import MODEL, learn, submit

@@ -20,7 +20,7 @@ from engram.memory import Memory
 from service.errors.exceptions import Overloaded
 from service.metrics import Metrics
 from service.models.batching import Batcher, InferenceReply, InferenceRequest
-from service.models.live import load
+from service.models.loaded import load
 from testing.data.digits import pixels
 from testing.data.models import MODEL
 from testing.servers.service import PATIENCE

@@ -16,7 +16,7 @@ from engram.memory import Memory
 from engram.methods import registry
 from engram.recognition.predictions import Observation
 from service.models.batching import InferenceReply, InferenceRequest, _replies
-from service.models.live import load
+from service.models.loaded import load
 from testing.data import lazy
 from testing.data.digits import QUICK, SMALL_MODEL, pixels
 from testing.data.models import TASKS, create, examples, learn

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.models import integrity, live
+from service.models import live
+from service.models.soundness import integrity
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.models import MODEL, learn

@@ -12,8 +12,8 @@ from anyio import CapacityLimiter, to_thread
 
 from service.errors.problem_details import safe_message
 from service.lifecycle.background import Background
-from service.models.live import LoadedVersion
-from service.models.problems import Problem
+from service.models.loaded import LoadedVersion
+from service.models.soundness.problems import Problem
 from vault.commit_log import record_path
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable, VaultError
 from vault.models import Model

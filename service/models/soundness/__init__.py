@@ -1,0 +1,1 @@
+"""Soundness of what is served: problems, readiness, stored objects, answers as certified."""
