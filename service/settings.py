@@ -12,7 +12,8 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from vault.settings import DataLimitSettings, VaultSettings
+from vault.certificates.settings import SigningSettings
+from vault.settings import DataLimitSettings
 
 ANY = "*"
 """Instead of an origin: all of them."""
@@ -89,7 +90,7 @@ Origin = Annotated[str, AfterValidator(origin)]
 TrustedProxy = Annotated[str, AfterValidator(_named)]
 
 
-class ServiceSettings(VaultSettings, DataLimitSettings):
+class ServiceSettings(SigningSettings, DataLimitSettings):
     """Settings of one service process; the environment name of `queue_images` is `ENGRAM_QUEUE_IMAGES`."""
 
     processes: int | None = Field(default=None, ge=1, le=64)

@@ -34,14 +34,8 @@ Kind = Literal["create", "learn", "activate", "reject", "retire", "budget", "dec
 Publish = Literal["auto", "manual"]
 """Whether what is learned answers at once, or waits as a candidate until somebody activates it."""
 
-_LATER: dict[str, Any] = {
-    "decoding": None,
-    "backbones": (),
-    "publish": "auto",
-    "active": None,
-    "candidates": (),
-    "by": None,
-}
+_LATER: dict[str, Any] = {"backbones": (), "publish": "auto", "candidates": ()}
+_LATER |= dict.fromkeys(("decoding", "active", "by", "signature"))
 """Fields that records have only where they say something, by what says nothing."""
 
 _WITH_DECODING = 2
@@ -70,6 +64,8 @@ class Commit:
     """SHA-256 of each part that only learning needs."""
     certificate: str | None = None
     """SHA-256 of the retention certificate (JSON)."""
+    signature: dict[str, Any] | None = None
+    """Of the certificate's bytes (`vault.certificates.signing`); None where it is not signed."""
     report: str | None = None
     """SHA-256 of the learning report (JSON) of the task this commit added."""
     task: str | None = None
@@ -110,9 +106,11 @@ class Commit:
         """The commit after this one: its content with `changes`, made now, naming this one as parent.
 
         Fields that describe one commit only (`task`, `report`, `target`, `job`, `token`, `request`, `by`) are empty
-        unless given.
+        unless given; `signature` is so where the certificate is another.
         """
         fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request", "by"))
+        if changes.get("certificate", self.certificate) != self.certificate:
+            fresh["signature"] = None
         return replace(
             self,
             **{**fresh, "created_at": now(), **changes},
@@ -148,8 +146,8 @@ class Commit:
             raise TypeError("a blob is named by something else than its SHA-256")
         if not set(blobs["backbones"]) <= set(blobs["engrams"]):
             raise TypeError("the weights of a backbone are not among the engrams")
-        if not all(isinstance(content.get(name), dict | None) for name in ("decoding", "by")):
-            raise TypeError("a decoding or an author is no JSON object")
+        if not all(isinstance(content.get(name), dict | None) for name in ("decoding", "by", "signature")):
+            raise TypeError("a decoding, an author or a signature is no JSON object")
         if not all(isinstance(number, int) for number in (*lists["candidates"], content.get("active") or 0)):
             raise TypeError("a version is no number")
         if content.get("publish", "auto") not in get_args(Publish):

@@ -191,8 +191,8 @@ class DataLimitSettings(BaseModel):
 
 
 _PROCESS_NAMES = """
-backlog_seconds batch_images batch_wait_ms cancel_seconds checkpoint_seconds data_uri_prefixes deaf_seconds
-decode_processes decode_queue
+backlog_seconds batch_images batch_wait_ms cancel_seconds certificate_key checkpoint_seconds
+data_uri_prefixes deaf_seconds decode_processes decode_queue
 decode_threads device drain_seconds event_clients event_clients_per_job explain_queue grace_seconds grpc_port
 header_seconds hosts
 images_per_day job_seconds keep_alive_seconds key_seconds keys max_attempts max_bodies_bytes max_connections

@@ -15,6 +15,8 @@ import redis
 from vault import audit
 from vault.audit import Audit
 from vault.backbones import Backbones
+from vault.certificates.issuing import CertificateIssuer
+from vault.certificates.settings import SigningSettings
 from vault.class_index import ClassIndexes
 from vault.commit_log import CommitLog
 from vault.coordination import connection
@@ -57,6 +59,7 @@ class Vault:
         self.backbones = Backbones(objects)
         self.audit = Audit(objects)
         self._completion = AuditCompletion(objects, self.audit)
+        self.certificates = CertificateIssuer(settings.signing_key if isinstance(settings, SigningSettings) else None)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:

@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from vault.settings import DataLimitSettings, VaultSettings
+from vault.certificates.settings import SigningSettings
+from vault.settings import DataLimitSettings
 
 
-class WorkerSettings(VaultSettings, DataLimitSettings):
+class WorkerSettings(SigningSettings, DataLimitSettings):
     """Settings of one worker process; the environment name of `max_attempts` is `ENGRAM_MAX_ATTEMPTS`."""
 
     worker_threads: int = Field(default=1, ge=1, le=256)

@@ -16,7 +16,7 @@ from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.errors.exceptions import InvalidRequest
 from service.middleware.idempotency import Key, body_fingerprint
-from service.models import versions
+from service.models import certificates, versions
 from vault import approval
 from vault.approval import Status
 from vault.commit_log import Commit
@@ -142,5 +142,8 @@ async def _made(parts: Runtime, model: str, commit: Commit, new: bool) -> Respon
 @router.get("/v1/models/{model}/versions/{version}/certificate")
 @requires_scope("predict")
 def certificate(model: str, version: int, parts: Parts) -> dict[str, Any]:
-    """The retention certificate: a digest of every task's answers to the probes, and where they were computed."""
-    return versions.certificate(parts.vault, model, version)
+    """The retention certificate: a digest of every task's answers to the probes, and where they were computed.
+
+    Beside it its `signature`.
+    """
+    return certificates.certificate(parts.vault, model, version)

@@ -15,9 +15,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from service.cli import backbones, keys
+from service.cli import backbones, certificate_key, keys
 from service.cli.remote import asking, evaluation, history, learning, models
 from service.cli.vault import vault_app
+from service.cli.verify import verify
 from service.lifecycle.signals import Stopped, stop_on_signals
 from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
 
@@ -67,6 +68,8 @@ HERE, ASKING = "This machine", "A running service"
 app.add_typer(keys.app, rich_help_panel=HERE)
 app.add_typer(backbones.app, rich_help_panel=ASKING)
 app.add_typer(vault_app, name="vault", rich_help_panel=HERE)
+app.add_typer(certificate_key.app, rich_help_panel=HERE)
+app.command(rich_help_panel=HERE)(verify)
 app.add_typer(models.app, rich_help_panel=ASKING)
 app.add_typer(learning.jobs, rich_help_panel=ASKING)
 for command in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from engram.memory import restore
 from engram.nn.pretrained.weights import read_header
 from vault import errors
 from vault.commit_log import Commit, record_path
-from vault.maintenance.validator import DecoderChange, Role
+from vault.maintenance.validator import AnswersComparison, DecoderChange, Role
 from vault.models import Model
 from vault.storage.object_store import ObjectStore
 
@@ -61,14 +61,21 @@ class LearnerValidator:
                 raise UnsupportedFormat(f"this backbone is of format {found}, and {newest} is the newest known")
             BackboneDescription.model_validate(description)
 
-    def version(self, model: Model, commit: Commit) -> list[str] | None:
-        """The tasks that do not answer as certified; None without a certificate, or with one of another environment.
+    def version(self, model: Model, commit: Commit) -> AnswersComparison:
+        """Load a version and compare its answers with its certificate, if it has one.
 
         An environment without the architecture of the model's network is another one.
         """
+        try:
+            return self._version(model, commit)
+        except ArchitectureMissing as error:
+            return AnswersComparison(elsewhere=f"The network cannot be built here: {error}.")
+
+    def _version(self, model: Model, commit: Commit) -> AnswersComparison:
+        """As `version`; raises ArchitectureMissing."""
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
-        with suppress(ArchitectureMissing), _named(record_path(model.name, model.lineage, commit.version)):
+        with _named(record_path(model.name, model.lineage, commit.version)):
             memory = restore(
                 Definition.load(model.definition, commit.decoding),
                 [Piece(name, partial(get, name)) for name in commit.engrams],
@@ -77,11 +84,15 @@ class LearnerValidator:
                 commit.budget,
             )
             if commit.certificate is None:
-                return None
+                return AnswersComparison()
             certified = Certificate.from_dict(json.loads(get(commit.certificate)))
             now = certify(memory)
-            return compare(certified, now) if certified.environment == now.environment else None
-        return None
+        there, here = certified.environment, now.environment
+        if there == here:
+            return AnswersComparison(tuple(compare(certified, now)))
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        parts = ", ".join(f"{name} {here.get(name)} instead of {there.get(name)}" for name in names)
+        return AnswersComparison(elsewhere=f"It was certified in another environment: {parts}.")
 
     def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
         """The change of what a version's decoder makes of images here since it was certified; None without one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -60,11 +59,14 @@ def adopt(vault: Vault, name: str, task: str, by: Mapping[str, Any] | None = Non
     memory.adopt(task, _names_of(next((part.source for part in definition.pretrained), None)))
     put = vault.objects.put_blob
     proof = replace(certify(memory), checked_in={task: head.version + 1})
+    recogniser = put(dump(memory).recogniser)
+    certificate = vault.certificates.document(proof.to_dict(), model, head, head.engrams, recogniser)
     commit = head.following(
         "adopt",
         task=task,
-        recogniser=put(dump(memory).recogniser),
-        certificate=put(json.dumps(proof.to_dict()).encode()),
+        recogniser=recogniser,
+        certificate=put(certificate),
+        signature=vault.certificates.sign(certificate),
         tasks=({"name": task, "classes": list(memory.tasks[0].classes)},),
         by=by and dict(by),
     )

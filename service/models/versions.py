@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from engram.checkpointing.pieces import bytes_of
 from engram.config.definition import Definition
-from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
-from service.errors.exceptions import CertificateMissing, EmptyVersion
+from service.errors.exceptions import EmptyVersion
 from service.models.backbones import brought
+from service.models.certificates import certified_again
 from vault import approval
 from vault.commit_log import Commit, Publish
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
@@ -180,8 +180,7 @@ def change(
             return approval.changed(head, kind, **changes, **about) if changes else head
         # What the definition says need not be named, and earlier releases can then read it.
         changes["decoding"] = None if after.decoding == definition.decoding else after.decoding
-        certificate = _certified_again(vault, head, after)
-        return approval.changed(head, "decoder", **changes, **about, certificate=certificate)
+        return approval.changed(head, "decoder", **changes, **about, **certified_again(vault, model, head, after))
 
     return _append(vault, name, changed)
 
@@ -192,14 +191,6 @@ def _decoded_by(before: Definition, decoding: Mapping[str, Any]) -> Definition:
         return before.decoded_by({**before.decoding, **no_background, **decoding})
     except ValidationError as error:
         raise InvalidDefinition(error.errors()[0]["msg"]) from error
-
-
-def _certified_again(vault: Vault, head: Commit, definition: Definition) -> str | None:
-    """The certificate of `head` with what another decoder makes of images; what tasks make of these stays as it is."""
-    if head.certificate is None:
-        return None
-    document = _read(vault, head.certificate) | {"decoder": DecoderDigest.of(definition).to_dict()}
-    return vault.objects.put_blob(json.dumps(document, sort_keys=True, ensure_ascii=False).encode())
 
 
 def decoding_of(model: Model, commit: Commit) -> dict[str, Any]:
@@ -238,7 +229,7 @@ def activate(
     target = vault.log.read(name, version)
     ends_answers = not (target.tasks or allow_empty)
     content = {field: getattr(target, field) for field in _SERVED}
-    about = {"request": claim.id if claim else None, "by": by and dict(by)}
+    about = {"request": claim.id if claim else None, "by": by and dict(by), "signature": target.signature}
 
     def repeated(head: Commit) -> Commit:
         _raise_if_made(vault, name, head, claim)
@@ -350,14 +341,6 @@ def origin(vault: Vault, head: Commit, name: str, task: str) -> Commit | None:
 def report(vault: Vault, commit: Commit) -> dict[str, Any] | None:
     """The learning report of the task that `commit` brought."""
     return None if commit.report is None else _read(vault, commit.report)
-
-
-def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
-    """The retention certificate of a version; raises CertificateMissing for one without tasks."""
-    commit = vault.log.read(name, version)
-    if commit.certificate is None:
-        raise CertificateMissing(f"Version {version} has learned nothing, so there is nothing to certify.")
-    return _read(vault, commit.certificate)
 
 
 def _read(vault: Vault, sha: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"storage"},
         {"models", "keys", "coordination"},
         {"commit_log", "backbones"},
-        {"approval", "class_index", "jobs"},
+        {"approval", "certificates", "class_index", "jobs"},
         {"audit"},
         {"maintenance"},
         {"vault"},

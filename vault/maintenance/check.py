@@ -11,7 +11,7 @@ from vault.errors import NotFound, UnknownModel
 from vault.jobs.decisions import Decisions
 from vault.maintenance.check_jobs import check_jobs
 from vault.maintenance.findings import Findings
-from vault.maintenance.validator import Role, Validator, blobs_of, check_order
+from vault.maintenance.validator import AnswersComparison, Role, Validator, blobs_of, check_order
 from vault.models import Model, Models
 from vault.storage.object_store import ObjectStore
 
@@ -196,12 +196,13 @@ class _StoreCheck:
                 continue
             seen.add(parts)
             with self._found.noting(f"models/{model.name}/log/{model.lineage}/{commit.version:08d}.json"):
-                changed = self._validator.version(model, commit)
+                compared = self._validator.version(model, commit)
                 if commit.certificate is not None:
-                    self._found.certificates += changed == []
-                    self._found.elsewhere += changed is None
-                if changed:
-                    detail = f"{', '.join(changed)} no longer answers as certified for version {commit.version}."
+                    self._found.certificates += compared == AnswersComparison()
+                    self._found.elsewhere += compared.elsewhere is not None
+                if compared.changed:
+                    changed = ", ".join(compared.changed)
+                    detail = f"{changed} no longer answers as certified for version {commit.version}."
                     self._found.add(f"blobs/{commit.certificate}", "retention_violated", detail)
 
     def _check_other_records(self) -> None:

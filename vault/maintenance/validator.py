@@ -23,6 +23,16 @@ class DecoderChange:
     """Whether the libraries that decode are others than then; else the same ones give other pixels."""
 
 
+@dataclass(frozen=True)
+class AnswersComparison:
+    """Comparison of what a version answers here with its certificate."""
+
+    changed: tuple[str, ...] = ()
+    """The tasks that do not answer as certified."""
+    elsewhere: str | None = None
+    """Why answers cannot be compared as bytes, a sentence; None where they can be, and were."""
+
+
 class Validator(Protocol):
     """Validator of definitions, blobs and versions; raises VaultError for what is not valid."""
 
@@ -35,14 +45,8 @@ class Validator(Protocol):
     def backbone(self, path: str, description: Mapping[str, Any]) -> None:
         """Validate the description of a network that a user brought; `path` is its record."""
 
-    def version(self, model: Model, commit: Commit) -> list[str] | None:
-        """Load a version and compare its answers with its certificate.
-
-        Returns
-        -------
-        list of str, or None
-            The tasks whose answers differ; None if they cannot be compared in this environment.
-        """
+    def version(self, model: Model, commit: Commit) -> AnswersComparison:
+        """Load a version and compare its answers with its certificate, if it has one."""
 
     def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
         """The change of the pixels that a version's decoder gives here since the version was certified, if any."""

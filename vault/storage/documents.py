@@ -27,7 +27,7 @@ def encode(document: Mapping[str, Any]) -> str:
 def seal(document: Mapping[str, Any], version: int = FIRST_FORMAT) -> bytes:
     """A JSON object as bytes, with a field `seal`: the format version, and a SHA-256 of everything else."""
     content = _finite(document)
-    return encode({**content, _SEAL: {"format": version, "sha256": _digest(content)}}).encode()
+    return encode({**content, _SEAL: {"format": version, "sha256": digest(content)}}).encode()
 
 
 def unseal(path: str, data: bytes) -> dict[str, Any]:
@@ -54,12 +54,12 @@ def unseal(path: str, data: bytes) -> dict[str, Any]:
         raise Damaged(path, "its seal names no format")
     if version > FORMAT:
         raise UnsupportedRecord(path, f"it is of format {version}, and {FORMAT} is the newest known")
-    if sealed.get("sha256") != _digest(document):
+    if sealed.get("sha256") != digest(document):
         raise Damaged(path, "it is not what was sealed")
     return document
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON: sorted keys, no spaces."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate, which JSON can escape and UTF-8 cannot encode, must not be an error of its own.

@@ -145,11 +145,16 @@ class Publication:
 
         # The job tells apart tasks of one name that were learned on both sides of a rollback.
         entry = {"name": self.job.task, "classes": list(self.classes), "job": self.job.id}
+        engrams = tuple(blobs.put("engram", piece, head) for piece in self.parts.engrams)
+        recogniser = blobs.put("recogniser", self.parts.recogniser, head)
+        model = vault.models.get(self.job.model)
+        certificate = vault.certificates.document(self.certificate, model, head, engrams, recogniser)
         return {
-            "engrams": tuple(blobs.put("engram", piece, head) for piece in self.parts.engrams),
-            "recogniser": blobs.put("recogniser", self.parts.recogniser, head),
+            "engrams": engrams,
+            "recogniser": recogniser,
             "kept": tuple(blobs.put("kept", piece, head) for piece in self.parts.kept),
-            "certificate": blobs.put("certificate", _json(self.certificate), head),
+            "certificate": blobs.put("certificate", certificate, head),
+            "signature": vault.certificates.sign(certificate),
             "report": blobs.put("report", _json({**self.report, **blobs.figures()}), head),
             "task": self.job.task,
             # An adopted network's task stands there already when images of its classes are learned.
