@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
+from engram.config.engines import FIRST_ENGINE
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import DamagedSnapshot, InputError, UnknownTask, UnsupportedFormat, require_type
 from engram.memory import Memory
+from engram.runtime import environment_difference
 
 T = TypeVar("T")
 
@@ -24,6 +26,14 @@ SEED = 20250213
 
 FORMAT = 1
 """Of a certificate as a JSON object."""
+
+Baseline = Literal["first", "certified", "close", "new"]
+"""What earlier tasks' answers were compared with when a certificate was made: with nothing, where there were none; with
+the certificate before, byte for byte; in another environment with its logits, within `BOUND`; or, where these are not
+kept, with nothing."""
+
+BOUND = 1e-3
+"""How far the logits of one task may lie apart in two environments, in multiples of the largest of them, or of 1."""
 
 
 def probe_batch(shape: InputShape) -> Tensor:
@@ -64,7 +74,12 @@ def digest(logits: Tensor) -> str:
         for what is no tensor.
     """
     require_type("logits", logits, Tensor, InputError)
-    return hashlib.sha256(logits.detach().to(torch.float32).contiguous().cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(logit_bytes(logits)).hexdigest()
+
+
+def logit_bytes(logits: Tensor) -> bytes:
+    """The bytes of float32 logits, as they are digested and kept."""
+    return logits.detach().to(torch.float32).contiguous().cpu().numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,21 @@ class Certificate:
     checked_in: dict[str, int] = field(default_factory=dict)
     """For each task the version that its digests were last computed for; those of tasks whose networks were not read
     are those of an earlier version. Nothing in certificates of earlier releases, which computed all of them."""
+    engine: str = FIRST_ENGINE
+    """What computed the answers; certificates of earlier releases name none, and were made with the first."""
+    baseline: Baseline | str | None = None
+    """None in certificates of earlier releases; later ones may know others."""
+    reason: str | None = None
+    """A sentence: why the baseline is `close` or `new`."""
+    logits: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """The logits themselves of the tasks that were asked just now, float32 as they are digested; no part of the JSON
+    object."""
+
+    def elsewhere(self, here: Certificate) -> str | None:
+        """What computes differently for another certificate, as part of a sentence; None where they may be compared."""
+        if self.engine != here.engine:
+            return f"engine {here.engine} instead of {self.engine}"
+        return environment_difference(self.environment, here.environment)
 
     def following(self, earlier: Certificate) -> Certificate:
         """This one, with what an earlier one says of the tasks that this one says nothing of."""
@@ -114,6 +144,9 @@ class Certificate:
             "probes": {"images": PROBES, "seed": SEED},
             "tasks": [self._row(task, value) for task, value in self.tasks.items()],
             "environment": self.environment,
+            "engine": self.engine,
+            **({} if self.baseline is None else {"baseline": self.baseline}),
+            **({} if self.reason is None else {"baseline_reason": self.reason}),
             "routing": self.routing,
             "classes": self.classes,
             **({} if self.exact else {"answers_when_learned": self.answers, "agreement": self.agreement}),
@@ -162,7 +195,23 @@ class Certificate:
         checked = {name: _version(name, row["checked_in"]) for name, row in rows.items() if "checked_in" in row}
         decoder = None if data.get("decoder") is None else DecoderDigest.from_dict(data["decoder"])
         exact = bool(data["exact"])
-        return cls(digests, where, routing, exact, answers, agreement, decoder, classes, shapes, checked)
+        engine = _part(str, data.get("engine", FIRST_ENGINE), "a certificate names its engine")
+        baseline, reason = data.get("baseline"), data.get("baseline_reason")
+        return cls(
+            digests,
+            where,
+            routing,
+            exact,
+            answers,
+            agreement,
+            decoder,
+            classes,
+            shapes,
+            checked,
+            engine,
+            None if baseline is None else _part(str, baseline, "a baseline has a name"),
+            None if reason is None else _part(str, reason, "the reason of a baseline is a sentence"),
+        )
 
 
 def _name(row: dict[str, object]) -> str:
@@ -223,9 +272,10 @@ def certify(
         if given is not None:
             require_type(name, given, Mapping, InputError)
     memory = Memory(memory.method.current())
-    digests, answers, agreement, shapes = {}, {}, {}, {}
-    for name, logits, by_shape in _logits(memory, tasks):
-        digests[name] = digest(logits)
+    digests, answers, agreement, shapes, kept = {}, {}, {}, {}, {}
+    for name, logits, by_shape in probe_logits(memory, tasks):
+        kept[name] = logit_bytes(logits)
+        digests[name] = hashlib.sha256(kept[name]).hexdigest()
         if by_shape:
             shapes[name] = {str(shape): digest(alike) for shape, alike in by_shape.items()}
         if not memory.exact:
@@ -235,13 +285,30 @@ def certify(
             if len(then) != len(now):
                 raise DamagedSnapshot(f"task {name!r} has {len(then)} answers to {len(now)} probe images")
             agreement[name] = sum(a == b for a, b in zip(now, then, strict=True)) / len(now)
-    where, decoder, figures = memory.method.environment(), DecoderDigest.of(memory.definition), dict(classes or {})
-    return Certificate(digests, where, dict(routing or {}), memory.exact, answers, agreement, decoder, figures, shapes)
+    where, definition, figures = memory.method.environment(), memory.definition, dict(classes or {})
+    proof = Certificate(digests, where, dict(routing or {}), memory.exact, answers, agreement, shapes=shapes)
+    decoder = DecoderDigest.of(definition)
+    return replace(proof, decoder=decoder, classes=figures, engine=definition.engine, logits=kept)
 
 
 @torch.no_grad()
-def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
-    """For each task in question the logits (PROBES, classes) of the probe batch, and those by shape."""
+def probe_logits(
+    memory: Memory, tasks: Collection[str] | None = None, *, every_shape: bool = True
+) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
+    """For each task in question the logits (PROBES, classes) of the probe batch, and those by shape.
+
+    Parameters
+    ----------
+    tasks
+        By default all.
+    every_shape
+        Otherwise the largest alone, which takes a fraction of the time.
+
+    Raises
+    ------
+    UnknownTask, InputError
+        As `certify`.
+    """
     known = [info.name for info in memory.tasks]
     if tasks is not None:
         require_type("tasks", tasks, Collection, InputError)
@@ -253,8 +320,10 @@ def _logits(memory: Memory, tasks: Collection[str] | None) -> Iterator[tuple[str
     probes, method = probe_batch(memory.definition.input), memory.method
     if method.shapes:
         # The largest gives what `observe` gives for a task, which may read more than logits take.
-        for name, found in method.logits_by_shape(names, probes).items():
-            yield name, found[max(method.shapes)], found
+        largest = max(method.shapes)
+        shapes = method.shapes if every_shape else (largest,)
+        for name, found in method.logits_by_shape(names, probes, shapes).items():
+            yield name, found[largest], found
         return
     observation = memory.observe(probes)
     yield from ((name, observation.logits(name), {}) for name in names)
@@ -278,3 +347,22 @@ def compare(old: Certificate, new: Certificate) -> list[str]:
 def _differ(task: str, old: Certificate, new: Certificate) -> bool:
     now = new.shapes.get(task, {})
     return any(now.get(shape, value) != value for shape, value in old.shapes.get(task, {}).items())
+
+
+def disagreement(certified: bytes, here: bytes) -> str | None:
+    """How the logits of one environment are not those of another; None where they lie within `BOUND`.
+
+    Then the labels are the same, too, but for probes whose two best classes lie no further apart than twice that.
+
+    Parameters
+    ----------
+    certified, here
+        The logits of one task, as `logit_bytes` gives them.
+    """
+    if len(certified) != len(here):
+        return f"there are {len(here) // 4} logits instead of {len(certified) // 4}"
+    then, now = (torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (certified, here))
+    most = BOUND * max(1.0, float(then.abs().max()))
+    apart = float((now - then).abs().max())
+    # Of what is not a number, neither is true.
+    return None if apart <= most else f"logits differ by {apart:.3g}, which is more than {most:.3g}"

@@ -8,6 +8,8 @@ import gc
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -110,5 +112,27 @@ def environment(device: torch.device, networks: Sequence[Mapping[str, str]] = ()
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
     }
     return {**found, "networks": list(networks)} if networks else found
+
+
+def environment_difference(certified: Mapping[str, object], here: Mapping[str, object]) -> str | None:
+    """What computes differently here than in the environment of a certificate, as part of a sentence; None if nothing.
+
+    What a certificate of an earlier release does not name is not compared.
+    """
+    names = [name for name in certified if certified[name] != here.get(name)]
+    names += [name for name in ("networks",) if name in here and name not in certified]
+    return ", ".join(f"{name} {here.get(name)} instead of {certified.get(name)}" for name in names) or None
+
+
+@cache
+def _processor() -> str:
+    """The model of the processor: libraries choose their kernels by it, not by its instruction set alone."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "CPU part"):
+                return value.strip()
+    return platform.processor() or platform.machine()

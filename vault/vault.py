@@ -15,6 +15,7 @@ import redis
 from vault import audit
 from vault.audit import Audit
 from vault.backbones import Backbones
+from vault.certificates.answers import CertifiedAnswers
 from vault.certificates.issuing import CertificateIssuer
 from vault.certificates.settings import SigningSettings
 from vault.class_index import ClassIndexes
@@ -60,6 +61,7 @@ class Vault:
         self.audit = Audit(objects)
         self._completion = AuditCompletion(objects, self.audit)
         self.certificates = CertificateIssuer(settings.signing_key if isinstance(settings, SigningSettings) else None)
+        self.answers = CertifiedAnswers(objects)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:

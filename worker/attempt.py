@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from engram.checkpointing.progress import Progress
@@ -150,7 +151,7 @@ class _LearningAttempt(JobAttempt):
         archive = self._read(memory, options)
         reading = time.monotonic() - began
         with threads(self.settings.torch_threads):
-            before = before_learning(blobs, head, memory)
+            before = before_learning(blobs, head, memory, partial(self.vault.answers.get, model))
         memory.to(resources.choose_device(self.settings.device))
         report = memory.learn(
             self.job.task,
@@ -177,7 +178,7 @@ class _LearningAttempt(JobAttempt):
         self.enter("publishing", 0.98)
         told = {**report.to_dict(), "phases": self.phases.around(report.phases, reading), **_found(archive, report)}
         publication = Publication(
-            self.job, self.token, head, parts, archive.examples.classes, proof.to_dict(), told, blobs
+            self.job, self.token, head, parts, archive.examples.classes, proof.to_dict(), told, blobs, proof.logits
         )
         return outcome.result(self.vault, publication.publish(self.vault, self.settle))
 

@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from engram.config.base import Frozen
 from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
 from engram.config.eidetic import EideticSettings
+from engram.config.engines import FIRST_ENGINE, EngineName
 from engram.config.input_shape import InputShape
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
@@ -89,6 +90,9 @@ class Definition(Frozen):
     Since 3, sums are exact, a task reads few earlier units, and an image is answered by the tasks that contend for it.
     """
 
+    engine: EngineName = FIRST_ENGINE
+    """What its answers are computed by, one of `engram.config.engines`: name and number."""
+
     numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1}
     """What a stored definition means by a number that it lacks: it was written before there was another."""
 
@@ -134,6 +138,8 @@ class Definition(Frozen):
         for name, number in self.numbers_of_the_first_release.items():
             if found[name] == number:
                 del found[name]
+        if self.engine == FIRST_ENGINE:
+            del found["engine"]
         several = isinstance(self.commons, tuple)
         parts = [part.stored() for part in self.parts]
         return {**found, "input": self.input.stored(), "commons": parts if several else parts[0]}

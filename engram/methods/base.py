@@ -251,9 +251,12 @@ class Method(ABC):
         """
         return torch.cat([self.observe_for(part, task, None).logits(task) for part in torch.split(images, shape)])
 
-    def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
-        """For each task, and each of `shapes`, the logits that `logits_in_shape` gives."""
-        return {task: {shape: self.logits_in_shape(task, images, shape) for shape in self.shapes} for task in tasks}
+    def logits_by_shape(
+        self, tasks: Sequence[str], images: Tensor, shapes: Sequence[int] | None = None
+    ) -> dict[str, dict[int, Tensor]]:
+        """For each task, and each of `shapes` or of those given, the logits that `logits_in_shape` gives."""
+        chosen = self.shapes if shapes is None else shapes
+        return {task: {shape: self.logits_in_shape(task, images, shape) for shape in chosen} for task in tasks}
 
     @torch.no_grad()
     def explained(self, image: Tensor, target: str | None, task: str | None) -> tuple[int, int]:

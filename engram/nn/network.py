@@ -8,9 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engram.config.engines import FIRST_ENGINE
 from engram.nn.blocks import AddBlock, Block, build_block, cut_block
 from engram.nn.closures.closure import Closure, closure_of
-from engram.nn.closures.plan import Planner
+from engram.nn.closures.engines import ENGINES
+from engram.nn.closures.plan import Engine, Planner
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, cut, read_units
 from engram.nn.shapes import Rows, in_shapes
@@ -219,15 +221,24 @@ class Network(nn.Module):
         In the order of learning. Of engrams that say what they read some may be missing, if no other reads them.
     owned
         Units of all owners together in each layer, where some are missing.
+    engine
+        What those are answered by that say what they read.
     """
 
-    def __init__(self, layout: Layout, engrams: Sequence[Engram] = (), owned: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        engrams: Sequence[Engram] = (),
+        owned: Mapping[str, int] | None = None,
+        engine: Engine = ENGINES[FIRST_ENGINE],
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.engrams = nn.ModuleList(engrams)
         self._owned = None if owned is None else dict(owned)
         self._owners = {engram.task: engram for engram in engrams}
-        self._planner = Planner(layout, self._owners)
+        self._engine = engine
+        self._planner = Planner(layout, self._owners, engine)
         self._closures: dict[str, Closure] = {}
 
     @property
@@ -248,7 +259,7 @@ class Network(nn.Module):
         else:
             assert all(read.owner in self._owners for read in engram.reads), "what is read has to be there"
         owned = self._owned and {layer: units + engram.units[layer] for layer, units in self._owned.items()}
-        other = Network(self.layout, [*self.stack, engram], owned)
+        other = Network(self.layout, [*self.stack, engram], owned, self._engine)
         other._planner = self._planner.followed(other._owners)
         other._closures = dict(self._closures)
         return other
@@ -294,7 +305,7 @@ class Network(nn.Module):
         rows
             Which of the images; by default all.
         """
-        features, logits = in_shapes(images, self._planner.answering(task).run, rows)
+        features, logits = in_shapes(images, self._planner.answering(task), rows)
         return features, logits
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:

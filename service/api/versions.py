@@ -44,6 +44,8 @@ class VersionResponse(BaseModel):
     """Number of the way that it decodes images; null where that is not known."""
     background: str | None = None
     """Colour that it lays transparent parts of images over, where one is named."""
+    engine: str | None = None
+    """What computes its answers, by name and number; null where that is not known."""
     created_at: str
 
 
@@ -65,6 +67,7 @@ def answer(model: Model, commit: Commit, head: Commit) -> dict[str, Any]:
         "job": commit.job,
         "engrams": list(commit.engrams),
         **versions.decoding_of(model, commit),
+        "engine": versions.engine_of(model),
         "created_at": commit.created_at,
     }
 

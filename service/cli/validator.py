@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engram.certificate import Certificate, certify, compare
+from engram.certificate import Certificate, certify, compare, disagreement
 from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import kind_of
 from engram.config.backbones import BackboneDescription
@@ -20,6 +20,7 @@ from engram.errors import ArchitectureMissing, EngramError, UnsupportedFormat
 from engram.memory import restore
 from engram.nn.pretrained.weights import read_header
 from vault import errors
+from vault.certificates.answers import CertifiedAnswers
 from vault.commit_log import Commit, record_path
 from vault.maintenance.validator import AnswersComparison, DecoderChange, Role
 from vault.models import Model
@@ -35,6 +36,7 @@ class LearnerValidator:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._answers = CertifiedAnswers(objects)
 
     def definition(self, path: str, definition: Mapping[str, Any], decoding: Mapping[str, Any] | None = None) -> None:
         """Return if a model can be made of a definition; else raise as `vault.maintenance.validator` says."""
@@ -87,12 +89,16 @@ class LearnerValidator:
                 return AnswersComparison()
             certified = Certificate.from_dict(json.loads(get(commit.certificate)))
             now = certify(memory)
-        there, here = certified.environment, now.environment
-        if there == here:
+        if (other := certified.elsewhere(now)) is None:
             return AnswersComparison(tuple(compare(certified, now)))
-        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-        parts = ", ".join(f"{name} {here.get(name)} instead of {there.get(name)}" for name in names)
-        return AnswersComparison(elsewhere=f"It was certified in another environment: {parts}.")
+        kept = {task: self._answers.get(model, sha) for task, sha in certified.tasks.items()}
+        changed = [
+            task
+            for task, answers in kept.items()
+            if certified.exact and answers is not None and disagreement(answers, now.logits.get(task, b""))
+        ]
+        why = f"It was certified in another environment: {other}."
+        return AnswersComparison(tuple(changed), why, near=None not in kept.values() and not changed)
 
     def decoder(self, model: Model, commit: Commit) -> DecoderChange | None:
         """The change of what a version's decoder makes of images here since it was certified; None without one."""

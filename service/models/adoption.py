@@ -58,7 +58,9 @@ def adopt(vault: Vault, name: str, task: str, by: Mapping[str, Any] | None = Non
     memory = restore(definition, engrams, read(head.recogniser), kept, head.budget)
     memory.adopt(task, _names_of(next((part.source for part in definition.pretrained), None)))
     put = vault.objects.put_blob
-    proof = replace(certify(memory), checked_in={task: head.version + 1})
+    proof = replace(certify(memory), checked_in={task: head.version + 1}, baseline="first")
+    for answers in proof.logits.values():
+        vault.answers.put(model, answers)
     recogniser = put(dump(memory).recogniser)
     certificate = vault.certificates.document(proof.to_dict(), model, head, head.engrams, recogniser)
     commit = head.following(

@@ -201,6 +201,12 @@ def decoding_of(model: Model, commit: Commit) -> dict[str, Any]:
     return {name: (named or {}).get(name) for name in ("decoder", "background")}
 
 
+def engine_of(model: Model) -> str | None:
+    """The engine that a model's answers are computed by; None where its definition is not known."""
+    definition = _defined(model.definition)
+    return None if definition is None else definition.engine
+
+
 def activate(
     vault: Vault,
     name: str,

@@ -56,3 +56,12 @@ def difference(subject: Mapping[str, Any], model: Model, commit: Commit) -> str 
         "recogniser": commit.recogniser,
     }
     return next((name for name, value in own.items() if subject.get(name) != value), None)
+
+
+def certified_digests(document: bytes) -> list[str]:
+    """The digests of all tasks' answers that a certificate holds; none where it is not understood."""
+    try:
+        rows = json.loads(document)["tasks"]
+        return [str(row["logits_sha256"]) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from vault.backbones import BackboneRecord, Backbones
+from vault.certificates.answers import CertifiedAnswers
+from vault.certificates.issuing import certified_digests
 from vault.commit_log import Commit, CommitLog, record_path
 from vault.errors import BackboneExists, Damaged, InvalidBundle, InvalidName, ModelExists, UnknownModel
 from vault.maintenance.bundle import BundleReader, BundleWriter
@@ -22,6 +25,8 @@ from vault.storage.documents import seal
 from vault.storage.object_store import ObjectStore
 
 _MODEL = "model.json"
+_MOST_ANSWERS = 2**25
+"""Bytes of certified answers in a bundle; those beyond are left out, since records are bounded."""
 _BACKBONE = ("name", "description", "weights")
 """What a bundle has of a backbone."""
 
@@ -56,7 +61,7 @@ def export_model(objects: ObjectStore, name: str, destination: Path) -> Transfer
     model = models.get(name)
     commits = CommitLog(objects, models).list(name)
     backbones = _backbones_of(objects, commits)
-    records = {_MODEL: _model_record(model, backbones)}
+    records = {_MODEL: _model_record(model, backbones, _answers_of(objects, model, commits))}
     for number, commit in enumerate(commits):
         check_order(record_path(name, model.lineage, number), commit)
         records[_log_member(number)] = seal(_portable(commit), commit.format)
@@ -80,11 +85,25 @@ def _backbones_of(objects: ObjectStore, commits: list[Commit]) -> list[BackboneR
     return [one for one in Backbones(objects).list() if one.weights in weights] if weights else []
 
 
-def _model_record(model: Model, backbones: list[BackboneRecord]) -> bytes:
-    """A model's record as a member, and the backbones, which are to have their names where it goes."""
+def _answers_of(objects: ObjectStore, model: Model, commits: list[Commit]) -> dict[str, str]:
+    """What tasks answered when they were certified, in base64 by its SHA-256, as far as it is kept."""
+    found: dict[str, str] = {}
+    answers, left = CertifiedAnswers(objects), _MOST_ANSWERS
+    for certificate in dict.fromkeys(commit.certificate for commit in commits if commit.certificate):
+        for sha in certified_digests(objects.get_blob(certificate)):
+            if sha not in found and (data := answers.get(model, sha)) is not None and len(data) <= left:
+                found[sha] = base64.b64encode(data).decode()
+                left -= len(data)
+    return dict(sorted(found.items()))
+
+
+def _model_record(model: Model, backbones: list[BackboneRecord], answers: Mapping[str, str]) -> bytes:
+    """A model's record as a member, with the backbones, which are to have their names where it goes, and answers."""
     document = {key: getattr(model, key) for key in ("definition", "format_version", "created_at")}
     if backbones:
         document["backbones"] = [{key: getattr(one, key) for key in _BACKBONE} for one in backbones]
+    if answers:  # here, since earlier releases know no such member, but pass over what they do not know of a record
+        document["answers"] = answers
     return seal(document, model.format_version)
 
 
@@ -132,7 +151,7 @@ def import_model(objects: ObjectStore, source: Path, validator: Validator, name:
         model = _model(bundle, name, validator)
         commits = _commits(bundle, model, validator)
         roles = {sha: role for commit in commits for sha, role in blobs_of(commit).items()}
-        backbones = _backbones(bundle, roles, validator)
+        backbones, answers = _backbones(bundle, roles, validator), _answers(bundle)
         blobs = {member.removeprefix("blobs/") for member in bundle.members if member.startswith("blobs/")}
         if odd := sorted(blobs ^ roles.keys()):
             raise InvalidBundle(f"The blob {odd[0]} is named by no version, or missing.")
@@ -141,6 +160,8 @@ def import_model(objects: ObjectStore, source: Path, validator: Validator, name:
         for sha in roles:
             objects.put_blob(bundle.read(f"blobs/{sha}"))
         named = _restore_backbones(objects, backbones)
+        for data in answers:
+            CertifiedAnswers(objects).put(model, data)
         CommitLog(objects, models).restore(model, commits)
         models.restore(model)
         size = sum(bundle.members[f"blobs/{sha}"].size for sha in roles)
@@ -182,6 +203,19 @@ def _backbones(bundle: BundleReader, roles: Mapping[str, Role], validator: Valid
             raise Damaged(_MODEL, f"it does not say what the backbone {one['name']} is")
         validator.backbone(_MODEL, one["description"])
     return found
+
+
+def _answers(bundle: BundleReader) -> list[bytes]:
+    """What tasks answered when they were certified, as a bundle has it."""
+    listed = bundle.read_json(_MODEL).get("answers", {})
+    try:
+        found = {sha: base64.b64decode(text, validate=True) for sha, text in listed.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Damaged(_MODEL, f"its answers are none ({error})") from error
+    for sha, data in found.items():
+        if hashlib.sha256(data).hexdigest() != sha:
+            raise Damaged(_MODEL, "it has other answers than those certified")
+    return list(found.values())
 
 
 def _restore_backbones(objects: ObjectStore, backbones: list[dict[str, Any]]) -> tuple[str, ...]:

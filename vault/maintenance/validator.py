@@ -31,6 +31,8 @@ class AnswersComparison:
     """The tasks that do not answer as certified."""
     elsewhere: str | None = None
     """Why answers cannot be compared as bytes, a sentence; None where they can be, and were."""
+    near: bool = False
+    """Whether there all of them lie near the certified ones, as far as another environment can tell."""
 
 
 class Validator(Protocol):

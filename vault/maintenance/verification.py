@@ -219,8 +219,10 @@ class _Verification:
         compared = self._validator.version(self._model, commit)
         if compared.changed:
             return "refuted", f"{', '.join(compared.changed)}: other answers than certified."
+        if compared.elsewhere is not None and compared.near:
+            return "holds", f"{compared.elsewhere} Every task answers what was certified, but for rounding."
         if compared.elsewhere is not None:
-            return "open", compared.elsewhere
+            return "open", f"{compared.elsewhere} The certified answers themselves are not kept."
         return "holds", "Every task gives the certified answers, byte for byte."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -102,6 +102,8 @@ class Publication:
     """What was read and written is put into it when it is stored."""
     blobs: JobBlobs | None = None
     """What counts that; by default what is written from now on."""
+    logits: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """For each task that was asked what it answered, which is kept beside its digest."""
 
     def publish(self, vault: Vault, settle: Callable[[], object] = lambda: None) -> Commit:
         """Decide that the commit is the job's version, append it, and publish a notice of it.
@@ -148,6 +150,8 @@ class Publication:
         engrams = tuple(blobs.put("engram", piece, head) for piece in self.parts.engrams)
         recogniser = blobs.put("recogniser", self.parts.recogniser, head)
         model = vault.models.get(self.job.model)
+        for answers in self.logits.values():
+            vault.answers.put(model, answers)
         certificate = vault.certificates.document(self.certificate, model, head, engrams, recogniser)
         return {
             "engrams": engrams,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from engram.certificate import Certificate, certify, compare
+from engram.certificate import Certificate, certify, compare, disagreement
 from engram.checkpointing.pieces import hash_of
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import RetentionViolated
@@ -24,34 +24,43 @@ ROTATED = 2
 reads only the tasks that it needs."""
 
 
-def before_learning(blobs: JobBlobs, head: Commit, memory: Memory) -> Certificate:
+def before_learning(
+    blobs: JobBlobs, head: Commit, memory: Memory, kept: Callable[[str], bytes | None] = lambda sha: None
+) -> Certificate:
     """The certificate of the model as it answers now, which has to agree with the version's own certificate.
 
     Of a method that is lazy, `ROTATED` tasks are asked, and the rest is taken from the version's own: what they are
     made of is named by its hash. In another environment than the certified one, all are asked.
 
+    Parameters
+    ----------
+    kept
+        Gives the logits that have a certified digest, where they are kept: what is compared in another environment.
+
     Raises
     ------
     RetentionViolated
-        In the environment that it was certified in, the version no longer answers with the certified bytes; or its
-        decoder gives other pixels than those certified, with the same libraries.
+        In the environment that it was certified in, the version no longer answers with the certified bytes, or in
+        another one with nothing near them; or its decoder gives other pixels than those certified, with the same
+        libraries.
     """
     lazy = memory.method.lazy
     now = certify(memory, tasks=() if lazy else None)
     if head.certificate is None:
-        return now
+        return replace(now, baseline="first")
     stored = Certificate.from_dict(json.loads(blobs.get(head.certificate)))
     decoder = _after(stored.decoder, now.decoder, head.version)
-    elsewhere = stored.environment != now.environment
+    elsewhere = stored.elsewhere(now)
     if lazy:
         now = certify(memory, tasks=None if elsewhere else rotated(stored))
     if elsewhere:
+        why = f"Version {head.version} was certified in another environment: {elsewhere}."
+        now = _certified_anew(stored, now, kept, why)
         now = replace(now, checked_in=dict.fromkeys(now.tasks, head.version))
-        log.info("version %d was certified in another environment; its digests are made again here", head.version)
     elif memory.exact and (changed := _changed(stored, now)):
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
     else:
-        now = now.following(stored)
+        now = replace(now.following(stored), baseline="certified")
     return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder, classes=stored.classes)
 
 
@@ -95,10 +104,32 @@ def verify(
     proof = certify(rebuilt, routing, before.answers, classes, asked)
     if rebuilt.exact and (changed := compare(before, proof) if asked is None else _changed(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
-    proof = replace(proof, decoder=before.decoder or proof.decoder)
+    proof = replace(
+        proof,
+        decoder=before.decoder or proof.decoder,
+        baseline=before.baseline,
+        reason=before.reason,
+        logits={**before.logits, **proof.logits},
+    )
     if head is not None:
         proof = replace(proof, checked_in=dict.fromkeys(proof.tasks, head.version + 1))
     return proof if asked is None else proof.following(before)
+
+
+def _certified_anew(
+    stored: Certificate, now: Certificate, kept: Callable[[str], bytes | None], why: str
+) -> Certificate:
+    """The certificate in another environment, with what it was compared with; raises RetentionViolated."""
+    new = []
+    for task in stored.tasks.keys() & now.tasks.keys():
+        certified = kept(stored.tasks[task])
+        if certified is None:
+            new.append(task)
+        elif now.exact and (wrong := disagreement(certified, now.logits[task])) is not None:
+            raise RetentionViolated(f"{why} Task {task!r} answers otherwise here: {wrong}.")
+    unkept = f" The certified logits of {len(new)} tasks are not kept." if new else ""
+    log.warning("%s Its digests are made again here.%s", why, unkept)
+    return replace(now, baseline="new" if new else "close", reason=f"{why}{unkept}")
 
 
 def _changed(stored: Certificate, now: Certificate) -> list[str]:

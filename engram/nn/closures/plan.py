@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,17 @@ class ClosurePlan:
             for place in step.over:
                 values[place] = None
         return tuple(values[place] for place in self._results)
+
+
+Run = Callable[[Tensor], tuple[Tensor, ...]]
+"""From images (B, C, H, W) float32 in [0, 1], B one of `engram.nn.shapes.SHAPES`, to the results of a plan."""
+
+
+class Engine(Protocol):
+    """Way to run plans; the same plan and images give the same bytes every time in one environment."""
+
+    def prepare(self, plan: ClosurePlan) -> Run:
+        """What runs a plan, made once for each task and kept for as long as its engram is served."""
 
 
 class PlanBuilder:
@@ -124,23 +135,26 @@ class Planner:
     ----------
     owners
         By name, in the order of learning.
+    engine
+        What tasks are answered by.
     """
 
-    def __init__(self, layout: Layout, owners: Mapping[str, BlockOwner]) -> None:
+    def __init__(self, layout: Layout, owners: Mapping[str, BlockOwner], engine: Engine) -> None:
         self._layout = layout
         self._owners = owners
-        self._plans: dict[str, tuple[tuple[torch.device, int, int], ClosurePlan]] = {}
+        self._engine = engine
+        self._plans: dict[str, tuple[tuple[torch.device, int, int], Run]] = {}
         self._operations: dict[tuple[str, str, torch.device], Operation] = {}
         self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
 
     def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
         """A planner for more owners, which has all that this one has made."""
-        other = Planner(self._layout, owners)
+        other = Planner(self._layout, owners, self._engine)
         other._plans, other._operations = dict(self._plans), dict(self._operations)
         return other
 
-    def answering(self, task: str) -> ClosurePlan:
-        """The plan of a task's features and logits."""
+    def answering(self, task: str) -> Run:
+        """What gives a task's features and logits."""
         owner = self._owners[task]
         head = owner.head
         # A head may be rescaled after its network was first run: then the plan's copy is no longer the head's.
@@ -150,7 +164,7 @@ class Planner:
             builder.owner(owner, self._layout.nodes)
             features = builder.read(owner, self._layout.features.name)
             logits = builder.add(RowwiseLinear(head.weight, head.bias), (features,))
-            self._plans[task] = (key, builder.plan((features, logits)))
+            self._plans[task] = (key, self._engine.prepare(builder.plan((features, logits))))
         return self._plans[task][1]
 
     def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:

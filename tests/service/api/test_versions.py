@@ -88,3 +88,14 @@ def test_the_certificate_repeats_old_digests(service: Service) -> None:
     assert two["environment"]["threads"] >= 1
     none = service.client.get(f"{VERSIONS}/0/certificate")
     assert (none.status_code, none.json()["code"]) == (404, "certificate_missing")
+
+
+def test_the_engine_is_named_where_answers_are_described(service: Service) -> None:
+    certificate = service.client.get(f"{VERSIONS}/2/certificate").json()
+    assert (certificate["engine"], certificate["baseline"], certificate["signature"]) == ("eager-1", "certified", None)
+    assert certificate["subject"]["engrams"] == service.client.get(f"{VERSIONS}/2").json()["engrams"]
+    assert service.client.get(f"{VERSIONS}/2").json()["engine"] == "eager-1"
+    assert service.client.get("/v1/models/digits").json()["engine"] == "eager-1"
+    unknown = {"name": "other", "input": {"channels": 1, "height": 28, "width": 28}, "engine": "eager-2"}
+    refused = service.client.post("/v1/models", json=unknown)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")

@@ -198,3 +198,12 @@ def test_a_key_is_made_once_and_shown_again(made: Path) -> None:
         assert (shown.exit_code, shown.stdout) == (0, (made / "public.pem").read_text())
     assert run("certificate-key", "show", made / "store").exit_code == 2
     assert run("certificate-key", "create", made / "store" / "no" / "key").exit_code == 1
+
+
+def test_answers_of_another_environment_are_compared_where_they_are_kept(folder: Path, vault: Vault) -> None:
+    document = json.loads(vault.objects.get_blob(str(head(vault).certificate)))
+    replant(vault, environment=document["environment"] | {"torch": "1.0"})
+    assert verified(folder) == (0, HOLDING | {"signature": "absent"})
+    export_model(vault.objects, MODEL, folder / "bundle")
+    moved = run("verify", "--bundle", folder / "bundle")
+    assert (moved.exit_code, "but for rounding" in moved.stdout) == (0, True)

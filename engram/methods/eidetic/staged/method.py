@@ -127,7 +127,8 @@ class StagedEidetic(Method):
 
     def _prepare(self) -> Prepared:
         """What the model as it is now is to answer with."""
-        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings)
+        engine = self.definition.engine
+        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings, engine)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -223,9 +224,11 @@ class StagedEidetic(Method):
         return self._logits([task], images, shape)[0]
 
     @torch.no_grad()
-    def logits_by_shape(self, tasks: Sequence[str], images: Tensor) -> dict[str, dict[int, Tensor]]:
+    def logits_by_shape(
+        self, tasks: Sequence[str], images: Tensor, shapes: Sequence[int] | None = None
+    ) -> dict[str, dict[int, Tensor]]:
         look = self._look(images)  # which is the same bytes in any shape
-        found = {shape: self._by_shape(tasks, look, shape) for shape in self.shapes}
+        found = {shape: self._by_shape(tasks, look, shape) for shape in shapes or self.shapes}
         return {task: {shape: logits[at] for shape, logits in found.items()} for at, task in enumerate(tasks)}
 
     def _logits(self, tasks: Sequence[str], images: Tensor, shape: int) -> list[Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engram.config.eidetic import EideticSettings
+from engram.config.engines import FIRST_ENGINE, EngineName
 from engram.errors import UnknownTask
 from engram.explain.explainer import Explainer
 from engram.explain.pretrained.joined_explainer import JoinedExplainer, explainer_of
@@ -31,6 +32,7 @@ class Prepared:
     tasks: Sequence[StagedTask]
     layout: Layout
     settings: EideticSettings
+    engine: EngineName = FIRST_ENGINE
     _serving: Serving | None = None
     _alone: dict[str, ServedTask] = field(default_factory=dict)
     _explainer: Explainer | JoinedExplainer | None = None
@@ -82,5 +84,5 @@ class Prepared:
         raise UnknownTask(f"the model has no task {task!r}")
 
     def _network(self, names: Sequence[str]) -> Network:
-        network = network_of(self.layout, self.tasks, names)
+        network = network_of(self.layout, self.tasks, names, self.engine)
         return network.to(self.commons.device).eval()
