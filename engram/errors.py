@@ -52,6 +52,7 @@
       RecognitionTooLow             under `min_recognised` of them
     Cancelled                       the caller asked to stop
     RetentionViolated               an old answer would change; nothing is published
+      AnswersDiffer                 this machine gives other answers than those certified; it does not serve them
     SnapshotError
       DamagedSnapshot               bytes that do not hold what they must
       UnsupportedFormat             written by a version this one cannot read
@@ -280,6 +281,12 @@ class Cancelled(EngramError):
 
 class RetentionViolated(EngramError):
     code = "retention_violated"
+
+
+class AnswersDiffer(RetentionViolated):
+    """This machine gives other answers than those certified, so that it does not serve them."""
+
+    code = "answers_differ"
 
 
 class SnapshotError(EngramError):

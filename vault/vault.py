@@ -16,6 +16,7 @@ from vault import audit
 from vault.audit import Audit
 from vault.backbones import Backbones
 from vault.certificates.answers import CertifiedAnswers
+from vault.certificates.digests import ServedDigests
 from vault.certificates.issuing import CertificateIssuer
 from vault.certificates.settings import SigningSettings
 from vault.class_index import ClassIndexes
@@ -62,6 +63,7 @@ class Vault:
         self._completion = AuditCompletion(objects, self.audit)
         self.certificates = CertificateIssuer(settings.signing_key if isinstance(settings, SigningSettings) else None)
         self.answers = CertifiedAnswers(objects)
+        self.digests = ServedDigests(objects)
 
     @classmethod
     def connect(cls, settings: VaultSettings) -> Vault:

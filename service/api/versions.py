@@ -147,6 +147,6 @@ async def _made(parts: Runtime, model: str, commit: Commit, new: bool) -> Respon
 def certificate(model: str, version: int, parts: Parts) -> dict[str, Any]:
     """The retention certificate: a digest of every task's answers to the probes, and where they were computed.
 
-    Beside it its `signature`.
+    Beside it its `signature`, and `digests`: those of the same answers in other environments that have served them.
     """
     return certificates.certificate(parts.vault, model, version)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
 from service.errors.exceptions import CertificateMissing
+from vault.certificates.digests import identity_of
 from vault.commit_log import Commit
 from vault.models import Model
 from vault.vault import Vault
 
 
 def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
-    """The retention certificate of a version, and its `signature`, null where there is none.
+    """The retention certificate of a version, with what is kept beside it.
+
+    That is its `signature`, null where there is none, and `digests`: those of its tasks' answers in other environments
+    that have served them.
 
     Raises
     ------
@@ -24,7 +29,11 @@ def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
     commit = vault.log.read(name, version)
     if commit.certificate is None:
         raise CertificateMissing(f"Version {version} has learned nothing, so there is nothing to certify.")
-    return _read(vault, commit.certificate) | {"signature": commit.signature}
+    document = _read(vault, commit.certificate)
+    rows, exact = document.get("tasks", ()), bool(document.get("exact"))
+    own = {identity_of(commit, row["task"], row["logits_sha256"], exact=exact) for row in rows}
+    served = [asdict(one) for one in vault.digests.list(vault.models.get(name)) if one.identity in own]
+    return document | {"signature": commit.signature, "digests": served}
 
 
 def certified_again(vault: Vault, model: Model, head: Commit, definition: Definition) -> dict[str, Any]:

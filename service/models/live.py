@@ -15,6 +15,7 @@ from engram.runtime import set_more_aside
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
 from service.models.loaded import HARMED, LoadedVersion, load, newest_whole
+from service.models.soundness.answers import AnswersGuard
 from service.models.soundness.problems import Problem, Trouble, unavailable
 from service.settings import ServiceSettings
 from vault import approval
@@ -48,6 +49,7 @@ class LiveModels:
         self._vault = vault
         self._settings = settings
         self._metrics = metrics
+        self._guard = AnswersGuard(vault)
         self._live: dict[str, LoadedVersion] = {}
         self._older: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
         self._heads: dict[str, Commit] = {}
@@ -140,6 +142,8 @@ class LiveModels:
         UnknownModel, UnknownVersion, ModelUnavailable
         Unreadable, NotFound
             Something of that version is damaged or missing.
+        AnswersDiffer
+            It gives other answers here than those certified.
         """
         live = await self.get(name)
         if version == live.version:
@@ -150,11 +154,16 @@ class LiveModels:
             return older
         loop = asyncio.get_running_loop()
         commit = await loop.run_in_executor(self._older_loader, self._vault.log.read, name, version)
-        older = await loop.run_in_executor(self._older_loader, load, self._vault, live.model, commit, live)
+        older = await loop.run_in_executor(self._older_loader, self._load_older, live, commit)
         older = self._older.setdefault(key, older)
         while len(self._older) > self._settings.older_versions:
             self._older.popitem(last=False)
         return older
+
+    def _load_older(self, live: LoadedVersion, commit: Commit) -> LoadedVersion:
+        loaded = load(self._vault, live.model, commit, live)
+        self._guard.require(loaded)
+        return loaded
 
     async def newest(self, name: str) -> LoadedVersion:
         """As `get`, of the newest version; its log is read where this process may not have been told of that.
@@ -291,7 +300,7 @@ class LiveModels:
 
     def _fall_back(self, model: Model, head: int, live: LoadedVersion | None) -> None:
         """Serve the newest version below `head` that is whole, unless it is in service already."""
-        loaded = newest_whole(self._vault, model, head, live)
+        loaded = newest_whole(self._vault, model, head, live, self._guard.require)
         if loaded is not None:
             self._enter(loaded)
             log.warning("model %s answers with version %d for the time being", model.name, loaded.version)
@@ -299,6 +308,7 @@ class LiveModels:
     def _swap(self, model: Model, head: Commit, live: LoadedVersion | None) -> None:
         began = time.perf_counter()
         loaded = load(self._vault, model, head, live)
+        self._guard.require(loaded)
         self._enter(loaded)
         seconds = time.perf_counter() - began
         self._metrics.swaps.labels("done").inc()

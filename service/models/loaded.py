@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +11,7 @@ import torch
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
-from engram.errors import SnapshotError
+from engram.errors import AnswersDiffer, SnapshotError
 from engram.memory import Memory, restore
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
@@ -20,8 +20,10 @@ from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
 
-HARMED = (Unreadable, NotFound, SnapshotError)
-"""Errors of stored bytes, and not of the way to them."""
+HARMED = (Unreadable, NotFound, SnapshotError, AnswersDiffer)
+"""Errors of a version, and not of the way to its bytes."""
+
+_MOST_DIFFERING = 2
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,17 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
     return LoadedVersion(model, commit, memory, blobs)
 
 
-def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | None) -> LoadedVersion | None:
+def newest_whole(
+    vault: Vault, model: Model, head: int, beside: LoadedVersion | None, require: Callable[[LoadedVersion], None]
+) -> LoadedVersion | None:
     """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
+
+    Where `_MOST_DIFFERING` answer otherwise than certified, the machine is to blame, and no more are tried.
+
+    Parameters
+    ----------
+    require
+        Raises AnswersDiffer for a version that must not answer here.
 
     Raises
     ------
@@ -81,6 +92,7 @@ def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | 
         The storage cannot be asked.
     """
     harmed: set[str] = set()
+    differing = 0
     for number in reversed(vault.log.numbers(model.name)):
         if beside is not None and number <= beside.version:
             break
@@ -91,10 +103,15 @@ def newest_whole(vault: Vault, model: Model, head: int, beside: LoadedVersion | 
             if commit.active is not None:  # nobody activated it
                 continue
             if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
-                return load(vault, model, commit, beside)
+                loaded = load(vault, model, commit, beside)
+                require(loaded)
+                return loaded
         except UnknownModel:
             raise
         except HARMED as error:
             harmed.add(getattr(error, "path", None) or "")
             log.error("model %s: version %d cannot be loaded either: %s", model.name, number, error)
+            differing += isinstance(error, AnswersDiffer)
+            if differing >= _MOST_DIFFERING:
+                break
     return None

@@ -13,6 +13,8 @@ from service.errors.problem_details import safe_message
 from vault.commit_log import Commit
 
 _RETRY_SECONDS = 5.0
+_DIFFERING_SECONDS = 60.0
+"""Until a version is tried again that gave other answers than those certified: asking it takes a while."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Trouble:
 
     def recent(self, wanted: Commit | None) -> bool:
         """Whether that version was tried a moment ago."""
-        return self.wanted == wanted and time.monotonic() - self.when < _RETRY_SECONDS
+        pause = _DIFFERING_SECONDS if self.problem.code == learner.AnswersDiffer.code else _RETRY_SECONDS
+        return self.wanted == wanted and time.monotonic() - self.when < pause
 
 
 def unavailable(model: str, problems: Sequence[Problem]) -> ModelUnavailable:

@@ -93,6 +93,7 @@ def test_the_certificate_repeats_old_digests(service: Service) -> None:
 def test_the_engine_is_named_where_answers_are_described(service: Service) -> None:
     certificate = service.client.get(f"{VERSIONS}/2/certificate").json()
     assert (certificate["engine"], certificate["baseline"], certificate["signature"]) == ("eager-1", "certified", None)
+    assert certificate["digests"] == []
     assert certificate["subject"]["engrams"] == service.client.get(f"{VERSIONS}/2").json()["engrams"]
     assert service.client.get(f"{VERSIONS}/2").json()["engine"] == "eager-1"
     assert service.client.get("/v1/models/digits").json()["engine"] == "eager-1"
