@@ -9,11 +9,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engram.drift.monitor import STATES, StreamMonitor
+from engram.drift.monitor import STATES, State, StreamMonitor
 from engram.recognition.predictions import Prediction
 from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
@@ -99,12 +99,8 @@ class NoveltyMonitors:
 
     async def read(self, loaded: LoadedVersion) -> dict[str, Any]:
         """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
-        own = self._monitor(loaded).report()
-        published = await asyncio.to_thread(self._board.read, loaded.name)
-        same = (own["lineage"], own["version"])
-        reports = {replica: one for replica, one in published.items() if (one["lineage"], one["version"]) == same}
-        reports[self.replica] = own
-        worst = max(reports.values(), key=lambda one: (STATES.index(one["state"]), one["samples"]))
+        reports = self._reports(loaded, await asyncio.to_thread(self._board.read, loaded.name))
+        worst = _worst(reports)
         samples, unknown = (sum(one[count] for one in reports.values()) for count in ("samples", "unknown"))
         return {
             "model": loaded.name,
@@ -118,6 +114,18 @@ class NoveltyMonitors:
             "cusum": worst["cusum"],
             "replicas": [_line(replica, one) for replica, one in sorted(reports.items())],
         }
+
+    async def states(self, loaded: Sequence[LoadedVersion]) -> list[State]:
+        """The worst state of all replicas on each of these live versions."""
+        published = await asyncio.to_thread(self._board.read_all, [one.name for one in loaded])
+        return [_worst(self._reports(one, published[one.name]))["state"] for one in loaded]
+
+    def _reports(self, loaded: LoadedVersion, published: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """By replica what is said of a live version: as published, and by this one as it is now."""
+        own = self._monitor(loaded).report()
+        same = (own["lineage"], own["version"])
+        told = {replica: one for replica, one in published.items() if (one["lineage"], one["version"]) == same}
+        return {**told, self.replica: own}
 
     def _monitor(self, loaded: LoadedVersion) -> _VersionMonitor:
         watch = self._monitors.get(loaded.name)
@@ -160,6 +168,10 @@ class NoveltyMonitors:
         if self._published:
             for watch, samples in news.values():
                 watch.published, watch.published_at = samples, moment
+
+
+def _worst(reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    return max(reports.values(), key=lambda one: (STATES.index(one["state"]), one["samples"]))
 
 
 def _line(replica: str, report: dict[str, Any]) -> dict[str, Any]:

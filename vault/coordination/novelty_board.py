@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -49,17 +49,38 @@ class NoveltyBoard:
 
     def read(self, model: str) -> dict[str, dict[str, Any]]:
         """The reports on a model by replica; empty when Redis does not answer."""
+        return self.read_all([model])[model]
+
+    def read_all(self, models: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The reports on each of these models by replica, in two turns with Redis; empty when it does not answer."""
+        found: dict[str, dict[str, dict[str, Any]]] = {model: {} for model in models}
         try:
             with redis_errors():
-                replicas = sorted(str(replica) for replica in self._redis.smembers(_replicas(model)))
-                texts = self._redis.mget([_report(model, replica) for replica in replicas]) if replicas else []
-                gone = [replica for replica, text in zip(replicas, texts, strict=True) if text is None]
+                asked = list(self._writers(models))
+                texts = self._redis.mget([_report(model, replica) for model, replica in asked]) if asked else []
+                told = list(zip(asked, texts, strict=True))
+                gone = [(model, replica) for (model, replica), text in told if text is None]
                 if gone:
-                    self._redis.srem(_replicas(model), *gone)
+                    with self._redis.pipeline(transaction=False) as pipe:
+                        for model, replica in gone:
+                            pipe.srem(_replicas(model), replica)
+                        pipe.execute()
         except RedisUnavailable as error:
             self._lost(error)
-            return {}
-        return {replica: json.loads(text) for replica, text in zip(replicas, texts, strict=True) if text is not None}
+            return found
+        for (model, replica), text in told:
+            if text is not None:
+                found[model][replica] = json.loads(text)
+        return found
+
+    def _writers(self, models: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Each of these models with each replica that has reported on it."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for model in models:
+                pipe.smembers(_replicas(model))
+            answers = pipe.execute()
+        for model, replicas in zip(models, answers, strict=True):
+            yield from ((model, str(replica)) for replica in sorted(replicas))
 
     def clear(self, replica: str, models: Iterable[str]) -> None:
         """Withdraw a replica's reports on the given models."""

@@ -22,6 +22,12 @@ def test_the_latest_report_of_each_replica(vault: Vault) -> None:
     assert board.write("a", {})
     assert board.read("lines") == {"a": {"samples": 4}, "b": {"samples": 3}}
     assert board.read("other") == {"a": {"samples": 2}}
+    assert board.read_all(["other", "none", "lines"]) == {
+        "other": {"a": {"samples": 2}},
+        "none": {},
+        "lines": {"a": {"samples": 4}, "b": {"samples": 3}},
+    }
+    assert board.read_all([]) == {}
 
 
 def test_a_replica_withdraws_its_own(vault: Vault) -> None:
