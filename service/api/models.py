@@ -9,11 +9,20 @@ from typing import Any
 
 import orjson
 from anyio import to_thread
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from engram.drift.monitor import State
 from service.api.route import ScopedRouter, requires_scope
-from service.api.schemas import ModelChangeRequest, ModelPage, ModelRequest, ModelResponse, ModelSummary
+from service.api.schemas import (
+    ModelChangeRequest,
+    ModelPage,
+    ModelRequest,
+    ModelResponse,
+    ModelSummary,
+    ProblemResponse,
+)
 from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
@@ -112,6 +121,56 @@ def _summary(vault: Vault, model: Model) -> ModelSummary:
         tasks=len(serving.tasks) if serving else 0,
         created_at=model.created_at,
     )
+
+
+class ModelOverview(ModelSummary):
+    """A model in the overview: what a list says of it, and how it is."""
+
+    method: str | None
+    backbone: str | None
+    exact: bool | None
+    """As in the answer for the model; null, as the two before it, where no version of it can be loaded."""
+    novelty: State | None
+    """The state of its novelty monitors, the worst of all replicas; null where nothing answers."""
+    problems: list[ProblemResponse]
+
+
+class OverviewPage(BaseModel):
+    models: list[ModelOverview]
+    next: str | None
+
+
+@router.get("/v1/summary", response_model=OverviewPage)
+@requires_scope("predict")
+async def overview(page: Paging, parts: Parts) -> JSONResponse:
+    """All models by name, each with what answers, its novelty and its problems, out of this replica's memory."""
+    live = {loaded.name: loaded for loaded in parts.live.models()}
+    known = live.keys() | parts.live.troubled()
+    if not parts.live.swept:  # it has just begun, and does not know all of them yet
+        known |= {model.name for model in await to_thread.run_sync(parts.vault.models.list)}
+    names = sorted(name for name in known if page.position is None or name > page.position)
+    shown, following = page.cut(names[: page.fetch], str)
+    loaded = [live[name] for name in shown if name in live]
+    states = dict(zip((one.name for one in loaded), await parts.novelty.states(loaded), strict=True))
+    return JSONResponse(
+        {"models": [_overview(parts, name, live.get(name), states.get(name)) for name in shown], "next": following}
+    )
+
+
+def _overview(parts: Runtime, name: str, loaded: LoadedVersion | None, novelty: State | None) -> dict[str, Any]:
+    definition = loaded and loaded.memory.definition
+    problems = parts.live.problems(name) + parts.integrity.problems(name)
+    return {
+        "name": name,
+        "version": loaded.version if loaded else 0,
+        "tasks": len(loaded.memory.tasks) if loaded else 0,
+        "created_at": loaded.model.created_at if loaded else "",
+        "method": definition and definition.method,
+        "backbone": definition and definition.backbone,
+        "exact": loaded and loaded.memory.exact,
+        "novelty": novelty,
+        "problems": [asdict(problem) for problem in problems],
+    }
 
 
 @router.get("/v1/models/{model}", response_model=ModelResponse)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from service.api.schemas import ModelRequest
+from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL
 from testing.data.models import submit
-from testing.servers.service import Service
+from testing.servers.service import Service, running, wait_until
 
 
 def test_a_model_is_created_once(empty: Service) -> None:
@@ -114,6 +115,34 @@ def test_room_that_is_there_already_makes_no_version(service: Service) -> None:
         same = service.client.patch("/v1/models/digits", json={"budget": budget})
         assert (same.status_code, same.json()) == (200, before)
     assert len(service.client.get("/v1/models/digits/versions").json()["versions"]) == before["version"] + 1
+
+
+def test_all_models_at_one_look(service: Service) -> None:
+    for name in ("a", "z"):
+        assert service.client.post("/v1/models", json={"name": name, **SMALL_MODEL}).status_code == 201
+    first = service.client.get("/v1/summary?limit=2").json()
+    rest = service.client.get("/v1/summary", params={"limit": 2, "after": first["next"]}).json()
+    assert rest["next"] is None
+    found = {one["name"]: one for one in first["models"] + rest["models"]}
+    assert list(found) == ["a", "digits", "z"]
+    one = service.client.get("/v1/models/digits").json()
+    assert found["digits"] == {
+        **{field: one[field] for field in ("name", "version", "created_at", "method", "backbone", "exact", "problems")},
+        "tasks": 2,
+        "novelty": "known",
+    }
+    assert (found["a"]["version"], found["a"]["tasks"], found["a"]["problems"]) == (0, 0, [])
+
+
+def test_a_model_that_cannot_be_loaded_is_seen_with_its_problem(learned_settings: ServiceSettings) -> None:
+    assert learned_settings.store_folder is not None
+    for commit in (learned_settings.store_folder / "models" / "digits" / "log").rglob("*.json"):
+        commit.write_bytes(b"{")
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/v1/summary").json()["models"])
+        (found,) = service.client.get("/v1/summary").json()["models"]
+        assert (found["name"], found["version"], found["exact"], found["novelty"]) == ("digits", 0, None, None)
+        assert [one["code"] for one in found["problems"]] == ["damaged"]
 
 
 def test_a_deleted_model_is_gone_with_its_jobs(service: Service) -> None:

@@ -34,6 +34,7 @@ WHO = {
     "GET /readyz": ANYONE,
     "GET /metrics": "predict",
     "GET /v1/models": "predict",
+    "GET /v1/summary": "predict",
     "POST /v1/models": "admin",
     "GET /v1/models/{model}": "predict",
     "PATCH /v1/models/{model}": "admin",
