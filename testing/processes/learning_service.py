@@ -28,14 +28,14 @@ def learning_service(folder: Path) -> Iterator[Service]:
             create(vault)
             for task, digits in TASKS.items():
                 learn(vault, task, digits)
-            with running(ServiceSettings(**settings.model_dump(), drain_seconds=0)) as service, _working(vault):
+            with running(ServiceSettings(**settings.model_dump(), drain_seconds=0)) as service, working(vault):
                 yield service
     finally:
         server.remove()
 
 
 @contextmanager
-def _working(vault: Vault) -> Iterator[None]:
+def working(vault: Vault) -> Iterator[None]:
     """A block in which every job is worked on."""
     runner = JobRunner(vault, worker_settings(vault))
 

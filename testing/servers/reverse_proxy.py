@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
+_BODILESS = frozenset({204, 304})
 
 
 @contextmanager
@@ -35,15 +36,15 @@ def proxied(target: str, prefix: str, *, strips: bool, headers: Mapping[str, str
             given = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with httpx.Client(base_url=target, timeout=100) as client:
-                answer = client.request(self.command, path, content=body, headers={**given, **(headers or {})})
-            self.send_response(answer.status_code)
-            for name, value in answer.headers.multi_items():
-                if name.lower() not in _HOP_BY_HOP:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.content)
+                try:
+                    with client.stream(
+                        self.command, path, content=body, headers={**given, **(headers or {})}
+                    ) as answer:
+                        _send(self, answer)
+                except httpx.ConnectError:
+                    self.send_error(502, "the service is away")
+                except (httpx.HTTPError, ConnectionError):  # one of the two has gone in the middle of it
+                    self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing is written to standard error."""
@@ -59,3 +60,23 @@ def proxied(target: str, prefix: str, *, strips: bool, headers: Mapping[str, str
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _send(handler: BaseHTTPRequestHandler, answer: httpx.Response) -> None:
+    """Send an answer as it comes."""
+    handler.send_response(answer.status_code)
+    for name, value in answer.headers.multi_items():
+        if name.lower() not in _HOP_BY_HOP:
+            handler.send_header(name, value)
+    if answer.status_code in _BODILESS:
+        handler.end_headers()
+        return
+    length = answer.headers.get("Content-Length")
+    handler.send_header(*(("Content-Length", length) if length else ("Transfer-Encoding", "chunked")))
+    handler.end_headers()
+    if handler.command == "HEAD":
+        return
+    for chunk in answer.iter_raw():
+        handler.wfile.write(chunk if length else b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    if not length:
+        handler.wfile.write(b"0\r\n\r\n")

@@ -30,11 +30,11 @@ class Service:
 
 
 @contextmanager
-def running(settings: ServiceSettings) -> Iterator[Service]:
-    """A service, which runs until the block ends."""
+def running(settings: ServiceSettings, port: int = 0) -> Iterator[Service]:
+    """A service, which runs until the block ends; on a free port unless one is given."""
     app = create_app(settings)
     server = Server(app)
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", port) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
