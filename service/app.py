@@ -60,6 +60,7 @@ from service.models.soundness.integrity import IntegrityChecker
 from service.models.soundness.readiness import unready
 from service.protocol import routes as protocol
 from service.settings import ServiceSettings
+from service.ui.static_files import StaticPage
 from vault.keys import KeyLimits
 from vault.vault import Vault
 
@@ -135,6 +136,7 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
         protocol,
     ):
         app.include_router(module.router)
+    StaticPage().install(app)
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, answering=app)
     app.add_middleware(Entrance, settings=settings, metrics=metrics, limits=limits)

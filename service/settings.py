@@ -21,8 +21,8 @@ ANY = "*"
 _SEGMENTS = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _DOTS = re.compile(r"/\.{1,2}(/|$)")
 _OWN = re.compile(
-    r"/(v1(/(models|jobs|backbones|summary)(/.*)?)?|v2(/(health|models|repository)(/.*)?)?|docs(/.*)?|openapi\.json|livez"
-    r"|readyz|metrics)"
+    r"/(v1(/(models|jobs|backbones|summary)(/.*)?)?|v2(/(health|models|repository)(/.*)?)?|(ui|docs)(/.*)?|openapi\.json"
+    r"|livez|readyz|metrics)"
 )
 """Prefixes that could not be told from our own paths, or from their beginnings."""
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")

@@ -73,8 +73,12 @@ async def _no_answer(message: Message) -> None:
 
 
 def led_below(location: str, prefix: str) -> str:
-    """A `Location` as a path below the prefix: which host and scheme the client sees is the proxy's business."""
-    return prefix + urlunsplit(urlsplit(location)._replace(scheme="", netloc=""))
+    """A `Location` as a path below the prefix: which host and scheme the client sees is the proxy's business.
+
+    One that is relative already holds below any.
+    """
+    path = urlunsplit(urlsplit(location)._replace(scheme="", netloc=""))
+    return prefix + path if path.startswith("/") else path
 
 
 def below(prefix: str, path: str) -> str:

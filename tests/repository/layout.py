@@ -78,7 +78,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"auth", "models"},
         {"jobs"},
         {"dependencies"},
-        {"api"},
+        {"api", "ui"},
         {"protocol"},
         {"app"},
         {"server"},

@@ -26,8 +26,10 @@ from testing.servers.service import PATIENCE, Service, running, wait_until
 from vault.keys import SCOPES, Scope
 
 PNG = {"Content-Type": "image/png"}
-DOCUMENTS = {"/openapi.json", "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css"}
-"""They say how to ask, nothing of what is kept; open to all."""
+DOCUMENTS = {"/openapi.json", "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css"} | {
+    *("/", "/ui", "/ui/", "/ui/{digest}/{path:path}"),
+}
+"""They say how to ask, and are the page that asks, nothing of what is kept; open to all."""
 
 WHO = {
     "GET /livez": ANYONE,

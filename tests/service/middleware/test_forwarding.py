@@ -54,6 +54,10 @@ WAYS: dict[str, tuple[dict[str, object], bool, dict[str, str] | None]] = {
 def test_all_addresses_lead_below_the_prefix(learned_settings: ServiceSettings, way: str) -> None:
     changes, strips, headers = WAYS[way]
     with behind(learned_settings, changes, strips=strips, headers=headers) as (client, service):
+        for path in ("/engram/", "/engram/ui"):
+            led = client.get(path, headers={"Accept": "text/html"})
+            assert urljoin(path, led.headers["Location"]) == "/engram/ui/"
+        assert client.get("/engram/ui/").status_code == 200
         page = client.get("/engram/docs")
         assert page.status_code == 200
         sources = re.findall(r"<(?:script|link)[^>]*(?:src|href)=\"([^\"]*)\"", page.text)

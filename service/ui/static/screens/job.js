@@ -1,0 +1,250 @@
+/** One job: how far it is, its curves as they come, its log, and at the end the report of what was learned. */
+
+import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
+import { Asking } from "../parts/dialog.js";
+import { Chart } from "../parts/chart.js";
+import { Facts, Loaded, Mark, Moment, Section, Title, Trouble } from "../parts/view.js";
+import { follow } from "../data/events.js";
+import { json, path } from "../service.js";
+import { announce, useLoaded } from "../state.js";
+import { to } from "../routes.js";
+import { counted, duration, number, percent, size } from "../words.js";
+import { Recalls } from "./model.js";
+import { EvaluationReport } from "./evaluation_report.js";
+
+/** @typedef {import("../service.js").Json} Json */
+/** @typedef {{ at: number, event: Json }} Heard */
+
+/** @type {Record<string, string>} */
+export const STATES = { queued: "", running: "accent", succeeded: "good", failed: "bad", cancelled: "warn" };
+const OVER = ["succeeded", "failed", "cancelled"];
+const MOST_HEARD = 4000;
+
+/** What is done in each phase. @type {Record<string, string>} */
+const PHASES = {
+  loading: "Reading the images",
+  training: "Training its network",
+  pruning: "Finding the units it can do without",
+  recovering: "Training what remains",
+  freezing: "Freezing it",
+  recognising: "Learning to recognise the task",
+  verifying: "Checking that old answers are unchanged",
+  publishing: "Publishing the version",
+  evaluating: "Answering the images",
+};
+
+/** @param {{ id: string }} given */
+export function JobScreen({ id }) {
+  const job = useLoaded((signal) => json(`v1/jobs/${path(id)}`, { signal }), [id]);
+  const [heard, setHeard] = useState(/** @type {Heard[]} */ ([]));
+  const [problem, setProblem] = useState(/** @type {any} */ (null));
+  useEffect(() => {
+    setHeard([]);
+    let phase = "";
+    return follow(id, (event) => {
+      if (event.problem) {
+        setProblem(event.problem);
+        return;
+      }
+      setHeard((before) => [...before.slice(-MOST_HEARD), { at: Date.now(), event }]);
+      if (event.phase && event.phase !== phase) {
+        phase = event.phase;
+        announce(PHASES[phase] ?? phase);
+      }
+      if (OVER.includes(event.state)) announce(`The job ${event.state}`);
+      if (event.state) job.reload();
+    });
+  }, [id]);
+  return html`
+    <${Loaded} of=${job}>
+      ${(/** @type {Json} */ found) => html`
+        <${Title} eyebrow=${html`<a href=${to("jobs")}>Jobs</a> · <a href=${to("models", found.model)}>${found.model}
+          </a>`} name=${found.task || (found.kind === "evaluate" ? "Evaluation" : "Job")}>
+          <${Mark} kind=${STATES[found.state]}>${found.state}<//>
+          <${Cancel} job=${found} reload=${job.reload} />
+        <//>
+        <${Trouble} problem=${problem} />
+        <${Progress} job=${found} heard=${heard} />
+        <${End} job=${found} />
+        <${Curves} job=${found} heard=${heard} />
+        <${Log} heard=${heard} job=${found} />
+      `}
+    <//>
+  `;
+}
+
+/** @param {{ job: Json, reload: () => void }} given */
+function Cancel({ job, reload }) {
+  const act = useCallback(() => json(`v1/jobs/${path(job.id)}/cancel`, { method: "POST" }), [job.id]);
+  if (OVER.includes(job.state)) return null;
+  return html`<${Asking} label="Cancel the job" kind="danger" title="Cancel this job?" act=${act} done=${reload}
+    question="It ends at its next step, and nothing is published. The model stays as it is." />`;
+}
+
+/** @param {{ job: Json, heard: Heard[] }} given */
+function Progress({ job, heard }) {
+  if (OVER.includes(job.state)) return null;
+  const last = [...heard].reverse().find((/** @type {Heard} */ one) => one.event.phase)?.event ?? job.progress ?? {};
+  const phase = last.phase ?? job.phase;
+  const waiting = job.state === "queued";
+  return html`
+    <section class="card progress" aria-label="Progress">
+      <p class="progress-line"><strong>${waiting ? "Waiting for a worker" : (PHASES[phase] ?? phase ?? "Beginning")}
+        </strong><span>${waiting ? "" : percent(last.fraction ?? 0, 0)}</span></p>
+      <div class="bar-wide" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"
+        aria-valuenow=${Math.round((last.fraction ?? 0) * 100)}>
+        <span style=${{ width: `${(last.fraction ?? 0) * 100}%` }}></span>
+      </div>
+      <${Facts} of=${[
+        last.epoch && ["Pass", number(last.epoch)],
+        last.loss !== null && last.loss !== undefined && ["Loss", last.loss.toFixed(3)],
+        last.accuracy !== null && last.accuracy !== undefined && ["Held-out accuracy", percent(last.accuracy)],
+        last.units && [
+          "Units",
+          number(
+            typeof last.units === "number"
+              ? last.units
+              : Object.values(last.units).reduce((/** @type {number} */ sum, units) => sum + Number(units), 0),
+          ),
+        ],
+        job.attempts > 1 && ["Attempt", number(job.attempts)],
+      ]} />
+      ${waiting && html`<p class="note">It begins as soon as a worker is free. This page may be closed meanwhile.</p>`}
+    </section>
+  `;
+}
+
+/** The measured figures: those that the report keeps, else those that this tab heard. @param {Heard[]} heard @param {Json} job */
+function measured(heard, job) {
+  /** @type {Json[]} */
+  const kept = job.result?.report?.curves ?? [];
+  /** @type {Record<"loss" | "heldOut" | "accuracy", [number, number][]>} */
+  const found = { loss: [], heldOut: [], accuracy: [] };
+  const add = (/** @type {keyof typeof found} */ name, /** @type {number} */ at, /** @type {any} */ value) => {
+    if (typeof value === "number" && Number.isFinite(value)) found[name].push([at, value]);
+  };
+  kept.forEach((point, at) => {
+    add("loss", at + 1, point.loss);
+    add("heldOut", at + 1, point.held_out_loss);
+    add("accuracy", at + 1, point.held_out_accuracy);
+  });
+  if (kept.length > 0) return found;
+  let before = "";
+  heard
+    .filter((one) => one.event.phase)
+    .forEach(({ event }, at) => {
+      add("loss", at, event.loss);
+      const figure = `${event.epoch}/${event.accuracy}`;
+      if (figure !== before) add("accuracy", at, event.accuracy);
+      before = figure;
+    });
+  return found;
+}
+
+/** @param {{ job: Json, heard: Heard[] }} given */
+function Curves({ job, heard }) {
+  const { loss, heldOut, accuracy } = measured(heard, job);
+  if (loss.length + accuracy.length < 2) return null;
+  return html`
+    <div class="pair">
+      <section class="card"><${Chart} label="Loss" across="time"
+        series=${[{ name: "training", kind: "one", points: loss }, ...(heldOut.length > 0 ? [{ name: "held out", kind: "two", points: heldOut }] : [])]} />
+          </section>
+      <section class="card"><${Chart} label="Held-out accuracy" across="time" range=${[0, 1]}
+        format=${(/** @type {number} */ value) => percent(value, 0)}
+          series=${[{ name: "accuracy", kind: "one", points: accuracy }]} /></section>
+    </div>
+  `;
+}
+
+/** @param {{ job: Json }} given */
+function End({ job }) {
+  const wanted = job.state === "succeeded" && job.kind !== "evaluate";
+  const model = useLoaded(
+    (signal) => (wanted ? json(`v1/models/${path(job.model)}`, { signal }) : Promise.resolve(null)),
+    [job.id, wanted],
+  );
+  if (job.state === "failed")
+    return html`<${Trouble} problem=${{ code: job.error?.code, message: job.error?.detail }} />`;
+  if (job.state === "cancelled")
+    return html`<p class="notice">It was cancelled. Nothing was published, and the model is as it was.</p>`;
+  const evaluation = job.result?.evaluation;
+  if (evaluation) return html`<${EvaluationReport} evaluation=${evaluation} />`;
+  if (!wanted) return null;
+  const candidates = model.data?.candidates ?? [];
+  const manual = candidates.includes(job.result?.version);
+  return html`
+    <p class="notice good"><span>
+      ${manual ? html`Learned as a candidate, version ${job.result?.version}. It answers once it is activated.` : html`Learned. Version ${job.result?.version} of ${job.model} answers now.`}
+        </span>
+      <span class="acts">${manual ? html`<a class="button primary"
+        href=${to("models", job.model, "versions")}>To the versions</a>` : html`<a class="button primary"
+          href=${to("models", job.model, "try")}>Try it</a>`}
+            <a class="button" href=${to("models", job.model)}>See the stack</a></span></p>
+    ${job.result?.report && html`<${Report} report=${job.result.report} />`}
+  `;
+}
+
+/** What was learned: recall, what other tasks take, what was left out. @param {{ report: any }} given */
+function Report({ report }) {
+  const left = report.left_out?.count ?? 0;
+  const unread = report.unreadable ?? [];
+  return html`
+    <${Section} title="Report">
+      <${Facts} of=${[
+        ["Held-out accuracy, task given", percent(report.accuracy?.kept)],
+        ["Held-out accuracy, no task given", percent(report.answered)],
+        ["Given to this task", percent(report.recognised)],
+        ["Held out", counted(report.held_out ?? 0, "image")],
+        [
+          "Learning took",
+          duration(
+            Object.values(report.seconds ?? {}).reduce((/** @type {number} */ sum, each) => sum + Number(each), 0),
+          ),
+        ],
+        report.bytes_written && ["Adds", size(report.bytes_written)],
+      ]} />
+      <${Recalls} report=${report} />
+      ${report.recognised < 1 && html`<p
+        class="note">Of its held-out images, ${percent(1 - report.recognised)} are given to other tasks of the model when the task is not named.</p>`}
+      ${report.warnings?.length > 0 && html`<ul class="findings">
+        ${report.warnings.map((/** @type {string} */ one) => html`<li class="warn">${one}</li>`)}</ul>`}
+      ${
+        unread.length > 0 &&
+        html`<details><summary>${counted(unread.length, "image")} could not be read</summary>
+        <ul>${unread.map((/** @type {Json} */ one) => html`<li>${one.name}: ${one.detail} <code>${one.code}</code>
+          </li>`)}</ul></details>`
+      }
+      ${
+        left > 0 &&
+        html`<details><summary>${counted(left, "file was", "files were")} left out</summary>
+        <ul>${report.left_out.folders.map((/** @type {Json} */ one) => html`<li>
+          ${one.folder || "the top folder"}: ${number(one.count)}, ${one.reason.replaceAll("_", " ")} (${one.names.join(", ")})</li>`)}
+            </ul></details>`
+      }
+    <//>
+  `;
+}
+
+/** @param {{ heard: Heard[], job: Json }} given */
+function Log({ heard, job }) {
+  /** @type {Heard[]} */
+  const lines = [];
+  for (const one of heard) {
+    const before = lines[lines.length - 1]?.event;
+    if (one.event.state || one.event.phase !== before?.phase) lines.push(one);
+  }
+  return html`
+    <details class="card log">
+      <summary>Log</summary>
+      <${Facts} of=${[
+        ["Job", html`<code>${job.id}</code>`],
+        ["Submitted", html`<${Moment} at=${job.created_at} />`],
+        ["Attempts", number(job.attempts)],
+      ]} />
+      <ol>${lines.map(({ at, event }) => html`<li><time>${new Date(at).toLocaleTimeString("en-GB")}
+        </time> ${event.state ? html`<strong>${event.state}</strong>` : (PHASES[event.phase] ?? event.phase)}</li>`)}
+        </ol>
+    </details>
+  `;
+}

@@ -1,0 +1,105 @@
+/** Novelty: whether what comes in is of tasks that the model knows, now and since the page is open. */
+
+import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
+import { Chart } from "../parts/chart.js";
+import { Empty, Facts, Loaded, Mark, Moment, Section } from "../parts/view.js";
+import { json, path } from "../service.js";
+import { useLoaded, useRepeat } from "../state.js";
+import { to } from "../routes.js";
+import { number, percent } from "../words.js";
+import { NOVELTY } from "./models.js";
+
+/** @typedef {import("../service.js").Json} Json */
+
+const LOOK_AGAIN = 2000;
+const MOST_POINTS = 900;
+
+/** @type {Record<string, string>} */
+const MEANINGS = {
+  known: "What comes in looks like what it has learned.",
+  drift:
+    "Images look less usual than at first, while most are still known. Look whether cameras, light or products have changed.",
+  "new task suspected":
+    "More images than usual are of none of its tasks. Gather them, sort them into classes, and teach them.",
+};
+
+/** What was seen of models since the page is open. @type {Map<string, [number, number][]>} */
+const seen = new Map();
+
+/** @param {{ model: any }} given */
+export function Novelty({ model }) {
+  const novelty = useLoaded((signal) => json(`v1/models/${path(model.name)}/novelty`, { signal }), [model.name]);
+  const [points, setPoints] = useState(seen.get(model.name) ?? []);
+  useRepeat(useCallback(novelty.reload, []), LOOK_AGAIN);
+  useEffect(() => {
+    if (!novelty.data) return;
+    const at = `${model.name}`;
+    const next = /** @type {[number, number][]} */ ([
+      ...(seen.get(at) ?? []),
+      [Date.now() / 1000, novelty.data.unknown_share],
+    ]).slice(-MOST_POINTS);
+    seen.set(at, next);
+    setPoints(next);
+  }, [novelty.data]);
+  const began = points[0]?.[0] ?? 0;
+  return html`
+    <${Loaded} of=${novelty}>
+      ${(/** @type {Json} */ found) => html`
+        <${Section} title="What comes in">
+          <p class="state-line"><${Mark} kind=${NOVELTY[found.state]}>${found.state}<//> <span>
+            ${MEANINGS[found.state] ?? ""}</span></p>
+          <${Facts} of=${[
+            ["Images answered", number(found.samples)],
+            ["Unknown", `${number(found.unknown)} (${percent(found.unknown_share)})`],
+            ["Since", html`<${Moment} at=${found.since} />`],
+            ["Version", number(found.version)],
+          ]} />
+          ${found.state !== "known" && html`<p class="acts">
+            <a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p>`}
+        <//>
+        ${
+          found.samples === 0
+            ? html`<${Empty} title="No images yet">
+              <p>Images that are answered without being told their task are watched here. Counts begin anew with each version.</p>
+                <p><a class="button" href=${to("models", model.name, "try")}>Try some</a></p><//>`
+            : html`
+            <section class="card"><${Chart} wide=${true} label="Share of unknown images"
+              across="since this page is open"
+                range=${[0, Math.max(0.1, Math.ceil(Math.max(...points.map(([, y]) => y), 0) * 10) / 10)]}
+              format=${(/** @type {number} */ value) => percent(value, 0)}
+                series=${[{ name: "unknown", kind: "one", points: points.map(([at, share]) => [at - began, share]) }]} />
+                  </section>
+            <div class="pair">
+              <${Section} title="Do they look less usual?"
+                note="A Welch test of the newest window against the first images of this version.">
+                <${Facts} of=${[
+                  ["Reference", `${number(found.welch.reference_samples)} images`],
+                  ["Mean novelty then", fixed(found.welch.reference_mean)],
+                  ["Mean novelty now", fixed(found.welch.window_mean)],
+                  ["p-value", found.welch.p_value === null ? "–" : found.welch.p_value.toExponential(1)],
+                ]} />
+              <//>
+              <${Section} title="Are more of them unknown?" note="A cumulative sum, which alarms at its threshold.">
+                <${Facts} of=${[
+                  ["Sum", fixed(found.cusum.value)],
+                  ["Threshold", fixed(found.cusum.threshold)],
+                  ["Usual share", percent(found.cusum.usual)],
+                  ["Alarm", found.cusum.raised ? "raised" : "no"],
+                ]} />
+              <//>
+            </div>
+            ${found.replicas.length > 1 && html`<${Section} title="Replicas"><ul>
+              ${found.replicas.map((/** @type {Json} */ one) => html`<li><code>${one.replica}
+                </code> <${Mark} kind=${NOVELTY[one.state]}>${one.state}<//> ${number(one.samples)} images</li>`)}</ul>
+                <//>`}
+          `
+        }
+      `}
+    <//>
+  `;
+}
+
+/** @param {number | null} value */
+function fixed(value) {
+  return value === null ? "–" : value.toFixed(2);
+}
