@@ -1,0 +1,84 @@
+"""Tests of the screens for keys, the audit log and evaluation, where the service has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from service.app import create_app
+from tests.page.browser import PATIENCE_MS, Visit, visiting
+from tests.page.stand import Stand, standing
+from tests.page.test_life import create, give_key, teach
+
+expect.set_options(timeout=PATIENCE_MS)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def visit(browser: Browser, tmp_path: Path) -> Iterator[tuple[Visit, Stand]]:
+    """A visitor with a key for everything."""
+    with standing(tmp_path, keys="required") as stand, visiting(browser) as visit:
+        visit.page.goto(stand.address)
+        give_key(visit.page, stand.key("chief", "admin"))
+        expect(visit.page.get_by_text("No model yet")).to_be_visible()
+        yield visit, stand
+
+
+def needs(path: str) -> None:
+    """Skip where the service has no such path."""
+    if path not in create_app().openapi()["paths"]:
+        pytest.skip(f"the service has no {path}")
+
+
+def test_a_key_is_made_shown_once_and_revoked(visit: tuple[Visit, Stand]) -> None:
+    needs("/v1/keys")
+    page = visit[0].page
+    page.get_by_role("link", name="Keys").click()
+    page.get_by_role("button", name="Make a key").click()
+    page.locator("[name=name]").fill("camera")
+    page.get_by_role("button", name="Make it").click()
+    secret = page.locator(".secret").inner_text()
+    assert secret.startswith("engram_")
+    assert visit[0].faults() == []
+    page.get_by_role("button", name="I have it").click()
+    expect(page.get_by_text(secret)).to_have_count(0)
+    row = page.get_by_role("row").filter(has_text="camera")
+    expect(row).to_contain_text("in force")
+    row.get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+
+
+def test_who_did_what_is_listed(visit: tuple[Visit, Stand]) -> None:
+    needs("/v1/audit")
+    page = visit[0].page
+    create(page, "parts")
+    page.get_by_role("link", name="Audit").click()
+    row = page.get_by_role("row").filter(has_text="parts")
+    expect(row).to_contain_text("create")
+    expect(row).to_contain_text("chief")
+    assert visit[0].faults() == []
+
+
+def test_two_versions_are_compared(visit: tuple[Visit, Stand], folders: Path) -> None:
+    needs("/v1/models/{model}/evaluate")
+    page = visit[0].page
+    create(page, "parts")
+    for task in ("low", "mid"):
+        visit[0].go("/models/parts/teach")
+        teach(visit[0], folders / task)
+        expect(page.get_by_text("of parts answers now")).to_be_visible()
+    visit[0].go("/models/parts/evaluate")
+    expect(page.get_by_text("Drop labelled images")).to_be_visible()
+    visit[0].drop(".drop", folders / "low")
+    expect(page.get_by_text("80 images of 2 classes")).to_be_visible()
+    page.locator("[name=other]").select_option("1")
+    page.get_by_role("button", name="Evaluate").click()
+    expect(page.get_by_text("80 images answered")).to_be_visible()
+    expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
+    expect(page.get_by_text("answered differently").or_(page.get_by_text("answer alike"))).to_be_visible()
+    assert visit[0].faults() == []
