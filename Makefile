@@ -5,7 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 DOCS_STAMP := .venv/.set-up-docs
 
-.PHONY: setup demo test lint types check docs
+TYPESCRIPT := typescript@5.9.3
+
+.PHONY: setup demo test lint types types-page check docs
 
 setup: $(STAMP)
 
@@ -36,7 +38,16 @@ types: setup
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p engram_client
 
-check: lint types test
+# The page's modules are checked as they are: nothing is built from them. Where there is no node, or the compiler can
+# neither be found nor fetched, they are not.
+types-page: setup
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "types-page: left out, there is no node"; exit 0; }; \
+	test -x .venv/node/node_modules/.bin/tsc || \
+		npm install --silent --no-save --ignore-scripts --prefix .venv/node $(TYPESCRIPT) 2>/dev/null || \
+		{ echo "types-page: left out, $(TYPESCRIPT) cannot be fetched"; exit 0; }; \
+	.venv/node/node_modules/.bin/tsc --project service/ui
+
+check: lint types types-page test
 
 # What builds the pages is installed for this target only. The theme's notice about its own future is no warning about
 # these pages.
