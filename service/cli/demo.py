@@ -68,6 +68,9 @@ def run(output: Path) -> int:
         console.print(str(error), markup=False)
         return 1
     console.print(f"\nDone in {time.monotonic() - started:.0f} s; everything has been shut down.")
+    console.print(
+        "To see all of this in a browser: [bold]engram serve --data engram-data[/], then http://127.0.0.1:8000/ui/"
+    )
     return 0 if retained else 1
 
 

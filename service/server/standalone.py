@@ -248,6 +248,7 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
         from engram.runtime import set_aside
         from service.app import create_app
         from service.server.server import Server
+        from service.ui.static_files import PAGE
 
         settings = settings.model_copy(update={"redis_url": stack.redis_url})
         group = stack.group(listening, settings.processes or 1)
@@ -255,7 +256,7 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
         address = url(listening)
 
         def on_listening() -> None:
-            print(f"Engram is listening on {address}", flush=True)
+            print(f"Engram is listening on {address}\nIts page: {address}/{PAGE}", flush=True)
             group.start(settings)
 
         def on_stopping() -> None:
