@@ -45,7 +45,7 @@ class ArchiveSummary:
     images: int
     """Files in class folders, held-out ones included; some may turn out to be unreadable."""
     held_out: int
-    """Those under `val/`."""
+    """Those under `val/`, `valid/` or `validation/`."""
     bytes: int
     """Unpacked length of these files."""
     classes: tuple[str, ...]
@@ -249,7 +249,7 @@ def _found(
     planned: FolderPlan, examples: Examples, unreadable: list[UnreadableImage], constant: Counter[int]
 ) -> ReadArchive:
     counted = tuple((name, constant[label]) for label, name in enumerate(planned.classes) if constant[label])
-    warnings = (*_hidden_warnings(planned), *_constant_warnings(examples, constant))
+    warnings = (*_test_warnings(planned), *_hidden_warnings(planned), *_constant_warnings(examples, constant))
     listed = tuple(sorted(unreadable, key=lambda one: one.name))
     return ReadArchive(examples, listed, planned.left_out, counted, warnings)
 
@@ -263,6 +263,11 @@ def _images(planned: FolderPlan, path: Path | str, limits: ArchiveLimits) -> Ite
 def _is_constant(image: Tensor) -> bool:
     """Whether an image (C, H, W) of more than one pixel has a single colour."""
     return image[0].numel() > 1 and bool((image == image[:, :1, :1]).all())
+
+
+def _test_warnings(planned: FolderPlan) -> Iterator[str]:
+    if planned.tests:
+        yield f"{planned.tests} images under test/ were not learned from: they are there to evaluate on"
 
 
 def _hidden_warnings(planned: FolderPlan) -> Iterator[str]:

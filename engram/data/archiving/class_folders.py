@@ -17,6 +17,10 @@ from engram.data.pictures import SUFFIXES
 from engram.errors import BadLayout, BadName, NotAnArchive, TooFewClasses, TooFewImages, TruncatedImage
 
 SPLITS = ("train", "val")
+OTHER_NAMES = {"valid": "val", "validation": "val"}
+"""What folders beside `train/` are called as well."""
+TEST = "test"
+"""The folder beside `train/` that is never learned from."""
 LONGEST_CLASS = 255
 
 _MOST_DAMAGED = 1000
@@ -39,6 +43,8 @@ class FolderPlan:
     """Classes whose names begin with a dot."""
     needed: ClassesNeeded
     """What was asked of the classes."""
+    tests: int = 0
+    """Images under `test/`, which are left out."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where class folders lie: below one folder or none, and below `train/` and `val/` or not."""
+    """Where class folders lie: below one folder or none, and below `train/`, `val/` and `test/` or not."""
 
     top: str | None
     parted: bool
@@ -76,7 +82,12 @@ class _Layout:
         return len(folder) == self.depth() and (self.top is None or folder[0] == self.top)
 
     def split(self, folder: Folder) -> str:
-        return folder[-2] if self.parted else "train"
+        return OTHER_NAMES.get(folder[-2], folder[-2]) if self.parted else "train"
+
+    def apart(self, path: tuple[str, ...]) -> bool:
+        """Whether a file lies below `test/`, however deep."""
+        at = 0 if self.top is None else 1
+        return self.parted and len(path) > at + 1 and path[at] == TEST and (at == 0 or path[0] == self.top)
 
     def holds(self, folder: Folder) -> bool:
         return self.covers(folder) and self.split(folder) in SPLITS
@@ -167,11 +178,11 @@ def _layout(files: list[FoundFile]) -> _Layout:
             f"{_shown(deciding[0].path)} is not <class>/<image>, train/<class>/<image> or val/<class>/<image>"
         )
     layout = max(votes, key=lambda vote: (vote.parted, votes[vote]))
-    odd = [file.path for file in deciding if not layout.holds(file.path[:-1])]
+    odd = [file.path for file in deciding if not (layout.holds(file.path[:-1]) or layout.apart(file.path))]
     if odd:
         culprit, more = odd[0], f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
         if layout.parted and layout.covers(culprit[:-1]):
-            raise BadLayout(f"beside train/ and val/ there is {culprit[-3]!r}/")
+            raise BadLayout(f"beside train/, val/ and test/ there is {culprit[-3]!r}/")
         raise BadLayout(f"{_shown(culprit)}{more} is not {layout}, as the other {len(deciding) - len(odd)} are")
     return layout
 
@@ -210,8 +221,10 @@ def _class_folders(files: list[FoundFile], folders: set[Folder], layout: _Layout
         if layout.split(folder) in SPLITS:
             _check_class(folder[-1])
             found[folder] = layout.split(folder), folder[-1]
-        elif folder not in used:
-            raise BadLayout(f"beside train/ and val/ there is {folder[-2]!r}/")
+        elif folder[-2] != TEST and folder not in used:
+            raise BadLayout(f"beside train/, val/ and test/ there is {folder[-2]!r}/")
+    if layout.parted and len(held := sorted({folder[-2] for folder in found} - {"train"})) > 1:
+        raise BadLayout(f"there are {' and '.join(f'{name}/' for name in held)}: one of them is the held-out part")
     return found
 
 
@@ -239,12 +252,15 @@ def _placed(
         places[file.path] = part, labels[name], sizes[part]
         sizes[part] += 1
     rest = [file for file in files if file.path not in places]
-    left_out = summarise((file.path, _reason(file, folders), file.format) for file in rest)
+    left_out = summarise((file.path, _reason(file, folders, layout), file.format) for file in rest)
     hidden = tuple(name for name in classes if name.startswith("."))
-    return FolderPlan(classes, places, sizes, sum(file.size for file in members), left_out, hidden, needed)
+    tests = sum(file.image and layout.apart(file.path) for file in rest)
+    return FolderPlan(classes, places, sizes, sum(file.size for file in members), left_out, hidden, needed, tests)
 
 
-def _reason(file: FoundFile, folders: dict[Folder, tuple[str, str]]) -> Reason:
+def _reason(file: FoundFile, folders: dict[Folder, tuple[str, str]], layout: _Layout) -> Reason:
+    if not file.hidden and layout.apart(file.path):
+        return "test"
     if file.path[:-1] in folders:
         return "hidden" if file.path[-1].startswith(".") else "not_an_image"
     return "hidden" if file.hidden else "outside"

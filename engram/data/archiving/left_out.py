@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["not_an_image", "hidden", "outside"]
-"""In a class folder and something else than an image; of a hidden name; not in a class folder."""
+Reason = Literal["not_an_image", "hidden", "outside", "test"]
+"""In a class folder and something else than an image; of a hidden name; not in a class folder; under `test/`."""
 
 MOST_FOLDERS = 50
 MOST_NAMES = 5

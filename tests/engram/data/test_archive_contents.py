@@ -176,7 +176,8 @@ def test_a_refusal_names_the_image_that_is_out_of_place(here: Path, files: dict[
     ("files", "said"),
     [
         ({"train/x.png": png(1)}, "'train/x.png' is not train/<class>/<image> or val/..."),
-        ({"test/cat/1.png": png(1)}, r"beside train/ and val/ there is 'test'/"),
+        ({"extra/cat/1.png": png(1)}, r"beside train/, val/ and test/ there is 'extra'/"),
+        ({"valid/cat/1.png": png(1)}, "there are val/ and valid/: one of them"),
         ({"val/x.png": png(1)}, "'val/x.png' is not"),
     ],
 )
@@ -235,3 +236,24 @@ def test_an_image_of_one_pixel_is_not_called_constant(here: Path) -> None:
     found = read(pack(here, PAIR), SHAPE.model_copy(update={"height": 1, "width": 1}))
     assert (found.constant, found.warnings) == ((), ())
     assert read(here, SHAPE).constant == (("cat", 2), ("dog", 2))
+
+
+@pytest.mark.parametrize("top", ["", "ds/"])
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation"])
+def test_the_held_out_part_has_several_names_and_test_is_never_learned_from(
+    here: Path, top: str, held_out: str
+) -> None:
+    files = {f"{top}{part}/{name}": data for part in ("train", held_out, "test") for name, data in PAIR.items()}
+    files |= {f"{top}test/stranger/1.png": png(7), f"{top}test/bare.png": png(8), f"{top}test/deep/er/1.png": png(9)}
+    found = read(pack(here, files), SHAPE)
+    assert found.examples.classes == ("cat", "dog")
+    assert found.examples.held_out is not None
+    assert (found.examples.counts(), found.examples.held_out.counts()) == ((2, 2), (2, 2))
+    assert (found.left_out.count, {one.reason for one in found.left_out.folders}) == (7, {"test"})
+    assert found.warnings[0] == "7 images under test/ were not learned from: they are there to evaluate on"
+
+
+def test_without_train_a_folder_may_be_called_as_a_part(here: Path) -> None:
+    assert inspect(pack(here, {f"test/{name}": data for name, data in PAIR.items()})).images == 4
+    more = {"test/1.png": png(1), "test/2.png": png(2), "valid/1.png": png(1), "valid/2.png": png(2)}
+    assert inspect(pack(here, PAIR | more)).classes == ("cat", "dog", "test", "valid")

@@ -326,7 +326,7 @@ def test_something_else_is_no_archive(here: Path, data: bytes) -> None:
         ({"1.png": b"", "2.png": b""}, BadLayout),
         ({"a/b/c/1.png": b"", "a/b/d/2.png": b""}, BadLayout),
         (PAIR | {"cat/young/1.png": b""}, BadLayout),
-        ({f"{part}/{name}": b"" for part in ("train", "test") for name in PAIR}, BadLayout),
+        ({f"{part}/{name}": b"" for part in ("train", "extra") for name in PAIR}, BadLayout),
         ({f"val/{name}": b"" for name in PAIR}, BadLayout),
         ({f"train/{name}": b"" for name in PAIR} | {"val/cow/1.png": b""}, BadLayout),
         ({"x" * 300 + "/1.png": b"", "cat/1.png": b""}, BadLayout),
