@@ -8,6 +8,7 @@ from engram_client.errors import (
     AccessRefused,
     DataRefused,
     EngramClientError,
+    InvalidDataset,
     JobCancelled,
     JobFailed,
     LimitReached,
@@ -23,6 +24,7 @@ from engram_client.errors import (
 from engram_client.explanation import Explanation
 from engram_client.images import ImageSource
 from engram_client.jobs import LearningJob
+from engram_client.labelled.dataset import Dataset, read_dataset
 from engram_client.records import (
     AuditAuthor,
     AuditRecord,
@@ -53,11 +55,13 @@ __all__ = [
     "BackboneInfo",
     "Client",
     "DataRefused",
+    "Dataset",
     "EngramClientError",
     "Explanation",
     "ImageAnswer",
     "ImageFailure",
     "ImageSource",
+    "InvalidDataset",
     "JobCancelled",
     "JobFailed",
     "JobRecord",
@@ -82,4 +86,5 @@ __all__ = [
     "UnknownName",
     "Unreachable",
     "VersionRecord",
+    "read_dataset",
 ]

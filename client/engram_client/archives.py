@@ -36,8 +36,8 @@ class ZipMember:
         return 92 + 2 * len(self.name.encode())
 
 
-def folder_members(folder: Path) -> list[ZipMember]:
-    """All files below a folder, in the order of their names.
+def folder_members(folder: Path, prefix: str = "") -> list[ZipMember]:
+    """All files below a folder, in the order of their names, which begin with `prefix`.
 
     Links are followed, since data sets are often made of them, but not back to a folder that they lie in. Folders
     without any file are members of their own, since the service must hear of classes that have no image.
@@ -49,7 +49,7 @@ def folder_members(folder: Path) -> list[ZipMember]:
     ValueError
         A name is not Unicode.
     """
-    return list(_below(folder, "", (folder.resolve(),)))
+    return list(_below(folder, prefix, (folder.resolve(),)))
 
 
 def class_members(classes: Mapping[str, Sequence[ImageSource]]) -> list[ZipMember]:
@@ -62,12 +62,23 @@ def class_members(classes: Mapping[str, Sequence[ImageSource]]) -> list[ZipMembe
     """
     found: list[ZipMember] = []
     for name, images in classes.items():
-        if not name or name in (".", "..") or any(letter in "/\\" or ord(letter) < 32 for letter in name):
-            raise ValueError(f"A class cannot be called {name!r}.")
+        check_class(name)
         if not images:
             found.append(ZipMember(f"{name}/", 0, None))
         found += [_image_member(f"{name}/{number:06d}", image) for number, image in enumerate(images)]
     return found
+
+
+def check_class(name: str) -> None:
+    """Raise ValueError where the name of a class cannot be that of a folder."""
+    if not name or name in (".", "..") or any(letter in "/\\" or ord(letter) < 32 for letter in name):
+        raise ValueError(f"A class cannot be called {name!r}.")
+
+
+def file_member(name: str, path: Path) -> ZipMember:
+    """A file as a member of this name; raises OSError, and ValueError for a name that is not Unicode."""
+    _check_name(name)
+    return _file_member(name, path)
 
 
 def zipped(members: Sequence[ZipMember]) -> Iterator[bytes]:

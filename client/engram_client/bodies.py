@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-from engram_client.archives import CHUNK_BYTES, class_members, folder_members, zipped
+from engram_client.archives import CHUNK_BYTES, ZipMember, class_members, zipped
 from engram_client.images import ImageSource
+from engram_client.labelled.dataset import Dataset, is_dataset, read_dataset
+from engram_client.labelled.parts import Purpose
 
-TrainingData = Union[str, "os.PathLike[str]", Mapping[str, Sequence[ImageSource]]]
-"""What a task is learned from: a folder of `<class>/<image>`, a zip or tar, an address that the workers can read
-(`s3://...`), or the images of each class."""
+TrainingData = Union[str, "os.PathLike[str]", Mapping[str, Sequence[ImageSource]], Dataset]
+"""What a task is learned from: a folder or a table that `read_dataset` reads, or what it has read; a zip or tar, an
+address that the workers can read (`s3://...`), or the images of each class."""
 
 Sent = Callable[[int, int], None]
 """Called with the bytes sent so far, and with how many there will be about."""
@@ -64,12 +67,12 @@ def upload_body(task: str, options: Mapping[str, Any] | None, data: TrainingData
         A name in it cannot be sent.
     """
     texts = {"name": task} | ({"options": json.dumps(dict(options))} if options else {})
-    return _sent_form(texts, "data", _archive(data), on_sent)
+    return _sent_form(texts, "data", _archive(data, "learn"), on_sent)
 
 
 def evaluation_body(texts: Mapping[str, str], data: TrainingData, on_sent: Sent | None) -> Body:
     """The form that brings labelled images to evaluate on; raises as `upload_body` does."""
-    return _sent_form(texts, "data", _archive(data), on_sent)
+    return _sent_form(texts, "data", _archive(data, "evaluate"), on_sent)
 
 
 def weights_body(texts: Mapping[str, str], weights: str | os.PathLike[str], on_sent: Sent | None) -> Body:
@@ -104,11 +107,17 @@ def _sent_form(texts: Mapping[str, str], part: str, file: _Pieces, on_sent: Sent
     return Body(form.content_type, chunks, total if file.exact else None)
 
 
-def _archive(data: TrainingData) -> _Pieces:
+def _archive(data: TrainingData, purpose: Purpose) -> _Pieces:
+    members: Sequence[ZipMember]
     if isinstance(data, Mapping):
         members = class_members({name: list(images) for name, images in data.items()})
-    elif (path := Path(data)).is_dir():
-        members = folder_members(path)
+    elif isinstance(data, Dataset):
+        members = data.members
+    elif is_dataset(path := Path(data)):
+        found = read_dataset(path, purpose)
+        for note in found.notes:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        members = found.members
     else:
         return _Pieces(lambda: _file_chunks(path), path.stat().st_size, exact=True)
     return _Pieces(lambda: zipped(members), sum(one.size + one.overhead for one in members) + 22, exact=False)

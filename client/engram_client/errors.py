@@ -3,6 +3,7 @@
 EngramClientError
 ├── Unreachable            no answer came: no connection, a timeout, a connection that broke
 ├── UnexpectedAnswer       an answer came that is none of Engram's, as from a proxy
+├── InvalidDataset         a folder or a table on this machine is not as it must be; nothing was sent
 ├── Refused                the service refused, with a `code`
 │   ├── AccessRefused      401, 403, 421: the key, its scope, or the host
 │   ├── RequestRefused     the request itself: its body, its fields, its names
@@ -70,6 +71,19 @@ class UnexpectedAnswer(EngramClientError):
         super().__init__(detail)
         self.status = status
         """HTTP status, where it is the status that was unexpected."""
+
+
+class InvalidDataset(EngramClientError, ValueError):
+    """A folder or a table of labelled images is not as it must be; nothing was sent.
+
+    Its code is `bad_table`, `bad_layout`, `missing_files` or `contradicting_labels`.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code = code
+        self.detail = detail
+        """For people; it may change."""
 
 
 class Refused(EngramClientError):

@@ -55,6 +55,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "engram_client": (
         {"errors", "images", "explanation"},
         {"archives", "reading"},
+        {"labelled"},
         {"bodies", "records"},
         {"delivery"},
         {"calls", "events", "settings"},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from engram_client import Client
+    from engram_client import Client, Dataset
+    from engram_client.labelled.parts import Purpose
 
 REFUSED = 1
 """Exit status: the service refused, or a job failed."""
@@ -73,6 +75,31 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
         raise typer.Exit(REFUSED) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
+
+
+def given_data(data: str, purpose: Purpose) -> str | Dataset:
+    """The labelled images that a command was given, what is left out of a folder or a table being told.
+
+    Raises InvalidDataset and OSError, which `connected` says.
+    """
+    from engram_client import InvalidDataset, read_dataset
+    from engram_client.labelled.dataset import is_dataset
+
+    if "://" in data:
+        return data
+    if not Path(data).exists():
+        raise typer.BadParameter(f"There is no folder or file {data}.")
+    if not is_dataset(Path(data)):
+        return data
+    try:
+        found = read_dataset(data, purpose)
+    except InvalidDataset:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    return found
 
 
 def assigned(pairs: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.remote.connection import REFUSED, ApiKey, ModelOption, Url, connected
+from service.cli.remote.connection import REFUSED, ApiKey, ModelOption, Url, connected, given_data
 from service.cli.tables import cell, print_json, print_table
 from service.cli.vault import AsJson
 
@@ -24,7 +23,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of <label>/<image> or <task>/<label>/<image>, a zip or tar, or an address (s3://...).",
+            help="A folder of <label>/<image> or <task>/<label>/<image>, of which test/ alone is taken where there "
+            "is train/ as well; a CSV of path and label; a zip or tar; or an address (s3://...).",
         ),
     ],
     model: ModelOption,
@@ -43,13 +43,12 @@ def evaluate(
     """Have versions answer labelled images, and show how right they are and where two differ. Nothing is changed."""
     from service.cli.remote.progress import JobDisplay, follow_job
 
-    if "://" not in data and not Path(data).exists():
-        raise typer.BadParameter(f"There is no folder or file {data}.")
     numbers = None if versions is None else _numbers(versions)
     with connected(url, key) as client:
+        found = given_data(data, "evaluate")
         with JobDisplay(quiet=as_json) as display:
             try:
-                job = client.evaluate(model, data, versions=numbers, task=task, on_sent=display.sent)
+                job = client.evaluate(model, found, versions=numbers, task=task, on_sent=display.sent)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             if follow:

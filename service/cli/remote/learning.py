@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from service.cli.remote.connection import (
     Url,
     assigned,
     connected,
+    given_data,
     model_names,
 )
 from service.cli.remote.evaluation import end_evaluation, print_evaluation
@@ -37,7 +37,8 @@ def learn(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of <class>/<image>, a zip or tar, or an address that workers read (s3://...).",
+            help="A folder of <class>/<image>, also under train/ and val/ or with a metadata.csv; a CSV of path and "
+            "label; a zip or tar; or an address that workers read (s3://...).",
         ),
     ],
     model: ModelOption,
@@ -54,13 +55,12 @@ def learn(
     """Have a model learn a task. A folder is sent as it is read; nothing is written to disk."""
     from service.cli.remote.progress import JobDisplay, follow_job
 
-    if "://" not in data and not Path(data).exists():
-        raise typer.BadParameter(f"There is no folder or file {data}.")
     options = assigned(option or [])
     with connected(url, key) as client:
+        found = given_data(data, "learn")
         with JobDisplay(quiet=as_json) as display:
             try:
-                job = client.learn(model, name, data, options=options, on_sent=display.sent)
+                job = client.learn(model, name, found, options=options, on_sent=display.sent)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             if follow:

@@ -132,6 +132,21 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
     assert MODEL in {entry["name"] for entry in document(learning, "models", "list")}
 
 
+def test_a_table_of_images_is_evaluated_on_by_its_part(learning: Service, tmp_path: Path) -> None:
+    rows = []
+    for digit in (0, 1):
+        (tmp_path / f"{digit}.png").write_bytes(png(digit, 70))
+        rows.append(f"{digit}.png,digit-{digit},{'train' if digit else 'test'}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    asked = said(learning, "evaluate", str(tmp_path / "t.csv"), "-m", MODEL, "--follow", "--json")
+    assert json.loads(asked.stdout)["result"]["evaluation"]["images"] == 1
+    assert "note: 1 files of the part 'train' are not evaluated on, and were not sent" in asked.stderr
+    (tmp_path / "0.png").unlink()
+    refused = said(learning, "learn", str(tmp_path / "t.csv"), "-m", MODEL, "-n", "t", status=1)
+    assert "1 of the 2 files that" in refused.stderr
+    assert "(missing_files)" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [

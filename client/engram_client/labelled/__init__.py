@@ -1,0 +1,1 @@
+"""Readers of labelled images as people have them: parts, tables, image folders with metadata."""
