@@ -314,6 +314,7 @@ def test_the_options_say_what_is_measured() -> None:
             parser().parse_args(["--data", "x", *wrong])
 
 
+@pytest.mark.slow
 def test_the_command_learns_asks_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path, train=20, test=16)
     out, store = tmp_path / "out.jsonl", tmp_path / "kept"

@@ -311,6 +311,7 @@ print(len(CASES), "refused")
 """
 
 
+@pytest.mark.slow
 def test_they_are_refused_without_asserts() -> None:
     done = subprocess.run([sys.executable, "-O", "-c", OPTIMISED], capture_output=True, text=True, timeout=240)
     assert done.stdout == f"{len(CASES)} refused\n", done.stderr

@@ -13,7 +13,7 @@ from testing.processes.processes import eventually
 from testing.processes.stack import silenceable
 
 
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize("unix", [pytest.param(False, marks=pytest.mark.slow), True], ids=["tcp", "unix"])
 def test_jobs_are_taken_when_the_network_speaks_again_and_when_old_connections_are_dead(
     unix: bool, tmp_path: Path
 ) -> None:

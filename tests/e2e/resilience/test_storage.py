@@ -97,7 +97,7 @@ def held_in_training(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, 
     return stands, go_on
 
 
-@pytest.mark.parametrize("fault", ["error", "hang"])
+@pytest.mark.parametrize("fault", ["error", pytest.param("hang", marks=pytest.mark.slow)])
 def test_while_s3_fails_altogether_models_answer_and_jobs_wait(
     faulty: SystemUnderTest, s3: FaultyS3, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
