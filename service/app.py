@@ -58,7 +58,7 @@ from service.models.live import LiveModels
 from service.models.novelty import NoveltyMonitors
 from service.models.soundness.integrity import IntegrityChecker
 from service.models.soundness.readiness import unready
-from service.protocol import routes as protocol
+from service.protocol import first_version, routes
 from service.settings import ServiceSettings
 from service.ui.static_files import StaticPage
 from vault.keys import KeyLimits
@@ -133,7 +133,8 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
         keys,
         audit,
         health,
-        protocol,
+        routes,
+        first_version,
     ):
         app.include_router(module.router)
     StaticPage().install(app)

@@ -21,7 +21,7 @@ from service.settings import ServiceSettings
 _UPLOADS = re.compile(r"/v1/models/[^/]+/(tasks|evaluate)/?")
 _NETWORKS = re.compile(r"/v1/backbones/?")
 _OF_PACKED = frozenset({b"content-encoding", b"content-length"})
-_IMAGES = re.compile(r"/v1/models/[^/]+/(predict|explain)/?|/v2/models/[^/]+(/versions/[^/]+)?/infer/?")
+_IMAGES = re.compile(r"/v1/models/[^/]+[/:](predict|explain)/?|/v2/models/[^/]+(/versions/[^/]+)?/infer/?")
 
 
 class BodyLimits:

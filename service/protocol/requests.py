@@ -27,6 +27,8 @@ from service.protocol.tensors import DATATYPES, IMAGE, MOST_SHOWN, PIXELS, PROBA
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """Of a body or an answer in the binary extension: how many bytes of it are JSON, before the tensors."""
 
+_LONGEST_LENGTH = 12
+"""Digits."""
 _MOST_MARKS = 4_000_000
 """Brackets and commas of a JSON body: parsed, each may take 70 bytes."""
 _BASE64 = frozenset({"base64", "pillow_image"})
@@ -117,7 +119,7 @@ async def read(request: Request, most: int, shape: InputShape) -> Infer:
         if request.headers.get("content-type", "").startswith("image/"):
             return Infer(None, DEFAULT, ALL, [body])
         return _read(request, body, memoryview(b""), most, shape)
-    if not told.isdecimal() or int(told) > len(body):
+    if not told.isdecimal() or len(told) > _LONGEST_LENGTH or int(told) > len(body):
         raise InvalidRequest(f"{LENGTH_HEADER} is no number of bytes of the body, which has {len(body)}.")
     if (size := int(told)) == 0:
         return Infer(None, DEFAULT, ALL, [body])

@@ -70,13 +70,15 @@ def _output(given: Any) -> RequestedOutput:
 def _input(given: Any, raw: list[bytes]) -> GivenInput:
     what = f"The input {given.name[:MOST_SHOWN]!r}"
     shape, about = tensors.counted(list(given.shape), what), _values(given.parameters)
-    check(about, ("content_type",), "input's parameter", ("inputs",))
+    check(about, ("content_type", "binary_data_size"), "input's parameter", ("inputs",))
     kind = taken_content_type(about.get("content_type"))
     if raw:
         if given.HasField("contents"):
             raise InvalidRequest("The message has raw_input_contents and contents; it has one of both.")
         if len(raw) != 1:
             raise InvalidRequest("raw_input_contents is not one for each input.")
+        if about.get("binary_data_size", len(raw[0])) != len(raw[0]):  # KServe's client says it here, too
+            raise InvalidRequest(f"{what} says another binary_data_size than its raw contents have.")
         return GivenInput(given.name, given.datatype, shape, kind, raw=raw[0])
     contents = given.contents
     if given.name == PIXELS:

@@ -66,6 +66,8 @@ WHO = {
     "GET /v1/jobs/{job}": "learn",
     "POST /v1/jobs/{job}/cancel": "learn",
     "GET /v1/jobs/{job}/events": "learn",
+    "POST /v1/models/{model}:predict": "predict",
+    "POST /v1/models/{model}:explain": "predict",
     "GET /v2": ANYONE,
     "GET /v2/health/live": ANYONE,
     "GET /v2/health/ready": ANYONE,

@@ -80,6 +80,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "pixels that are ragged": ({"json": {"inputs": [PIXELS | {"data": [[0], [0, 1]]}]}}, 422, "invalid_request"),
     "pixels that are text": ({"json": {"inputs": [PIXELS | {"data": ["0"] * 64}]}}, 422, "invalid_request"),
     "a length beyond the body": ({"content": b"{}", "headers": {LENGTH: "3"}}, 422, "invalid_request"),
+    "a length without end": ({"content": b"{}", "headers": {LENGTH: "9" * 5000}}, 422, "invalid_request"),
     "a length that is none": ({"content": b"{}", "headers": {LENGTH: "-1"}}, 422, "invalid_request"),
     "more bytes than are said": (binary({"inputs": [sized(3)]}, b"abcd"), 422, "invalid_request"),
     "fewer bytes than are said": (binary({"inputs": [sized(5)]}, b"abcd"), 422, "invalid_request"),

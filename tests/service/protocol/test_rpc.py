@@ -24,6 +24,7 @@ health_pb2_grpc = pytest.importorskip("grpc_health.v1.health_pb2_grpc")
 messages = pytest.importorskip("service.protocol.rpc.messages")
 
 DATA = [png(0, 100), png(3, 101), png(2, 100)]
+SIZED = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": {"int64_param": 1}}}
 TYPED = {"name": "image", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": DATA[:1]}}
 
 
@@ -138,6 +139,7 @@ def test_outputs_parameters_and_versions(channel: Any, key: Any) -> None:
         (given(DATA[0], outputs=[{"name": "logits"}]), "INVALID_ARGUMENT", "unknown_parameter"),
         (given(DATA[0], raw_input_contents=[b"", b""]), "INVALID_ARGUMENT", "invalid_request"),
         (given(DATA[0], inputs=[TYPED]), "INVALID_ARGUMENT", "invalid_request"),
+        (given(DATA[0], inputs=[SIZED]), "INVALID_ARGUMENT", "invalid_request"),
     ],
 )
 def test_what_is_refused(channel: Any, key: Any, about: dict[str, Any], status: str, code: str) -> None:
