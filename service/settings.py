@@ -159,8 +159,8 @@ class ServiceSettings(SigningSettings, DataLimitSettings):
     max_heatmaps_per_request: int = Field(default=8, ge=1)
     """Images of one prediction request that asks for heatmaps; never more than `explain_queue`."""
     data_uri_prefixes: tuple[str, ...] = ()
-    """Prefixes (`s3://bucket/folder/`, `file:///folder/`) under which `data.uri` may name training data; none by
-    default, since whoever may name a file may read it through the model."""
+    """Prefixes (`s3://bucket/folder/`, `gs://`, `az://`, `file:///folder/`) under which `data.uri` may name training
+    data; none by default, since whoever may name a file may read it through the model."""
 
     keys: Literal["auto", "required", "off"] = "auto"
     """Whether requests need an API key. `auto`: on every address but loopback, and there too from the moment when there

@@ -25,8 +25,9 @@ from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import dataset_source, metrics, outcome, resources
+from worker import metrics, outcome, resources
 from worker.checkpoints import StoredCheckpoints
+from worker.dataset import source
 from worker.interruption import EndReason, Interrupted
 from worker.resources import is_out_of_memory, out_of_memory, release
 from worker.settings import WorkerSettings
@@ -190,7 +191,7 @@ class _LearningAttempt(JobAttempt):
     def _read(self, memory: Memory, options: LearnOptions) -> ReadArchive:
         definition, settings, limits = memory.definition, self.settings, ImageLimits.of(self.settings)
         with (
-            dataset_source.fetched(self.job, self.vault.objects, settings, self.interruption) as path,
+            source.fetched(self.job, self.vault.objects, settings, self.interruption) as path,
             BoundedDecoder(limits, stop=self.interruption) as decoder,
         ):
             return read(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-from engram_client.archives import CHUNK_BYTES, ZipMember, class_members, zipped
 from engram_client.images import ImageSource
+from engram_client.labelled.archives import CHUNK_BYTES, ZipMember, class_members, zipped
 from engram_client.labelled.dataset import Dataset, is_dataset, read_dataset
 from engram_client.labelled.parts import Purpose
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from service.errors.exceptions import DataUriNotAllowed
 
 _FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.IGNORECASE | re.DOTALL)
-_S3 = re.compile(r"s3://", re.IGNORECASE)
+_BUCKET = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
 
 
 def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
@@ -23,7 +23,7 @@ def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
     Raises
     ------
     DataUriNotAllowed
-        No prefix covers it, or it is neither `s3://bucket/key` nor `file:///path`.
+        No prefix covers it, or it is neither `s3://bucket/key` (or `gs://`, `az://`) nor `file:///path`.
     """
     if _FILE.fullmatch(uri):
         path = _resolved(uri)
@@ -32,15 +32,15 @@ def allowed_uri(uri: str, prefixes: tuple[str, ...]) -> str:
         folders = (_resolved(prefix) for prefix in prefixes if _FILE.fullmatch(prefix))
         if any(folder in path.parents for folder in folders):
             return f"file://{path}"
-    elif _S3.match(uri):
-        key = _s3(uri)
+    elif _BUCKET.match(uri):
+        key = _in_bucket(uri)
         if key is None:
-            raise DataUriNotAllowed("data.uri is not s3://bucket/key; a key with ?, # or .. in it cannot be named.")
-        places = (_s3(prefix) for prefix in prefixes if _S3.match(prefix))
+            raise DataUriNotAllowed("data.uri is not SCHEME://bucket/key; a key with ?, # or .. in it cannot be named.")
+        places = (_in_bucket(prefix) for prefix in prefixes if _BUCKET.match(prefix))
         if any(place is not None and key.startswith(place.rstrip("/") + "/") for place in places):
             return key
     else:
-        raise DataUriNotAllowed("data.uri is neither s3://bucket/key nor file:///path.")
+        raise DataUriNotAllowed("data.uri is none of s3://bucket/key, gs://, az:// and file:///path.")
     raise DataUriNotAllowed(f"{uri} is not under any of the places that data may be taken from.")
 
 
@@ -57,10 +57,10 @@ def useless(prefixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
                 yield prefix, "it is a file, and allows what is below a folder"
         elif prefix.lower().startswith("file:"):
             yield prefix, "it is not absolute: file:/// and a path"
-        elif not _S3.match(prefix):
-            yield prefix, "it begins with neither s3:// nor file:///"
-        elif _s3(prefix) is None:
-            yield prefix, "it is not s3://bucket/folder/"
+        elif not _BUCKET.match(prefix):
+            yield prefix, "it begins with none of s3://, gs://, az:// and file:///"
+        elif _in_bucket(prefix) is None:
+            yield prefix, "it is not SCHEME://bucket/folder/"
 
 
 def _resolved(uri: str) -> Path | None:
@@ -73,9 +73,9 @@ def _resolved(uri: str) -> Path | None:
         return None
 
 
-def _s3(uri: str) -> str | None:
-    """An `s3:` address in its plainest form; None where it names no bucket, or a key that cannot be told for sure."""
+def _in_bucket(uri: str) -> str | None:
+    """An address in a bucket in its plainest form; None without a bucket, or with a key that is not certain."""
     parts = urlsplit(uri)
     if not parts.netloc or "?" in uri or "#" in uri or ".." in parts.path.split("/"):
         return None
-    return f"s3://{parts.netloc}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"

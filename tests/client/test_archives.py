@@ -8,7 +8,7 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 import pytest
-from engram_client.archives import CHUNK_BYTES, class_members, folder_members, zipped
+from engram_client.labelled.archives import CHUNK_BYTES, class_members, folder_members, zipped
 from PIL import Image
 
 

@@ -54,8 +54,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     ),
     "engram_client": (
         {"errors", "images", "explanation"},
-        {"archives", "reading"},
-        {"labelled"},
+        {"labelled", "reading"},
         {"bodies", "records"},
         {"delivery"},
         {"calls", "events", "settings"},
@@ -87,8 +86,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "worker": (
-        {"settings", "metrics", "interruption", "dataset_source", "progress", "liveness"},
-        {"checkpoints", "instrumentation", "outcome", "resources"},
+        {"settings", "metrics", "interruption", "progress", "liveness"},
+        {"dataset", "checkpoints", "instrumentation", "outcome", "resources"},
         {"versions"},
         {"attempt"},
         {"job_runner"},

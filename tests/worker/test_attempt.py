@@ -11,6 +11,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -381,6 +382,12 @@ def test_all_of_it_over_s3_with_data_in_a_bucket(s3_settings: VaultSettings) -> 
         done = run(vault, vault.jobs.submit(MODEL, "low", uri, QUICK))
         assert (done.state, done.error) == ("succeeded", None)
         assert run(vault, submit(vault, "mid", (2, 3))).state == "succeeded"
+        with ZipFile(BytesIO(archive((4, 5)))) as images:
+            for name in images.namelist():
+                vault.objects.put(f"given/folder/train/{name}", images.read(name))
+        vault.objects.put("given/folder/test/digit-4/1.png", b"not looked at")
+        found = run(vault, vault.jobs.submit(MODEL, "folder", uri.replace("digits.zip", "folder/"), QUICK))
+        assert (found.state, found.error) == ("succeeded", None)
         gone = run(vault, vault.jobs.submit(MODEL, "high", f"{uri}.none", QUICK))
         assert (gone.state, gone.error and gone.error["code"]) == ("failed", "data_unavailable")
         assert vault.objects.exists("given/digits.zip")

@@ -23,7 +23,8 @@ from engram.training.evaluation.true_labels import TrueLabel, TrueLabels
 from engram.training.evaluation.version_figures import VersionFigures
 from vault.jobs.job import Job
 from vault.vault import Vault
-from worker import dataset_source, outcome
+from worker import outcome
+from worker.dataset import source
 from worker.settings import WorkerSettings
 from worker.versions.blobs import JobBlobs
 from worker.versions.job_attempt import JobAttempt
@@ -66,7 +67,7 @@ class EvaluationAttempt(JobAttempt):
         outcome.carry_out(self.vault, self.job, self.vault.jobs.decisions.last(self.job.id))
         versions = self._versions()
         with (
-            dataset_source.fetched(self.job, self.vault.objects, self.settings, self.interruption) as path,
+            source.fetched(self.job, self.vault.objects, self.settings, self.interruption) as path,
             BoundedDecoder(ImageLimits.of(self.settings), stop=self.interruption) as decoder,
             threads(self.settings.torch_threads),
         ):

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram_client.archives import LEFT_BEHIND, ZipMember, check_class, file_member, folder_members
 from engram_client.errors import InvalidDataset
+from engram_client.labelled.archives import LEFT_BEHIND, ZipMember, check_class, file_member, folder_members
 from engram_client.labelled.parts import Part, Purpose, kept, note, part_of
 from engram_client.labelled.tables import LABELS, SUFFIXES, LabelledFile, located, read_table
 

@@ -119,18 +119,31 @@ def test_a_link_is_followed_when_it_is_asked_for(places: Path) -> None:
         ("s3://bucket/open/", "s3:///open/x.zip", False),
         ("s3://", "s3://bucket/x.zip", False),
         ("s3://bucket/../open/", "s3://bucket/open/x.zip", False),
+        ("s3://bucket/open/", "s3://bucket/open/", True),
+        ("s3://bucket/open/", "s3://bucket/open/a/b/", True),
+        ("s3://bucket/open/", "s3://bucket/", False),
+        ("gs://bucket/open/", "GS://bucket/open/x.zip", True),
+        ("gs://bucket/open/", "s3://bucket/open/x.zip", False),
+        ("az://box", "az://box/a/", True),
     ],
 )
 def test_buckets(prefix: str, uri: str, allowed: bool) -> None:
     if allowed:
-        assert allowed_uri(uri, (prefix,)) == "s3://" + uri[5:]
+        assert allowed_uri(uri, (prefix,)) == uri[:2].lower() + uri[2:]
     else:
         with pytest.raises(DataUriNotAllowed):
             allowed_uri(uri, (prefix,))
 
 
 def test_what_allows_nothing_is_told(places: Path) -> None:
-    good = (f"file://{places}/link/", f"file://{places}/my%20data", "file:///", "s3://bucket", "s3://bucket/a/")
+    good = (
+        f"file://{places}/link/",
+        f"file://{places}/my%20data",
+        "file:///",
+        "s3://bucket",
+        "gs://bucket/a/",
+        "az://a/",
+    )
     assert list(useless(good)) == []
     bad = {
         f"file://{places}/none/": "no such folder",
@@ -138,12 +151,12 @@ def test_what_allows_nothing_is_told(places: Path) -> None:
         "file://data/": "not absolute",
         "file:data/": "not absolute",
         "file:///%ff/": "cannot be decoded",
-        "/data/": "neither s3:// nor file:///",
-        "data": "neither",
-        "gs://bucket/": "neither",
-        "": "neither",
-        "s3://": "not s3://bucket",
-        "s3://bucket/a?b": "not s3://bucket",
+        "/data/": "none of s3://, gs://, az:// and file:///",
+        "data": "none of",
+        "ftp://bucket/": "none of",
+        "": "none of",
+        "s3://": "not SCHEME://bucket",
+        "gs://bucket/a?b": "not SCHEME://bucket",
     }
     found = dict(useless(tuple(bad)))
     assert found.keys() == bad.keys()
