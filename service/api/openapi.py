@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from engram.config.options import LearnOptions
 from service.api.schemas import EvaluationRequest, HeatmapResponse, ProblemDocument, TaskRequest
 from service.errors.problem_details import MEDIA_TYPE, PROTOCOL_MEDIA_TYPE, in_protocol
+from service.middleware.compression import compressed, is_worthwhile
 
 VERSIONED = ("/v1/", "/v2/")
 """Beginnings of the paths that clients may rely on."""
@@ -152,10 +153,20 @@ def _schemas() -> dict[str, Any]:
 
 def _document(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
     """The document, which names the path prefix that a proxy serves it below."""
+    packed: dict[bytes, bytes] = {}
 
     async def send(request: Request) -> Response:
         prefix = getattr(request.state, "prefix", "")
-        return JSONResponse(app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
+        answer = JSONResponse(app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
+        answer.headers["Vary"] = "Accept-Encoding"
+        plain = bytes(answer.body)
+        if not is_worthwhile(request, plain):
+            return answer
+        if plain not in packed:
+            packed.clear()  # with another prefix it is another
+            packed[plain] = compressed(plain)
+        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return Response(packed[plain], media_type=answer.media_type, headers=headers)
 
     return send
 

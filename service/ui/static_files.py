@@ -6,7 +6,6 @@ is never taken for another's. All addresses are relative: the page works below a
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+
+from service.middleware.compression import compressed, is_worthwhile
 
 PAGE = "ui/"
 """Where the page is, below the service's address."""
@@ -39,8 +40,6 @@ POLICY = (
 """Content security policy: nothing runs but the page's own files, and nobody but this service is asked."""
 
 _FOR_EVER = "public, max-age=31536000, immutable"
-_LEAST_PACKED = 512
-"""Bytes from which on a file is sent packed."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,17 @@ class StaticFile:
 
     @cached_property
     def packed(self) -> bytes:
-        """Its content in gzip, the same bytes in every process."""
-        return gzip.compress(self.content, 9, mtime=0)
+        """Its content, compressed."""
+        return compressed(self.content)
 
     def answer(self, request: Request, headers: Mapping[str, str]) -> Response:
         """The response to a request for it: nothing where the browser has it already."""
         about = {"ETag": self.tag, "Vary": "Accept-Encoding", **headers}
         if self.tag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
             return Response(status_code=304, headers=about)
-        if len(self.content) < _LEAST_PACKED or not _takes_gzip(request):
+        if not is_worthwhile(request, self.content):
             return Response(self.content, media_type=self.media_type, headers=about)
         return Response(self.packed, media_type=self.media_type, headers={**about, "Content-Encoding": "gzip"})
-
-
-def _takes_gzip(request: Request) -> bool:
-    """Whether a request says that an answer may be packed."""
-    for choice in request.headers.get("accept-encoding", "").lower().split(","):
-        name, *parameters = (part.strip().replace(" ", "") for part in choice.split(";"))
-        if name == "gzip":
-            return not any(one in ("q=0", "q=0.0", "q=0.00", "q=0.000") for one in parameters)
-    return False
 
 
 class StaticPage:

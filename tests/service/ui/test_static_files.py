@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import tomllib
 from pathlib import PurePosixPath
@@ -11,6 +12,8 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from service.app import create_app
+from service.middleware.compression import compressed
 from service.ui.static_files import POLICY, StaticFile, StaticPage
 from testing.servers.reverse_proxy import proxied
 from testing.servers.service import Service
@@ -68,7 +71,8 @@ def test_the_first_load_is_small(page: StaticPage) -> None:
     first = {*modules, *(path for path in page.files if path.endswith((".css", ".svg")))}
     sent = len(page.document.packed) + sum(len(page.files[path].packed) for path in first)
     print(f"first load: {sent} bytes packed, {len(first)} files")
-    assert sent < MOST_BYTES
+    document = len(compressed(json.dumps(create_app().openapi()).encode()))
+    assert sent + document < MOST_BYTES
     assert "vendor/fflate.js" not in first
 
 
@@ -110,6 +114,16 @@ def test_files_are_kept_for_ever_and_the_document_is_asked_for_again(reader: Ser
     assert plain.content == main.content
     of_another_release = reader.client.get("/ui/0000000000000000/main.js")
     assert of_another_release.headers["Cache-Control"] == "no-store"
+
+
+def test_the_document_of_the_interface_is_sent_compressed_too(reader: Service) -> None:
+    plain = reader.client.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+    packed = reader.client.get("/openapi.json")
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.json() == plain.json()
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+    assert packed.num_bytes_downloaded < len(plain.content) / 4
 
 
 @pytest.mark.parametrize("path", ["main.css", "%2e%2e/static_files.py", "vendor/preact.d.ts", "index.html", ""])
