@@ -90,6 +90,7 @@ def take(visit: Visit, name: str, width: str) -> None:
     page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(500)
     assert visit.faults() == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the screen"
     if name not in KEPT:
         return
     height = min(int(page.evaluate("document.documentElement.scrollHeight")), MOST_PIXELS[width])

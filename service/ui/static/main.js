@@ -100,6 +100,8 @@ function Page() {
   `;
 }
 
+// What is dropped beside the places for it would take the page's place.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 applyTheme();
 const place = document.getElementById("page");
 if (place) render(html`<${Page} />`, place);
