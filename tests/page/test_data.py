@@ -56,12 +56,33 @@ return {
   others: found.others,
 };
 """
+LABELLED = """
+const found = it.labelled(entries(given));
+return [found.images.map((one) => one.path), [...found.labels].sort()];
+"""
+
+
+def test_a_part_for_tests_is_what_is_evaluated_on(visit: Visit) -> None:
+    paths = ["x/train/a/1.png", "x/test/a/2.png", "x/test/b/3.png", "x/readme.txt"]
+    images, labels = called(visit, "data/collection.js", LABELLED, entries(dict.fromkeys(paths, PNG)))
+    assert (images, labels) == (["test/a/2.png", "test/b/3.png"], ["a", "b"])
+    images, labels = called(visit, "data/collection.js", LABELLED, entries(dict.fromkeys(["test/a/1.png"], PNG)))
+    assert (images, labels) == (["a/1.png"], ["a"])
+
+
 LAYOUTS: dict[str, tuple[list[str], dict[str, list[int]], list[str], int]] = {
     "classes": (["a/1.png", "a/2.jpg", "b/1.png"], {"a": [2, 0], "b": [1, 0]}, [], 0),
     "below one more folder": (["pets/a/1.png", "pets/b/1.png"], {"a": [1, 0], "b": [1, 0]}, [], 0),
     "a single class": (["a/1.png", "a/2.png"], {"a": [2, 0]}, [], 0),
     "sets": (["train/a/1.png", "val/a/2.png", "train/b/1.png"], {"a": [1, 1], "b": [1, 0]}, [], 0),
     "sets below a folder": (["x/train/a/1.png", "x/val/a/2.png"], {"a": [1, 1]}, [], 0),
+    "three parts": (["train/a/1.png", "validation/a/2.png", "test/a/3.png"], {"a": [1, 1]}, [], 0),
+    "classes called as parts are": (
+        ["train/1.png", "constructor/1.png"],
+        {"constructor": [1, 0], "train": [1, 0]},
+        [],
+        0,
+    ),
     "one lies elsewhere": (["a/1.png", "b/1.png", "c.png"], {"a": [1, 0], "b": [1, 0]}, ["c.png"], 0),
     "what systems leave": (["a/1.png", "a/Thumbs.db", "__MACOSX/a/._1.png", "a/notes.txt"], {"a": [1, 0]}, [], 1),
 }

@@ -137,6 +137,11 @@ export function countFindings(collection) {
       kind: "note",
       text: "A task of one class: it is told from the model's other tasks. The first task of a model needs two.",
     });
+  if (collection.tests > 0)
+    found.push({
+      kind: "note",
+      text: `${counted(collection.tests, "image")} below test/ will be left out: evaluate versions on them.`,
+    });
   if (collection.others > 0)
     found.push({
       kind: "note",

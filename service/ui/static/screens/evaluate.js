@@ -4,7 +4,7 @@ import { html, useCallback, useState } from "../vendor/preact.js";
 import { DropZone } from "../parts/drop.js";
 import { Meter, Section, Trouble } from "../parts/view.js";
 import { isArchive, pack } from "../data/archive.js";
-import { collect, packable } from "../data/collection.js";
+import { labelled } from "../data/collection.js";
 import { send } from "../data/sending.js";
 import { all, path } from "../service.js";
 import { useLoaded } from "../state.js";
@@ -37,14 +37,13 @@ export function Evaluate({ model }) {
       });
       return;
     }
-    const collection = collect(
+    const { images, labels } = labelled(
       files.map(({ path: where, file }) => ({ path: where, size: file.size, read: () => Promise.resolve(file) })),
     );
-    const images = packable(collection);
     setGiven({
       blob: () => pack(images, setShare, over.signal),
       name: "images.zip",
-      what: `${counted(images.length, "image")} of ${counted(collection.classes.length, "class", "classes")}`,
+      what: `${counted(images.length, "image")} of ${counted(labels.size, "class", "classes")}`,
     });
   }, []);
   const submit = async () => {

@@ -142,7 +142,7 @@ async function takenFrom(files) {
   return {
     archive: null,
     archiveName: "data.zip",
-    collection: collect(entries),
+    collection: collect(entries, true),
     name: tops.size === 1 && deep ? taskName([...tops][0]) : "",
   };
 }
