@@ -19,9 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, for all tests; each visits with a context of its own."""
+    """Chromium, for all tests of a file; each visits with a context of its own.
+
+    Playwright keeps an event loop running in the thread, beside which no other test could begin one.
+    """
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     with chromium() as browser:
