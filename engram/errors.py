@@ -243,6 +243,10 @@ class UnknownComposite(EngramError):
     code = "unknown_composite"
 
 
+class NotExportable(EngramError):
+    code = "not_exportable"
+
+
 class NoNetwork(EngramError):
     code = "no_network"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
@@ -19,6 +19,7 @@ from engram.data.examples import ClassesNeeded, Examples
 from engram.errors import (
     AccuracyTooLow,
     InvalidDefinition,
+    NotExportable,
     NothingLearned,
     RecallTooLow,
     RecognitionTooLow,
@@ -105,6 +106,18 @@ class Method(ABC):
             raise InvalidDefinition(
                 f"the method {definition.method} has no retention {definition.retention!r}; it has {known}"
             )
+
+    def plain(self) -> tuple[nn.Module, dict[str, object]]:
+        """The version as a module of ordinary operations, images uint8 (B, C, H, W) -> a dictionary of tensors, and
+        what the numbers in these stand for.
+
+        Its answers are those of the version but for rounding.
+
+        Raises
+        ------
+        NotExportable
+        """
+        raise NotExportable(f"models of the method {self.definition.method} cannot be written as plain modules")
 
     @classmethod
     @abstractmethod

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from service.cli import backbones, certificate_key, keys
+from service.cli.export import export
 from service.cli.remote import asking, evaluation, history, learning, models
 from service.cli.vault import vault_app
 from service.cli.verify import verify
@@ -70,6 +71,7 @@ app.add_typer(backbones.app, rich_help_panel=ASKING)
 app.add_typer(vault_app, name="vault", rich_help_panel=HERE)
 app.add_typer(certificate_key.app, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(verify)
+app.command(rich_help_panel=HERE)(export)
 app.add_typer(models.app, rich_help_panel=ASKING)
 app.add_typer(learning.jobs, rich_help_panel=ASKING)
 for command in (

@@ -45,7 +45,7 @@ def verify(
     if bundle is not None and (data is not None or store is not None):
         raise typer.BadParameter("Either a store or --bundle, not both.")
     trusted = None if public_key is None else _trusted(public_key)
-    with _of_bundle(bundle) if bundle is not None else opened(data, store) as objects:
+    with of_bundle(bundle) if bundle is not None else opened(data, store) as objects:
         from engram.runtime import configure
         from service.cli.validator import LearnerValidator
         from service.settings import ServiceSettings
@@ -72,12 +72,12 @@ def _trusted(file: Path) -> PublicKey:
 
 
 @contextmanager
-def _of_bundle(file: Path) -> Iterator[ObjectStore]:
+def of_bundle(file: Path) -> Iterator[ObjectStore]:
     """A store with the model of a bundle alone, which is removed at the end."""
     if not file.is_file():
         raise typer.BadParameter(f"There is no file {file}.")
     with (
-        tempfile.TemporaryDirectory(prefix="engram-verify-") as folder,
+        tempfile.TemporaryDirectory(prefix="engram-bundle-") as folder,
         opened(None, os.path.join(folder, "store"), make=True) as objects,
     ):
         from service.cli.validator import LearnerValidator

@@ -118,6 +118,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.CommonsNeedsClasses: 422,
     learner.TooFewImages: 422,
     learner.TooManyUnreadable: 422,
+    learner.NotExportable: 422,
     learner.InvalidBackbone: 422,
     learner.UnknownArchitecture: 422,
     learner.ArchitectureMissing: 422,

@@ -7,20 +7,21 @@ from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork, TaskExists
+from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork, NotExportable, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.explain.pretrained.explainer import Attribution
 from engram.explain.pretrained.joined_explainer import JoinedExplainer
 from engram.methods.base import Method, StoredModel
 from engram.methods.eidetic.staged.adopted import alone, answers_of, in_order
 from engram.methods.eidetic.staged.learner import StagedLearner
+from engram.methods.eidetic.staged.plain.model import PlainModel, described
 from engram.methods.eidetic.staged.prepared import Prepared
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.staged_task import StagedTask
@@ -124,6 +125,14 @@ class StagedEidetic(Method):
     def serving(self) -> Serving:
         """What answers, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
         return self._prepared.serving()
+
+    def plain(self) -> tuple[nn.Module, dict[str, object]]:
+        if not self.tasks:
+            raise NotExportable("the model has learned no task yet")
+        if self.device.type != "cpu":
+            raise NotExportable(f"the model is on {self.device}; move it to the CPU first")
+        module = PlainModel(self.serving())
+        return module, described(module)
 
     def _prepare(self) -> Prepared:
         """What the model as it is now is to answer with."""

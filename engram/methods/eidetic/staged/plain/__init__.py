@@ -1,0 +1,1 @@
+"""Plain modules: a version in ordinary operations of PyTorch, for whoever has nothing of this project."""
