@@ -18,6 +18,7 @@ from tests.e2e.test_standalone import serving
 
 ROOT = Path(__file__).parents[2]
 README, TUTORIAL, GUIDE = ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "python.md"
+WEEKLY = ROOT / "docs" / "weekly.md"
 
 BACKBONES = "tests/service/cli/test_backbones.py"
 BROUGHT = "--architecture torchvision/resnet18 --name resnet18 --classes classes.txt"
@@ -48,9 +49,9 @@ def blocks(document: Path, language: str) -> list[str]:
 def session(document: Path, folder: Path) -> str:
     """What a document's session prints when it is pasted into a shell beside a running `engram serve`."""
     lines = "\n".join(blocks(document, "bash"))
-    assert "curl" in lines
+    assert "http://localhost:8000" in lines
     with serving(folder / "data") as server:
-        script = lines.replace("http://localhost:8000", server.url)
+        script = lines.replace("http://localhost:8000", server.url).replace("./weekly-data", "./data")
         script = script.replace(".venv/bin/engram", f"{sys.executable} -P -m service").replace("curl ", "curl --fail ")
         environment = {**plain_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         done = subprocess.run(
@@ -104,6 +105,16 @@ def test_the_tutorial_works_when_pasted(tmp_path: Path) -> None:
     assert first == {"zero-one": second["zero-one"]}
     (history,) = (one["versions"] for one in found if "versions" in one)
     assert [version["kind"] for version in history] == ["activate", "learn", "learn", "create"]
+
+
+@pytest.mark.slow
+def test_a_week_works_when_pasted(tmp_path: Path) -> None:
+    said = session(WEEKLY, tmp_path)
+    assert "Learned week-1: version 3 of weekly" in said
+    assert re.search(r"^start +one +\d+ +1\.0000 +1\.0000$", said, re.MULTILINE)
+    assert re.search(r"^week-1 +two +\d+ +- +(1\.0000|0\.9)", said, re.MULTILINE)
+    assert "weekly, version 4: The certificate holds." in said
+    assert re.search(r"^.*activate +weekly +4", said, re.MULTILINE)
 
 
 def test_the_tutorial_can_follow_the_readme() -> None:
