@@ -117,7 +117,8 @@ class Method(ABC):
         ------
         NotExportable
         """
-        raise NotExportable(f"models of the method {self.definition.method} cannot be written as plain modules")
+        kind = f"method {self.definition.method} with recipe {self.definition.recipe}"
+        raise NotExportable(f"models of the {kind} cannot be written as plain modules")
 
     @classmethod
     @abstractmethod

@@ -34,7 +34,12 @@ def compared(memory: Memory, images: Tensor) -> None:
     assert torch.allclose(found["logits"], logits, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+QUICKLY = ("adapter", "adopted after a bank")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def test_over_networks(name: str) -> None:
     compared(again(grown(name).parts), everything(6))
 
