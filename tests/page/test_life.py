@@ -101,7 +101,9 @@ def answered(page: Page, visit: Visit, folders: Path) -> None:
     expect(card.get_by_alt_text("Heatmap", exact=False)).to_be_visible()
     card.get_by_label("Heatmap for").select_option(label="digit-0")
     expect(card.get_by_alt_text("Heatmap: what spoke for digit-0", exact=False)).to_be_visible()
-    assert page.evaluate("document.querySelector('.heatmap img').naturalWidth") > 0
+    assert card.get_by_alt_text("Heatmap", exact=False).evaluate(
+        "image => image.decode().then(() => image.naturalWidth)"
+    )
     assert visit.faults() == []
 
 

@@ -37,16 +37,14 @@ export function Try({ model }) {
   };
   const take = useCallback(
     (/** @type {import("../data/dropped.js").GivenFile[]} */ files) => {
-      const asked = files
-        .slice(0, MOST_SHOWN)
-        .map(({ path: name, file }) => ({
-          id: (made += 1),
-          name,
-          file,
-          url: URL.createObjectURL(file),
-          answer: null,
-          problem: null,
-        }));
+      const asked = files.slice(0, MOST_SHOWN).map(({ path: name, file }) => ({
+        id: (made += 1),
+        name,
+        file,
+        url: URL.createObjectURL(file),
+        answer: null,
+        problem: null,
+      }));
       setImages((before) => [...asked, ...before].slice(0, MOST_SHOWN));
       answer(asked);
     },
@@ -75,13 +73,18 @@ export function Try({ model }) {
           ${model.tasks.map((/** @type {Json} */ one) => html`<option value=${one.name}>${one.name}</option>`)}
         </select>
       </label>
-      ${images.some((one) => one.answer === null && one.problem === null) && html`<button type="button"
-        onClick=${() => answer(images)}>Ask again</button>`}
+      ${
+        images.some((one) => one.answer === null && one.problem === null) &&
+        html`<button type="button"
+        onClick=${() => answer(images)}>Ask again</button>`
+      }
       ${images.length > 0 && html`<button type="button" class="quiet" onClick=${() => setImages([])}>Clear</button>`}
     </div>
     <div class="answers">
-      ${images.map((one, at) => html`<${Answer} key=${one.id} model=${model} asked=${one}
-        explained=${at < EXPLAINED} />`)}
+      ${images.map(
+        (one, at) => html`<${Answer} key=${one.id} model=${model} asked=${one}
+        explained=${at < EXPLAINED} />`,
+      )}
     </div>
   `;
 }
@@ -160,9 +163,13 @@ function Answer({ model, asked, explained }) {
               const [task, label] = event.target.value.split("\u0000");
               setWanted({ task, label });
             }}>
-              ${model.tasks.map((/** @type {Json} */ task) => html`<optgroup label=${task.name}>
-                ${task.classes.map((/** @type {string} */ label) => html`<option value=${`${task.name}\u0000${label}`}>
-                  ${label}</option>`)}</optgroup>`)}
+              ${model.tasks.map(
+                (/** @type {Json} */ task) => html`<optgroup label=${task.name}>
+                ${task.classes.map(
+                  (/** @type {string} */ label) => html`<option value=${`${task.name}\u0000${label}`}>
+                  ${label}</option>`,
+                )}</optgroup>`,
+              )}
             </select>
           </label>
         `
@@ -186,26 +193,24 @@ function Known({ known, novelty }) {
     : html`<${Mark} kind="bad">unlike what it has learned (${novelty.toFixed(2)})<//>`;
 }
 
+/** Which task and label it is of, and what there is. @typedef {{ of: string, url: string | null, problem: any, loading: boolean }} Heatmap */
+
+const NO_HEATMAP = /** @type {Heatmap} */ ({ of: "", url: null, problem: null, loading: false });
+
 /**
  * The picture, and beside it what spoke for a class and against it.
  *
  * @param {{ model: string, asked: Asked, target: { task: string, label: string } | null, auto: boolean }} given
  */
 function Picture({ model, asked, target, auto }) {
-  const [heatmap, setHeatmap] = useState(
-    /** @type {{ url: string | null, problem: any, loading: boolean }} */ ({
-      url: null,
-      problem: null,
-      loading: false,
-    }),
-  );
+  const [found, setFound] = useState(NO_HEATMAP);
   const [wanted, setWanted] = useState(false);
   const at = target ? `${target.task}\u0000${target.label}` : "";
   useEffect(() => {
     if (!target || !(auto || wanted)) return undefined;
     const over = new AbortController();
     let url = "";
-    setHeatmap({ url: null, problem: null, loading: true });
+    setFound({ of: at, url: null, problem: null, loading: true });
     const call = {
       method: "POST",
       body: asked.file,
@@ -218,14 +223,16 @@ function Picture({ model, asked, target, auto }) {
       .then((blob) => {
         if (over.signal.aborted) return;
         url = URL.createObjectURL(blob);
-        setHeatmap({ url, problem: null, loading: false });
+        setFound({ of: at, url, problem: null, loading: false });
       })
-      .catch((problem) => over.signal.aborted || setHeatmap({ url: null, problem, loading: false }));
+      .catch((problem) => over.signal.aborted || setFound({ of: at, url: null, problem, loading: false }));
     return () => {
       over.abort();
       if (url) URL.revokeObjectURL(url);
     };
   }, [model, asked.id, at, auto, wanted]);
+  // That of the label before is not shown under this one's name, not even for a moment.
+  const heatmap = found.of === at ? found : NO_HEATMAP;
   return html`
     <div class="pictures">
       <figure><img src=${asked.url} alt=${asked.name} /><figcaption>the image</figcaption></figure>
@@ -243,8 +250,12 @@ function Picture({ model, asked, target, auto }) {
                     : html`<button type="button" onClick=${() => setWanted(true)}>Why?</button>`
               }</div>`
         }
-        <figcaption>${target ? html`<span class="for">for ${target.label}
-          </span> <span class="against">against</span>` : ""}</figcaption>
+        <figcaption>${
+          target
+            ? html`<span class="for">for ${target.label}
+          </span> <span class="against">against</span>`
+            : ""
+        }</figcaption>
       </figure>
     </div>
   `;
