@@ -244,7 +244,7 @@ def explain_settings_errors() -> Iterator[None]:
                 print(f"{one['msg'].removeprefix('Value error, ')}.", file=sys.stderr)
                 continue
             name = PREFIX + str(one["loc"][0]).upper() + (f" at {where}" if where else "")
-            print(f"{name} cannot be used: {one['msg']}.", file=sys.stderr)
+            print(f"{name} cannot be used: {one['msg'].removeprefix('Value error, ')}.", file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from error
     except SettingsError as error:
         if isinstance(file := error.__cause__, OSError):
