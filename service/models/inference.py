@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from engram.errors import NothingLearned
 from service.metrics import Metrics
 from service.models.batching import AnswersCallback, Batcher, InferenceReply, InferenceRequest
 from service.models.heatmaps import Heatmaps
@@ -41,6 +42,9 @@ class Inference:
         Overloaded, UnknownModel, UnknownVersion, ModelUnavailable, NothingLearned, UnknownTask
         """
         loaded = await (self._live.get(name) if version is None else self._live.get_version(name, version))
+        if not loaded.commit.tasks:
+            hint = "" if loaded.commit.publish == "auto" else "; what it learns waits until somebody activates it"
+            raise NothingLearned(f"version {loaded.version} of the model {name} has learned no task yet{hint}")
         if version is None or loaded is self._live.current(name):
             if name not in self._batchers:
                 for gone in self._batchers.keys() - {model.name for model in self._live.models()}:

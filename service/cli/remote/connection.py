@@ -66,8 +66,11 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
         raise typer.Exit(UNREACHABLE) from error
     except EngramClientError as error:
         typer.echo(error, err=True)
-        for one in getattr(error, "errors", ()):
+        errors = getattr(error, "errors", ())
+        for one in errors if len(errors) > 1 else ():  # a single one is in the sentence above
             typer.echo(f"  {'.'.join(map(str, one.get('loc', ())))}: {one.get('message')}", err=True)
+        if getattr(error, "code", None) == "unauthorized":
+            typer.echo("Here the key is taken from ENGRAM_API_KEY, or from --key.", err=True)
         raise typer.Exit(REFUSED) from error
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "

@@ -120,7 +120,8 @@ def _print_comparison(comparison: Mapping[str, Any], images: object) -> None:
         rows = [(",".join(one["differs"]), *map(_answer, one["answers"]), one["image"]) for one in listed[:_MOST_SHOWN]]
         print_table(heads, rows)
     if count > _MOST_SHOWN:
-        typer.echo(f"... and {count - min(len(listed), _MOST_SHOWN)} more; --json has {len(listed)} of them")
+        more = count - min(len(listed), _MOST_SHOWN)
+        typer.echo(f"... and {more} more; engram jobs show JOB --json lists {len(listed)}")
 
 
 def _answer(answer: Mapping[str, Any]) -> str:

@@ -107,3 +107,5 @@ def certificate(
         return
     rows = [(one.get("logits_sha256"), one.get("task")) for one in found.get("tasks", ())]
     print_table(("ANSWERS (SHA-256)", "TASK"), rows)
+    signature = found.get("signature")
+    typer.echo(f"signed with the key {signature.get('key_id')}" if signature else "not signed")

@@ -82,7 +82,8 @@ def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, mo
     assert "digit-4, digit-5" in said(learning, "models", "show", "shell").stdout
     assert [row[1] for row in table(said(learning, "versions", "shell").stdout)] == ["learn", "learn", "create"]
     assert "version 3, which serves what version 1 was" in said(learning, "activate", "shell", "1").stdout
-    (row,) = table(said(learning, "certificate", "shell", "1").stdout)
+    row, signed = table(said(learning, "certificate", "shell", "1").stdout)
+    assert signed == ["not", "signed"]
     assert row == [document(learning, "certificate", "shell")["tasks"][0]["logits_sha256"], "low"]
     assert "version 4" in said(learning, "models", "change", "shell", "--set", "background=#ffffff").stdout
     assert said(learning, "novelty", "shell").stdout.startswith("state    known\n")
@@ -98,6 +99,9 @@ def test_what_waits_is_approved(learning: Service, digits: Path) -> None:
     said(learning, "models", "create", "careful", *shape, *small, "--set", "publish=manual")
     learned = said(learning, "learn", str(digits), "-m", "careful", "-n", "low", *OPTIONS, "--follow")
     assert "It waits to be activated: engram activate careful 1" in learned.stdout
+    image = next(digits.rglob("*.png"))
+    asked = said(learning, "predict", str(image), "-m", "careful", status=1)
+    assert "waits until somebody activates it" in asked.stderr
     assert "candidates  1\n" in said(learning, "models", "show", "careful").stdout
     assert [row[2] for row in table(said(learning, "versions", "careful").stdout)] == ["candidate", "active"]
     assert "what answers stays as it is" in said(learning, "reject", "careful", "1").stdout
