@@ -140,6 +140,15 @@ async function compare(model, version, certificate) {
   const found = new Map(
     certificate.tasks.map((/** @type {Json} */ row) => [row.task, { task: row.task, agrees: [], differs: [] }]),
   );
+  const of = (/** @type {number} */ number) => versions.find((one) => one.version === number)?.engrams ?? [];
+  /** Where a version has its task from: names are free again once a version is rejected or left. @param {string} task @param {number} number */
+  const learned = (task, number) =>
+    versions.findLast(
+      (one) =>
+        one.kind === "learn" &&
+        one.task === task &&
+        (one.engrams ?? []).every((/** @type {string} */ hash) => of(number).includes(hash)),
+    )?.version;
   let fresh = null;
   for (const one of [version, ...numbers]) {
     const other = await json(`v1/models/${path(model)}/versions/${one}/certificate`).catch((error) => {
@@ -150,6 +159,7 @@ async function compare(model, version, certificate) {
     for (const row of other?.tasks ?? []) {
       const mine = certificate.tasks.find((/** @type {Json} */ each) => each.task === row.task);
       if (!mine || one === version) continue;
+      if (certificate.exact && learned(row.task, one) !== learned(row.task, version)) continue; // another of its name
       found.get(row.task)?.[mine.logits_sha256 === row.logits_sha256 ? "agrees" : "differs"].push(one);
     }
   }
@@ -218,6 +228,15 @@ function Certificate({ model, version, certificate }) {
         </tbody>
       </table>
     <//>
+    ${
+      certificate.signature &&
+      html`<${Section} title="Who signed it" note="engram verify checks the signature with the public key, on any machine.">
+        <${Facts} of=${[
+          ["Algorithm", certificate.signature.algorithm],
+          ["Key", html`<${Digest} of=${certificate.signature.key_id} length=${20} />`],
+        ]} />
+      <//>`
+    }
     <${Section} title="Where it holds" note="Certificates are compared only where these agree.">
       <${Facts}
         of=${[["Promise", certificate.exact ? "old answers never change" : "forgetting is measured"], ...Object.entries(certificate.environment).map(([name, value]) => [name.replaceAll("_", " "), String(value)])]} />
