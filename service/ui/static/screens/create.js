@@ -65,6 +65,7 @@ export function Create() {
       <${Section} title="Name">
         <label class="field"><span class="hidden">Name</span>
           <input name="name" required pattern="[a-z0-9][a-z0-9_\\-]{0,62}" maxlength="63" autocomplete="off"
+            title="Small letters, digits, - and _, the first of them no sign"
             placeholder="parts" value=${name} onInput=${text(setName)} />
           <small>Small letters, digits, - and _. It stays as long as the model.</small>
         </label>

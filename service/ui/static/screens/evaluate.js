@@ -22,7 +22,7 @@ export function Evaluate({ model }) {
   const [given, setGiven] = useState(
     /** @type {{ blob: () => Promise<Blob>, name: string, what: string } | null} */ (null),
   );
-  const [one, setOne] = useState(String(model.version));
+  const [chosen, setChosen] = useState("");
   const [other, setOther] = useState("");
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [share, setShare] = useState(/** @type {number | null} */ (null));
@@ -46,6 +46,10 @@ export function Evaluate({ model }) {
       what: `${counted(images.length, "image")} of ${counted(labels.size, "class", "classes")}`,
     });
   }, []);
+  const able = (versions.data ?? []).filter((/** @type {Json} */ version) => version.tasks.length > 0);
+  // What answers, if it can be evaluated: where only a candidate has learned, that is it.
+  const first = able.find((/** @type {Json} */ version) => version.version === model.version) ?? able[0];
+  const one = chosen || String(first?.version ?? model.version);
   const submit = async () => {
     if (!given) return;
     setProblem(null);
@@ -61,7 +65,6 @@ export function Evaluate({ model }) {
       setShare(null);
     }
   };
-  const able = (versions.data ?? []).filter((/** @type {Json} */ version) => version.tasks.length > 0);
   const choices = able.map(
     (/** @type {Json} */ version) =>
       html`<option value=${String(version.version)}>${version.version}
@@ -75,13 +78,14 @@ export function Evaluate({ model }) {
     <${Section} title="What is asked" note="With two versions, every image is listed that they answer differently.">
       <div class="fields">
         <label class="field"><span>Version</span>
-          <select name="one" value=${one} onChange=${(/** @type {any} */ event) => setOne(event.target.value)}>
+          <select name="one" value=${one} onChange=${(/** @type {any} */ event) => setChosen(event.target.value)}>
             ${choices}</select></label>
         <label class="field"><span>Compared with</span>
           <select name="other" value=${other} onChange=${(/** @type {any} */ event) => setOther(event.target.value)}>
             <option value="">no other</option>${choices}</select></label>
       </div>
       <p>${given ? given.what : html`<span class="note">No images yet.</span>`}</p>
+      ${one === other && html`<p class="note" role="status">A version answers as it does itself: compare it with another.</p>`}
       <${Trouble} problem=${problem ?? versions.error} />
       ${
         share === null

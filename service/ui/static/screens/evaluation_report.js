@@ -14,8 +14,8 @@ export function EvaluationReport({ evaluation }) {
     <p class="notice good"><span>
       ${counted(evaluation.images, "image")} answered${evaluation.task && html` as of the task ${evaluation.task}`}.${evaluation.unreadable?.count > 0 && ` ${number(evaluation.unreadable.count)} could not be read.`}
         </span></p>
-    ${evaluation.comparison && html`<${Comparison} of=${evaluation.comparison} versions=${evaluation.versions} />`}
     <div class="pair">${evaluation.versions.map((/** @type {Json} */ one) => html`<${Version} of=${one} />`)}</div>
+    ${evaluation.comparison && html`<${Comparison} of=${evaluation.comparison} versions=${evaluation.versions} />`}
   `;
 }
 
