@@ -108,7 +108,7 @@ export function countFindings(collection) {
   for (const { name, count } of counts.filter((one) => one.count < 2)) {
     found.push({
       kind: "bad",
-      text: `“${name}” has ${counted(count, "image")}; each class needs at least two to learn from.`,
+      text: `Class “${name}” has ${counted(count, "image")}; each class needs at least two to learn from.`,
     });
   }
   if (collection.misplaced.length > 0) {
