@@ -47,7 +47,7 @@ export function Novelty({ model }) {
       ${(/** @type {Json} */ found) => html`
         <${Section} title="What comes in">
           <p class="state-line"><${Mark} kind=${NOVELTY[found.state]}>${found.state}<//> <span>
-            ${MEANINGS[found.state] ?? ""}</span></p>
+            ${found.samples > 0 ? (MEANINGS[found.state] ?? "") : ""}</span></p>
           <${Facts} of=${[
             ["Images answered", number(found.samples)],
             ["Unknown", `${number(found.unknown)} (${percent(found.unknown_share)})`],
