@@ -25,7 +25,9 @@ STATUSES = {"holds": 0, "refuted": 1, "open": 3}
 
 def verify(
     model: Annotated[str | None, typer.Argument(help="The model; that of a --bundle need not be named.")] = None,
-    version: Annotated[int | None, typer.Option(min=0, help="The version's number; by default the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, help="The version's number; by default the one that answers.")
+    ] = None,
     public_key: Annotated[
         Path | None, typer.Option("--public-key", help="The key, in PEM, that the certificate must be signed with.")
     ] = None,
@@ -49,12 +51,16 @@ def verify(
         from engram.runtime import configure
         from service.cli.validator import LearnerValidator
         from service.settings import ServiceSettings
+        from vault.errors import UnknownModel, UnknownVersion
         from vault.maintenance.verification import verify_certificate
         from vault.models import Models
 
         configure(ServiceSettings(certificate_key=None).torch_threads)
         name = model or Models(objects).list()[0].name
-        found = verify_certificate(objects, LearnerValidator(objects), name, version, trusted)
+        try:
+            found = verify_certificate(objects, LearnerValidator(objects), name, version, trusted)
+        except (UnknownModel, UnknownVersion) as error:
+            raise typer.BadParameter(f"{error} ({error.code})") from error
     if as_json:
         print_json(found.to_dict())
     else:

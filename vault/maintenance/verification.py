@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from vault.approval import active_number
 from vault.certificates.issuing import SUBJECT, difference
 from vault.certificates.signing import PublicKey, signer
 from vault.commit_log import Commit, CommitLog, record_path
@@ -78,7 +79,7 @@ def verify_certificate(
     version: int | None = None,
     trusted: PublicKey | None = None,
 ) -> CertificateVerification:
-    """Verify the certificate of a version, by default of the newest, part by part.
+    """Verify the certificate of a version, by default of the one that answers, part by part.
 
     Parameters
     ----------
@@ -98,8 +99,16 @@ def verify_certificate(
     numbers = log.numbers(name)
     if not numbers or (version is not None and not 0 <= version <= numbers[-1]):
         raise UnknownVersion(name, version or 0)
-    number = numbers[-1] if version is None else version
+    number = _answering(log, name, numbers[-1]) if version is None else version
     return _Verification(objects, validator, model, number, trusted).run(log)
+
+
+def _answering(log: CommitLog, name: str, newest: int) -> int:
+    """The version that answers; the newest where its commit, which would say so, cannot be read."""
+    try:
+        return active_number(log.read(name, newest))
+    except VaultError:
+        return newest
 
 
 class _Verification:

@@ -185,7 +185,7 @@ def test_a_wrong_use_is_told(words: tuple[str, ...], message: str) -> None:
 def test_what_is_not_there_is_told(made: Path) -> None:
     for words in ((MODEL, "--version", 3), ("other",)):
         done = run("verify", *words, "--store", made / "store")
-        assert (done.exit_code, done.stdout) == (1, "")
+        assert (done.exit_code, done.stdout) == (2, "")
         assert "(unknown_" in done.stderr
 
 
