@@ -27,7 +27,7 @@ demo: setup
 # named and counted in the closing lines. Whoever looks for such tests runs pytest without the reruns. Files keep their
 # order, since those with few tests, which would come last otherwise, are the slow ones.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --reruns 1 -r fER
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --reruns 1 -r fER --durations 25
 
 lint: setup
 	$(BIN)/ruff check .

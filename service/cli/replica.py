@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -64,8 +65,10 @@ def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
     with contextlib.ExitStack() as parts:
         supervisor = ProcessSupervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
         parts.callback(supervisor.stop)
-        folder = parts.enter_context(socket_folder())
-        group = ProcessGroup(supervisor, folder, listening.getsockname()[:2], settings.processes or 1, os.environ)
+        processes = settings.processes or 1
+        # One process alone talks to no other, and needs no place for it.
+        folder = parts.enter_context(socket_folder()) if processes > 1 else Path()
+        group = ProcessGroup(supervisor, folder, listening.getsockname()[:2], processes, os.environ)
 
         def on_listening() -> None:
             typer.echo(f"Engram is listening on {address}")

@@ -109,13 +109,14 @@ class StandaloneStack:
         self._supervisor = ProcessSupervisor(self._give_up)
         self._stack = contextlib.ExitStack()
         self._misset = False
+        self._run: Path | None = None
         self.redis_url = ""
         self.store_url = str(self.data / "store")
 
     def __enter__(self) -> StandaloneStack:
         with contextlib.ExitStack() as stack:
             claimed = stack.enter_context(claim(self.data, self._address))
-            run = stack.enter_context(socket_folder())
+            run = self._run = stack.enter_context(socket_folder())
             claimed.seek(0)
             claimed.truncate(0)
             json.dump({"pid": os.getpid(), "address": self._address, "run": str(run)}, claimed)
@@ -148,7 +149,9 @@ class StandaloneStack:
             "ENGRAM_REDIS_PASSWORD": "",
             "ENGRAM_STORE_URL": self.store_url,
         }
-        folder = self._stack.enter_context(socket_folder())
+        assert self._run is not None, "the stack is entered"
+        folder = self._run / "service"
+        folder.mkdir()
         return ProcessGroup(self._supervisor, folder, listening.getsockname()[:2], processes, environment)
 
     @contextlib.contextmanager

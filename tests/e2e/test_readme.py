@@ -33,6 +33,11 @@ RUN_BY = {
     "engram backbones convert resnet18.pth resnet18.safetensors": (BACKBONES, '"convert"'),
     f"engram backbones add resnet18.safetensors {BROUGHT}": (BACKBONES, '"--classes"'),
     "engram models create vision --over resnet18 --adopt imagenet": (BACKBONES, '"--adopt"'),
+    "engram evaluate DIR --model digits --versions 2,3": (
+        "tests/service/cli/test_remote.py",
+        '"evaluate", str(digits)',
+    ),
+    "engram verify": ("tests/service/cli/test_verify.py", 'run("verify"'),
     "docker compose up": ("tests/e2e/test_compose.py", "docker-compose.yml"),
 }
 """Command lines that are no part of a session: the file that runs them, and the text in it that does."""

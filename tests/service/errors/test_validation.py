@@ -70,7 +70,7 @@ def test_a_model_that_cannot_be_made(reader: Service, what: str) -> None:
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
-    "nothing": ({}, "body names neither a budget nor a decoder nor a background"),
+    "nothing": ({}, "body names neither a budget nor a decoder nor a background nor publish"),
     "no decoder": ({"decoder": None}, "body.decoder cannot be null"),
     "no budget": ({"budget": None, "decoder": 2}, "body.budget cannot be null"),
     "unknown decoder": ({"decoder": 9}, "body.decoder is not 1 or 2"),
