@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
 from service.app import create_app
 from tests.page.browser import PATIENCE_MS, Visit, visiting
 from tests.page.stand import Stand, standing
-from tests.page.test_life import create, give_key, teach
+from tests.page.test_life import ask, create, give_key, teach
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -40,6 +41,7 @@ def test_a_key_is_made_shown_once_and_revoked(visit: tuple[Visit, Stand]) -> Non
     page.get_by_role("link", name="Keys").click()
     page.get_by_role("button", name="Make a key").click()
     page.locator("[name=name]").fill("camera")
+    page.locator("[name=until]").fill("2099-12-31")
     page.get_by_role("button", name="Make it").click()
     secret = page.locator(".secret").inner_text()
     assert secret.startswith("engram_")
@@ -48,6 +50,7 @@ def test_a_key_is_made_shown_once_and_revoked(visit: tuple[Visit, Stand]) -> Non
     expect(page.get_by_text(secret)).to_have_count(0)
     row = page.get_by_role("row").filter(has_text="camera")
     expect(row).to_contain_text("in force")
+    expect(row).to_contain_text("2099")
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
@@ -81,4 +84,27 @@ def test_two_versions_are_compared(visit: tuple[Visit, Stand], folders: Path) ->
     expect(page.get_by_text("80 images answered")).to_be_visible()
     expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
     expect(page.get_by_text("answered differently").or_(page.get_by_text("answer alike"))).to_be_visible()
+    assert visit[0].faults() == []
+
+
+def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> None:
+    page, stand = visit[0].page, visit[1]
+    create(page, "parts")
+    headers = {"Authorization": f"Bearer {stand.key('second', 'admin')}"}
+    changed = httpx.patch(f"{stand.service.url}/v1/models/parts", json={"publish": "manual"}, headers=headers)
+    changed.raise_for_status()
+    visit[0].go("/models/parts/teach")
+    visit[0].drop(".drop", folders / "low" / "digit-0")
+    expect(page.get_by_text("The first task of a model mostly needs two")).to_be_visible()
+    visit[0].go("/models/parts")
+    visit[0].go("/models/parts/teach")
+    teach(visit[0], folders / "low")
+    expect(page.get_by_text("Learned as a candidate")).to_be_visible()
+    visit[0].go("/models/parts/try")
+    expect(page.locator("[name=version]")).to_have_value("2")
+    ask(page, folders / "asked" / "digit-1.png")
+    card = page.get_by_role("article")
+    expect(card.locator("h2")).to_have_text("digit-1")
+    expect(card.get_by_text("explained once it is activated")).to_be_visible()
+    expect(card.locator(".heatmap")).to_have_count(0)
     assert visit[0].faults() == []

@@ -98,8 +98,8 @@ function hashed(bytes) {
   return `${bytes.length}-${one >>> 0}-${other >>> 0}`;
 }
 
-/** What the counts alone tell. @param {Collection} collection @returns {Finding[]} */
-export function countFindings(collection) {
+/** What the counts alone tell. @param {Collection} collection @param {boolean} [first] Whether of a first task. @returns {Finding[]} */
+export function countFindings(collection, first = false) {
   /** @type {Finding[]} */
   const found = [];
   const counts = collection.classes.map((one) => ({ name: one.name, count: one.images.length }));
@@ -134,8 +134,10 @@ export function countFindings(collection) {
   }
   if (counts.length === 1)
     found.push({
-      kind: "note",
-      text: "A task of one class: it is told from the model's other tasks. The first task of a model needs two.",
+      kind: first ? "warn" : "note",
+      text: first
+        ? `All images are of one class, “${counts[0].name}”. The first task of a model mostly needs two: drop the folder that holds a folder for each class.`
+        : "A task of one class: it is told from the model's other tasks.",
     });
   if (collection.tests > 0)
     found.push({

@@ -5,6 +5,7 @@ import { Asking } from "../parts/dialog.js";
 import { Empty, Loaded, Mark, Moment, Section, Title, Trouble } from "../parts/view.js";
 import { all, ask, json, keepKey, path } from "../service.js";
 import { announce, useLoaded } from "../state.js";
+import { clock } from "../words.js";
 
 /** @typedef {import("../service.js").Json} Json */
 
@@ -60,7 +61,7 @@ function Table({ keys, again }) {
             <th scope="row">${key.name}<small><code>${key.id}</code></small></th>
             <td data-name="Scope">${key.scope}</td>
             <td data-name="Made"><${Moment} at=${key.created_at} /></td>
-            <td data-name="Ends">${key.expires_at ? html`<${Moment} at=${key.expires_at} />` : "never"}</td>
+            <td data-name="Ends">${key.expires_at ? clock(key.expires_at) : "never"}</td>
             <td data-name="State"><${Mark} kind=${STATES[key.state]?.[0]}>${STATES[key.state]?.[1] ?? key.state}<//>
               </td>
             <td class="figure">${key.state !== "revoked" && html`<${Asking} label="Revoke" kind="danger"
@@ -74,16 +75,22 @@ function Table({ keys, again }) {
   `;
 }
 
+/** When a key ends whose last day this is, here. @param {string} day */
+function ends(day) {
+  return day ? { expires_at: new Date(`${day}T23:59:59`).toISOString() } : {};
+}
+
 /** @param {{ first: boolean, done: (result?: any) => void, close: () => void }} given */
 function Make({ first, done, close }) {
   const [name, setName] = useState("");
   const [scope, setScope] = useState(first ? "admin" : "predict");
+  const [until, setUntil] = useState("");
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
     setProblem(null);
     try {
-      done(await json("v1/keys", { method: "POST", json: { name: name.trim(), scope } }));
+      done(await json("v1/keys", { method: "POST", json: { name: name.trim(), scope, ...ends(until) } }));
     } catch (error) {
       setProblem(error);
     }
@@ -103,6 +110,9 @@ function Make({ first, done, close }) {
           `,
           )}
         </fieldset>
+        <label class="field"><span>Its last day, if it has one</span>
+          <input type="date" name="until" value=${until}
+            onInput=${(/** @type {any} */ event) => setUntil(event.target.value)} /></label>
         <${Trouble} problem=${problem} />
         <div class="acts"><button type="button" onClick=${close}>Leave it</button>
           <button type="submit" class="primary">Make it</button></div>

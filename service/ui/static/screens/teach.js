@@ -47,7 +47,7 @@ export function Teach({ model }) {
       });
     }
   }, []);
-  const findings = useFindings(given?.collection ?? null, model.input);
+  const findings = useFindings(given?.collection ?? null, model.input, model.tasks.length === 0);
   const taken = model.tasks.some((/** @type {any} */ task) => task.name === name);
   const stopped = findings.list.some((one) => one.kind === "bad");
 
@@ -155,8 +155,12 @@ function taskName(name) {
     .slice(0, 100);
 }
 
-/** What the counts tell at once, and the images as they are looked at. @param {Collection | null} collection @param {any} input */
-function useFindings(collection, input) {
+/**
+ * What the counts tell at once, and the images as they are looked at.
+ *
+ * @param {Collection | null} collection @param {any} input @param {boolean} first
+ */
+function useFindings(collection, input, first) {
   const [found, setFound] = useState(
     /** @type {{ list: Finding[], seen: number, of: number }} */ ({ list: [], seen: 0, of: 0 }),
   );
@@ -166,7 +170,7 @@ function useFindings(collection, input) {
       return undefined;
     }
     const over = new AbortController();
-    const counts = countFindings(collection);
+    const counts = countFindings(collection, first);
     setFound({ list: counts, seen: 0, of: imagesOf(collection).length });
     look(collection, (seen, of) => over.signal.aborted || setFound({ list: counts, seen, of }), over.signal).then(
       (seen) => {

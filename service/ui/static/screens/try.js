@@ -23,6 +23,9 @@ let made = 0;
 export function Try({ model }) {
   const [images, setImages] = useState(/** @type {Asked[]} */ ([]));
   const [task, setTask] = useState("");
+  /** @type {number[]} */
+  const candidates = model.candidates ?? [];
+  const [version, setVersion] = useState(model.tasks.length === 0 ? String(candidates[candidates.length - 1] ?? "") : "");
   const shown = useRef(images);
   shown.current = images;
   useEffect(() => () => shown.current.forEach((one) => URL.revokeObjectURL(one.url)), []);
@@ -30,7 +33,7 @@ export function Try({ model }) {
   const answer = async (/** @type {Asked[]} */ asked) => {
     for (let at = 0; at < asked.length; at += TOGETHER) {
       const part = asked.slice(at, at + TOGETHER);
-      const found = await predict(model.name, part, task);
+      const found = await predict(model.name, part, task, version);
       setImages((before) => before.map((one) => found.get(one.id) ?? one));
     }
     announce(`${counted(asked.length, "image")} answered`);
@@ -48,9 +51,9 @@ export function Try({ model }) {
       setImages((before) => [...asked, ...before].slice(0, MOST_SHOWN));
       answer(asked);
     },
-    [model.name, task],
+    [model.name, task, version],
   );
-  if (model.tasks.length === 0) {
+  if (model.tasks.length === 0 && candidates.length === 0) {
     return html`
       <${Empty} title="It knows nothing yet">
         <p>Once ${model.name} has learned a task, it answers images here.</p>
@@ -58,17 +61,26 @@ export function Try({ model }) {
       <//>
     `;
   }
-  const others = (/** @type {any} */ event) => {
-    setTask(event.target.value);
+  const others = (/** @type {(value: string) => void} */ set) => (/** @type {any} */ event) => {
+    set(event.target.value);
     setImages((before) => before.map((one) => ({ ...one, answer: null, problem: null })));
   };
   return html`
     <${DropZone} take=${take} title="Drop images here, or paste one" accept="image/*" camera=${true} paste=${true}>
-      They are answered by version ${model.version}, and kept nowhere.
+      They are answered by version ${version || model.version}, and kept nowhere.
     <//>
     <div class="fields">
+      ${
+        candidates.length > 0 &&
+        html`<label class="field"><span>Which version answers</span>
+        <select name="version" value=${version} onChange=${others(setVersion)}>
+          ${model.tasks.length > 0 && html`<option value="">${model.version}, which everybody is answered by</option>`}
+          ${candidates.map((one) => html`<option value=${String(one)}>${one}, which waits to be activated</option>`)}
+        </select>
+      </label>`
+      }
       <label class="field"><span>Which task an image belongs to</span>
-        <select name="task" value=${task} onChange=${others}>
+        <select name="task" value=${task} onChange=${others(setTask)}>
           <option value="">Let the model tell</option>
           ${model.tasks.map((/** @type {Json} */ one) => html`<option value=${one.name}>${one.name}</option>`)}
         </select>
@@ -83,14 +95,18 @@ export function Try({ model }) {
     <div class="answers">
       ${images.map(
         (one, at) => html`<${Answer} key=${one.id} model=${model} asked=${one}
-        explained=${at < EXPLAINED} />`,
+        waiting=${version !== ""} explained=${at < EXPLAINED} />`,
       )}
     </div>
   `;
 }
 
-/** The images with their answers by id. @param {string} model @param {Asked[]} asked @param {string} task */
-async function predict(model, asked, task) {
+/**
+ * The images with their answers by id.
+ *
+ * @param {string} model @param {Asked[]} asked @param {string} task @param {string} version
+ */
+async function predict(model, asked, task, version) {
   /** @type {Map<number, Asked>} */
   const found = new Map();
   const form = new FormData();
@@ -99,7 +115,7 @@ async function predict(model, asked, task) {
     const { predictions } = await json(`v1/models/${path(model)}/predict`, {
       method: "POST",
       body: form,
-      query: { top_k: TOP, task },
+      query: { top_k: TOP, task, version },
     });
     asked.forEach((one, at) => {
       const { error } = predictions[at];
@@ -115,15 +131,15 @@ async function predict(model, asked, task) {
   return found;
 }
 
-/** @param {{ model: any, asked: Asked, explained: boolean }} given */
-function Answer({ model, asked, explained }) {
+/** @param {{ model: any, asked: Asked, waiting: boolean, explained: boolean }} given */
+function Answer({ model, asked, waiting, explained }) {
   const [wanted, setWanted] = useState(/** @type {{ task: string, label: string } | null} */ (null));
   const { answer } = asked;
   const target = wanted ?? (answer && { task: answer.task, label: answer.label });
   return html`
     <article class="card answer" aria-label=${`Answer for ${asked.name}`}>
       ${
-        answer
+        answer && !waiting
           ? html`<${Picture} model=${model.name} asked=${asked} target=${target}
             auto=${explained || wanted !== null} />`
           : html`<div class="pictures"><figure><img src=${asked.url} alt=${asked.name} /></figure></div>`
@@ -138,8 +154,11 @@ function Answer({ model, asked, explained }) {
           <h2>${answer.label}</h2>
           <p class="marks">
             <${Known} known=${answer.known} novelty=${answer.novelty} />
-            <span>task <a href=${to("models", model.name, "tasks", answer.task)}>${answer.task}
-              </a>, ${percent(answer.task_probability)}</span>
+            <span>task ${
+              waiting
+                ? answer.task
+                : html`<a href=${to("models", model.name, "tasks", answer.task)}>${answer.task}</a>`
+            }, ${percent(answer.task_probability)}</span>
           </p>
           <ul class="shares">
             ${answer.top.map(
@@ -158,7 +177,8 @@ function Answer({ model, asked, explained }) {
           <p class="note">
             ${answer.ran.length > 0 ? html`Engrams that ran: ${answer.ran.join(", ")}.` : "All engrams ran."} Novelty ${answer.novelty.toFixed(2)}.
             ${answer.calibrated === false && " These probabilities are not calibrated."}</p>
-          <label class="field line"><span>Heatmap for</span>
+          ${waiting && html`<p class="note">What waits is explained once it is activated.</p>`}
+          ${!waiting && html`<label class="field line"><span>Heatmap for</span>
             <select value=${`${target?.task}\u0000${target?.label}`} onChange=${(/** @type {any} */ event) => {
               const [task, label] = event.target.value.split("\u0000");
               setWanted({ task, label });
@@ -171,7 +191,7 @@ function Answer({ model, asked, explained }) {
                 )}</optgroup>`,
               )}
             </select>
-          </label>
+          </label>`}
         `
         }
       </div>
