@@ -33,7 +33,8 @@ def run(url: str, *words: object, **environment: str) -> Result:
 
 def refused(result: Result, text: str) -> None:
     assert (result.exit_code, result.stdout) == (1, ""), result.output
-    assert len(result.stderr.strip().splitlines()) == 1
+    # Where a key is missing, a second line says from where one is taken.
+    assert len(result.stderr.strip().splitlines()) == (2 if text == "(unauthorized)" else 1)
     assert text in result.stderr
 
 
