@@ -92,7 +92,7 @@ class Siblings:
                 reader, writer = await asyncio.open_unix_connection(str(path))
                 try:
                     writer.write(json.dumps(question).encode() + b"\n")
-                    return True, await reader.read()
+                    return True, await reader.read() or None  # nothing where answering failed
                 finally:
                     writer.close()
         except (ConnectionError, FileNotFoundError):
@@ -102,9 +102,11 @@ class Siblings:
             return True, None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, ValueError):
-            question = json.loads(await reader.readline())
-            assert self._answer is not None, "it listens"
-            writer.write(await self._answer(question))
-            await writer.drain()
-        writer.close()
+        try:
+            with suppress(ConnectionError, ValueError):
+                question = json.loads(await reader.readline())
+                assert self._answer is not None, "it listens"
+                writer.write(await self._answer(question))
+                await writer.drain()
+        finally:
+            writer.close()  # also where answering failed: whoever asked must not wait for ever
