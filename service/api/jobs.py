@@ -1,15 +1,18 @@
-"""Routes of jobs, `/jobs`, and of their event streams."""
+"""Routes of jobs, `/jobs`, and of their event streams; what requests for new ones have in common."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from anyio import to_thread
 from fastapi import Header, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,12 +20,22 @@ from starlette.responses import JSONResponse, Response
 from service.api.route import ScopedRouter, requires_scope
 from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
+from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
+from service.errors.problem_details import invalid
+from service.jobs import upload
+from service.jobs.data_uris import allowed_uri
 from service.jobs.event_streams import EventStream
+from service.jobs.submission import JobSlot, Submission
+from service.middleware.body_limits import read_json
+from service.middleware.idempotency import body_fingerprint, fingerprint
 from vault.coordination.events import LAST_ID
 from vault.errors import JobOver
+from vault.jobs.idempotency import Claim
 from vault.jobs.job import Job, JobKind
 
 router = ScopedRouter("jobs")
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class JobError(BaseModel):
@@ -80,6 +93,79 @@ def answer(job: Job) -> dict[str, Any]:
 def accepted(job: Job) -> JSONResponse:
     """The answer to who has submitted a job."""
     return JSONResponse({"job": answer(job)}, 202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+
+@dataclass(frozen=True)
+class JobRequest(ABC):
+    """Request for a job of a model on labelled images: a form with an archive, or JSON that says where one is."""
+
+    request: Request
+    model: str
+    parts: Runtime
+
+    required: ClassVar[tuple[str, ...]] = ()
+    """Texts that a form has beside its part `data`."""
+    texts: ClassVar[tuple[str, ...]]
+    """All texts that it may have."""
+
+    @abstractmethod
+    async def of_form(self, fields: Mapping[str, str], claim: Claim | None) -> Submission:
+        """What the texts of a form ask for; raises what refuses it."""
+
+    @abstractmethod
+    async def of_json(self, document: Any, claim: Claim | None) -> tuple[Submission, str]:
+        """What a body asks for, and the address of the data; raises what refuses it."""
+
+    async def answer(self, key: str | None) -> Response:
+        """Make the job, once under an idempotency key, and answer with it; raises what refuses it."""
+        # Refused before data is read: what cannot be done now, and what is beyond a quota.
+        await self.parts.live.get(self.model)
+        await self.parts.submissions.reachable()
+        if key is None:
+            await self.parts.quotas.check_jobs(self.request)
+        media = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media == "multipart/form-data":
+            with self.parts.uploads.held():
+                return await self._from_form(key)
+        if media == "application/json":
+            asked = await body_fingerprint(self.request)
+            return await self.parts.idempotency.once(self.request, key, asked, self._from_json)
+        needed = " and ".join((*self.required, "data"))
+        raise UnsupportedMediaType(
+            f"{media or 'No content type'}: send multipart/form-data with {needed}, or application/json."
+        )
+
+    async def _from_form(self, key: str | None) -> Response:
+        async with upload.receive(self.request, "data", self.texts) as received:
+            self.parts.metrics.uploads.inc(received.size)
+            asked = fingerprint(self.request, {**received.fields, "data": received.digest.hexdigest()})
+            return await self.parts.idempotency.once(self.request, key, asked, partial(self._from_upload, received))
+
+    async def _from_upload(self, received: upload.Upload, claim: Claim | None) -> Response:
+        there = {*received.fields, *(["data"] if received.has_file else [])}
+        if missing := [part for part in (*self.required, "data") if part not in there]:
+            raise InvalidRequest(f"The form has no part called {missing[0]}.")
+        submission = await self.of_form(received.fields, claim)
+        return accepted(await self.parts.submissions.from_file(submission, received.path))
+
+    async def _from_json(self, claim: Claim | None) -> Response:
+        submission, uri = await self.of_json(await read_json(self.request), claim)
+        allowed = await to_thread.run_sync(allowed_uri, uri, self.parts.settings.data_uri_prefixes)
+        return accepted(await self.parts.submissions.from_uri(submission, allowed))
+
+    def owner(self, claim: Claim | None) -> tuple[str, str | None, JobSlot]:
+        """Whose the job is, the id that it is to have, and the block that it is made in."""
+        job_id = None if claim is None else claim.id
+        # What was asked under a key before is not counted a second time.
+        return self.request.state.caller, job_id, partial(self.parts.quotas.job_slot, self.request, job_id)
+
+    @staticmethod
+    def read(model: type[Body], document: Any) -> Body:
+        """A body as its model has it; raises InvalidRequest."""
+        try:
+            return model.model_validate(document)
+        except ValidationError as error:
+            raise invalid(error, "body") from error
 
 
 @router.get("/v1/jobs", response_model=JobPage)

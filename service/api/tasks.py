@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 from anyio import to_thread
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engram.config.options import LearnOptions
 from engram.errors import UnknownTask
-from service.api.jobs import AcceptedResponse, accepted
+from service.api.jobs import AcceptedResponse, JobRequest
 from service.api.openapi import ref
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import TaskPage, TaskRequest, TaskResponse, TaskSummary
 from service.auth.access import author
-from service.dependencies import Paging, Parts, Runtime
-from service.errors.exceptions import InvalidRequest, UnsupportedMediaType
-from service.errors.problem_details import invalid
-from service.jobs import upload
-from service.jobs.data_uris import allowed_uri
+from service.dependencies import Paging, Parts
 from service.jobs.submission import TASK_NAME, TaskSubmission, learn_options, task_name
-from service.middleware.body_limits import parse_json, read_json
-from service.middleware.idempotency import Key, body_fingerprint, fingerprint
+from service.middleware.body_limits import parse_json
+from service.middleware.idempotency import Key
 from service.models import versions
 from vault import approval
 from vault.commit_log import Commit
@@ -60,63 +55,25 @@ _BODY = {
 @requires_scope("learn", 409)
 async def submit(request: Request, model: str, parts: Parts, key: Key) -> Response:
     """Have a task learned from an upload, or from data at an allowed address."""
-    # Refused before data is read: what cannot be learned now, and what is beyond a quota.
-    await parts.live.get(model)
-    await parts.submissions.reachable()
-    if key is None:
-        await parts.quotas.check_jobs(request)
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    submitter = _Submitter(request, model, parts)
-    if media == "multipart/form-data":
-        with parts.uploads.held():
-            return await submitter.from_multipart(key)
-    if media == "application/json":
-        asked = await body_fingerprint(request)
-        return await parts.idempotency.once(request, key, asked, submitter.from_uri)
-    raise UnsupportedMediaType(
-        f"{media or 'No content type'}: send multipart/form-data with name and data, or application/json."
-    )
+    return await LearnRequest(request, model, parts).answer(key)
 
 
-@dataclass(frozen=True)
-class _Submitter:
-    """Submission of one request to have a task of `model` learned."""
+class LearnRequest(JobRequest):
+    """Request to have a task learned."""
 
-    request: Request
-    model: str
-    parts: Runtime
+    required = ("name",)
+    texts = ("name", "options")
 
-    async def from_multipart(self, key: str | None) -> Response:
-        async with upload.receive(self.request, "data", ("name", "options")) as received:
-            self.parts.metrics.uploads.inc(received.size)
-            asked = fingerprint(self.request, {**received.fields, "data": received.digest.hexdigest()})
-            run = partial(self._from_upload, received)
-            return await self.parts.idempotency.once(self.request, key, asked, run)
+    async def of_form(self, fields: Mapping[str, str], claim: Claim | None) -> TaskSubmission:
+        name = task_name(fields["name"])
+        return self._submission(name, parse_json(fields.get("options") or "{}", "The part options"), claim)
 
-    async def _from_upload(self, received: upload.Upload, claim: Claim | None) -> Response:
-        if "name" not in received.fields or not received.has_file:
-            missing = "data" if "name" in received.fields else "name"
-            raise InvalidRequest(f"The form has no part called {missing}.")
-        name = task_name(received.fields["name"])
-        options = learn_options(parse_json(received.fields.get("options") or "{}", "The part options"))
-        submission = self._submission(name, options, claim)
-        return accepted(await self.parts.submissions.from_file(submission, received.path))
+    async def of_json(self, document: Any, claim: Claim | None) -> tuple[TaskSubmission, str]:
+        body = self.read(TaskRequest, document)
+        return self._submission(task_name(body.name), body.options, claim), body.data.uri
 
-    async def from_uri(self, claim: Claim | None) -> Response:
-        try:
-            body = TaskRequest.model_validate(await read_json(self.request))
-        except ValidationError as error:
-            raise invalid(error, "body") from error
-        submission = self._submission(task_name(body.name), learn_options(body.options), claim)
-        uri = await to_thread.run_sync(allowed_uri, body.data.uri, self.parts.settings.data_uri_prefixes)
-        return accepted(await self.parts.submissions.from_uri(submission, uri))
-
-    def _submission(self, name: str, options: LearnOptions, claim: Claim | None) -> TaskSubmission:
-        job_id = None if claim is None else claim.id
-        # What was asked under a key before is not counted a second time.
-        job_slot = partial(self.parts.quotas.job_slot, self.request, job_id)
-        state = self.request.state
-        return TaskSubmission(self.model, name, options, state.caller, job_id, job_slot, author(self.request))
+    def _submission(self, name: str, options: Any, claim: Claim | None) -> TaskSubmission:
+        return TaskSubmission(self.model, name, learn_options(options), *self.owner(claim), author(self.request))
 
 
 @router.get("/v1/models/{model}/tasks", response_model=TaskPage)

@@ -154,55 +154,26 @@ class Submissions:
         """
         await to_thread.run_sync(self._vault.ping_redis)
 
-    async def from_file(self, submission: TaskSubmission, path: Path) -> Job:
-        """A job to learn the task from the archive at `path`, which is stored.
+    async def from_file(self, submission: Submission, path: Path) -> Job:
+        """A job on the archive at `path`, which is stored.
 
         Raises
         ------
-        ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        ArchiveError, ImageError, UnknownModel
+        TooFewClasses, TooFewImages, TaskExists, CapacityExhausted
+            of what is to be learned.
+        UnknownVersion, NothingLearned, UnknownTask
+            of what is to be evaluated.
         """
-        submit = partial(self._store_and_submit, submission, path)
-        return await self._once(submission, partial(self._inspect, submission.model, path), submit)
+        return await self._once(submission, path, partial(self._store_and_submit, submission, path))
 
-    async def from_uri(self, submission: TaskSubmission, uri: str) -> Job:
-        """A job to learn the task from the archive at `uri`, which is left where it is.
+    async def from_uri(self, submission: Submission, uri: str) -> Job:
+        """A job on the archive at `uri`, which is left where it is; raises as `from_file` does, and DataNotFound.
 
-        Raises
-        ------
-        DataNotFound
-            No file is there; what lies in a bucket is only read by the worker.
-        ArchiveError, ImageError, TooFewClasses, TooFewImages, TaskExists, CapacityExhausted, UnknownModel
+        What lies in a bucket is only read by the worker.
         """
-
-        async def inspect_file() -> None:
-            if uri.startswith("file://"):
-                path = Path(uri.removeprefix("file://"))
-                if not path.is_file():
-                    raise DataNotFound(f"There is no file at {uri}.")
-                await self._inspect(submission.model, path)
-
-        return await self._once(submission, inspect_file, partial(self._submit, submission, uri))
-
-    async def evaluate_file(self, submission: EvaluationSubmission, path: Path) -> Job:
-        """A job to evaluate versions on the archive at `path`, which is stored.
-
-        Raises
-        ------
-        UnknownModel, UnknownVersion, NothingLearned, UnknownTask, ArchiveError, ImageError
-        """
-        if (made := await self._made(submission.job_id)) is not None:
-            return made
-        lineage = await self._expect_evaluable(submission, path)
-        return await self._store_and_submit(submission, path, lineage)
-
-    async def evaluate_uri(self, submission: EvaluationSubmission, uri: str) -> Job:
-        """A job to evaluate versions on the archive at `uri`, which is left where it is; raises as `from_uri` does."""
-        if (made := await self._made(submission.job_id)) is not None:
-            return made
         path = Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
-        if path is not None and not path.is_file():
-            raise DataNotFound(f"There is no file at {uri}.")
-        return await self._submit(submission, uri, await self._expect_evaluable(submission, path))
+        return await self._once(submission, path, partial(self._submit, submission, uri))
 
     async def _expect_evaluable(self, submission: EvaluationSubmission, path: Path | None) -> str:
         """The lineage of a model whose versions can be evaluated, on the archive at `path` where that is here."""
@@ -245,19 +216,24 @@ class Submissions:
             await to_thread.run_sync(self._vault.objects.delete, f"data/{data}")
         return job
 
-    async def _once(
-        self,
-        submission: TaskSubmission,
-        check: Callable[[], Awaitable[None]],
-        submit: Callable[[str], Awaitable[Job]],
-    ) -> Job:
-        """The job that was made of a submission before; else, when `check` passes, the one that `submit` makes.
+    async def _once(self, submission: Submission, path: Path | None, submit: Callable[[str], Awaitable[Job]]) -> Job:
+        """The job that was made of a submission before, else the one that `submit` makes where nothing is against it.
 
-        `submit` is given the lineage of the model, and called when the model can learn the task.
+        Parameters
+        ----------
+        path
+            Of the archive, where that is here.
+        submit
+            Is given the lineage of the model.
         """
         if (made := await self._made(submission.job_id)) is not None:
             return made
-        await check()
+        if path is not None and not path.is_file():
+            raise DataNotFound(f"There is no file at file://{path}.")
+        if isinstance(submission, EvaluationSubmission):
+            return await submit(await self._expect_evaluable(submission, path))
+        if path is not None:
+            await self._inspect(submission.model, path)
         async with self._locks.setdefault(submission.model, asyncio.Lock()):
             try:
                 lineage = await self._admit(submission.model, submission.task)
