@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,24 +42,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Have versions answer labelled images, and show how right they are and where two differ. Nothing is changed."""
-    from service.cli.remote.progress import JobDisplay, follow_job
+    from service.cli.remote.progress import submit
 
     numbers = None if versions is None else _numbers(versions)
     with connected(url, key) as client:
         found = given_data(data, "evaluate")
-        with JobDisplay(quiet=as_json) as display:
-            try:
-                job = client.evaluate(model, found, versions=numbers, task=task, on_sent=display.sent)
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from error
-            if follow:
-                follow_job(job, display)
-        if follow:
-            end_evaluation(job.record, as_json)
-        elif as_json:
-            print_json(job.record.raw)
-        else:
-            typer.echo(f"The job {job.id} is {job.record.state}: engram jobs follow {job.id}")
+        send = partial(client.evaluate, model, found, versions=numbers, task=task)
+        submit(send, end_evaluation if follow else None, as_json)
 
 
 def end_evaluation(record: JobRecord, as_json: bool) -> None:

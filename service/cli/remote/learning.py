@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,24 +54,12 @@ def learn(
     as_json: AsJson = False,
 ) -> None:
     """Have a model learn a task. A folder is sent as it is read; nothing is written to disk."""
-    from service.cli.remote.progress import JobDisplay, follow_job
+    from service.cli.remote.progress import submit
 
     options = assigned(option or [])
     with connected(url, key) as client:
         found = given_data(data, "learn")
-        with JobDisplay(quiet=as_json) as display:
-            try:
-                job = client.learn(model, name, found, options=options, on_sent=display.sent)
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from error
-            if follow:
-                follow_job(job, display)
-        if follow:
-            _end(job.record, as_json)
-        elif as_json:
-            print_json(job.record.raw)
-        else:
-            typer.echo(f"The job {job.id} is {job.record.state}: engram jobs follow {job.id}")
+        submit(partial(client.learn, model, name, found, options=options), _end if follow else None, as_json)
 
 
 @jobs.command("list")

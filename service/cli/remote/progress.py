@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from service.cli.remote.connection import INTERRUPTED
+from service.cli.tables import print_json
 
 if TYPE_CHECKING:
-    from engram_client import JobUpdate, LearningJob
+    from engram_client import JobRecord, JobUpdate, LearningJob
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SENDING = "sending"
@@ -55,6 +57,10 @@ class JobDisplay:
         size = f"{done / 2**20:.1f} of {total / 2**20:.1f} MiB"
         self._progress.update(self._bar, completed=min(done / max(total, 1), 1.0), figures=size)
 
+    def accepted(self, job: LearningJob) -> None:
+        """Say which job it is, by which it is found again."""
+        self._console.print(f"The job {job.id} is {job.record.state}.")
+
     def show(self, update: JobUpdate) -> None:
         """Show an event of the job."""
         self._enter(update.phase or update.state or self._phase)
@@ -81,6 +87,30 @@ class JobDisplay:
         if update.accuracy is not None:
             shown.append(f"accuracy {update.accuracy:.1%}")
         return ", ".join(shown)
+
+
+class SendData(Protocol):
+    """Sending of a job's data, of which `on_sent` is told how far it is."""
+
+    def __call__(self, *, on_sent: Callable[[int, int], None]) -> LearningJob: ...
+
+
+def submit(send: SendData, end: Callable[[JobRecord, bool], None] | None, as_json: bool) -> None:
+    """Send a job's data and say which job it is; follow it where there is an `end` to be shown of it."""
+    with JobDisplay(quiet=as_json) as display:
+        try:
+            job = send(on_sent=display.sent)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        if end is not None:
+            display.accepted(job)
+            follow_job(job, display)
+    if end is not None:
+        end(job.record, as_json)
+    elif as_json:
+        print_json(job.record.raw)
+    else:
+        typer.echo(f"The job {job.id} is {job.record.state}: engram jobs follow {job.id}")
 
 
 def follow_job(job: LearningJob, display: JobDisplay, *, print_events: bool = False) -> None:

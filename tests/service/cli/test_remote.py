@@ -68,8 +68,10 @@ def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, mo
     assert "version-2" in said(learning, "jobs", "show", job["id"]).stdout
     assert "job_over" in said(learning, "jobs", "cancel", job["id"], status=1).stderr
 
-    looked = said(learning, "evaluate", str(digits), "-m", "shell", "-v", "1,2", "-t", "low", "--follow").stdout
-    whole, classes, compared = (part.splitlines() for part in looked.split("\n\n"))
+    looked = said(learning, "evaluate", str(digits), "-m", "shell", "-v", "1,2", "-t", "low", "--follow")
+    newest = table(said(learning, "jobs", "list", "-m", "shell").stdout)[0][0]
+    assert f"The job {newest} is " in looked.stderr
+    whole, classes, compared = (part.splitlines() for part in looked.stdout.split("\n\n"))
     assert [row.split()[:2] for row in whole[1:]] == [["1", "60"], ["2", "60"]]
     assert [row.split()[:3] for row in classes[1:]] == [["low", "digit-4", "30"], ["low", "digit-5", "30"]]
     assert "of 60 images are answered otherwise" in compared[0]
