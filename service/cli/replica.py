@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 from engram.runtime import set_aside
 from service.app import create_app
 from service.auth.exposure import UnsafeExposure, guarded
-from service.lifecycle.processes import ProcessSupervisor
+from service.lifecycle.processes import Misset, ProcessSupervisor
 from service.lifecycle.signals import ask_to_stop, while_heeding
 from service.server.process_group import Membership, ProcessGroup, socket_folder
 from service.server.server import Server, listen, listen_for, url
@@ -56,14 +55,18 @@ def run(host: str, port: int, options: Mapping[str, Any], *, without_keys: bool,
         except StoreUnavailable as error:
             typer.echo(f"{error} ({error.code})", err=True)
             return 1
-        return _run_first(settings, listening)
+        try:
+            return _run_first(settings, listening)
+        except Misset as error:
+            typer.echo(error, err=True)
+            return os.EX_CONFIG
 
 
 def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
     """Run the process that starts the others."""
     address = url(listening)
     with contextlib.ExitStack() as parts:
-        supervisor = ProcessSupervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        supervisor = ProcessSupervisor(ask_to_stop)
         parts.callback(supervisor.stop)
         processes = settings.processes or 1
         # One process alone talks to no other, and needs no place for it.
@@ -77,7 +80,8 @@ def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
         app = create_app(group.own.share(settings), group.own.siblings())
         server = Server(app, on_listening=on_listening, on_stopping=group.begin_to_stop)
         set_aside()
-        server.run(sockets=[listening])
+        with supervisor.sound():
+            server.run(sockets=[listening])
         return 0 if server.started else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.lifecycle.signals import undivided
@@ -108,6 +109,10 @@ class ChildProcess:
         self.process = spawn(self.command, self.environment, self.niceness, stdout=sys.stderr.fileno())
 
 
+class Misset(Exception):
+    """A child that cannot run with its settings; the text is one sentence for the person who set them."""
+
+
 class ProcessSupervisor:
     """Thread that restarts children that die, waiting longer each time one dies young.
 
@@ -122,6 +127,8 @@ class ProcessSupervisor:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._misset = ""
+        """Name of a child that was left alone."""
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self, child: ChildProcess) -> None:
@@ -133,6 +140,15 @@ class ProcessSupervisor:
                 self._children.append(child)
             if not self._thread.is_alive():
                 self._thread.start()
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """A block that ends with Misset, whatever else it ends with, if one of the children was left alone."""
+        try:
+            yield
+        finally:
+            if self._misset:
+                raise Misset(f"The {self._misset}'s settings cannot be used.")
 
     def ask_to_stop(self, name: str) -> None:
         """Send SIGTERM to the child of this name and do not restart it, without waiting for it to end."""
@@ -173,6 +189,7 @@ class ProcessSupervisor:
             if code == os.EX_CONFIG:
                 log.error("the %s cannot run with its settings", child.name)
                 child.wanted = False
+                self._misset = child.name
                 self._on_misset()
                 return
             if now - child.started > STEADY_SECONDS:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import IO, Any
 import redis
 
 from service.auth.exposure import UnsafeExposure, guarded
-from service.lifecycle.processes import ChildProcess, ProcessSupervisor
+from service.lifecycle.processes import ChildProcess, Misset, ProcessSupervisor
 from service.lifecycle.signals import Stopped, ask_to_stop, stop_on_signals, undisturbed_end
 from service.server.process_group import ProcessGroup, socket_folder, usual_processes
 from service.server.redis_program import NoRedisProgram, redis_program
@@ -106,9 +105,8 @@ class StandaloneStack:
     def __init__(self, data: Path, address: str) -> None:
         self.data = data.absolute()
         self._address = address
-        self._supervisor = ProcessSupervisor(self._give_up)
+        self._supervisor = ProcessSupervisor(ask_to_stop)
         self._stack = contextlib.ExitStack()
-        self._misset = False
         self._run: Path | None = None
         self.redis_url = ""
         self.store_url = str(self.data / "store")
@@ -154,18 +152,9 @@ class StandaloneStack:
         folder.mkdir()
         return ProcessGroup(self._supervisor, folder, listening.getsockname()[:2], processes, environment)
 
-    @contextlib.contextmanager
-    def sound(self) -> Iterator[None]:
-        """A block in which a worker whose settings cannot be used stops the program; raises StandaloneError."""
-        try:
-            yield
-        finally:
-            if self._misset:
-                raise StandaloneError("The worker's settings cannot be used.")
-
-    def _give_up(self) -> None:
-        self._misset = True
-        os.kill(os.getpid(), signal.SIGTERM)
+    def sound(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which a process whose settings cannot be used stops the program; raises Misset."""
+        return self._supervisor.sound()
 
     def _redis_command(self, run: Path) -> list[str]:
         # Nothing is written to disk: whatever Redis holds can be had again from the store.
@@ -233,7 +222,7 @@ def serve(
             raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
-    except (StandaloneError, NoRedisProgram, UnsafeExposure) as error:
+    except (StandaloneError, NoRedisProgram, UnsafeExposure, Misset) as error:
         print(error, file=sys.stderr)
         return 1
     except UnsoundStore as error:

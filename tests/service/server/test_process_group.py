@@ -27,7 +27,10 @@ CONNECTIONS = 24
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with started(tmp_path_factory.mktemp("group"), replicas=1, ENGRAM_PROCESSES=str(PROCESSES)) as stack:
+    folder = tmp_path_factory.mktemp("group")
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    with started(folder, 1, ENGRAM_PROCESSES=str(PROCESSES), ENGRAM_SECRETS_DIR=str(secrets)) as stack:
         stack.create("digits")
         stack.learn("digits", "low", (0, 1))
         yield stack
@@ -104,7 +107,7 @@ def test_a_killed_process_is_replaced_and_the_others_answer_meanwhile(stack: Sta
 
 
 def test_a_key_is_known_to_all_processes_and_so_is_its_end(stack: Stack) -> None:
-    """The last one of this stack: where there was a key, everybody needs one."""
+    """Nothing but the end comes after it in this stack: where there was a key, everybody needs one."""
     assert eventually(lambda: listening(stack) == PROCESSES, 60)
     address = stack.replicas[0]
     first, second = ({"name": name, "scope": "admin"} for name in ("first", "second"))
@@ -115,6 +118,17 @@ def test_a_key_is_known_to_all_processes_and_so_is_its_end(stack: Stack) -> None
     assert {httpx.get(f"{address}/v1/models", headers=theirs).status_code for _ in range(CONNECTIONS)} == {200}
     httpx.delete(f"{address}/v1/keys/{ended['id']}", headers=ours).raise_for_status()
     assert {httpx.get(f"{address}/v1/models", headers=theirs).status_code for _ in range(CONNECTIONS)} == {401}
+
+
+def test_a_process_that_cannot_run_with_its_settings_ends_the_service_with_a_sentence(stack: Stack) -> None:
+    """The last one of this stack. Settings may also come from files, which may change while the service runs."""
+    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    (stack.store.parent / "secrets" / "engram_max_requests").write_text("many")
+    (victim,) = members(stack)
+    os.kill(victim, signal.SIGKILL)
+    assert stack.services[0].wait(60) == os.EX_CONFIG
+    said = (stack.store.parent / "service-0.log").read_text()
+    assert said.splitlines()[-1] == "The service process 1's settings cannot be used."
 
 
 def test_another_service_cannot_take_the_same_address() -> None:
