@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from engram.checkpointing.pieces import bytes_of
+from engram.checkpointing.pieces import bytes_of, hash_of
 from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
@@ -66,7 +66,8 @@ def create(
     """
     networks = brought(vault, (part.backbone for part in definition.pretrained))
     # Which refuses what cannot be made, and says what its networks are.
-    definition = Memory.create(definition, networks).definition
+    memory = Memory.create(definition, networks)
+    definition = memory.definition
     weights = {network.description.weights for network in networks.values()}
     try:
         model = vault.models.create(name, definition.stored(), WITH_BACKBONES if weights else 1)
@@ -74,30 +75,41 @@ def create(
         # What an earlier version stored lacks the fields that came later.
         model = vault.models.get(name)
         there = _defined(model.definition)
-        if there is None or (definition := definition.agreeing(there)) != there:
+        if there is None or (agreeing := definition.agreeing(there)) != there:
             raise
+        if agreeing != definition:
+            memory = Memory.create(agreeing, networks)
     if (there_is := vault.log.head(name)) is not None:
         return _made_by(vault, name, claim, there_is, publish)
-    parts = dump(Memory.create(definition, networks))
-    put = vault.objects.put_blob
-    engrams = tuple(put(bytes_of(piece)) for piece in parts.engrams)
-    first = Commit.first(
-        model,
-        request=claim.id if claim else None,
-        engrams=engrams,
-        backbones=tuple(sha for sha in engrams if sha in weights),
-        recogniser=put(parts.recogniser),
-        kept=tuple(put(bytes_of(piece)) for piece in parts.kept),
-        budget=parts.budget,
-        publish=publish or "auto",
-        by=by and dict(by),
-    )
+    request, author = claim.id if claim else None, by and dict(by)
+    about = {"request": request, "publish": publish or "auto", "by": author}
+    first = Commit.first(model, **_stored(vault, memory, weights), **about)
     try:
         vault.log.append(name, first)
     except Conflict:  # another replica was asked the same
         return _made_by(vault, name, claim, vault.log.head(name) or first, publish)
     _announce(vault, name, first)
     return True
+
+
+def _stored(vault: Vault, memory: Memory, weights: Collection[str]) -> dict[str, Any]:
+    """Store a model that has learned nothing; what names it in its first commit.
+
+    Parameters
+    ----------
+    weights
+        SHA-256 of those of its networks: they are there, and stay for longer than this takes, also where a network is
+        deleted now.
+    """
+    parts, put = dump(memory), vault.objects.put_blob
+    engrams = [sha if (sha := hash_of(piece)) in weights else put(bytes_of(piece)) for piece in parts.engrams]
+    return {
+        "engrams": tuple(engrams),
+        "backbones": tuple(sha for sha in engrams if sha in weights),
+        "recogniser": put(parts.recogniser),
+        "kept": tuple(put(bytes_of(piece)) for piece in parts.kept),
+        "budget": parts.budget,
+    }
 
 
 def _made_by(vault: Vault, name: str, claim: Claim | None, head: Commit, publish: Publish | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from datetime import timedelta
 from pathlib import Path
@@ -181,8 +182,11 @@ def test_a_model_over_a_network(empty: Service, tmp_path: Path) -> None:
     assert empty.client.post("/v1/models", json=body | {"commons": commons | {"backbone": "large"}}).json()["code"] == (
         "unknown_backbone"
     )
+    blob = tmp_path / "store" / "blobs" / weights_sha
+    os.utime(blob, (long_ago := 10**9, long_ago))
     made = empty.client.post("/v1/models", json=body)
     assert made.status_code == 201, made.text
+    assert blob.stat().st_mtime == long_ago, "gigabytes are not written anew"
     assert made.json()["commons"]["source"]["weights"] == weights_sha
     assert empty.client.post("/v1/models", json=body).status_code == 200
     head = empty.vault.log.head("lines")
