@@ -145,7 +145,8 @@ class Vault:
     def delete_backbone(self, name: str, by: Mapping[str, Any] | None = None) -> None:
         """Delete a backbone that no model has, leaving its weights to `sweep`; `by` is who asks, for the audit log.
 
-        A model that is made of it at this very moment keeps the weights, which its versions name.
+        Models have weights, not names: where another backbone is of the same weights, it is what they have. A model
+        that is made of it at this very moment keeps the weights, which its versions name.
 
         Raises
         ------
@@ -155,7 +156,8 @@ class Vault:
         """
         record = self.backbones.get(name)
         having = []
-        for model in self.models.list():
+        alone = all(one.name == name or one.weights != record.weights for one in self.backbones.list())
+        for model in self.models.list() if alone else ():
             with suppress(UnknownModel):  # deleted since
                 head = self.log.head(model.name)
                 if head is not None and record.weights in head.backbones:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from testing.processes.races import race
@@ -17,6 +19,7 @@ from vault.errors import (
     UnsupportedRecord,
 )
 from vault.jobs.decisions import Decision
+from vault.maintenance.sweep import SweepAges
 from vault.models import WITH_BACKBONES
 from vault.storage import documents
 from vault.vault import Vault
@@ -106,6 +109,23 @@ def test_what_a_model_has_is_not_deleted(vault: Vault) -> None:
         vault.delete_backbone("lite0")
     vault.delete_model("curves")
     vault.delete_backbone("lite0")
+
+
+def test_of_two_names_of_what_a_model_has_either_is_deleted_but_not_both(vault: Vault) -> None:
+    record = add(vault)
+    add(vault, "other", b"others")
+    have(vault, record)
+    for last, deleted in (("lite0", "twin"), ("twin", "lite0")):
+        add(vault, "lite0")
+        add(vault, "twin")
+        vault.delete_backbone(deleted)
+        with pytest.raises(BackboneInUse, match="lines"):
+            vault.delete_backbone(last)
+        assert [one.name for one in vault.backbones.list()] == sorted([last, "other"])
+    assert vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == []
+    vault.delete_model("lines")
+    vault.delete_backbone("twin")
+    assert vault.sweep(SweepAges.all(timedelta(seconds=-1))).blobs == [f"blobs/{record.weights}"]
 
 
 def test_nothing_is_deleted_while_a_version_cannot_be_read(vault: Vault) -> None:
