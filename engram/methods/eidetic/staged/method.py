@@ -69,6 +69,12 @@ class StagedEidetic(Method):
         self._prepared = self._prepare()
 
     @classmethod
+    def check(cls, definition: Definition) -> None:
+        super().check(definition)
+        if definition.backbone == "none" and not EideticSettings.model_validate(definition.settings).read_commons:
+            raise InvalidDefinition("read_commons is false, but a head with the backbone 'none' reads nothing else")
+
+    @classmethod
     def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         commons = commons_of(definition, weights).eval()

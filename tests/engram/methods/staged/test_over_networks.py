@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -12,18 +13,20 @@ from typing import Any, Literal, cast
 import pytest
 import torch
 
-from engram import Memory
+from engram import Definition, Memory
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.pieces import bytes_of
 from engram.errors import InputError, InvalidDefinition
 from engram.memory import dump
 from engram.methods.eidetic.staged.removal import without
+from engram.nn.pretrained.backbone import Backbone
 from engram.runtime import environment
 from testing.data.checkpoints import InMemory, Killed, dying
 from testing.data.patterns import QUICK
 from tests.engram.methods.staged import answering
 from tests.engram.methods.staged.over_networks import (
     ADOPTED,
+    CONVOLUTIONS,
     OWN,
     VARIANTS,
     again,
@@ -223,3 +226,13 @@ def test_a_network_is_adopted_with_a_name_for_each_output(classes: Any) -> None:
     assert memory.tasks == ()
     with pytest.raises(InvalidDefinition, match="tasks already"):
         again(grown("none").parts).adopt(OWN, ("a", "b", "c"))
+
+
+def test_a_head_that_is_to_read_nothing_is_refused_when_it_is_made_alone() -> None:
+    there = grown("none").parts
+    fields = {**dict(there.definition), "settings": {**there.definition.settings, "read_commons": False}}
+    definition, network = Definition.model_validate(fields), brought(CONVOLUTIONS)
+    with pytest.raises(InvalidDefinition, match="read_commons"):
+        Memory.create(definition, {"net": Backbone(network.description, lambda: network.file)})
+    # Earlier releases made such models, which read the commons all the same.
+    assert by_shape(again(replace(there, definition=definition)), "task 1") == grown("none").answers["task 1"]
