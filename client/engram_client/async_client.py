@@ -190,10 +190,11 @@ class AsyncClient:
         format: str = "overlay",
         target: str | None = None,
         task: str | None = None,
+        version: int | None = None,
         composite: str | None = None,
     ) -> Explanation:
         """As `Client.explain`."""
-        asked = {"format": format, "target": target, "task": task, "composite": composite}
+        asked = {"format": format, "target": target, "task": task, "version": version, "composite": composite}
         return await self.run(await asyncio.to_thread(calls.explain, model, image, asked))
 
     async def versions(self, model: str) -> list[VersionRecord]:

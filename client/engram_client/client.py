@@ -212,10 +212,11 @@ class Client(CallExchange):
         format: str = "overlay",
         target: str | None = None,
         task: str | None = None,
+        version: int | None = None,
         composite: str | None = None,
     ) -> Explanation:
         """The heatmap of an answer, of the predicted label or of `target`: `overlay`, `heatmap` alone, or `json`."""
-        asked = {"format": format, "target": target, "task": task, "composite": composite}
+        asked = {"format": format, "target": target, "task": task, "version": version, "composite": composite}
         return self.run(calls.explain(model, image, asked))
 
     def versions(self, model: str) -> list[VersionRecord]:

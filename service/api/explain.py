@@ -51,15 +51,18 @@ async def explain(
     task: str | None = None,
     composite: Annotated[str | None, Query(min_length=1, max_length=64, description=_COMPOSITES)] = None,
     format: HeatmapFormat = "overlay",
+    version: Annotated[int | None, Query(ge=0)] = None,
 ) -> Response:
     """The relevance of each pixel for the predicted label, or for `target`. Names in headers are percent-encoded.
 
     What the query says, a form or JSON may say as well.
     """
-    loaded = await parts.live.get(model)
+    loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, 1, ExplainFields)
-    query = {"target": target, "task": task, "composite": composite, "format": format}
+    query = {"target": target, "task": task, "version": version, "composite": composite, "format": format}
     asked = body.fields.joined(query, request.query_params)
+    if version is None and asked.version is not None:
+        loaded = await parts.live.get_version(model, asked.version)
     await parts.quotas.count_images(request, 1)
     definition = loaded.memory.definition
     decoded = await parts.decoder.decode(

@@ -122,6 +122,7 @@ class ExplainFields(RequestFields):
 
     target: str | None = Field(default=None, max_length=255)
     task: str | None = None
+    version: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = None
     composite: str | None = Field(default=None, min_length=1, max_length=64)
     format: HeatmapFormat = "overlay"
 

@@ -97,6 +97,8 @@ def test_answers_and_heatmaps(client: Client, tmp_path: Path) -> None:
     numbers = client.explain(MODEL, png(2, 70), format="json", target="digit-3").numbers
     assert numbers is not None
     assert numbers["label"] == "digit-3"
+    earlier = client.explain(MODEL, png(2, 70), version=1)
+    assert (earlier.version, earlier.task) == (1, "low")
 
 
 def test_many_images_with_some_that_are_none(client: Client) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engram_client import ImageAnswer, ImageFailure
 
 Task = Annotated[str | None, typer.Option("--task", "-t", help="The task that is meant; by default all are asked.")]
+Version = Annotated[int | None, typer.Option(min=0, help="By default the one that is served.")]
 
 
 def predict(
@@ -23,7 +24,7 @@ def predict(
     model: ModelOption,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many labels to show.")] = 1,
     task: Task = None,
-    version: Annotated[int | None, typer.Option(min=0, help="By default the one that is served.")] = None,
+    version: Version = None,
     url: Url = None,
     key: ApiKey = None,
     as_json: AsJson = False,
@@ -52,6 +53,7 @@ def explain(
     format: Annotated[str, typer.Option(help="overlay on the image, or the heatmap alone.")] = "overlay",
     target: Annotated[str | None, typer.Option(help="The label to explain; by default the predicted one.")] = None,
     task: Task = None,
+    version: Version = None,
     composite: Annotated[str | None, typer.Option(help="Rules of layer-wise relevance propagation.")] = None,
     url: Url = None,
     key: ApiKey = None,
@@ -69,7 +71,9 @@ def explain(
     numbers = []
     with connected(url, key) as client:
         for file, name in zip(files, names, strict=True):
-            found = client.explain(model, _image(file), format=asked, target=target, task=task, composite=composite)
+            found = client.explain(
+                model, _image(file), format=asked, target=target, task=task, version=version, composite=composite
+            )
             if as_json:
                 numbers.append({"file": file, **(found.numbers or {})})
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 
 import pytest
@@ -45,6 +46,9 @@ def test_numbers_that_add_up(reader: Service) -> None:
         ({"task": "none"}, 404, "unknown_task"),
         ({"composite": "none"}, 404, "unknown_composite"),
         ({"format": "gif"}, 422, "invalid_request"),
+        ({"version": "99"}, 404, "unknown_version"),
+        ({"version": "-1"}, 422, "invalid_request"),
+        ({"version": "0"}, 409, "nothing_learned"),
     ],
 )
 def test_what_is_not_there(reader: Service, params: dict[str, str], status: int, code: str) -> None:
@@ -66,3 +70,14 @@ def test_the_document_names_the_composites_that_there_are(reader: Service) -> No
     names = refused["detail"].partition("there are ")[2]
     assert names
     assert names in description
+
+
+def test_an_older_version_is_explained(reader: Service) -> None:
+    one = reader.client.post(EXPLAIN, params={"version": 1}, content=png(1, 100), headers=PNG)
+    assert (one.headers["X-Engram-Version"], one.headers["X-Engram-Task"]) == ("1", "low")
+    same = {"instances": [{"b64": base64.b64encode(png(1, 100)).decode()}], "version": 1}
+    assert reader.client.post(EXPLAIN, json=same).content == one.content
+    refused = reader.client.post(EXPLAIN, params={"version": 2}, json=same).json()
+    assert refused["code"] == "conflicting_parameter"
+    later = reader.client.post(EXPLAIN, params={"version": 1, "task": "mid"}, content=png(2, 100), headers=PNG).json()
+    assert later["code"] == "unknown_task"

@@ -131,6 +131,8 @@ def test_questions(learning: Service, tmp_path: Path, monkeypatch: pytest.Monkey
     assert Path("a-heatmap.png").read_bytes().startswith(b"\x89PNG")
     said(learning, "explain", "-", "-m", MODEL, "-o", "c.png", given=png(2, 70))
     assert Path("c.png").read_bytes() == Path("a-heatmap.png").read_bytes()
+    earlier = said(learning, "explain", "a.png", "-m", MODEL, "--version", "1", "-o", "d.png").stdout
+    assert "of low, version 1" in earlier
     numbers = document(learning, "explain", "a.png", "a.png", "-m", MODEL, "--task", "mid")
     assert [one["file"] for one in numbers] == ["a.png", "a.png"]
     assert numbers[0]["label"] == "digit-2"

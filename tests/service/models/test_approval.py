@@ -27,6 +27,15 @@ def predict(service: Service, **params: Any) -> tuple[int, str]:
     return found["version"], found["predictions"][0]["task"]
 
 
+def explain(service: Service, version: int | None) -> tuple[str, str]:
+    """Version and task of the heatmap for an image of the third task."""
+    headers = {"Content-Type": "image/png"}
+    params = {} if version is None else {"version": version}
+    drawn = service.client.post(f"{HERE}/explain", content=png(8, 100), headers=headers, params=params)
+    found = drawn.raise_for_status().headers
+    return found["X-Engram-Version"], found["X-Engram-Task"]
+
+
 def statuses(service: Service) -> dict[int, str]:
     return {one["version"]: one["status"] for one in service.client.get(f"{HERE}/versions").json()["versions"]}
 
@@ -64,6 +73,8 @@ def test_nothing_answers_before_it_is_activated(learned_settings: ServiceSetting
         assert shown(service) == (3, "manual", [4])
         assert statuses(service) == {4: "candidate", 3: "active", 2: "past", 1: "past", 0: "past"}
         assert predict(service, version=4) == (4, "high")
+        assert explain(service, 4) == ("4", "high")
+        assert explain(service, None)[0] == "3"
         assert [one["name"] for one in service.client.get(f"{HERE}/tasks").json()["tasks"]] == ["low", "mid"]
         listed = {one["name"]: one for one in service.client.get("/v1/models").json()["models"]}
         assert (listed[MODEL]["version"], listed[MODEL]["tasks"]) == (3, 2)

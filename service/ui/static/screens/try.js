@@ -4,7 +4,7 @@ import { html, useCallback, useEffect, useRef, useState } from "../vendor/preact
 import { DropZone } from "../parts/drop.js";
 import { Empty, Mark, Meter, Trouble } from "../parts/view.js";
 import { ask, json, path } from "../service.js";
-import { announce } from "../state.js";
+import { announce, useLoaded } from "../state.js";
 import { to } from "../routes.js";
 import { counted, percent } from "../words.js";
 
@@ -26,6 +26,12 @@ export function Try({ model }) {
   /** @type {number[]} */
   const candidates = model.candidates ?? [];
   const [version, setVersion] = useState(model.tasks.length === 0 ? String(candidates[candidates.length - 1] ?? "") : "");
+  const waiting = useLoaded(
+    async (signal) => (version ? json(`v1/models/${path(model.name)}/versions/${version}`, { signal }) : null),
+    [model.name, version],
+  );
+  /** @type {Json[]} */
+  const tasks = version ? (waiting.data?.tasks ?? []) : model.tasks;
   const shown = useRef(images);
   shown.current = images;
   useEffect(() => () => shown.current.forEach((one) => URL.revokeObjectURL(one.url)), []);
@@ -63,6 +69,7 @@ export function Try({ model }) {
   }
   const others = (/** @type {(value: string) => void} */ set) => (/** @type {any} */ event) => {
     set(event.target.value);
+    if (set === setVersion) setTask("");
     setImages((before) => before.map((one) => ({ ...one, answer: null, problem: null })));
   };
   return html`
@@ -82,7 +89,7 @@ export function Try({ model }) {
       <label class="field"><span>Which task an image belongs to</span>
         <select name="task" value=${task} onChange=${others(setTask)}>
           <option value="">Let the model tell</option>
-          ${model.tasks.map((/** @type {Json} */ one) => html`<option value=${one.name}>${one.name}</option>`)}
+          ${tasks.map((/** @type {Json} */ one) => html`<option value=${one.name}>${one.name}</option>`)}
         </select>
       </label>
       ${
@@ -95,7 +102,7 @@ export function Try({ model }) {
     <div class="answers">
       ${images.map(
         (one, at) => html`<${Answer} key=${one.id} model=${model} asked=${one}
-        waiting=${version !== ""} explained=${at < EXPLAINED} />`,
+        version=${version} tasks=${tasks} explained=${at < EXPLAINED} />`,
       )}
     </div>
   `;
@@ -131,16 +138,16 @@ async function predict(model, asked, task, version) {
   return found;
 }
 
-/** @param {{ model: any, asked: Asked, waiting: boolean, explained: boolean }} given */
-function Answer({ model, asked, waiting, explained }) {
+/** @param {{ model: any, asked: Asked, version: string, tasks: Json[], explained: boolean }} given */
+function Answer({ model, asked, version, tasks, explained }) {
   const [wanted, setWanted] = useState(/** @type {{ task: string, label: string } | null} */ (null));
   const { answer } = asked;
   const target = wanted ?? (answer && { task: answer.task, label: answer.label });
   return html`
     <article class="card answer" aria-label=${`Answer for ${asked.name}`}>
       ${
-        answer && !waiting
-          ? html`<${Picture} model=${model.name} asked=${asked} target=${target}
+        answer
+          ? html`<${Picture} model=${model.name} asked=${asked} version=${version} target=${target}
             auto=${explained || wanted !== null} />`
           : html`<div class="pictures"><figure><img src=${asked.url} alt=${asked.name} /></figure></div>`
       }
@@ -155,7 +162,7 @@ function Answer({ model, asked, waiting, explained }) {
           <p class="marks">
             <${Known} known=${answer.known} novelty=${answer.novelty} />
             <span>task ${
-              waiting
+              version
                 ? answer.task
                 : html`<a href=${to("models", model.name, "tasks", answer.task)}>${answer.task}</a>`
             }, ${percent(answer.task_probability)}</span>
@@ -177,13 +184,12 @@ function Answer({ model, asked, waiting, explained }) {
           <p class="note">
             ${answer.ran.length > 0 ? html`Engrams that ran: ${answer.ran.join(", ")}.` : "All engrams ran."} Novelty ${answer.novelty.toFixed(2)}.
             ${answer.calibrated === false && " These probabilities are not calibrated."}</p>
-          ${waiting && html`<p class="note">What waits is explained once it is activated.</p>`}
-          ${!waiting && html`<label class="field line"><span>Heatmap for</span>
+          <label class="field line"><span>Heatmap for</span>
             <select value=${`${target?.task}\u0000${target?.label}`} onChange=${(/** @type {any} */ event) => {
               const [task, label] = event.target.value.split("\u0000");
               setWanted({ task, label });
             }}>
-              ${model.tasks.map(
+              ${tasks.map(
                 (/** @type {Json} */ task) => html`<optgroup label=${task.name}>
                 ${task.classes.map(
                   (/** @type {string} */ label) => html`<option value=${`${task.name}\u0000${label}`}>
@@ -191,7 +197,7 @@ function Answer({ model, asked, waiting, explained }) {
                 )}</optgroup>`,
               )}
             </select>
-          </label>`}
+          </label>
         `
         }
       </div>
@@ -220,9 +226,9 @@ const NO_HEATMAP = /** @type {Heatmap} */ ({ of: "", url: null, problem: null, l
 /**
  * The picture, and beside it what spoke for a class and against it.
  *
- * @param {{ model: string, asked: Asked, target: { task: string, label: string } | null, auto: boolean }} given
+ * @param {{ model: string, asked: Asked, version: string, target: { task: string, label: string } | null, auto: boolean }} given
  */
-function Picture({ model, asked, target, auto }) {
+function Picture({ model, asked, version, target, auto }) {
   const [found, setFound] = useState(NO_HEATMAP);
   const [wanted, setWanted] = useState(false);
   const at = target ? `${target.task}\u0000${target.label}` : "";
@@ -235,7 +241,7 @@ function Picture({ model, asked, target, auto }) {
       method: "POST",
       body: asked.file,
       headers: { "Content-Type": imageType(asked.file) },
-      query: { target: target.label, task: target.task },
+      query: { target: target.label, task: target.task, version },
       signal: over.signal,
     };
     ask(`v1/models/${path(model)}/explain`, call)
@@ -250,7 +256,7 @@ function Picture({ model, asked, target, auto }) {
       over.abort();
       if (url) URL.revokeObjectURL(url);
     };
-  }, [model, asked.id, at, auto, wanted]);
+  }, [model, asked.id, version, at, auto, wanted]);
   // That of the label before is not shown under this one's name, not even for a moment.
   const heatmap = found.of === at ? found : NO_HEATMAP;
   return html`
