@@ -139,7 +139,8 @@ class RecogniserState:
         reporter.report("recognising", 0.85)
         evidence = recogniser.evidence_of(features, common)
         recogniser = recogniser.calibrated(*evidence)
-        right = recogniser.log_probabilities(*evidence).argmax(1) == tasks - 1
+        given = recogniser.log_probabilities(*evidence).argmax(1)
+        right = given == tasks - 1
         hits = head.argmax(1) == held_out.labels
         if not by_class:
             recogniser = recogniser.with_combined_score(evidence[0], own.distances)
@@ -154,7 +155,7 @@ class RecogniserState:
         accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, right, right & hits))
         state = RecogniserState(commons, recogniser, (*earlier, packed))
         novelty = recogniser.profiles[-1].novelty(len(held_out))
-        return RecogniserUpdate(state, hits, accuracy, recognised, answered, novelty)
+        return RecogniserUpdate(state, hits, given, accuracy, recognised, answered, novelty)
 
 
 def _scored(recogniser: Recogniser, system: RidgeSystem, piece: PackedGram, own: TaskDensity) -> Recogniser:
@@ -175,8 +176,15 @@ class RecogniserUpdate:
     state: RecogniserState
     hits: Tensor
     """(M,) bool: which held-out images the task's head answers right."""
+    given: Tensor
+    """(M,) int64: the number of the task that each of them is given to."""
     accuracy: float
     recognised: float
     answered: float
     novelty: dict[str, object]
     """By how many scores of the task, and up to which p-value, an image is called unknown."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of their numbers."""
+        return tuple(profile.task for profile in self.state.recogniser.profiles)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from engram.checkpointing.curves import CurvePoint, thinned
@@ -42,6 +43,9 @@ class LearningReport:
     """Sentences on what to be wary of, such as a class of which too few images were held out to judge it."""
     recognised: float = 1.0
     """Share of the held-out images that the recogniser gives to this task, among all tasks so far."""
+    given_to: dict[str, int] = field(default_factory=dict)
+    """How many held-out images are given to each task, this one and others, those with most images first; of a few of
+    them where a method judges `recognised` by few."""
     answered: float = 0.0
     """Held-out accuracy with no task given."""
     novelty: dict[str, object] = field(default_factory=dict)
@@ -88,6 +92,18 @@ class LearningReport:
         self.per_class = {name: each.to_dict() for name, each in self.recalls.items()}
         self.balanced_accuracy = balanced_accuracy(self.recalls)
         self.warnings += recall_warnings(self.recalls)
+
+    def route(self, given: Tensor, tasks: Sequence[str]) -> None:
+        """Write down which tasks the held-out images are given to.
+
+        Parameters
+        ----------
+        given
+            (M,) int64: for each image the place of its task in `tasks`.
+        """
+        counts = torch.bincount(given, minlength=len(tasks)).tolist()
+        found = sorted(zip(tasks, counts, strict=True), key=lambda pair: -pair[1])
+        self.given_to = {task: count for task, count in found if count}
 
     @property
     def class_figures(self) -> dict[str, object]:

@@ -130,6 +130,7 @@ class Eidetic(RecognisingMethod):
             chained = "chain" in self.settings.recognise_by
             update = state.update(task, see, train, held_out, context, gathered, chained=chained)
         report.recognised, report.answered = update.recognised, update.answered
+        report.route(update.given, update.tasks)
         report.novelty = update.novelty
         report.judge(update.hits, held_out)
         expect_accurate(report, options)
@@ -145,6 +146,7 @@ class Eidetic(RecognisingMethod):
                 }
                 report.recognised = float(routed.right[-1].double().mean())
                 report.answered = float((routed.right[-1] & update.hits).double().mean())
+                report.route(routed.given[-1], update.tasks)
         expect_recognised(report, options)
         self.network, self.state, self.router, self.images = network, update.state, router, images
         self._explainer = Explainer(network.stack, self.commons)

@@ -29,10 +29,16 @@ MOST_TIMES = 20
 
 @dataclass(frozen=True)
 class TrainedRouter:
-    """A trained router, and for each task which of its held-out images are routed to it, (M_t,) bool."""
+    """A trained router, and for each task the numbers of the tasks that its held-out images are routed to."""
 
     engram: Engram
-    right: tuple[Tensor, ...]
+    given: tuple[Tensor, ...]
+    """(M_t,) int64 of each."""
+
+    @property
+    def right(self) -> tuple[Tensor, ...]:
+        """For each task which of its held-out images are routed to it, (M_t,) bool."""
+        return tuple(given == number for number, given in enumerate(self.given))
 
 
 def trained(
@@ -71,8 +77,8 @@ def trained(
         temperature = fitted_temperature(logits, held_out.labels).to(context.device)
         engram.head.weight.div_(temperature)
         engram.head.bias.div_(temperature)
-    right = logits.argmax(1) == held_out.labels
-    return TrainedRouter(engram, tuple(right[held_out.labels == number] for number in range(len(names))))
+    given = logits.argmax(1)
+    return TrainedRouter(engram, tuple(given[held_out.labels == number] for number in range(len(names))))
 
 
 def _held_out_part(examples: Examples) -> Examples:

@@ -129,9 +129,11 @@ class Rerelrp(Method):
         expect_accurate(report, options)
         judged = _judged(held_out)
         log_tasks = recogniser.log_probabilities(signatures.held_out[:-1], len(judged))
-        right = log_tasks.argmax(1) == len(earlier)
+        given = log_tasks.argmax(1)
+        right = given == len(earlier)
         report.recognised = float(right.double().mean())
         report.answered = float((right & hits[judged]).double().mean())
+        report.route(given, [profile.task for profile in recogniser.profiles])
         report.novelty = recogniser.profiles[-1].novelty(len(held_out))
         report.details["detector_bytes"] = recogniser.chain.nbytes
         expect_recognised(report, options)

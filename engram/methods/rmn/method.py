@@ -132,6 +132,7 @@ class Rmn(RecognisingMethod):
         report.judge(update.hits, held_out)
         expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
+        report.route(update.given, update.tasks)
         report.novelty = update.novelty
         expect_recognised(report, options)
         self.shared, self.passes, self.state = shared, passes, update.state

@@ -107,6 +107,7 @@ class Rnf(RecognisingMethod):
         report.judge(update.hits, held_out)
         expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
+        report.route(update.given, update.tasks)
         report.novelty = update.novelty
         expect_recognised(report, options)
         self.network, self.state = network, update.state

@@ -231,8 +231,9 @@ class TaskLearner(WithContext):
         best = fresh.argmax(1)
         self.reporter.report("recognising", 1.0)
         scores = found.log_probabilities(fresh, torch.zeros(len(fresh), len(profiles)))  # which have no weight here
-        ours = scores.argmax(1) == len(profiles) - 1
+        given = scores.argmax(1)
+        ours = given == len(profiles) - 1
         hits = head.argmax(1) == self.held_out.labels
         accuracy, recognised, answered = (float(share.double().mean()) for share in (hits, ours, best == right))
         state = replace(state, commons=commons, recogniser=found)
-        return RecogniserUpdate(state, hits, accuracy, recognised, answered, profile.novelty(len(self.held_out)))
+        return RecogniserUpdate(state, hits, given, accuracy, recognised, answered, profile.novelty(len(self.held_out)))

@@ -172,6 +172,7 @@ class Sharc(RecognisingMethod):
         report.judge(update.hits, held_out)
         expect_accurate(report, options)
         report.recognised, report.answered = update.recognised, update.answered
+        report.route(update.given, update.tasks)
         report.novelty = update.novelty
         expect_recognised(report, options)
         self.maps, self.shared, self.own = outcome.maps, outcome.shared, own

@@ -45,6 +45,7 @@ def test_its_figures_are_those_of_images_it_has_not_seen() -> None:
     found = [answer.task == "task 1" for answer in memory.predict(strange.images)]
     assert report.recognised == pytest.approx(sum(found) / 20)
     assert report.answered <= report.recognised
+    assert report.given_to.get("task 1", 0) == sum(found)
 
 
 def test_small_tasks_count_by_their_classes() -> None:

@@ -119,6 +119,17 @@ def test_only_learning_changes_a_model(name: str) -> None:
     assert dump(memory) == parts
 
 
+@pytest.mark.parametrize("name", EACH)
+def test_a_report_says_which_tasks_its_images_are_given_to(name: str) -> None:
+    memory, examples = again(parts_of(name)), bars(2)
+    strange = Examples(bars(0).images[:20], bars(0).labels[:20], examples.classes)  # held out, and of another task
+    report = memory.learn("task 2", replace(examples, held_out=strange), QUICK)
+    assert sum(report.given_to.values()) == 20
+    assert report.given_to.get("task 2", 0) / 20 == pytest.approx(report.recognised)
+    assert max(report.given_to, key=lambda task: report.given_to[task]) == next(iter(report.given_to)) == "task 0"
+    assert report.to_dict()["given_to"] == report.given_to
+
+
 _READER = """
 import json, sys
 import torch

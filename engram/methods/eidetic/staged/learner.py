@@ -324,6 +324,8 @@ class StagedLearner(WithContext):
         holders = torch.zeros(len(labels.names), len(recogniser.tasks), dtype=torch.bool)
         holders[labels.of_class, torch.tensor(labels.tasks)] = True
         hits = head.argmax(1) == held_out.labels
-        new.report.recognised = float(holders[right, labels.owners(given)].double().mean())
+        owners = labels.owners(given)
+        new.report.recognised = float(holders[right, owners].double().mean())
+        new.report.route(owners, [known.info.name for known in recogniser.tasks])
         new.report.answered = float((labels.summed(given).argmax(1) == right).double().mean())
         new.report.judge(hits, held_out)

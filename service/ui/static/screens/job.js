@@ -3,7 +3,7 @@
 import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
 import { Chart } from "../parts/chart.js";
-import { Facts, Loaded, Mark, Moment, Section, Title, Trouble } from "../parts/view.js";
+import { Facts, Loaded, Mark, Moment, Section, ShareRow, Title, Trouble } from "../parts/view.js";
 import { follow } from "../data/events.js";
 import { json, path } from "../service.js";
 import { announce, useLoaded } from "../state.js";
@@ -181,12 +181,12 @@ function End({ job }) {
         href=${to("models", job.model, "versions")}>To the versions</a>` : html`<a class="button primary"
           href=${to("models", job.model, "try")}>Try it</a>`}
             <a class="button" href=${to("models", job.model)}>See the stack</a></span></p>
-    ${job.result?.report && html`<${Report} report=${job.result.report} />`}
+    ${job.result?.report && html`<${Report} model=${job.model} report=${job.result.report} />`}
   `;
 }
 
-/** What was learned: recall, what other tasks take, what was left out. @param {{ report: any }} given */
-function Report({ report }) {
+/** What was learned: recall, what other tasks take, what was left out. @param {{ model: string, report: any }} given */
+function Report({ model, report }) {
   const left = report.left_out?.count ?? 0;
   const unread = report.unreadable ?? [];
   return html`
@@ -205,8 +205,7 @@ function Report({ report }) {
         report.bytes_written && ["Adds", size(report.bytes_written)],
       ]} />
       <${Recalls} report=${report} />
-      ${report.recognised < 1 && html`<p
-        class="note">Of its held-out images, ${percent(1 - report.recognised)} are given to other tasks of the model when the task is not named.</p>`}
+      ${report.recognised < 1 && html`<${Strays} model=${model} report=${report} />`}
       ${report.warnings?.length > 0 && html`<ul class="findings">
         ${report.warnings.map((/** @type {string} */ one) => html`<li class="warn">${one}</li>`)}</ul>`}
       ${
@@ -223,6 +222,27 @@ function Report({ report }) {
             </ul></details>`
       }
     <//>
+  `;
+}
+
+/** The other tasks that held-out images are given to. @param {{ model: string, report: any }} given */
+function Strays({ model, report }) {
+  const all = Object.entries(report.given_to ?? {});
+  const others = all.filter(([task]) => task !== report.task);
+  const images = all.reduce((sum, [, count]) => sum + Number(count), 0);
+  return html`
+    <h3>Given to other tasks</h3>
+    <p class="note">When the task is not named, ${percent(1 - report.recognised)} of its held-out images are taken for images of another task. <a
+      href=${to("models", model, "evaluate")}>Evaluate</a> says of images of yours which classes they are taken for.</p>
+    ${
+      others.length > 0 &&
+      html`<ul class="shares">${others.map(
+        ([task, count]) => html`
+        <${ShareRow} name=${task} value=${Number(count) / images}>
+          ${counted(Number(count), "image")} of ${number(images)}<//>
+      `,
+      )}</ul>`
+    }
   `;
 }
 
