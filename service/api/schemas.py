@@ -341,6 +341,23 @@ class ReplicaNovelty(BaseModel):
     since: str
 
 
+class NoveltySpan(BaseModel):
+    """The images that came in from a moment on, until the next span begins."""
+
+    began_at: str
+    samples: int
+    unknown: int
+
+
+class NoveltyHistory(BaseModel):
+    """The images of a day, over all versions and replicas, by spans of time; those without any are left out."""
+
+    seconds: int
+    """How long a span is."""
+    spans: list[NoveltySpan]
+    """The oldest first."""
+
+
 class NoveltyResponse(BaseModel):
     """The worst state of all replicas on the live version, since when some are in it, and counts over all of them."""
 
@@ -357,6 +374,7 @@ class NoveltyResponse(BaseModel):
     """Of the replica with the worst state, as is `cusum`."""
     cusum: CusumResponse
     replicas: list[ReplicaNovelty]
+    history: NoveltyHistory = Field(default_factory=lambda: NoveltyHistory(seconds=300, spans=[]))
 
 
 class ModelPage(BaseModel):

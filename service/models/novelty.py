@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from engram.drift.monitor import STATES, State, StreamMonitor
@@ -19,7 +20,7 @@ from service.errors.problem_details import traceback_of
 from service.metrics import Metrics
 from service.models.live import LiveModels
 from service.models.loaded import LoadedVersion
-from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
+from vault.coordination.novelty_board import SPAN_SECONDS, SPANS, TTL_SECONDS, NoveltyBoard, SpanCounts
 from vault.errors import UnknownModel
 from vault.timestamps import now
 
@@ -48,6 +49,42 @@ class _VersionMonitor:
         return self.monitor.to_dict() | of
 
 
+@dataclass
+class _StreamHistory:
+    """Counts of a model's images by spans of time, in this process; and how many of them Redis has."""
+
+    counts: dict[int, SpanCounts] = field(default_factory=dict)
+    written: dict[int, SpanCounts] = field(default_factory=dict)
+
+    def add(self, more: SpanCounts) -> None:
+        """Count images of now."""
+        span = _span()
+        self.counts[span] = self.counts.get(span, SpanCounts()).plus(more)
+        for old in [one for one in self.counts if one <= span - SPANS]:
+            del self.counts[old]
+            self.written.pop(old, None)
+
+    def unwritten(self) -> dict[int, SpanCounts]:
+        """What Redis has not been told yet."""
+        differences = {one: all_.minus(self.written.get(one, SpanCounts())) for one, all_ in self.counts.items()}
+        return {one: difference for one, difference in differences.items() if any(difference)}
+
+    def note(self, written: Mapping[int, SpanCounts]) -> None:
+        """Take note of what Redis was told."""
+        for span, more in written.items():
+            if span in self.counts:
+                self.written[span] = self.written.get(span, SpanCounts()).plus(more)
+
+    def with_others(self, told: Mapping[int, SpanCounts] | None) -> dict[int, SpanCounts]:
+        """These with what Redis tells of all replicas; alone where it tells nothing."""
+        if told is None:
+            return dict(sorted(self.counts.items()))
+        found = dict(told)
+        for span, more in self.unwritten().items():
+            found[span] = found.get(span, SpanCounts()).plus(more)
+        return dict(sorted(found.items()))
+
+
 class NoveltyMonitors:
     """Monitors of the live models, one for each version; every method but `read` belongs to the event loop.
 
@@ -59,6 +96,8 @@ class NoveltyMonitors:
         self._board = board
         self._metrics = metrics
         self._monitors: dict[str, _VersionMonitor] = {}
+        self._histories: dict[str, _StreamHistory] = {}
+        """By lineage: over all versions of a model."""
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._published = False
@@ -73,6 +112,7 @@ class NoveltyMonitors:
         self._over.set()
         if self._task is not None:
             await self._task  # not cancelled: what its thread writes must not come after it is withdrawn
+            await self._count_once(set(self._histories))
         if self._published:
             await asyncio.to_thread(self._board.clear, self.replica, list(self._monitors))
 
@@ -89,6 +129,7 @@ class NoveltyMonitors:
         for answer in answers:
             monitor.add(answer.novelty, answer.known is not False)  # what cannot be told is no stranger
         self._metrics.judged.labels(name).inc(len(answers))
+        self._history(loaded).add(SpanCounts(len(answers), monitor.unknown - unknown))
         if monitor.unknown > unknown:
             self._metrics.unknown.labels(name).inc(monitor.unknown - unknown)
         if monitor.state != before:
@@ -98,8 +139,13 @@ class NoveltyMonitors:
             log.info("what comes in is %s", monitor.state, extra=about)
 
     async def read(self, loaded: LoadedVersion) -> dict[str, Any]:
-        """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state."""
+        """The worst state of all replicas on the live version `loaded`, with what its detectors say, and each state.
+
+        Beside them the history of the model's images.
+        """
+        lineage = loaded.model.lineage
         reports = self._reports(loaded, await asyncio.to_thread(self._board.read, loaded.name))
+        counts = self._history(loaded).with_others(await asyncio.to_thread(self._board.counts, lineage, _span()))
         worst = _worst(reports)
         samples, unknown = (sum(one[count] for one in reports.values()) for count in ("samples", "unknown"))
         return {
@@ -113,6 +159,7 @@ class NoveltyMonitors:
             "welch": worst["welch"],
             "cusum": worst["cusum"],
             "replicas": [_line(replica, one) for replica, one in sorted(reports.items())],
+            "history": {"seconds": SPAN_SECONDS, "spans": [_spanned(span, one) for span, one in counts.items()]},
         }
 
     async def states(self, loaded: Sequence[LoadedVersion]) -> list[State]:
@@ -133,6 +180,9 @@ class NoveltyMonitors:
             watch = self._monitors[loaded.name] = _VersionMonitor(loaded)
             self._show(watch)
         return watch
+
+    def _history(self, loaded: LoadedVersion) -> _StreamHistory:
+        return self._histories.setdefault(loaded.model.lineage, _StreamHistory())
 
     def _show(self, watch: _VersionMonitor) -> None:
         self._metrics.novelty.labels(watch.loaded.name).set(STATES.index(watch.monitor.state))
@@ -168,6 +218,17 @@ class NoveltyMonitors:
         if self._published:
             for watch, samples in news.values():
                 watch.published, watch.published_at = samples, moment
+        await self._count_once({watch.loaded.model.lineage for watch in live.values()})
+
+    async def _count_once(self, lineages: set[str]) -> None:
+        """Tell Redis what was counted since it was told last."""
+        for gone in self._histories.keys() - lineages:
+            del self._histories[gone]
+        histories = dict(self._histories)
+        counts = {lineage: one.unwritten() for lineage, one in histories.items()}
+        if await asyncio.to_thread(self._board.count, {lineage: one for lineage, one in counts.items() if one}):
+            for lineage, one in counts.items():
+                histories[lineage].note(one)
 
 
 def _worst(reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -177,6 +238,15 @@ def _worst(reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 def _line(replica: str, report: dict[str, Any]) -> dict[str, Any]:
     figures = {key: report[key] for key in ("state", "samples", "unknown", "since")}
     return {"replica": replica, **figures, "unknown_share": _share(report["unknown"], report["samples"])}
+
+
+def _span() -> int:
+    return int(time.time() // SPAN_SECONDS)
+
+
+def _spanned(span: int, counts: SpanCounts) -> dict[str, Any]:
+    began = datetime.fromtimestamp(span * SPAN_SECONDS, UTC)
+    return {"began_at": began.strftime("%Y-%m-%dT%H:%M:%SZ"), **counts._asdict()}
 
 
 def _share(part: int, whole: int) -> float:

@@ -38,6 +38,15 @@ def novelty(service: Service) -> dict[str, Any]:
     return answer
 
 
+def counted(service: Service) -> tuple[int, int]:
+    """The images of the history, and those of them that were unknown."""
+    history = novelty(service)["history"]
+    assert history["seconds"] == 300
+    moments = [one["began_at"] for one in history["spans"]]
+    assert moments == sorted(set(moments))
+    return sum(one["samples"] for one in history["spans"]), sum(one["unknown"] for one in history["spans"])
+
+
 def metrics(service: Service) -> dict[str, float]:
     text = service.client.get("/metrics").text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -127,6 +136,7 @@ def test_the_worst_state_of_the_replicas_is_the_answer_of_all(two: tuple[Service
     assert found["since"] == max(one["since"] for one in found["replicas"])
     assert metrics(quiet)["engram_novelty_state"] == 0
     assert metrics(alarmed)["engram_novelty_state"] == 2
+    told = found["unknown"]
 
     # A version that only one of them has met: what the other says of the one before is not about this one.
     versions.raise_budget(quiet.vault, MODEL, 20.0)
@@ -134,6 +144,8 @@ def test_the_worst_state_of_the_replicas_is_the_answer_of_all(two: tuple[Service
     found = novelty(quiet)
     assert (found["state"], found["samples"]) == ("known", 0)
     wait_until(lambda: len(novelty(quiet)["replicas"]) == 2)
+    # The history is that of all replicas and versions.
+    wait_until(lambda: counted(quiet) == counted(alarmed) == (100, told))
 
 
 def test_a_replica_that_stops_is_no_longer_listed(learned_settings: ServiceSettings) -> None:
@@ -154,6 +166,7 @@ def test_without_redis_a_replica_answers_for_itself(learned_settings: ServiceSet
         assert (found["state"], found["samples"]) == ("new task suspected", 60)
         (only,) = found["replicas"]
         assert (only["state"], only["samples"]) == ("new task suspected", 60)
+        assert counted(service) == (60, found["unknown"])
         own_redis.start()
         wait_until(lambda: any(":novelty:" in key for key in service.vault.redis.keys("*")))
 

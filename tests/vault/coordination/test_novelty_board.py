@@ -9,7 +9,7 @@ import pytest
 
 from testing.servers.redis import RedisServer
 from vault.coordination import connection
-from vault.coordination.novelty_board import TTL_SECONDS, NoveltyBoard
+from vault.coordination.novelty_board import SPAN_SECONDS, SPANS, TTL_SECONDS, NoveltyBoard, SpanCounts
 from vault.vault import Vault
 
 
@@ -56,6 +56,22 @@ def test_who_is_silent_is_taken_for_gone(vault: Vault) -> None:
     assert set(vault.novelty.read("lines")) == {"a", "b"}
 
 
+def test_counts_of_all_replicas_are_together_for_a_day(vault: Vault) -> None:
+    board, last = vault.novelty, 20 * SPANS + 5
+    assert board.counts("line", last) == {}
+    assert board.count(
+        {"line": {last: SpanCounts(8, 1), last - 10: SpanCounts(2, 0)}, "other": {last: SpanCounts(5, 5)}}
+    )
+    assert NoveltyBoard(vault.redis).count({"line": {last: SpanCounts(1, 1), last - SPANS: SpanCounts(9, 9)}})
+    assert board.count({})
+    assert board.counts("line", last) == {last - 10: SpanCounts(2, 0), last: SpanCounts(9, 2)}
+    assert board.counts("line", last + SPANS - 1) == {last: SpanCounts(9, 2)}
+    assert board.counts("line", last + 2 * SPANS) == {}
+    keys = vault.redis.keys("*counts*")
+    assert len(keys) == 3
+    assert all(0 < vault.redis.ttl(key) <= 2 * SPANS * SPAN_SECONDS for key in keys)
+
+
 def test_without_redis_nothing_fails_and_it_is_said_once(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -67,6 +83,8 @@ def test_without_redis_nothing_fails_and_it_is_said_once(
             assert not board.write("a", {"lines": {}})
             assert board.read("lines") == {}
             board.clear("a", ["lines"])
+            assert not board.count({"line": {1: SpanCounts(1, 0)}})
+            assert board.counts("line", 1) is None
     assert len(caplog.records) == 1
     own_redis.start()
     assert board.write("a", {"lines": {}})

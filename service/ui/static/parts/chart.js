@@ -20,12 +20,13 @@ function ends(values, given) {
 /**
  * Curves of one quantity.
  *
- * @param {{ series: Series[], label: string, across: string, range?: [number, number], format?: (value: number) => string, level?: number, wide?: boolean }} given
+ * @param {{ series: Series[], label: string, across: string, begin?: string, range?: [number, number], format?: (value: number) => string, level?: number, wide?: boolean }} given
  */
 export function Chart({
   series,
   label,
   across,
+  begin,
   range,
   format = (value) => String(Number(value.toPrecision(2))),
   level,
@@ -64,6 +65,7 @@ export function Chart({
         )}
         ${level !== undefined && html`<line class="level" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(level)}
           y2=${y(level)} />`}
+        ${begin && html`<text class="tick" x=${EDGE.left} y=${HEIGHT - 6}>${begin}</text>`}
         <text class="tick" x=${width - EDGE.right} y=${HEIGHT - 6} text-anchor="end">${across}</text>
         ${series.map(
           (one) => html`

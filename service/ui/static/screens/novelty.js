@@ -6,7 +6,7 @@ import { Empty, Facts, Loaded, Mark, Moment, Section } from "../parts/view.js";
 import { json, path } from "../service.js";
 import { useLoaded, useRepeat } from "../state.js";
 import { to } from "../routes.js";
-import { number, percent } from "../words.js";
+import { ago, number, percent } from "../words.js";
 import { NOVELTY } from "./models.js";
 
 /** @typedef {import("../service.js").Json} Json */
@@ -41,7 +41,6 @@ export function Novelty({ model }) {
     seen.set(at, next);
     setPoints(next);
   }, [novelty.data]);
-  const began = points[0]?.[0] ?? 0;
   return html`
     <${Loaded} of=${novelty}>
       ${(/** @type {Json} */ found) => html`
@@ -63,12 +62,7 @@ export function Novelty({ model }) {
               <p>Images that are answered without being told their task are watched here. Counts begin anew with each version.</p>
                 <p><a class="button" href=${to("models", model.name, "try")}>Try some</a></p><//>`
             : html`
-            <section class="card"><${Chart} wide=${true} label="Share of unknown images"
-              across="since this page is open"
-                range=${[0, Math.max(0.1, Math.ceil(Math.max(...points.map(([, y]) => y), 0) * 10) / 10)]}
-              format=${(/** @type {number} */ value) => percent(value, 0)}
-                series=${[{ name: "unknown", kind: "one", points: points.map(([at, share]) => [at - began, share]) }]} />
-                  </section>
+            <${Shares} history=${found.history?.spans ?? []} seconds=${found.history?.seconds} seen=${points} />
             <div class="pair">
               <${Section} title="Do they look less usual?"
                 note="A Welch test of the newest window against the first images of this version.">
@@ -96,6 +90,28 @@ export function Novelty({ model }) {
         }
       `}
     <//>
+  `;
+}
+
+/**
+ * The share of unknown images over time: of the last day, or, until there is enough of that, since the page is open.
+ *
+ * @param {{ history: Json[], seconds: number, seen: [number, number][] }} given
+ */
+function Shares({ history, seconds, seen }) {
+  const whole = history.length > 1;
+  const points = whole
+    ? history.map((one) => [new Date(one.began_at).getTime() / 1000, one.unknown / one.samples])
+    : seen;
+  const began = points[0]?.[0] ?? 0;
+  const most = Math.max(...points.map(([, share]) => share), 0);
+  return html`
+    <section class="card"><${Chart} wide=${true} label="Share of unknown images"
+      across=${whole ? `now; by ${seconds / 60} minutes, of all versions` : "since this page is open"}
+      begin=${whole && ago(history[0].began_at)}
+      range=${[0, Math.max(0.1, Math.ceil(most * 10) / 10)]}
+      format=${(/** @type {number} */ value) => percent(value, 0)}
+      series=${[{ name: "unknown", kind: "one", points: points.map(([at, share]) => [at - began, share]) }]} /></section>
   `;
 }
 
