@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -101,7 +102,7 @@ const found = collection.packable(collection.collect(entries(given)));
 const pack = () => it.pack(found, () => undefined, AbortSignal.any([]));
 const bytes = async (blob) => btoa(String.fromCharCode(...new Uint8Array(await blob.arrayBuffer())));
 const [one, other] = [await pack(), await pack()];
-const seen = await it.entriesOf(one);
+const seen = await it.entriesOf(one, "x.zip");
 return {
   zip: await bytes(one),
   same: (await bytes(one)) === (await bytes(other)),
@@ -119,6 +120,57 @@ def test_a_folder_is_packed_the_same_each_time_and_an_archive_is_read(visit: Vis
         read = {name: packed.read(name) for name in packed.namelist()}
     assert read == {path.removeprefix("low/"): data for path, data in files.items()}
     assert {path: base64.b64decode(data) for path, data in found["seen"].items()} == read
+
+
+TAR = """
+const bytes = Uint8Array.from(atob(given.archive), (one) => one.charCodeAt(0));
+const text = async (blob) => btoa(String.fromCharCode(...new Uint8Array(await blob.arrayBuffer())));
+try {
+  const found = await it.entriesOf(new Blob([bytes]), given.name);
+  return Object.fromEntries(await Promise.all(found.map(async (one) => [one.path, await text(await one.read())])));
+} catch (error) {
+  return String(error);
+}
+"""
+
+
+def tar(mode: Literal["w", "w:gz"], format: int, files: dict[str, bytes]) -> bytes:
+    """A tar of these files, a folder and a link."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=format) as archive:
+        for name, kind in (("./a", tarfile.DIRTYPE), ("./link", tarfile.SYMTYPE)):
+            other = tarfile.TarInfo(name)
+            other.type = kind
+            archive.addfile(other)
+        for path, data in files.items():
+            info = tarfile.TarInfo(f"./{path}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_is_read(visit: Visit, name: str, format: int) -> None:
+    long = "/".join(["folder" * 8] * 3)
+    files = {"a/1.png": PNG, "a/\u00e9.png": OTHER, f"{long}/2.png": PNG, "b/empty.png": b"", "b/large.png": PNG * 500}
+    files |= {f"c/{number}.png": PNG * 500 for number in range(24)}
+    archive = tar("w" if name == "x.tar" else "w:gz", format, files)
+    given = {"name": name, "archive": base64.b64encode(archive).decode()}
+    found = called(visit, "data/archive.js", TAR, given)
+    assert {path: base64.b64decode(data) for path, data in found.items()} == files
+
+
+def test_what_is_no_tar_is_told(visit: Visit) -> None:
+    whole = tar("w", tarfile.PAX_FORMAT, {"a/1.png": PNG * 100})
+    for name, archive, why in (
+        ("x.tar", b"no tar at all" * 100, "no tar"),
+        ("x.tar", whole[: len(whole) // 4], "cut off"),
+        ("x.tgz", b"no gzip at all", "TypeError"),
+        ("x.tgz", tar("w:gz", tarfile.PAX_FORMAT, {"a/1.png": PNG})[:-30], "TypeError"),
+    ):
+        given = {"name": name, "archive": base64.b64encode(archive).decode()}
+        assert why in called(visit, "data/archive.js", TAR, given)
 
 
 LOOK = """

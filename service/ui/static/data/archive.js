@@ -2,7 +2,7 @@
 
 /** @typedef {import("./collection.js").Entry} Entry */
 
-/** Bytes of the largest zip that is looked into; a larger one is sent unseen. */
+/** Bytes of the largest archive that is looked into; a larger one is sent unseen. */
 export const MOST_SEEN = 1.5e9;
 
 const CHUNKS = 32 * 1024 * 1024;
@@ -16,15 +16,22 @@ export function isArchive(name) {
 
 /** Whether it can be looked into here. @param {Blob} file @param {string} name */
 export function isSeen(file, name) {
-  return /\.zip$/i.test(name) && file.size <= MOST_SEEN;
+  return /\.(zip|tar|tgz|tar\.gz)$/i.test(name) && file.size <= MOST_SEEN;
 }
 
 /** Files that are unpacked together, and groups of them that are kept: each time the whole directory is read. */
 const GROUP = 200;
 const KEPT_GROUPS = 3;
 
-/** The files in a zip. @param {Blob} file @returns {Promise<Entry[]>} */
-export async function entriesOf(file) {
+/** The files in an archive that can be looked into. @param {Blob} file @param {string} name @returns {Promise<Entry[]>} */
+export async function entriesOf(file, name) {
+  if (/\.zip$/i.test(name)) return entriesOfZip(file);
+  const { entriesOfTar } = await import("./tar.js");
+  return entriesOfTar(file, /gz$/i.test(name), MOST_SEEN);
+}
+
+/** @param {Blob} file @returns {Promise<Entry[]>} */
+async function entriesOfZip(file) {
   const { unzipSync } = await import("../vendor/fflate.js");
   const bytes = new Uint8Array(await file.arrayBuffer());
   /** @type {{ name: string, size: number }[]} */

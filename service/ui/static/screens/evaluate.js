@@ -3,7 +3,7 @@
 import { html, useCallback, useState } from "../vendor/preact.js";
 import { DropZone } from "../parts/drop.js";
 import { Meter, Section, Trouble } from "../parts/view.js";
-import { isArchive, pack } from "../data/archive.js";
+import { entriesOf, isArchive, isSeen, pack } from "../data/archive.js";
 import { labelled } from "../data/collection.js";
 import { send } from "../data/sending.js";
 import { all, path } from "../service.js";
@@ -12,6 +12,19 @@ import { go } from "../routes.js";
 import { counted, percent, size } from "../words.js";
 
 /** @typedef {import("../service.js").Json} Json */
+
+/** What is in an archive, in words. @param {Blob} file @param {string} name */
+async function contents(file, name) {
+  try {
+    if (isSeen(file, name)) {
+      const { images, labels } = labelled(await entriesOf(file, name));
+      return `${counted(images.length, "image")} of ${counted(labels.size, "class", "classes")}`;
+    }
+  } catch {
+    // The service reads more kinds of them, and says best what is wrong.
+  }
+  return "the service looks into it once it is sent";
+}
 
 /** @param {{ model: any }} given */
 export function Evaluate({ model }) {
@@ -27,14 +40,11 @@ export function Evaluate({ model }) {
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [share, setShare] = useState(/** @type {number | null} */ (null));
   const [over] = useState(() => new AbortController());
-  const take = useCallback((/** @type {import("../data/dropped.js").GivenFile[]} */ files) => {
+  const take = useCallback(async (/** @type {import("../data/dropped.js").GivenFile[]} */ files) => {
     const [first] = files;
     if (files.length === 1 && isArchive(first.path)) {
-      setGiven({
-        blob: () => Promise.resolve(first.file),
-        name: first.path,
-        what: `${first.path}, ${size(first.file.size)}`,
-      });
+      const what = `${first.path}, ${size(first.file.size)}: ${await contents(first.file, first.path)}`;
+      setGiven({ blob: () => Promise.resolve(first.file), name: first.path, what });
       return;
     }
     const { images, labels } = labelled(

@@ -3,7 +3,7 @@
 import { html, useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
 import { DropZone } from "../parts/drop.js";
 import { Meter, Section, Trouble } from "../parts/view.js";
-import { entriesOf, isArchive, isSeen, pack } from "../data/archive.js";
+import { entriesOf, isArchive, isSeen, MOST_SEEN, pack } from "../data/archive.js";
 import { collect, imagesOf, packable } from "../data/collection.js";
 import { countFindings, imageFindings, look } from "../data/inspection.js";
 import { send } from "../data/sending.js";
@@ -15,9 +15,10 @@ import { TeachOptions, optionsOf, PLAIN } from "./teach_options.js";
 
 /** @typedef {import("../data/collection.js").Collection} Collection */
 /** @typedef {import("../data/inspection.js").Finding} Finding */
-/** @typedef {{ archive: Blob | null, archiveName: string, collection: Collection | null }} Given what is to be learned from */
+/** @typedef {{ archive: Blob | null, archiveName: string, collection: Collection | null, unseen: string }} Given what is to be learned from; where the page has not looked into it, why */
 
 const THUMBNAILS = 8;
+const UNSEEN = `This page looks into folders, and into zip, tar and tar.gz files of up to ${size(MOST_SEEN)}.`;
 
 /** @param {{ model: any }} given */
 export function Teach({ model }) {
@@ -38,7 +39,7 @@ export function Teach({ model }) {
       announce(
         found.collection
           ? `${counted(found.collection.classes.length, "class", "classes")} found`
-          : "An archive was taken",
+          : "An archive was taken, which this page has not looked into",
       );
     } catch (error) {
       setProblem({
@@ -124,13 +125,15 @@ async function takenFrom(files) {
   const [first] = files;
   if (files.length === 1 && isArchive(first.path)) {
     const name = taskName(first.path.replace(/(\.tar)?\.\w+$/i, ""));
-    const seen = isSeen(first.file, first.path);
-    return {
-      archive: first.file,
-      archiveName: first.path,
-      collection: seen ? collect(await entriesOf(first.file)) : null,
-      name,
-    };
+    const given = { archive: first.file, archiveName: first.path, name };
+    if (!isSeen(first.file, first.path)) return { ...given, collection: null, unseen: UNSEEN };
+    try {
+      return { ...given, collection: collect(await entriesOf(first.file, first.path)), unseen: "" };
+    } catch (error) {
+      // The service reads more kinds of them, and says best what is wrong.
+      const why = error instanceof Error ? error.message : error;
+      return { ...given, collection: null, unseen: `This page could not look into it: ${why}.` };
+    }
   }
   const entries = files.map(({ path: where, file }) => ({
     path: where,
@@ -143,6 +146,7 @@ async function takenFrom(files) {
     archive: null,
     archiveName: "data.zip",
     collection: collect(entries, true),
+    unseen: "",
     name: tops.size === 1 && deep ? taskName([...tops][0]) : "",
   };
 }
@@ -195,7 +199,8 @@ function Contents({ given, findings }) {
   if (collection === null) {
     return html`
       <${Section} title=${given.archiveName}>
-        <p>${size(given.archive.size)}. This page can look into zip files only${given.archive.size > 1e9 ? " of a moderate size" : ""}; the service will look into this one, and refuse it with a reason where something is wrong.</p>
+        <p><strong>${size(given.archive.size)}, and nobody has looked into it yet.</strong> ${given.unseen}</p>
+        <p>Once it is sent, the service counts its classes and images before anything is learned, and refuses it with a reason where something is wrong. What it found is in the job's report.</p>
       <//>
     `;
   }
