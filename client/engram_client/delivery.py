@@ -35,6 +35,8 @@ class Patience:
     again."""
     unreachable_seconds: float = 5.0
     """The same, while nobody listens at the address."""
+    on_wait: Callable[[float, str], None] | None = None
+    """Called before each pause, with its seconds and the reason."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ class Delivery(Generic[Result]):
         never = isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError | httpx.TooManyRedirects)
         self._perhaps_done |= not nobody
         pause = self._pause(0 if never else self._patience.unreachable_seconds if nobody else self._patience.seconds)
+        why = f"The service {'cannot be reached' if nobody else 'gives no answer'}: {error or type(error).__name__}."
         if pause is None:
-            what = "cannot be reached" if nobody else "gives no answer"
-            raise Unreachable(f"The service {what}: {error or type(error).__name__}.") from error
+            raise Unreachable(why) from error
+        self._tell(pause, why)
         return pause
 
     def pause(self, answer: HttpAnswer) -> float | None:
@@ -136,7 +139,10 @@ class Delivery(Generic[Result]):
             wait = answer.status in _BUSY and answer.status not in self._call.accepts and code not in _LASTING
         if not wait:
             return None
-        return self._pause(self._patience.seconds, answer.retry_after)
+        pause = self._pause(self._patience.seconds, answer.retry_after)
+        if pause is not None:
+            self._tell(pause, str(answer.error()))
+        return pause
 
     def result(self, answer: HttpAnswer) -> Result:
         """What the answer says; raises Refused or UnexpectedAnswer."""
@@ -144,6 +150,10 @@ class Delivery(Generic[Result]):
         if not done and not (answer.status == 404 and self._call.gone_is_done and self._perhaps_done):
             raise answer.error()
         return self._call.read(answer)
+
+    def _tell(self, pause: float, why: str) -> None:
+        if self._patience.on_wait is not None:
+            self._patience.on_wait(pause, why)
 
     def _pause(self, patience: float, asked: float | None = None) -> float | None:
         """The next pause: what the service asks for, else twice the last one and by chance up to half less."""

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from torch import Tensor
 
 from engram.config.definition import InputShape
+from engram.data.formats import HEAD, READ_FORMATS, image_format
 from service.api.schemas import Contenders
 from service.errors.exceptions import ConflictingParameter, InvalidBase64, InvalidJson, InvalidRequest, TooManyImages
 from service.errors.parameters import check
@@ -132,7 +133,7 @@ def _read(request: Request, text: bytes, rest: memoryview, most: int, shape: Inp
     try:
         body = orjson.loads(text)
     except ValueError as error:
-        raise InvalidJson("The body is not JSON.") from error
+        raise InvalidJson(f"The body is not JSON.{_instead(request, text)}") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body is no JSON object.")
     if text.count(b":") > _names(body):
@@ -150,6 +151,16 @@ def _read(request: Request, text: bytes, rest: memoryview, most: int, shape: Inp
     found = _input(given[0], rest)
     outputs = _outputs(body.get("outputs"), parameters.binary_data_output)
     return infer(identity, parameters, outputs, found, most, shape)
+
+
+def _instead(request: Request, body: bytes) -> str:
+    """How to send what a body is that is no JSON, where that can be told."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        return " Forms are taken by /v1/models/{model}/predict; here a picture is the whole body."
+    known = image_format(body[:HEAD])
+    if known not in READ_FORMATS:
+        return ""
+    return f" It begins as {known}: a picture alone takes the header {LENGTH_HEADER}: 0, or Content-Type: image/*."
 
 
 def infer(

@@ -117,6 +117,17 @@ def test_a_wait_longer_than_the_patience_is_no_wait(server: ScriptedServer, clie
     assert len(server.requests) == 3
 
 
+def test_a_wait_is_told(server: ScriptedServer) -> None:
+    told: list[tuple[float, str]] = []
+    with Client(server.url, patience=Patience(5, 0, lambda seconds, why: told.append((seconds, why)))) as client:
+        server.answers = [refusal(429, "rate_limited", 0), BROKEN, ok({"models": [], "next": None})]
+        assert client.models() == []
+    (limit, why), (pause, broken) = told
+    assert (limit, why) == (0, "It is rate_limited. (rate_limited)")
+    assert pause > 0
+    assert "gives no answer" in broken
+
+
 def test_what_lasts_until_somebody_installs_something_is_told_at_once(server: ScriptedServer, client: Client) -> None:
     server.answers = [refusal(503, "architecture_unavailable", 5)]
     with pytest.raises(ServiceBusy, match="architecture_unavailable"):

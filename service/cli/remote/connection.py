@@ -21,6 +21,9 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 """Exit status: Ctrl-C."""
 
+_LONG_WAIT = 1.0
+"""Seconds from which on a pause is told."""
+
 Url = Annotated[
     str | None,
     typer.Option("--url", help="The service's address; by default ENGRAM_URL, else http://127.0.0.1:8000."),
@@ -55,7 +58,7 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
     from engram_client import Client, EngramClientError, Patience, UnexpectedAnswer, Unreachable
 
     try:
-        client = Client(url, key, timeout=300.0, patience=Patience(60, 0))
+        client = Client(url, key, timeout=300.0, patience=Patience(60, 0, _say_wait))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     try:
@@ -69,6 +72,8 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
         errors = getattr(error, "errors", ())
         for one in errors if len(errors) > 1 else ():  # a single one is in the sentence above
             typer.echo(f"  {'.'.join(map(str, one.get('loc', ())))}: {one.get('message')}", err=True)
+        if (wait := getattr(error, "retry_after", None)) and wait >= _LONG_WAIT:
+            typer.echo(f"It may be asked again in {wait:.0f} s.", err=True)
         if getattr(error, "code", None) == "unauthorized":
             typer.echo("Here the key is taken from ENGRAM_API_KEY, or from --key.", err=True)
         raise typer.Exit(REFUSED) from error
@@ -78,6 +83,11 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
         raise typer.Exit(REFUSED) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _say_wait(seconds: float, why: str) -> None:
+    if seconds >= _LONG_WAIT:
+        typer.echo(f"waiting {seconds:.0f} s: {why}", err=True)
 
 
 def given_data(data: str, purpose: Purpose) -> str | Dataset:

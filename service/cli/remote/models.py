@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,8 @@ Set = Annotated[
 def create(
     name: Annotated[str, typer.Argument(help="Small letters, digits, - and _.")],
     backbone: Annotated[
-        str | None, typer.Option(help="cnn, mlp, resnet18, ...; adapter or none over a network.")
+        str | None,
+        typer.Option(help="cnn, the default, mlp, resnet18, ...; over a network adapter, the default, or none."),
     ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="CxHxW", help="Channels (1 grey, 3 colour), height, width: 3x64x64.")
@@ -61,7 +63,8 @@ def create(
     if as_json:
         print_json(made.raw)
     else:
-        typer.echo(f"The model {made.name} is there, at version {made.version}.")
+        built = f"{made.backbone}, images of {_sides(made.raw)}"
+        typer.echo(f"The model {made.name} is there, at version {made.version}: {built}.")
 
 
 @app.command("list")
@@ -84,7 +87,6 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
     if as_json:
         print_json(found.raw)
         return
-    shape = found.raw.get("input", {})
     print_facts(
         [
             ("name", found.name),
@@ -93,7 +95,7 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
             *((("candidates", ", ".join(map(str, found.candidates))),) if found.candidates else ()),
             ("backbone", found.backbone),
             *_networks(found.raw.get("commons")),
-            ("input", "x".join(str(shape.get(side)) for side in ("channels", "height", "width"))),
+            ("input", _sides(found.raw)),
             ("exact", found.exact),
             ("created", moment(found.created_at)),
         ]
@@ -143,6 +145,12 @@ def _networks(commons: Any) -> list[tuple[str, str]]:
     parts = commons if isinstance(commons, list) else [commons]
     brought = [part for part in parts if isinstance(part, dict) and part.get("kind") == "pretrained"]
     return [("over", f"{part['backbone']} ({part['source']['architecture']})") for part in brought]
+
+
+def _sides(model: Mapping[str, Any]) -> str:
+    """Channels, height and width of a model's images, as `--shape` takes them."""
+    shape = model.get("input", {})
+    return "x".join(str(shape.get(side)) for side in ("channels", "height", "width"))
 
 
 def _shape(text: str) -> dict[str, int]:

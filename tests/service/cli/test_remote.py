@@ -55,7 +55,7 @@ def digits(tmp_path: Path) -> Path:
 def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ["--set", "width=0.25", "--set", "commons.features=256", "--set", "commons.patch=3"]
     made = said(learning, "models", "create", "shell", "--backbone", "mlp", "--shape", "1x8x8", *small)
-    assert made.stdout == "The model shell is there, at version 0.\n"
+    assert made.stdout == "The model shell is there, at version 0: mlp, images of 1x8x8.\n"
     learned = said(learning, "learn", str(digits), "-m", "shell", "-n", "low", *OPTIONS, "--follow")
     assert "Learned low: version 1 of shell, held-out accuracy" in learned.stdout
     assert [row[0] for row in table(learned.stdout)[1:]] == ["digit-4", "digit-5"]

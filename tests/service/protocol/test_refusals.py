@@ -102,6 +102,15 @@ def test_what_is_wrong_is_said(reader: Service, name: str) -> None:
     assert refused(reader.client.post(INFER, **body)) == (status, code)
 
 
+def test_a_picture_sent_as_json_is_told_how_it_is_taken(reader: Service) -> None:
+    for headers in ({}, {"Content-Type": "application/octet-stream"}, {"Content-Type": "application/json"}):
+        answer = reader.client.post(INFER, content=DATA, headers=headers)
+        assert refused(answer) == (400, "invalid_json")
+        assert "begins as PNG" in answer.json()["error"]
+        assert f"{LENGTH}: 0" in answer.json()["error"]
+    assert "/predict" in reader.client.post(INFER, files={"image": DATA}).json()["error"]
+
+
 def test_what_is_right_is_taken(reader: Service) -> None:
     """What the table above is made of."""
     height, width = reader.runtime.live.current(MODEL).memory.definition.input.height, 8
