@@ -143,7 +143,8 @@ export function problemFrom(status, text, id, retryAfter) {
   let about = { detail: `What answers here is not Engram, or something before it (status ${status}).` };
   try {
     const read = JSON.parse(text);
-    if (read !== null && typeof read === "object") about = read;
+    // Refusals below `v2` say in `error` what is wrong.
+    if (read !== null && typeof read === "object") about = { detail: read.error, ...read };
   } catch {
     // Not of the service: a proxy's page, perhaps.
   }

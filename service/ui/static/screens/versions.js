@@ -150,6 +150,8 @@ async function compare(model, version, certificate) {
         (one.engrams ?? []).every((/** @type {string} */ hash) => of(number).includes(hash)),
     )?.version;
   let fresh = null;
+  // Asked whether it is ready, the service loads a version, and compares what it answers with what is certified.
+  await json(`v2/models/${path(model)}/versions/${version}/ready`);
   for (const one of [version, ...numbers]) {
     const other = await json(`v1/models/${path(model)}/versions/${one}/certificate`).catch((error) => {
       if (error instanceof Problem && error.code === "certificate_missing") return null;
@@ -201,7 +203,7 @@ function Certificate({ model, version, certificate }) {
         checked &&
         html`<p class=${`notice ${agrees(checked) ? "good" : "bad"}`} role="status">${
           agrees(checked)
-            ? `It was read again from the storage, and agrees with the certificates of all other versions.`
+            ? "This version was loaded and answers as certified. Its certificate was read again from the storage, and agrees with the certificates of all other versions."
             : certificate.exact
               ? "Digests differ from those of other versions: see below."
               : "Digests differ from those of other versions, as this method allows."
