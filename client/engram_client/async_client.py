@@ -30,6 +30,7 @@ from engram_client.records import (
     ModelEntry,
     ModelInfo,
     NoveltyInfo,
+    OwnKeyInfo,
     ServiceHealth,
     TaskEntry,
     VersionRecord,
@@ -265,6 +266,10 @@ class AsyncClient:
     async def keys(self) -> list[KeyInfo]:
         """As `Client.keys`."""
         return await self._all(calls.keys)
+
+    async def own_key(self) -> OwnKeyInfo:
+        """As `Client.own_key`."""
+        return await self.run(calls.own_key())
 
     async def create_key(
         self, name: str, scope: str, *, expires_at: datetime | None = None, **limits: int | None

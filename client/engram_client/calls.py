@@ -37,6 +37,7 @@ from engram_client.records import (
     ModelEntry,
     ModelInfo,
     NoveltyInfo,
+    OwnKeyInfo,
     ServiceHealth,
     TaskEntry,
     VersionRecord,
@@ -233,6 +234,11 @@ def audit(asked: Mapping[str, Any], most: int, after: str | None) -> Call[ListPa
 def keys(after: str | None) -> Call[ListPage[KeyInfo]]:
     """A page of API keys, the oldest first."""
     return Call("GET", "/v1/keys", _page("keys", KeyInfo), {"limit": PAGE, "after": after})
+
+
+def own_key() -> Call[OwnKeyInfo]:
+    """The key that asks."""
+    return Call("GET", "/v1/keys/self", _record(OwnKeyInfo))
 
 
 def create_key(name: str, scope: str, expires_at: datetime | None, limits: Mapping[str, int | None]) -> Call[KeyInfo]:

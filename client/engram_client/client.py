@@ -24,6 +24,7 @@ from engram_client.records import (
     ModelEntry,
     ModelInfo,
     NoveltyInfo,
+    OwnKeyInfo,
     ServiceHealth,
     TaskEntry,
     VersionRecord,
@@ -297,6 +298,10 @@ class Client(CallExchange):
     def keys(self) -> list[KeyInfo]:
         """All API keys there ever were, the oldest first."""
         return self._all(calls.keys)
+
+    def own_key(self) -> OwnKeyInfo:
+        """What the client's own key may do."""
+        return self.run(calls.own_key())
 
     def create_key(self, name: str, scope: str, *, expires_at: datetime | None = None, **limits: int | None) -> KeyInfo:
         """Make an API key, whose `token` is in this answer and nowhere else.

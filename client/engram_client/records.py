@@ -277,6 +277,17 @@ class KeyInfo(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnKeyInfo(Record):
+    """What the client's key may do; its limits are in `raw`."""
+
+    id: str | None = None
+    """None, as the name, where the service asks for no key."""
+    name: str | None = None
+    scope: str
+    expires_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditAuthor(Record):
     """Who asked for a change."""
 

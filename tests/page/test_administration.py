@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +110,35 @@ def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> N
     card.get_by_label("Heatmap for").select_option(label="digit-0")
     expect(card.get_by_alt_text("Heatmap: what spoke for digit-0", exact=False)).to_be_visible()
     assert visit[0].faults() == []
+
+
+def test_a_key_is_offered_what_it_may_do(visit: tuple[Visit, Stand], browser: Browser, folders: Path) -> None:
+    (chief, stand), bar = visit, "header nav"
+    create(chief.page, "parts")
+    teach(chief, folders / "low")
+    expect(chief.page.get_by_text("Version 1 of parts answers now")).to_be_visible()
+    with visiting(browser) as other:
+        page = other.page
+        page.goto(stand.address)
+        give_key(page, stand.key("camera", "predict"))
+        expect(page.locator(".asker")).to_have_text("camera predict")
+        expect(page.get_by_role("link", name="parts")).to_be_visible()
+        expect(page.get_by_role("link", name="New model")).to_have_count(0)
+        expect(page.locator(bar)).to_have_text(re.compile(r"^\s*Models\s*Backbones\s*$"))
+        other.go("/models/parts")
+        expect(page.locator(".slab")).to_have_count(1)
+        expect(page.locator(".tabs")).to_have_text(re.compile(r"^\s*Overview\s*Try it\s*Versions\s*Novelty\s*$"))
+        expect(page.locator("main button")).to_have_count(0)
+        other.go("/models/parts/teach")
+        expect(page.get_by_text("Teaching takes a key with the scope learn; camera has predict")).to_be_visible()
+        assert other.faults() == []
+        other.go("/models/parts/versions")
+        expect(page.locator(".commit")).to_have_count(2)
+        expect(page.locator(".commit button")).to_have_count(0)
+        page.get_by_role("button", name="Forget key").click()
+        page.locator("[name=key]").fill(stand.key("teacher", "learn"))
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator(".asker")).to_have_text("teacher learn")
+        expect(page.get_by_role("link", name="Teach", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name="Jobs")).to_be_visible()
+        expect(page.get_by_role("link", name="Keys")).to_have_count(0)

@@ -62,6 +62,7 @@ def test_a_model_lives_in_the_browser_alone(browser: Browser, folders: Path, tmp
         expect(page.get_by_text("Version 2 of parts answers now")).to_be_visible()
 
         answered(page, visit, folders)
+        lost(page, visit)
         went_back(page, visit)
         certified(page, visit)
 
@@ -105,6 +106,20 @@ def answered(page: Page, visit: Visit, folders: Path) -> None:
         "image => image.decode().then(() => image.naturalWidth)"
     )
     assert visit.faults() == []
+
+
+def lost(page: Page, visit: Visit) -> None:
+    """Addresses of screens that there are not: it is said, and leads back."""
+    for place, said in (
+        ("anything", "There is no such screen"),
+        ("tasks/none", "There is no task none"),
+        ("versions/x", "There is no such screen"),
+        ("try/more", "There is no such screen"),
+    ):
+        visit.go(f"/models/parts/{place}")
+        expect(page.get_by_role("heading", name=said)).to_be_visible()
+    page.get_by_role("link", name="To the overview of parts").click()
+    expect(page.locator(".slab")).to_have_count(2)
 
 
 def went_back(page: Page, visit: Visit) -> None:

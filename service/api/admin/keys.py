@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from service.middleware.idempotency import Key as IdempotencyKey
 from service.middleware.idempotency import body_fingerprint
 from vault import audit
 from vault.jobs.idempotency import Claim
-from vault.keys import Key, KeyLimits, Scope, key_id_of
+from vault.keys import UNLIMITED, Key, KeyLimits, Scope, key_id_of
 from vault.vault import Vault
 
 router = ScopedRouter("admin")
@@ -71,6 +72,18 @@ class KeyResponse(BaseModel):
     open_jobs: int | None
 
 
+class OwnKeyResponse(BaseModel):
+    """What the key of a request may do; without one, what whoever asks may, where no key is asked for."""
+
+    id: str | None
+    name: str | None
+    scope: Scope
+    expires_at: str | None
+    requests_per_minute: int | None
+    images_per_day: int | None
+    open_jobs: int | None
+
+
 class NewKeyResponse(KeyResponse):
     """A key that was just made."""
 
@@ -91,6 +104,21 @@ def index(page: Paging, parts: Parts) -> JSONResponse:
     behind = [(key, revoked) for key, revoked in known if page.position is None or _position(key) > page.position]
     found, following = page.cut(behind[: page.fetch], lambda pair: _position(pair[0]))
     return JSONResponse({"keys": [key.shown(revoked) for key, revoked in found], "next": following})
+
+
+@router.get("/v1/keys/self", response_model=OwnKeyResponse)
+@requires_scope("predict")
+def show_own(request: Request) -> OwnKeyResponse:
+    """The key that asks, without its secret; `id` and `name` are null where none is asked for."""
+    key: Key | None = request.state.key
+    limits = UNLIMITED if key is None else key.limits
+    return OwnKeyResponse(
+        id=key and key.id,
+        name=key and key.name,
+        scope="admin" if key is None else key.scope,
+        expires_at=key and key.expires_at,
+        **asdict(limits),
+    )
 
 
 @router.get("/v1/keys/{key}", response_model=KeyResponse)

@@ -2,6 +2,7 @@
 
 import { html, render, useState } from "./vendor/preact.js";
 import { KeyDialog } from "./parts/dialog.js";
+import { asker, Needs, useMay } from "./parts/permission.js";
 import { Empty, Title } from "./parts/view.js";
 import { hasKey, keepKey, keyRequest, reachable } from "./service.js";
 import { announcement, useValue } from "./state.js";
@@ -17,36 +18,50 @@ import { Backbones } from "./screens/backbones.js";
 import { Keys } from "./screens/keys.js";
 import { Audit } from "./screens/audit.js";
 
-/** The places of the page's own bar: address, name, and the path that the service has to have for it. */
+/** @typedef {import("./parts/permission.js").Scope} Scope */
+
+/** The places of the page's own bar: address, name, the path that the service has to have for it, and the scope. @type {[string, string, string | null, Scope][]} */
 const PLACES = [
-  ["models", "Models", null],
-  ["jobs", "Jobs", null],
-  ["backbones", "Backbones", null],
-  ["keys", "Keys", "/v1/keys"],
-  ["audit", "Audit", "/v1/audit"],
+  ["models", "Models", null, "predict"],
+  ["jobs", "Jobs", null, "learn"],
+  ["backbones", "Backbones", null, "predict"],
+  ["keys", "Keys", "/v1/keys", "admin"],
+  ["audit", "Audit", "/v1/audit", "admin"],
 ];
 
 /** @param {{ parts: string[] }} given */
 function Screen({ parts }) {
   const [place, ...rest] = parts.length === 0 ? ["models"] : parts;
-  if (place === "models" && rest.length === 0) return html`<${Models} />`;
-  if (place === "new") return html`<${Create} />`;
-  if (place === "models") return html`<${ModelScreens} key=${rest[0]} model=${rest[0]} parts=${rest.slice(1)} />`;
-  if (place === "jobs" && rest.length === 0) return html`<${Jobs} />`;
-  if (place === "jobs") return html`<${JobScreen} key=${rest[0]} id=${rest[0]} />`;
-  if (place === "backbones") return html`<${Backbones} />`;
-  if (place === "keys") return html`<${Keys} />`;
-  if (place === "audit") return html`<${Audit} />`;
+  if (place === "models" && rest.length > 0) {
+    return html`<${ModelScreens} key=${rest[0]} model=${rest[0]} parts=${rest.slice(1)} />`;
+  }
+  if (place === "jobs" && rest.length === 1) {
+    return html`<${Needs} scope="learn" what="Following jobs"><${JobScreen} key=${rest[0]} id=${rest[0]} /><//>`;
+  }
+  if (rest.length === 0) {
+    if (place === "models") return html`<${Models} />`;
+    if (place === "new") return html`<${Needs} scope="admin" what="Making a model"><${Create} /><//>`;
+    if (place === "jobs") return html`<${Needs} scope="learn" what="Reading jobs"><${Jobs} /><//>`;
+    if (place === "backbones") return html`<${Backbones} />`;
+    if (place === "keys") return html`<${Needs} scope="admin" what="Managing keys"><${Keys} /><//>`;
+    if (place === "audit") return html`<${Needs} scope="admin" what="Reading who did what"><${Audit} /><//>`;
+  }
   return html`
     <${Title} name="Not found" />
-    <${Empty} title="There is no such screen."><p><a class="button" href=${to("models")}>To the models</a></p><//>
+    <${Empty} title="There is no such screen"><p><a class="button" href=${to("models")}>To the models</a></p><//>
   `;
+}
+
+/** @param {{ here: string, place: string, name: string, scope: Scope }} given */
+function Place({ here, place, name, scope }) {
+  return useMay(scope) && html`<a href=${to(place)} aria-current=${here === place ? "page" : undefined}>${name}</a>`;
 }
 
 /** @param {{ parts: string[] }} given */
 function Bar({ parts }) {
   const has = useValue(offers);
   const key = useValue(hasKey);
+  const who = useValue(asker);
   const shown = useValue(theme);
   const here = parts[0] === "new" ? "models" : (parts[0] ?? "models");
   const ask = () => keyRequest.set({ why: "A key for this tab.", resolve: (given) => given && location.reload() });
@@ -62,13 +77,13 @@ function Bar({ parts }) {
         Engram
       </a>
       <nav aria-label="Main">
-        ${PLACES.filter(([, , path]) => path === null || has.has(/** @type {string} */ (path))).map(
-          ([place, name]) => html`
-          <a href=${to(/** @type {string} */ (place))} aria-current=${here === place ? "page" : undefined}>${name}</a>
-        `,
+        ${PLACES.filter(([, , path]) => path === null || has.has(path)).map(
+          ([place, name, , scope]) => html`<${Place} here=${here} place=${place} name=${name} scope=${scope} />`,
         )}
       </nav>
       <div class="bar-acts">
+        ${key && who?.name && html`<span class="asker"
+          title="The key of this tab, and its scope">${who.name} <small>${who.scope}</small></span>`}
         <button type="button" class="quiet" onClick=${key ? forget : ask}>${key ? "Forget key" : "Use a key"}</button>
         <button type="button" class="quiet" aria-label=${`Colours: ${shown}. Change`} title=${`Colours: ${shown}`}
           onClick=${nextTheme}>

@@ -18,6 +18,9 @@ export const keyRequest = new State(/** @type {KeyRequest | null} */ (null));
 /** Whether there is a key. @type {State<boolean>} */
 export const hasKey = new State(key() !== null);
 
+/** How often the key was changed. @type {State<number>} */
+export const keyChanges = new State(0);
+
 /** @typedef {{ why: string, resolve: (given: boolean) => void }} KeyRequest */
 /** @typedef {{ loc: string[], message: string }} FieldError */
 /** @typedef {Record<string, any>} Json */
@@ -63,6 +66,18 @@ export function keepKey(given) {
   if (given === null) sessionStorage.removeItem(KEY);
   else sessionStorage.setItem(KEY, given);
   hasKey.set(given !== null);
+  keyChanges.set(keyChanges.value + 1);
+}
+
+/** Whose key this tab has, and what it may; null where that cannot be had. Nobody is asked for a key for that. @returns {Promise<any>} */
+export async function ownKey() {
+  try {
+    const call = { headers: headers(), cache: /** @type {RequestCache} */ ("no-store") };
+    const response = await fetch(address("v1/keys/self"), { ...call, credentials: "omit" });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
 }
 
 /** The address of a path such as `v1/models`. @param {string} path @param {Call["query"]} [query] */

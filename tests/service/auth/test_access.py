@@ -60,6 +60,7 @@ WHO = {
     "GET /v1/audit": "admin",
     "GET /v1/keys": "admin",
     "POST /v1/keys": "admin",
+    "GET /v1/keys/self": "predict",
     "GET /v1/keys/{key}": "admin",
     "DELETE /v1/keys/{key}": "admin",
     "GET /v1/jobs": "learn",

@@ -41,6 +41,8 @@ def stored(service: Service) -> bytes:
 
 def test_the_life_of_a_key(empty: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    anyone = empty.client.get("/v1/keys/self").json()
+    assert (anyone["id"], anyone["scope"]) == (None, "admin"), "without keys everybody may do everything"
     refused = empty.client.post("/v1/keys", json={"name": "line 4", "scope": "predict"})
     assert (refused.status_code, refused.json()["code"]) == (409, "first_key_scope")
     first = make(empty, {}, name="ops", scope="admin")
@@ -50,6 +52,13 @@ def test_the_life_of_a_key(empty: Service, caplog: pytest.LogCaptureFixture) -> 
     second = make(empty, admin, expires_at=until, requests_per_minute=600)
     line = bearer(second["token"])
     assert empty.client.get("/v1/models", headers=line).status_code == 200
+    with Client(empty.url, key=second["token"]) as client:
+        own = client.own_key()
+        assert (own.id, own.name, own.scope, own.expires_at) == (
+            *(second[field] for field in ("id", "name", "scope")),
+            second["expires_at"],
+        )
+        assert own.raw["requests_per_minute"] == 600
     for method in ("GET", "POST"):
         assert empty.client.request(method, "/v1/keys", headers=line).status_code == 403
     listed = empty.client.get("/v1/keys", headers=admin).json()

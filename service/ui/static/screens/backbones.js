@@ -2,6 +2,7 @@
 
 import { html, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
+import { May } from "../parts/permission.js";
 import { Digest, Empty, Facts, Loaded, Meter, Moment, Section, Title, Trouble } from "../parts/view.js";
 import { send } from "../data/sending.js";
 import { all, ask, path } from "../service.js";
@@ -19,8 +20,8 @@ export function Backbones() {
     backbones.reload();
   };
   return html`
-    <${Title} name="Backbones">${!adding && html`<button type="button" class="primary"
-      onClick=${() => setAdding(true)}>Bring a network</button>`}<//>
+    <${Title} name="Backbones">${!adding && html`<${May} scope="admin"><button type="button" class="primary"
+      onClick=${() => setAdding(true)}>Bring a network</button><//>`}<//>
     ${adding && html`<${Add} done=${done} close=${() => setAdding(false)} />`}
     <${Loaded} of=${backbones}>
       ${(/** @type {Json[]} */ found) =>
@@ -38,8 +39,9 @@ export function Backbones() {
 function Backbone({ of, gone }) {
   const act = () => ask(`v1/backbones/${path(of.name)}`, { method: "DELETE" });
   return html`
-    <${Section} title=${of.name} acts=${html`<${Asking} label="Delete" kind="danger" title=${`Delete ${of.name}?`}
-      act=${act} done=${gone} question="Only a network that no model has can be deleted. Its name is free then." />`}>
+    <${Section} title=${of.name} acts=${html`<${May} scope="admin"><${Asking} label="Delete" kind="danger"
+      title=${`Delete ${of.name}?`} act=${act} done=${gone}
+      question="Only a network that no model has can be deleted. Its name is free then." /><//>`}>
       <${Facts} of=${[
         ["Architecture", of.architecture],
         ["Parameters", number(of.parameters)],

@@ -3,6 +3,7 @@
 import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
 import { ownedUnits, readUnits, Stack } from "../parts/stack.js";
+import { May, Needs, useMay } from "../parts/permission.js";
 import { Empty, Facts, Loaded, Mark, Section, ShareRow, Title, Trouble } from "../parts/view.js";
 import { ask, json, path } from "../service.js";
 import { useLoaded, useValue } from "../state.js";
@@ -17,6 +18,15 @@ import { CertificateScreen, Versions } from "./versions.js";
 
 /** @typedef {import("../service.js").Json} Json */
 
+/** What the places are called. @type {Record<string, string>} */
+const NAMES = {
+  "": "Overview",
+  try: "Try it",
+  teach: "Teach",
+  versions: "Versions",
+  evaluate: "Evaluate",
+  novelty: "Novelty",
+};
 const EVALUATE = "/v1/models/{model}/evaluate";
 /** Tasks whose reports are asked for at once. */
 const MOST_REPORTS = 32;
@@ -26,17 +36,12 @@ const SIDE_BY_SIDE = 6;
 export function ModelScreens({ model, parts }) {
   const loaded = useLoaded((signal) => json(`v1/models/${path(model)}`, { signal }), [model]);
   const has = useValue(offers);
-  const [place, inside] = parts;
-  const places = [
-    ["", "Overview"],
-    ["try", "Try it"],
-    ["teach", "Teach"],
-    ["versions", "Versions"],
-    ...(has.has(EVALUATE) ? [["evaluate", "Evaluate"]] : []),
-    ["novelty", "Novelty"],
-  ];
+  const teaches = useMay("learn");
+  const [place] = parts;
+  const hidden = new Set([...(teaches ? [] : ["teach", "evaluate"]), ...(has.has(EVALUATE) ? [] : ["evaluate"])]);
+  const places = Object.entries(NAMES).filter(([name]) => !hidden.has(name));
   const here = place === "tasks" ? "" : (place ?? "");
-  const named = places.find(([name]) => name === here)?.[1] ?? "Overview";
+  const named = Object.hasOwn(NAMES, here) ? NAMES[here] : "Not found";
   return html`
     <${Title} eyebrow=${html`<a href=${to("models")}>Models</a>`} name=${place ? `${model} · ${named}` : model} />
     <nav class="tabs" aria-label=${`Model ${model}`}>
@@ -51,21 +56,35 @@ export function ModelScreens({ model, parts }) {
               href=${to("models", model, "versions")}>Look at ${found.candidates.length === 1 ? "it" : "them"}</a></p>`}
         ${found.problems.map((/** @type {Json} */ one) => html`<${Trouble}
           problem=${{ code: one.code, message: one.detail }} />`)}
-        ${show(found, place, inside, loaded.reload)}
+        ${show(found, parts, loaded.reload)}
       `}
     <//>
   `;
 }
 
-/** @param {Json} model @param {string | undefined} place @param {string | undefined} inside @param {() => void} reload */
-function show(model, place, inside, reload) {
-  if (place === "try") return html`<${Try} model=${model} />`;
-  if (place === "teach") return html`<${Teach} model=${model} />`;
-  if (place === "versions" && inside) return html`<${CertificateScreen} model=${model} version=${Number(inside)} />`;
-  if (place === "versions") return html`<${Versions} model=${model} reload=${reload} />`;
-  if (place === "evaluate") return html`<${Evaluate} model=${model} />`;
-  if (place === "novelty") return html`<${Novelty} model=${model} />`;
-  return html`<${Overview} model=${model} chosen=${place === "tasks" ? (inside ?? null) : null} reload=${reload} />`;
+/** @param {Json} model @param {string[]} parts @param {() => void} reload */
+function show(model, [place, inside, ...more], reload) {
+  if (more.length === 0 && inside !== undefined) {
+    if (place === "versions" && /^\d{1,8}$/.test(inside))
+      return html`<${CertificateScreen} model=${model} version=${Number(inside)} />`;
+    if (place === "tasks" && model.tasks.some((/** @type {Json} */ task) => task.name === inside))
+      return html`<${Overview} model=${model} chosen=${inside} reload=${reload} />`;
+  }
+  if (inside === undefined) {
+    if (place === undefined || place === "tasks")
+      return html`<${Overview} model=${model} chosen=${null} reload=${reload} />`;
+    if (place === "try") return html`<${Try} model=${model} />`;
+    if (place === "teach") return html`<${Needs} scope="learn" what="Teaching"><${Teach} model=${model} /><//>`;
+    if (place === "versions") return html`<${Versions} model=${model} reload=${reload} />`;
+    if (place === "evaluate")
+      return html`<${Needs} scope="learn" what="Evaluating"><${Evaluate} model=${model} /><//>`;
+    if (place === "novelty") return html`<${Novelty} model=${model} />`;
+  }
+  return html`
+    <${Empty} title=${place === "tasks" ? `There is no task ${inside}` : "There is no such screen"}>
+      <p><a class="button" href=${to("models", model.name)}>To the overview of ${model.name}</a></p>
+    <//>
+  `;
 }
 
 /** The learning reports of tasks by name, a few at a time. @param {string} model @param {string[]} names */
@@ -107,9 +126,11 @@ function Overview({ model, chosen, reload }) {
     return html`
       <${Empty} title="Nothing learned yet">
         <p>${model.name} takes images of ${shape(model.input)}. Teach it a first task: a folder in which each class has a folder of images.</p>
-        <p><a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p>
+        <${May} scope="learn"><p><a class="button primary"
+          href=${to("models", model.name, "teach")}>Teach a task</a></p><//>
       <//>
-      <${Section} title="What it is"><${About} model=${model} /><${Acts} model=${model} reload=${reload} /><//>
+      <${Section} title="What it is"><${About} model=${model} />
+        <${May} scope="admin"><${Acts} model=${model} reload=${reload} /><//><//>
     `;
   }
   return html`
@@ -118,16 +139,17 @@ function Overview({ model, chosen, reload }) {
       <${Stack} model=${model.name} slabs=${slabs} commons=${commonsText(model)} selected=${chosen} />
     <//>
     ${chosen && html`<${Task} model=${model} report=${reports[chosen]} name=${chosen} />`}
-    <${Section} title="Tasks" acts=${html`<a class="button"
-      href=${to("models", model.name, "teach")}>Teach another</a>`}>
+    <${Section} title="Tasks" acts=${html`<${May} scope="learn"><a class="button"
+      href=${to("models", model.name, "teach")}>Teach another</a><//>`}>
       <${TaskTable} model=${model} reports=${reports} chosen=${chosen} />
     <//>
     <div class="pair">
-      <${Section} title="Room" note="Units of each layer that tasks own, and those that are free." acts=${html`<${Widen}
-        model=${model} reload=${reload} />`}>
+      <${Section} title="Room" note="Units of each layer that tasks own, and those that are free." acts=${html`<${May}
+        scope="admin"><${Widen} model=${model} reload=${reload} /><//>`}>
         <${Room} capacity=${model.capacity} tasks=${model.tasks} />
       <//>
-      <${Section} title="What it is"><${About} model=${model} /><${Acts} model=${model} reload=${reload} /><//>
+      <${Section} title="What it is"><${About} model=${model} />
+        <${May} scope="admin"><${Acts} model=${model} reload=${reload} /><//><//>
     </div>
   `;
 }

@@ -1,6 +1,7 @@
 /** The models: version, tasks, novelty and problems of each. */
 
 import { html, useCallback, useState } from "../vendor/preact.js";
+import { May, useMay } from "../parts/permission.js";
 import { Empty, Loaded, Mark, Moment, Title } from "../parts/view.js";
 import { all, Problem } from "../service.js";
 import { announce, useLoaded, useRepeat } from "../state.js";
@@ -30,7 +31,7 @@ export function Models() {
   useRepeat(useCallback(models.reload, []), LOOK_AGAIN);
   return html`
     <${Title} name="Models">
-      <a class="button primary" href=${to("new")}>New model</a>
+      <${May} scope="admin"><a class="button primary" href=${to("new")}>New model</a><//>
     <//>
     <${Loaded} of=${models}>
       ${(/** @type {Summary[]} */ found) =>
@@ -68,7 +69,11 @@ function First() {
         <li><strong>Teach it a task</strong>: drop a folder in which each class has a folder of images.</li>
         <li><strong>Try it</strong> with images that it has not seen.</li>
       </ol>
-      <p><button type="button" class="primary" onClick=${() => go("new")}>Make a model</button></p>
+      ${
+        useMay("admin")
+          ? html`<p><button type="button" class="primary" onClick=${() => go("new")}>Make a model</button></p>`
+          : html`<p>Whoever has a key with the scope <code>admin</code> makes one.</p>`
+      }
     <//>
   `;
 }

@@ -1,7 +1,8 @@
-/** Novelty: whether what comes in is of tasks that the model knows, now and since the page is open. */
+/** Novelty: whether what comes in is of tasks that the model knows, now and over the last day. */
 
 import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
 import { Chart } from "../parts/chart.js";
+import { May } from "../parts/permission.js";
 import { Empty, Facts, Loaded, Mark, Moment, Section } from "../parts/view.js";
 import { json, path } from "../service.js";
 import { useLoaded, useRepeat } from "../state.js";
@@ -53,8 +54,8 @@ export function Novelty({ model }) {
             ["Since", html`<${Moment} at=${found.since} />`],
             ["Version", number(found.version)],
           ]} />
-          ${found.state !== "known" && html`<p class="acts">
-            <a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p>`}
+          ${found.state !== "known" && html`<${May} scope="learn"><p class="acts">
+            <a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p><//>`}
         <//>
         ${
           found.samples === 0

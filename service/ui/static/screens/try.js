@@ -2,6 +2,7 @@
 
 import { html, useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
 import { DropZone } from "../parts/drop.js";
+import { May } from "../parts/permission.js";
 import { Empty, Mark, Meter, Trouble } from "../parts/view.js";
 import { ask, json, path } from "../service.js";
 import { announce, useLoaded } from "../state.js";
@@ -63,7 +64,8 @@ export function Try({ model }) {
     return html`
       <${Empty} title="It knows nothing yet">
         <p>Once ${model.name} has learned a task, it answers images here.</p>
-        <p><a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p>
+        <${May} scope="learn"><p><a class="button primary"
+          href=${to("models", model.name, "teach")}>Teach a task</a></p><//>
       <//>
     `;
   }

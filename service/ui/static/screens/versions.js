@@ -2,6 +2,7 @@
 
 import { html, useCallback, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
+import { May } from "../parts/permission.js";
 import { Digest, Empty, Facts, Loaded, Mark, Moment, Section, Trouble } from "../parts/view.js";
 import { all, json, path, Problem } from "../service.js";
 import { announce, useLoaded, useValue } from "../state.js";
@@ -80,7 +81,7 @@ function Version({ model, version, before, newest, again }) {
           ${status === "active" && html`<${Mark} kind="good">answers<//>`}
             ${status === "candidate" && html`<${Mark} kind="warn">candidate<//>`}</p>
         <p class="note"><${Moment} at=${version.created_at} /> · ${counted(version.tasks.length, "task")}
-          ${version.job && html` · <a href=${to("jobs", version.job)}>job</a>`}</p>
+          ${version.job && html`<${May} scope="learn"> · <a href=${to("jobs", version.job)}>job</a><//>`}</p>
         ${version.tasks.length > 0 && html`<p class="chips">
           ${version.tasks.slice(-12).map((/** @type {Json} */ task) => html`<span
             class=${`chip ${known.has(task.name) ? "" : "new"}`}>${task.name}</span>`)}
@@ -90,19 +91,19 @@ function Version({ model, version, before, newest, again }) {
       <div class="commit-acts">
         ${version.tasks.length > 0 && html`<a class="button quiet"
           href=${to("models", model.name, "versions", String(version.version))}>Certificate</a>`}
-        ${status === "candidate" && has.has(REJECT) && html`<${Asking} label="Reject" kind="danger"
+        ${status === "candidate" && has.has(REJECT) && html`<${May} scope="admin"><${Asking} label="Reject" kind="danger"
           title=${`Reject version ${version.version}?`} act=${reject} done=${again}
-            question="It waits no longer, nor do those that were learned on it. What answers stays as it is." />`}
+            question="It waits no longer, nor do those that were learned on it. What answers stays as it is." /><//>`}
         ${
           status !== "active" &&
           version.tasks.length > 0 &&
-          html`<${Asking} label=${status === "candidate" ? "Activate" : "Go back to it"}
+          html`<${May} scope="admin"><${Asking} label=${status === "candidate" ? "Activate" : "Go back to it"}
             title=${`Activate version ${version.version}?`} act=${act}
           done=${() => {
             announce(`Version ${version.version} answers`);
             again();
           }}
-          question=${newest || status === "candidate" ? "From then on it answers, on every replica." : `The model then answers as version ${version.version} did. What came later stays in the line, and can be activated again.`} />`
+          question=${newest || status === "candidate" ? "From then on it answers, on every replica." : `The model then answers as version ${version.version} did. What came later stays in the line, and can be activated again.`} /><//>`
         }
       </div>
     </li>
