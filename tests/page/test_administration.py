@@ -101,7 +101,10 @@ def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> N
     visit[0].go("/models/parts/teach")
     teach(visit[0], folders / "low")
     expect(page.get_by_text("Learned as a candidate")).to_be_visible()
-    visit[0].go("/models/parts/try")
+    visit[0].go("/models/parts")
+    expect(page.get_by_text("Version 2 has learned, and waits until somebody activates it")).to_be_visible()
+    visit[0].go("/models/parts/versions")
+    page.locator(".commit.candidate").get_by_role("link", name="Try it").click()
     expect(page.locator("[name=version]")).to_have_value("2")
     ask(page, folders / "asked" / "digit-1.png")
     card = page.get_by_role("article")
@@ -110,6 +113,11 @@ def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> N
     card.get_by_label("Heatmap for").select_option(label="digit-0")
     expect(card.get_by_alt_text("Heatmap: what spoke for digit-0", exact=False)).to_be_visible()
     assert visit[0].faults() == []
+    visit[0].go("/models/parts/versions")
+    page.get_by_role("button", name="Activate").click()
+    page.get_by_role("dialog").get_by_role("button", name="Activate").click()
+    expect(page.locator(".commit.active")).to_contain_text("answers as version 2")
+    expect(page.get_by_role("button", name="Go back to it")).to_have_count(0)  # which would change nothing
 
 
 def test_a_key_is_offered_what_it_may_do(visit: tuple[Visit, Stand], browser: Browser, folders: Path) -> None:

@@ -118,6 +118,9 @@ def lost(page: Page, visit: Visit) -> None:
     ):
         visit.go(f"/models/parts/{place}")
         expect(page.get_by_role("heading", name=said)).to_be_visible()
+    visit.go("/models/none")
+    expect(page.get_by_role("heading", name="There is no model none")).to_be_visible()
+    visit.go("/models/parts/anything")
     page.get_by_role("link", name="To the overview of parts").click()
     expect(page.locator(".slab")).to_have_count(2)
 
@@ -128,13 +131,13 @@ def went_back(page: Page, visit: Visit) -> None:
     page.locator(".commit").nth(1).get_by_role("button", name="Go back to it").click()
     page.get_by_role("dialog").get_by_role("button", name="Go back to it").click()
     expect(page.locator(".commit")).to_have_count(4)
-    expect(page.locator(".commit.active")).to_contain_text("answers again as version 1 did")
+    expect(page.locator(".commit.active")).to_contain_text("answers as version 1")
     visit.go("/models/parts")
     expect(page.locator(".slab")).to_have_count(1)
     visit.go("/models/parts/versions")
     page.locator(".commit").nth(1).get_by_role("button", name="Go back to it").click()
     page.get_by_role("dialog").get_by_role("button", name="Go back to it").click()
-    expect(page.locator(".commit.active")).to_contain_text("answers again as version 2 did")
+    expect(page.locator(".commit.active")).to_contain_text("answers as version 2")
 
 
 def certified(page: Page, visit: Visit) -> None:

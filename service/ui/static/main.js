@@ -84,7 +84,8 @@ function Bar({ parts }) {
       <div class="bar-acts">
         ${key && who?.name && html`<span class="asker"
           title="The key of this tab, and its scope">${who.name} <small>${who.scope}</small></span>`}
-        <button type="button" class="quiet" onClick=${key ? forget : ask}>${key ? "Forget key" : "Use a key"}</button>
+        ${(key || who === null) && html`<button type="button" class="quiet"
+          onClick=${key ? forget : ask}>${key ? "Forget key" : "Use a key"}</button>`}
         <button type="button" class="quiet" aria-label=${`Colours: ${shown}. Change`} title=${`Colours: ${shown}`}
           onClick=${nextTheme}>
           <span aria-hidden="true">${{ system: "◐", light: "○", dark: "●" }[shown]}</span>

@@ -7,7 +7,7 @@ import { entriesOf, isArchive, isSeen, pack } from "../data/archive.js";
 import { labelled } from "../data/collection.js";
 import { send } from "../data/sending.js";
 import { all, path } from "../service.js";
-import { useLoaded } from "../state.js";
+import { announce, useLoaded } from "../state.js";
 import { go } from "../routes.js";
 import { counted, percent, size } from "../words.js";
 
@@ -45,16 +45,15 @@ export function Evaluate({ model }) {
     if (files.length === 1 && isArchive(first.path)) {
       const what = `${first.path}, ${size(first.file.size)}: ${await contents(first.file, first.path)}`;
       setGiven({ blob: () => Promise.resolve(first.file), name: first.path, what });
+      announce(what);
       return;
     }
     const { images, labels } = labelled(
       files.map(({ path: where, file }) => ({ path: where, size: file.size, read: () => Promise.resolve(file) })),
     );
-    setGiven({
-      blob: () => pack(images, setShare, over.signal),
-      name: "images.zip",
-      what: `${counted(images.length, "image")} of ${counted(labels.size, "class", "classes")}`,
-    });
+    const what = `${counted(images.length, "image")} of ${counted(labels.size, "class", "classes")}`;
+    setGiven({ blob: () => pack(images, setShare, over.signal), name: "images.zip", what });
+    announce(what);
   }, []);
   const able = (versions.data ?? []).filter((/** @type {Json} */ version) => version.tasks.length > 0);
   // What answers, if it can be evaluated: where only a candidate has learned, that is it.

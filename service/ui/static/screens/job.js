@@ -56,6 +56,7 @@ export function JobScreen({ id }) {
     });
   }, [id]);
   return html`
+    ${job.data === null && html`<${Title} eyebrow=${html`<a href=${to("jobs")}>Jobs</a>`} name="Job" />`}
     <${Loaded} of=${job}>
       ${(/** @type {Json} */ found) => html`
         <${Title} eyebrow=${html`<a href=${to("jobs")}>Jobs</a> · <a href=${to("models", found.model)}>${found.model}
@@ -177,10 +178,10 @@ function End({ job }) {
     <p class="notice good"><span>
       ${manual ? html`Learned as a candidate, version ${job.result?.version}. It answers once it is activated.` : html`Learned. Version ${job.result?.version} of ${job.model} answers now.`}
         </span>
-      <span class="acts">${manual ? html`<a class="button primary"
-        href=${to("models", job.model, "versions")}>To the versions</a>` : html`<a class="button primary"
-          href=${to("models", job.model, "try")}>Try it</a>`}
-            <a class="button" href=${to("models", job.model)}>See the stack</a></span></p>
+      <span class="acts"><a class="button primary"
+        href=${to("models", job.model, "try", ...(manual ? [String(job.result.version)] : []))}>Try it</a>
+        ${manual ? html`<a class="button" href=${to("models", job.model, "versions")}>To the versions</a>` : html`<a
+          class="button" href=${to("models", job.model)}>See the stack</a>`}</span></p>
     ${job.result?.report && html`<${Report} model=${job.model} report=${job.result.report} />`}
   `;
 }

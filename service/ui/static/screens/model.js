@@ -1,6 +1,6 @@
 /** One model: its frame with the places in it, and its overview. */
 
-import { html, useCallback, useEffect, useState } from "../vendor/preact.js";
+import { html, useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
 import { ownedUnits, readUnits, Stack } from "../parts/stack.js";
 import { May, Needs, useMay } from "../parts/permission.js";
@@ -42,9 +42,24 @@ export function ModelScreens({ model, parts }) {
   const places = Object.entries(NAMES).filter(([name]) => !hidden.has(name));
   const here = place === "tasks" ? "" : (place ?? "");
   const named = Object.hasOwn(NAMES, here) ? NAMES[here] : "Not found";
+  const tabs = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    // On a narrow screen the tab of what is shown may lie outside of it.
+    const tab = /** @type {HTMLElement | null | undefined} */ (tabs.current?.querySelector("[aria-current]"));
+    if (tabs.current && tab) tabs.current.scrollLeft = tab.offsetLeft - (tabs.current.clientWidth - tab.offsetWidth) / 2;
+  }, [here, places.length]);
+  if (loaded.data === null && loaded.error?.code === "unknown_model") {
+    return html`
+      <${Title} eyebrow=${html`<a href=${to("models")}>Models</a>`} name="Not found" />
+      <${Empty} title=${`There is no model ${model}`}>
+        <p>It may have been deleted.</p>
+        <p><a class="button" href=${to("models")}>To the models</a></p>
+      <//>
+    `;
+  }
   return html`
-    <${Title} eyebrow=${html`<a href=${to("models")}>Models</a>`} name=${place ? `${model} · ${named}` : model} />
-    <nav class="tabs" aria-label=${`Model ${model}`}>
+    <${Title} eyebrow=${html`<a href=${to("models")}>Models</a>`} name=${here ? `${model} · ${named}` : model} />
+    <nav ref=${tabs} class="tabs" aria-label=${`Model ${model}`}>
       ${places.map(([name, label]) => html`<a href=${to("models", model, ...(name ? [name] : []))}
         aria-current=${here === name ? "page" : undefined}>${label}</a>`)}
     </nav>
@@ -67,6 +82,7 @@ function show(model, [place, inside, ...more], reload) {
   if (more.length === 0 && inside !== undefined) {
     if (place === "versions" && /^\d{1,8}$/.test(inside))
       return html`<${CertificateScreen} model=${model} version=${Number(inside)} />`;
+    if (place === "try" && /^\d{1,8}$/.test(inside)) return html`<${Try} key=${inside} model=${model} wanted=${inside} />`;
     if (place === "tasks" && model.tasks.some((/** @type {Json} */ task) => task.name === inside))
       return html`<${Overview} model=${model} chosen=${inside} reload=${reload} />`;
   }
@@ -123,12 +139,20 @@ function Overview({ model, chosen, reload }) {
     Object.values(slab.reads ?? {}).some((units) => units > 0),
   ).length;
   if (slabs.length === 0) {
+    const waiting = model.candidates?.at(-1);
     return html`
-      <${Empty} title="Nothing learned yet">
+      ${
+        waiting !== undefined &&
+        html`<${Empty} title="Nothing answers yet">
+        <p>Version ${waiting} has learned, and waits until somebody activates it. Then its stack is shown here.</p>
+        <p><a class="button primary" href=${to("models", model.name, "try", String(waiting))}>Try it</a></p>
+      <//>`
+      }
+      ${waiting === undefined && html`<${Empty} title="Nothing learned yet">
         <p>${model.name} takes images of ${shape(model.input)}. Teach it a first task: a folder in which each class has a folder of images.</p>
         <${May} scope="learn"><p><a class="button primary"
           href=${to("models", model.name, "teach")}>Teach a task</a></p><//>
-      <//>
+      <//>`}
       <${Section} title="What it is"><${About} model=${model} />
         <${May} scope="admin"><${Acts} model=${model} reload=${reload} /><//><//>
     `;

@@ -58,12 +58,15 @@ export function Novelty({ model }) {
             <a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p><//>`}
         <//>
         ${
+          (found.samples > 0 || found.history?.spans.length > 1) &&
+          html`<${Shares} history=${found.history?.spans ?? []} seconds=${found.history?.seconds} seen=${points} />`
+        }
+        ${
           found.samples === 0
-            ? html`<${Empty} title="No images yet">
+            ? html`<${Empty} title=${`No images of version ${found.version} yet`}>
               <p>Images that are answered without being told their task are watched here. Counts begin anew with each version.</p>
                 <p><a class="button" href=${to("models", model.name, "try")}>Try some</a></p><//>`
             : html`
-            <${Shares} history=${found.history?.spans ?? []} seconds=${found.history?.seconds} seen=${points} />
             <div class="pair">
               <${Section} title="Do they look less usual?"
                 note="A Welch test of the newest window against the first images of this version.">

@@ -20,13 +20,14 @@ const EXPLAINED = 4;
 
 let made = 0;
 
-/** @param {{ model: Json }} given */
-export function Try({ model }) {
+/** @param {{ model: Json, wanted?: string }} given */
+export function Try({ model, wanted }) {
   const [images, setImages] = useState(/** @type {Asked[]} */ ([]));
   const [task, setTask] = useState("");
   /** @type {number[]} */
   const candidates = model.candidates ?? [];
-  const [version, setVersion] = useState(model.tasks.length === 0 ? String(candidates[candidates.length - 1] ?? "") : "");
+  const newest = model.tasks.length === 0 ? String(candidates[candidates.length - 1] ?? "") : "";
+  const [version, setVersion] = useState(candidates.includes(Number(wanted)) ? String(wanted) : newest);
   const waiting = useLoaded(
     async (signal) => (version ? json(`v1/models/${path(model.name)}/versions/${version}`, { signal }) : null),
     [model.name, version],

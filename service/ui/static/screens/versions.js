@@ -29,7 +29,8 @@ export function Versions({ model, reload }) {
           note="Every version stays. Activating an older one makes a new version that answers as it did: byte by byte.">
           <ol class="line-of">
             ${found.map((version, at) => html`<${Version} key=${version.version} model=${model} version=${version}
-              before=${found.find((one) => one.version === version.parent)} newest=${at === 0} again=${again} />`)}
+              before=${found.find((one) => one.version === version.parent)} newest=${at === 0}
+              alike=${alike(version, active(found))} again=${again} />`)}
           </ol>
         <//>
       `}
@@ -44,23 +45,39 @@ function statusOf(version, model) {
   return version.status ?? (version.version === model.version ? "active" : "past");
 }
 
+/** @param {Json[]} versions */
+function active(versions) {
+  return versions.find((one) => one.status === "active");
+}
+
+/** Whether one version answers as another does, so that going back to it changes nothing. @param {Json} version @param {Json | undefined} other */
+function alike(version, other) {
+  const served = (/** @type {Json} */ one) =>
+    JSON.stringify([one.tasks, one.engrams, one.decoder, one.background, one.engine]);
+  return other !== undefined && served(version) === served(other);
+}
+
 /** What a version changed against the one before it. @param {Json} version @param {Json | undefined} before */
 function changed(version, before) {
-  if (version.kind === "activate") return `answers again as version ${version.target} did`;
+  if (version.kind === "activate") return `answers as version ${version.target}`;
   if (version.kind === "reject") return `rejected version ${version.target}`;
   if (version.kind === "learn") return html`learned <strong>${version.task}</strong>`;
   const names = (/** @type {Json} */ one) => one.tasks.map((/** @type {Json} */ task) => task.name);
   const added = before ? names(version).filter((/** @type {string} */ name) => !names(before).includes(name)) : [];
   if (added.length > 0) return `${version.kind}: ${added.join(", ")}`;
   return (
-    { create: "made, empty", budget: "got more room", change: "changed", adopt: "adopted its network" }[
-      /** @type {string} */ (version.kind)
-    ] ?? version.kind
+    {
+      create: "made, empty",
+      budget: "got more room",
+      decoder: "decodes images otherwise",
+      publish: "publishes otherwise what it learns",
+      adopt: "adopted its network",
+    }[/** @type {string} */ (version.kind)] ?? version.kind
   );
 }
 
-/** @param {{ model: any, version: Json, before: Json | undefined, newest: boolean, again: () => void }} given */
-function Version({ model, version, before, newest, again }) {
+/** @param {{ model: any, version: Json, before: Json | undefined, newest: boolean, alike: boolean, again: () => void }} given */
+function Version({ model, version, before, newest, alike, again }) {
   const status = statusOf(version, model);
   const act = useCallback(
     () => json(`v1/models/${path(model.name)}/versions/${version.version}/activate`, { method: "POST" }),
@@ -89,6 +106,8 @@ function Version({ model, version, before, newest, again }) {
                 </p>`}
       </div>
       <div class="commit-acts">
+        ${status === "candidate" && html`<a class="button quiet"
+          href=${to("models", model.name, "try", String(version.version))}>Try it</a>`}
         ${version.tasks.length > 0 && html`<a class="button quiet"
           href=${to("models", model.name, "versions", String(version.version))}>Certificate</a>`}
         ${status === "candidate" && has.has(REJECT) && html`<${May} scope="admin"><${Asking} label="Reject" kind="danger"
@@ -96,6 +115,7 @@ function Version({ model, version, before, newest, again }) {
             question="It waits no longer, nor do those that were learned on it. What answers stays as it is." /><//>`}
         ${
           status !== "active" &&
+          (status === "candidate" || !alike) &&
           version.tasks.length > 0 &&
           html`<${May} scope="admin"><${Asking} label=${status === "candidate" ? "Activate" : "Go back to it"}
             title=${`Activate version ${version.version}?`} act=${act}
