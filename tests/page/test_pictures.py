@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from testing.servers.service import wait_until
 from tests.page.browser import PATIENCE_MS, Visit, visiting
 from tests.page.stand import Stand, standing
 from tests.repository.layout import ROOT
+from vault.coordination.novelty_board import SPAN_SECONDS, SPANS, SpanCounts
 
 PICTURES = ROOT / "docs" / "pictures"
 MOST_BYTES = 100_000
@@ -51,7 +54,17 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         images = [("image", ("a.png", image, "image/png")) for task in tasks()[:4] for image, _ in task.held_out]
         for at in range(0, len(images), 32):
             service.client.post(f"/v1/models/{MODEL}/predict", files=images[at : at + 32]).raise_for_status()
+        lived(stand)
         yield stand
+
+
+def lived(stand: Stand) -> None:
+    """Give the model a day of images, of which more are unknown from an hour ago on."""
+    now = int(time.time() // SPAN_SECONDS)
+    chance = random.Random(7)
+    unknown = {now - ago: round(chance.uniform(0, 6) + (20 if ago < 12 else 0)) for ago in range(1, SPANS)}
+    counts = {span: SpanCounts(200, one) for span, one in unknown.items()}
+    assert stand.vault.novelty.count({stand.vault.models.get(MODEL).lineage: counts})
 
 
 def learn(stand: Stand, model: str, task: DigitsTask) -> None:
