@@ -51,7 +51,12 @@ def learned_on(log: CommitLog, model: str) -> Commit | None:
         A record cannot be read, or is missing.
     """
     head = log.head(model)
-    if head is None or not head.candidates or head.candidates[-1] == head.version:
+    return None if head is None else content_learned_on(log, model, head)
+
+
+def content_learned_on(log: CommitLog, model: str, head: Commit) -> Commit:
+    """As `learned_on`, while `head` is the newest; raises as that."""
+    if not head.candidates or head.candidates[-1] == head.version:
         return head
     states = {name: getattr(head, name) for name in ("version", "publish", "active", "candidates")}
     return replace(log.read(model, head.candidates[-1]), **states)
@@ -77,12 +82,12 @@ def active_number(head: Commit) -> int:
     return head.version if head.active is None else head.active
 
 
-def learned(on: Commit, **content: Any) -> Commit:
-    """The version that a job makes `on` what it learned on: a candidate where somebody is to activate it."""
+def learned(on: Commit, kind: Literal["learn", "rename"] = "learn", **content: Any) -> Commit:
+    """The version that is made `on` what is learned on: a candidate where somebody is to activate it."""
     if on.publish == "auto":
-        return on.following("learn", **content, active=None, candidates=())
+        return on.following(kind, **content, active=None, candidates=())
     candidates = (*on.candidates, on.version + 1)
-    return on.following("learn", **content, active=active_number(on), candidates=candidates)
+    return on.following(kind, **content, active=active_number(on), candidates=candidates)
 
 
 def changed(head: Commit, kind: Kind, **changes: Any) -> Commit:

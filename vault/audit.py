@@ -76,6 +76,8 @@ class AuditEntry:
     backbone: str | None = None
     changed: List[str] | None = None
     """Of `widen`, `decode` and `publish`: all that the call changed, of `budget`, `decoder` and `publish`."""
+    renamed: dict[str, Any] | None = None
+    """Of `rename`: what is shown of the task otherwise than before, `from`, `to` and `labels`."""
 
     @property
     def id(self) -> str:
@@ -202,6 +204,7 @@ def of_version(model: str, commit: Commit, before: Commit | None = None) -> Audi
         commit.version,
         commit.target,
         changed=changed,
+        renamed=commit.renamed,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from vault import timestamps
 from vault.errors import AlreadyExists, Conflict, Damaged, NotFound, UnknownModel, UnknownVersion, Unreadable
-from vault.models import WITH_BACKBONES, WITH_CANDIDATES, Model, Models
+from vault.models import WITH_BACKBONES, WITH_CANDIDATES, WITH_NAMES, Model, Models
 from vault.storage.documents import FIRST_FORMAT, unseal
 from vault.storage.object_store import ObjectStore
 from vault.storage.parallel import parallel_map
@@ -30,13 +30,14 @@ _RECORD = re.compile(r"[0-9]{8}\.json")
 _CACHED_HEADS = 1024
 """Models whose heads are cached."""
 
-Kind = Literal["create", "learn", "activate", "reject", "retire", "budget", "decoder", "publish", "adopt"]
+Kind = Literal["create", "learn", "activate", "reject", "retire", "budget", "decoder", "publish", "adopt", "rename"]
 Publish = Literal["auto", "manual"]
 """Whether what is learned answers at once, or waits as a candidate until somebody activates it."""
 
 _LATER: dict[str, Any] = {"backbones": (), "publish": "auto", "candidates": ()}
-_LATER |= dict.fromkeys(("decoding", "active", "by", "signature"))
+_LATER |= dict.fromkeys(("decoding", "active", "by", "signature", "names", "renamed"))
 """Fields that records have only where they say something, by what says nothing."""
+_OWN = ("task", "report", "target", "job", "token", "request", "by", "renamed")
 
 _WITH_DECODING = 2
 """Format of a record that names a decoding: releases that know format 1 only would decode images otherwise."""
@@ -72,6 +73,10 @@ class Commit:
     """The task this commit added or retired."""
     tasks: tuple[dict[str, Any], ...] = ()
     """The tasks served, in the order learned, each with at least `name` and `classes`; so a listing needs no blob."""
+    names: dict[str, Any] | None = None
+    """What is shown in the place of names that tasks and classes were learned under (`vault.classes.names`)."""
+    renamed: dict[str, Any] | None = None
+    """Of a `rename`: what is shown of the task otherwise than before, `from`, `to` and `labels`."""
     budget: dict[str, int] = field(default_factory=dict)
     """Units at most, by layer."""
     decoding: dict[str, Any] | None = None
@@ -105,10 +110,9 @@ class Commit:
     def following(self, kind: Kind, **changes: Any) -> Commit:
         """The commit after this one: its content with `changes`, made now, naming this one as parent.
 
-        Fields that describe one commit only (`task`, `report`, `target`, `job`, `token`, `request`, `by`) are empty
-        unless given; `signature` is so where the certificate is another.
+        What describes one commit only (`_OWN`) is empty unless given; so is `signature` with another certificate.
         """
-        fresh: dict[str, Any] = dict.fromkeys(("task", "report", "target", "job", "token", "request", "by"))
+        fresh: dict[str, Any] = dict.fromkeys(_OWN)
         if changes.get("certificate", self.certificate) != self.certificate:
             fresh["signature"] = None
         return replace(
@@ -122,6 +126,8 @@ class Commit:
     @property
     def format(self) -> int:
         """The format that a record of this commit is sealed as, so that no release misreads it."""
+        if self.names is not None:
+            return WITH_NAMES
         if self.publish == "manual" or self.active is not None or self.candidates:
             return WITH_CANDIDATES
         if self.backbones:
@@ -146,8 +152,9 @@ class Commit:
             raise TypeError("a blob is named by something else than its SHA-256")
         if not set(blobs["backbones"]) <= set(blobs["engrams"]):
             raise TypeError("the weights of a backbone are not among the engrams")
-        if not all(isinstance(content.get(name), dict | None) for name in ("decoding", "by", "signature")):
-            raise TypeError("a decoding, an author or a signature is no JSON object")
+        objects = ("decoding", "by", "signature", "names", "renamed")
+        if not all(isinstance(content.get(name), dict | None) for name in objects):
+            raise TypeError(f"one of {', '.join(objects)} is no JSON object")
         if not all(isinstance(number, int) for number in (*lists["candidates"], content.get("active") or 0)):
             raise TypeError("a version is no number")
         if content.get("publish", "auto") not in get_args(Publish):
@@ -249,12 +256,8 @@ class CommitLog:
     ) -> Commit | None:
         """The newest version that is `wanted`, of those made at the moment `since` or later.
 
-        Clocks of different machines may be an hour apart. Records that cannot be read are skipped.
-
-        Parameters
-        ----------
-        through
-            The last number to search; the newest without it.
+        Clocks of different machines may be an hour apart. Records that cannot be read are skipped, as are versions
+        after the number `through`.
         """
         oldest = timestamps.earlier(since, _CLOCK_SKEW)
         after = None if through is None else through + 1

@@ -28,6 +28,10 @@ WITH_CANDIDATES = 4
 """Format of commits of a model whose versions wait for somebody to activate them: releases that know lower numbers only
 would answer with what nobody approved."""
 
+WITH_NAMES = 5
+"""Format of commits that show tasks or classes by other names than they were learned under: releases that know lower
+numbers only would go by the old ones, and drop the new ones from what is learned on."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

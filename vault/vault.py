@@ -19,7 +19,7 @@ from vault.certificates.answers import CertifiedAnswers
 from vault.certificates.digests import ServedDigests
 from vault.certificates.issuing import CertificateIssuer
 from vault.certificates.settings import SigningSettings
-from vault.class_index import ClassIndexes
+from vault.classes.class_index import ClassIndexes
 from vault.commit_log import CommitLog
 from vault.coordination import connection
 from vault.coordination.events import Events

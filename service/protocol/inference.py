@@ -25,7 +25,7 @@ from service.models.loaded import LoadedVersion
 from service.protocol.requests import Infer, RequestedOutput
 from service.protocol.tensors import DATATYPES, HEATMAP, KNOWN, KNOWN_JUDGED, PROBABILITIES, OutputTensor
 from telemetry import logs
-from vault.class_index import ClassIndex
+from vault.classes.class_index import ClassIndex
 
 _LONGEST_VERSION = 8
 """Digits."""
@@ -189,7 +189,7 @@ _OF_CANDIDATE = frozenset({"label", "task", "probability"})
 def _probabilities(wanted: RequestedOutput, asked: Infer, reply: InferenceReply, index: ClassIndex) -> OutputTensor:
     told, task = reply.probabilities, asked.parameters.task
     assert told is not None, "they are asked for with the request"
-    numbers = index.served if task is None else index.numbers[task]
+    numbers = index.served if task is None else index.of_task(task)
     assert told.shape[1] == len(numbers), "a version answers for the classes that its record names"
     if wanted.classification:
         return _classified(told, numbers, index, wanted.classification)

@@ -13,7 +13,7 @@ from service.middleware.model_statistics import ModelStatistics
 from service.models.loaded import LoadedVersion
 from service.protocol import tensors
 from service.protocol.tensors import DATATYPES, HEATMAP, IMAGE, PIXELS, PROBABILITIES
-from vault.class_index import ClassIndex
+from vault.classes.class_index import ClassIndex
 
 PLATFORM = "engram"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")

@@ -11,7 +11,7 @@ from service.middleware.body_limits import parse_json
 from service.models.loaded import LoadedVersion
 from service.models.soundness.readiness import DETAILS
 from service.protocol.inference import loaded_version
-from vault.class_index import ClassIndex
+from vault.classes.class_index import ClassIndex
 
 
 async def ready(parts: Runtime, model: str, version: int | None) -> bool:

@@ -67,7 +67,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"storage"},
         {"models", "keys", "coordination"},
         {"commit_log", "backbones"},
-        {"approval", "certificates", "class_index", "jobs"},
+        {"approval", "certificates", "classes", "jobs"},
         {"audit"},
         {"maintenance"},
         {"vault"},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from vault.classes.names import ambiguity
 from vault.commit_log import Commit
 from vault.errors import Damaged
 from vault.models import Model
@@ -68,7 +69,9 @@ def blobs_of(commit: Commit) -> dict[str, Role]:
 
 
 def check_order(path: str, commit: Commit) -> None:
-    """Raise Damaged when a commit's parent is not the version before."""
+    """Raise Damaged when a commit's parent is not the version before, or its names do not tell tasks apart."""
     parent = commit.version - 1 if commit.version else None
     if commit.parent != parent:
         raise Damaged(path, f"its parent is {commit.parent}, not {parent}")
+    if commit.names is not None and (why := ambiguity(commit)) is not None:
+        raise Damaged(path, why)

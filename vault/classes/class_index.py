@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from vault.classes.names import named_tasks
 from vault.commit_log import Commit, CommitLog
 from vault.errors import UnknownVersion
 
@@ -24,17 +25,23 @@ class ClassIndex:
 
     A class is a label of a task. Classes are numbered in the order in which the model's history names them first; the
     index of a later version begins with that of every earlier one. What the version does not have any more keeps its
-    place, as a tombstone, and has it again if it ever comes back.
+    place, as a tombstone, and has it again if it ever comes back. Another name that is shown changes no number.
     """
 
     version: int
     classes: tuple[tuple[str, str], ...]
-    """Task and label of each number."""
+    """Task and label of each number, as the version shows them; of a tombstone as they were learned."""
     numbers: Mapping[str, tuple[int, ...]]
     """For each task of the version, in their order, the numbers of its classes, in theirs."""
+    learned: Mapping[str, str] = field(default_factory=dict)
+    """What tasks are shown by that were learned under another name, by that name."""
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def of_task(self, name: str) -> tuple[int, ...]:
+        """The numbers of the classes of a task, by the name that is shown or that it was learned under."""
+        return self.numbers[name if name in self.numbers else self.learned[name]]
 
     @cached_property
     def served(self) -> tuple[int, ...]:
@@ -129,7 +136,13 @@ class ClassIndexes:
 
 
 def _index(history: _History, commit: Commit) -> ClassIndex:
+    tasks = named_tasks(commit)
     numbers = {
-        task["name"]: tuple(history.numbers[task["name"], label] for label in task["classes"]) for task in commit.tasks
+        one.name: tuple(history.numbers[one.learned_name, label] for label in one.learned_classes) for one in tasks
     }
-    return ClassIndex(commit.version, tuple(history.numbers)[: history.ends[commit.version]], numbers)
+    classes = list(history.numbers)[: history.ends[commit.version]]
+    for one in tasks:
+        for number, label in zip(numbers[one.name], one.classes, strict=True):
+            classes[number] = (one.name, label)
+    learned = {one.learned_name: one.name for one in tasks if one.learned_name != one.name}
+    return ClassIndex(commit.version, tuple(classes), numbers, learned)

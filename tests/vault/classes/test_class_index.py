@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.class_index import ClassIndexes
+from vault.classes.class_index import ClassIndexes
 from vault.commit_log import Commit, CommitLog
 from vault.errors import UnknownVersion, Unreadable
 from vault.models import Model, Models

@@ -1,0 +1,1 @@
+"""Tests of classes: their numbers, and the names that are shown of them."""
