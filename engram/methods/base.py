@@ -20,7 +20,6 @@ from engram.errors import (
     AccuracyTooLow,
     InvalidDefinition,
     NotExportable,
-    NothingLearned,
     RecallTooLow,
     RecognitionTooLow,
     TaskExists,
@@ -31,7 +30,7 @@ from engram.explain.rules import DEFAULT_COMPOSITE
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.pretrained.network import built_with
-from engram.recognition.predictions import Observation
+from engram.recognition.predictions import Observation, explained
 from engram.recognition.recogniser import Recogniser
 from engram.recognition.state import RecogniserState
 from engram.runtime import environment
@@ -87,6 +86,16 @@ class Method(ABC):
     def become(self, other: Self) -> None:
         """Take over all that another one holds, in one assignment, so that `current` gives all of it or nothing."""
         self.__dict__ = other.__dict__
+
+    def joining(self, tasks: Sequence[TaskInfo]) -> Self:
+        """The model as it is now, to answer with classes of one label joined as they are called here, if it joins any.
+
+        Parameters
+        ----------
+        tasks
+            All that were learned, with other names.
+        """
+        return self.current()
 
     @classmethod
     def check(cls, definition: Definition) -> None:
@@ -282,15 +291,7 @@ class Method(ABC):
         ------
         NothingLearned, UnknownTask, UnknownLabel
         """
-        tasks = self.tasks
-        if not tasks:
-            raise NothingLearned("the model has learned no task yet")
-        holders = [number for number, info in enumerate(tasks) if task in (None, info.name) and target in info.classes]
-        if len(holders) == 1:
-            return holders[0], tasks[holders[0]].classes.index(str(target))
-        observed = self.observe_for(image[None], task if target is None else None, None)
-        owner, label = observed.explained(target, task)
-        return [info.name for info in tasks].index(observed.tasks[owner].name), label
+        return explained(self.tasks, lambda only: self.observe_for(image[None], only, None), target, task)
 
     @abstractmethod
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:

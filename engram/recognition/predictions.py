@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import index as whole
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from engram.errors import InputError, UnknownLabel, UnknownTask
+from engram.errors import InputError, NothingLearned, UnknownLabel, UnknownTask
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import ALPHA
 from engram.recognition.head_balance import HeadBalance, within_task
@@ -87,6 +87,8 @@ class Observation:
     """What labels rest on: `ridge` for a task that has no network."""
     calibrated: bool = True
     """As of `Prediction`."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names of tasks, with the names that they have in `tasks`."""
 
     def __len__(self) -> int:
         return len(self.log_tasks)
@@ -106,6 +108,8 @@ class Observation:
         for position, info in enumerate(self.tasks):
             if info.name == task:
                 return position
+        if (known := self.aliases.get(task)) is not None:
+            return self.index(known)
         raise UnknownTask(f"the model has no task {task!r}")
 
     def logits(self, task: str) -> Tensor:
@@ -219,6 +223,32 @@ class Observation:
             self.ran,
             self.calibrated,
         )
+
+
+def explained(
+    tasks: Sequence[TaskInfo], show: Callable[[str | None], Observation], target: str | None, task: str | None
+) -> tuple[int, int]:
+    """The task and the class whose logit is explained of an image, as `Memory.explain` takes them.
+
+    Parameters
+    ----------
+    tasks
+        All that there are.
+    show
+        Shows the image to one task, or to all; it is shown to no more tasks than it takes to tell.
+
+    Raises
+    ------
+    NothingLearned, UnknownTask, UnknownLabel
+    """
+    if not tasks:
+        raise NothingLearned("the model has learned no task yet")
+    holders = [number for number, info in enumerate(tasks) if task in (None, info.name) and target in info.classes]
+    if len(holders) == 1:
+        return holders[0], tasks[holders[0]].classes.index(str(target))
+    observed = show(task if target is None else None)
+    owner, label = observed.explained(target, task)
+    return [info.name for info in tasks].index(observed.tasks[owner].name), label
 
 
 def is_known(p_value: float, level: float | None, vouches: bool) -> bool | None:

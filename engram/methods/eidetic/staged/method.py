@@ -66,6 +66,7 @@ class StagedEidetic(Method):
         self.recogniser = recogniser
         self.staged = tuple(tasks)
         self.sums = sums
+        self._shown: tuple[TaskInfo, ...] = ()
         self._prepared = self._prepare()
 
     @classmethod
@@ -143,7 +144,13 @@ class StagedEidetic(Method):
     def _prepare(self) -> Prepared:
         """What the model as it is now is to answer with."""
         engine = self.definition.engine
-        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings, engine)
+        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings, engine, self._shown)
+
+    def joining(self, tasks: Sequence[TaskInfo]) -> Self:
+        joined = self.current()
+        joined._shown = tuple(tasks)
+        joined._prepared = joined._prepare()
+        return joined
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from engram.explain.pretrained.joined_explainer import JoinedExplainer, explaine
 from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
+from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.layout import Layout
 from engram.nn.network import Network
@@ -33,6 +34,8 @@ class Prepared:
     layout: Layout
     settings: EideticSettings
     engine: EngineName = FIRST_ENGINE
+    shown: tuple[TaskInfo, ...] = ()
+    """As of `Serving`."""
     _serving: Serving | None = None
     _alone: dict[str, ServedTask] = field(default_factory=dict)
     _explainer: Explainer | JoinedExplainer | None = None
@@ -46,7 +49,9 @@ class Prepared:
         with self._lock:
             if self._serving is None:
                 network = self._network([task.name for task in self.tasks])
-                self._serving = Serving.of(self.commons, self.recogniser, self.tasks, network, self.settings)
+                self._serving = Serving.of(
+                    self.commons, self.recogniser, self.tasks, network, self.settings, self.shown
+                )
             return self._serving
 
     @property

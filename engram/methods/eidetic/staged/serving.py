@@ -49,6 +49,8 @@ class Serving:
     contenders: int | Literal["all"]
     adopted: TaskInfo | None = None
     """A network's own classifier, of whose classes no image was seen; it is none of `tasks`."""
+    shown: tuple[TaskInfo, ...] = ()
+    """All tasks, the adopted one first, as their labels are shown; nothing where those are their own."""
 
     @classmethod
     def of(
@@ -58,9 +60,11 @@ class Serving:
         tasks: Sequence[StagedTask],
         network: Network,
         settings: EideticSettings,
+        shown: tuple[TaskInfo, ...] = (),
     ) -> Self:
         """Prepare a version, of which every engram and profile is read."""
         served, infos = tuple(ServedTask.of(task, network) for task in tasks), recogniser.infos
+        named = shown[len(shown) - len(infos) :] if shown else infos
         return cls(
             commons,
             network,
@@ -69,12 +73,13 @@ class Serving:
             recogniser.stage_one(),
             Contest.of(recogniser),
             StackedTasks.of(infos, [task.profile for task in served]) if served else None,
-            Labels.of(infos, settings.labels != "apart"),
+            Labels.of(named, settings.labels != "apart"),
             tuple(task.profile.level for task in served),
             tuple(task.profile.vouches for task in served),
             tuple(task.task.known.head is not None for task in served),
             settings.contenders or "all",
             recogniser.adopted,
+            shown,
         )
 
     def look(self, images: Tensor) -> Look:
@@ -105,7 +110,7 @@ class Serving:
         if not self.tasks:
             return alone(self.adopted, own)
         others = self._staged(images, look, contenders)
-        labels = Labels.of((self.adopted, *self.tasks), self.labels.joined)
+        labels = Labels.of(self.shown or (self.adopted, *self.tasks), self.labels.joined)
         return beside(self.adopted, own, others, labels, self.single)
 
     def _staged(self, images: Tensor, look: Look, contenders: int | Literal["all"] | None) -> StagedObservation:
