@@ -15,11 +15,12 @@ from engram.data.archives import ReadArchive, read
 from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
-from engram.errors import Cancelled, EngramError, InputError
+from engram.errors import Cancelled, EngramError, InputError, TaskExists
 from engram.memory import Memory, dump
 from engram.runtime import threads
 from engram.training.report import LearningReport
 from vault import approval
+from vault.classes.names import is_shown_elsewhere
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.jobs.checkpoints import JobCheckpoints
@@ -147,6 +148,8 @@ class _LearningAttempt(JobAttempt):
         blobs = JobBlobs(self.vault.objects)
         memory = load_memory(self.vault, model, head, blobs)
         memory.admit(self.job.task)
+        if is_shown_elsewhere(head, self.job.task):  # renamed since the job was submitted
+            raise TaskExists(f"the model already has a task {self.job.task!r}, which was learned under another name")
         options = LearnOptions.model_validate(self.job.options)
         began = time.monotonic()
         archive = self._read(memory, options)

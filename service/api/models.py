@@ -26,7 +26,8 @@ from service.api.schemas import (
 from service.auth.access import author
 from service.dependencies import Paging, Parts, Runtime
 from service.middleware.idempotency import Key, body_fingerprint
-from service.models import adoption, versions
+from service.models import versions
+from service.models.changes import adoption
 from service.models.loaded import LoadedVersion
 from service.models.soundness.problems import Problem
 from vault import approval
@@ -57,7 +58,7 @@ def answer(loaded: LoadedVersion, head: Commit, problems: list[Problem]) -> dict
         **memory.definition.model_dump(mode="json"),
         "exact": memory.exact,
         "budget": memory.budget,
-        "tasks": [{"name": task.name, "classes": list(task.classes)} for task in memory.tasks],
+        "tasks": [task.to_dict() for task in loaded.tasks],
         "capacity": [layer.to_dict() for layer in memory.capacity()],
         "problems": [asdict(problem) for problem in problems],
         "created_at": loaded.model.created_at,

@@ -18,6 +18,9 @@ from vault.commit_log import Publish
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
+MOST_LABELS = 100_000
+"""Labels that one request renames."""
+
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 TaskName = Annotated[str, Field(pattern=TASK_NAME)]
 
@@ -127,9 +130,34 @@ class ExplainFields(RequestFields):
     format: HeatmapFormat = "overlay"
 
 
+class LearnedNames(BaseModel):
+    """What a task and its classes were learned under."""
+
+    name: str
+    classes: list[str]
+
+
 class TaskSummary(BaseModel):
     name: str
     classes: list[str]
+    learned_as: LearnedNames | SkipJsonSchema[None] = None
+    """Where a name is another now: those that it was learned under."""
+
+
+class TaskChangeRequest(BaseModel):
+    """Other names of a task and of its classes; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    name: TaskName | SkipJsonSchema[None] = None
+    labels: dict[str, str] = Field(default_factory=dict, max_length=MOST_LABELS)
+    """New labels by those that are shown, or that were learned."""
+
+    @model_validator(mode="after")
+    def _check_given(self) -> Self:
+        if self.name is None and not self.labels:
+            raise PydanticCustomError("nothing", "names neither a name nor labels")
+        return self
 
 
 class Capacity(BaseModel):

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from anyio import to_thread
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -19,12 +19,21 @@ from service.middleware.idempotency import Key, body_fingerprint
 from service.models import certificates, versions
 from vault import approval
 from vault.approval import Status
+from vault.classes.names import named, named_tasks
 from vault.commit_log import Commit
 from vault.jobs.idempotency import Claim
 from vault.models import Model
 from vault.vault import Vault
 
 router = ScopedRouter("versions")
+
+
+class RenamedResponse(BaseModel):
+    """What is shown of a task otherwise than before: its name, and labels by what they were."""
+
+    before: str = Field(alias="from")
+    to: str
+    labels: dict[str, str]
 
 
 class VersionResponse(BaseModel):
@@ -37,6 +46,8 @@ class VersionResponse(BaseModel):
     kind: str
     task: str | None
     tasks: list[TaskSummary]
+    renamed: RenamedResponse | None = None
+    """Of a `rename`: what became of the names of `task`."""
     target: int | None
     job: str | None
     engrams: list[str]
@@ -61,8 +72,9 @@ def answer(model: Model, commit: Commit, head: Commit) -> dict[str, Any]:
         "status": approval.status(commit.version, head),
         "parent": commit.parent,
         "kind": commit.kind,
-        "task": commit.task,
-        "tasks": [{"name": task["name"], "classes": task["classes"]} for task in commit.tasks],
+        "task": commit.task and named(commit, commit.task),
+        "tasks": [task.to_dict() for task in named_tasks(commit)],
+        **({} if commit.renamed is None else {"renamed": commit.renamed}),
         "target": commit.target,
         "job": commit.job,
         "engrams": list(commit.engrams),
@@ -115,7 +127,7 @@ async def activate(
     async def run(claim: Claim | None) -> Response:
         by = author(request)
         activate = partial(versions.activate, parts.vault, model, version, claim, allow_empty=allow_empty, by=by)
-        return await _made(parts, model, *await to_thread.run_sync(activate))
+        return await made(parts, model, *await to_thread.run_sync(activate))
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 
@@ -130,12 +142,13 @@ async def reject(request: Request, model: str, version: int, parts: Parts, key: 
 
     async def run(claim: Claim | None) -> Response:
         reject = partial(versions.reject, parts.vault, model, version, claim, by=author(request))
-        return await _made(parts, model, *await to_thread.run_sync(reject))
+        return await made(parts, model, *await to_thread.run_sync(reject))
 
     return await parts.idempotency.once(request, key, await body_fingerprint(request), run)
 
 
-async def _made(parts: Runtime, model: str, commit: Commit, new: bool) -> Response:
+async def made(parts: Runtime, model: str, commit: Commit, new: bool) -> Response:
+    """The answer that names a version which a request has made, or which was there."""
     await parts.refresh(model)
     shown = await to_thread.run_sync(_shown, parts.vault, model, commit)
     where = f"/v1/models/{model}/versions/{commit.version}"

@@ -142,6 +142,12 @@ class EmptyVersion(ServiceError):
     code = "empty_version"
 
 
+class LabelExists(ServiceError):
+    """A label that another class of the task has, or one that reads the same."""
+
+    code = "label_exists"
+
+
 class FirstKeyScope(ServiceError):
     """A first key with which nobody could make the next one."""
 

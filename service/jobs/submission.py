@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from engram.config.options import LearnOptions
 from engram.data.archives import inspect, probe
-from engram.data.archiving.names import check_name, shown
+from engram.data.archiving.names import check_name, is_junk, shown
 from engram.data.containers import ArchiveLimits
 from engram.data.isolation.decoder import BoundedDecoder
 from engram.data.labelled_images import LabelledImages
@@ -34,6 +34,7 @@ from service.models.live import LiveModels
 from service.models.loaded import LoadedVersion
 from telemetry import logs, traces
 from vault import approval
+from vault.classes.names import find, named_tasks
 from vault.errors import InvalidName, StoreUnavailable, UnknownJob
 from vault.jobs.job import Job, JobKind
 from vault.vault import Vault
@@ -67,6 +68,25 @@ def task_name(name: str) -> str:
     if not unicodedata.is_normalized("NFC", name):
         raise InvalidName(f"{shown(name)}: a task's name is in Unicode's composed form (NFC).")
     return name
+
+
+def label_name(label: str) -> str:
+    """`label` if a class can be called so: 1-255 printable characters that the folder of a class may have.
+
+    Raises
+    ------
+    InvalidName
+    """
+    if not 1 <= len(label) <= 255 or not label.isprintable() or _SEPARATORS.search(label) or not label.strip(" ."):
+        raise InvalidName(f"{label[:120]!r}: a label has 1-255 printable characters and no slash.")
+    try:
+        check_name("a label", label)
+    except BadName as error:
+        raise InvalidName(f"{error}.") from error
+    if is_junk(label) or not unicodedata.is_normalized("NFC", label):
+        why = "folders of that name are passed over" if is_junk(label) else "it is not in Unicode's composed form (NFC)"
+        raise InvalidName(f"{shown(label)} cannot be a label: {why}.")
+    return label
 
 
 def learn_options(options: Any) -> LearnOptions:
@@ -272,8 +292,9 @@ class Submissions:
         loaded.memory.admit(name)
         newest = await to_thread.run_sync(approval.learned_on, self._vault.log, model)
         if newest is not None and newest.candidates:
-            answered = {task.name for task in loaded.memory.tasks}
-            if any(task["name"] == name for task in newest.tasks if task["name"] not in answered):
+            answered = {task.name for task in loaded.learned.tasks}
+            found = find(named_tasks(newest), name)
+            if found is not None and (found.learned_name not in answered or found.learned_name != name):
                 raise TaskExists(f"A version that waits to be activated has a task {name!r} already.")
         if any(job.task == name for job in await to_thread.run_sync(self._vault.jobs.open_jobs, model, "learn")):
             raise TaskExists(f"A job that learns {name!r} is open already.")

@@ -19,7 +19,7 @@ def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
     """The retention certificate of a version, with what is kept beside it.
 
     That is its `signature`, null where there is none, and `digests`: those of its tasks' answers in other environments
-    that have served them.
+    that have served them. Where the version shows other names than those that are certified, these are `names`.
 
     Raises
     ------
@@ -33,7 +33,8 @@ def certificate(vault: Vault, name: str, version: int) -> dict[str, Any]:
     rows, exact = document.get("tasks", ()), bool(document.get("exact"))
     own = {identity_of(commit, row["task"], row["logits_sha256"], exact=exact) for row in rows}
     served = [asdict(one) for one in vault.digests.list(vault.models.get(name)) if one.identity in own]
-    return document | {"signature": commit.signature, "digests": served}
+    names = {} if commit.names is None else {"names": commit.names}
+    return document | {"signature": commit.signature, "digests": served} | names
 
 
 def certified_again(vault: Vault, model: Model, head: Commit, definition: Definition) -> dict[str, Any]:

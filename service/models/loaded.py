@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
-from engram.errors import AnswersDiffer, SnapshotError
+from engram.data.images import check_image
+from engram.errors import AnswersDiffer, SnapshotError, TaskExists
+from engram.explain.explainer import Heatmap
 from engram.memory import Memory, restore
+from engram.nn.capacity import LayerCapacity, TaskInfo
+from engram.recognition.naming import Naming
+from engram.recognition.predictions import Observation, explained
+from vault.classes import names
+from vault.classes.names import NamedTask
 from vault.commit_log import Commit
 from vault.errors import NotFound, UnknownModel, Unreadable
 from vault.models import Model
@@ -26,6 +35,49 @@ HARMED = (Unreadable, NotFound, SnapshotError, AnswersDiffer)
 _MOST_DIFFERING = 2
 
 
+class NamedMemory(Memory):
+    """A memory that answers by the names that a version shows, and is asked by these or those it learned under."""
+
+    def __init__(self, memory: Memory, naming: Naming) -> None:
+        super().__init__(memory.method.joining(naming.shown))
+        self._naming = naming
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        return self._naming.shown
+
+    def admit(self, task: str) -> None:
+        super().admit(task)
+        pairs = zip(self._naming.learned, self._naming.shown, strict=True)
+        if any(shown.name == task != learned.name for learned, shown in pairs):
+            raise TaskExists(f"the model already has a task {task!r}, which was learned under another name")
+
+    def observe(
+        self, images: Tensor, task: str | None = None, contenders: int | Literal["all"] | None = None
+    ) -> Observation:
+        learned = None if task is None else self._naming.task(task)
+        return self._naming.named(super().observe(images, learned, contenders))
+
+    def explain(
+        self, image: Tensor, *, target: str | None = None, task: str | None = None, composite: str | None = None
+    ) -> Heatmap:
+        naming = self._naming
+        check_image(image, self.definition.input)
+        owner = None if task is None else naming.shown_task(task)
+        label = None if target is None else naming.shown_label(target, owner)
+        number, place = explained(naming.shown, lambda only: self.observe(image[None], only), label, owner)
+        info, named = naming.learned[number], naming.shown[number]
+        found = super().explain(image, target=info.classes[place], task=info.name, composite=composite)
+        return replace(found, task=named.name, label=named.classes[place])
+
+    def capacity(self) -> list[LayerCapacity]:
+        name_of = self._naming.of_learned
+        return [
+            replace(layer, owned={name_of(task).name: units for task, units in layer.owned.items()})
+            for layer in super().capacity()
+        ]
+
+
 @dataclass(frozen=True)
 class LoadedVersion:
     """Version and its memory; neither changes."""
@@ -33,6 +85,7 @@ class LoadedVersion:
     model: Model
     commit: Commit
     memory: Memory
+    """By the names that are shown."""
     blobs: Mapping[str, bytes] = field(repr=False)
     """The stored bytes by hash, so that the next version fetches only what is new."""
 
@@ -43,6 +96,17 @@ class LoadedVersion:
     @property
     def version(self) -> int:
         return self.commit.version
+
+    @property
+    def learned(self) -> Memory:
+        """The same memory by the names that its tasks were learned under, which all that is stored goes by."""
+        return Memory(self.memory.method)
+
+    @property
+    def tasks(self) -> tuple[NamedTask, ...]:
+        """The tasks, oldest first, as they are shown and as they were learned."""
+        named = {one.learned_name: one for one in names.named_tasks(self.commit)}
+        return tuple(named[info.name] for info in self.learned.tasks)
 
 
 def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | None = None) -> LoadedVersion:
@@ -67,6 +131,8 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
         dict(commit.budget),
         reuse=beside.memory if beside else None,
     )
+    if commit.names is not None:
+        memory = NamedMemory(memory, Naming.of(memory.tasks, names.shown(commit)))
     if memory.tasks:
         shape = memory.definition.input
         # Of all tasks, so that the first requests find them built.

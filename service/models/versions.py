@@ -26,7 +26,7 @@ from vault.vault import Vault
 
 _TRIES = 20
 """How often an append is tried while other writers are faster."""
-_SERVED = ("engrams", "recogniser", "kept", "certificate", "tasks", "decoding")
+_SERVED = ("engrams", "recogniser", "kept", "certificate", "tasks", "names", "decoding")
 """What an activation takes over."""
 _EMPTY_VERSION = (
     "Version {version} has learned nothing, so that the model would answer no more; "
@@ -194,7 +194,7 @@ def change(
         changes["decoding"] = None if after.decoding == definition.decoding else after.decoding
         return approval.changed(head, "decoder", **changes, **about, **certified_again(vault, model, head, after))
 
-    return _append(vault, name, changed)
+    return append(vault, name, changed)
 
 
 def _decoded_by(before: Definition, decoding: Mapping[str, Any]) -> Definition:
@@ -250,7 +250,7 @@ def activate(
     about = {"request": claim.id if claim else None, "by": by and dict(by), "signature": target.signature}
 
     def repeated(head: Commit) -> Commit:
-        _raise_if_made(vault, name, head, claim)
+        raise_if_made(vault, name, head, claim)
         # A budget that was raised since then stays raised.
         serving = approval.answering(vault.log, name, head)
         if version not in head.candidates and content == {field: getattr(serving, field) for field in content}:
@@ -260,10 +260,10 @@ def activate(
         return approval.activated(head, version, **about, **content)
 
     try:
-        return _append(vault, name, repeated)
+        return append(vault, name, repeated)
     except _Answering as there:
         return there.commit, False
-    except _Made as there:
+    except Made as there:
         return there.commit, True
     except Unreadable:
         if ends_answers:
@@ -293,34 +293,34 @@ def reject(
     about = {"request": claim.id if claim else None, "by": by and dict(by)}
 
     def without(head: Commit) -> Commit:
-        _raise_if_made(vault, name, head, claim)
+        raise_if_made(vault, name, head, claim)
         return approval.rejected(vault.log, name, head, version, **about)
 
     try:
-        return _append(vault, name, without)
-    except _Made as there:
+        return append(vault, name, without)
+    except Made as there:
         return there.commit, True
 
 
-class _Made(Exception):
+class Made(Exception):
     """Signal that the request has made its version already."""
 
     def __init__(self, commit: Commit) -> None:
         self.commit = commit
 
 
-class _Answering(_Made):
+class _Answering(Made):
     """Signal that a version answers so already."""
 
 
-def _raise_if_made(vault: Vault, name: str, head: Commit, claim: Claim | None) -> None:
+def raise_if_made(vault: Vault, name: str, head: Commit, claim: Claim | None) -> None:
     """Raise the version that the request of `claim` made before.
 
     Asked of every head that a commit is to follow: so one of two that are at it sees what the other made.
     """
     if claim and (made := vault.log.find(name, claim.created_at, lambda one: one.request == claim.id, head.version)):
         vault.audit.version(name, made)
-        raise _Made(made)
+        raise Made(made)
 
 
 def _overrule(vault: Vault, name: str, target: Commit, about: Mapping[str, Any]) -> tuple[Commit, bool]:
@@ -367,7 +367,7 @@ def _read(vault: Vault, sha: str) -> dict[str, Any]:
     return document
 
 
-def _append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> tuple[Commit, bool]:
+def append(vault: Vault, name: str, following: Callable[[Commit], Commit]) -> tuple[Commit, bool]:
     """Append what `following` makes of the head, of the next one when another writer was faster.
 
     Returns that and True, or the head and False when `following` leaves it as it is.

@@ -16,6 +16,7 @@ from engram.memory import Memory, restore
 from engram.methods import method_of
 from engram.snapshot import Parts
 from vault import approval
+from vault.classes.names import is_shown_elsewhere
 from vault.commit_log import Commit
 from vault.errors import AlreadyExists, UnknownModel
 from vault.jobs.decisions import Decision
@@ -168,9 +169,9 @@ class Publication:
         }
 
     def _newer_head(self, vault: Vault) -> Commit:
-        """The head as it is now, when what was learned still fits on top: only its budget or its target changed.
+        """The head as it is now, when what was learned still fits on top: only its budget, names or target changed.
 
-        What was learned from images that were decoded otherwise does not fit.
+        What was learned from images that were decoded otherwise does not fit, nor does a task whose name another shows.
         """
         newer = approval.learned_on(vault.log, self.job.model)
         if newer is None or newer.lineage != self.head.lineage:
@@ -179,6 +180,8 @@ class Publication:
             raise ModelChanged(f"version {newer.version} of {self.job.model} has other engrams")
         if newer.decoding != self.head.decoding:
             raise ModelChanged(f"version {newer.version} of {self.job.model} decodes images otherwise")
+        if is_shown_elsewhere(newer, self.job.task):
+            raise ModelChanged(f"version {newer.version} of {self.job.model} shows another task as {self.job.task!r}")
         return newer
 
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from service.api.route import ScopedRouter, requires_scope
 from service.api.schemas import MODEL_NAME
+from service.api.versions import RenamedResponse
 from service.dependencies import Paging, Parts
 
 router = ScopedRouter("admin")
@@ -25,6 +26,7 @@ Action = Literal[
     "publish",
     "activate",
     "reject",
+    "rename",
     "delete",
     "create_key",
     "revoke_key",
@@ -62,6 +64,8 @@ class AuditResponse(BaseModel):
     backbone: str | None
     changed: list[str] | None
     """All that the call changed, of `budget`, `decoder` and `publish`."""
+    renamed: RenamedResponse | None = None
+    """Of `rename`: what became of the names of `task`, which is called here as it was learned."""
 
 
 class AuditPage(BaseModel):

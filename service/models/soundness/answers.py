@@ -82,7 +82,7 @@ class AnswersGuard:
         for number, tasks in enumerate(self._asked(loaded, comparison)):
             if number and time.monotonic() > until:
                 break
-            for here in _answered(loaded.memory, tasks, every_shape=not number):
+            for here in _answered(loaded.learned, tasks, every_shape=not number):
                 comparison.compare(here)
                 self._note(loaded, comparison.identity(here.task))
 
@@ -136,7 +136,7 @@ class _Comparison:
     @property
     def tasks(self) -> list[str]:
         """Those that the certificate says something of, oldest first."""
-        return [info.name for info in self._loaded.memory.tasks if info.name in self._certified.tasks]
+        return [info.name for info in self._loaded.learned.tasks if info.name in self._certified.tasks]
 
     def identity(self, task: str) -> str:
         """What stays the same for a task as long as its answers must."""

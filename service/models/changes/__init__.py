@@ -1,0 +1,1 @@
+"""Changes of models that the service makes of their versions: networks adopted, names shown."""
