@@ -26,6 +26,8 @@ from engram.data.isolation.decoder import BoundedDecoder
 from engram.data.labelled_images import LabelledImages
 from engram.errors import BadName, NothingLearned, TaskExists, UnknownTask
 from engram.memory import Memory
+from engram.nn.capacity import TaskInfo
+from engram.recognition.naming import Naming
 from engram.training.evaluation.true_labels import TrueLabels
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
@@ -203,20 +205,23 @@ class Submissions:
         return loaded.model.lineage
 
     def _check_evaluable(self, submission: EvaluationSubmission, loaded: LoadedVersion, path: Path | None) -> None:
-        classes: dict[int, dict[str, list[str]]] = {}
+        namings: dict[int, Naming] = {}
         for number in submission.versions:
             commit = self._vault.log.read(submission.model, number)
             if not commit.tasks:
                 raise NothingLearned(f"version {number} has learned no task yet")
-            classes[number] = {task["name"]: list(task["classes"]) for task in commit.tasks}
-        names = frozenset(name for tasks in classes.values() for name in tasks)
-        if submission.task and submission.task not in names:
+            tasks = named_tasks(commit)
+            namings[number] = Naming(
+                tuple(TaskInfo(task.learned_name, task.learned_classes) for task in tasks),
+                tuple(TaskInfo(task.name, task.classes) for task in tasks),
+            )
+        versions = TrueLabels.of_versions(namings)
+        if submission.task and submission.task not in versions[0].others:
             raise UnknownTask(f"no version that is to be evaluated has a task {submission.task!r}")
         if path is None:
             return
         images = LabelledImages(path, self._limits, [loaded.memory.definition], self._decoder)
-        for number, tasks in classes.items():
-            labels = TrueLabels(number, tasks, names)
+        for labels in versions:
             for folder in images.plan.folders:
                 labels.of(folder, submission.task or None)
         images.probe()

@@ -16,6 +16,7 @@ import torch
 from engram.memory import Memory
 from engram.recognition.predictions import Prediction
 from service.models import loaded
+from service.models.changes.renaming import Renaming, rename
 from testing.data.digits import pixels, png
 from testing.data.models import MODEL, create, learn, worker_settings
 from testing.data.models import submit as submit_task
@@ -30,6 +31,9 @@ from worker.versions import evaluation
 
 DIGITS = {"low": (0, 1), "mid": (2, 3), "high": (4, 5), "again": (1, 7)}
 """Tasks in the order of their versions; the last one shares a label with the first."""
+
+FOLDERS = {"digit-0": 0, "nought": 0, "small/digit-1": 1, "digit-2": 2}
+"""Digits by what a class was learned under, by what is shown, and by both."""
 
 Numbered = Mapping[str, tuple[int, int]]
 """Digit and number of the image at each path."""
@@ -130,6 +134,19 @@ def test_figures_are_those_of_images_answered_one_by_one(taught: Vault) -> None:
 def same(one: Memory, other: Memory, image: tuple[int, int]) -> bool:
     first, second = alone(one, image), alone(other, image)
     return (first.task, first.label, first.known) == (second.task, second.label, second.known)
+
+
+def test_a_version_is_evaluated_by_the_names_that_it_shows(taught: Vault) -> None:
+    shown, _ = rename(taught, MODEL, Renaming("low", "small", {"digit-0": "nought", "digit-1": "digit-4"}))
+    images = {f"{folder}/{number}.png": (digit, number) for folder, digit in FOLDERS.items() for number in range(9)}
+    found = evaluated(taught, encoded(images), 4, 5)
+    assert found["comparison"]["differences"] == 0, "a name alone makes no difference"
+    before, after = found["versions"]
+    assert (shown.version, list(before["tasks"]), list(after["tasks"])) == (5, ["low", "mid"], ["small", "mid"])
+    assert list(after["tasks"]["small"]["classes"]) == ["nought", "digit-4"]
+    assert [one["images"] for one in before["tasks"]["low"]["classes"].values()] == [18, 9]
+    assert [one["images"] for one in after["tasks"]["small"]["classes"].values()] == [18, 9]
+    assert evaluated(taught, encoded(images), 5, task="low")["versions"][0]["tasks"].keys() == {"small"}
 
 
 def test_two_versions_that_differ_in_seven_answers_list_those_seven(taught: Vault) -> None:

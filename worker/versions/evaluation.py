@@ -16,11 +16,13 @@ from engram.data.isolation.decoder import BoundedDecoder
 from engram.data.labelled_images import LabelledImage, LabelledImages
 from engram.errors import NothingLearned, UnknownTask
 from engram.memory import Memory
+from engram.recognition.naming import Naming
 from engram.recognition.predictions import Observation, Prediction
 from engram.runtime import threads
 from engram.training.evaluation.differences import Differences
 from engram.training.evaluation.true_labels import TrueLabel, TrueLabels
 from engram.training.evaluation.version_figures import VersionFigures
+from vault.classes.names import shown
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker import outcome
@@ -80,17 +82,19 @@ class EvaluationAttempt(JobAttempt):
 
     def _versions(self) -> list[EvaluatedVersion]:
         model, blobs = self.model(), JobBlobs(self.vault.objects)
-        loaded: list[tuple[int, Memory]] = []
+        loaded: list[Memory] = []
+        namings: dict[int, Naming] = {}
         for number in self.job.options["versions"]:
             commit = self.vault.log.read(model.name, number)
-            memory = load_to_answer(model, commit, blobs, loaded[-1][1] if loaded else None)
+            memory = load_to_answer(model, commit, blobs, loaded[-1] if loaded else None)
             if not memory.tasks:
                 raise NothingLearned(f"version {number} has learned no task yet")
-            loaded.append((number, memory))
-        names = frozenset(info.name for _, memory in loaded for info in memory.tasks)
-        if (task := self.job.task) and task not in names:
+            namings[number] = Naming.of(memory.tasks, shown(commit))
+            loaded.append(memory)
+        labels = TrueLabels.of_versions(namings)
+        if (task := self.job.task) and task not in labels[0].others:
             raise UnknownTask(f"neither version has a task {task!r}")
-        return [EvaluatedVersion.of(number, memory, names) for number, memory in loaded]
+        return [EvaluatedVersion.of(*one) for one in zip(loaded, namings.values(), labels, strict=True)]
 
     def _evaluated(self, versions: Sequence[EvaluatedVersion], images: LabelledImages) -> dict[str, Any]:
         task = self.job.task or None
@@ -106,7 +110,7 @@ class EvaluationAttempt(JobAttempt):
                 for place, version in enumerate(versions)
             ]
             if len(versions) > 1:
-                _compare(batch, answered, differences)
+                _compare(batch, versions, answered, differences)
             done += len(batch)
             share = (done + len(images.unreadable)) / len(images)
             self.reporter.report("evaluating", begin + (end - begin) * share)
@@ -125,20 +129,23 @@ class EvaluationAttempt(JobAttempt):
 class EvaluatedVersion:
     """A version under evaluation: its memory, the classes that it knows, and what was counted."""
 
-    number: int
     memory: Memory
+    naming: Naming
     labels: TrueLabels
     figures: VersionFigures
 
     @classmethod
-    def of(cls, number: int, memory: Memory, names: frozenset[str]) -> EvaluatedVersion:
-        """A version, with the names of the tasks of all that are evaluated."""
-        labels = TrueLabels(number, {info.name: info.classes for info in memory.tasks}, names)
-        return cls(number, memory, labels, VersionFigures(labels))
+    def of(cls, memory: Memory, naming: Naming, labels: TrueLabels) -> EvaluatedVersion:
+        """A version, which answers by the names that it shows."""
+        return cls(Memory(memory.method.joining(naming.shown)), naming, labels, VersionFigures(labels))
+
+    @property
+    def number(self) -> int:
+        return self.labels.version
 
     def answer(self, pixels: Tensor, batch: Sequence[LabelledImage], task: str | None) -> AnsweredBatch:
         """Answer the images (B, C, H, W) uint8 of a batch, and count the answers."""
-        asked = AnsweredBatch(self.memory, pixels)
+        asked = AnsweredBatch(self.memory, self.naming, pixels)
         answers = asked.answers
         truths = [self.labels.of(image.folder, task) for image in batch]
         for row, (image, truth) in enumerate(zip(batch, truths, strict=True)):
@@ -156,10 +163,11 @@ class EvaluatedVersion:
 class AnsweredBatch:
     """Images (B, C, H, W) uint8 that a version answers without their tasks, and with them."""
 
-    def __init__(self, memory: Memory, pixels: Tensor) -> None:
+    def __init__(self, memory: Memory, naming: Naming, pixels: Tensor) -> None:
         self._memory = memory
+        self._naming = naming
         self._pixels = pixels
-        self._observed = memory.observe(pixels)
+        self._observed = naming.named(memory.observe(pixels))
         self._asked: dict[tuple[str, tuple[int, ...]], Observation] = {}
         self.answers = self._observed.predictions()
         """Without their tasks."""
@@ -181,22 +189,37 @@ class AnsweredBatch:
         """Some of the images shown to one task alone, where answers are staged, so that no other is run."""
         key = task, tuple(rows)
         if key not in self._asked:
-            self._asked[key] = self._memory.observe(self._pixels[list(rows)], task)
+            observed = self._memory.observe(self._pixels[list(rows)], self._naming.task(task))
+            self._asked[key] = self._naming.named(observed)
         return self._asked[key]
 
 
-def _compare(batch: Sequence[LabelledImage], answered: Sequence[AnsweredBatch], differences: Differences) -> None:
-    """Compare what two versions answer to a batch; logits where they give an image to the same task."""
+def _compare(
+    batch: Sequence[LabelledImage],
+    versions: Sequence[EvaluatedVersion],
+    answered: Sequence[AnsweredBatch],
+    differences: Differences,
+) -> None:
+    """Compare what two versions answer to a batch; logits where they give an image to the same task.
+
+    Tasks and labels are the same that were learned under one name, whatever each version shows them by.
+    """
     one, other = answered
-    given = [(first.task, second.task) for first, second in zip(one.answers, other.answers, strict=True)]
+    classes = [
+        [version.naming.learned_class(answer.task, answer.label) for answer in asked.answers]
+        for version, asked in zip(versions, answered, strict=True)
+    ]
+    given = [(first, second) for (first, _), (second, _) in zip(*classes, strict=True)]
     logits: dict[int, tuple[Tensor, Tensor]] = {}
     for task in sorted({first for first, second in given if first == second}):
         rows = [row for row, tasks in enumerate(given) if tasks == (task, task)]
-        for row, *pair in zip(rows, one.logits(task, rows), other.logits(task, rows), strict=True):
+        names = [version.naming.of_learned(task).name for version in versions]
+        for row, *pair in zip(rows, one.logits(names[0], rows), other.logits(names[1], rows), strict=True):
             logits[row] = (pair[0], pair[1])
     for row, image in enumerate(batch):
         pair_of = logits.get(row, (None, None))
-        differences.add(image.path, (one.answers[row], other.answers[row]), pair_of)
+        learned = (classes[0][row], classes[1][row])
+        differences.add(image.path, (one.answers[row], other.answers[row]), pair_of, learned)
 
 
 def _batches(images: Iterator[LabelledImage]) -> Iterator[tuple[LabelledImage, ...]]:

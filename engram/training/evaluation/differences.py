@@ -44,10 +44,24 @@ class Differences:
         self._kinds: Counter[str] = Counter()
         self._gravest: list[_Difference] = []
 
-    def add(self, path: str, answers: Sequence[Prediction], logits: Sequence[Tensor | None]) -> None:
-        """Compare both answers to the image at `path`, and the logits (classes,) of the task where both name one."""
-        one, other = answers
-        differs = [name for name in _RANKS[:3] if getattr(one, name) != getattr(other, name)]
+    def add(
+        self,
+        path: str,
+        answers: Sequence[Prediction],
+        logits: Sequence[Tensor | None],
+        learned: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        """Compare both answers to the image at `path`, and the logits (classes,) of the task where both name one.
+
+        Parameters
+        ----------
+        learned
+            Task and label that each answer was learned under, where these may be shown by other names: what differs in
+            a name alone is the same answer.
+        """
+        given = learned or [(answer.task, answer.label) for answer in answers]
+        seen = [(label, task, answer.known) for (task, label), answer in zip(given, answers, strict=True)]
+        differs = [name for name, one, other in zip(_RANKS[:3], *seen, strict=True) if one != other]
         if "task" not in differs and not _same(*logits):
             differs.append("logits")
         if not differs:
