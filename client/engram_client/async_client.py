@@ -140,6 +140,12 @@ class AsyncClient:
         """As `Client.task`."""
         return await self.run(calls.task(model, task))
 
+    async def rename_task(
+        self, model: str, task: str, name: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> VersionRecord:
+        """As `Client.rename_task`."""
+        return await self.run(calls.rename_task(model, task, name, labels))
+
     async def jobs(self, model: str | None = None) -> list[JobRecord]:
         """As `Client.jobs`."""
         return await self._all(lambda after: calls.jobs(model, after))

@@ -114,6 +114,16 @@ def task(name: str, task_name: str) -> Call[LearnedTaskInfo]:
     return Call("GET", f"{_model(name)}/tasks/{quote(task_name, safe='')}", _record(LearnedTaskInfo))
 
 
+def rename_task(
+    name: str, task_name: str, new_name: str | None, labels: Mapping[str, str] | None
+) -> Call[VersionRecord]:
+    """A task, or its classes, shown by other names, in a new version."""
+    given = {"name": new_name, "labels": None if labels is None else dict(labels)}
+    body = json_body({field: value for field, value in given.items() if value is not None})
+    path = f"{_model(name)}/tasks/{quote(task_name, safe='')}"
+    return Call("PATCH", path, _record(VersionRecord), body=body, keyed=True)
+
+
 def jobs(of: str | None, after: str | None) -> Call[ListPage[JobRecord]]:
     """A page of jobs, the newest first."""
     return Call("GET", "/v1/jobs", _page("jobs", JobRecord), {"limit": PAGE, "after": after, "model": of})

@@ -157,6 +157,20 @@ class Client(CallExchange):
         """One task, with the report of its learning."""
         return self.run(calls.task(model, task))
 
+    def rename_task(
+        self, model: str, task: str, name: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> VersionRecord:
+        """Show a task, or its classes, by other names; the version that does.
+
+        Parameters
+        ----------
+        name
+            The task's name from now on; without it that stays.
+        labels
+            New labels by those that are shown, or that were learned.
+        """
+        return self.run(calls.rename_task(model, task, name, labels))
+
     def jobs(self, model: str | None = None) -> list[JobRecord]:
         """Jobs, the newest first, of all models or of one."""
         return self._all(lambda after: calls.jobs(model, after))

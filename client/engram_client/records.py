@@ -39,6 +39,8 @@ class TaskEntry(Record):
 
     name: str
     classes: tuple[str, ...]
+    learned_as: TaskEntry | None = None
+    """What it and its classes were learned under, where a name is another now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ class LearnedTaskInfo(Record):
 
     name: str
     classes: tuple[str, ...]
+    learned_as: TaskEntry | None = None
     model: str
     version: int
     reads: Mapping[str, Mapping[str, int]] | None = None
@@ -171,6 +174,8 @@ class VersionRecord(Record):
     """`create`, `learn`, `activate`, and the like."""
     task: str | None = None
     tasks: tuple[TaskEntry, ...] = ()
+    renamed: Mapping[str, Any] | None = None
+    """Of a `rename`: what is shown of `task` otherwise than before, `from`, `to` and `labels`."""
     target: int | None = None
     job: str | None = None
     created_at: str
@@ -317,6 +322,8 @@ class AuditRecord(Record):
     backbone: str | None = None
     changed: tuple[str, ...] | None = None
     """All that the call changed, of `budget`, `decoder` and `publish`."""
+    renamed: Mapping[str, Any] | None = None
+    """Of a `rename`, as of `VersionRecord`; `task` is what it was learned under."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,7 @@ for command in (
     history.versions,
     history.activate,
     history.reject,
+    history.rename,
     history.audit,
     history.certificate,
 ):

@@ -1,4 +1,4 @@
-"""Commands `engram versions`, `activate`, `reject`, `certificate` and `audit`: history."""
+"""Commands `engram versions`, `activate`, `reject`, `rename`, `certificate` and `audit`: history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.cli.tables import moment, print_json, print_table
 from service.cli.vault import AsJson
 
 if TYPE_CHECKING:
-    from engram_client import AuditRecord
+    from engram_client import AuditRecord, VersionRecord
 
 Number = Annotated[int, typer.Argument(metavar="VERSION", min=0, help="The version's number.")]
 
@@ -25,10 +25,20 @@ def versions(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json:
         print_json([one.raw for one in found])
         return
     rows = [
-        (one.version, one.kind, one.status, one.target, len(one.tasks), moment(one.created_at), one.job, one.task)
+        (one.version, one.kind, one.status, one.target, len(one.tasks), moment(one.created_at), one.job, _task(one))
         for one in found
     ]
     print_table(("VERSION", "KIND", "STATUS", "OF", "TASKS", "CREATED", "JOB", "TASK"), rows)
+
+
+def _task(version: VersionRecord) -> str | None:
+    """The task that a version is about, and what it was called before."""
+    if version.renamed is None:
+        return version.task
+    before, labels = version.renamed.get("from"), version.renamed.get("labels", {})
+    named = [] if before == version.task else [f"{before} -> {version.task}"]
+    changed = [f"{old} -> {new}" for old, new in labels.items()]
+    return (named or [str(version.task)])[0] + (f" ({', '.join(changed)})" if changed else "")
 
 
 def activate(
@@ -58,6 +68,32 @@ def reject(model: ModelArgument, version: Number, url: Url = None, key: ApiKey =
         print_json(found.raw)
     else:
         typer.echo(f"Version {version} of the model {model} waits no longer; what answers stays as it is.")
+
+
+def rename(
+    model: ModelArgument,
+    task: Annotated[str, typer.Argument(help="The task, by the name that is shown or that it was learned under.")],
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="Its name from now on.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", metavar="OLD=NEW", help="Another label; may be repeated.")
+    ] = None,
+    url: Url = None,
+    key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a task, or its labels, by other names, as a new version; nothing is learned again."""
+    pairs = [one.partition("=") for one in labels or []]
+    if odd := [old for old, equals, label in pairs if not (old and equals and label)]:
+        raise typer.BadParameter(f"{odd[0]!r} is not OLD=NEW.")
+    if new is None and not pairs:
+        raise typer.BadParameter("Give a new name, or --label OLD=NEW.")
+    with connected(url, key) as client:
+        found = client.rename_task(model, task, new, labels={old: label for old, _, label in pairs})
+    if as_json:
+        print_json(found.raw)
+    else:
+        waits = ", which waits to be activated" if found.status == "candidate" else ""
+        typer.echo(f"Version {found.version} of the model {model} shows these names{waits}.")
 
 
 def audit(
