@@ -161,7 +161,7 @@ async def _running(
     wakeups = WakeupSender(settings.redis_url)
     live = LiveModels(vault, settings, metrics)
     novelty = NoveltyMonitors(live, vault.novelty, metrics)
-    integrity = IntegrityChecker(live.models, vault)
+    integrity = IntegrityChecker(live.models, live.head, vault)
     backlog = BacklogWatch(vault, metrics, settings.backlog_seconds)
     inference = Inference(live, settings, metrics, novelty)
     trimmer, looker, completer = MemoryTrimmer(), GarbageLooker(), AuditCompleter(vault)

@@ -1,4 +1,4 @@
-"""Background check of what live models have stored for learning, and of their older versions."""
+"""Background check of what live models have stored for learning, of their older versions, and of what waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.errors.problem_details import safe_message
 from service.lifecycle.background import Background
 from service.models.loaded import LoadedVersion
 from service.models.soundness.problems import Problem
-from vault.commit_log import record_path
+from vault.commit_log import Commit, record_path
 from vault.errors import Damaged, NotFound, UnknownModel, Unreadable, VaultError
 from vault.models import Model
 from vault.vault import Vault
@@ -37,19 +37,28 @@ class _Part:
     loaded: LoadedVersion
     """What answers now."""
     version: int
-    """The one that needs it: that which answers, or an older one, whose commit this is."""
+    """The one that needs it: that which answers, an older one, whose commit this is, or one that waits."""
     sha: str | None
     """Of a blob; None for a commit."""
 
     @property
     def older(self) -> bool:
-        return self.version != self.loaded.version
+        return self.version < self.loaded.version
+
+    @property
+    def waiting(self) -> bool:
+        return self.version > self.loaded.version
 
     def describe(self, error: VaultError) -> str:
         """What is wrong with it, and what that keeps from being done."""
         if self.older:
             return (
                 f"{safe_message(error)} Version {self.version} can be neither asked for nor activated; the others can."
+            )
+        if self.waiting:
+            return (
+                f"{safe_message(error)} Version {self.version}, which waits to be activated, is not whole: restore "
+                "what it lacks, or reject it, since the next task would be learned on it."
             )
         return f"{safe_message(error)} It answers, but cannot be learned on."
 
@@ -73,21 +82,29 @@ class IntegrityChecker(Background):
 
     None of it is needed to answer, so it is read beside everything else, one object at a time: what a version keeps for
     learning and the commits of its model up to its own, each when a version that needs it goes live, and once a day.
+    Where versions wait to be activated, all is read that the newest of them is made of: the next task is learned on it.
 
     Parameters
     ----------
     models
         The versions that answer.
+    head
+        The newest version of the model of one that answers, which says what waits.
     vault
         Where the rest of them is stored.
     """
 
-    def __init__(self, models: Callable[[], list[LoadedVersion]], vault: Vault) -> None:
+    def __init__(
+        self, models: Callable[[], list[LoadedVersion]], head: Callable[[LoadedVersion], Commit], vault: Vault
+    ) -> None:
         self._models = models
+        self._head = head
         self._vault = vault
         self._read: dict[str, _Read] = {}
         """By path, of what live versions name."""
-        self._listed: list[LoadedVersion] = []
+        self._candidates: dict[str, Commit] = {}
+        """The newest version that waits, by lineage."""
+        self._listed: list[tuple[LoadedVersion, Commit | None]] = []
         self._list: list[_Part] = []
         """Of those that are `_listed`."""
         self._limiter = CapacityLimiter(1)
@@ -110,14 +127,30 @@ class IntegrityChecker(Background):
         return [(part, errors[part.path]) for part in self._parts() if part.path in errors] if errors else []
 
     def _parts(self) -> list[_Part]:
-        """The objects of all versions that answer now.
+        """The objects of all versions that answer now, and of those that wait.
 
         Kept, since with thousands of versions listing them takes time in the event loop.
         """
-        models = self._models()
-        if [*map(id, models)] != [*map(id, self._listed)]:
-            self._listed, self._list = models, [part for loaded in models for part in _parts(loaded)]
+        listed = [(loaded, self._candidates.get(loaded.model.lineage)) for loaded in self._models()]
+        if [(id(one), id(other)) for one, other in listed] != [(id(one), id(other)) for one, other in self._listed]:
+            self._listed, self._list = listed, [part for both in listed for part in _parts(*both)]
         return self._list
+
+    def _look_for_candidates(self) -> None:
+        """Read which version of each model is the newest that waits, where that has changed."""
+        found = {}
+        for loaded in self._models():
+            head, lineage = self._head(loaded), loaded.model.lineage
+            if not head.candidates or (number := head.candidates[-1]) <= loaded.version:
+                continue
+            known = self._candidates.get(lineage)
+            if known is None or known.version != number:
+                try:
+                    known = head if head.version == number else self._vault.log.read(loaded.name, number)
+                except (Unreadable, NotFound):
+                    continue
+            found[lineage] = known
+        self._candidates = found
 
     async def _run(self) -> None:
         while True:
@@ -130,6 +163,7 @@ class IntegrityChecker(Background):
 
     async def _check(self) -> None:
         """Read what was not read yet, or long ago; raises VaultError for what says nothing of the object."""
+        await to_thread.run_sync(self._look_for_candidates, limiter=self._limiter, abandon_on_cancel=True)
         parts = self._parts()
         for path in self._read.keys() - {part.path for part in parts}:
             del self._read[path]
@@ -175,8 +209,19 @@ class IntegrityChecker(Background):
             return False
 
 
-def _parts(loaded: LoadedVersion) -> Iterator[_Part]:
-    """The objects that only learning needs, and the model's commits up to the one that answers, the newest first."""
+def _parts(loaded: LoadedVersion, candidate: Commit | None) -> Iterator[_Part]:
+    """The objects that only learning needs, and the model's commits up to the one that answers, the newest first.
+
+    Before these what a candidate has and the one that answers has not, and its commit.
+    """
+    own = {*loaded.blobs, *loaded.commit.engrams, *loaded.commit.kept}
+    if candidate is not None:
+        recogniser = () if candidate.recogniser is None else (candidate.recogniser,)
+        for sha in dict.fromkeys((*candidate.engrams, *recogniser, *candidate.kept)):
+            if sha not in own:
+                yield _Part(f"blobs/{sha}", loaded, candidate.version, sha)
+        path = record_path(loaded.name, loaded.model.lineage, candidate.version)
+        yield _Part(path, loaded, candidate.version, None)
     for sha in loaded.commit.kept:
         yield _Part(f"blobs/{sha}", loaded, loaded.version, sha)
     for version in range(loaded.version, -1, -1):

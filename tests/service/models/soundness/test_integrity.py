@@ -107,6 +107,33 @@ def test_a_version_that_cannot_be_learned_on_answers_and_says_so(
         assert "engram_troubled_models 0.0" in service.client.get("/metrics").text
 
 
+def test_what_waits_is_whole_or_it_is_said(
+    learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integrity, "_RETRY_SECONDS", 0.2)
+    with running(learned_settings) as service:
+        before = json.loads(head(store).read_text())
+        service.client.patch(f"/v1/models/{MODEL}", json={"publish": "manual"}).raise_for_status()
+        learn(service.vault, "high", (8, 9))
+        candidate = json.loads(head(store).read_text())
+        wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["candidates"] == [4])
+    for part in ("kept", "engrams"):
+        blob = store / "blobs" / next(sha for sha in candidate[part] if sha not in before[part])
+        whole = flip(blob)
+        with running(learned_settings) as service:
+            wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] != [])
+            problem = first_problem(service)
+            assert (problem["version"], problem["object"]) == (4, f"blobs/{blob.name}")
+            assert "waits to be activated" in problem["detail"]
+            assert version(service) == 3
+            assert "engram_troubled_models 1.0" in service.client.get("/metrics").text
+            if part == "kept":
+                blob.write_bytes(whole)
+            else:
+                service.client.post(f"/v1/models/{MODEL}/versions/4/reject").raise_for_status()
+            wait_until(lambda: service.client.get(f"/v1/models/{MODEL}").json()["problems"] == [])
+
+
 def test_what_learning_needs_is_read_once_and_again_after_a_day(
     learned_settings: ServiceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
