@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.harness.http_learner import archive
 from benchmarks.harness.results import append, rows_of
 from engram import Definition, Examples, Memory
+from engram.nn.pretrained.backbone import Backbone
 from service.cli.main import TUNING
 from service.models import loaded, versions
 from testing.processes.processes import plain_environment
@@ -38,6 +39,8 @@ class GrowthStore:
         Fields of `LearnOptions`.
     threads
         Threads of PyTorch while learning.
+    backbones
+        Networks that the definition names.
 
     Raises
     ------
@@ -46,7 +49,13 @@ class GrowthStore:
     """
 
     def __init__(
-        self, folder: Path, redis_url: str, definition: Definition, options: Mapping[str, Any], threads: int
+        self,
+        folder: Path,
+        redis_url: str,
+        definition: Definition,
+        options: Mapping[str, Any],
+        threads: int,
+        backbones: Mapping[str, Backbone] | None = None,
     ) -> None:
         self.folder = folder / "store"
         self._attempts = folder / _ATTEMPTS
@@ -59,7 +68,12 @@ class GrowthStore:
             "log_level": "WARNING",
         }
         self.vault = Vault.connect(WorkerSettings(**self._settings))
+        for name, backbone in (backbones or {}).items():
+            weights = self.vault.objects.put_blob(backbone.weights())
+            self.vault.backbones.create(name, backbone.description.stored(), weights)
         versions.create(self.vault, MODEL, definition)
+        if backbones:
+            definition = Memory.create(definition, backbones).definition  # which says what they are
         if self.vault.models.get(MODEL).definition != definition.stored():
             raise ModelExists(MODEL)
 

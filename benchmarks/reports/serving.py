@@ -10,7 +10,7 @@ from rich.table import Table
 Row = Mapping[str, Any]
 
 _ABSENT = "–"
-NETWORKS = ("mlp28", "cnn28", "cnn32", "resnet18", "resnet18-quarter")
+NETWORKS = ("mlp28", "cnn28", "cnn32", "resnet18", "resnet18-quarter", "resnet18-whole", "lite0")
 REQUESTS = ("1", "8", "32", "explain")
 EXPLAINED = "engram, explained"
 PEERS = ("litserve-1", "litserve-2", "litserve-1x2", "fastapi")

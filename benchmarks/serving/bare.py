@@ -15,8 +15,9 @@ from torch import Tensor
 
 from benchmarks.growth.store import GrowthStore
 from benchmarks.serving.networks import ServedNetwork
-from benchmarks.serving.peers.network import PlainNetwork
+from benchmarks.serving.peers.network import network_of
 from benchmarks.serving.stores import OPTIONS, ServedStore
+from engram import Memory
 
 BATCH = 32
 
@@ -45,14 +46,20 @@ def per_second(calls: dict[str, Callable[[], object]], seconds: float, rounds: i
     return {name: round(statistics.median(rates), 1) for name, rates in seen.items()}
 
 
+def memory_of(network: ServedNetwork, stored: ServedStore, redis_url: str) -> Memory:
+    """The newest version of a kept store, as a service loads it."""
+    definition = network.definition(network.task_width)
+    store = GrowthStore(stored.folder, redis_url, definition, OPTIONS, 1, network.backbones)
+    try:
+        return store.memory(stored.tasks)
+    finally:
+        store.close()
+
+
 def loops(network: ServedNetwork, stored: ServedStore, redis_url: str, seconds: float, rounds: int) -> dict[str, Any]:
     """Images a second of the peers' network and of Engram's model, 32 at a time, by one thread."""
     images = pixels(stored.images)
-    plain = PlainNetwork(network.plan(stored.labels, 0, 1, 1)).eval()
-    store = GrowthStore(stored.folder, redis_url, network.definition(network.task_width), OPTIONS, 1)
-    try:
-        memory = store.memory(stored.tasks)
-    finally:
-        store.close()
+    plain = network_of(network.plan(stored.labels, 0, 1, 1))
+    memory = memory_of(network, stored, redis_url)
     with torch.inference_mode():
         return per_second({"network": lambda: plain(images), "engram": lambda: memory.predict(images)}, seconds, rounds)

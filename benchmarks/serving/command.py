@@ -1,6 +1,6 @@
 """Requests a second, latency, processor time and memory of the service beside its peers.
 
-    python -m benchmarks serving [--rows mlp28,cnn28,cnn32,resnet18] [--tasks 1,5,20] [--requests 1,8,32,explain]
+    python -m benchmarks serving [--rows mlp28,cnn28,cnn32,resnet18,lite0] [--tasks 1,5,20] [--requests 1,8,32,explain]
         [--peers litserve-1,litserve-2,fastapi,empty] [--seconds 3] [--rounds 3] [--data DIR] [--cache DIR]
         [--out FILE.jsonl]
 
@@ -9,7 +9,7 @@ are asked in turn, other peers pausing, in several rounds whose medians count; a
 `explain` asks for heatmaps and for predictions over one connection; `protocol` asks for the same by the Open Inference
 Protocol, in its binary extension, as by the native route. Without `--requests`, every row has requests of one
 image, and that with five tasks the others too. Models are learned when they are first asked for, from the digits of
-scikit-learn or what `--data` has, and kept in `--cache`.
+scikit-learn or what `--data` has, and kept in `--cache`; `lite0` needs the weights of EfficientNet-Lite0 in `--data`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=int, default=3)
     found.add_argument("--threads", type=int, default=1, help="of PyTorch in Engram; peers have theirs by name")
     found.add_argument("--processes", type=int, default=1, help="of Engram; peers have theirs by name")
-    found.add_argument("--data", type=Path, help="folder with mnist.npz and cifar10.tar.xz; else digits")
+    found.add_argument("--data", type=Path, help="folder with mnist.npz, cifar10.tar.xz and weights; else digits")
     found.add_argument("--cache", type=Path, default=default_cache(), help="folder where models are kept")
     found.add_argument("--out", type=Path, help="append one JSON line for each row")
     return found
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen_peers(args: argparse.Namespace, network: ServedNetwork) -> tuple[str, ...]:
     """The peers of a network that are installed."""
-    large = FOR_LARGE if network.backbone.startswith("resnet") else ()
+    large = FOR_LARGE if network.over_brought or network.backbone.startswith("resnet") else ()
     wanted: tuple[str, ...] = (*USUAL, *large) if args.peers is None else args.peers
     return tuple(name for name in wanted if PEERS[name].installed)
 
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row of results after the other, as soon as it is measured."""
     cache = StoreCache(args.cache, args.data)
     for name in args.rows:
-        network = NETWORKS[name]
+        network = NETWORKS[name].over(args.data)
         for tasks in args.tasks:
             stored = cache.stored(network, tasks)
             with ExitStack() as parts:

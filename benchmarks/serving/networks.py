@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.growth.command import BUDGET
 from benchmarks.growth.tasks import GROWTH_TASKS, dataset
-from benchmarks.harness.datasets import ImageDataset
+from benchmarks.harness.datasets import ImageDataset, MissingData, lite0
 from benchmarks.serving.peers.network import PeerPlan
-from engram import Definition
+from engram import Definition, Examples
 from engram.nn.backbones import layout_of
+from engram.nn.pretrained.backbone import Backbone
 
 TEST_SHARE = 4
 """One of so many digits is not learned from, but asked about."""
+BROUGHT = "lite0"
+BROUGHT_SIDE = 128
+"""Pixels of a side of images that EfficientNet-Lite0 is given."""
 TINTS = np.linspace(0.4, 1.0, 3)
 """Of the colours of a digit."""
 
@@ -35,12 +40,38 @@ class ServedNetwork:
     """32 x 32 pixels of three colours, sent as JPEG, else 28 x 28 of one, sent as PNG."""
     task_width: float = 1.0
     peer_width: float = 1.0
+    over_brought: bool = False
+    """Whether it stands over EfficientNet-Lite0, with images of `BROUGHT_SIDE`."""
+    brought: Backbone | None = None
+    weights: Path | None = None
+    """Of EfficientNet-Lite0."""
+
+    def over(self, data: Path | None) -> ServedNetwork:
+        """The same with what it stands over, from a folder; raises MissingData."""
+        if not self.over_brought:
+            return self
+        if data is None:
+            raise MissingData(f"{self.name} needs --data DIR with tf_efficientnet_lite0.safetensors")
+        return replace(self, brought=lite0(data), weights=data.resolve() / "tf_efficientnet_lite0.safetensors")
+
+    @property
+    def backbones(self) -> dict[str, Backbone]:
+        """Networks that its definition names."""
+        return {} if self.brought is None else {BROUGHT: self.brought}
+
+    @property
+    def side(self) -> int:
+        """Pixels of a side of its images."""
+        return BROUGHT_SIDE if self.over_brought else 32 if self.colour else 28
 
     def definition(self, width: float) -> Definition:
         """Of a model of this network."""
-        side, channels = (32, 3) if self.colour else (28, 1)
-        fields = {"backbone": self.backbone, "width": width, "budget": BUDGET}
-        return Definition.model_validate({**fields, "input": {"channels": channels, "height": side, "width": side}})
+        channels = 3 if self.colour else 1
+        fields: dict[str, Any] = {"backbone": self.backbone, "width": width, "budget": BUDGET}
+        if self.over_brought:
+            fields["commons"] = {"kind": "pretrained", "backbone": BROUGHT, "size": BROUGHT_SIDE}
+        shape = {"channels": channels, "height": self.side, "width": self.side}
+        return Definition.model_validate({**fields, "input": shape})
 
     @property
     def kind(self) -> str:
@@ -49,6 +80,8 @@ class ServedNetwork:
 
     def plan(self, labels: tuple[str, ...], port: int, threads: int, workers: int) -> PeerPlan:
         """What a peer serves: the backbone at its width, with one head for all classes."""
+        if self.brought is not None:
+            return self._plan_over(self.brought, labels, port, threads, workers)
         layout = layout_of(self.definition(self.peer_width))
         nodes: list[Mapping[str, Any]] = [
             {
@@ -61,6 +94,17 @@ class ServedNetwork:
         features = layout.widths[layout.features.layer] * layout.features.per_unit
         return PeerPlan(port, tuple(nodes), 3 if self.colour else 1, features, labels, threads, workers)
 
+    def _plan_over(self, brought: Backbone, labels: tuple[str, ...], port: int, threads: int, workers: int) -> PeerPlan:
+        about = brought.description.preprocessing
+        told = {
+            "architecture": brought.description.architecture.partition("/")[2],
+            "weights": str(self.weights),
+            "side": BROUGHT_SIDE,
+            "mean": about.mean,
+            "std": about.std,
+        }
+        return PeerPlan(port, (), 3, brought.description.features, labels, threads, workers, brought=told)
+
 
 NETWORKS = {
     network.name: network
@@ -70,6 +114,8 @@ NETWORKS = {
         ServedNetwork("cnn32", "cnn", colour=True),
         ServedNetwork("resnet18", "resnet18", colour=True, task_width=0.25),
         ServedNetwork("resnet18-quarter", "resnet18", colour=True, task_width=0.25, peer_width=0.25),
+        ServedNetwork("resnet18-whole", "resnet18", colour=True),
+        ServedNetwork("lite0", "adapter", colour=True, over_brought=True),
     )
 }
 """By name; a task of `resnet18` has a quarter of the width that the peers' whole network has."""
@@ -95,6 +141,14 @@ def digits(colour: bool) -> ImageDataset:
 def _enlarged(values: np.ndarray[Any, np.dtype[np.float64]], side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     small = Image.fromarray((values * (255 / 16)).round().astype(np.uint8))
     return np.array(small.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def sized(examples: Examples, side: int) -> Examples:
+    """Examples with images (N, C, side, side), enlarged where they are smaller."""
+    if examples.images.shape[2] == side:
+        return examples
+    large = F.interpolate(examples.images.float(), (side, side), mode="bicubic", antialias=True)
+    return Examples(large.round().clamp(0, 255).to(torch.uint8), examples.labels, examples.classes)
 
 
 def labels(data: ImageDataset, tasks: int) -> tuple[str, ...]:

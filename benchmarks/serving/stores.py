@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.growth.store import GrowthStore
 from benchmarks.growth.tasks import GROWTH_TASKS, digest, examples
 from benchmarks.harness.datasets import ImageDataset
-from benchmarks.serving.networks import ServedNetwork, labels, learned_from
+from benchmarks.serving.networks import ServedNetwork, labels, learned_from, sized
 from testing.servers.redis import RedisServer
 
 OPTIONS: dict[str, Any] = {"epochs": 3, "rounds": 1, "recovery_epochs": 0}
@@ -112,10 +112,11 @@ class StoreCache:
         unfinished.mkdir(parents=True, exist_ok=True)
         redis = RedisServer()
         try:
-            store = GrowthStore(unfinished, redis.url, network.definition(network.task_width), OPTIONS, 1)
+            definition = network.definition(network.task_width)
+            store = GrowthStore(unfinished, redis.url, definition, OPTIONS, 1, network.backbones)
             tests = []
             for number, task in enumerate(GROWTH_TASKS[:tasks], start=1):
-                train, test = examples(data, task, TRAIN, TEST)
+                train, test = (sized(part, network.side) for part in examples(data, task, TRAIN, TEST))
                 row = store.learn(task.name(data.classes), train)
                 tests.append(test.images)
                 if number > fewer:

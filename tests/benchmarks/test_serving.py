@@ -10,31 +10,37 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from starlette.requests import Request
 
 from benchmarks.baselines.network import BaselineNetwork
+from benchmarks.harness.datasets import MissingData
 from benchmarks.harness.results import rows_of
 from benchmarks.harness.usage import family, machine_seconds, processor_seconds, proportional_bytes, settle
 from benchmarks.reports import serving
 from benchmarks.serving import client, command, stores
 from benchmarks.serving.client import Bodies, FailedRequests
-from benchmarks.serving.networks import NETWORKS, ServedNetwork, digits
+from benchmarks.serving.networks import NETWORKS, ServedNetwork, digits, sized
 from benchmarks.serving.peers.bodies import image_files
-from benchmarks.serving.peers.network import PeerClassifier, PeerPlan, PlainNetwork
+from benchmarks.serving.peers.network import BroughtNetwork, PeerClassifier, PeerPlan, PlainNetwork, network_of
 from benchmarks.serving.rounds import compared
 from benchmarks.serving.stores import encoded
 from benchmarks.serving.targets import PEERS
-from engram import Definition
+from engram import Definition, Examples
+from engram.nn.pretrained.architectures import architecture
+from engram.nn.pretrained.inspection import at_size
+from engram.nn.pretrained.network import network as brought_network
 from testing.processes.processes import eventually
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if not network.over_brought])
 def test_peers_run_the_same_network(name: str) -> None:
     network, names = NETWORKS[name], ("a", "b", "c")
     told = PeerPlan.read(network.plan(names, 1, 1, 2).written())
@@ -49,6 +55,26 @@ def test_peers_run_the_same_network(name: str) -> None:
     images = digits(network.colour).test[0][:5]
     with torch.no_grad():
         assert torch.allclose(found(images), reference(images), atol=1e-4)
+
+
+def test_peers_run_the_network_that_was_brought(tmp_path: Path) -> None:
+    architecture("timm/tf_efficientnet_lite0")  # what is missing beside this build of PyTorch is made up for
+    file = tmp_path / "tf_efficientnet_lite0.safetensors"
+    save_file(import_module("timm").create_model("tf_efficientnet_lite0").state_dict(), file)
+    network, names = NETWORKS["lite0"].over(tmp_path), ("a", "b", "c")
+    assert network.brought is not None
+    found = network_of(PeerPlan.read(network.plan(names, 1, 1, 2).written()))
+    assert isinstance(found, BroughtNetwork)
+    images = sized(Examples(digits(colour=True).test[0][:2], torch.tensor([0, 1]), ("0", "1")), network.side).images
+    assert images.shape[2:] == (128, 128)
+    with torch.no_grad():
+        assert found(images).shape == (2, 3)
+        seen = found.network.forward_head(found.network.forward_features(found.prepared(images)), pre_logits=True)
+    description = at_size(network.brought.description, network.side)
+    expected = brought_network(description, network.brought.weights).look(images).features
+    torch.testing.assert_close(seen, expected)
+    with pytest.raises(MissingData):
+        NETWORKS["lite0"].over(None)
 
 
 @pytest.mark.parametrize("colour", [False, True])

@@ -6,11 +6,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 IMAGE = "image"
@@ -34,6 +37,8 @@ class PeerPlan:
     """Processes that run the network."""
     batch: int = 32
     """Requests that are computed together at most."""
+    brought: Mapping[str, Any] | None = None
+    """In place of nodes a network of timm: `architecture`, file of `weights`, `side`, `mean` and `std`."""
 
     def written(self) -> str:
         """The plan as JSON."""
@@ -92,6 +97,50 @@ class PlainNetwork(nn.Module):
         return logits
 
 
+_declared: list[torch.library.Library] = []
+
+
+def _timm() -> Any:
+    """timm, imported when it is needed; torchvision's wheel looks for operators that it lacks beside PyTorch's own."""
+    if not hasattr(torch.ops.torchvision, "nms"):
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        _declared.append(library)
+    return import_module("timm")
+
+
+class BroughtNetwork(nn.Module):
+    """A network of timm with one head for all classes: (B, C, H, W) uint8 -> logits (B, classes)."""
+
+    def __init__(self, plan: PeerPlan) -> None:
+        super().__init__()
+        about = plan.brought
+        assert about is not None, "there is a network that was brought"
+        torch.manual_seed(0)
+        self.network = _timm().create_model(about["architecture"], num_classes=len(plan.labels))
+        weights = {name: value for name, value in load_file(about["weights"]).items() if "classifier" not in name}
+        self.network.load_state_dict(weights, strict=False)
+        self._side = about["side"]
+        self._mean, self._std = (torch.tensor(about[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.prepared(images))
+        return logits
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """(B, 3, side, side) float32: what the network is given."""
+        pixels = images.to(torch.float32)
+        if tuple(images.shape[2:]) != (self._side, self._side):
+            pixels = F.interpolate(pixels, (self._side, self._side), mode="bicubic", antialias=True).clamp(0, 255)
+        return (pixels / 255 - self._mean) / self._std
+
+
+def network_of(plan: PeerPlan) -> nn.Module:
+    """The network of a plan, which answers only."""
+    return (PlainNetwork(plan) if plan.brought is None else BroughtNetwork(plan)).eval()
+
+
 class PeerClassifier:
     """A network that answers, with the number of threads that its plan says."""
 
@@ -99,7 +148,7 @@ class PeerClassifier:
         torch.set_num_threads(plan.threads)
         self._labels = plan.labels
         self._mode = "L" if plan.channels == 1 else "RGB"
-        self._network = PlainNetwork(plan).eval()
+        self._network = network_of(plan)
 
     def decode(self, data: bytes) -> Tensor:
         """(C, H, W) uint8 from the bytes of an image file."""
