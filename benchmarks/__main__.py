@@ -25,6 +25,7 @@ SEQUENCES = {
 
 PROGRAMS = {
     "commons": "benchmarks.studies.commons",
+    "engines": "benchmarks.serving.engines.command",
     "evaluation": "benchmarks.studies.evaluation",
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",
     "growth": "benchmarks.growth.command",
@@ -37,6 +38,7 @@ PROGRAMS = {
     "sharc_replay": "benchmarks.studies.sharc_replay",
     "fuzz": "benchmarks.drills.fuzz",
     "kills": "benchmarks.drills.kills",
+    "readiness": "benchmarks.serving.readiness",
     "redis_gone": "benchmarks.drills.redis_gone",
     "saturation": "benchmarks.drills.saturation",
     "schema": "benchmarks.drills.schema",

@@ -25,6 +25,7 @@ from benchmarks.reports import (
     claims,
     commons,
     drills,
+    engines,
     growth,
     imbalance,
     learning,
@@ -145,7 +146,7 @@ def markdown(groups: Sequence[Group]) -> str:
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """All tables: claims, benchmarks, speed and costs, studies, drills."""
-    about = (serving, growth, learning, pretrained, leave_one_out, strangers, imbalance, commons)
+    about = (serving, engines, growth, learning, pretrained, leave_one_out, strangers, imbalance, commons)
     studies = [part.table(rows) for part in about]
     parts = (claims.table(rows), markdown(grouped(rows)), *studies, drills.table(rows))
     return "\n\n".join(part for part in parts if part)
