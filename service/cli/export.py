@@ -78,7 +78,9 @@ def _exported(objects: ObjectStore, model: str | None, version: int | None, file
     from engram.config.definition import Definition
     from engram.memory import restore
     from engram.methods.torch_export import export_torch
+    from engram.recognition.naming import Naming
     from vault.approval import answering
+    from vault.classes.names import shown
     from vault.commit_log import CommitLog
     from vault.errors import NotFound
     from vault.models import Models
@@ -99,4 +101,5 @@ def _exported(objects: ObjectStore, model: str | None, version: int | None, file
         dict(commit.budget),
     )
     about = {"model": name, "version": commit.version, "engrams": commit.engrams, "recogniser": commit.recogniser}
-    return export_torch(memory.method, probe_batch(memory.definition.input), file, about)
+    method = memory.method.joining(Naming.of(memory.tasks, shown(commit)).shown)
+    return export_torch(method, probe_batch(memory.definition.input), file, about)

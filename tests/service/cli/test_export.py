@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -55,9 +56,21 @@ def served(store: Path) -> Memory:
         return load(vault, vault.models.get(MODEL), head).memory
 
 
+def renamed(store: Path, to: Path) -> Path:
+    """A copy of the store whose newest version shows other names."""
+    shutil.copytree(store, to)
+    with Vault.connect(VaultSettings(store_url=str(to))) as vault:
+        head = vault.log.head(MODEL)
+        assert head is not None
+        names = {"low": {"name": "small", "labels": {"digit-0": "zero"}}}
+        vault.log.append(MODEL, head.following("rename", names=names))
+    return to
+
+
 def test_it_answers_as_the_version_does_where_there_is_nothing_but_torch(learned_store: Path, tmp_path: Path) -> None:
+    store = renamed(learned_store, tmp_path / "store")
     bundle, file = tmp_path / "digits.engram", tmp_path / "digits.pt2"
-    export_model(ObjectStore.connect(VaultSettings(store_url=str(learned_store))), MODEL, bundle)
+    export_model(ObjectStore.connect(VaultSettings(store_url=str(store))), MODEL, bundle)
     done = run(MODEL, file, "--bundle", bundle, "--json")
     assert done.exit_code == 0, done.output
     given, found, about = tmp_path / "given", tmp_path / "found", tmp_path / "about.json"
@@ -70,9 +83,10 @@ def test_it_answers_as_the_version_does_where_there_is_nothing_but_torch(learned
 
     answers, document = load_file(found), json.loads(about.read_text())
     assert document == json.loads(done.stdout)
-    assert (document["model"], document["version"], document["exact"]) == (MODEL, 2, False)
+    assert (document["model"], document["version"], document["exact"]) == (MODEL, 3, False)
     assert document["measured"]["largest_logit_difference"] < 1e-4
-    memory = served(learned_store)
+    assert (document["tasks"][0]["name"], document["labels"][0]) == ("small", "zero")
+    memory = served(store)
     for number, answer in enumerate(memory.predict(digits())):
         label = int(answers["label"][number])
         assert document["labels"][label] == answer.label

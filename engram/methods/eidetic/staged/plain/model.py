@@ -40,7 +40,7 @@ class PlainModel(nn.Module):
         self.engrams = nn.ModuleList(serving.network.stack)
         self._serving = serving
         self._spans = list(pairwise(accumulate((len(info.classes) for info in serving.tasks), initial=0)))
-        self.tasks = serving.tasks if serving.adopted is None else (serving.adopted, *serving.tasks)
+        self.tasks = serving.shown or (*(() if serving.adopted is None else (serving.adopted,)), *serving.tasks)
         self.labels = Labels.of(self.tasks, serving.labels.joined)
         levels = [-1.0 if level is None else level for level in serving.levels]
         self.register_buffer("levels", torch.tensor(levels))  # (T,)
@@ -73,8 +73,7 @@ class PlainModel(nn.Module):
         contending, asked = first | (more & (p_values > ordinary) & (levels >= 0)), first | more
         logs = self._shared(tasks, contending, found)
         decided, told = self._joint(classes, tasks, logs, contending, found)
-        alone = Labels.of(serving.tasks, serving.labels.joined)
-        answering = one_hot(owners(alone, decided), len(self._spans)).bool()
+        answering = one_hot(owners(serving.labels, decided), len(self._spans)).bool()
         unasked = answering & ~asked
         asked = asked | unasked
         accepts = asked & (p_values > torch.where(first | unasked, levels, ordinary)) & (levels >= 0)
