@@ -18,10 +18,12 @@ from service.models import backbones, versions
 from service.models.backbones import BackboneForm
 from testing.data import networks
 from testing.data.models import MODEL, submit, worker_settings
+from vault.classes.names import named_tasks
 from vault.errors import JobOver, LeaseLost
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker.attempt import run_attempt
+from worker.interruption import ModelChanged
 from worker.job_runner import JobRunner
 from worker.outcome import find
 from worker.versions.blobs import JobBlobs
@@ -140,6 +142,40 @@ def test_a_late_one_that_is_still_first_publishes_for_both(ready: Vault) -> None
         assert done.result(120).result == {"version": 1, "task": "a", "report": report(ready)}
     commits = ready.log.list(MODEL)
     assert [(commit.job, commit.token) for commit in commits] == [(None, None), (job.id, 1)]
+
+
+def show(vault: Vault, names: dict[str, object]) -> None:
+    """Somebody gives tasks other names."""
+    head = vault.log.head(MODEL)
+    assert head is not None
+    vault.log.append(MODEL, head.following("rename", names=names))
+
+
+def test_what_was_renamed_meanwhile_keeps_its_new_name(ready: Vault) -> None:
+    assert take_over(ready, submit(ready, "a", (0, 1))).state == "succeeded"
+    job = submit(ready, "b", (2, 3))
+    with standing(ready, job, True) as (late, outcome):
+        show(ready, {"a": {"name": "c"}})
+        late.go_on()
+        assert outcome.result(120).result == {"version": 3, "task": "b", "report": report(ready)}
+    head = ready.log.head(MODEL)
+    assert head is not None
+    assert [(one.name, one.learned_name) for one in named_tasks(head)] == [("c", "a"), ("b", "b")]
+
+
+def test_a_name_that_another_task_was_given_meanwhile_is_not_learned(ready: Vault) -> None:
+    assert take_over(ready, submit(ready, "a", (0, 1))).state == "succeeded"
+    job = submit(ready, "b", (2, 3))
+    with standing(ready, job, True) as (late, outcome):
+        show(ready, {"a": {"name": "b"}})
+        late.go_on()
+        with pytest.raises(ModelChanged, match="shows another task as 'b'"):
+            outcome.result(120)
+    assert take_over(ready, job).error == {
+        "code": "task_exists",
+        "detail": "the model already has a task 'b', which was learned under another name",
+    }
+    assert ready.log.numbers(MODEL) == [0, 1, 2]
 
 
 def report(vault: Vault) -> object:
