@@ -79,6 +79,16 @@ def test_the_life_of_a_model(client: Client, tmp_path: Path) -> None:
     assert [one.kind for one in client.versions("life")] == ["activate", "learn", "learn", "create"]
     assert client.version("life", 3).target == 1
     assert client.change_model("life", background="#ffffff").version == 4
+    renamed = client.rename_task("life", "low", "small", labels={"digit-0": "zero"})
+    assert (renamed.kind, renamed.task, renamed.renamed) == (
+        "rename",
+        "small",
+        {"from": "low", "to": "small", "labels": {"digit-0": "zero"}},
+    )
+    learned = client.task("life", "low").learned_as
+    assert learned is not None
+    assert (learned.name, learned.classes) == ("low", ("digit-0", "digit-1"))
+    assert client.rename_task("life", "low", labels={"zero": "nought"}).tasks[0].classes == ("nought", "digit-1")
     assert client.novelty("life").state == "known"
     assert "life" in {entry.name for entry in client.models()}
     client.delete_model("life")

@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli.remote.connection import ApiKey, ModelArgument, Url, assigned, connected
 from service.cli.tables import moment, print_facts, print_json, print_table
 from service.cli.vault import AsJson
+
+if TYPE_CHECKING:
+    from engram_client import TaskEntry
 
 app = typer.Typer(
     name="models", help="Create, list, show, change and delete models of a service.", no_args_is_help=True
@@ -101,7 +104,7 @@ def show(model: ModelArgument, url: Url = None, key: ApiKey = None, as_json: AsJ
         ]
     )
     typer.echo()
-    print_table(("TASK", "CLASSES"), [(task.name, ", ".join(task.classes)) for task in found.tasks])
+    print_table(("TASK", "CLASSES"), [(_called(task), ", ".join(task.classes)) for task in found.tasks])
     typer.echo()
     rows = [(layer.layer, layer.units, layer.units - layer.free, layer.free) for layer in found.capacity]
     print_table(("LAYER", "UNITS", "OWNED", "FREE"), rows)
@@ -138,6 +141,12 @@ def delete(
     with connected(url, key) as client:
         client.delete_model(model)
     typer.echo(f"The model {model} is deleted.")
+
+
+def _called(task: TaskEntry) -> str:
+    """A task by its name, and by the one that it was learned under where that is another."""
+    learned = task.learned_as
+    return task.name if learned is None or learned.name == task.name else f"{task.name} (learned as {learned.name})"
 
 
 def _networks(commons: Any) -> list[tuple[str, str]]:

@@ -109,8 +109,16 @@ def test_what_waits_is_approved(learning: Service, digits: Path) -> None:
     assert "what answers stays as it is" in said(learning, "reject", "careful", "1").stdout
     assert "not_a_candidate" in said(learning, "reject", "careful", "1", status=1).stderr
     assert "version 3, which serves what version 1" in said(learning, "activate", "careful", "1").stdout
+    renamed = said(learning, "rename", "careful", "low", "small", "--label", "digit-4=four").stdout
+    assert "Version 4 of the model careful shows these names, which waits to be activated." in renamed
+    assert "low -> small (digit-4 -> four)" in said(learning, "versions", "careful").stdout
+    assert "label_exists" in said(learning, "rename", "careful", "low", "--label", "four=digit-5", status=1).stderr
+    for words in (("low",), ("low", "a", "--label", "b"), ("low", "--label", "=b")):
+        said(learning, "rename", "careful", *words, status=2)
+    said(learning, "activate", "careful", "4")
+    assert "small (learned as low)  four, digit-5" in said(learning, "models", "show", "careful").stdout
     rows = table(said(learning, "audit", "-m", "careful").stdout)
-    assert [row[1] for row in rows] == ["activate", "reject", "learn", "create"]
+    assert [row[1] for row in rows] == ["activate", "rename", "activate", "reject", "learn", "create"]
     assert {row[5] for row in rows} == {"anonymous"}
     (entry,) = document(learning, "audit", "-m", "careful", "--action", "reject", "--since", "2026-01-01")
     assert (entry["version"], entry["target"]) == (2, 1)
