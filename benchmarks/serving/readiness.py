@@ -1,4 +1,4 @@
-"""Seconds from the start of a service with one small model until it is ready, with warm and cold files.
+"""Seconds from the start of a service with one small model until it is ready, files warm and cold.
 
     python -m benchmarks readiness [--starts 5] [--row cnn28] [--processes 1] [--threads 1] [--cold]
         [--data DIR] [--cache DIR] [--out FILE.jsonl]

@@ -1,1 +1,1 @@
-"""Comparison of ways to compute what a version answers: PyTorch's operations, its compiler, and runtimes."""
+"""Comparison of ways to compute what a version answers: PyTorch, its compiler, and runtimes."""

@@ -1,4 +1,4 @@
-"""Milliseconds of the parts of an answer by PyTorch's operations, its compiler, OpenVINO and ONNX Runtime.
+"""Milliseconds of the parts of an answer by PyTorch, its compiler, OpenVINO and ONNX Runtime.
 
     python -m benchmarks engines [--rows mlp28,cnn28,cnn32,resnet18-whole,lite0] [--images 1,4,16,32] [--threads 1,2]
         [--engines folded,inductor,openvino,onnxruntime] [--tasks 1] [--seconds 0.2] [--rounds 5]

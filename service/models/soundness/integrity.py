@@ -1,4 +1,4 @@
-"""Background check of what live models have stored for learning, of their older versions, and of what waits."""
+"""Background check of what models have stored for learning, of older versions, and of what waits."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.schemas import CusumResponse
+from service.api.novelty import CusumResponse
 from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png

@@ -1,4 +1,4 @@
-"""Tests of true labels where versions show tasks and classes by other names than they were learned under."""
+"""Tests of true labels where versions show tasks and classes by other names than the first ones."""
 
 from __future__ import annotations
 
