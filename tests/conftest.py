@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,18 @@ settings.register_profile(
     "engram", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("engram")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have clients know a single authority, since nobody is asked by TLS here; storages refuse to do without any.
+
+    Reading all takes 20 ms for each client that is made, of which there are thousands: tests ask until something is so.
+    """
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    folder = tempfile.TemporaryDirectory(prefix="engram-tests-")
+    config.add_cleanup(folder.cleanup)
+    (authority := Path(folder.name, "authority.pem")).write_text(first + end)
+    os.environ["SSL_CERT_FILE"] = str(authority)
 
 
 @pytest.hookimpl(wrapper=True)
