@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from service.cli.main import TUNING
 from service.lifecycle.processes import spawn, stop
 from testing.data.digits import QUICK, SMALL_MODEL, archive
 from testing.processes.processes import eventually, plain_environment
@@ -120,7 +121,8 @@ def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]
             "ENGRAM_REDIS_URL": redis.url,
             "ENGRAM_RECONCILE_SECONDS": "1",
             "ENGRAM_DRAIN_SECONDS": "0",
-            "OMP_NUM_THREADS": "1",
+            # With which the program does not begin anew.
+            **TUNING,
             "TMPDIR": str(folder / "tmp"),
             **settings,
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from service.cli.main import TUNING
 from service.lifecycle.processes import spawn
 from testing.processes.processes import eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
@@ -38,7 +39,8 @@ class Supervised:
             "ENGRAM_RECONCILE_SECONDS": "0.3",
             "ENGRAM_DRAIN_SECONDS": "0",
             "ENGRAM_LOG_LEVEL": "WARNING",
-            "OMP_NUM_THREADS": "1",
+            # With which the program does not begin anew.
+            **TUNING,
             **settings,
         }
         self.workers: list[subprocess.Popen[bytes]] = []

@@ -132,7 +132,12 @@ def submitted(vault: Vault, tried: bool) -> Job:
     return job
 
 
-@pytest.mark.parametrize("late", [act for act in ACTS if act is not publish_too], ids=lambda act: act.__name__)
+# A failure ends a job as giving up does, and the head is moved under the others too.
+@pytest.mark.parametrize(
+    "late",
+    [publish, give_up, cancel, *(pytest.param(act, marks=pytest.mark.slow) for act in (fail, raise_budget))],
+    ids=lambda act: act.__name__,
+)
 def test_one_stands_still_at_any_call_while_another_does_all_it_has_to(vault: Vault, late: Act) -> None:
     """Then it goes on, or has died there."""
     others = [act for act in ACTS if act is not late]

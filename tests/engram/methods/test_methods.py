@@ -50,6 +50,9 @@ EACH = (*METHODS, "eidetic, reads all")
 
 ALL = (*METHODS, *VARIANTS)
 
+SLOWLY = [name if name in EACH else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
+"""All, of which the ordinary run has one of every class."""
+
 
 def defined(name: str, backbone: str = "mlp", seed: int = 0) -> Definition:
     """A small model of a method or variant, on a backbone and with a retention that it has."""
@@ -334,8 +337,14 @@ def test_bars_are_learned(name: str) -> None:
     json.dumps(report.to_dict())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        *((name, "mlp") for name in ALL),
+        *((name, "cnn") for name in EACH),
+        *(pytest.param(name, "cnn", marks=pytest.mark.slow) for name in ALL if name not in EACH),
+    ],
+)
 def test_what_is_promised_of_old_answers_is_kept(name: str, backbone: str) -> None:
     memory = again(parts_of(name, backbone))
     before = certify(memory)

@@ -13,7 +13,7 @@ from engram import Memory
 from engram.certificate import certify
 from engram.memory import dump
 from testing.data.patterns import QUICK, bars
-from tests.engram.methods.test_methods import ALL, again, answers_of, parts_of, probes
+from tests.engram.methods.test_methods import SLOWLY, again, answers_of, parts_of, probes
 
 
 class Reader:
@@ -52,7 +52,7 @@ def hurried() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_what_reads_while_a_task_is_learned_is_told_of_the_model_before_or_after(name: str) -> None:
     memory = again(parts_of(name))
     image = probes(memory)[0]
@@ -74,7 +74,7 @@ def test_what_reads_while_a_task_is_learned_is_told_of_the_model_before_or_after
         assert all(found in (earlier, read()) for found in reader.seen)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_a_reader_that_took_the_model_before_keeps_it_whole(name: str) -> None:
     memory = again(parts_of(name))
     reader, before = Memory(memory.method.current()), answers_of(memory)

@@ -8,10 +8,10 @@ import weakref
 import pytest
 
 from testing.data.patterns import QUICK, bars
-from tests.engram.methods.test_methods import ALL, again, parts_of
+from tests.engram.methods.test_methods import ALL, SLOWLY, again, parts_of
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_what_nobody_holds_is_freed_without_a_collection(name: str) -> None:
     memory = again(parts_of(name))
     memory.predict(bars(0).images)

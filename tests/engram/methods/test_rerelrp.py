@@ -54,7 +54,7 @@ def _shared(memory: Memory) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in shared.blocks.state_dict().items()}
 
 
-@pytest.mark.parametrize("backbone", ["mlp", "cnn", "resnet18"])
+@pytest.mark.parametrize("backbone", ["mlp", "cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_what_frozen_units_compute_never_changes_and_free_units_are_drawn_anew(backbone: str) -> None:
     memory = _memory(backbone)
     before, owners = _shared(memory), dict(_subnetworks(memory).owners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Literal
 
@@ -86,8 +87,14 @@ def test_the_order_of_samples_changes_no_byte_of_the_sums() -> None:
     assert found[2] == found[0]
 
 
-@pytest.mark.parametrize("reads", READS)
-@pytest.mark.parametrize("backbone", ["mlp", "cnn", "resnet18"])
+@pytest.mark.parametrize(
+    ("backbone", "reads"),
+    [
+        *itertools.product(("mlp", "cnn"), READS),
+        ("resnet18", "selected"),
+        pytest.param("resnet18", "commons", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_outside_a_closure_counts(reads: str, backbone: str) -> None:
     memory = served(parts_of(reads, (0, 1, 2), backbone))
     images = everything()
