@@ -79,13 +79,39 @@ def test_two_versions_are_compared(visit: tuple[Visit, Stand], folders: Path) ->
     visit[0].go("/models/parts/evaluate")
     expect(page.get_by_text("Drop labelled images")).to_be_visible()
     visit[0].drop(".drop", folders / "low")
-    expect(page.get_by_text("80 images of 2 classes")).to_be_visible()
+    expect(page.locator("main").get_by_text("80 images of 2 classes")).to_be_visible()
     page.locator("[name=other]").select_option("1")
     page.get_by_role("button", name="Evaluate").click()
     expect(page.get_by_text("80 images answered")).to_be_visible()
     expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
     expect(page.get_by_text("answered differently").or_(page.get_by_text("answer alike"))).to_be_visible()
     assert visit[0].faults() == []
+    rename(visit[0], folders)
+
+
+def rename(visit: Visit, folders: Path) -> None:
+    """Give a task and a label other names, and see them in an answer."""
+    page, dialog = visit.page, visit.page.get_by_role("dialog")
+    visit.go("/models/parts/tasks/low")
+    page.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_role("button", name="Rename")).to_be_disabled()
+    dialog.get_by_label("Task").fill("mid")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_text("task_exists")).to_be_visible()
+    assert visit.faults() == []
+    dialog.get_by_label("Task").fill("small")
+    dialog.get_by_label("digit-1").fill("one")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("row").filter(has_text="small")).to_contain_text("digit-0, one")
+    page.get_by_role("link", name="small").first.click()
+    expect(page.get_by_text("Learned as low: digit-0, digit-1")).to_be_visible()
+    visit.go("/models/parts/versions")
+    expect(page.locator(".commit.active")).to_contain_text("renamed low to small, digit-1 to one")
+    visit.go("/models/parts/try")
+    page.locator("[name=task]").select_option("small")
+    ask(page, folders / "asked" / "digit-1.png")
+    expect(page.get_by_role("article").locator("h2")).to_have_text("one")
+    expect(page.get_by_alt_text("Heatmap: what spoke for one", exact=False)).to_be_visible()
 
 
 def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> None:

@@ -1,4 +1,4 @@
-/** The paths that this service has: screens of later ones are shown where their paths are there. */
+/** The paths that this service has, alone and behind their methods: what later ones brought is shown where it is there. */
 
 import { json } from "./service.js";
 import { State } from "./state.js";
@@ -10,7 +10,11 @@ export const offers = new State(new Set());
 export async function learnOffers() {
   try {
     const document = await json("openapi.json");
-    offers.set(new Set(Object.keys(document.paths)));
+    const calls = Object.entries(document.paths).flatMap(([path, operations]) => [
+      path,
+      ...Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`),
+    ]);
+    offers.set(new Set(calls));
   } catch {
     // What cannot be known is not offered.
   }

@@ -12,6 +12,7 @@ import { go, to } from "../routes.js";
 import { counted, number, percent, shape } from "../words.js";
 import { Evaluate } from "./evaluate.js";
 import { Novelty } from "./novelty.js";
+import { Rename } from "./rename.js";
 import { Teach } from "./teach.js";
 import { Try } from "./try.js";
 import { CertificateScreen, Versions } from "./versions.js";
@@ -28,6 +29,7 @@ const NAMES = {
   novelty: "Novelty",
 };
 const EVALUATE = "/v1/models/{model}/evaluate";
+const RENAME = "PATCH /v1/models/{model}/tasks/{task}";
 /** Tasks whose reports are asked for at once. */
 const MOST_REPORTS = 32;
 const SIDE_BY_SIDE = 6;
@@ -162,7 +164,7 @@ function Overview({ model, chosen, reload }) {
       note=${`Each task is an engram of its own upon the commons, which all of them read. ${arcs > 0 ? "Curves on the right are units that a task reads of an earlier one." : "None reads units of another so far."} Nothing of it changes when a task is added.`}>
       <${Stack} model=${model.name} slabs=${slabs} commons=${commonsText(model)} selected=${chosen} />
     <//>
-    ${chosen && html`<${Task} model=${model} report=${reports[chosen]} name=${chosen} />`}
+    ${chosen && html`<${Task} model=${model} report=${reports[chosen]} name=${chosen} reload=${reload} />`}
     <${Section} title="Tasks" acts=${html`<${May} scope="learn"><a class="button"
       href=${to("models", model.name, "teach")}>Teach another</a><//>`}>
       <${TaskTable} model=${model} reports=${reports} chosen=${chosen} />
@@ -219,12 +221,20 @@ function TaskTable({ model, reports, chosen }) {
   `;
 }
 
-/** One task: how each of its classes does, and what learning it took. @param {{ model: any, name: string, report: any }} given */
-function Task({ model, name, report }) {
+/** One task: how each of its classes does, and what learning it took. @param {{ model: any, name: string, report: any, reload: () => void }} given */
+function Task({ model, name, report, reload }) {
   const found = report?.report;
+  const has = useValue(offers);
+  const task = model.tasks.find((/** @type {Json} */ one) => one.name === name);
+  const renamed = (/** @type {Json} */ version) => {
+    reload();
+    go("models", model.name, ...(version.status === "candidate" ? ["versions"] : []));
+  };
   return html`
-    <${Section} title=${`Task ${name}`} acts=${html`<a class="button quiet"
-      href=${to("models", model.name)}>Close</a>`}>
+    <${Section} title=${`Task ${name}`} acts=${html`
+      ${has.has(RENAME) && html`<${May} scope="admin"><${Rename} model=${model.name} task=${task} done=${renamed} /><//>`}
+      <a class="button quiet" href=${to("models", model.name)}>Close</a>`}>
+      ${task.learned_as && html`<p class="note">Learned as ${task.learned_as.name}: ${task.learned_as.classes.join(", ")}.</p>`}
       ${
         report === undefined
           ? html`<p class="loading">Loading…</p>`

@@ -62,6 +62,7 @@ function changed(version, before) {
   if (version.kind === "activate") return `answers as version ${version.target}`;
   if (version.kind === "reject") return `rejected version ${version.target}`;
   if (version.kind === "learn") return html`learned <strong>${version.task}</strong>`;
+  if (version.kind === "rename") return renamed(version);
   const names = (/** @type {Json} */ one) => one.tasks.map((/** @type {Json} */ task) => task.name);
   const added = before ? names(version).filter((/** @type {string} */ name) => !names(before).includes(name)) : [];
   if (added.length > 0) return `${version.kind}: ${added.join(", ")}`;
@@ -74,6 +75,13 @@ function changed(version, before) {
       adopt: "adopted its network",
     }[/** @type {string} */ (version.kind)] ?? version.kind
   );
+}
+
+/** What a rename changed, in words. @param {Json} version */
+function renamed(version) {
+  const { from, to: after, labels } = version.renamed ?? {};
+  const pairs = [[from, after], ...Object.entries(labels ?? {})].filter(([before, now]) => before !== now);
+  return `renamed ${pairs.map(([before, now]) => `${before} to ${now}`).join(", ") || version.task}`;
 }
 
 /** @param {{ model: any, version: Json, before: Json | undefined, newest: boolean, alike: boolean, again: () => void }} given */
