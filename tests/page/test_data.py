@@ -222,6 +222,22 @@ def test_what_is_wrong_with_images_is_found(visit: Visit) -> None:
     assert any("Unbalanced" in text for _, text in findings(visit, large | {"b/1.png": OTHER, "b/2.png": PNG}))
 
 
+TOGETHER = "return it.together(given).map((one) => [one.began_at, one.samples, one.unknown]);"
+
+
+def test_a_share_is_one_of_many_images(visit: Visit) -> None:
+    def gathered(*samples: int) -> list[list[int]]:
+        spans = [{"began_at": at, "samples": count, "unknown": 1} for at, count in enumerate(samples)]
+        found: list[list[int]] = called(visit, "screens/novelty.js", TOGETHER, spans)
+        return found
+
+    assert gathered() == []
+    assert gathered(3) == [[0, 3, 1]]
+    assert gathered(200, 20, 100) == [[0, 200, 1], [1, 20, 1], [2, 100, 1]]
+    assert gathered(200, 100, 3) == [[0, 200, 1], [1, 103, 2]]
+    assert gathered(5, 5, 5, 5, 15, 10, 30, 2) == [[0, 20, 4], [4, 25, 2], [6, 32, 2]]
+
+
 EVENTS = """
 const stream = new ReadableStream({
   start(controller) {

@@ -14,6 +14,8 @@ import { NOVELTY } from "./models.js";
 
 const LOOK_AGAIN = 2000;
 const MOST_POINTS = 900;
+/** Images that a point of the curve is of, at the least. */
+const LEAST_IMAGES = 20;
 
 /** @type {Record<string, string>} */
 const MEANINGS = {
@@ -58,7 +60,7 @@ export function Novelty({ model }) {
             <a class="button primary" href=${to("models", model.name, "teach")}>Teach a task</a></p><//>`}
         <//>
         ${
-          (found.samples > 0 || found.history?.spans.length > 1) &&
+          (found.samples > 0 || together(found.history?.spans ?? []).length > 1) &&
           html`<${Shares} history=${found.history?.spans ?? []} seconds=${found.history?.seconds} seen=${points} />`
         }
         ${
@@ -97,15 +99,35 @@ export function Novelty({ model }) {
   `;
 }
 
+/** Spans with those after them until there are enough images, since a share of a few is none. @param {Json[]} history */
+export function together(history) {
+  /** @type {Json[]} */
+  const found = [];
+  for (const one of history) {
+    const last = found.at(-1);
+    if (last === undefined || last.samples >= LEAST_IMAGES) found.push({ ...one });
+    else found.push(joined(/** @type {Json} */ (found.pop()), one));
+  }
+  const [before, last] = found.slice(-2);
+  if (last?.samples < LEAST_IMAGES) found.splice(-2, 2, joined(before, last));
+  return found;
+}
+
+/** Two spans as one. @param {Json} one @param {Json} other */
+function joined(one, other) {
+  return { ...one, samples: one.samples + other.samples, unknown: one.unknown + other.unknown };
+}
+
 /**
  * The share of unknown images over time: of the last day, or, until there is enough of that, since the page is open.
  *
  * @param {{ history: Json[], seconds: number, seen: [number, number][] }} given
  */
 function Shares({ history, seconds, seen }) {
-  const whole = history.length > 1;
+  const gathered = together(history);
+  const whole = gathered.length > 1;
   const points = whole
-    ? history.map((one) => [new Date(one.began_at).getTime() / 1000, one.unknown / one.samples])
+    ? gathered.map((one) => [new Date(one.began_at).getTime() / 1000, one.unknown / one.samples])
     : seen;
   const began = points[0]?.[0] ?? 0;
   const most = Math.max(...points.map(([, share]) => share), 0);
