@@ -105,6 +105,7 @@ def rename(visit: Visit, folders: Path) -> None:
     expect(page.get_by_role("row").filter(has_text="small")).to_contain_text("digit-0, one")
     page.get_by_role("link", name="small").first.click()
     expect(page.get_by_text("Learned as low: digit-0, digit-1")).to_be_visible()
+    expect(page.locator(".share-name").filter(has_text="one")).to_be_visible()
     visit.go("/models/parts/versions")
     expect(page.locator(".commit.active")).to_contain_text("renamed low to small, digit-1 to one")
     visit.go("/models/parts/try")

@@ -210,7 +210,7 @@ function TaskTable({ model, reports, chosen }) {
               <td data-name="Classes">${task.classes.slice(0, 6).join(", ")}
                 ${task.classes.length > 6 && ` and ${task.classes.length - 6} more`}</td>
               <td class="figure" data-name="Accuracy">${percent(report?.accuracy?.kept)}</td>
-              <td data-name="Worst class">${worst ? html`${worst[0]} <span class="note">${percent(worst[1].recall)}
+              <td data-name="Worst class">${worst ? html`${shownLabel(task, worst[0])} <span class="note">${percent(worst[1].recall)}
                 </span>` : "–"}</td>
               <td class="figure" data-name="Recognised">${percent(report?.recognised)}</td>
             </tr>
@@ -241,7 +241,7 @@ function Task({ model, name, report, reload }) {
           : found === null
             ? html`<p>There is no report of how it was learned.</p>`
             : html`
-        <${Recalls} report=${found} />
+        <${Recalls} report=${found} task=${task} />
         <${Facts} of=${[
           ["Came with version", number(report.version)],
           ["Held-out accuracy, task given", percent(found.accuracy?.kept)],
@@ -257,8 +257,13 @@ function Task({ model, name, report, reload }) {
   `;
 }
 
-/** How often each class is found, with the limits of what so few images can tell. @param {{ report: any }} given */
-export function Recalls({ report }) {
+/** What a label is called now that a task was learned under. @param {any} task @param {string} label */
+function shownLabel(task, label) {
+  return task?.classes[task.learned_as?.classes.indexOf(label) ?? -1] ?? label;
+}
+
+/** How often each class is found, with the limits of what so few images can tell. @param {{ report: any, task?: any }} given */
+export function Recalls({ report, task }) {
   const classes = Object.entries(report.per_class ?? {});
   if (classes.length === 0) return null;
   return html`
@@ -266,7 +271,7 @@ export function Recalls({ report }) {
     <ul class="shares">
       ${classes.map(
         ([name, one]) => html`
-        <${ShareRow} name=${name} value=${one.recall} low=${one.interval?.[0]} high=${one.interval?.[1]}>
+        <${ShareRow} name=${shownLabel(task, name)} value=${one.recall} low=${one.interval?.[0]} high=${one.interval?.[1]}>
           ${counted(one.held_out, "image")} held out; 95 % interval ${percent(one.interval?.[0], 0)} to ${percent(one.interval?.[1], 0)}
         <//>
       `,
