@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
+from engram.recognition.triangles import symmetric, triangle
 
 RIDGE = 1e-4
 """The ridge, as a share of the mean diagonal of the Gram matrix."""
@@ -60,8 +61,7 @@ class GramStatistics:
 
     def packed(self) -> PackedGram:
         """The same in half the room."""
-        rows, columns = torch.triu_indices(*self.gram.shape)
-        return PackedGram(self.gram[rows, columns].contiguous(), self.moments, self.counts)
+        return PackedGram(triangle(self.gram), self.moments, self.counts)
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,7 @@ class PackedGram:
 
     def gram(self) -> Tensor:
         """The whole matrix (F + 1, F + 1)."""
-        size = len(self.moments)
-        rows, columns = torch.triu_indices(size, size)
-        gram = torch.zeros(size, size, dtype=torch.float64)
-        gram[rows, columns] = self.triangle
-        gram[columns, rows] = self.triangle
-        return gram
+        return symmetric(self.triangle, len(self.moments))
 
     def means(self) -> Tensor:
         """(F + 1, classes): the mean of each class, its last value a one."""

@@ -13,7 +13,8 @@ from torch.nn.functional import one_hot, pad
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
-from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, triangle, widened, widened_gram
+from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, widened, widened_gram
+from engram.recognition.triangles import triangle
 
 BLOCK = 256
 """Features of a block of the Gram matrix."""

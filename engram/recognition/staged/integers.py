@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
+from engram.recognition.triangles import symmetric, triangle
 
 LARGEST = 2**53
 """Up to here float64 holds every whole number, so that sums of them are exact."""
@@ -69,29 +70,12 @@ def _widths(diagonal: Tensor) -> Tensor:
     """Bytes of each number of the upper triangle, row by row, by the diagonal (F,) of the Gram matrix."""
     # One more, since a mean square of under one half is rounded to none.
     lengths = torch.tensor([(max(0, int(number)) + 1).bit_length() for number in diagonal.tolist()], dtype=torch.uint8)
-    rows, columns = torch.triu_indices(len(diagonal), len(diagonal))
-    bits = (lengths[rows] + lengths[columns] + 1) // 2 + 1  # one more for what was rounded
-    return bits // 8 + 1
+    bits = lengths[:, None] + lengths
+    bits.add_(1).bitwise_right_shift_(1).add_(1)  # one more for what was rounded
+    return triangle(bits.bitwise_right_shift_(3).add_(1))
 
 
 def step_of(commons: Commons) -> float:
     """What features of the commons are multiples of."""
     assert commons.step is not None, "staged models have commons on a grid"
     return commons.step
-
-
-def triangle(matrix: Tensor) -> Tensor:
-    """(F (F + 1) / 2,): the upper triangle of a symmetric matrix (F, F), row by row."""
-    rows, columns = torch.triu_indices(*matrix.shape)
-    return matrix[rows, columns].contiguous()
-
-
-def symmetric(upper: Tensor, size: int) -> Tensor:
-    """The inverse of `triangle`: (size, size); raises DamagedSnapshot."""
-    if len(upper) != size * (size + 1) // 2:
-        raise DamagedSnapshot(f"a triangle of {len(upper)} numbers is not of {size} features")
-    rows, columns = torch.triu_indices(size, size)
-    matrix = torch.empty(size, size, dtype=upper.dtype)
-    matrix[rows, columns] = upper
-    matrix[columns, rows] = upper
-    return matrix

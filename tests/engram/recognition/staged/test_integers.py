@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from engram.errors import DamagedSnapshot
-from engram.recognition.staged.integers import narrowed, narrowed_gram, symmetric, triangle, widened, widened_gram
+from engram.recognition.staged.integers import narrowed, narrowed_gram, widened, widened_gram
+from engram.recognition.triangles import BLOCK, symmetric, triangle
 
 EDGES = [
     0,
@@ -55,12 +56,14 @@ def test_other_planes_are_damage(planes: torch.Tensor) -> None:
         widened(planes)
 
 
-def test_a_triangle_is_a_symmetric_matrix() -> None:
-    drawn = torch.randint(-(2**40), 2**40, (7, 7))
-    matrix = drawn + drawn.T
-    assert symmetric(triangle(matrix), 7).equal(matrix)
+@pytest.mark.parametrize("size", [0, 1, 7, BLOCK, 2 * BLOCK + 1])
+def test_a_triangle_is_a_symmetric_matrix(size: int) -> None:
+    drawn = torch.randint(-(2**40), 2**40, (size, size))
+    matrix, rows = drawn + drawn.T, torch.triu_indices(size, size)
+    assert triangle(matrix).equal(matrix[rows[0], rows[1]])
+    assert symmetric(triangle(matrix), size).equal(matrix)
     with pytest.raises(DamagedSnapshot):
-        symmetric(triangle(matrix), 8)
+        symmetric(triangle(matrix), size + 1)
 
 
 @pytest.mark.parametrize("seed", range(5))
