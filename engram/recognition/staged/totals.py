@@ -15,6 +15,9 @@ from engram.errors import DamagedSnapshot
 from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.integers import narrowed, narrowed_gram, widened, widened_gram
 
+ROWS = 64
+"""Of the second moments that are computed at a time: they stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class TaskMoments:
@@ -56,7 +59,7 @@ class Totals:
     def plus(self, task: str, sums: ExactSums) -> Totals:
         """With one task more."""
         kept = TaskMoments(task, sums.moments, sums.counts)
-        return Totals(self.second + _second_moments(sums), (*self.tasks, kept), self.step)
+        return Totals(_second_moments(sums).add_(self.second), (*self.tasks, kept), self.step)
 
     def minus(self, task: str, sums: ExactSums) -> Totals:
         """Without a task whose sums these are: what they were if it had never been learned."""
@@ -80,7 +83,7 @@ class Totals:
 
     def matrix(self) -> Tensor:
         """(F + 1, F + 1) float64: the second moments in the scale of the features."""
-        return self.second.double() * self.step**2
+        return self.second.double().mul_(self.step**2)
 
     @property
     def rounding(self) -> float:
@@ -133,10 +136,16 @@ def _second_moments(sums: ExactSums) -> Tensor:
     another one than it was added on.
     """
     gram, moments = sums.with_constant()
-    share = len(sums.counts) / sums.images
-    found = gram * share
-    for column, count in zip(moments.T, sums.counts.tolist(), strict=True):
-        weight = 1 / count**2 - share / count
-        if weight:
-            found = found + torch.outer(column * weight, column)
-    return found.round().to(torch.int64)
+    share, counts = len(sums.counts) / sums.images, sums.counts.tolist()
+    weighed = [
+        (column.contiguous(), 1 / count**2 - share / count) for column, count in zip(moments.T, counts, strict=True)
+    ]
+    found = torch.empty(gram.shape, dtype=torch.int64)
+    for first in range(0, len(gram), ROWS):
+        rows = slice(first, first + ROWS)
+        part = gram[rows] * share
+        for column, weight in weighed:
+            if weight:
+                part += torch.outer(column[rows] * weight, column)
+        found[rows] = part.round_()
+    return found
