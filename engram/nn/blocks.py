@@ -37,8 +37,12 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(units)
         self.rectify: nn.Module = nn.ReLU() if node.rectify else nn.Identity()
 
+    def normalised(self, joined: Tensor) -> Tensor:
+        """What is rectified in the end."""
+        return cast(Tensor, self.norm(self.conv(joined)))  # (B, own channels, H', W')
+
     def forward(self, joined: Tensor) -> Tensor:
-        return cast(Tensor, self.rectify(self.norm(self.conv(joined))))  # (B, own channels, H', W')
+        return cast(Tensor, self.rectify(self.normalised(joined)))  # (B, own channels, H', W')
 
 
 class MaxPoolBlock(nn.Module):
@@ -47,6 +51,10 @@ class MaxPoolBlock(nn.Module):
     def __init__(self, node: Node) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(node.kernel, node.stride, node.padding)
+
+    def rectified(self, own: Tensor) -> Tensor:
+        """Of what is not rectified yet: the maximum of rectified values and its gradient, from fewer of them."""
+        return cast(Tensor, self.pool(own)).relu_()  # (B, own channels, H', W')
 
     def forward(self, own: Tensor) -> Tensor:
         return cast(Tensor, self.pool(own))  # (B, own channels, H', W')

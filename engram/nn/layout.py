@@ -67,6 +67,15 @@ class Layout:
         sources = {source for node in self.nodes if node.mixing for source in node.sources}
         return frozenset(sources | {self.features.name}) - {IMAGE}
 
+    def pooled(self) -> frozenset[str]:
+        """Names of the rectified convolutions of which nothing but a maximum over windows is read."""
+        readers: dict[str, list[Operation]] = {}
+        for node in self.nodes:
+            for source in node.sources:
+                readers.setdefault(source, []).append(node.operation)
+        convolutions = [node.name for node in self.nodes if node.operation == "conv" and node.rectify]
+        return frozenset(name for name in convolutions if readers.get(name) == ["max_pool"])
+
     def over(self) -> tuple[tuple[str, ...], ...]:
         """For each node the names of those that nothing reads once it is computed; the features are for heads."""
         last = {node.name: number for number, node in enumerate(self.nodes)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engram.config.engines import FIRST_ENGINE
-from engram.nn.blocks import AddBlock, Block, build_block, cut_block
+from engram.nn.blocks import AddBlock, Block, ConvBlock, MaxPoolBlock, build_block, cut_block
 from engram.nn.closures.closure import Closure, closure_of
 from engram.nn.closures.engines import ENGINES
 from engram.nn.closures.plan import Engine, Planner
@@ -108,19 +108,30 @@ class Engram(nn.Module):
         own: dict[str, Tensor] = {} if watch is None else watch
         longer: dict[str, Tensor] = {IMAGE: images}
         read = self.layout.read()
+        pooled = self.layout.pooled() if watch is None and self.training else frozenset[str]()
         for node in self.layout.nodes:
             if nodes is None or node.name in nodes:
-                self._compute(node, own, longer, joined, read)
+                self._compute(node, own, longer, joined, read, pooled)
         del longer[IMAGE]
         return longer
 
     def _compute(
-        self, node: Node, own: dict[str, Tensor], longer: dict[str, Tensor], joined: Joined, read: Collection[str]
+        self,
+        node: Node,
+        own: dict[str, Tensor],
+        longer: dict[str, Tensor],
+        joined: Joined,
+        read: Collection[str],
+        pooled: Collection[str],
     ) -> None:
-        """Add a node's values to the owner's, and to what is read."""
+        """Add a node's values to the owner's, and to what is read; `pooled` ones are rectified by what reads them."""
         block = self.block(node)
-        if node.mixing:
+        if node.name in pooled and isinstance(block, ConvBlock):
+            own[node.name] = block.normalised(longer[node.sources[0]])  # (B, own units, H, W)
+        elif node.mixing:
             own[node.name] = block(longer[node.sources[0]])  # (B, own units, ...)
+        elif node.sources[0] in pooled and isinstance(block, MaxPoolBlock):
+            own[node.name] = block.rectified(own[node.sources[0]])  # (B, own units, H', W')
         elif isinstance(block, AddBlock):
             own[node.name] = block(own[node.sources[0]], own[node.sources[1]])  # (B, own units, H, W)
         else:
@@ -140,9 +151,9 @@ class Engram(nn.Module):
         """
         own: dict[str, Tensor] = {}
         longer: dict[str, Tensor] = {IMAGE: images}
-        read = self.layout.read()
+        read, pooled = self.layout.read(), self.layout.pooled()
         for node, over in zip(self.layout.nodes, self.layout.over(), strict=True):
-            self._compute(node, own, longer, joined, read)
+            self._compute(node, own, longer, joined, read, pooled)
             for name in over:
                 own.pop(name, None)
                 longer.pop(name, None)

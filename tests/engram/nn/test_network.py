@@ -125,3 +125,23 @@ def test_examples_of_the_wrong_size_are_refused_with_the_way_out() -> None:
     memory = learned("mlp", tasks=0)
     with pytest.raises(ExamplesError, match=r"engram\.data\.images\.decode"):
         memory.learn("task", bars(0, channels=3))
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "resnet50", "vgg11"])
+def test_rectifying_after_the_maximum_trains_with_the_same_bytes(backbone: str) -> None:
+    side = 64 if backbone == "resnet50" else 32  # a stem whose windows reach over the edge
+    layout = layout_of(definition(backbone, input=InputShape(channels=1, height=side, width=side)))
+    assert layout.pooled()
+    images = pixels(bars(0, 4, side=side).images)
+    images[:2] = 0.0  # maxima that several places share
+    found, watched = [], dict[str, torch.Tensor]()
+    for watch in (None, watched):  # whoever watches nodes wants them rectified
+        torch.manual_seed(0)
+        engram = Engram(layout, "task", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ())
+        logits = engram.logits(engram(images, {}, watch))
+        logits.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        grown = [parameter.grad for parameter in engram.parameters() if parameter.grad is not None]
+        found.append([logits, *grown, *engram.state_dict().values(), engram.eval().features(images, {})])
+    assert all(float(watched[name].detach().min()) == 0 for name in layout.pooled())
+    assert all(one.equal(other) for one, other in zip(*found, strict=True))
+    assert len(found[0]) > len(layout.nodes)
