@@ -159,7 +159,8 @@ class Learner(WithContext):
     def _search(self, engram: Engram, trainer: Trainer, least: float) -> Engram | None:
         scores = trainer.reporter.journal.once("scores", lambda: self._scores(engram, trainer), trainer.generator)
         bounded = None if self.reading is None else partial(self.reading.bounded, self.network)
-        found = smallest(engram, scores, self.options.floor, least, trainer.validated, bounded=bounded)
+        judge = partial(trainer.validated, least=least)
+        found = smallest(engram, scores, self.options.floor, least, judge, bounded=bounded)
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:

@@ -78,7 +78,8 @@ def smallest(
     Parameters
     ----------
     accuracy_of
-        Judges a candidate, in eval mode on held-out examples; called at most `steps` times.
+        Judges a candidate, in eval mode on held-out examples; called at most `steps` times. Of one under
+        `min_accuracy` any number under that will do.
     bounded
         Takes what is too much from a candidate before it is judged, told what each owner that it reads is worth.
 

@@ -99,6 +99,7 @@ def measure(
     reporter: Reporter | None = None,
     *,
     balanced: bool = False,
+    least: float = 0.0,
 ) -> Evaluation:
     """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
 
@@ -106,6 +107,9 @@ def measure(
     ----------
     balanced
         Whether both are the mean over the classes instead of the mean over the images.
+    least
+        An accuracy that it is enough to be under: once no image that is left could raise it to that, the rest is not
+        looked at, and what is given is an infinite loss and the accuracy if it answered all of them right.
 
     Raises
     ------
@@ -120,8 +124,7 @@ def measure(
         return engram.answer(images, network.joined(engram, images))
 
     engram.eval()
-    loss = correct = 0.0
-    each = None
+    loss, correct, left, each = 0.0, 0.0, len(examples), None
     if balanced:
         each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
     try:
@@ -131,6 +134,9 @@ def measure(
             if each is None:
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 correct += float((logits.argmax(1) == labels).sum())
+                left -= len(labels)
+                if (most := (correct + left) / len(examples)) < least:
+                    return Evaluation(math.inf, most)
                 continue
             counted = each[chosen.to(each.device)]  # (B,)
             loss += float((counted * F.cross_entropy(logits, labels, reduction="none")).sum())
@@ -335,21 +341,24 @@ class Trainer(WithContext):
             "accuracy", lambda: measure(self.network, engram, examples, self.device, self.reporter).accuracy
         )
 
-    def validated(self, engram: Engram) -> float:
-        """What pruning holds: the accuracy on `validation`, of which each class has an equal part."""
+    def validated(self, engram: Engram, least: float = 0.0) -> float:
+        """What pruning holds: the accuracy on `validation`, of which each class has an equal part.
+
+        Of one that is under `least` it is a number under that, as `measure` gives it.
+        """
         engram.to(self.device)
-        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, self.validation).accuracy)
+        return self.reporter.journal.once("accuracy", lambda: self._judge(engram, self.validation, least).accuracy)
 
     def trained_accuracy(self, engram: Engram, best: Evaluation) -> float:
         """The held-out accuracy of a trained engram, `best` being what `fit` gave."""
         return best.accuracy if self.weights is None else self.accuracy(engram, self.held_out)
 
-    def _judge(self, engram: Engram, examples: Examples) -> Evaluation:
+    def _judge(self, engram: Engram, examples: Examples, least: float = 0.0) -> Evaluation:
         found = None if self.known is None else self.known.of(engram, examples)
         if found is None:
             balanced = self.weights is not None
-            found = measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced)
-            if self.known is not None:
+            found = measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced, least=least)
+            if self.known is not None and found.loss < math.inf:
                 self.known.keep(engram, examples, found)
         return found
 

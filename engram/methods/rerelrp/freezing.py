@@ -119,7 +119,7 @@ class Freezer(WithContext):
         while (share := share - self.step) > 0:
             chosen = choose(scores, share, self.options.floor)
             fewer = {layer: _mask(chosen[layer], len(units)) & units for layer, units in kept.items()}
-            if trainer.validated(candidate.narrowed(_indices(fewer))) >= least:
+            if trainer.validated(candidate.narrowed(_indices(fewer)), least) >= least:
                 found = fewer
         return found
 

@@ -8,6 +8,7 @@ published it forgets a little, because held units go on reading free ones; with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Self
 
 import torch
@@ -176,7 +177,7 @@ class Rnf(RecognisingMethod):
         # With resistance nothing of an earlier task is taken away, because its weights cannot be touched.
         owned = {layer: (owner > 0) & self.settings.resistance for layer, owner in self.network.owners.items()}
         least = trainer.validated(candidate) - tolerance
-        return relevant(candidate, scores, owned, options.floor, least, trainer.validated)
+        return relevant(candidate, scores, owned, options.floor, least, partial(trainer.validated, least=least))
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> Observation:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from engram.checkpointing.progress import Reporter
-from engram.nn.network import Engram, Network
+from engram.data.examples import Examples
+from engram.nn.backbones import layout_of
+from engram.nn.network import Engram, Network, pixels
 from engram.training.importance import score_units
 from engram.training.pruning import choose, smallest
-from engram.training.trainer import measure
-from testing.data.patterns import QUICK, bars, learned, network_of
+from engram.training.trainer import Evaluation, measure
+from testing.data.patterns import QUICK, bars, definition, learned, network_of
 
 
 def test_the_best_units_of_the_whole_network_stay_and_every_layer_keeps_its_floor() -> None:
@@ -106,3 +110,27 @@ def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
     assert found is not None
     assert sum(found.engram.units.values()) < sum(engram.units.values())
     assert measure(network, found.engram, examples).accuracy == found.accuracy >= trained.accuracy - 0.05
+
+
+def test_measuring_ends_once_the_accuracy_cannot_be_reached() -> None:
+    layout, some = layout_of(definition("mlp", 1)), bars(1, 600)
+    torch.manual_seed(0)
+    engram = Engram(layout, "task", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ()).freeze()
+    labels = engram.answer(pixels(some.images), {}).argmax(1)
+    labels[::4] = 1 - labels[::4]
+    network, given, parts = Network(layout), Examples(some.images, labels, some.classes), list[int]()
+
+    def looked() -> bool:
+        parts.append(1)
+        return False
+
+    reporter = Reporter(cancel=looked)
+    whole = measure(network, engram, given, reporter=reporter)
+    assert whole.accuracy == 0.75
+    assert len(parts) == 3, "there is something to be left out"
+    parts.clear()
+    found = measure(network, engram, given, reporter=reporter, least=0.95)
+    assert found == Evaluation(math.inf, 1 - 128 / 1200), "all but a quarter of the first part are right at best"
+    assert len(parts) == 1
+    for least in (0.75, 0.5):
+        assert measure(network, engram, given, least=least) == whole
