@@ -8,12 +8,12 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
-from engram.recognition.staged.integers import LARGEST, narrowed, narrowed_gram, widened, widened_gram
+from engram.recognition.staged.integers import LARGEST, Digits, narrowed, narrowed_gram, widened, widened_gram
 from engram.recognition.triangles import triangle
 
 BLOCK = 256
@@ -55,11 +55,13 @@ class ExactSums:
 
     def plus(self, features: Tensor, labels: Tensor) -> Self:
         """The sums with more images: features (N, F) on the grid, labels (N,)."""
-        phi = (features.double() * (1 / self.step)).round_()  # the step is a power of two, and so is its inverse
-        hot = one_hot(labels, self.moments.shape[1]).double()  # (N, classes)
-        gram = _squared(phi).add_(self.gram)
+        levels = (features * (1 / self.step)).round_()  # the step is a power of two, and so is its inverse
+        classes = range(len(self.counts))
+        moments = torch.stack([levels[labels == label].sum(0, dtype=torch.float64) for label in classes], 1)
+        gram = _squared(levels).add_(self.gram)
         assert float(gram.diagonal().max()) < LARGEST, "so many images have no exact sums"
-        return replace(self, gram=gram, moments=self.moments + phi.T @ hot, counts=self.counts + hot.sum(0))
+        counts = torch.bincount(labels, minlength=len(self.counts))
+        return replace(self, gram=gram, moments=self.moments + moments, counts=self.counts + counts)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the sums are made of."""
@@ -103,16 +105,20 @@ class ExactSums:
         return {**narrow, **{f"gram.{name}": part for name, part in narrowed_gram(self.gram).items()}}
 
 
-def _squared(phi: Tensor) -> Tensor:
-    """phi^T phi (F, F) of whole numbers (N, F) in float64: the blocks on and above the diagonal, the rest mirrored.
+def _squared(levels: Tensor) -> Tensor:
+    """The Gram matrix (F, F) of whole numbers (N, F), in float64: the blocks on and above the diagonal, the rest
+    mirrored.
 
     Sums of whole numbers are the same in any order, so that this is the whole product to the bit.
     """
-    size = phi.shape[1]
-    found = phi.new_empty(size, size)
+    size, digits = levels.shape[1], Digits.of(levels)
+    found, wide = torch.empty(size, size, dtype=torch.float64), levels.double() if digits is None else levels
     for first in range(0, size, BLOCK):
         end = min(size, first + BLOCK)
-        torch.mm(phi[:, first:end].T, phi[:, first:], out=found[first:end, first:])
+        if digits is None:
+            torch.mm(wide[:, first:end].T, wide[:, first:], out=found[first:end, first:])
+        else:
+            found[first:end, first:] = digits.products(first, end)
         found[end:, first:end] = found[first:end, end:].T
     return found
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
 
 import numpy
 import torch
@@ -14,6 +17,18 @@ from engram.recognition.triangles import symmetric, triangle
 
 LARGEST = 2**53
 """Up to here float64 holds every whole number, so that sums of them are exact."""
+
+BASE = 64
+"""Of the two digits that a whole number of 12 bits has: products of such bytes are added up many at a time."""
+
+MOST_ROWS = 2**19
+"""Of digits: the sums of so many products fit in 32 bits."""
+
+LEAST_SIDE = 16
+"""Rows and columns of which it is worth it; of a single one products of bytes are not what they should be."""
+
+TRIED = 257
+"""Rows and columns by which it is found out whether products of bytes are exact."""
 
 
 def narrowed(values: Tensor) -> Tensor:
@@ -79,3 +94,56 @@ def step_of(commons: Commons) -> float:
     """What features of the commons are multiples of."""
     assert commons.step is not None, "staged models have commons on a grid"
     return commons.step
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Whole numbers (N, F) from 0 to 4095 as two digits to the base 64, whose products are exact."""
+
+    high: Tensor
+    """(N, F) int8."""
+    low: Tensor
+    """(N, F) int8."""
+    apart: Tensor
+    """(N, F) int8: the high digit less the low one."""
+
+    @classmethod
+    def of(cls, levels: Tensor) -> Self | None:
+        """Of whole numbers; None where they are others, and where products of bytes are not exact or take long."""
+        if min(levels.shape) < LEAST_SIDE or len(levels) > MOST_ROWS or not _multiplies_bytes():
+            return None
+        if float(levels.min()) < 0 or float(levels.max()) >= BASE**2:
+            return None
+        return cls._of_twelve_bits(levels.to(torch.int16))
+
+    @classmethod
+    def _of_twelve_bits(cls, whole: Tensor) -> Self:
+        high, low = (whole // BASE).to(torch.int8), (whole % BASE).to(torch.int8)
+        return cls(high, low, high - low)
+
+    def products(self, first: int, end: int) -> Tensor:
+        """(end - first, F - first) float64: of some columns with themselves and all that follow."""
+        # 64 h + l has the square 4096 h h + 64 (h l + l h) + l l; what is in brackets is h h + l l - (h - l) (h - l).
+        found = torch.zeros((), dtype=torch.float64)
+        for part, weight in ((self.high, BASE**2 + BASE), (self.low, 1 + BASE), (self.apart, -BASE)):
+            found = torch._int_mm(part.T[first:end], part[:, first:]).double().mul_(weight).add_(found)
+        return found
+
+    @classmethod
+    def exact(cls) -> bool:
+        """Whether products are what float64 makes them, tried where sums are as large as they get."""
+        levels = torch.randint(0, BASE**2, (TRIED, TRIED), generator=torch.Generator().manual_seed(0))
+        for part, value in zip(torch.split(levels, TRIED // 4), (0, BASE - 1, BASE * (BASE - 1)), strict=False):
+            part[:] = value
+        digits, wide = cls._of_twelve_bits(levels.to(torch.int16)), levels.double()
+        parts = ((0, TRIED - 1), (TRIED - 1, TRIED), (TRIED // 2, TRIED // 2 + 1))
+        return all(digits.products(first, end).equal(wide[:, first:end].T @ wide[:, first:]) for first, end in parts)
+
+
+@cache
+def _multiplies_bytes() -> bool:
+    """Whether a library multiplies bytes here, and exactly: PyTorch's own way takes longer than float64 does."""
+    there = hasattr(torch, "_int_mm") and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if not there or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return False
+    return Digits.exact()

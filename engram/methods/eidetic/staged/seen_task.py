@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from engram.recognition.staged.task_evidence import MOST_SCORED
 
 LOOKING = 0.1
 """Share of the first phase that is told of as done when the images were looked at; what is told never falls."""
+
+WAITING = 2**25
+"""Bytes of features that are added to sums at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,28 @@ class SeenTask:
         return torch.cat([self.features, self.held_out]), torch.cat([self.labels, held_out.labels])
 
 
+@dataclass
+class _Summing:
+    """Sums that images are added to many at a time: each addition goes through the whole of the Gram matrix."""
+
+    sums: JoinedSums
+    _waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add images: features (n, F), labels (n,)."""
+        self._waiting.append((features, labels))
+        if sum(given.nbytes for given, _ in self._waiting) >= WAITING:
+            self.sums = self.whole()
+            self._waiting = []
+
+    def whole(self) -> JoinedSums:
+        """The sums over all that was added."""
+        if not self._waiting:
+            return self.sums
+        features, labels = zip(*self._waiting, strict=True)
+        return self.sums.plus(torch.cat(features), torch.cat(labels))
+
+
 @torch.no_grad()
 def look(
     commons: Commons, train: Examples, held_out: Examples, first: StageOne | None, context: LearnContext
@@ -65,7 +90,7 @@ def look(
     Cancelled
     """
     reporter, seeing = context.reporter, commons.to(context.device)
-    sums = JoinedSums.empty(commons.widths, len(train.classes), commons.steps)
+    summing = _Summing(JoinedSums.empty(commons.widths, len(train.classes), commons.steps))
     shown = ShownExamples.of(seeing, train, context)
     apart = min(len(held_out), MOST_SCORED // 2)
     wanted = torch.zeros(len(train), dtype=torch.bool)
@@ -73,7 +98,7 @@ def look(
     features, labels, masses, done = [], [], torch.zeros(0 if first is None else len(first.sizes)), 0
     for chosen in batches(len(train), EVALUATION_BATCH):
         seen = shown.see(chosen)
-        sums = sums.plus(seen, train.labels[chosen])
+        summing.add(seen, train.labels[chosen])
         features.append(seen[wanted[chosen]])
         labels.append(train.labels[chosen][wanted[chosen]])
         if first is not None:
@@ -85,4 +110,4 @@ def look(
     reporter.check()
     shares = (masses / len(train)).tolist()
     both = shown.examples, beside.examples
-    return SeenTask(sums, torch.cat(features), torch.cat(labels), torch.cat(judged), tuple(shares), both)
+    return SeenTask(summing.whole(), torch.cat(features), torch.cat(labels), torch.cat(judged), tuple(shares), both)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.errors import DamagedSnapshot
-from engram.recognition.staged.integers import narrowed, narrowed_gram, widened, widened_gram
+from engram.recognition.staged.integers import BASE, LEAST_SIDE, Digits, narrowed, narrowed_gram, widened, widened_gram
 from engram.recognition.triangles import BLOCK, symmetric, triangle
 
 EDGES = [
@@ -87,3 +87,23 @@ def test_a_gram_matrix_of_other_parts_is_damage() -> None:
     parts = narrowed_gram(torch.eye(4, dtype=torch.int64) * 1000)
     with pytest.raises((KeyError, DamagedSnapshot, RuntimeError)):
         widened_gram({**parts, "diagonal": narrowed(torch.full((4,), 2**40))})
+
+
+@pytest.mark.parametrize(("count", "size"), [(LEAST_SIDE, 17), (700, LEAST_SIDE), (33, 301)])
+def test_products_of_digits_are_those_of_the_whole_numbers(count: int, size: int) -> None:
+    levels = torch.randint(0, BASE**2, (count, size), generator=torch.Generator().manual_seed(count))
+    levels[: count // 2] = BASE**2 - 1  # sums as large as they get
+    levels[:, 0] = 0
+    digits = Digits.of(levels.float())
+    if digits is None:
+        pytest.skip("this processor has no fast products of bytes")
+    for first, end in ((0, size), (0, 1), (size - 1, size), (4, 9)):
+        assert digits.products(first, end).equal((levels.T @ levels)[first:end, first:].double())
+
+
+@pytest.mark.parametrize("other", [-1.0, float(BASE**2)])
+def test_other_numbers_have_no_two_digits(other: float) -> None:
+    levels = torch.ones(2 * LEAST_SIDE, LEAST_SIDE)
+    assert Digits.of(levels[: LEAST_SIDE - 1]) is None
+    levels[3, 5] = other
+    assert Digits.of(levels) is None
