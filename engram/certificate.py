@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.config.definition import InputShape
-from engram.config.engines import FIRST_ENGINE
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, Precision
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import DamagedSnapshot, InputError, UnknownTask, UnsupportedFormat, require_type
 from engram.memory import Memory
@@ -29,10 +29,10 @@ FORMAT = 1
 
 Baseline = Literal["first", "certified", "close", "new"]
 """What earlier tasks' answers were compared with when a certificate was made: with nothing, where there were none; with
-the certificate before, byte for byte; in another environment with its logits, within `BOUND`; or, where these are not
+the certificate before, byte for byte; in another environment with its logits, within `BOUNDS`; or, where these are not
 kept, with nothing."""
 
-BOUND = 1e-3
+BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 2e-2}
 """How far the logits of one task may lie apart in two environments, in multiples of the largest of them, or of 1."""
 
 
@@ -349,8 +349,8 @@ def _differ(task: str, old: Certificate, new: Certificate) -> bool:
     return any(now.get(shape, value) != value for shape, value in old.shapes.get(task, {}).items())
 
 
-def disagreement(certified: bytes, here: bytes) -> str | None:
-    """How the logits of one environment are not those of another; None where they lie within `BOUND`.
+def disagreement(certified: bytes, here: bytes, precision: Precision = FIRST_PRECISION) -> str | None:
+    """How the logits of one environment are not those of another; None where they lie within `BOUNDS`.
 
     Then the labels are the same, too, but for probes whose two best classes lie no further apart than twice that.
 
@@ -358,11 +358,13 @@ def disagreement(certified: bytes, here: bytes) -> str | None:
     ----------
     certified, here
         The logits of one task, as `logit_bytes` gives them.
+    precision
+        Of the model.
     """
     if len(certified) != len(here):
         return f"there are {len(here) // 4} logits instead of {len(certified) // 4}"
     then, now = (torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (certified, here))
-    most = BOUND * max(1.0, float(then.abs().max()))
+    most = BOUNDS[precision] * max(1.0, float(then.abs().max()))
     apart = float((now - then).abs().max())
     # Of what is not a number, neither is true.
     return None if apart <= most else f"logits differ by {apart:.3g}, which is more than {most:.3g}"

@@ -42,6 +42,7 @@
     ConversionRefused               a pickle would be read in a process that has a network
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
+    PrecisionMissing                this machine does not compute in the precision of the model
     NoNetwork                       a task of one class has no logit that a heatmap could explain
     NothingLearned                  the model has no task yet
     AnswersOnly                     the model was restored without what learning and saving need
@@ -245,6 +246,10 @@ class UnknownComposite(EngramError):
 
 class NotExportable(EngramError):
     code = "not_exportable"
+
+
+class PrecisionMissing(EngramError):
+    code = "precision_missing"
 
 
 class NoNetwork(EngramError):

@@ -15,6 +15,9 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
+_CPU_FILE = Path("/proc/cpuinfo")
+_BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""What Linux calls instructions for numbers of 16 bits with the exponent of 32, on x86 and on Arm."""
 _MMAP_THRESHOLDS = (2**25, 2**28)
 """Ever larger ones; a glibc that takes none over 32 MB stays with the first."""
 
@@ -127,12 +130,25 @@ def environment_difference(certified: Mapping[str, object], here: Mapping[str, o
     return ", ".join(f"{name} {here.get(name)} instead of {certified.get(name)}" for name in names) or None
 
 
-@cache
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them PyTorch computes the same slowly, or otherwise."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features = _of_processor("flags", "Features") or ""
+    return device.type == "cpu" and not _BF16_FEATURES.isdisjoint(features.split())
+
+
 def _processor() -> str:
     """The model of the processor: libraries choose their kernels by it, not by its instruction set alone."""
+    return _of_processor("model name", "CPU part") or platform.processor() or platform.machine()
+
+
+@cache
+def _of_processor(*names: str) -> str | None:
+    """What Linux says of the first processor under the first of some names that it has; None where it says nothing."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in _CPU_FILE.read_text(errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name.strip() in ("model name", "CPU part"):
+            if name.strip() in names:
                 return value.strip()
-    return platform.processor() or platform.machine()
+    return None

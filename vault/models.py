@@ -32,6 +32,9 @@ WITH_NAMES = 5
 """Format of commits that show tasks or classes by other names than they were learned under: releases that know lower
 numbers only would go by the old ones, and drop the new ones from what is learned on."""
 
+WITH_PRECISION = 6
+"""Format of a model that computes in another precision than float32, which earlier releases know nothing of."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from engram.config.base import Frozen
 from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import FIRST_ENGINE, EngineName
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
 from engram.config.input_shape import InputShape
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
@@ -30,6 +30,10 @@ PHOTOGRAPHS = InputShape(channels=3, height=224, width=224, fit="crop")
 
 OVER_NETWORK = ("adapter", "none")
 """Backbones of tasks that read the maps or features of a network that the user brought, not the image."""
+
+
+CONVOLUTIONAL = ("cnn", "resnet18", "resnet50", "vgg11", "vgg16")
+"""Backbones of tasks whose networks are convolutions of the image, for the most part."""
 
 
 def whole_number(given: Any) -> Any:
@@ -92,6 +96,10 @@ class Definition(Frozen):
 
     engine: EngineName = FIRST_ENGINE
     """What its answers are computed by, one of `engram.config.engines`: name and number."""
+    precision: Precision = FIRST_PRECISION
+    """What the convolutions of its tasks' networks are computed in, while serving and wherever learning judges what
+    will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
+    training, commons, heads and heatmaps stay in float32."""
 
     numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1}
     """What a stored definition means by a number that it lacks: it was written before there was another."""
@@ -140,6 +148,8 @@ class Definition(Frozen):
                 del found[name]
         if self.engine == FIRST_ENGINE:
             del found["engine"]
+        if self.precision == FIRST_PRECISION:
+            del found["precision"]
         several = isinstance(self.commons, tuple)
         parts = [part.stored() for part in self.parts]
         return {**found, "input": self.input.stored(), "commons": parts if several else parts[0]}
@@ -210,6 +220,18 @@ class Definition(Frozen):
             self.__dict__["settings"] = whole
             if whole.get("reads") == "all" and (self.pretrained or isinstance(self.commons, tuple)):
                 raise PydanticCustomError("reads", "where a task reads all, the commons are filters of one kind")
+        return self
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> Self:
+        if self.precision == FIRST_PRECISION:
+            return self
+        if self.method != "eidetic" or self.recipe < 3 or self.settings.get("reads") == "all":
+            raise PydanticCustomError("precision", "precision bf16 needs answers in stages: eidetic, not `reads: all`")
+        if self.backbone not in CONVOLUTIONAL:
+            raise PydanticCustomError(
+                "precision", "precision bf16 is for networks of convolutions, not for {name}", {"name": self.backbone}
+            )
         return self
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Engines: the ways that answers are computed, each by its name and a number."""
+"""Engines and precisions: the ways that answers are computed, engines by a name and a number."""
 
 from __future__ import annotations
 
@@ -8,4 +8,10 @@ EngineName = Literal["eager-1"]
 """A number is another engine: whatever changes a bit of what an engine computes gives it the next one."""
 
 FIRST_ENGINE: EngineName = "eager-1"
-"""PyTorch's own operations one by one, in float32; what is stored and names no engine was made with it."""
+"""PyTorch's own operations one by one; what is stored and names no engine was made with it."""
+
+Precision = Literal["fp32", "bf16"]
+"""Numbers that convolutions of tasks' networks multiply and give: of 32 bits, or of 16 with as large an exponent."""
+
+FIRST_PRECISION: Precision = "fp32"
+"""What is stored and names no precision was made in this one."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
+from engram.config.engines import FIRST_PRECISION
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import ClassesNeeded, Examples
@@ -205,7 +206,9 @@ class Method(ABC):
     def environment(self) -> dict[str, object]:
         """What the bits of its answers depend on here; raises ArchitectureMissing."""
         sources = [part.source for part in self.definition.pretrained]
-        return environment(self.device, [built_with(source) for source in sources if source is not None])
+        found = environment(self.device, [built_with(source) for source in sources if source is not None])
+        precision = self.definition.precision
+        return found if precision == FIRST_PRECISION else {**found, "precision": precision}
 
     @abstractmethod
     def to(self, device: torch.device | str) -> None:

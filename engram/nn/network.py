@@ -8,10 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engram.config.engines import FIRST_ENGINE
 from engram.nn.blocks import AddBlock, Block, ConvBlock, MaxPoolBlock, build_block, cut_block
 from engram.nn.closures.closure import Closure, closure_of
-from engram.nn.closures.engines import ENGINES
+from engram.nn.closures.engines import FIRST
 from engram.nn.closures.plan import Engine, Planner
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, cut, read_units
@@ -241,14 +240,14 @@ class Network(nn.Module):
         layout: Layout,
         engrams: Sequence[Engram] = (),
         owned: Mapping[str, int] | None = None,
-        engine: Engine = ENGINES[FIRST_ENGINE],
+        engine: Engine = FIRST,
     ) -> None:
         super().__init__()
         self.layout = layout
         self.engrams = nn.ModuleList(engrams)
         self._owned = None if owned is None else dict(owned)
         self._owners = {engram.task: engram for engram in engrams}
-        self._engine = engine
+        self.engine = engine
         self._planner = Planner(layout, self._owners, engine)
         self._closures: dict[str, Closure] = {}
 
@@ -270,7 +269,7 @@ class Network(nn.Module):
         else:
             assert all(read.owner in self._owners for read in engram.reads), "what is read has to be there"
         owned = self._owned and {layer: units + engram.units[layer] for layer, units in self._owned.items()}
-        other = Network(self.layout, [*self.stack, engram], owned, self._engine)
+        other = Network(self.layout, [*self.stack, engram], owned, self.engine)
         other._planner = self._planner.followed(other._owners)
         other._closures = dict(self._closures)
         return other
@@ -290,7 +289,7 @@ class Network(nn.Module):
             return {}
         plan, names = self._planner.reading(engram.reads)
         with torch.no_grad():
-            return dict(zip(names, plan.run(images), strict=True))
+            return dict(zip(names, [value.float() for value in plan.run(images)], strict=True))
 
     def closure(self, task: str) -> Closure:
         """What the answer of a task needs; its engram says what it reads."""

@@ -16,7 +16,7 @@ from engram.checkpointing.tensors import kind_of
 from engram.config.backbones import BackboneDescription
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import ArchitectureMissing, EngramError, UnsupportedFormat
+from engram.errors import ArchitectureMissing, EngramError, PrecisionMissing, UnsupportedFormat
 from engram.memory import restore
 from engram.nn.pretrained.weights import read_header
 from vault import errors
@@ -66,15 +66,15 @@ class LearnerValidator:
     def version(self, model: Model, commit: Commit) -> AnswersComparison:
         """Load a version and compare its answers with its certificate, if it has one.
 
-        An environment without the architecture of the model's network is another one.
+        An environment without the architecture of the model's network, or without its precision, is another one.
         """
         try:
             return self._version(model, commit)
-        except ArchitectureMissing as error:
-            return AnswersComparison(elsewhere=f"The network cannot be built here: {error}.")
+        except (ArchitectureMissing, PrecisionMissing) as error:
+            return AnswersComparison(elsewhere=f"The network cannot be computed here: {error}.")
 
     def _version(self, model: Model, commit: Commit) -> AnswersComparison:
-        """As `version`; raises ArchitectureMissing."""
+        """As `version`; raises ArchitectureMissing, PrecisionMissing."""
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
         with _named(record_path(model.name, model.lineage, commit.version)):
@@ -95,7 +95,9 @@ class LearnerValidator:
         changed = [
             task
             for task, answers in kept.items()
-            if certified.exact and answers is not None and disagreement(answers, now.logits.get(task, b""))
+            if certified.exact
+            and answers is not None
+            and disagreement(answers, now.logits.get(task, b""), memory.definition.precision)
         ]
         why = f"It was certified in another environment: {other}."
         return AnswersComparison(tuple(changed), why, near=None not in kept.values() and not changed)
@@ -116,11 +118,11 @@ class LearnerValidator:
 def _named(path: str) -> Iterator[None]:
     """A block in which the learner's errors are raised as errors of the vault that name `path`.
 
-    But ArchitectureMissing, which is no fault of what is stored.
+    But ArchitectureMissing and PrecisionMissing, which are no fault of what is stored.
     """
     try:
         yield
-    except ArchitectureMissing:
+    except (ArchitectureMissing, PrecisionMissing):
         raise
     except UnsupportedFormat as error:
         raise errors.UnsupportedRecord(path, str(error)) from error

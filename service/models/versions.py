@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from engram.checkpointing.pieces import bytes_of, hash_of
 from engram.config.definition import Definition
+from engram.config.engines import FIRST_PRECISION
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import EmptyVersion
@@ -21,7 +22,7 @@ from vault import approval
 from vault.commit_log import Commit, Publish
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
-from vault.models import WITH_BACKBONES, Model
+from vault.models import WITH_BACKBONES, WITH_PRECISION, Model
 from vault.vault import Vault
 
 _TRIES = 20
@@ -70,7 +71,7 @@ def create(
     definition = memory.definition
     weights = {network.description.weights for network in networks.values()}
     try:
-        model = vault.models.create(name, definition.stored(), WITH_BACKBONES if weights else 1)
+        model = vault.models.create(name, definition.stored(), _format(definition))
     except ModelExists:
         # What an earlier version stored lacks the fields that came later.
         model = vault.models.get(name)
@@ -110,6 +111,13 @@ def _stored(vault: Vault, memory: Memory, weights: Collection[str]) -> dict[str,
         "kept": tuple(put(bytes_of(piece)) for piece in parts.kept),
         "budget": parts.budget,
     }
+
+
+def _format(definition: Definition) -> int:
+    """The format of a model's record, which earlier releases refuse where they would misread it."""
+    if definition.precision != FIRST_PRECISION:
+        return WITH_PRECISION
+    return WITH_BACKBONES if definition.pretrained else 1
 
 
 def _made_by(vault: Vault, name: str, claim: Claim | None, head: Commit, publish: Publish | None) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from engram.certificate import Certificate, certify, compare, disagreement
 from engram.checkpointing.pieces import hash_of
+from engram.config.engines import Precision
 from engram.data.reference.decoder_digest import DecoderDigest
 from engram.errors import RetentionViolated
 from engram.memory import Memory, restore
@@ -55,7 +56,7 @@ def before_learning(
         now = certify(memory, tasks=None if elsewhere else rotated(stored))
     if elsewhere:
         why = f"Version {head.version} was certified in another environment: {elsewhere}."
-        now = _certified_anew(stored, now, kept, why)
+        now = _certified_anew(stored, now, kept, why, memory.definition.precision)
         now = replace(now, checked_in=dict.fromkeys(now.tasks, head.version))
     elif memory.exact and (changed := _changed(stored, now)):
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
@@ -117,7 +118,7 @@ def verify(
 
 
 def _certified_anew(
-    stored: Certificate, now: Certificate, kept: Callable[[str], bytes | None], why: str
+    stored: Certificate, now: Certificate, kept: Callable[[str], bytes | None], why: str, precision: Precision
 ) -> Certificate:
     """The certificate in another environment, with what it was compared with; raises RetentionViolated."""
     new = []
@@ -125,7 +126,7 @@ def _certified_anew(
         certified = kept(stored.tasks[task])
         if certified is None:
             new.append(task)
-        elif now.exact and (wrong := disagreement(certified, now.logits[task])) is not None:
+        elif now.exact and (wrong := disagreement(certified, now.logits[task], precision)) is not None:
             raise RetentionViolated(f"{why} Task {task!r} answers otherwise here: {wrong}.")
     unkept = f" The certified logits of {len(new)} tasks are not kept." if new else ""
     log.warning("%s Its digests are made again here.%s", why, unkept)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engram.config.engines import EngineName
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
 from engram.nn.closures.plan import ClosurePlan, Engine, Run
 
 
 class EagerEngine:
-    """PyTorch's own operations, one by one, in float32."""
+    """PyTorch's own operations, one by one."""
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
 
     def prepare(self, plan: ClosurePlan) -> Run:
         return plan.run
 
 
-ENGINES: Mapping[EngineName, Engine] = {"eager-1": EagerEngine()}
-"""What a definition may name (`Definition.engine`)."""
+ENGINES: Mapping[tuple[EngineName, Precision], Engine] = {
+    ("eager-1", "fp32"): EagerEngine("fp32"),
+    ("eager-1", "bf16"): EagerEngine("bf16"),
+}
+"""What a definition may name (`Definition.engine`, `Definition.precision`)."""
+
+FIRST = ENGINES[FIRST_ENGINE, FIRST_PRECISION]
+"""What computes where nothing else is named."""

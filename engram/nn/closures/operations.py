@@ -1,25 +1,28 @@
 """Operations of frozen blocks, whose rows do not depend on each other within a batch shape.
 
-Maps are in channels-last order. A normalisation is folded into its convolution, which saves a pass over the map. What
-kernels were found to compute differently for different rows is not used: products of matrices, and 1x1 convolutions of
-channels that do not fill whole vectors.
+Maps are in channels-last order, in the precision of the convolutions; vectors are float32. A normalisation is folded
+into its convolution, which saves a pass over the map. What kernels were found to compute differently for different rows
+is not used: products of matrices, and 1x1 convolutions of channels that do not fill whole vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.config.engines import Precision
 from engram.nn.blocks import Block, ConvBlock, DenseBlock
 from engram.nn.layout import Node
 from engram.nn.shapes import RowwiseLinear, aligned
 
 LEAST_HALVED = 2
 """Images from which on two halvings take less time than one pooling, and much less where channels come first."""
+
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Operation = Callable[..., Tensor]
 """From the values of the sources, each (B, ...), to those of the node."""
@@ -28,23 +31,24 @@ Operation = Callable[..., Tensor]
 class Convolution:
     """A convolution with its normalisation folded in, and rectified: (B, channels read, H, W) -> (B, units, H', W')."""
 
-    def __init__(self, node: Node, block: ConvBlock) -> None:
+    def __init__(self, node: Node, block: ConvBlock, dtype: torch.dtype) -> None:
         norm, weight = block.norm, block.conv.weight.detach().double()
         assert norm.running_mean is not None, "statistics are always tracked"
         assert norm.running_var is not None, "statistics are always tracked"
         # In double precision and rounded once: the folded weights are the same wherever this runs.
         scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()  # (units,)
-        folded = (weight * scale[:, None, None, None]).float()
-        self._bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).float()
+        folded = (weight * scale[:, None, None, None]).to(dtype)
+        self._bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).to(dtype)
         self._missing = missing(node, weight.shape[1])
         folded = F.pad(folded, (0, 0, 0, 0, 0, self._missing))
         self._weight = folded.contiguous(memory_format=torch.channels_last)
+        self._dtype = dtype
         self._stride, self._padding, self._rectify = node.stride, node.padding, node.rectify
 
     def __call__(self, values: Tensor) -> Tensor:
         if self._missing:
             values = F.pad(values, (0, 0, 0, 0, 0, self._missing))
-        given = values.contiguous(memory_format=torch.channels_last)
+        given = values.to(self._dtype).contiguous(memory_format=torch.channels_last)
         found = F.conv2d(given, self._weight, self._bias, self._stride, self._padding)  # (B, units, H', W')
         return found.relu_() if self._rectify else found
 
@@ -103,18 +107,18 @@ def _selected(values: Tensor, chosen: Tensor | None) -> Tensor:
     return values.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)  # stays in channels-last order
 
 
-def operation_of(node: Node, block: Block) -> Operation:
+def operation_of(node: Node, block: Block, precision: Precision) -> Operation:
     """The operation of a frozen block; its weights are copies."""
     match node.operation:
         case "conv":
-            return Convolution(node, cast(ConvBlock, block))
+            return Convolution(node, cast(ConvBlock, block), DTYPES[precision])
         case "dense":
             return Dense(cast(DenseBlock, block))
         case "max_pool":
             return MaxPool(node)
         case "global_average":
-            return lambda values: F.adaptive_avg_pool2d(values, 1).flatten(1)
+            return lambda values: F.adaptive_avg_pool2d(values.float(), 1).flatten(1)
         case "flatten":
-            return lambda values: values.flatten(1)
+            return lambda values: values.float().flatten(1)
         case "add":
             return lambda trunk, branch: (trunk + branch).relu_()

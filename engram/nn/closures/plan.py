@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, needed, reads_of
 from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.layout import IMAGE, Layout, Node
@@ -57,6 +58,9 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 class Engine(Protocol):
     """Way to run plans; the same plan and images give the same bytes every time in one environment."""
+
+    precision: Precision
+    """What the operations of its plans compute in."""
 
     def prepare(self, plan: ClosurePlan) -> Run:
         """What runs a plan, made once for each task and kept for as long as its engram is served."""
@@ -190,5 +194,5 @@ class Planner:
         key = (owner.task, node.name, owner.head.weight.device)
         if key not in self._operations:
             assert not owner.head.weight.requires_grad, "only what is frozen can be planned with"
-            self._operations[key] = operation_of(node, owner.block(node))
+            self._operations[key] = operation_of(node, owner.block(node), self._engine.precision)
         return self._operations[key]

@@ -164,7 +164,9 @@ class _Comparison:
         model, certified = self._loaded.model, self._certified
         reason = f"Version {self._loaded.version} was certified in another environment: {difference}."
         kept = self._vault.answers.get(model, certified.tasks[here.task])
-        if kept is not None and certified.exact and (wrong := disagreement(kept, here.logits)) is not None:
+        precision = self._loaded.memory.definition.precision
+        wrong = None if kept is None or not certified.exact else disagreement(kept, here.logits, precision)
+        if wrong is not None:
             raise self._differs(here.task, f"than certified in another environment ({difference}): {wrong}")
         made = ServedDigest(
             here.task,

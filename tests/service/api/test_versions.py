@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
+from engram.runtime import has_bf16
 from testing.data.digits import png
 from testing.servers.service import Service
+from vault.errors import UnsupportedRecord
+from vault.models import WITH_PRECISION
+from vault.storage import documents
+from vault.vault import Vault
 
 VERSIONS = "/v1/models/digits/versions"
 
@@ -100,3 +108,23 @@ def test_the_engine_is_named_where_answers_are_described(service: Service) -> No
     unknown = {"name": "other", "input": {"channels": 1, "height": 28, "width": 28}, "engine": "eager-2"}
     refused = service.client.post("/v1/models", json=unknown)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+def test_a_model_in_bf16_is_one_that_earlier_releases_refuse(
+    service: Service, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"backbone": "cnn", "input": {"channels": 1, "height": 28, "width": 28}, "precision": "bf16"}
+    made = service.client.post("/v1/models", json={"name": "halved", **fields})
+    if not has_bf16(torch.device("cpu")):
+        assert (made.status_code, made.json()["code"]) == (422, "precision_missing")
+        return
+    assert (made.status_code, made.json()["precision"]) == (201, "bf16")
+    assert service.client.get("/v1/models/digits").json()["precision"] == "fp32"
+    again = service.client.post("/v1/models", json={"name": "halved", **fields, "precision": "fp32"})
+    assert (again.status_code, again.json()["code"]) == (409, "model_exists")
+    dense = service.client.post("/v1/models", json={"name": "dense", **fields, "backbone": "mlp"})
+    assert (dense.status_code, dense.json()["code"]) == (422, "invalid_request")
+    assert vault.models.get("digits").format_version == 1
+    monkeypatch.setattr(documents, "FORMAT", WITH_PRECISION - 1)
+    with pytest.raises(UnsupportedRecord, match=f"format {WITH_PRECISION}"):
+        vault.models.get("halved")

@@ -110,7 +110,7 @@ class StagedLearner(WithContext):
     settings: EideticSettings
 
     network: Network
-    """With no engram, for its layout."""
+    """With no engram, for its layout and its engine."""
     context: LearnContext
     adopting: bool = False
     """Whether the task is a network's own classifier, of whose classes images are now given."""
@@ -162,7 +162,7 @@ class StagedLearner(WithContext):
         masses = {one.name: mass for one, mass in zip(self.tasks, seen.masses, strict=True) if one.known.network}
         negatives = strongest(masses, self.settings.negatives or 0)
         readable = strongest(masses, CANDIDATES) if self.settings.reads == "selected" and not single else ()
-        network = network_of(layout, self.tasks, (*readable, *negatives))
+        network = network_of(layout, self.tasks, (*readable, *negatives), self.network.engine)
         network.to(self.device)
         if single or told is not None or not layout.nodes:
             report = LearningReport.begun(task, train, held_out, self.options, self.reporter.journal)

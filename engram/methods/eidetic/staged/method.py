@@ -14,7 +14,15 @@ from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
 from engram.context import LearnContext
 from engram.data.examples import Examples
-from engram.errors import AnswersOnly, DamagedSnapshot, InvalidDefinition, NoNetwork, NotExportable, TaskExists
+from engram.errors import (
+    AnswersOnly,
+    DamagedSnapshot,
+    InvalidDefinition,
+    NoNetwork,
+    NotExportable,
+    PrecisionMissing,
+    TaskExists,
+)
 from engram.explain.explainer import Heatmap
 from engram.explain.pretrained.explainer import Attribution
 from engram.explain.pretrained.joined_explainer import JoinedExplainer
@@ -28,6 +36,8 @@ from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of, candidate_units, capacity, check_weights, raised
+from engram.nn.closures.engines import ENGINES
+from engram.nn.closures.plan import Engine
 from engram.nn.commons import Commons, commons_of
 from engram.nn.commons.base import Look
 from engram.nn.network import Network
@@ -35,6 +45,7 @@ from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.recogniser import StagedRecogniser
+from engram.runtime import has_bf16
 from engram.training.report import LearningReport
 
 
@@ -142,9 +153,16 @@ class StagedEidetic(Method):
         return module, described(module)
 
     def _prepare(self) -> Prepared:
-        """What the model as it is now is to answer with."""
-        engine = self.definition.engine
-        return Prepared(self.commons, self.recogniser, self.staged, self.layout, self.settings, engine, self._shown)
+        """What the model as it is now is to answer with; raises PrecisionMissing."""
+        if self.definition.precision == "bf16" and not has_bf16(self.device):
+            raise PrecisionMissing(f"the model computes in bf16, for which this {self.device.type} has no instructions")
+        return Prepared(
+            self.commons, self.recogniser, self.staged, self.layout, self.settings, self._engine, self._shown
+        )
+
+    @property
+    def _engine(self) -> Engine:
+        return ENGINES[self.definition.engine, self.definition.precision]
 
     def joining(self, tasks: Sequence[TaskInfo]) -> Self:
         joined = self.current()
@@ -214,7 +232,7 @@ class StagedEidetic(Method):
             sums,
             self.budget,
             self.settings,
-            Network(self.layout),
+            Network(self.layout, engine=self._engine),
             context,
             adopting,
         )

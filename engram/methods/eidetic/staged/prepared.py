@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import FIRST_ENGINE, EngineName
 from engram.errors import UnknownTask
 from engram.explain.explainer import Explainer
 from engram.explain.pretrained.joined_explainer import JoinedExplainer, explainer_of
@@ -15,6 +14,8 @@ from engram.methods.eidetic.staged.served_task import ServedTask
 from engram.methods.eidetic.staged.serving import Serving
 from engram.methods.eidetic.staged.staged_task import StagedTask, network_of
 from engram.nn.capacity import TaskInfo
+from engram.nn.closures.engines import FIRST
+from engram.nn.closures.plan import Engine
 from engram.nn.commons import Commons
 from engram.nn.layout import Layout
 from engram.nn.network import Network
@@ -33,7 +34,7 @@ class Prepared:
     tasks: Sequence[StagedTask]
     layout: Layout
     settings: EideticSettings
-    engine: EngineName = FIRST_ENGINE
+    engine: Engine = FIRST
     shown: tuple[TaskInfo, ...] = ()
     """As of `Serving`."""
     _serving: Serving | None = None

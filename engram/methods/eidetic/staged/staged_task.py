@@ -11,10 +11,10 @@ from torch import nn
 
 from engram.checkpointing.pieces import Piece, bytes_of, hash_of
 from engram.checkpointing.tensors import pack, unpack
-from engram.config.engines import FIRST_ENGINE, EngineName
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
-from engram.nn.closures.engines import ENGINES
+from engram.nn.closures.engines import FIRST
+from engram.nn.closures.plan import Engine
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network
 from engram.nn.serialization import dump_engram, load_engram
@@ -137,9 +137,7 @@ class StagedTask:
         return other if other.hashes == self.hashes and other.known == self.known else self
 
 
-def network_of(
-    layout: Layout, tasks: Sequence[StagedTask], names: Sequence[str], engine: EngineName = FIRST_ENGINE
-) -> Network:
+def network_of(layout: Layout, tasks: Sequence[StagedTask], names: Sequence[str], engine: Engine = FIRST) -> Network:
     """The network of some tasks and all that they read of others, in order; no other engram is read."""
     by_name: Mapping[str, StagedTask] = {task.name: task for task in tasks}
     wanted, waiting = set(), list(names)
@@ -150,7 +148,7 @@ def network_of(
             wanted.add(name)
             waiting += [read.owner for read in engram.reads or ()]
     engrams = [engram for task in tasks if task.name in wanted and (engram := task.engram) is not None]
-    return Network(layout, engrams, owned_by(layout, tasks), ENGINES[engine])
+    return Network(layout, engrams, owned_by(layout, tasks), engine)
 
 
 def owned_by(layout: Layout, tasks: Sequence[StagedTask]) -> dict[str, int]:
