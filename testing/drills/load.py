@@ -14,12 +14,14 @@ import httpx
 
 @dataclass
 class Load:
-    """Clients that send predictions back to back, as long as its context is open."""
+    """Clients that send predictions one after another, as long as its context is open."""
 
     replicas: list[str]
     model: str
     image: bytes
     connections: int = 16
+    pause: float = 0.0
+    """Seconds between an answer and the next question: without, they take all of the machine that they can get."""
     failures: list[str] = field(default_factory=list)
     answers: int = 0
     versions: set[int] = field(default_factory=set)
@@ -65,6 +67,7 @@ class Load:
                     assert answer["version"] >= highest, "a replica went back to an older version"
                 except Exception as error:
                     self.failures.append(repr(error))
+                    await asyncio.sleep(self.pause)
                     continue
                 highest = answer["version"]
                 self.answers += 1
@@ -72,3 +75,4 @@ class Load:
                 self.first_seen.setdefault((replica, highest), time.time())
                 self.seconds.append(time.monotonic() - began)
                 self.slowest = max(self.slowest, self.seconds[-1])
+                await asyncio.sleep(self.pause)

@@ -46,8 +46,8 @@ class Outage:
     """Versions of the learning model at the end."""
 
 
-def run_outage(stack: Stack, seconds: float, connections: int = 16, **options: Any) -> Outage:
-    """Stop Redis for so many seconds; `options` are those of the job that runs meanwhile."""
+def run_outage(stack: Stack, seconds: float, connections: int = 16, pause: float = 0.0, **options: Any) -> Outage:
+    """Stop Redis for so many seconds under a `Load`; `options` are those of the job that runs meanwhile."""
     found = Outage(seconds)
     for model in (ANSWERING, LEARNING):
         stack.create(model)
@@ -56,7 +56,7 @@ def run_outage(stack: Stack, seconds: float, connections: int = 16, **options: A
     assert running.status_code == 202, running.text
     job = running.headers["Location"]
     assert eventually(lambda: stack.client.get(job).json()["phase"] not in (None, "loading"), 120), "it does not begin"
-    with Load(stack.replicas, ANSWERING, png(0, 100), connections) as load:
+    with Load(stack.replicas, ANSWERING, png(0, 100), connections, pause) as load:
         before = stack.objects()
         stack.redis.stop()
         gone = time.monotonic()

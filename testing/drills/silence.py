@@ -40,7 +40,9 @@ class Silence:
     """Whether the worker ended, to be started again."""
 
 
-def run_silence(stack: Stack, proxy: SilentProxy, seconds: float, *, old: bool, connections: int = 4) -> Silence:
+def run_silence(
+    stack: Stack, proxy: SilentProxy, seconds: float, *, old: bool, connections: int = 4, pause: float = 0.0
+) -> Silence:
     """Have the network silent for so many seconds, then submit a task; the model is made if it is not there."""
     found = Silence(seconds, old)
     if stack.client.get(f"/v1/models/{MODEL}").status_code == 404:
@@ -48,7 +50,7 @@ def run_silence(stack: Stack, proxy: SilentProxy, seconds: float, *, old: bool, 
         stack.learn(MODEL, "first", (0, 1))
     number = len(stack.client.get(f"/v1/models/{MODEL}").json()["tasks"])
     assert eventually(partial(consumes, stack), 60), "the worker does not say that it consumes"
-    with Load(stack.replicas, MODEL, png(0, 100), connections) as load:
+    with Load(stack.replicas, MODEL, png(0, 100), connections, pause) as load:
         proxy.fall_silent()
         time.sleep(seconds)
         proxy.speak(old=old)

@@ -18,7 +18,7 @@ SECONDS = 2.0
 def test_no_request_fails_and_new_versions_serve_soon_on_both_replicas(stack: Stack) -> None:
     stack.create(MODEL)
     stack.learn(MODEL, "first", (0, 1))
-    with Load(stack.replicas, MODEL, png(0, 100)) as load:
+    with Load(stack.replicas, MODEL, png(0, 100), connections=8, pause=0.02) as load:
         assert eventually(partial(load.serves, 1), 60)
         for number, (task, digits) in enumerate((("second", (2, 3)), ("third", (4, 5))), 2):
             # Only the load requests the model: another request would make a replica read its newest version.

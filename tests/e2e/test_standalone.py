@@ -22,6 +22,7 @@ class Serving:
     """One running `engram serve`."""
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         command = [sys.executable, "-P", "-m", "service", "serve", "--data", str(data), "--port", "0"]
         self.process = spawn(command, plain_environment(), stdout=subprocess.PIPE)
         assert self.process.stdout is not None
@@ -54,6 +55,13 @@ def serving(data: Path) -> Iterator[Serving]:
         server.process.wait()
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One for tests that leave it as it was."""
+    with serving(tmp_path_factory.mktemp("standing") / "data") as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -140,52 +148,49 @@ def test_sigkill_takes_the_children_along_and_the_folder_is_free_again(tmp_path:
         assert killed[0] not in left(temporary)
 
 
-def test_a_second_serve_on_the_same_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
-        second = subprocess.run(
-            [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path / "data"), "--port", "0"],
-            env=plain_environment(),
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert second.returncode == 1
-        assert second.stdout == ""
-        assert len(second.stderr.strip().splitlines()) == 1
-        assert f"process {server.process.pid}" in second.stderr
-        assert server.url in second.stderr
-        assert json.loads((tmp_path / "data" / "serve.lock").read_text())["pid"] == server.process.pid
-        assert eventually(server.ready, 180)
+def test_a_second_serve_on_the_same_folder_is_refused_with_a_sentence(standing: Serving) -> None:
+    second = subprocess.run(
+        [sys.executable, "-P", "-m", "service", "serve", "--data", str(standing.data), "--port", "0"],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert f"process {standing.process.pid}" in second.stderr
+    assert standing.url in second.stderr
+    assert json.loads((standing.data / "serve.lock").read_text())["pid"] == standing.process.pid
+    assert eventually(standing.ready, 180)
 
 
-def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
-        port = server.url.rpartition(":")[2]
-        second = subprocess.run(
-            [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path / "other"), "--port", port],
-            env=plain_environment(),
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert second.returncode == 1
-        assert f"Cannot listen on 127.0.0.1:{port}" in second.stderr
-        assert not (tmp_path / "other").exists()
+def test_a_port_that_is_taken_is_told_in_a_sentence(standing: Serving, tmp_path: Path) -> None:
+    port = standing.url.rpartition(":")[2]
+    second = subprocess.run(
+        [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path / "other"), "--port", port],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert second.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in second.stderr
+    assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("part", ["-m worker", "-server "])
-def test_what_dies_is_started_again(tmp_path: Path, part: str) -> None:
-    with serving(tmp_path / "data") as server:
-        assert eventually(server.ready, 180)
-        assert eventually(lambda: server.child(part), 120)
-        victim = server.child(part)
-        assert victim is not None
-        os.kill(victim, signal.SIGKILL)
-        assert eventually(lambda: server.child(part) not in (None, victim), 120)
-        assert eventually(server.ready, 180)
-        answer = httpx.post(
-            f"{server.url}/v1/models",
-            json={"name": "after", "backbone": "mlp", "input": {"channels": 1, "height": 8, "width": 8}},
-            timeout=60,
-        )
-        assert answer.status_code == 201, answer.text
+@pytest.mark.parametrize(("part", "model"), [("-m worker", "after-worker"), ("-server ", "after-redis")])
+def test_what_dies_is_started_again(standing: Serving, part: str, model: str) -> None:
+    assert eventually(standing.ready, 180)
+    assert eventually(lambda: standing.child(part), 120)
+    victim = standing.child(part)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    assert eventually(lambda: standing.child(part) not in (None, victim), 120)
+    assert eventually(standing.ready, 180)
+    answer = httpx.post(
+        f"{standing.url}/v1/models",
+        json={"name": model, "backbone": "mlp", "input": {"channels": 1, "height": 8, "width": 8}},
+        timeout=60,
+    )
+    assert answer.status_code == 201, answer.text

@@ -58,7 +58,7 @@ def worker_of(process: subprocess.Popen[bytes]) -> bool:
     return any("-m worker" in line for line in children(process.pid).values())
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", [*(pytest.param(one, marks=pytest.mark.slow) for one in CLOSED[:-1]), CLOSED[-1]])
 def test_serve_starts_with_closed_streams(tmp_path: Path, temporary: Path, closed: str) -> None:
     with reserved_port() as port:
         words = ("serve", "--data", str(tmp_path), "--port", str(port))
@@ -106,6 +106,7 @@ def waits_for_messages(settings: VaultSettings) -> bool:
         return any(one["cmd"] == "brpop" for one in client.client_list())
 
 
+@pytest.mark.slow
 def test_a_hangup_ends_everything_in_order(tmp_path: Path, temporary: Path) -> None:
     words = ("serve", "--data", str(tmp_path), "--port")
     with reserved_port() as port, running('exec "$@"', *words, str(port)) as process:

@@ -7,7 +7,7 @@ from testing.processes.stack import Stack
 
 
 def test_without_redis_predictions_go_on_and_afterwards_all_is_well(rough_stack: Stack) -> None:
-    found = run_outage(rough_stack, 3.0, connections=8, epochs=300, patience=300)
+    found = run_outage(rough_stack, 3.0, connections=4, pause=0.05, epochs=300, patience=300)
     assert found.failures == []
     assert found.answers > 50
     assert set(found.submissions) == {(503, "redis_unavailable", True)}

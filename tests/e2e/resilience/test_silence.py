@@ -19,7 +19,7 @@ def test_jobs_are_taken_when_the_network_speaks_again_and_when_old_connections_a
 ) -> None:
     with silenceable(tmp_path, unix=unix) as (stack, proxy):
         for seconds, old in ((3.0, True), (0.0, False)):
-            found = run_silence(stack, proxy, seconds, old=old)
+            found = run_silence(stack, proxy, seconds, old=old, pause=0.1)
             assert found.failures == []
             assert found.job == "succeeded"
             assert not found.restarted

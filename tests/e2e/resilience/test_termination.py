@@ -62,6 +62,7 @@ class Balanced:
                 except Exception as error:
                     self.failures.append(repr(error))
                 self.answers[replica] = self.answers.get(replica, 0) + 1
+                await asyncio.sleep(0.02)
 
 
 async def listens(replica: str) -> bool:
