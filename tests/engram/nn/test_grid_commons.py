@@ -155,7 +155,7 @@ def test_sums_over_levels_are_exact_in_any_order() -> None:
     assert torch.equal(torch.stack(parts).sum(0), whole.long())
 
 
-@pytest.mark.parametrize("side", [13, 17, 72, 134])
+@pytest.mark.parametrize("side", [13, 17, 72, pytest.param(134, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("changes", [changes for changes in CHANGES if "mirror" in changes])
 def test_a_mirrored_picture_has_the_same_features_to_the_bit(side: int, changes: dict[str, Any]) -> None:
     commons, images = made(3, side, **changes), scaled(pictures(8, 3, side))
@@ -214,8 +214,9 @@ def test_what_is_stored_gives_the_same_features(changes: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize("flat", [True, False])
-@pytest.mark.parametrize("side", [13, 130])
+@pytest.mark.parametrize(
+    ("side", "flat"), [(13, True), (13, False), pytest.param(130, True, marks=pytest.mark.slow), (130, False)]
+)
 def test_relevance_is_conserved(changes: dict[str, Any], flat: bool, side: int) -> None:
     commons = made(3, side, **changes)
     generator = torch.Generator().manual_seed(5)

@@ -19,8 +19,14 @@ from tests.engram.nn.reference import reference_logits
 BACKBONES = ("mlp", "cnn", "resnet18", "resnet50", "vgg11")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        *((backbone, 3) for backbone in BACKBONES),
+        *((backbone, 1) for backbone in ("mlp", "cnn")),
+        *(pytest.param(backbone, 1, marks=pytest.mark.slow) for backbone in ("resnet18", "resnet50", "vgg11")),
+    ],
+)
 def test_blocks_compute_what_the_plain_reference_computes(backbone: str, channels: int) -> None:
     network = _random_network(backbone, channels, owners=3, width=0.2 if backbone in ("mlp", "cnn") else 0.03)
     images = pixels(probe_batch(definition(backbone, channels).input)[[3, 20]])
