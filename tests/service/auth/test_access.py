@@ -44,6 +44,7 @@ WHO = {
     "GET /v1/models/{model}/tasks": "predict",
     "POST /v1/models/{model}/tasks": "learn",
     "GET /v1/models/{model}/tasks/{task}": "predict",
+    "PATCH /v1/models/{model}/tasks/{task}": "admin",
     "POST /v1/models/{model}/evaluate": "learn",
     "POST /v1/models/{model}/predict": "predict",
     "POST /v1/models/{model}/explain": "predict",
