@@ -4,7 +4,8 @@
 
 DIR holds `mnist.npz`. One model learns the five tasks one after another; after each, the plain loop trains a network of
 its own for the same task: the same layout, optimiser, schedule, batches, augmentation and label smoothing, evaluated
-after each epoch on the same held-out images, and neither pruned nor recognised. Both run in this process, in turn.
+after each epoch on the same held-out images, layer by layer as it is written, and neither pruned nor recognised. Both
+run in this process, in turn.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.harness.datasets import Sizes, Tasks, split_mnist
 from benchmarks.harness.evaluation import provenance
@@ -30,6 +31,7 @@ from engram import Definition, Examples, LearnOptions, Memory
 from engram.data.augmentation import augmented
 from engram.data.examples import EVALUATION_BATCH, batches, split
 from engram.nn.backbones import layout_of
+from engram.nn.layout import IMAGE
 from engram.nn.network import Engram, pixels
 from engram.runtime import configure
 from engram.training.optimisers import optimiser_of
@@ -38,18 +40,30 @@ from engram.training.trainer import STEPS_PER_EPOCH, TrainingPhase
 T = TypeVar("T")
 
 
-def network(definition: Definition, examples: Examples, seed: int) -> Engram:
-    """An untrained network for one task alone, of the widths that an engram begins with."""
-    layout = layout_of(definition)
-    torch.manual_seed(seed)
-    return Engram(layout, "plain", examples.classes, dict.fromkeys(layout.layers, 0), dict(layout.widths), ())
+class LayeredNetwork(nn.Module):
+    """An untrained network for one task alone, of the widths that an engram begins with: its layers, one by one."""
+
+    def __init__(self, definition: Definition, examples: Examples, seed: int) -> None:
+        super().__init__()
+        layout = layout_of(definition)
+        torch.manual_seed(seed)
+        engram = Engram(layout, "plain", examples.classes, dict.fromkeys(layout.layers, 0), dict(layout.widths), ())
+        self.blocks, self.head = engram.blocks, engram.head
+        self._sources = {node.name: node.sources for node in layout.nodes}
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = {IMAGE: images}
+        for name, block in self.blocks.items():
+            values[name] = block(*(values[source] for source in self._sources[name]))
+        logits: Tensor = self.head(values[name])
+        return logits
 
 
-def train(definition: Definition, examples: Examples, options: LearnOptions) -> Engram:
+def train(definition: Definition, examples: Examples, options: LearnOptions) -> LayeredNetwork:
     """A network trained as anybody would write it down, which ends with its best epoch."""
     learned, held_out = split(examples, options.held_out, options.seed, recipe=definition.recipe)
     generator = torch.Generator().manual_seed(options.seed)
-    net = network(definition, examples, options.seed)
+    net = LayeredNetwork(definition, examples, options.seed)
     optimiser = optimiser_of(options, net.parameters())
     size = min(options.batch_size, max(8, len(learned) // STEPS_PER_EPOCH))
     steps, phase = -(-len(learned) // size), TrainingPhase.to_plateau(options)
@@ -60,8 +74,7 @@ def train(definition: Definition, examples: Examples, options: LearnOptions) -> 
             for group in optimiser.param_groups:
                 group["lr"] = phase.rate(step, steps, options.schedule)
             images = augmented(pixels(learned.images[chosen]), options.augment, generator)
-            logits = net.logits(net(images, {}))
-            loss = F.cross_entropy(logits, learned.labels[chosen], label_smoothing=options.label_smoothing)
+            loss = F.cross_entropy(net(images), learned.labels[chosen], label_smoothing=options.label_smoothing)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimiser.step()
@@ -76,11 +89,11 @@ def train(definition: Definition, examples: Examples, options: LearnOptions) -> 
 
 
 @torch.no_grad()
-def logits_of(net: Engram, examples: Examples) -> torch.Tensor:
+def logits_of(net: LayeredNetwork, examples: Examples) -> Tensor:
     """(N, classes) of a network in eval mode, which it stays in."""
     net.eval()
     parts = torch.split(examples.images, EVALUATION_BATCH)
-    return torch.cat([net.logits(net(pixels(part), {})) for part in parts])
+    return torch.cat([net(pixels(part)) for part in parts])
 
 
 @dataclass

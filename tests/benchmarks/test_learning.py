@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from benchmarks.reports import learning as report
-from benchmarks.studies.learning import logits_of, measured, network, train
+from benchmarks.studies.learning import LayeredNetwork, logits_of, measured, train
 from engram import Definition, LearnOptions
 from engram.nn.backbones import layout_of
+from engram.nn.network import Engram, pixels
 from tests.benchmarks.small import bar_tasks
 
 TASKS = bar_tasks(2)
@@ -18,8 +19,11 @@ OPTIONS = LearnOptions(epochs=8, rounds=1, augment="none", batch_size=16)
 
 
 def test_the_plain_loop_learns_a_network_of_the_same_widths() -> None:
-    before = network(DEFINITION, TASKS.train[0], OPTIONS.seed)
-    assert before.units == dict(layout_of(DEFINITION).widths)
+    before, layout = LayeredNetwork(DEFINITION, TASKS.train[0], OPTIONS.seed), layout_of(DEFINITION)
+    torch.manual_seed(OPTIONS.seed)
+    engram = Engram(layout, "same", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ()).eval()
+    some = TASKS.test[0].subset(torch.arange(8))
+    assert torch.equal(logits_of(before, some), engram.answer(pixels(some.images), {}))
     after = train(DEFINITION, TASKS.train[0], OPTIONS)
     judged = TASKS.test[0]
     right = [float((logits_of(net, judged).argmax(1) == judged.labels).double().mean()) for net in (before, after)]
