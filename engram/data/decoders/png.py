@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY, PngImageFile
 
+from engram.data.decoders.damage import DAMAGE
 from engram.data.decoders.layers import ROWS, Layers, eight_bits, layers, orientation, turned
 from engram.data.decoders.sizes import check_pixels
 
@@ -25,6 +26,12 @@ KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"})
 
 ORIENTED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 """How texts begin that may say which side is up."""
+
+PLAIN = {b"\x08\0\0\0\0": "L", b"\x08\2\0\0\0": "RGB"}
+"""How headers end of images of 8 bits without opacity, in rows from top to bottom, and Pillow's modes for them."""
+
+LONGEST_PLAIN = 2**16
+"""Bytes of an image whose pixels Pillow's reader would hand to its decoder at once."""
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 """Colour types."""
@@ -112,6 +119,8 @@ def read(data: bytes, max_pixels: int) -> Layers:
     Exception
         One of `DAMAGE`.
     """
+    if (plain := _plain(data, max_pixels)) is not None:
+        return plain
     data = essential(data)
     depth, colour = data[24], data[25]
     if (depth, colour) == (16, GREY_ALPHA):
@@ -131,6 +140,26 @@ def read(data: bytes, max_pixels: int) -> Layers:
         found = _scaled(bands, image.size, len(image.getbands()), key)
         side = orientation(image)
     return Layers(turned(found.colours, side), found.alpha and turned(found.alpha, side))
+
+
+def _plain(data: bytes, max_pixels: int) -> Layers | None:
+    """A small image that says nothing but its pixels, which Pillow's decoder is handed without its reader.
+
+    None for all others, and for what is damaged; raises ImageTooLarge.
+    """
+    mode, end = PLAIN.get(data[24:29]), len(data) - 16
+    if mode is None or len(data) > LONGEST_PLAIN or data[8:16] != b"\0\0\0\rIHDR":
+        return None
+    width, height, told, length, kind = struct.unpack_from(">II5xII4s", data, 16)
+    if kind != b"IDAT" or length != end - 41 or data[end + 4 : end + 12] != b"\0\0\0\0IEND":
+        return None
+    if zlib.crc32(data[12:29]) != told or not width * height:
+        return None
+    check_pixels((width, height), max_pixels)
+    try:
+        return Layers(Image.frombytes(mode, (width, height), data[41:end], "zip", mode))
+    except DAMAGE:
+        return None
 
 
 @dataclass(frozen=True)
