@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engram.checkpointing.tensors import pack, unpack
+from engram.checkpointing.triangles import symmetric, triangle
 from engram.errors import DamagedSnapshot
-from engram.recognition.triangles import symmetric, triangle
 
 RIDGE = 1e-4
 """The ridge, as a share of the mean diagonal of the Gram matrix."""

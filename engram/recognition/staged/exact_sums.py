@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engram.checkpointing.tensors import pack, unpack
+from engram.checkpointing.triangles import triangle
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
 from engram.recognition.staged.integers import LARGEST, Digits, narrowed, narrowed_gram, widened, widened_gram
-from engram.recognition.triangles import triangle
 
 BLOCK = 256
 """Features of a block of the Gram matrix."""

@@ -11,9 +11,9 @@ import numpy
 import torch
 from torch import Tensor
 
+from engram.checkpointing.triangles import symmetric, triangle
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
-from engram.recognition.triangles import symmetric, triangle
 
 LARGEST = 2**53
 """Up to here float64 holds every whole number, so that sums of them are exact."""

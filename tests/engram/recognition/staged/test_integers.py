@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engram.checkpointing.triangles import BLOCK, symmetric, triangle
 from engram.errors import DamagedSnapshot
 from engram.recognition.staged.integers import BASE, LEAST_SIDE, Digits, narrowed, narrowed_gram, widened, widened_gram
-from engram.recognition.triangles import BLOCK, symmetric, triangle
 
 EDGES = [
     0,
