@@ -42,6 +42,7 @@
     ConversionRefused               a pickle would be read in a process that has a network
     TaskExists                      the name is taken
     UnknownTask, UnknownLabel, UnknownComposite
+    EngineMissing                   what the engine of the model needs is not installed here
     PrecisionMissing                this machine does not compute in the precision of the model
     NoNetwork                       a task of one class has no logit that a heatmap could explain
     NothingLearned                  the model has no task yet
@@ -246,6 +247,10 @@ class UnknownComposite(EngramError):
 
 class NotExportable(EngramError):
     code = "not_exportable"
+
+
+class EngineMissing(EngramError):
+    code = "engine_missing"
 
 
 class PrecisionMissing(EngramError):

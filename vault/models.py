@@ -33,7 +33,8 @@ WITH_NAMES = 5
 numbers only would go by the old ones, and drop the new ones from what is learned on."""
 
 WITH_PRECISION = 6
-"""Format of a model that computes in another precision than float32, which earlier releases know nothing of."""
+"""Format of a model that computes in another precision than float32, or by another engine than PyTorch alone, of which
+earlier releases know nothing."""
 
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""

@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from engram.config.base import Frozen
 from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME, EngineName, Precision
 from engram.config.input_shape import InputShape
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
@@ -95,7 +95,8 @@ class Definition(Frozen):
     """
 
     engine: EngineName = FIRST_ENGINE
-    """What its answers are computed by, one of `engram.config.engines`: name and number."""
+    """What its answers are computed by, one of `engram.config.engines`: name and number. `onnxruntime-1` needs the
+    extra `onnx`, wherever the model is learned and served, and a network that the user brought."""
     precision: Precision = FIRST_PRECISION
     """What the convolutions of its tasks' networks are computed in, while serving and wherever learning judges what
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
@@ -220,6 +221,12 @@ class Definition(Frozen):
             self.__dict__["settings"] = whole
             if whole.get("reads") == "all" and (self.pretrained or isinstance(self.commons, tuple)):
                 raise PydanticCustomError("reads", "where a task reads all, the commons are filters of one kind")
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == ONNX_RUNTIME and not self.pretrained:
+            raise PydanticCustomError("engine", "engine onnxruntime-1 is for networks that the user brought")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
-from engram.config.engines import FIRST_PRECISION
+from engram.config.engines import FIRST_PRECISION, ONNX_RUNTIME
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import ClassesNeeded, Examples
@@ -30,6 +30,7 @@ from engram.explain.explainer import Heatmap
 from engram.explain.rules import DEFAULT_COMPOSITE
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
+from engram.nn.onnx_network import onnx_version
 from engram.nn.pretrained.network import built_with
 from engram.recognition.predictions import Observation, explained
 from engram.recognition.recogniser import Recogniser
@@ -204,9 +205,10 @@ class Method(ABC):
         """Where the model computes."""
 
     def environment(self) -> dict[str, object]:
-        """What the bits of its answers depend on here; raises ArchitectureMissing."""
+        """What the bits of its answers depend on here; raises ArchitectureMissing, EngineMissing."""
         sources = [part.source for part in self.definition.pretrained]
-        found = environment(self.device, [built_with(source) for source in sources if source is not None])
+        own = {"engine": onnx_version()} if self.definition.engine == ONNX_RUNTIME else {}
+        found = environment(self.device, [built_with(source) | own for source in sources if source is not None])
         precision = self.definition.precision
         return found if precision == FIRST_PRECISION else {**found, "precision": precision}
 

@@ -16,7 +16,7 @@ from engram.checkpointing.tensors import kind_of
 from engram.config.backbones import BackboneDescription
 from engram.config.definition import Definition
 from engram.data.reference.decoder_digest import DecoderDigest
-from engram.errors import ArchitectureMissing, EngramError, PrecisionMissing, UnsupportedFormat
+from engram.errors import ArchitectureMissing, EngineMissing, EngramError, PrecisionMissing, UnsupportedFormat
 from engram.memory import restore
 from engram.nn.pretrained.weights import read_header
 from vault import errors
@@ -25,6 +25,9 @@ from vault.commit_log import Commit, record_path
 from vault.maintenance.validator import AnswersComparison, DecoderChange, Role
 from vault.models import Model
 from vault.storage.object_store import ObjectStore
+
+NOT_HERE = (ArchitectureMissing, EngineMissing, PrecisionMissing)
+"""Errors of versions that this machine cannot compute, whatever is stored."""
 
 
 class LearnerValidator:
@@ -66,15 +69,15 @@ class LearnerValidator:
     def version(self, model: Model, commit: Commit) -> AnswersComparison:
         """Load a version and compare its answers with its certificate, if it has one.
 
-        An environment without the architecture of the model's network, or without its precision, is another one.
+        An environment without the architecture of the model's network, its engine or its precision is another one.
         """
         try:
             return self._version(model, commit)
-        except (ArchitectureMissing, PrecisionMissing) as error:
+        except NOT_HERE as error:
             return AnswersComparison(elsewhere=f"The network cannot be computed here: {error}.")
 
     def _version(self, model: Model, commit: Commit) -> AnswersComparison:
-        """As `version`; raises ArchitectureMissing, PrecisionMissing."""
+        """As `version`; raises one of `NOT_HERE`."""
         get = self._objects.get_blob
         assert commit.recogniser is not None, "every commit names its recogniser"
         with _named(record_path(model.name, model.lineage, commit.version)):
@@ -118,11 +121,11 @@ class LearnerValidator:
 def _named(path: str) -> Iterator[None]:
     """A block in which the learner's errors are raised as errors of the vault that name `path`.
 
-    But ArchitectureMissing and PrecisionMissing, which are no fault of what is stored.
+    But `NOT_HERE`, which are no fault of what is stored.
     """
     try:
         yield
-    except (ArchitectureMissing, PrecisionMissing):
+    except NOT_HERE:
         raise
     except UnsupportedFormat as error:
         raise errors.UnsupportedRecord(path, str(error)) from error

@@ -143,6 +143,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.UnknownTask: 404,
     learner.UnknownLabel: 404,
     learner.UnknownComposite: 404,
+    learner.EngineMissing: 422,
     learner.PrecisionMissing: 422,
     learner.NoNetwork: 422,
     learner.NothingLearned: 409,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engram.checkpointing.pieces import bytes_of, hash_of
 from engram.config.definition import Definition
-from engram.config.engines import FIRST_PRECISION
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import EmptyVersion
@@ -115,7 +115,7 @@ def _stored(vault: Vault, memory: Memory, weights: Collection[str]) -> dict[str,
 
 def _format(definition: Definition) -> int:
     """The format of a model's record, which earlier releases refuse where they would misread it."""
-    if definition.precision != FIRST_PRECISION:
+    if (definition.precision, definition.engine) != (FIRST_PRECISION, FIRST_ENGINE):
         return WITH_PRECISION
     return WITH_BACKBONES if definition.pretrained else 1
 

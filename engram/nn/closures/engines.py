@@ -21,6 +21,9 @@ class EagerEngine:
 ENGINES: Mapping[tuple[EngineName, Precision], Engine] = {
     ("eager-1", "fp32"): EagerEngine("fp32"),
     ("eager-1", "bf16"): EagerEngine("bf16"),
+    # Which is another one for the networks that were brought (`PretrainedCommons`).
+    ("onnxruntime-1", "fp32"): EagerEngine("fp32"),
+    ("onnxruntime-1", "bf16"): EagerEngine("bf16"),
 }
 """What a definition may name (`Definition.engine`, `Definition.precision`)."""
 

@@ -94,6 +94,9 @@ class Commons(nn.Module):
         """Features (B, F) and maps (B, channels, side, side) uint8 of images (B, C, H, W) uint8, where it has maps."""
         raise AssertionError("commons without maps are not asked for any")
 
+    def require(self) -> None:
+        """Raise EngineMissing or AnswersDiffer where what computes it cannot do so here."""
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Features of each of the commons that stand side by side."""

@@ -43,6 +43,10 @@ class JoinedCommons(Commons):
     def maps(self) -> tuple[int, int] | None:
         return next((part.maps for part in self.each() if part.maps is not None), None)
 
+    def require(self) -> None:
+        for part in self.each():
+            part.require()
+
     @property
     def widths(self) -> tuple[int, ...]:
         return tuple(part.features for part in self.each())

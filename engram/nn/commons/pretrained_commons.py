@@ -13,12 +13,14 @@ from torch import Tensor
 
 from engram.checkpointing.progress import Reporter
 from engram.config.backbones import BackboneDescription
+from engram.config.engines import FIRST_ENGINE, ONNX_RUNTIME, EngineName
 from engram.errors import NotFinite
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.readings import Readings
 from engram.nn.commons.ridges import OF_NETWORKS, Ridges
-from engram.nn.pretrained.network import PretrainedNetwork, network
+from engram.nn.onnx_network import OnnxNetwork, onnx_network
+from engram.nn.pretrained.network import PretrainedNetwork, Seen, network
 
 STEP = 2.0**-7
 """What features are multiples of, in deviations over the reference images."""
@@ -34,6 +36,9 @@ Channels of maps are of several levels, whose deviations differ; what is cut off
 
 REFERENCES = 128
 """Drawn images over which features are scaled, the same for every model: nobody's images are asked for."""
+
+COMPARED = 4
+"""Of these, images by which another engine is compared with PyTorch before its first answer."""
 
 ZERO, UNIT = 96, 24
 """What a map's mean becomes, and what a deviation does, of 255: rectified maps reach far up and little down."""
@@ -53,12 +58,21 @@ class PretrainedCommons(Commons):
         Gives the safetensors file; called once a process for all models of the same network.
     adapters
         Whether engrams read the network's maps, not the pixels.
+    engine
+        What runs the network.
     """
 
     def __init__(
-        self, description: BackboneDescription, readings: Readings, weights: Weights, *, adapters: bool
+        self,
+        description: BackboneDescription,
+        readings: Readings,
+        weights: Weights,
+        *,
+        adapters: bool,
+        engine: EngineName = FIRST_ENGINE,
     ) -> None:
         super().__init__()
+        self._engine = engine
         self.description, self.readings, self._adapters = description, readings, adapters
         self.features, self.step = readings.width, STEP
         self._weights = weights
@@ -119,7 +133,7 @@ class PretrainedCommons(Commons):
         raw, maps = [], []
         for image in torch.split(dead_leaves(3)[:REFERENCES], 1):
             reporter.check()
-            seen = self.network.look(image)
+            seen = self._look(image)
             raw.append(self.readings.read(seen.levels, seen.features).double().cpu())
             maps.append(self.readings.maps(seen.levels).double().cpu())
         features, channels = torch.cat(raw), torch.cat(maps).permute(0, 2, 3, 1).flatten(0, 2)  # (N, F), (N * g * g, C)
@@ -153,9 +167,21 @@ class PretrainedCommons(Commons):
         told = None if logits[0] is None else torch.cat(logits).cpu()
         return Look(shown.to(torch.float32) / 255.0, torch.cat(features).cpu(), told)
 
+    def require(self) -> None:
+        if self._engine == ONNX_RUNTIME:
+            self._by_onnx()
+
+    def _by_onnx(self) -> OnnxNetwork:
+        """The network as ONNX Runtime has it; raises as `onnx_network`."""
+        return onnx_network(self.network, lambda: dead_leaves(3)[:COMPARED])
+
+    def _look(self, image: Tensor) -> Seen:
+        """What the network sees in one image, by the engine."""
+        return self._by_onnx().look(image) if self._engine == ONNX_RUNTIME else self.network.look(image)
+
     def _seen(self, image: Tensor, *, maps: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of one image (1, C, H, W) uint8 features (1, F), maps (1, channels, side, side) uint8 and logits."""
-        seen = self.network.look(image.cpu())
+        seen = self._look(image.cpu())
         raw = self.readings.read(seen.levels, seen.features).to(self.device)
         if not bool(raw.isfinite().all()):
             raise NotFinite("what the network makes of an image is infinite or no number")

@@ -58,5 +58,5 @@ def pretrained(
     """The commons of a network; raises InvalidDefinition."""
     if part.source is None:
         raise InvalidDefinition(f"it is not known what network {part.backbone!r} is")
-    adapters = definition.backbone == "adapter"
-    return PretrainedCommons(part.source, readings, partial(bytes_of, weights), adapters=adapters)
+    adapters, engine = definition.backbone == "adapter", definition.engine
+    return PretrainedCommons(part.source, readings, partial(bytes_of, weights), adapters=adapters, engine=engine)

@@ -61,12 +61,14 @@ class PretrainedNetwork:
     def look_together(self, images: Tensor) -> Seen:
         """As `look`, by one forward of all images: the last bits may depend on how many there are."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            seen = self._forward(prepare(self.description.preprocessing, images))
+            seen = self.seen_in(prepare(self.description.preprocessing, images))
         return seen if self.description.outputs else seen._replace(logits=None)
 
-    def _forward(self, prepared: Tensor) -> Seen:
-        """Of the network's input; each operation costs more under a mode, so where no attention is met there is none
-        from the second forward on."""
+    def seen_in(self, prepared: Tensor) -> Seen:
+        """What it sees in its input, float32 (B, 3, size, size).
+
+        Each operation costs more under a mode, so where no attention is met there is none from the second forward on.
+        """
         if self._attends is False:
             return self._taps.look(prepared)
         with DefinedAttention() as mode:

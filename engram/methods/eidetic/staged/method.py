@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
+from engram.config.engines import ONNX_RUNTIME
 from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import (
@@ -41,6 +42,7 @@ from engram.nn.closures.plan import Engine
 from engram.nn.commons import Commons, commons_of
 from engram.nn.commons.base import Look
 from engram.nn.network import Network
+from engram.nn.onnx_network import require_onnx
 from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
@@ -90,6 +92,7 @@ class StagedEidetic(Method):
     def create(cls, definition: Definition, weights: Sequence[bytes | Piece] = ()) -> Self:
         cls.check(definition)
         commons = commons_of(definition, weights).eval()
+        commons.require()
         layout = layout_of(definition, commons.maps)
         check_weights(layout, layout.widths)
         budget = budget_of(layout, definition.budget)
@@ -153,7 +156,9 @@ class StagedEidetic(Method):
         return module, described(module)
 
     def _prepare(self) -> Prepared:
-        """What the model as it is now is to answer with; raises PrecisionMissing."""
+        """What the model as it is now is to answer with; raises PrecisionMissing, EngineMissing."""
+        if self.definition.engine == ONNX_RUNTIME:
+            require_onnx()
         if self.definition.precision == "bf16" and not has_bf16(self.device):
             raise PrecisionMissing(f"the model computes in bf16, for which this {self.device.type} has no instructions")
         return Prepared(
