@@ -11,6 +11,7 @@ Row = Mapping[str, Any]
 
 _ABSENT = "–"
 NETWORKS = ("mlp28", "cnn28", "cnn32", "resnet18", "resnet18-quarter", "resnet18-whole", "lite0")
+USUAL = {"precision": "fp32", "engine": "eager-1"}
 REQUESTS = ("1", "8", "32", "explain")
 EXPLAINED = "engram, explained"
 PEERS = ("litserve-1", "litserve-2", "litserve-1x2", "fastapi")
@@ -82,6 +83,7 @@ def heading(row: Row) -> str:
     request = told.get(row["request"], f"{row['request']} images a request")
     asked = f"{row['network']}, {row['tasks']} tasks ({row['data']}), {request}, {row['connections']} connections"
     asked += f", {processes(row)} processes" if processes(row) > 1 else ""
+    asked += f", {computing(row)}" if computing(row) else ""
     cost = "" if row["request"] != "explain" else f"; a heatmap takes {explaining_cost(row):.1f} predictions"
     return f"{asked}; bare loop {bare['network']:.0f}, Engram {bare['engram']:.0f} images/s{cost}"
 
@@ -89,6 +91,12 @@ def heading(row: Row) -> str:
 def processes(row: Row) -> int:
     """Of Engram; earlier rows know of one alone."""
     return int(row.get("processes", 1))
+
+
+def computing(row: Row) -> str:
+    """What else than PyTorch's float32 computes Engram's models; empty where that does."""
+    found = [str(row.get(name, usual)) for name, usual in USUAL.items() if row.get(name, usual) != usual]
+    return ", ".join(found)
 
 
 def explaining_cost(row: Row) -> float:
@@ -99,12 +107,12 @@ def explaining_cost(row: Row) -> float:
 def table(rows: Sequence[Row]) -> str:
     """The tables in Markdown, empty without rows; of several rows that measured the same, the last."""
     mine = [row for row in rows if row.get("benchmark") == "serving"]
-    last = {(row["network"], row["tasks"], row["request"], processes(row)): row for row in mine}
+    last = {(row["network"], row["tasks"], row["request"], processes(row), computing(row)): row for row in mine}
 
-    def place(row: Row) -> tuple[int, int, int, int]:
+    def place(row: Row) -> tuple[int, int, int, int, str]:
         request = row["request"]
         images = int(request) if request.isdigit() else 100
-        return NETWORKS.index(row["network"]), images, row["tasks"], processes(row)
+        return NETWORKS.index(row["network"]), images, row["tasks"], processes(row), computing(row)
 
     ordered = sorted(last.values(), key=place)
     predictions = [_predictions(row) for row in ordered if row["request"].isdigit()]
@@ -118,7 +126,7 @@ def _predictions(row: Row) -> list[str]:
     servers, bare = row["servers"], row["bare"]
     own, best = servers["engram"], servers.get(row["best_peer"])
     return [
-        row["network"],
+        row["network"] + (f" ({computing(row)})" if computing(row) else ""),
         str(row["tasks"]),
         row["request"],
         str(processes(row)),

@@ -1,6 +1,7 @@
 """Requests a second, latency, processor time and memory of the service beside its peers.
 
     python -m benchmarks serving [--rows mlp28,cnn28,cnn32,resnet18,lite0] [--tasks 1,5,20] [--requests 1,8,32,explain]
+        [--precision fp32|bf16] [--engine eager-1|onnxruntime-1]
         [--peers litserve-1,litserve-2,fastapi,empty] [--seconds 3] [--rounds 3] [--data DIR] [--cache DIR]
         [--out FILE.jsonl]
 
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -37,6 +38,7 @@ from benchmarks.serving.client import Bodies, FailedRequests, client_name, cores
 from benchmarks.serving.networks import NETWORKS, ServedNetwork
 from benchmarks.serving.stores import ServedStore, StoreCache, default_cache
 from benchmarks.serving.targets import FOR_LARGE, MODEL_PATH, PEERS, USUAL, NotStarted, Target
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
 from engram.runtime import configure
 from testing.servers.redis import RedisServer
 
@@ -87,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=int, default=3)
     found.add_argument("--threads", type=int, default=1, help="of PyTorch in Engram; peers have theirs by name")
     found.add_argument("--processes", type=int, default=1, help="of Engram; peers have theirs by name")
+    found.add_argument("--precision", choices=get_args(Precision), default=FIRST_PRECISION, help="of Engram's models")
+    found.add_argument("--engine", choices=get_args(EngineName), default=FIRST_ENGINE, help="of Engram's models")
     found.add_argument("--data", type=Path, help="folder with mnist.npz, cifar10.tar.xz and weights; else digits")
     found.add_argument("--cache", type=Path, default=default_cache(), help="folder where models are kept")
     found.add_argument("--out", type=Path, help="append one JSON line for each row")
@@ -136,7 +140,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row of results after the other, as soon as it is measured."""
     cache = StoreCache(args.cache, args.data)
     for name in args.rows:
-        network = NETWORKS[name].over(args.data)
+        network = replace(NETWORKS[name].over(args.data), precision=args.precision, engine=args.engine)
         for tasks in args.tasks:
             stored = cache.stored(network, tasks)
             with ExitStack() as parts:
@@ -168,6 +172,8 @@ def described(args: argparse.Namespace, network: ServedNetwork, tasks: int, kind
         "peer_width": network.peer_width,
         "tasks": tasks,
         "processes": args.processes,
+        "precision": args.precision,
+        "engine": args.engine,
         "request": kind,
         "connections": count,
         "data": "digits" if args.data is None else "CIFAR-10" if network.colour else "MNIST",

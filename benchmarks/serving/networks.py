@@ -18,6 +18,7 @@ from benchmarks.growth.tasks import GROWTH_TASKS, dataset
 from benchmarks.harness.datasets import ImageDataset, MissingData, lite0
 from benchmarks.serving.peers.network import PeerPlan
 from engram import Definition, Examples
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
 from engram.nn.backbones import layout_of
 from engram.nn.pretrained.backbone import Backbone
 
@@ -42,6 +43,9 @@ class ServedNetwork:
     peer_width: float = 1.0
     over_brought: bool = False
     """Whether it stands over EfficientNet-Lite0, with images of `BROUGHT_SIDE`."""
+    precision: Precision = FIRST_PRECISION
+    engine: EngineName = FIRST_ENGINE
+    """Of Engram's models, as their definitions name them."""
     brought: Backbone | None = None
     weights: Path | None = None
     """Of EfficientNet-Lite0."""
@@ -70,6 +74,10 @@ class ServedNetwork:
         fields: dict[str, Any] = {"backbone": self.backbone, "width": width, "budget": BUDGET}
         if self.over_brought:
             fields["commons"] = {"kind": "pretrained", "backbone": BROUGHT, "size": BROUGHT_SIDE}
+        if self.precision != FIRST_PRECISION:
+            fields["precision"] = self.precision
+        if self.engine != FIRST_ENGINE:
+            fields["engine"] = self.engine
         shape = {"channels": channels, "height": self.side, "width": self.side}
         return Definition.model_validate({**fields, "input": shape})
 
