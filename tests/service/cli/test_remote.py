@@ -19,6 +19,7 @@ from service.cli.remote.progress import JobDisplay, curve
 from testing.data.digits import QUICK, png
 from testing.data.models import MODEL
 from testing.processes.processes import plain_environment
+from testing.servers.scripted import PreparedAnswer, scripted_server
 from testing.servers.service import Service
 from tests.repository.layout import ROOT
 
@@ -195,6 +196,19 @@ def test_a_failed_job_ends_the_command_with_its_code(learning: Service, tmp_path
             (tmp_path / name / f"{number}.png").write_bytes(png(1, number))
     words = ["learn", str(tmp_path), "-m", MODEL, "-n", "alike", *OPTIONS, "--option", "min_accuracy=1.0", "-f"]
     assert "accuracy_too_low" in said(learning, *words, status=1).stderr
+
+
+def test_waiting_for_a_limit_is_said() -> None:
+    problem = json.dumps({"code": "rate_limited", "detail": "60 requests a minute.", "status": 429}).encode()
+    with scripted_server() as server:
+        limits = [PreparedAnswer(429, problem, {"Retry-After": after}) for after in ("1", "3600")]
+        server.answers = [limits[0], PreparedAnswer(200, b'{"models": [], "next": null}'), limits[1]]
+        command = CliRunner(env={"ENGRAM_URL": server.url})
+        waited = command.invoke(app, ["models", "list"])
+        refused = command.invoke(app, ["models", "list"])
+    assert (waited.exit_code, waited.stderr) == (0, "waiting 1 s: 60 requests a minute. (rate_limited)\n")
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("It may be asked again in 3600 s.\n")
 
 
 def test_the_page_names_every_command() -> None:
