@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from testing.data.digits import SMALL_MODEL
-from testing.servers.service import Service
+from testing.servers.service import Service, wait_until
 
 MODEL = "/v1/models/digits"
 VERSIONS = f"{MODEL}/versions"
@@ -126,6 +126,8 @@ def test_a_version_by_a_decoder_of_a_later_release_is_not_served(service: Servic
     head = service.vault.log.head("digits")
     assert head is not None
     service.vault.log.append("digits", head.following("decoder", decoding={"decoder": 3, "background": None}))
+    # Without a notice, what the service saw a moment ago may still be told.
+    wait_until(lambda: service.client.get(MODEL).json()["problems"])
     model = service.client.get(MODEL).json()
     assert (model["version"], model["decoder"]) == (2, 2)
     assert [(one["code"], one["version"]) for one in model["problems"]] == [("unsupported_format", 3)]
