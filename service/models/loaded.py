@@ -14,7 +14,7 @@ from torch import Tensor
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.data.images import check_image
-from engram.errors import AnswersDiffer, SnapshotError, TaskExists
+from engram.errors import AnswersDiffer, NoNetwork, SnapshotError, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.memory import Memory, restore
 from engram.nn.capacity import LayerCapacity, TaskInfo
@@ -67,7 +67,10 @@ class NamedMemory(Memory):
         label = None if target is None else naming.shown_label(target, owner)
         number, place = explained(naming.shown, lambda only: self.observe(image[None], only), label, owner)
         info, named = naming.learned[number], naming.shown[number]
-        found = super().explain(image, target=info.classes[place], task=info.name, composite=composite)
+        try:
+            found = super().explain(image, target=info.classes[place], task=info.name, composite=composite)
+        except NoNetwork as error:
+            raise NoNetwork(str(error).replace(repr(info.name), repr(named.name))) from error
         return replace(found, task=named.name, label=named.classes[place])
 
     def capacity(self) -> list[LayerCapacity]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+from engram.config.definition import Definition
+from engram.config.options import LearnOptions
+from engram.errors import NoNetwork, TaskExists
+from engram.memory import Memory
+from engram.recognition.naming import Naming
 from service.cli.validator import LearnerValidator
+from service.models.loaded import NamedMemory
 from service.settings import ServiceSettings
-from testing.data.digits import archive, png
-from testing.data.models import MODEL, learn, submit
+from testing.data.digits import QUICK, SMALL_MODEL, archive, pixels, png
+from testing.data.models import MODEL, examples, learn, submit
 from testing.servers.service import Service, running
 from vault.audit import of_version
 from vault.maintenance.check import check
@@ -209,3 +218,16 @@ def test_a_rename_waits_where_somebody_has_to_approve(service: Service) -> None:
     service.client.post(f"{HERE}/versions/5/activate").raise_for_status()
     assert [task["name"] for task in get(service)["tasks"]] == ["low", "mid", "tall"]
     assert get(service)["candidates"] == []
+
+
+def test_a_heatmap_that_cannot_be_made_is_refused_by_the_name_that_is_shown() -> None:
+    memory = Memory.create(Definition.model_validate(SMALL_MODEL))
+    for task, digits in {"low": (0, 1), "one": (2,)}.items():
+        memory.learn(task, examples(digits), LearnOptions.model_validate(QUICK))
+    named = NamedMemory(memory, Naming.of(memory.tasks, {"one": ("single", ("two",))}))
+    image = torch.from_numpy(pixels(2, 100))[None]
+    with pytest.raises(NoNetwork, match="'single'"):
+        named.explain(image, task="one")
+    with pytest.raises(TaskExists, match="'single'"):
+        named.admit("single")
+    assert [one.name for one in named.tasks] == ["low", "single"]

@@ -176,6 +176,22 @@ def test_elsewhere_the_first_is_compared_within_a_bound_and_the_others_with_the_
         AnswersGuard(vault).require(loaded(vault))
 
 
+@pytest.mark.parametrize("task", ["low", "mid"])
+def test_a_task_is_compared_by_whatever_name_it_is_shown(
+    vault: Vault, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(vault)
+    AnswersGuard(vault).require(loaded(vault))
+    made = digests(vault)
+    names = {"low": {"name": "small", "labels": {"digit-0": "zero"}}, "mid": {"name": "medium"}}
+    vault.log.append(MODEL, loaded(vault).commit.following("rename", names=names))
+    AnswersGuard(vault).require(loaded(vault))
+    assert digests(vault) == made, "the baseline is that of the task, whatever it is called"
+    flip(monkeypatch, task)
+    with pytest.raises(AnswersDiffer, match=task):
+        AnswersGuard(vault).require(loaded(vault))
+
+
 def test_elsewhere_a_last_bit_may_differ_the_first_time(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(vault)
     flip(monkeypatch, "low")
