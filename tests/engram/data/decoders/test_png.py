@@ -13,7 +13,7 @@ from PIL import Image
 
 from engram.config.definition import InputShape
 from engram.data.pictures import pixels
-from engram.errors import TruncatedImage, WrongChannels
+from engram.errors import ImageError, TruncatedImage, WrongChannels
 from testing.data.encoded_images import Samples, png_chunk, png_file
 
 HEIGHT, WIDTH = 11, 19
@@ -165,3 +165,31 @@ def test_damage_is_called_damage(decoder: int) -> None:
     for end in (60, len(data) // 2, len(data) - 30):
         with pytest.raises(TruncatedImage):
             pixels(data[:end], COLOUR, decoder=decoder)
+
+
+def read(data: bytes, shape: InputShape) -> bytes | tuple[str, str]:
+    try:
+        return pixels(data, shape).tobytes()
+    except ImageError as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.mark.parametrize(("samples", "colour"), [(1, 0), (3, 2)])
+def test_what_says_nothing_but_its_pixels_is_read_as_what_says_more(samples: int, colour: int) -> None:
+    """A small image without further chunks is handed to the decoder past the reader, whole or damaged."""
+    random, compact = numpy.random.default_rng(samples), io.BytesIO()
+    Image.fromarray(noise(8, samples).astype(numpy.uint8).squeeze()).save(compact, "PNG")  # its rows have filters
+    more, found = png_chunk(b"tEXt", b"note\0text"), set()
+    for number in range(150):
+        plain = bytearray(png_file(noise(8, samples), 8, colour) if number % 2 else compact.getvalue())
+        if number > 5:
+            place = random.integers(8, len(plain))
+            plain[place] ^= 1 << random.integers(8)
+        if number % 7 == 6:
+            del plain[random.integers(33, len(plain)) :]
+        given = bytes(plain)
+        for shape in (GREY, COLOUR):
+            outcome = read(given, shape)
+            assert outcome == read(given[:33] + more + given[33:], shape), number
+            found.add(type(outcome))
+    assert found == {bytes, tuple}
