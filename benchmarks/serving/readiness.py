@@ -6,7 +6,8 @@
 A replica over the kept store of `serving` with one task, and a Redis that runs already; a start is over when `/readyz`
 answers 200. With `--cold`, before each start Linux is told to forget what it holds in memory of the files of Python,
 of the installed packages, of this project and of the store; what other programs have mapped stays, so that a machine
-on which nothing else runs PyTorch is colder. *Read* are the bytes that came from the disk.
+on which nothing else runs PyTorch is colder. *Read* are the bytes that came from the disk, *processor seconds* what all
+processes of the service computed until then, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.growth.store import ROOT
 from benchmarks.harness.datasets import MissingData
 from benchmarks.harness.evaluation import provenance
 from benchmarks.harness.results import append
-from benchmarks.harness.usage import family, proportional_bytes
+from benchmarks.harness.usage import family, processor_seconds, proportional_bytes
 from benchmarks.serving.networks import NETWORKS
 from benchmarks.serving.stores import ServedStore, StoreCache, default_cache
 from benchmarks.serving.targets import LOADING_SECONDS, NotStarted, environment
@@ -95,10 +96,15 @@ def start(stored: ServedStore, redis: RedisServer, args: argparse.Namespace) -> 
                 if not ready or process.poll() is not None:
                     raise NotStarted(f"the service is not ready: {path.read_text(errors='replace')[-2000:]}")
                 pids = family([process.pid])
-                memory, read = proportional_bytes(pids), read_bytes(pids)
+                memory, read, worked = proportional_bytes(pids), read_bytes(pids), processor_seconds(pids)
             finally:
                 stop(process, 60)
-    return {"seconds": round(seconds, 3), "memory_mb": round(memory / 1e6), "read_mb": round(read / 1e6)}
+    return {
+        "seconds": round(seconds, 3),
+        "processor_seconds": round(worked, 2),
+        "memory_mb": round(memory / 1e6),
+        "read_mb": round(read / 1e6),
+    }
 
 
 def _is_ready(port: int) -> bool:
@@ -136,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = "cold" if args.cold else "warm"
     middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
     told = f"ready after {middle['seconds']} s (median of {len(found)}), limit {LIMITS[files]} s"
-    print(f"{files}: {told}; {middle['memory_mb']} MB (PSS)")
+    print(f"{files}: {told}; {middle['processor_seconds']} s of a processor, {middle['memory_mb']} MB (PSS)")
     row: dict[str, Any] = {
         "benchmark": "readiness",
         "network": args.row,
