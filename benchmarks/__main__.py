@@ -39,6 +39,7 @@ PROGRAMS = {
     "fuzz": "benchmarks.drills.fuzz",
     "kills": "benchmarks.drills.kills",
     "readiness": "benchmarks.serving.readiness",
+    "process_kills": "benchmarks.drills.process_kills",
     "redis_gone": "benchmarks.drills.redis_gone",
     "saturation": "benchmarks.drills.saturation",
     "schema": "benchmarks.drills.schema",

@@ -51,6 +51,10 @@ class Metrics:
         self.refused = Counter(
             "engram_refused_requests", "Requests refused since there was no room", ("kind",), registry=self.registry
         )
+        self.processes = Gauge(
+            "engram_service_processes", "Processes of this service that take requests", registry=self.registry
+        )
+        self.processes.set(1)
         self.images = Counter("engram_images", "Images decoded, by outcome", ("outcome",), registry=self.registry)
         self.heatmaps = Histogram(
             "engram_heatmap_duration_seconds", "Time of one heatmap", registry=self.registry, buckets=_SECONDS_BUCKETS

@@ -35,6 +35,13 @@ def _kills(row: Row) -> tuple[str, str]:
     return done, f"{jobs}; {row['predictions']:,} predictions, {row['predictions_wrong']} other than they were"
 
 
+def _process_kills(row: Row) -> tuple[str, str]:
+    killed = f"{row['kills']} kills of one of {row['processes']} processes of a service"
+    found = f"{row['answers']:,} predictions, {row['told']} answered 503, {row['failures']} broken"
+    times = f"the slowest {row['slowest']:.2f} s; a process was back within {row['slowest_start']} s"
+    return f"{killed}, while {row['connections']} connections predict", f"{found}; {times}"
+
+
 def _storage(row: Row) -> tuple[str, str]:
     by_fault = row["s3"]["by_fault"]
     requests, failed = (sum(one[name] for one in by_fault.values()) for name in ("requests", "faults"))
@@ -94,6 +101,7 @@ def _fuzz(row: Row) -> tuple[str, str]:
 
 DRILLS: Mapping[str, Callable[[Row], tuple[str, str]]] = {
     "kills": _kills,
+    "process_kills": _process_kills,
     "storage": _storage,
     "redis_gone": _redis_gone,
     "silence": _silence,

@@ -20,7 +20,7 @@ from benchmarks.serving.networks import ServedNetwork
 from benchmarks.serving.stores import ServedStore
 from service.cli.main import TUNING
 from service.lifecycle.processes import spawn, stop
-from testing.processes.processes import eventually, listeners, plain_environment, reserved_port
+from testing.processes.processes import eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 
 LOADING_SECONDS = 300.0
@@ -159,7 +159,9 @@ def engram(
         target = Target("engram", f"http://127.0.0.1:{port}", f"{MODEL_PATH}/predict", (process.pid, redis.pid))
 
         def served() -> bool:
-            answer = _get(target.address + MODEL_PATH) if listeners(port) == processes else None
+            account, answer = (_get(target.address + path) for path in ("/metrics", MODEL_PATH))
+            if account is None or f"engram_service_processes {processes:.1f}" not in account.text.splitlines():
+                return False
             return answer is not None and answer.status_code == 200 and answer.json()["version"] == stored.tasks
 
         yield StartingServer("engram", process, path, served, target)

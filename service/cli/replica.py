@@ -17,7 +17,8 @@ from service.auth.exposure import UnsafeExposure, guarded
 from service.lifecycle.processes import Misset, ProcessSupervisor
 from service.lifecycle.signals import ask_to_stop, while_heeding
 from service.server.process_group import Membership, ProcessGroup, socket_folder
-from service.server.server import Server, listen, listen_for, url
+from service.server.receiver import Receiver
+from service.server.server import Server, listen, url
 from service.settings import ServiceSettings, given
 from vault.errors import StoreUnavailable, UnsoundStore, UnsuitableRedis
 from vault.vault import Vault
@@ -34,16 +35,16 @@ def run(host: str, port: int, options: Mapping[str, Any], *, without_keys: bool,
         Of a further process, as `Membership` writes it.
     """
     settings = ServiceSettings(**given(**options))
+    if member is not None:
+        return _run_member(settings, host, Membership.parse(member))
     try:
-        listening = listen_for(settings, host, port) if member is None else listen(host, port, shared=True)
+        listening = listen(host, port)
     except OSError as error:
         typer.echo(f"Cannot listen on {host}:{port}: {error.strerror or error}.", err=True)
         return 1
     with listening:
         try:
             settings = guarded(settings, listening, without_keys=without_keys)
-            if member is not None:
-                return _run_member(settings, listening, Membership.parse(member))
             with Vault.connect(settings) as vault:
                 while_heeding(lambda: vault.check_at_start(ask_to_stop))
         except UnsafeExposure as error:
@@ -78,16 +79,17 @@ def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
             group.start(settings)
 
         app = create_app(group.own.share(settings), group.own.siblings())
-        server = Server(app, on_listening=on_listening, on_stopping=group.begin_to_stop)
+        server = Server(app, on_listening, group.begin_to_stop, folder=group.meeting)
         set_aside()
         with supervisor.sound():
             server.run(sockets=[listening])
         return 0 if server.started else 1
 
 
-def _run_member(settings: ServiceSettings, listening: socket.socket, membership: Membership) -> int:
-    """Run a further process; the first one has checked what there is to check."""
-    server = Server(create_app(membership.share(settings), membership.siblings()))
+def _run_member(settings: ServiceSettings, host: str, membership: Membership) -> int:
+    """Run a further process; the first one has checked what there is to check, and listens."""
+    app = create_app(membership.share(settings), membership.siblings())
+    server = Server(app, host=host, receiver=Receiver(membership.folder, membership.number))
     set_aside()
-    server.run(sockets=[listening])
+    server.run(sockets=[])
     return 0 if server.started else 1

@@ -28,7 +28,9 @@ from service.errors.problem_details import (
 from service.middleware.cross_origin import readable
 from service.middleware.forwarding import below
 from service.middleware.request_log import PROBES
+from service.server.connection_states import Asked
 from service.server.joined_writes import JoinedWrites
+from service.server.receiver import GuardedConnection
 from service.settings import ServiceSettings
 
 _LINGER_SECONDS = 2.0
@@ -58,7 +60,7 @@ class ConnectionLimits:
     """Called for each request that is refused since there are too many connections."""
 
 
-def bounded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+def bounded(limits: ConnectionLimits) -> type[Connection]:
     """The class of a server's connections, with its limits."""
     return type("BoundedConnection", (Connection,), {"limits": limits})
 
@@ -67,6 +69,10 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection with bounds; made by `bounded`."""
 
     limits: ClassVar[ConnectionLimits]
+    guarded: GuardedConnection | None = None
+    """Where another process ends the connection if this one dies."""
+    _read = 0
+    """Bytes that came from the client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         self._joined = JoinedWrites(transport, self.loop)
@@ -89,6 +95,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.guarded is not None:
+            self.guarded.end()
         self._unset_keepalive_if_required()
         self._unwatch()
         self._stop_writing_timer()
@@ -107,6 +115,15 @@ class Connection(HttpToolsProtocol):
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _spoken(self) -> bool:
+        """Whether a path of the Open Inference Protocol was named, as far as it has come."""
+        return in_protocol(below(self._settings.root_path, self.url.partition(b"?")[0].decode("latin-1")))
+
+    def _note(self, asked: Asked) -> None:
+        if self.guarded is not None:
+            self.guarded.note(asked, self._read, self._joined.written)
+
     def _displace(self) -> bool:
         """Close one idle connection for this one; whether there was any."""
         for other in self.connections:
@@ -118,6 +135,7 @@ class Connection(HttpToolsProtocol):
     # What comes in
 
     def data_received(self, data: bytes) -> None:
+        self._read += len(data)
         if self._discarding:
             return
         if not self._in_body and self._timer is None:
@@ -138,6 +156,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._note(Asked.ANSWER)
         self._in_headers = True
         self._header_bytes = 0
         if self._timer is None:
@@ -145,6 +164,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unwatch()
+        if self.guarded is not None and self._spoken:
+            self._note(Asked.PROTOCOL_ANSWER)
         self._in_headers, self._in_body = False, True
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._settings.max_header_bytes:
@@ -177,6 +198,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        more = self._busy or self._in_headers or self._in_body
+        self._note(Asked.ANSWER if more else Asked.NOTHING)
         if self._in_headers:  # the next request has begun, which has a time limit of its own
             self._unset_keepalive_if_required()
         if self._in_body and not self._busy:
@@ -208,8 +231,7 @@ class Connection(HttpToolsProtocol):
         if self._busy:  # an earlier request's answer is on its way, into which nothing may be written
             self.transport.close()
             return
-        # As far as it has come: what is no HTTP names no path.
-        spoken = in_protocol(below(self._settings.root_path, self.url.partition(b"?")[0].decode("latin-1")))
+        spoken = self._spoken
         body = json.dumps(protocol_error(why) if spoken else why).encode()
         headers = [
             *self.server_state.default_headers,

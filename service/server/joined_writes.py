@@ -17,6 +17,8 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._held: bytes | None = None
+        self.written = 0
+        """Bytes that were given to the transport."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -28,7 +30,7 @@ class JoinedWrites:
             self._held = data
             self._loop.call_soon(self.flush)
         else:
-            self._transport.write(held + data)
+            self._send(held + data)
 
     def write_eof(self) -> None:
         """Send what waits, and that it was the last."""
@@ -44,4 +46,8 @@ class JoinedWrites:
         """Send what waits."""
         held, self._held = self._held, None
         if held is not None and not self._transport.is_closing():
-            self._transport.write(held)
+            self._send(held)
+
+    def _send(self, data: bytes) -> None:
+        self.written += len(data)
+        self._transport.write(data)

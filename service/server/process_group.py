@@ -72,7 +72,7 @@ class Membership:
 class ProcessGroup:
     """The further processes of a service, each of which is started again when it dies.
 
-    The kernel divides new connections among the processes that listen at that moment.
+    The first process accepts all connections, and gives each to the process that has the fewest.
 
     Parameters
     ----------
@@ -97,6 +97,8 @@ class ProcessGroup:
         environment: Mapping[str, str],
     ) -> None:
         self.own = Membership(folder, 0, processes)
+        self.meeting = folder if processes > 1 else None
+        """Where connections are given from one process to another; None where there is one alone."""
         self._supervisor = supervisor
         self._address = address
         self._environment = environment

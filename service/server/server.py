@@ -8,6 +8,7 @@ import logging
 import resource
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,7 +16,9 @@ from fastapi import FastAPI
 
 from service.dependencies import Runtime
 from service.lifecycle.signals import stop_if_asked
-from service.server.connection import ConnectionLimits, bounded
+from service.server.connection import Connection, ConnectionLimits, bounded
+from service.server.dispatcher import Dispatcher
+from service.server.receiver import GuardedConnection, Receiver
 from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ class Server(uvicorn.Server):
         What `create_app` made.
     on_listening, on_stopping
         Called once each, inside the event loop; neither may block.
+    folder
+        Where the processes that serve one address meet; None where there is one alone.
+    receiver, host
+        What this process, which does not listen, is given its connections by; where it has gRPC of its own.
     """
 
     def __init__(
@@ -43,14 +50,25 @@ class Server(uvicorn.Server):
         app: FastAPI,
         on_listening: Callable[[], None] | None = None,
         on_stopping: Callable[[], None] | None = None,
+        *,
+        folder: Path | None = None,
+        receiver: Receiver | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._app = app
+        self._folder = folder
+        self._host = host
+        self._receiver = receiver
+        self._dispatcher: Dispatcher | None = None
+        self._taking: set[asyncio.Task[None]] = set()
         settings: ServiceSettings = app.state.settings
         raise_descriptors()
+        limits = ConnectionLimits(settings, lambda: self._runtime.draining.begun, self._refused)
+        self._protocol = bounded(limits)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(ConnectionLimits(settings, lambda: self._runtime.draining.begun, self._refused)),
+                http=self._protocol,
                 ws="none",
                 log_level="warning",
                 # Its lines go the way of all others, and requests have a line of ours.
@@ -78,12 +96,51 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Signals have come to uvicorn for a moment now; those before may have been swallowed by what was imported.
         stop_if_asked()
-        await super().startup(sockets)
+        shared = self._folder is not None or self._receiver is not None
+        await super().startup([] if shared else sockets)
         port = self._runtime.settings.grpc_port if self.started else None
-        if port is not None and sockets:
-            await self._start_rpc(sockets[0].getsockname()[0], port)
+        if port is not None and sockets is not None:
+            await self._start_rpc(sockets[0].getsockname()[0] if sockets else self._host, port)
+        if self.started:
+            self._share(sockets or [])
         if self.started and self._on_listening is not None:
             self._on_listening()
+
+    def _share(self, sockets: list[socket.socket]) -> None:
+        """Accept for other processes as well, or be given what another process accepts."""
+        if self._receiver is not None:
+            self._receiver.start(self._take)
+        elif self._folder is not None:
+            (listening,) = sockets
+            metrics, retry = self._runtime.metrics, self._runtime.settings.retry_after_seconds
+            self._dispatcher = Dispatcher(listening, self._folder, self._take, self._own, metrics, retry)
+            self._dispatcher.start()
+
+    def _own(self) -> int:
+        """How many connections this process serves, or is about to."""
+        return len(self.server_state.connections) + len(self._taking)
+
+    def _take(self, connection: socket.socket, guarded: GuardedConnection | None) -> None:
+        """Serve a connection that was accepted."""
+        task = asyncio.get_running_loop().create_task(self._serve_accepted(connection, guarded))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _serve_accepted(self, connection: socket.socket, guarded: GuardedConnection | None) -> None:
+        def protocol() -> Connection:
+            state = self.lifespan.state
+            found = self._protocol(config=self.config, server_state=self.server_state, app_state=state)
+            found.guarded = guarded
+            return found
+
+        try:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError as error:
+            log.warning("a connection ended before it was served: %s", error)
+            connection.close()
+            if guarded is not None:
+                guarded.end()
 
     async def _start_rpc(self, host: str, port: int) -> None:
         """Listen for gRPC as well; where that cannot be, this server does not start, either."""
@@ -104,6 +161,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stopping is not None:
             self._on_stopping()
+        if self._dispatcher is not None:
+            self._dispatcher.stop_accepting()
         self._runtime.draining.begun = True
         self._runtime.streams.end()
         if self.rpc is not None:
@@ -111,8 +170,11 @@ class Server(uvicorn.Server):
             ending = asyncio.create_task(self.rpc.stop(self._runtime.settings.grace_seconds))
             await super().shutdown(sockets)
             await ending
-            return
-        await super().shutdown(sockets)
+        else:
+            await super().shutdown(sockets)
+        for shared in (self._dispatcher, self._receiver):
+            if shared is not None:
+                shared.close()
 
 
 def raise_descriptors() -> None:
@@ -124,8 +186,8 @@ def raise_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def listen(host: str, port: int, unread_seconds: float = 60.0, *, shared: bool = False) -> socket.socket:
-    """A listening socket; port 0 takes a free one. With `shared`, other processes of this user may listen there too.
+def listen(host: str, port: int, unread_seconds: float = 60.0) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
 
     What a client does not acknowledge for `unread_seconds` ends its connection, also where the answer is out of this
     process's hands.
@@ -136,19 +198,10 @@ def listen(host: str, port: int, unread_seconds: float = 60.0, *, shared: bool =
         The address is taken or not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
+    listening = socket.create_server((host, port), family=family, backlog=2048)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_seconds * 1000))
     return listening
-
-
-def listen_for(settings: ServiceSettings, host: str, port: int) -> socket.socket:
-    """The listening socket of a service's first process; raises OSError."""
-    if (settings.processes or 1) == 1:
-        return listen(host, port)
-    if port:
-        listen(host, port).close()  # where others may listen too, nobody would say that somebody does already
-    return listen(host, port, shared=True)
 
 
 def url(listening: socket.socket) -> str:

@@ -210,14 +210,14 @@ def serve(
 
     Must be called from the main thread, which gets the signals.
     """
-    from service.server.server import listen_for
+    from service.server.server import listen
 
     stop_on_signals()
     try:
         settings = ServiceSettings(store_url=str(data.absolute() / "store"), **given(**(options or {})))
         settings = settings.model_copy(update={"processes": settings.processes or usual_processes()})
         try:
-            listening = listen_for(settings, host, port)
+            listening = listen(host, port)
         except OSError as error:
             raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
@@ -255,7 +255,7 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
             stack.begin_to_stop()
             group.begin_to_stop()
 
-        server = Server(app, on_listening=on_listening, on_stopping=on_stopping)
+        server = Server(app, on_listening, on_stopping, folder=group.meeting)
         set_aside()
         server.run(sockets=[listening])
         return 0 if server.started else 1

@@ -37,12 +37,6 @@ def command(pid: int) -> str:
         return ""
 
 
-def listeners(port: int) -> int:
-    """How many sockets listen on a port of 127.0.0.1."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
-
-
 def alive(pids: Iterable[int]) -> list[int]:
     """Those of the processes that still run; zombies do not count."""
     running = []

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import httpx
+import prometheus_client
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.lifecycle.merged_metrics import merged
 from service.server.process_group import Membership
-from service.server.server import listen, listen_for
+from service.server.server import listen
 from service.settings import ServiceSettings
 from testing.data.digits import png
-from testing.processes.processes import children, eventually, listeners
+from testing.drills.process_kills import interrupted, kill_processes, members, metric, taking
+from testing.processes.processes import eventually
 from testing.processes.stack import Stack, started
 
 PREDICT = "/v1/models/digits/predict"
 PROCESSES = 2
 CONNECTIONS = 24
+CLIENTS = 8
+KILLS = 2
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +43,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.create("digits")
         stack.learn("digits", "low", (0, 1))
         yield stack
-
-
-def members(stack: Stack) -> list[int]:
-    """The further processes."""
-    return [pid for pid, line in children(stack.services[0].pid).items() if "--member" in line]
-
-
-def listening(stack: Stack) -> int:
-    """How many processes listen on the address."""
-    return listeners(int(stack.replicas[0].rpartition(":")[2]))
 
 
 def processor(pid: int) -> int:
@@ -62,16 +61,12 @@ def asked(stack: Stack, number: int = CONNECTIONS) -> list[int]:
 
 def counted(stack: Stack) -> int:
     """Predictions that the service says it has answered."""
-    found = 0.0
-    for family in text_string_to_metric_families(stack.client.get("/metrics").text):
-        for sample in family.samples:
-            if sample.name.endswith("request_duration_seconds_count") and sample.labels["route"].endswith("/predict"):
-                found += sample.value
-    return round(found)
+    name = "engram_http_request_duration_seconds_count"
+    return round(metric(stack, name, route="/v1/models/{model}/predict"))
 
 
 def test_all_processes_answer_and_are_counted_together(stack: Stack) -> None:
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
     before = counted(stack)
     (other,) = members(stack)
     ticks = processor(other)
@@ -81,7 +76,7 @@ def test_all_processes_answer_and_are_counted_together(stack: Stack) -> None:
 
 
 def test_what_one_process_has_said_is_so_in_all(stack: Stack) -> None:
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
     version = stack.learn("digits", "high", (2, 3))["version"]
     assert asked(stack) == [version] * CONNECTIONS
     for target in (1, version, 1):
@@ -95,20 +90,81 @@ def test_what_one_process_has_said_is_so_in_all(stack: Stack) -> None:
     assert gone == [404] * CONNECTIONS
 
 
-def test_a_killed_process_is_replaced_and_the_others_answer_meanwhile(stack: Stack) -> None:
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+def test_a_killed_process_is_replaced_and_only_what_it_was_answering_is_told_503(stack: Stack) -> None:
+    """Every client stays on its connection until it is told that this one ends."""
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
+    before = members(stack)
+    found = kill_processes(stack, "digits", KILLS, CLIENTS)
+    assert found.failures == []
+    assert found.told == found.counted <= KILLS * CLIENTS
+    assert found.answers > CLIENTS
+    assert not set(before) & set(members(stack))
+
+
+@pytest.fixture
+def ended() -> Iterator[ExitStack]:
+    """What is closed with the test."""
+    with ExitStack() as parts:
+        yield parts
+
+
+class Raw:
+    """A connection on which a prediction was answered, and perhaps half of the next request sent."""
+
+    def __init__(self, address: str, path: str | None) -> None:
+        self.path = path
+        self.connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+        assert self.predicted() == 200
+        if path is not None:
+            self.connection.putrequest("POST", path)
+            self.connection.putheader("Content-Type", "image/png")
+            self.connection.putheader("Content-Length", "1000")
+            self.connection.endheaders(b"half")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def predicted(self) -> int:
+        """The status of a whole prediction."""
+        self.connection.request("POST", PREDICT, png(0, 0), {"Content-Type": "image/png"})
+        answer = self.connection.getresponse()
+        answer.read()
+        return answer.status
+
+    def told(self, seconds: float) -> tuple[int, str, dict[str, Any]] | None:
+        """Status, type and content of what has come without the rest of the request; None if nothing comes."""
+        self.connection.sock.settimeout(seconds)
+        try:
+            answer = self.connection.getresponse()
+            return answer.status, answer.headers["Content-Type"], json.loads(answer.read())
+        except TimeoutError:
+            return None
+
+
+def test_connections_of_a_killed_process_are_told_or_given_on(stack: Stack, ended: ExitStack) -> None:
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
+    before = interrupted(stack)
+    paths = [PREDICT, "/v2/models/digits/infer", None] * 4
+    clients = [ended.enter_context(closing(Raw(stack.replicas[0], path))) for path in paths]
     (victim,) = members(stack)
+    time.sleep(0.2)  # until halves have come
     os.kill(victim, signal.SIGKILL)
-    assert eventually(lambda: listening(stack) == 1, 10)
-    assert len(asked(stack)) == CONNECTIONS
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
-    assert victim not in members(stack)
-    assert set(asked(stack)) == set(asked(stack))
+    assert eventually(lambda: taking(stack) == 1, 10)
+    assert [client.predicted() for client in clients if client.path is None] == [200] * 4, "whoever has them now"
+    told = {path: [found for one in clients if one.path == path and (found := one.told(0.5))] for path in paths[:2]}
+    ((status, kind, content),) = {(a, b, json.dumps(c)) for a, b, c in told[PREDICT]}
+    assert (status, kind) == (503, "application/problem+json")
+    assert (json.loads(content)["code"], json.loads(content)["status"]) == ("stopping", 503)
+    ((status, kind, content),) = {(a, b, json.dumps(c)) for a, b, c in told[paths[1]]}
+    assert (status, kind, set(json.loads(content))) == (503, "application/json", {"error", "code"})
+    count = sum(map(len, told.values()))
+    assert count < 8, "the other process answers on its own connections"
+    assert interrupted(stack) - before == count
 
 
 def test_a_key_is_known_to_all_processes_and_so_is_its_end(stack: Stack) -> None:
     """Nothing but the end comes after it in this stack: where there was a key, everybody needs one."""
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
     address = stack.replicas[0]
     first, second = ({"name": name, "scope": "admin"} for name in ("first", "second"))
     kept = httpx.post(f"{address}/v1/keys", json=first).raise_for_status().json()
@@ -122,7 +178,7 @@ def test_a_key_is_known_to_all_processes_and_so_is_its_end(stack: Stack) -> None
 
 def test_a_process_that_cannot_run_with_its_settings_ends_the_service_with_a_sentence(stack: Stack) -> None:
     """The last one of this stack. Settings may also come from files, which may change while the service runs."""
-    assert eventually(lambda: listening(stack) == PROCESSES, 60)
+    assert eventually(lambda: len(members(stack)) == PROCESSES - 1, 60)
     (stack.store.parent / "secrets" / "engram_max_requests").write_text("many")
     (victim,) = members(stack)
     os.kill(victim, signal.SIGKILL)
@@ -132,21 +188,15 @@ def test_a_process_that_cannot_run_with_its_settings_ends_the_service_with_a_sen
 
 
 def test_another_service_cannot_take_the_same_address() -> None:
-    settings = ServiceSettings(redis_url="redis://localhost:1", processes=2)
-    with listen_for(settings, "127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        listen("127.0.0.1", port, shared=True).close()  # as a further process of the same service
-        with pytest.raises(OSError, match="in use"):
-            listen_for(settings, "127.0.0.1", port)
-        with pytest.raises(OSError, match="in use"):
-            listen("127.0.0.1", port)
+    with listen("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", first.getsockname()[1])
 
 
 def test_metrics_are_merged_as_they_are_meant() -> None:
     texts = []
     for number in (1, 2):
         registry = CollectorRegistry()
-        counter = Counter("engram_images", "Images", ("outcome",), registry=registry)
+        counter = prometheus_client.Counter("engram_images", "Images", ("outcome",), registry=registry)
         counter.labels("ok").inc(number)
         counter.labels(f"of {number}").inc(5)
         Gauge("engram_queue_images", "Waiting", registry=registry).set(number)
