@@ -49,7 +49,10 @@ class Metrics:
             "engram_queue_limit_images", "Images of one model that may wait, after which 503", registry=self.registry
         )
         self.refused = Counter(
-            "engram_refused_requests", "Requests refused since there was no room", ("kind",), registry=self.registry
+            "engram_refused_requests",
+            "Requests refused since there was no room, or their process had died",
+            ("kind",),
+            registry=self.registry,
         )
         self.processes = Gauge(
             "engram_service_processes", "Processes of this service that take requests", registry=self.registry
