@@ -15,7 +15,7 @@ from torch import Tensor
 from engram.errors import InputError, NothingLearned, UnknownLabel, UnknownTask
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import ALPHA
-from engram.recognition.head_balance import HeadBalance, within_task
+from engram.recognition.heads.head_balance import HeadBalance, within_task
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from engram.recognition.calibration import fitted
 from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.conformal import ALPHA, NOISE_IMAGES, TELLING, CombinedScore, level_of
 from engram.recognition.density import Density
-from engram.recognition.head_balance import HeadBalance
+from engram.recognition.heads.head_balance import HeadBalance
 
 SHARPNESS = 10.0
 """Ridge scores estimate probabilities around 0 and 1; this is where their softmax starts from."""

@@ -13,7 +13,7 @@ from engram.errors import DamagedSnapshot
 from engram.recognition.class_scatter import ClassScatter
 from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
-from engram.recognition.head_balance import HeadBalance
+from engram.recognition.heads.head_balance import HeadBalance
 from engram.recognition.recogniser import PARTS, TRUST, Recogniser, TaskProfile
 
 _DENSITY = {

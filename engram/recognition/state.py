@@ -15,7 +15,7 @@ from engram.data.examples import Examples
 from engram.errors import AnswersOnly
 from engram.nn.commons import Commons, commons_of
 from engram.nn.serialization import dump_commons, load_commons
-from engram.recognition.head_balance import calibrated
+from engram.recognition.heads.head_balance import calibrated
 from engram.recognition.leave_one_out import left_out_scores
 from engram.recognition.recogniser import PARTS, Recogniser
 from engram.recognition.ridge import PackedGram, RidgeSystem, dump_sums, load_sums

@@ -16,7 +16,7 @@ from engram.nn.commons import Commons
 from engram.nn.network import pixels
 from engram.recognition.conformal import NOISE_IMAGES
 from engram.recognition.density import Density
-from engram.recognition.head_balance import HeadBalance
+from engram.recognition.heads.head_balance import HeadBalance
 from engram.recognition.leave_one_out import left_out_distances
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.ridge import GramStatistics

@@ -1,4 +1,4 @@
-"""Table of what the processes of a service note about their connections, for whoever ends what one has left."""
+"""Table of what processes note about their connections, for whoever ends what one has left."""
 
 from __future__ import annotations
 

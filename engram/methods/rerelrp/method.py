@@ -34,7 +34,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.capacity import LayerCapacity, TaskInfo, budget_of
 from engram.nn.commons import Commons, commons_of
 from engram.nn.network import pixels
-from engram.recognition.head_balance import calibrated
+from engram.recognition.heads.head_balance import calibrated
 from engram.recognition.predictions import Observation
 from engram.recognition.recogniser import TaskProfile, balances_of
 from engram.recognition.task_density import TaskDensity, noise_features

@@ -21,7 +21,7 @@ from engram.methods.sharc.saliency import mask, saliency
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.recognition.calibration import fitted_temperature
-from engram.recognition.head_balance import calibrated
+from engram.recognition.heads.head_balance import calibrated
 from engram.recognition.recogniser import TaskProfile
 from engram.recognition.state import RecogniserState, RecogniserUpdate
 from engram.recognition.task_density import TaskDensity, noise_features

@@ -13,8 +13,8 @@ from engram.checkpointing.tensors import LATER, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.recognition.conformal import NOISE_IMAGES, TELLING, CombinedScore, ConformalScores, level_of
 from engram.recognition.density import Density
-from engram.recognition.head_balance import HeadBalance
-from engram.recognition.head_share import EQUAL
+from engram.recognition.heads.head_balance import HeadBalance
+from engram.recognition.heads.head_share import EQUAL
 
 _DENSITY = ("means", "directions", "variances", "rest", "centre", "scale", "quantiles")
 _SCORES = ("centre", "scale", "values")

@@ -23,8 +23,8 @@ from engram.methods.eidetic.staged.task_outputs import features_and_logits
 from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
 from engram.nn.network import Engram, Network
-from engram.recognition.head_balance import calibrated
-from engram.recognition.head_share import head_share
+from engram.recognition.heads.head_balance import calibrated
+from engram.recognition.heads.head_share import head_share
 from engram.recognition.staged.contest import Contest, TaskAnswer, with_head
 from engram.recognition.staged.detectors import Reading, ValueDetector, strongest
 from engram.recognition.staged.exact_sums import ExactSums

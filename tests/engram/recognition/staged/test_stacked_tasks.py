@@ -12,7 +12,7 @@ from torch import Tensor
 from engram.nn.capacity import TaskInfo
 from engram.recognition.conformal import CombinedScore
 from engram.recognition.density import Density
-from engram.recognition.head_balance import HeadBalance, within_task
+from engram.recognition.heads.head_balance import HeadBalance, within_task
 from engram.recognition.staged.contest import TaskAnswer, joint, opened
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.stacked_tasks import StackedTasks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engram.recognition.head_share import EQUAL, head_share
+from engram.recognition.heads.head_share import EQUAL, head_share
 
 
 def test_stage_one_counts_as_much_unless_held_out_images_tell_that_it_should_not() -> None:

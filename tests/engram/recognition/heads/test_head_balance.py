@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engram import Examples
 from engram.nn.capacity import TaskInfo
-from engram.recognition.head_balance import HeadBalance
+from engram.recognition.heads.head_balance import HeadBalance
 from engram.recognition.predictions import Observation
 
 
