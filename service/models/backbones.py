@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engram.config.backbones import BackboneDescription
+from engram.config.definition import Definition
 from engram.errors import ArchitectureMissing, EngramError, UnknownArchitecture
 from engram.explain.pretrained.offer import explains
 from engram.nn.pretrained.architectures import architecture
@@ -122,6 +123,13 @@ def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
     records = {name: vault.backbones.get(name) for name in names}
     read = vault.objects.get_blob
     return {name: Backbone(described(one), partial(read, one.weights)) for name, one in records.items()}
+
+
+def named(vault: Vault, definition: Definition) -> dict[str, Backbone]:
+    """The networks of a model that is there already, by the names in its definition, which may be no one's by now."""
+    read = vault.objects.get_blob
+    parts = [(part.backbone, part.source) for part in definition.pretrained if part.source is not None]
+    return {name: Backbone(source, partial(read, source.weights)) for name, source in parts}
 
 
 def heatmaps_of(description: BackboneDescription) -> dict[str, Any] | None:

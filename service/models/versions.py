@@ -16,7 +16,7 @@ from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import EmptyVersion
-from service.models.backbones import brought
+from service.models.backbones import brought, named
 from service.models.certificates import certified_again
 from vault import approval
 from vault.commit_log import Commit, Publish
@@ -180,13 +180,13 @@ def change(
     """
     model = vault.models.get(name)
     definition = Definition.load(model.definition)
-    memory = Memory.create(definition)
+    memory = None if budget is None else Memory.create(definition, named(vault, definition))
 
     def changed(head: Commit) -> Commit:
         if head.lineage != model.lineage:
             raise UnknownModel(name)
         changes: dict[str, Any] = {}
-        if budget is not None:
+        if memory is not None and budget is not None:
             memory.method.budget = dict(head.budget)
             memory.raise_budget(budget)
             changes = {} if memory.budget == head.budget else {"budget": dict(memory.budget)}

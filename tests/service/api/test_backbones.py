@@ -202,6 +202,18 @@ def test_a_model_over_a_network(empty: Service, tmp_path: Path) -> None:
     assert check(empty.vault.objects, LearnerValidator(empty.vault.objects), deep=True).problems == []
 
 
+def test_a_model_over_a_network_is_changed_also_when_the_networks_name_is_gone(empty: Service) -> None:
+    for name in ("small", "twin"):
+        post(empty, name=name).raise_for_status()
+    shape = {"channels": 3, "height": SIZE, "width": SIZE}
+    body = {"name": "lines", "input": shape, "commons": {"kind": "pretrained", "backbone": "small"}, "width": 0.25}
+    assert empty.client.post("/v1/models", json=body).status_code == 201
+    assert empty.client.delete("/v1/backbones/small").status_code == 204
+    for version, change in enumerate(({"background": "#00ff00"}, {"publish": "manual"}, {"budget": 16.0}), 1):
+        changed = empty.client.patch("/v1/models/lines", json=change)
+        assert (changed.status_code, changed.json().get("version")) == (200, version), changed.text
+
+
 def test_a_model_whose_architecture_is_not_here_has_an_error_of_its_own() -> None:
     missing = unavailable("lines", [Problem.of(ArchitectureMissing("timm is not installed here"), 0)])
     assert type(missing) is ArchitectureUnavailable
