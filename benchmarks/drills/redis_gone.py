@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.drills.record import parser, record
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from testing.drills.redis_outage import Outage, run_outage
 from testing.processes.stack import started
 

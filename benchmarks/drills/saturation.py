@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.drills.record import parser, record
 from benchmarks.harness.curves import draw
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from testing.drills.crowd import LOW_LIMITS, Crowd, Learning, prepare
 from testing.drills.growth import MIB, ProcessGrowth, ProcessWatch, Sample
 from testing.processes.stack import started

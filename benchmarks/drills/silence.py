@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.drills.record import parser, record
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from testing.drills.silence import Silence, run_silence
 from testing.processes.stack import silenceable
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.growth.store import MODEL, ROOT
 from benchmarks.harness.http_learner import png
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from testing.processes.processes import eventually, plain_environment
 from testing.processes.stack import started
 

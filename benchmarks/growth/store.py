@@ -15,7 +15,7 @@ from benchmarks.harness.http_learner import archive
 from benchmarks.harness.results import append, rows_of
 from engram import Definition, Examples, Memory
 from engram.nn.pretrained.backbone import Backbone
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from service.models import loaded, versions
 from testing.processes.processes import plain_environment
 from vault.commit_log import Commit

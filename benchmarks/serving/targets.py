@@ -18,8 +18,8 @@ from benchmarks.growth.store import MODEL, ROOT
 from benchmarks.serving.client import Bodies
 from benchmarks.serving.networks import ServedNetwork
 from benchmarks.serving.stores import ServedStore
-from service.cli.main import TUNING
 from service.lifecycle.processes import spawn, stop
+from service.lifecycle.tuning import TUNING
 from testing.processes.processes import eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 

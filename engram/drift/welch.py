@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import stdtr
-
 
 class Moments:
     """Running count, mean and variance of numbers in [0, 1]; the numbers are not kept."""
@@ -55,4 +53,6 @@ def welch(newest: Moments, reference: Moments, margin: float = 0.0) -> float:
 
 def student_tail(t: float, freedom: float) -> float:
     """The probability that Student's t with `freedom` degrees of freedom exceeds `t`; SciPy's, as are its last bits."""
+    from scipy.special import stdtr  # slow to import, and of drift alone
+
     return float(stdtr(freedom, -t))  # of -t, since one minus the probability loses the digits of a small tail

@@ -21,6 +21,7 @@ from service.cli.remote import asking, evaluation, history, learning, models
 from service.cli.vault import vault_app
 from service.cli.verify import verify
 from service.lifecycle.signals import Stopped, stop_on_signals
+from service.lifecycle.tuning import TUNING, restart_tuned
 from telemetry.standard_streams import ensure_standard_streams, flush_standard_streams
 
 app = typer.Typer(
@@ -47,21 +48,6 @@ GrpcPort = Annotated[
     int | None,
     typer.Option("--grpc-port", min=0, max=65535, help="Port for gRPC, too (engram-vision[grpc]); 0 takes a free one."),
 ]
-
-TUNING = {
-    # Given back after every convolution and asked for again at once, memory costs more time than arithmetic.
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    # The most that glibc accepts.
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    # An arena for every few threads keeps what it once held: with dozens of threads a process grows for hours.
-    "MALLOC_ARENA_MAX": "2",
-    # Several small requests at once are served better by one thread each than each by all threads.
-    "OMP_NUM_THREADS": "1",
-    # Threads that wait for each other by spinning take processors from those they wait for: beside a busy service, a
-    # worker with as many threads as there are processors then learns ten times slower.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-"""What PyTorch's processes want from their environment; what is set already stays."""
 
 HERE, ASKING = "This machine", "A running service"
 """Groups of commands in the help."""
@@ -194,20 +180,12 @@ def main() -> None:
 def _run_server(server: Callable[[], int]) -> NoReturn:
     """Run `server` until a signal comes, and end the process with the status that it returns."""
     stop_on_signals()
-    _restart_tuned()
+    restart_tuned()
     status = 0
     with contextlib.suppress(Stopped):
         _configure_telemetry()
         status = server()
     _end(status)
-
-
-def _restart_tuned() -> None:
-    """Begin again with the environment that only counts from a process's first moment."""
-    missing = {name: value for name, value in TUNING.items() if name not in os.environ}
-    if missing:
-        flush_standard_streams()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
 def _configure_telemetry() -> None:

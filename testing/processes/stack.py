@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from service.cli.main import TUNING
 from service.lifecycle.processes import spawn, stop
+from service.lifecycle.tuning import TUNING
 from testing.data.digits import QUICK, SMALL_MODEL, archive
 from testing.processes.processes import eventually, plain_environment
 from testing.servers.redis import RedisServer

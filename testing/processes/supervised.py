@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 
-from service.cli.main import TUNING
 from service.lifecycle.processes import spawn
+from service.lifecycle.tuning import TUNING
 from testing.processes.processes import eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 from vault.settings import VaultSettings

@@ -68,7 +68,7 @@ def test_what_is_safe_is_not(source: str) -> None:
 
 def test_messages_are_json() -> None:
     wakeups = WakeupSender("redis://127.0.0.1:1/0")
-    for app in (wakeups._app, create_app("redis://127.0.0.1:1/0")):
+    for app in (wakeups._sender(), create_app("redis://127.0.0.1:1/0")):
         assert list(app.conf.accept_content) == ["json"]
         assert app.conf.task_serializer == "json"
     wakeups.close()
