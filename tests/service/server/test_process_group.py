@@ -54,7 +54,8 @@ def asked(stack: Stack, number: int = CONNECTIONS) -> list[int]:
     """The versions that answer on so many connections, one after the other."""
     found = []
     for _ in range(number):
-        answer = httpx.post(stack.replicas[0] + PREDICT, content=png(0, 0), headers={"Content-Type": "image/png"})
+        headers = {"Content-Type": "image/png"}
+        answer = httpx.post(stack.replicas[0] + PREDICT, content=png(0, 0), headers=headers, timeout=60)
         found.append(answer.raise_for_status().json()["version"])
     return found
 
