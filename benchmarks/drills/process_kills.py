@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.drills.record import parser, record
-from service.cli.main import TUNING
+from service.lifecycle.tuning import TUNING
 from testing.drills.process_kills import ProcessKills, kill_processes, taking
 from testing.processes.processes import eventually
 from testing.processes.stack import started
