@@ -131,7 +131,15 @@ def reader() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-LIVES = [(backbone, optimiser, "selected") for backbone in BACKBONES for optimiser in _OPTIMISERS]
+LIVES = [
+    pytest.param(
+        (backbone, optimiser, "selected"),
+        # AdamW moves by momentum, by averages and by decay.
+        marks=[pytest.mark.slow] if "resnet" in backbone and optimiser != "adamw" else [],
+    )
+    for backbone in BACKBONES
+    for optimiser in _OPTIMISERS
+]
 WHOLE = [("mlp", "sgd", "all"), ("cnn", "adamw", "all"), ("resnet18", "adam", "all")]
 """Backbones and optimisers of models whose tasks read all before them, for what is promised of these alone as well."""
 
