@@ -78,12 +78,13 @@ def test_two_versions_are_compared(visit: tuple[Visit, Stand], folders: Path) ->
         expect(page.get_by_text("of parts answers now")).to_be_visible()
     visit[0].go("/models/parts/evaluate")
     expect(page.get_by_text("Drop labelled images")).to_be_visible()
-    visit[0].drop(".drop", folders / "low")
+    visit[0].drop(".drop", folders / "mid")
     expect(page.locator("main").get_by_text("80 images of 2 classes")).to_be_visible()
     page.locator("[name=other]").select_option("1")
     page.get_by_role("button", name="Evaluate").click()
     expect(page.get_by_text("80 images answered")).to_be_visible()
     expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
+    expect(page.get_by_text("It has learned the classes of 0 of the 80 images")).to_be_visible()
     expect(page.get_by_text("answered differently").or_(page.get_by_text("answer alike"))).to_be_visible()
     assert visit[0].faults() == []
     rename(visit[0], folders)
@@ -145,6 +146,12 @@ def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> N
     page.get_by_role("dialog").get_by_role("button", name="Activate").click()
     expect(page.locator(".commit.active")).to_contain_text("answers as version 2")
     expect(page.get_by_role("button", name="Go back to it")).to_have_count(0)  # which would change nothing
+    visit[0].go("/models/parts/teach")
+    teach(visit[0], folders / "mid")
+    expect(page.get_by_text("Learned as a candidate")).to_be_visible()
+    visit[0].go("/models/parts/evaluate")
+    expect(page.locator("[name=one]")).to_have_value("3")
+    expect(page.locator("[name=other]")).to_have_value("4")
 
 
 def test_a_key_is_offered_what_it_may_do(visit: tuple[Visit, Stand], browser: Browser, folders: Path) -> None:

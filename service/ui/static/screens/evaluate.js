@@ -36,7 +36,7 @@ export function Evaluate({ model }) {
     /** @type {{ blob: () => Promise<Blob>, name: string, what: string } | null} */ (null),
   );
   const [chosen, setChosen] = useState("");
-  const [other, setOther] = useState("");
+  const [compared, setCompared] = useState(/** @type {string | null} */ (null));
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [share, setShare] = useState(/** @type {number | null} */ (null));
   const [over] = useState(() => new AbortController());
@@ -59,6 +59,9 @@ export function Evaluate({ model }) {
   // What answers, if it can be evaluated: where only a candidate has learned, that is it.
   const first = able.find((/** @type {Json} */ version) => version.version === model.version) ?? able[0];
   const one = chosen || String(first?.version ?? model.version);
+  // What waits is mostly what somebody wants to know of: it is compared unless the user says otherwise.
+  const waiting = able.find((/** @type {Json} */ version) => version.status === "candidate");
+  const other = compared ?? (waiting && String(waiting.version) !== one ? String(waiting.version) : "");
   const submit = async () => {
     if (!given) return;
     setProblem(null);
@@ -90,7 +93,7 @@ export function Evaluate({ model }) {
           <select name="one" value=${one} onChange=${(/** @type {any} */ event) => setChosen(event.target.value)}>
             ${choices}</select></label>
         <label class="field"><span>Compared with</span>
-          <select name="other" value=${other} onChange=${(/** @type {any} */ event) => setOther(event.target.value)}>
+          <select name="other" value=${other} onChange=${(/** @type {any} */ event) => setCompared(event.target.value)}>
             <option value="">no other</option>${choices}</select></label>
       </div>
       <p>${given ? given.what : html`<span class="note">No images yet.</span>`}</p>

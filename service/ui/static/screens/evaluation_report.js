@@ -2,35 +2,56 @@
 
 import { html } from "../vendor/preact.js";
 import { Facts, Mark, Section, ShareRow } from "../parts/view.js";
+import { to } from "../routes.js";
 import { counted, number, percent } from "../words.js";
 
 /** @typedef {import("../service.js").Json} Json */
 
 const MOST_CONFUSED = 12;
 
-/** @param {{ evaluation: Json }} given */
-export function EvaluationReport({ evaluation }) {
+/** @param {{ model: string, evaluation: Json }} given */
+export function EvaluationReport({ model, evaluation }) {
   return html`
     <p class="notice good"><span>
       ${counted(evaluation.images, "image")} answered${evaluation.task && html` as of the task ${evaluation.task}`}.${evaluation.unreadable?.count > 0 && ` ${number(evaluation.unreadable.count)} could not be read.`}
-        </span></p>
-    <div class="pair">${evaluation.versions.map((/** @type {Json} */ one) => html`<${Version} of=${one} />`)}</div>
+        </span><span class="acts"><a class="button" href=${to("models", model, "versions")}>To the versions</a></span></p>
+    <div class="pair">${evaluation.versions.map(
+      (/** @type {Json} */ one) => html`<${Version} of=${one} images=${evaluation.images}
+        shared=${shared(evaluation.versions)} />`,
+    )}</div>
     ${evaluation.comparison && html`<${Comparison} of=${evaluation.comparison} versions=${evaluation.versions} />`}
   `;
 }
 
-/** @param {{ of: any }} given */
-function Version({ of }) {
+/** How many of the images are of classes that a version has learned. @param {Json} version */
+function familiar(version) {
+  return Object.values(version.tasks ?? {}).reduce((sum, task) => sum + task.images, 0);
+}
+
+/** The tasks that all of them have learned, where they have not learned the same. @param {Json[]} versions */
+function shared(versions) {
+  const counts = versions.map(familiar);
+  if (counts.every((one) => one === counts[0])) return [];
+  return Object.keys(versions[0].tasks ?? {}).filter((task) => versions.every((one) => one.tasks?.[task]));
+}
+
+/** @param {{ of: any, images: number, shared: string[] }} given */
+function Version({ of, images, shared }) {
   const tasks = Object.entries(of.tasks ?? {});
+  const known = familiar(of);
+  const both = shared.map((task) => of.tasks[task]);
+  const common = both.reduce((sum, task) => sum + task.images, 0);
+  const right = both.reduce((sum, task) => sum + task.images * task.accuracy, 0);
   return html`
-    <${Section} title=${`Version ${of.version}`}>
+    <${Section} title=${`Version ${of.version}`} note=${known < images ? `It has learned the classes of ${number(known)} of the ${counted(images, "image")}: its accuracy is of these alone.` : ""}>
       <${Facts} of=${[
         ["Accuracy, no task given", percent(of.accuracy)],
         ["Accuracy, task given", percent(of.accuracy_with_task)],
+        common > 0 && [`Accuracy on the ${number(common)} that both know`, percent(right / common)],
         ["Not known", percent(of.unknown_share)],
         ["Calibration error", percent(of.calibration_error)],
         of.strangers?.images > 0 && [
-          "Strangers told as such",
+          "Images of other classes told as unknown",
           `${number(of.strangers.unknown)} of ${number(of.strangers.images)}`,
         ],
       ]} />

@@ -170,7 +170,7 @@ function End({ job }) {
   if (job.state === "cancelled")
     return html`<p class="notice">It was cancelled. Nothing was published, and the model is as it was.</p>`;
   const evaluation = job.result?.evaluation;
-  if (evaluation) return html`<${EvaluationReport} evaluation=${evaluation} />`;
+  if (evaluation) return html`<${EvaluationReport} model=${job.model} evaluation=${evaluation} />`;
   if (!wanted) return null;
   const candidates = model.data?.candidates ?? [];
   const manual = candidates.includes(job.result?.version);
