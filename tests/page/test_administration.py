@@ -55,6 +55,26 @@ def test_a_key_is_made_shown_once_and_revoked(visit: tuple[Visit, Stand]) -> Non
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
+    page.get_by_role("row").filter(has_text="chief").get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("dialog")).to_contain_text("It is the key of this tab")
+    expect(page.get_by_role("dialog")).to_contain_text("No other key may administer")
+
+
+def test_the_first_key_administers(browser: Browser, tmp_path: Path) -> None:
+    with standing(tmp_path) as stand, visiting(browser) as visit:
+        page = visit.page
+        page.goto(f"{stand.service.url}/ui/#/keys")
+        page.get_by_role("button", name="Make a key").click()
+        expect(page.get_by_label("Ask predict")).to_be_disabled()
+        page.locator("[name=name]").fill("chief")
+        page.get_by_role("button", name="Make it").click()
+        expect(page.locator(".asker")).to_have_text("chief admin")
+        page.get_by_role("button", name="Forget key").click()
+        page.locator("[name=key]").fill("engram_wrong_key")
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.get_by_text("not known")).to_be_visible()
+        page.get_by_role("button", name="Not now").click()
+        expect(page.get_by_role("button", name="Use a key")).to_be_visible()
 
 
 def test_who_did_what_is_listed(visit: tuple[Visit, Stand]) -> None:

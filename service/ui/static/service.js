@@ -205,6 +205,7 @@ function another(used, why) {
         why: said,
         resolve: (given) => {
           declined = !given;
+          if (!given && used !== null && key() === used) keepKey(null); // it is of no use
           waiting?.resolve(given);
           resolve(given);
         },

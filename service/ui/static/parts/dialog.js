@@ -88,7 +88,7 @@ export function KeyDialog() {
           <span>Key</span>
           <input type="password" name="key" autocomplete="off" spellcheck=${false} required autofocus
             value=${given} onInput=${(/** @type {any} */ event) => setGiven(event.target.value)} />
-          <small>Whoever runs the service makes one with <code>engram keys create</code>. It is kept for this tab only.</small>
+          <small>An administrator makes one, under Keys on this page or by <code>engram keys create</code>. It is kept for this tab only.</small>
         </label>
         <div class="acts">
           <button type="button" class="quiet" onClick=${() => end(false)}>Not now</button>

@@ -10,7 +10,7 @@ import { revived, State, useValue } from "../state.js";
 /** In ascending order: each includes those before it. @type {Scope[]} */
 const SCOPES = ["predict", "learn", "admin"];
 
-/** Who asks, as far as the service says it. @typedef {{ name: string | null, scope: Scope }} Asker */
+/** Who asks, as far as the service says it. @typedef {{ id?: string | null, name: string | null, scope: Scope }} Asker */
 
 /** Null until it is known, and where the service does not tell: then everything is offered. @type {State<Asker | null>} */
 export const asker = new State(/** @type {Asker | null} */ (null));

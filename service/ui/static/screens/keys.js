@@ -2,9 +2,10 @@
 
 import { html, useState } from "../vendor/preact.js";
 import { Asking } from "../parts/dialog.js";
+import { asker } from "../parts/permission.js";
 import { Empty, Loaded, Mark, Moment, Section, Title, Trouble } from "../parts/view.js";
 import { all, ask, json, keepKey, path } from "../service.js";
-import { announce, useLoaded } from "../state.js";
+import { announce, useLoaded, useValue } from "../state.js";
 import { clock } from "../words.js";
 
 /** @typedef {import("../service.js").Json} Json */
@@ -37,7 +38,7 @@ export function Keys() {
         found.length === 0
           ? !making &&
             html`<${Empty} title="No keys">
-              <p>Until there is one, whoever reaches this service on its own machine may do everything. From the first on, everybody needs one: make the first one is yours, of the scope admin, and this tab goes on with it.</p>
+              <p>Until there is one, whoever reaches this service on its own machine may do everything. From the first on, everybody needs one: the first one is yours, of the scope admin, and this tab goes on with it.</p>
                 <//>`
           : html`<${Table} keys=${found} again=${keys.reload} />`}
     <//>
@@ -47,8 +48,22 @@ export function Keys() {
 /** The words and kinds of marks of a key's states. @type {Record<string, [string, string]>} */
 const STATES = { valid: ["good", "in force"], expired: ["warn", "over"], revoked: ["bad", "revoked"] };
 
+/** What revoking a key means, for whoever asks for it with the key `own`. @param {Json} key @param {Json[]} keys @param {string | null | undefined} own */
+function consequence(key, keys, own) {
+  const admins = keys.filter((one) => one.scope === "admin" && one.state === "valid");
+  const last = admins.length === 1 && admins[0].id === key.id;
+  return [
+    key.id === own ? "It is the key of this tab, which is refused from then on." : "Whoever uses it is refused within seconds.",
+    last && "No other key may administer: then only somebody on the service's machine can make one, by engram keys create.",
+    "This cannot be taken back.",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
 /** @param {{ keys: Json[], again: () => void }} given */
 function Table({ keys, again }) {
+  const own = useValue(asker)?.id;
   return html`
     <div class="card flush"><table class="wide">
       <caption class="hidden">Keys</caption>
@@ -66,7 +81,7 @@ function Table({ keys, again }) {
               </td>
             <td class="figure">${key.state !== "revoked" && html`<${Asking} label="Revoke" kind="danger"
               title=${`Revoke ${key.name}?`} act=${() => ask(`v1/keys/${path(key.id)}`, { method: "DELETE" })}
-                done=${again} question="Whoever uses it is refused within seconds. This cannot be taken back." />`}</td>
+                done=${again} question=${consequence(key, keys, own)} />`}</td>
           </tr>
         `,
         )}
@@ -105,11 +120,12 @@ function Make({ first, done, close }) {
           ${SCOPES.map(
             ([value, label, why]) => html`
             <label class="choice"><input type="radio" name="scope" value=${value} checked=${scope === value}
-              onChange=${() => setScope(value)} />
+              disabled=${first && value !== "admin"} onChange=${() => setScope(value)} />
               <span><strong>${label}</strong> <code>${value}</code><small>${why}</small></span></label>
           `,
           )}
         </fieldset>
+        ${first && html`<p class="note">The first key administers, since only such a key can make others.</p>`}
         <label class="field"><span>Its last day, if it has one</span>
           <input type="date" name="until" value=${until}
             onInput=${(/** @type {any} */ event) => setUntil(event.target.value)} /></label>
