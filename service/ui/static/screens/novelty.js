@@ -48,8 +48,8 @@ export function Novelty({ model }) {
     <${Loaded} of=${novelty}>
       ${(/** @type {Json} */ found) => html`
         <${Section} title="What comes in">
-          <p class="state-line"><${Mark} kind=${NOVELTY[found.state]}>${found.state}<//> <span>
-            ${found.samples > 0 ? (MEANINGS[found.state] ?? "") : ""}</span></p>
+          <p class="state-line">${found.samples > 0 ? html`<${Mark} kind=${NOVELTY[found.state]}>${found.state}<//>` : html`<${Mark}>nothing seen yet<//>`}
+            <span>${meaning(found)}</span></p>
           <${Facts} of=${[
             ["Images answered", number(found.samples)],
             ["Unknown", `${number(found.unknown)} (${percent(found.unknown_share)})`],
@@ -71,7 +71,7 @@ export function Novelty({ model }) {
             : html`
             <div class="pair">
               <${Section} title="Do they look less usual?"
-                note="A Welch test of the newest window against the first images of this version.">
+                note=${`A Welch test of the newest window against the first images of this version${found.welch.p_value === null ? ": it begins once there are enough of both" : ""}.`}>
                 <${Facts} of=${[
                   ["Reference", `${number(found.welch.reference_samples)} images`],
                   ["Mean novelty then", fixed(found.welch.reference_mean)],
@@ -97,6 +97,14 @@ export function Novelty({ model }) {
       `}
     <//>
   `;
+}
+
+/** What the state means; of few images no alarm is no news yet. @param {Json} found */
+function meaning(found) {
+  if (found.samples === 0) return "";
+  if (found.state === "known" && found.welch.p_value === null)
+    return "No alarm so far; of so few images it can hardly be told yet.";
+  return MEANINGS[found.state] ?? "";
 }
 
 /** Spans with those after them until there are enough images, since a share of a few is none. @param {Json[]} history */
