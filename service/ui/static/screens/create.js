@@ -65,9 +65,9 @@ export function Create() {
       <${Section} title="Name">
         <label class="field"><span class="hidden">Name</span>
           <input name="name" required pattern="[a-z0-9][a-z0-9_\\-]{0,62}" maxlength="63" autocomplete="off"
-            title="Small letters, digits, - and _, the first of them no sign"
+            title="Small letters, digits, - and _, without spaces; a letter or a digit first"
             placeholder="parts" value=${name} onInput=${text(setName)} />
-          <small>Small letters, digits, - and _. It stays as long as the model.</small>
+          <small>Small letters, digits, - and _, without spaces. It stays as long as the model.</small>
         </label>
       <//>
       <${Section} title="What it is built on" note="It cannot be changed later.">
@@ -124,7 +124,7 @@ export function Create() {
         <label class="check">
           <input type="checkbox" name="manual" checked=${manual}
             onChange=${(/** @type {any} */ event) => setManual(event.target.checked)} />
-          <span>What is learned waits until somebody activates it</span></label>
+          <span>What is learned waits until somebody activates it<small> This can be changed later.</small></span></label>
       <//>
       <${Trouble} problem=${problem} />
       <div class="acts"><a class="button" href=${to("models")}>Leave it</a>

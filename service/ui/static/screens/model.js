@@ -232,7 +232,7 @@ function Task({ model, name, report, reload }) {
   };
   return html`
     <${Section} title=${`Task ${name}`} acts=${html`
-      ${has.has(RENAME) && html`<${May} scope="admin"><${Rename} model=${model.name} task=${task} done=${renamed} /><//>`}
+      ${has.has(RENAME) && html`<${May} scope="admin"><${Rename} model=${model.name} task=${task} waits=${model.publish === "manual"} done=${renamed} /><//>`}
       <a class="button quiet" href=${to("models", model.name)}>Close</a>`}>
       ${task.learned_as && html`<p class="note">Learned as ${task.learned_as.name}: ${task.learned_as.classes.join(", ")}.</p>`}
       ${
@@ -247,7 +247,7 @@ function Task({ model, name, report, reload }) {
           ["Held-out accuracy, task given", percent(found.accuracy?.kept)],
           ["Held-out accuracy, no task given", percent(found.answered)],
           ["Given to this task", percent(found.recognised)],
-          ["Cost of an answer", report.closure ? `${report.closure.toFixed(2)} × its own` : "–"],
+          report.closure > 1.005 && ["An answer computes", `${report.closure.toFixed(2)} × its own network, with what it reads of other tasks`],
         ]} />
         ${found.warnings?.length > 0 && html`<ul class="findings">
           ${found.warnings.map((/** @type {string} */ one) => html`<li class="warn">${one}</li>`)}</ul>`}
@@ -322,7 +322,7 @@ function About({ model }) {
       ["Images", shape(model.input)],
       ["Method", method],
       ["Backbone", model.backbone],
-      model.publish && ["What is learned", model.publish === "manual" ? "waits to be activated" : "answers at once"],
+      model.publish && ["What is learned", model.publish === "manual" ? "is approved by hand before it answers" : "answers at once"],
       ["Commons", commonsText(model)],
       [
         "Keeps of training images",
@@ -346,10 +346,10 @@ function Acts({ model, reload }) {
     <div class="acts end">
       ${
         model.publish &&
-        html`<${Asking} label=${manual ? "Publish at once" : "Let versions wait"}
-          title=${manual ? "Publish what is learned at once?" : "Let learned versions wait?"} act=${publish}
+        html`<${Asking} label=${manual ? "Publish without approval" : "Approve by hand"}
+          title=${manual ? "Publish without approval?" : "Approve versions by hand?"} act=${publish}
             done=${reload}
-        question=${manual ? "From then on a task that was learned answers at once." : "From then on a version that was learned is a candidate: it answers only once somebody activates it."} />`
+        question=${manual ? "From then on what is learned answers at once, without anybody looking at it. What waits now goes on waiting." : "From then on a version that was learned is a candidate: it can be tried and evaluated, and answers only once somebody activates it."} />`
       }
       <${Asking} label="Delete this model" kind="danger" title=${`Delete ${model.name}?`} act=${remove}
         done=${() => go("models")}

@@ -8,14 +8,14 @@ import { announce } from "../state.js";
 
 /** @typedef {import("../service.js").Json} Json */
 
-/** @param {{ model: string, task: Json, done: (version: Json) => void }} given */
-export function Rename({ model, task, done }) {
+/** @param {{ model: string, task: Json, waits: boolean, done: (version: Json) => void }} given */
+export function Rename({ model, task, waits, done }) {
   const [open, setOpen] = useState(false);
   return html`
     <button type="button" onClick=${() => setOpen(true)}>Rename</button>
     ${
       open &&
-      html`<${Names} model=${model} task=${task} close=${() => setOpen(false)}
+      html`<${Names} model=${model} task=${task} waits=${waits} close=${() => setOpen(false)}
         done=${(/** @type {Json} */ version) => {
           setOpen(false);
           done(version);
@@ -24,8 +24,8 @@ export function Rename({ model, task, done }) {
   `;
 }
 
-/** @param {{ model: string, task: any, close: () => void, done: (version: Json) => void }} given */
-function Names({ model, task, close, done }) {
+/** @param {{ model: string, task: any, waits: boolean, close: () => void, done: (version: Json) => void }} given */
+function Names({ model, task, waits, close, done }) {
   const [name, setName] = useState(task.name);
   const [labels, setLabels] = useState(/** @type {Record<string, string>} */ ({}));
   const [busy, setBusy] = useState(false);
@@ -50,7 +50,8 @@ function Names({ model, task, close, done }) {
   return html`
     <${Dialog} title=${`Rename ${task.name}`} close=${close}>
       <form onSubmit=${submit}>
-        <p class="note">A new version shows the new names. Nothing is learned again, and answers stay the same bytes. Programs may go on asking by the old names.</p>
+        <p class="note">A new version shows the new names. Nothing is learned again, and answers stay the same bytes. Programs may go on asking by the old names.
+          ${waits && " Like all versions of this model, it waits until somebody activates it."}</p>
         <label class="field"><span>Task</span><input name="task" required maxlength="100" autocomplete="off" value=${name}
           onInput=${(/** @type {any} */ event) => setName(event.target.value)} /></label>
         <fieldset class="labels"><legend>Labels</legend>

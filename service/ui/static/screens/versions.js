@@ -26,7 +26,7 @@ export function Versions({ model, reload }) {
     <${Loaded} of=${versions}>
       ${(/** @type {Json[]} */ found) => html`
         <${Section} title="The line of versions"
-          note="Every version stays. Activating an older one makes a new version that answers as it did: byte by byte.">
+          note="Every version stays. Activating one adds a version that answers as it did: byte by byte.">
           <ol class="line-of">
             ${found.map((version, at) => html`<${Version} key=${version.version} model=${model} version=${version}
               before=${found.find((one) => one.version === version.parent)} newest=${at === 0}
@@ -71,7 +71,7 @@ function changed(version, before) {
       create: "made, empty",
       budget: "got more room",
       decoder: "decodes images otherwise",
-      publish: "publishes otherwise what it learns",
+      publish: "changed whether what it learns is approved by hand",
       adopt: "adopted its network",
     }[/** @type {string} */ (version.kind)] ?? version.kind
   );
@@ -131,7 +131,7 @@ function Version({ model, version, before, newest, alike, again }) {
             announce(`Version ${version.version} answers`);
             again();
           }}
-          question=${newest || status === "candidate" ? "From then on it answers, on every replica." : `The model then answers as version ${version.version} did. What came later stays in the line, and can be activated again.`} /><//>`
+          question=${newest || status === "candidate" ? "From then on it answers everybody. What answers now stays in the line, and can be activated again." : `The model then answers as version ${version.version} did. What came later stays in the line, and can be activated again.`} /><//>`
         }
       </div>
     </li>
