@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from engram.nn.layout import Node
+
+
+def _draw(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
+    """First weights; none where the tensor has no place for them, for which PyTorch would import its whole compiler."""
+    if not weight.is_meta:
+        nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")
 
 
 class DenseBlock(nn.Module):
@@ -16,7 +22,7 @@ class DenseBlock(nn.Module):
     def __init__(self, node: Node, incoming: int, units: int) -> None:
         super().__init__()
         self.linear = nn.Linear(incoming, units)
-        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="relu")
+        _draw(self.linear.weight, "fan_in")
         nn.init.zeros_(self.linear.bias)
         self.rectify = nn.ReLU()
 
@@ -33,7 +39,7 @@ class ConvBlock(nn.Module):
     def __init__(self, node: Node, incoming: int, units: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(incoming, units, node.kernel, node.stride, node.padding, bias=False)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        _draw(self.conv.weight, "fan_out")
         self.norm = nn.BatchNorm2d(units)
         self.rectify: nn.Module = nn.ReLU() if node.rectify else nn.Identity()
 

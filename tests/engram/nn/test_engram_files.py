@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +14,7 @@ from engram.errors import DamagedSnapshot
 from engram.nn.network import Engram, Network
 from engram.nn.reads import whole
 from engram.nn.serialization import dump_engram, load_engram, load_engrams
+from testing.data.patterns import learned
 from tests.engram.nn.reading import random_engram, random_network
 
 
@@ -87,3 +92,17 @@ def test_reads_that_cannot_be_are_refused(reads: object) -> None:
     load_engrams(layout, [first, stored([{"owner": "task 0", "units": {"dense1": [0, 1]}}])])
     with pytest.raises(DamagedSnapshot):
         load_engrams(layout, [first, stored(reads)])
+
+
+def test_reading_and_answering_import_no_compiler(tmp_path: Path) -> None:
+    """Which takes a second and tens of megabytes in every process that answers."""
+    learned("cnn", tasks=1).save(tmp_path)
+    program = (
+        "import sys, torch; from engram import Memory; memory = Memory.load(sys.argv[1]);"
+        "shape = memory.definition.input;"
+        "memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8));"
+        "print(*{'torch._dynamo', 'torch._inductor', 'sympy', 'torch.onnx', 'celery'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []
