@@ -54,6 +54,8 @@ def test_a_model_lives_in_the_browser_alone(browser: Browser, folders: Path, tmp
         teach(visit, folders / "low")
         expect(page.get_by_text("Version 1 of parts answers now")).to_be_visible()
         expect(page.get_by_text("Recall of each class")).to_be_visible()
+        expect(page.locator(".log li").filter(has_text="running")).to_have_count(1)
+        expect(page.locator(".log li").filter(has_text="Training its network")).to_have_count(1)
         assert visit.faults() == []
 
         visit.go("/models/parts/teach")

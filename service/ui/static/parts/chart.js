@@ -18,9 +18,9 @@ function ends(values, given) {
 }
 
 /**
- * Curves of one quantity.
+ * Curves of one quantity; at `cut` something begins anew.
  *
- * @param {{ series: Series[], label: string, across: string, begin?: string, range?: [number, number], format?: (value: number) => string, level?: number, wide?: boolean }} given
+ * @param {{ series: Series[], label: string, across: string, begin?: string, range?: [number, number], format?: (value: number) => string, level?: number, cut?: number, wide?: boolean }} given
  */
 export function Chart({
   series,
@@ -30,6 +30,7 @@ export function Chart({
   range,
   format = (value) => String(Number(value.toPrecision(2))),
   level,
+  cut,
   wide = false,
 }) {
   const width = wide ? WIDTHS.whole : WIDTHS.half;
@@ -65,6 +66,8 @@ export function Chart({
         )}
         ${level !== undefined && html`<line class="level" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(level)}
           y2=${y(level)} />`}
+        ${cut !== undefined && cut > first && cut < last && html`<line class="cut" x1=${x(cut)} x2=${x(cut)}
+          y1=${EDGE.top} y2=${HEIGHT - EDGE.bottom} />`}
         ${begin && html`<text class="tick" x=${EDGE.left} y=${HEIGHT - 6}>${begin}</text>`}
         <text class="tick" x=${width - EDGE.right} y=${HEIGHT - 6} text-anchor="end">${across}</text>
         ${series.map(

@@ -19,6 +19,8 @@ import { EvaluationReport } from "./evaluation_report.js";
 export const STATES = { queued: "", running: "accent", succeeded: "good", failed: "bad", cancelled: "warn" };
 const OVER = ["succeeded", "failed", "cancelled"];
 const MOST_HEARD = 4000;
+/** Under curves; after units were left out the loss may begin higher than it was. */
+const CUT = "; from the line on without the units it can do without";
 
 /** What is done in each phase. @type {Record<string, string>} */
 const PHASES = {
@@ -101,7 +103,7 @@ function Progress({ job, heard }) {
         last.loss !== null && last.loss !== undefined && ["Loss", last.loss.toFixed(3)],
         last.accuracy !== null && last.accuracy !== undefined && ["Held-out accuracy", percent(last.accuracy)],
         last.units && [
-          "Units",
+          "Units of its network",
           number(
             typeof last.units === "number"
               ? last.units
@@ -121,37 +123,42 @@ function measured(heard, job) {
   const kept = job.result?.report?.curves ?? [];
   /** @type {Record<"loss" | "heldOut" | "accuracy", [number, number][]>} */
   const found = { loss: [], heldOut: [], accuracy: [] };
+  /** Where what remains is trained anew, after units were left out. @type {number | undefined} */
+  let cut;
   const add = (/** @type {keyof typeof found} */ name, /** @type {number} */ at, /** @type {any} */ value) => {
     if (typeof value === "number" && Number.isFinite(value)) found[name].push([at, value]);
   };
   kept.forEach((point, at) => {
+    if (point.phase === "recovering") cut ??= at + 0.5;
     add("loss", at + 1, point.loss);
     add("heldOut", at + 1, point.held_out_loss);
     add("accuracy", at + 1, point.held_out_accuracy);
   });
-  if (kept.length > 0) return found;
+  if (kept.length > 0) return { ...found, cut, unit: "passes" };
   let before = "";
   heard
     .filter((one) => one.event.phase)
     .forEach(({ event }, at) => {
+      if (event.phase === "recovering") cut ??= at - 0.5;
       add("loss", at, event.loss);
       const figure = `${event.epoch}/${event.accuracy}`;
       if (figure !== before) add("accuracy", at, event.accuracy);
       before = figure;
     });
-  return found;
+  return { ...found, cut, unit: "time" };
 }
 
 /** @param {{ job: Json, heard: Heard[] }} given */
 function Curves({ job, heard }) {
-  const { loss, heldOut, accuracy } = measured(heard, job);
+  const { loss, heldOut, accuracy, cut, unit } = measured(heard, job);
+  const across = `${unit}${cut === undefined ? "" : CUT}`;
   if (loss.length + accuracy.length < 2) return null;
   return html`
     <div class="pair">
-      <section class="card"><${Chart} label="Loss" across="time"
+      <section class="card"><${Chart} label="Loss" across=${across} cut=${cut}
         series=${[{ name: "training", kind: "one", points: loss }, ...(heldOut.length > 0 ? [{ name: "held out", kind: "two", points: heldOut }] : [])]} />
           </section>
-      <section class="card"><${Chart} label="Held-out accuracy" across="time" range=${[0, 1]}
+      <section class="card"><${Chart} label="Held-out accuracy" across=${across} cut=${cut} range=${[0, 1]}
         format=${(/** @type {number} */ value) => percent(value, 0)}
           series=${[{ name: "accuracy", kind: "one", points: accuracy }]} /></section>
     </div>
@@ -249,11 +256,15 @@ function Strays({ model, report }) {
 
 /** @param {{ heard: Heard[], job: Json }} given */
 function Log({ heard, job }) {
-  /** @type {Heard[]} */
+  /** @type {{ at: number, state?: string, phase?: string }[]} */
   const lines = [];
-  for (const one of heard) {
-    const before = lines[lines.length - 1]?.event;
-    if (one.event.state || one.event.phase !== before?.phase) lines.push(one);
+  let [state, phase] = ["", ""];
+  for (const { at, event } of heard) {
+    const [before, done] = [state, phase];
+    state = event.state || state;
+    phase = event.phase || phase;
+    if (state !== before) lines.push({ at, state });
+    if (phase !== done) lines.push({ at, phase });
   }
   return html`
     <details class="card log">
@@ -263,8 +274,8 @@ function Log({ heard, job }) {
         ["Submitted", html`<${Moment} at=${job.created_at} />`],
         ["Attempts", number(job.attempts)],
       ]} />
-      <ol>${lines.map(({ at, event }) => html`<li><time>${new Date(at).toLocaleTimeString("en-GB")}
-        </time> ${event.state ? html`<strong>${event.state}</strong>` : (PHASES[event.phase] ?? event.phase)}</li>`)}
+      <ol>${lines.map(({ at, state, phase }) => html`<li><time>${new Date(at).toLocaleTimeString("en-GB")}
+        </time> ${state ? html`<strong>${state}</strong>` : (PHASES[phase ?? ""] ?? phase)}</li>`)}
         </ol>
     </details>
   `;
