@@ -90,11 +90,11 @@ export function Stack({ model, slabs, commons, selected }) {
                 ${short(slab.name, Math.floor(names / 8))}</text>
               <rect class="slab-body" x=${names} y=${y(index)} width=${width} height=${thick} rx="4"
                 style=${{ "--tint": `${tint}%` }} />
+              <line class="leader" x1=${names + width} x2=${rail + 14} y1=${middle(index)} y2=${middle(index)} />
               ${thick > 20 && !narrow.matches && html`<text class="slab-text" x=${names + width + 10} y=${middle(index) + 4}>
                 ${width < 210 ? short(slab.classes.join(" · "), Math.floor((rail - names - width) / 7)) : ""}</text>`}
               ${thick > 20 && width >= 210 && html`<text class="slab-inner" x=${names + 12} y=${middle(index) + 4}>
                 ${short(slab.classes.join(" · "), Math.floor(width / 8))}</text>`}
-              <line class="leader" x1=${names + width} x2=${rail + 14} y1=${middle(index)} y2=${middle(index)} />
               <circle class="joint" cx=${rail + 14} cy=${middle(index)} r="3.5" />
             </a>
           `;
