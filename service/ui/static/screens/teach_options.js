@@ -56,11 +56,12 @@ export function TeachOptions({ options, set }) {
       <span>A mirror image means the same (not so of letters and digits)</span></label>
     <details>
       <summary>Publish it only if…</summary>
+      <p class="note">Else the job fails, and nothing is published.</p>
       <div class="fields">
         ${limit("accuracy", "Accuracy is at least", "%", "On images held out, the task given.", 100)}
-        ${limit("recall", "Every class is found at least", "%", "Needs 20 held-out images of each class.", 100)}
+        ${limit("recall", "Every class is found at least", "%", "Needs 20 held-out images of each class: a tenth is held out, of 200 images 20, or what lies in val/.", 100)}
         ${limit("recognised", "Images are recognised at least", "%", "Share of its images that are given to this task among all.", 100)}
-        ${limit("minutes", "It takes at most", "minutes", "Else the job fails, and nothing is published.", 100000)}
+        ${limit("minutes", "It takes at most", "minutes", "Time that learning takes.", 100000)}
       </div>
     </details>
   `;
