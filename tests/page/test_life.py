@@ -65,6 +65,7 @@ def test_a_model_lives_in_the_browser_alone(browser: Browser, folders: Path, tmp
 
         answered(page, visit, folders)
         lost(page, visit)
+        darkened(page)
         went_back(page, visit)
         certified(page, visit)
 
@@ -125,6 +126,14 @@ def lost(page: Page, visit: Visit) -> None:
     visit.go("/models/parts/anything")
     page.get_by_role("link", name="To the overview of parts").click()
     expect(page.locator(".slab")).to_have_count(2)
+
+
+def darkened(page: Page) -> None:
+    """The colours change with the first click already, whatever the system's are."""
+    page.emulate_media(color_scheme="light")
+    for shown in ("dark", "light"):
+        page.get_by_role("button", name="Colours").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", shown)
 
 
 def went_back(page: Page, visit: Visit) -> None:

@@ -24,9 +24,11 @@ export function applyTheme() {
   else document.documentElement.dataset.theme = theme.value;
 }
 
-/** Take the next choice. */
+/** Take the next choice; from the system's colours on it is the others, so that something is seen to change. */
 export function nextTheme() {
-  theme.set(THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]);
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const turn = /** @type {Theme[]} */ (dark ? ["system", "light", "dark"] : ["system", "dark", "light"]);
+  theme.set(turn[(turn.indexOf(theme.value) + 1) % turn.length]);
   try {
     localStorage.setItem(KEPT, theme.value);
   } catch {
