@@ -58,6 +58,12 @@ def test_a_key_is_made_shown_once_and_revoked(visit: tuple[Visit, Stand]) -> Non
     page.get_by_role("row").filter(has_text="chief").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("dialog")).to_contain_text("It is the key of this tab")
     expect(page.get_by_role("dialog")).to_contain_text("No other key may administer")
+    page.get_by_role("dialog").get_by_role("button", name="Leave it").click()
+    page.get_by_role("link", name="Audit").click()
+    page.get_by_label("What was done").select_option("rename")
+    expect(page.get_by_text("Nothing here")).to_be_visible()
+    page.get_by_label("What was done").select_option("revoke_key")
+    expect(page.get_by_role("row").filter(has_text="revoke key")).to_contain_text("key camera")
 
 
 def test_the_first_key_administers(browser: Browser, tmp_path: Path) -> None:

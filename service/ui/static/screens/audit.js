@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/preact.js";
 import { Empty, Loaded, Title } from "../parts/view.js";
-import { json } from "../service.js";
+import { all, json } from "../service.js";
 import { useLoaded } from "../state.js";
 import { to } from "../routes.js";
 import { clock } from "../words.js";
@@ -20,6 +20,7 @@ const ACTIONS = [
   "publish",
   "activate",
   "reject",
+  "rename",
   "delete",
   "create_key",
   "revoke_key",
@@ -36,6 +37,8 @@ export function Audit() {
     (signal) => json("v1/audit", { query: { model: model.trim(), action: action.trim(), after, limit: PAGE }, signal }),
     [model, action, after],
   );
+  const keys = useLoaded((signal) => all("v1/keys", "keys", { signal }), []);
+  const names = new Map((keys.data ?? []).map((/** @type {Json} */ one) => [one.id, one.name]));
   const filter = (/** @type {(given: string) => void} */ set) => (/** @type {any} */ event) => {
     setBefore([]);
     set(event.target.value);
@@ -45,8 +48,7 @@ export function Audit() {
     <div class="fields">
       <label class="field"><span>Model</span><input type="search" value=${model} onChange=${filter(setModel)} /></label>
       <label class="field"><span>What was done</span><select value=${action} onChange=${filter(setAction)}>
-        <option value="">anything</option>${ACTIONS.map((one) => html`<option value=${one}>${one.replaceAll("_", " ")}
-          </option>`)}</select></label>
+        <option value="">anything</option>${ACTIONS.map((one) => html`<option value=${one}>${worded(one)}</option>`)}</select></label>
     </div>
     <${Loaded} of=${entries}>
       ${(/** @type {Json} */ found) => {
@@ -62,12 +64,12 @@ export function Audit() {
               <tbody>${list.map(
                 (/** @type {Json} */ one) => html`
                 <tr>
-                  <th scope="row">${String(one.action).replaceAll("_", " ")}</th>
+                  <th scope="row">${worded(one.action)}</th>
                   <td data-name="Model">${one.model ? html`<a href=${to("models", one.model)}>${one.model}</a>` : "–"}
                     </td>
                   <td data-name="Who">${who(one)}</td>
                   <td data-name="When">${clock(one.at)}</td>
-                  <td data-name="Details" class="note">${details(one)}</td>
+                  <td data-name="Details" class="note">${details(one, names)}</td>
                 </tr>`,
               )}</tbody>
             </table></div>
@@ -89,11 +91,19 @@ function who(entry) {
   return entry.by.kind === "anonymous" ? "without a key" : (entry.by.name ?? entry.by.id ?? entry.by.kind);
 }
 
+/** What was done, in the words of the page. @param {string} action */
+function worded(action) {
+  return action === "publish" ? "change approval" : action.replaceAll("_", " ");
+}
+
 const DETAILS = ["task", "version", "target", "job", "key", "backbone"];
 
-/** What else an entry says. @param {Json} entry */
-function details(entry) {
+/** What else an entry says. @param {Json} entry @param {Map<string, string>} names of keys by their ids */
+function details(entry, names) {
   return DETAILS.filter((name) => entry[name] !== null && entry[name] !== undefined)
-    .map((name) => `${name} ${entry[name]}`)
+    .map((name) => {
+      const said = name === "key" && names.has(entry.key) ? `${names.get(entry.key)} (${entry.key})` : entry[name];
+      return `${name === "target" ? "of version" : name} ${said}`;
+    })
     .join(", ");
 }
