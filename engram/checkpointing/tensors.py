@@ -18,6 +18,9 @@ FORMAT = 1
 LATER = 2
 """Version of what holds a field that releases which know `FORMAT` alone would pass over, and answer otherwise."""
 
+LATEST = 3
+"""Version of what holds a field that releases which know `LATER` would pass over."""
+
 _KEY = "engram"
 
 
@@ -71,6 +74,6 @@ def _opened(wanted: str, data: bytes) -> tuple[dict[str, object], str, dict[str,
         found, version = header.pop("kind"), header.pop("format")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSnapshot(f"these bytes are no {wanted} file: {error}") from error
-    if version not in (FORMAT, LATER):
-        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads up to {LATER}")
+    if version not in (FORMAT, LATER, LATEST):
+        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads up to {LATEST}")
     return header, str(found), tensors

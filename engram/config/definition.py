@@ -94,6 +94,12 @@ class Definition(Frozen):
     Since 3, sums are exact, a task reads few earlier units, and an image is answered by the tasks that contend for it.
     """
 
+    novelty: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
+    """Number of the way that unknown images are told over a network that the user brings; 1 everywhere else.
+
+    Since 2, by distances from classes relative to that from all of them.
+    """
+
     engine: EngineName = FIRST_ENGINE
     """What its answers are computed by, one of `engram.config.engines`: name and number. `onnxruntime-1` needs the
     extra `onnx`, wherever the model is learned and served, and a network that the user brought."""
@@ -102,7 +108,7 @@ class Definition(Frozen):
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
     training, commons, heads and heatmaps stay in float32."""
 
-    numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1}
+    numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1, "novelty": 1}
     """What a stored definition means by a number that it lacks: it was written before there was another."""
 
     @classmethod
@@ -209,6 +215,14 @@ class Definition(Frozen):
                 raise PydanticCustomError("recipe", "commons.{name} needs recipe 3", {"name": part.of_recipe_3[0]})
             if self.recipe > 2:
                 part.banks(self.input)
+        return self
+
+    @model_validator(mode="after")
+    def _settle_novelty(self) -> Self:
+        if self.novelty > 1 and not self.pretrained:
+            if "novelty" in self.model_fields_set:
+                raise PydanticCustomError("novelty", "novelty 2 needs a pretrained commons")
+            self.__dict__["novelty"] = 1
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,10 @@ TELLING = 0.95
 BEYOND = 0.1
 """How much oftener than its p-value says a known image may be called unknown for its density alone."""
 
+OF_DENSITY, OF_OTHERS = 10.0, 10 / 9
+"""What multiplies p-values of a density and of relative distances, the least of which counts: the density may call one
+in ten of the known images unknown that are called so (Bonferroni, with weights)."""
+
 _LEAST = 1e-3
 """Standard deviation that is taken at least: images that are all alike do not make the next one a stranger."""
 

@@ -9,9 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from engram.checkpointing.tensors import LATER, pack, unpack
+from engram.checkpointing.tensors import FORMAT, LATER, LATEST, pack, unpack
 from engram.errors import DamagedSnapshot
-from engram.recognition.conformal import NOISE_IMAGES, TELLING, CombinedScore, ConformalScores, level_of
+from engram.recognition.conformal import (
+    NOISE_IMAGES,
+    OF_DENSITY,
+    OF_OTHERS,
+    TELLING,
+    CombinedScore,
+    ConformalScores,
+    level_of,
+)
 from engram.recognition.density import Density
 from engram.recognition.heads.head_balance import HeadBalance
 from engram.recognition.heads.head_share import EQUAL
@@ -42,6 +50,8 @@ class StagedProfile:
     balance: HeadBalance | None = None
     head_share: float = EQUAL
     """Of the head beside stage one, in the log-probabilities of the task's classes."""
+    relative: ConformalScores | None = None
+    """Of distances relative to all classes, where these tell strangers, and the density only what is far."""
 
     @property
     def level(self) -> float | None:
@@ -58,6 +68,8 @@ class StagedProfile:
         width = self.density.means.shape[1]  # of several commons, a density is over the first
         distances = self.density.distance(features if features.shape[1] == width else features[:, :width].contiguous())
         alone = self.density.p_value(distances)
+        if self.relative is not None:
+            return torch.minimum(self.relative.p_value(unusual) * OF_OTHERS, alone * OF_DENSITY).clamp_max(1)
         if self.combined is None:
             return alone
         both = self.combined.p_value_of_both(self.density.standardised(distances), unusual)
@@ -92,10 +104,13 @@ class StagedProfile:
                 tensors |= {f"{kind}.{name}": getattr(scores, name) for name in _SCORES}
         if self.balance is not None:
             tensors |= {f"balance.{name}": getattr(self.balance, name) for name in _BALANCE}
-        if self.head_share == EQUAL:
-            return pack("profile", about, tensors)
-        # A release that knows equal shares alone would answer otherwise.
-        return pack("profile", {**about, "head_share": self.head_share}, tensors, LATER)
+        version = FORMAT
+        if self.head_share != EQUAL:  # a release that knows equal shares alone would answer otherwise
+            about["head_share"], version = self.head_share, LATER
+        if self.relative is not None:
+            tensors |= {f"relative.{name}": getattr(self.relative, name) for name in _SCORES}
+            version = LATEST
+        return pack("profile", about, tensors, version)
 
     @classmethod
     def load(cls, data: bytes) -> StagedProfile:
@@ -108,7 +123,9 @@ class StagedProfile:
 
 
 def _loaded(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedProfile:
-    combined, balance = None, None
+    combined, balance, relative = None, None, None
+    if "relative.values" in tensors:
+        relative = ConformalScores(*(tensors[f"relative.{name}"] for name in _SCORES))
     if "both.values" in tensors:
         kinds = ([tensors[f"{kind}.{name}"] for name in _SCORES] for kind in ("scattered", "both"))
         combined = CombinedScore(*(ConformalScores(*kind) for kind in kinds))
@@ -125,4 +142,5 @@ def _loaded(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedPr
         None if about["noise"] is None else float(about["noise"]),
         balance,
         float(about.get("head_share", EQUAL)),
+        relative,
     )

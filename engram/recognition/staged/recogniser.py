@@ -8,16 +8,20 @@ from typing import Any, Literal, Self, cast
 
 import torch
 
-from engram.checkpointing.tensors import LATER, pack, unpack
+from engram.checkpointing.tensors import FORMAT, LATER, LATEST, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
 from engram.recognition.staged.detectors import Reading, ValueDetector
 from engram.recognition.staged.joined.joined_solution import Mixture, chosen_mixture, chosen_way, mixtures
+from engram.recognition.staged.joined.relative_distance import RelativeDistance
 from engram.recognition.staged.score_space import ScoreSpace
 from engram.recognition.staged.stage_one import StageOne, temperature_of
 
 Head = Literal["blocks", "linear", "network"]
 """Blocks of its own, a linear map of the commons' features alone, or a network's own classifier."""
+
+
+_RELATIVE = ("centre", "background", "offsets", "scales", "expected", "freedom")
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,13 @@ class StagedRecogniser:
         tensors |= {f"detector.{n}": self.detectors[name].weights for n, name in enumerate(detectors)}
         ordered: Sequence[object] = list(detectors.items())
         about: dict[str, object] = {"tasks": rows, "detectors": ordered}
-        if self.adopted is None:
-            return pack("staged recogniser", about, tensors)
-        own = {"task": self.adopted.name, "classes": list(self.adopted.classes)}
-        return pack("staged recogniser", {**about, "adopted": own}, tensors, LATER)
+        version = FORMAT
+        if self.adopted is not None:
+            about["adopted"], version = {"task": self.adopted.name, "classes": list(self.adopted.classes)}, LATER
+        if (relative := self.space.relative) is not None:
+            tensors |= {f"relative.{name}": getattr(relative, name) for name in _RELATIVE}
+            version = LATEST
+        return pack("staged recogniser", about, tensors, version)
 
     @classmethod
     def load(cls, data: bytes) -> StagedRecogniser:
@@ -129,7 +136,8 @@ class StagedRecogniser:
                 )
                 for n, (name, row) in enumerate(ordered)
             }
-            space = ScoreSpace(tensors["weights"], tensors["means"])
+            parts = [tensors[f"relative.{name}"] for name in _RELATIVE if "relative.centre" in tensors]
+            space = ScoreSpace(tensors["weights"], tensors["means"], RelativeDistance(*parts) if parts else None)
             own = cast(Mapping[str, Any] | None, about.get("adopted"))
             adopted = None if own is None else TaskInfo(str(own["task"]), tuple(map(str, own["classes"])), {})
             return cls(tuple(map(KnownTask.from_row, rows)), space, detectors, adopted)

@@ -12,6 +12,7 @@ from torch import Tensor
 from engram.nn.commons.ridges import OF_FILTERS, Ridges
 from engram.recognition.class_scatter import LEAST_VARIANCE, RESOLUTION
 from engram.recognition.ridge import PackedGram, RidgeSystem
+from engram.recognition.staged.joined.relative_distance import RelativeDistance
 from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.totals import Totals
 
@@ -39,17 +40,26 @@ class ScoreSpace:
     """(F + 1, D): from features and a constant of one to the space."""
     means: Tensor
     """(classes of all tasks, D)."""
+    relative: RelativeDistance | None = None
+    """What tells strangers; None where the distance alone does."""
+
+    def points(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, D)."""
+        return features @ self.weights[:-1] + self.weights[-1]
 
     def squared(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, classes): squared distances from each class's mean."""
-        return squared(features @ self.weights[:-1] + self.weights[-1], self.means)
+        return squared(self.points(features), self.means)
 
-    def unusual(self, distances: Tensor, sizes: Sequence[int]) -> Tensor:
-        """(B, T): how far `squared` distances are out for each task, whose numbers of classes are `sizes`.
+    def unusual(self, points: Tensor, distances: Tensor, sizes: Sequence[int]) -> Tensor:
+        """(B, T): how far out points (B, D) are for each task, whose numbers of classes are `sizes`.
 
+        By their squared `distances` (B, classes of all tasks) from class means, or relative to the background of all.
         The squared distance of a Gaussian's draw is chi-squared; its cube root is nearly normal (Wilson and Hilferty
         1931), and is given in standard deviations from its mean.
         """
+        if self.relative is not None:
+            return self.relative.unusual(points, distances, sizes)
         freedom = max(1, self.means.shape[1])
         spread = 2 / (9 * freedom)
         nearest = per_task(distances, sizes, torch.amin)

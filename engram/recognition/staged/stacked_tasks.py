@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engram.nn.capacity import TaskInfo
-from engram.recognition.conformal import CombinedScore, ConformalScores
+from engram.recognition.conformal import OF_DENSITY, OF_OTHERS, CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.staged.profile import StagedProfile
 from engram.recognition.staged.score_space import squared
@@ -104,6 +104,8 @@ class StackedTasks:
     both: StackedScores
     combined: Flags
     """(T,): whether a task has a combined score."""
+    relative: Flags
+    """(T,): whether it is told by relative distances, whose scores stand in place of the scattered ones."""
     levels: Floats
     """(T,): the p-value up to which an image is unknown; -1 where that cannot be told."""
     vouched: Flags
@@ -141,9 +143,10 @@ class StackedTasks:
         return cls(
             StackedDensities.of([one.density for one in profiles]),
             StackedScores.of([one.density.log_scores for one in profiles]),
-            StackedScores.of([one.scattered for one in pairs]),
+            StackedScores.of([one.relative or pair.scattered for one, pair in zip(profiles, pairs, strict=True)]),
             StackedScores.of([one.both for one in pairs]),
             numpy.array([one.combined is not None for one in profiles]),
+            numpy.array([one.relative is not None for one in profiles]),
             numpy.array([-1.0 if one.level is None else one.level for one in profiles], numpy.float32),
             numpy.array([one.vouches for one in profiles]),
             torch.stack([one.temperature for one in profiles]),
@@ -192,12 +195,21 @@ class StackedTasks:
         with numpy.errstate(all="ignore"):  # what is infinitely far out has no more digits, and is unknown
             inner = self.alone.standardised(tasks, logs)
             alone = self.alone.p_values(tasks, logs, inner)
+            if self.relative.any():
+                return self._relative_p_values(tasks, unusual.numpy()[rows, tasks], alone)
             outer = self.scattered.standardised(tasks, unusual.numpy()[rows, tasks])
             sides = [torch.from_numpy(numpy.maximum(one, numpy.float32(0))) for one in (inner, outer)]
             together: Floats = torch.hypot(*sides).numpy()
             both = self.both.p_values(tasks, together, self.both.standardised(tasks, together))
             either = 2 * numpy.minimum(both, alone)  # as in `StagedProfile.p_values`
             found: Floats = numpy.where(self.combined[tasks], numpy.minimum(either, 1), alone)
+        return found
+
+    def _relative_p_values(self, tasks: Places, unusual: Floats, alone: Floats) -> Floats:
+        """(N,): where some tasks, mostly all, are told by distances relative to all classes."""
+        near = self.scattered.p_values(tasks, unusual, self.scattered.standardised(tasks, unusual))
+        least = numpy.minimum(near * numpy.float32(OF_OTHERS), alone * numpy.float32(OF_DENSITY))
+        found: Floats = numpy.where(self.relative[tasks], numpy.minimum(least, numpy.float32(1)), alone)
         return found
 
     def within(self, logits: Floats, ridge: Floats, tasks: Places) -> tuple[Floats, Floats]:

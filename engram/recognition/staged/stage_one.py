@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.recognition.staged.per_task import per_task
-from engram.recognition.staged.score_space import ScoreSpace
+from engram.recognition.staged.score_space import ScoreSpace, squared
 
 RIVAL = 0.7
 """Share of the most probable task's probability from which on another contends. What is under it hardly ever wins: the
@@ -38,13 +38,14 @@ class StageOne:
 
     def __call__(self, features: Tensor) -> FirstAnswer:
         """Answers for features (B, F) of the commons."""
-        return self.of_distances(self.space.squared(features))
+        points = self.space.points(features)
+        return self.of_points(points, squared(points, self.space.means))
 
-    def of_distances(self, distances: Tensor) -> FirstAnswer:
-        """Answers for squared distances (B, classes of all tasks) from the classes' means."""
+    def of_points(self, points: Tensor, distances: Tensor) -> FirstAnswer:
+        """Answers for points (B, D), and their squared distances (B, classes of all tasks) from the classes' means."""
         log_classes = torch.log_softmax(-0.5 * self.temperature * distances, 1)
         log_tasks = per_task(log_classes, self.sizes, torch.logsumexp)
-        return FirstAnswer(log_classes, log_tasks, self.space.unusual(distances, self.sizes))
+        return FirstAnswer(log_classes, log_tasks, self.space.unusual(points, distances, self.sizes))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from engram.recognition.calibration import PRIOR_IMAGES
-from engram.recognition.conformal import CombinedScore
 from engram.recognition.density import RANK, SHRINKAGE, Density, Spectrum
 from engram.recognition.leave_one_out import left_out_distances, left_out_scores
 from engram.recognition.staged.exact_sums import ExactSums
-from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals, squared
+from engram.recognition.staged.score_space import SolvedTotals, squared
 from engram.recognition.staged.totals import Totals
 
 MOST_SCORED = 1024
@@ -106,6 +105,8 @@ class LeftOutScores:
     """(n, classes of all tasks): squared, from each class's mean."""
     labels: Tensor
     """(n,): among the classes of all tasks."""
+    points: Tensor
+    """(n, D)."""
 
     @classmethod
     def of(cls, totals: Totals, solved: SolvedTotals, task: str, features: Tensor, labels: Tensor) -> Self:
@@ -114,7 +115,7 @@ class LeftOutScores:
         first = sum(totals.sizes[:number])
         scores = left_out_scores(solved.system, solved.piece(totals, number), number, features, labels, first)
         points = (scores.double() @ solved.directions).float()
-        return cls(squared(points, solved.means.float()), labels + first)
+        return cls(squared(points, solved.means.float()), labels + first, points)
 
 
 def temperature_evidence(left_out: LeftOutScores) -> tuple[float, float]:
@@ -137,13 +138,3 @@ def temperature_losses(left_out: LeftOutScores) -> tuple[float, float]:
     held = (grid - start).square() * (PRIOR_IMAGES / count)
     best = (losses + held).argmin()
     return float(grid[best]), float(losses[best])
-
-
-def combined_score(
-    density: Density, distances: Tensor, left_out: LeftOutScores, space: ScoreSpace, sizes: tuple[int, ...], number: int
-) -> CombinedScore | None:
-    """The combined score of a task, from the same images' distances (n,) and scores; None where one class is all."""
-    if not space.means.shape[1]:
-        return None
-    scattered = space.unusual(left_out.distances, sizes)[:, number]
-    return CombinedScore.of(density.standardised(distances), scattered)

@@ -18,7 +18,7 @@ EARLIER = {"input": {"channels": 3, "height": 16, "width": 16}}
 
 def test_a_new_definition_has_the_newest_numbers() -> None:
     made = Definition(input=SHAPE)
-    assert (made.decoder, made.recipe) == (2, 3)
+    assert (made.decoder, made.recipe, made.novelty) == (2, 3, 1)
     assert Definition.load(made.stored()) == made
 
 
@@ -36,6 +36,21 @@ def test_numbers_that_were_not_asked_for_agree_with_those_that_are_there() -> No
     assert Definition(input=SHAPE, decoder=2).agreeing(there).decoder == 2
     asks = Definition(input=SHAPE, settings={"reads": "commons"})
     assert asks.agreeing(there) == asks, "the first recipe has no choice of what is read"
+
+
+def test_unknown_images_are_told_in_another_way_over_a_network_alone() -> None:
+    fields = {"input": SHAPE, "commons": {"kind": "pretrained", "backbone": "net"}}
+    made = Definition.model_validate(fields)
+    assert made.novelty == made.stored()["novelty"] == 2
+    assert Definition.load(made.stored()) == made
+    earlier = {name: value for name, value in made.stored().items() if name != "novelty"}
+    there = Definition.load(earlier)
+    assert (there.novelty, there.stored()) == (1, earlier)
+    assert made.agreeing(there) == there
+    assert Definition.model_validate({**fields, "novelty": 2}).agreeing(there).novelty == 2
+    assert "novelty" not in Definition(input=SHAPE).stored()
+    with pytest.raises(ValidationError, match="novelty 2 needs a pretrained commons"):
+        Definition(input=SHAPE, novelty=2)
 
 
 def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() -> None:
@@ -80,7 +95,7 @@ def test_a_decoding_of_a_later_release_is_refused_and_never_misread(decoding: di
 
 
 @pytest.mark.parametrize("wrong", [True, 1.0, 2.0, "1", 0, 4])
-@pytest.mark.parametrize("name", ["decoder", "recipe"])
+@pytest.mark.parametrize("name", ["decoder", "recipe", "novelty"])
 def test_a_number_is_a_whole_number_that_there_is(name: str, wrong: object) -> None:
     with pytest.raises(ValidationError):
         Definition.model_validate({**EARLIER, name: wrong})

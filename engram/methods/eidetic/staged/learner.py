@@ -114,6 +114,8 @@ class StagedLearner(WithContext):
     context: LearnContext
     adopting: bool = False
     """Whether the task is a network's own classifier, of whose classes images are now given."""
+    relative: bool = False
+    """Whether strangers are told by distances relative to all classes."""
 
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
@@ -222,7 +224,17 @@ class StagedLearner(WithContext):
             earlier = self.sums.first() if self.tasks else None
             beside = self.tasks[0].known.mixture if self.tasks else None
             judged = new.seen.judged(new.held_out)
-            given = calibrated_by(new.name, new.commons, sums, judged, earlier, beside, new.shape, self.context)
+            given = calibrated_by(
+                new.name,
+                new.commons,
+                sums,
+                judged,
+                earlier,
+                beside,
+                new.shape,
+                self.context,
+                relative=self.relative,
+            )
         self.reporter.report("recognising", 0.6)
         with new.report.timed("recognising", "detectors"):
             pairs, detectors, reading = self._detectors(new)
@@ -247,7 +259,7 @@ class StagedLearner(WithContext):
             everyone = tuple(one.known for one in tasks)
             weights = weights_of(everyone, len(solved.each))
             adopted = self.recogniser.adopted if new.answers != "network" else None
-            recogniser = StagedRecogniser(everyone, solved.space(weights), solvable, adopted)
+            recogniser = StagedRecogniser(everyone, solved.space(weights, relative=self.relative), solvable, adopted)
             if len(weights) > 1:
                 new.report.details["commons"] = list(weights)
         with new.report.timed("recognising", "judging"):
@@ -304,7 +316,7 @@ class StagedLearner(WithContext):
         common = new.seen.sums.split(new.seen.held_out)
         apart = solved.left_out(totals, new.name, common, held_out.labels)
         left_out = apart.mixed(weights_of(recogniser.tasks, len(solved.each)))
-        first = recogniser.stage_one().of_distances(left_out.distances)
+        first = recogniser.stage_one().of_points(left_out.points, left_out.distances)
         most = None if self.settings.contenders == "all" else int(self.settings.contenders or 2)
         contending, answers = first.contenders(most), {}
         loaded = {engram.task: engram for engram in new.network.stack}

@@ -240,6 +240,7 @@ class StagedEidetic(Method):
             Network(self.layout, engine=self._engine),
             context,
             adopting,
+            relative=self.definition.novelty > 1,
         )
         learned = learner.learn(task, examples)
         self.commons, self.recogniser, self.staged = learned.commons, learned.recogniser, learned.tasks

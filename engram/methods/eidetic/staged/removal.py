@@ -37,6 +37,7 @@ def without(
     detectors = {name: one for name, one in recogniser.detectors.items() if name != task}
     detectors |= {name: ValueDetector.of(one) for name, one in changed.items()}
     known = tuple(one.known for one in left)
-    space = JoinedSolution.of(totals, commons.ridges).space(weights_of(known, len(totals.each)))
+    weights, relative = weights_of(known, len(totals.each)), recogniser.space.relative is not None
+    space = JoinedSolution.of(totals, commons.ridges).space(weights, relative=relative)
     found = StagedRecogniser(known, space, detectors, recogniser.adopted)
     return found, left, sums.minus(task, totals, changed)

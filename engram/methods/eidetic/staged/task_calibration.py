@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from engram.context import LearnContext
 from engram.nn.commons import Commons
+from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.staged.joined.joined_solution import JoinedSolution, Mixture, chosen_mixture, mixtures
 from engram.recognition.staged.joined.joined_sums import JoinedSums
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
 from engram.recognition.staged.profile import StagedProfile
-from engram.recognition.staged.task_evidence import combined_score, scaled_density, temperature_evidence
+from engram.recognition.staged.score_space import squared
+from engram.recognition.staged.task_evidence import scaled_density, temperature_evidence
 from engram.recognition.task_density import noise_features
 
 
@@ -41,6 +43,8 @@ def calibrated_by(
     beside: Mixture | None,
     shape: tuple[int, int, int],
     context: LearnContext,
+    *,
+    relative: bool,
 ) -> CalibratedTask:
     """Density, conformal scores and temperature of a task.
 
@@ -57,6 +61,8 @@ def calibrated_by(
         What the first task's images say of how to share the weight among several commons.
     shape
         Channels, height and width of images.
+    relative
+        Whether strangers are told by distances relative to all classes.
 
     Raises
     ------
@@ -74,12 +80,22 @@ def calibrated_by(
     mixture = apart.evidence() if len(sums.each) > 1 else None
     known = [(one, 1.0) for one in (beside, mixture) if one is not None]
     weights = mixtures(len(sums.each))[chosen_mixture(len(sums.each), known)]
-    space, sizes, number = solved.space(weights), tuple(totals.sizes), len(totals.sizes) - 1
+    space, sizes = solved.space(weights, relative=relative), tuple(totals.sizes)
     left_out = apart.mixed(weights)
     log_temperature, evidence = temperature_evidence(left_out)
-    combined = combined_score(density, distances, left_out, space, sizes, number)
-    profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence, combined)
+    profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence)
+    if space.means.shape[1]:  # where one class is all, there is nothing beside the density
+        scattered = space.unusual(left_out.points, left_out.distances, sizes)[:, -1]
+        profile = _told(profile, distances, scattered, relative=relative)
     noise = noise_features(commons, context, *shape)
-    unusual = space.unusual(space.squared(noise), sizes)[:, number]
+    points = space.points(noise)
+    unusual = space.unusual(points, squared(points, space.means), sizes)[:, -1]
     ridge = -0.5 * math.exp(log_temperature) * left_out.distances[:, -totals.sizes[-1] :]
     return CalibratedTask(profile.tried(profile.p_values(noise, unusual)), mixture, solved, ridge)
+
+
+def _told(profile: StagedProfile, distances: Tensor, scattered: Tensor, *, relative: bool) -> StagedProfile:
+    """The profile with what tells strangers beside its density, from its images' distances (n,) and scores (n,)."""
+    if relative:
+        return replace(profile, relative=ConformalScores.of(scattered))
+    return replace(profile, combined=CombinedScore.of(profile.density.standardised(distances), scattered))

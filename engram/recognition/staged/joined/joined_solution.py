@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Self
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engram.nn.commons.ridges import Ridges
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
+from engram.recognition.staged.joined.relative_distance import RelativeDistance
 from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals
 from engram.recognition.staged.task_evidence import LeftOutScores, temperature_losses
 
@@ -57,9 +58,10 @@ class JoinedLeftOut:
         """In the space that averages them."""
         if len(self.each) == 1:
             return self.each[0]
-        pairs = zip(weights, self.each, strict=True)
+        pairs = list(zip(weights, self.each, strict=True))
         distances = torch.stack([weight * one.distances for weight, one in pairs]).sum(0)
-        return LeftOutScores(distances, self.each[0].labels)
+        points = [math.sqrt(weight) * one.points for weight, one in pairs if weight]
+        return LeftOutScores(distances, self.each[0].labels, torch.cat(points, 1))
 
     def evidence(self) -> Mixture:
         """What the images say of each way to share the weight."""
@@ -80,11 +82,23 @@ class JoinedSolution:
     def of(cls, totals: JoinedTotals, ridges: Sequence[Ridges]) -> Self:
         return cls(tuple(map(SolvedTotals.of, totals.each, ridges)))
 
-    def space(self, weights: Sequence[float]) -> ScoreSpace:
+    def space(self, weights: Sequence[float], *, relative: bool = False) -> ScoreSpace:
         """The space in which squared distances are the weighted mean of those in each.
 
         What has no weight is left out, so that it costs nothing to serve but its features.
+
+        Parameters
+        ----------
+        relative
+            Whether strangers are told by distances relative to all classes.
         """
+        found = self._space(weights)
+        if not relative:
+            return found
+        parts = [(weight, one.means) for weight, one in zip(weights, self.each, strict=True) if weight]
+        return replace(found, relative=RelativeDistance.of(parts))
+
+    def _space(self, weights: Sequence[float]) -> ScoreSpace:
         if len(self.each) == 1:
             return self.each[0].space
         parts = [solved.space for solved in self.each]

@@ -113,6 +113,23 @@ def test_a_model_less_a_task_is_one_that_never_learned_it(name: str) -> None:
     assert stored == [bytes_of(piece) for piece in never.engrams[2:]]
 
 
+def test_a_stored_model_that_says_nothing_of_unknown_images_goes_on_as_it_was_made() -> None:
+    there = grown("none").stages[0]
+    stored = {name: value for name, value in there.definition.stored().items() if name != "novelty"}
+    later, earlier = again(grown("none").parts), again(replace(there, definition=Definition.load(stored)))
+    for task, examples in lessons("none").items():
+        earlier.learn(task, examples, QUICK)
+    assert [one.profile.relative for one in model(earlier).staged] == [None, None]
+    assert all(one.profile.combined is not None for one in model(earlier).staged)
+    assert model(earlier).recogniser.space.relative is None
+    assert [one.profile.combined for one in model(later).staged] == [None, None]
+    assert all(one.profile.relative is not None for one in model(later).staged)
+    for task, answers in grown("none").answers.items():
+        assert by_shape(earlier, task) == answers, "what is known changes, not what is answered"
+    assert dump(again(dump(earlier))) == dump(earlier)
+    assert not any(b'\\"format\\":3' in part for part in map(bytes_of, dump(earlier).engrams))
+
+
 @pytest.mark.parametrize("name", ["several", "adopted with a sample"])
 def test_learning_that_is_broken_off_ends_with_the_same_bytes(name: str) -> None:
     """The first task, whose images are not the only ones that are looked at."""

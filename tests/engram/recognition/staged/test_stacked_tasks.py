@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.nn.capacity import TaskInfo
-from engram.recognition.conformal import CombinedScore
+from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.density import Density
 from engram.recognition.heads.head_balance import HeadBalance, within_task
 from engram.recognition.staged.contest import TaskAnswer, joint, opened
@@ -53,6 +53,38 @@ def test_p_values_are_those_of_each_profile(seed: int) -> None:
     for number, one in enumerate(PROFILES):
         expected = one.p_values(seen, unusual[:, number])
         assert found[number].allclose(expected, rtol=1e-4, atol=1e-9)
+
+
+def related(one: StagedProfile) -> StagedProfile:
+    """The same, told by distances relative to all classes."""
+    seen = torch.randn(one.scored, generator=torch.Generator().manual_seed(one.scored))
+    return replace(one, combined=None, relative=ConformalScores.of(seen))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_p_values_of_relative_distances_are_those_of_each_profile(alone: bool) -> None:
+    """Also where the density of the first task stands alone, which had a single class."""
+    profiles = (
+        (replace(PROFILES[0], combined=None), *map(related, PROFILES[1:])) if alone else (*map(related, PROFILES),)
+    )
+    stacked, seen = StackedTasks.of(INFOS, profiles), features(3)
+    unusual = 3 * torch.randn(12, 3, generator=torch.Generator().manual_seed(3))
+    tasks, rows = numpy.ones((3, 12)).nonzero()
+    found = torch.from_numpy(stacked.p_values(seen, unusual, rows, tasks)).view(3, 12)
+    for number, one in enumerate(profiles):
+        expected = one.p_values(seen, unusual[:, number])
+        assert found[number].allclose(expected, rtol=1e-4, atol=1e-9)
+        assert float(expected.max()) <= 1
+
+
+def test_a_profile_of_relative_distances_is_of_a_format_that_earlier_releases_refuse() -> None:
+    one = related(PROFILES[0])
+    data = one.dump()
+    again = StagedProfile.load(data)
+    assert again.dump() == data
+    assert again.p_values(features(0), torch.zeros(12)).equal(one.p_values(features(0), torch.zeros(12)))
+    assert b'\\"format\\":3' in data
+    assert b'\\"format\\":1' in PROFILES[0].dump()
 
 
 def first_answer(seed: int) -> FirstAnswer:

@@ -19,6 +19,7 @@ from engram.recognition.staged.contest import MOST_ODDS, NEAREST, SHARPNESS
 from engram.recognition.staged.observation import Labels
 from engram.recognition.staged.per_task import Reduction
 from engram.recognition.staged.profile import StagedProfile
+from engram.recognition.staged.score_space import squared
 from engram.recognition.staged.stacked_tasks import ORDINARY
 from engram.recognition.staged.stage_one import RIVAL
 
@@ -60,10 +61,12 @@ class PlainModel(nn.Module):
     def _answered(self, common: Tensor, own: Tensor | None, found: Own, logits: Tensor) -> dict[str, Tensor]:
         serving, levels = self._serving, self.levels
         assert isinstance(levels, Tensor), "it is a buffer"
-        distances = serving.stage_one.space.squared(common)  # (B, classes)
+        space = serving.stage_one.space
+        points = space.points(common)
+        distances = squared(points, space.means)  # (B, classes)
         classes = log_softmax(-0.5 * serving.stage_one.temperature * distances, 1)
         tasks = self._by_task(classes, torch.logsumexp)  # (B, T)
-        unusual = self._unusual(distances)
+        unusual = self._unusual(points, distances)
         first = self._contenders(tasks)
         p_values = torch.stack([self._p_values(n, common, unusual) for n in range(len(self._spans))], 1)  # (B, T)
         declined = ~((p_values > levels) & first).any(1, keepdim=True)
@@ -121,8 +124,12 @@ class PlainModel(nn.Module):
         """(B, classes) -> (B, T)."""
         return torch.stack([reduce(values[:, first:last], 1) for first, last in self._spans], 1)
 
-    def _unusual(self, distances: Tensor) -> Tensor:
-        freedom = max(1, self._serving.stage_one.space.means.shape[1])
+    def _unusual(self, points: Tensor, distances: Tensor) -> Tensor:
+        space = self._serving.stage_one.space
+        if (relative := space.relative) is not None:
+            ratios = self._by_task(relative.deviates(points, distances), torch.amin)
+            return relative.told(ratios, self._by_task(distances, torch.amin))
+        freedom = max(1, space.means.shape[1])
         spread = 2 / (9 * freedom)
         nearest = self._by_task(distances, torch.amin)
         found: Tensor = ((nearest / freedom).pow(1 / 3) - (1 - spread)) / spread**0.5
