@@ -149,6 +149,8 @@ def went_back(page: Page, visit: Visit) -> None:
     page.locator(".commit").nth(1).get_by_role("button", name="Go back to it").click()
     page.get_by_role("dialog").get_by_role("button", name="Go back to it").click()
     expect(page.locator(".commit.active")).to_contain_text("answers as version 2")
+    page.locator("main").get_by_role("link", name="job", exact=True).last.click()
+    expect(page.get_by_text("Learned as version 1. Now version 4 of parts answers.")).to_be_visible()
 
 
 def certified(page: Page, visit: Visit) -> None:

@@ -183,7 +183,7 @@ function End({ job }) {
   const manual = candidates.includes(job.result?.version);
   return html`
     <p class="notice good"><span>
-      ${manual ? html`Learned as a candidate, version ${job.result?.version}. It answers once it is activated.` : html`Learned. Version ${job.result?.version} of ${job.model} answers now.`}
+      ${learned(job, model.data)}
         </span>
       <span class="acts"><a class="button primary"
         href=${to("models", job.model, "try", ...(manual ? [String(job.result.version)] : []))}>Try it</a>
@@ -191,6 +191,16 @@ function End({ job }) {
           class="button" href=${to("models", job.model)}>See the stack</a>`}</span></p>
     ${job.result?.report && html`<${Report} model=${job.model} report=${job.result.report} />`}
   `;
+}
+
+/** What became of the version that a job made, as far as it is known. @param {Json} job @param {any} model */
+function learned(job, model) {
+  const version = job.result?.version;
+  if (!model) return "Learned.";
+  if (model.candidates?.includes(version))
+    return `Learned as a candidate, version ${version}. It answers once it is activated.`;
+  if (model.version === version) return `Learned. Version ${version} of ${job.model} answers now.`;
+  return `Learned as version ${version}. Now version ${model.version} of ${job.model} answers.`;
 }
 
 /** What was learned: recall, what other tasks take, what was left out. @param {{ model: string, report: any }} given */
@@ -202,7 +212,7 @@ function Report({ model, report }) {
       <${Facts} of=${[
         ["Held-out accuracy, task given", percent(report.accuracy?.kept)],
         ["Held-out accuracy, no task given", percent(report.answered)],
-        ["Given to this task", percent(report.recognised)],
+        ["Recognised as of this task", percent(report.recognised)],
         ["Held out", counted(report.held_out ?? 0, "image")],
         [
           "Learning took",
@@ -258,6 +268,8 @@ function Strays({ model, report }) {
 function Log({ heard, job }) {
   /** @type {{ at: number, state?: string, phase?: string }[]} */
   const lines = [];
+  // Of a job that was over when this tab came to it, no time is known but that of its coming.
+  const late = OVER.includes(heard[0]?.event.state);
   let [state, phase] = ["", ""];
   for (const { at, event } of heard) {
     const [before, done] = [state, phase];
@@ -274,8 +286,8 @@ function Log({ heard, job }) {
         ["Submitted", html`<${Moment} at=${job.created_at} />`],
         ["Attempts", number(job.attempts)],
       ]} />
-      <ol>${lines.map(({ at, state, phase }) => html`<li><time>${new Date(at).toLocaleTimeString("en-GB")}
-        </time> ${state ? html`<strong>${state}</strong>` : (PHASES[phase ?? ""] ?? phase)}</li>`)}
+      <ol>${lines.map(({ at, state, phase }) => html`<li>${!late && html`<time>
+        ${new Date(at).toLocaleTimeString("en-GB")}</time>`} ${state ? html`<strong>${state}</strong>` : (PHASES[phase ?? ""] ?? phase)}</li>`)}
         </ol>
     </details>
   `;

@@ -246,7 +246,7 @@ function Task({ model, name, report, reload }) {
           ["Came with version", number(report.version)],
           ["Held-out accuracy, task given", percent(found.accuracy?.kept)],
           ["Held-out accuracy, no task given", percent(found.answered)],
-          ["Given to this task", percent(found.recognised)],
+          ["Recognised as of this task", percent(found.recognised)],
           report.closure > 1.005 && ["An answer computes", `${report.closure.toFixed(2)} × its own network, with what it reads of other tasks`],
         ]} />
         ${found.warnings?.length > 0 && html`<ul class="findings">
