@@ -185,7 +185,7 @@ function Answer({ model, asked, version, tasks, explained }) {
             )}
           </ul>
           <p class="note">
-            ${answer.ran.length > 0 ? html`Engrams that ran: ${answer.ran.join(", ")}.` : "All engrams ran."} Novelty ${answer.novelty.toFixed(2)}.
+            ${answer.ran.length > 0 ? html`Engrams that ran: ${answer.ran.join(", ")}${answer.top.some((/** @type {Json} */ one) => one.evidence === "ridge") ? "; of the others the commons alone tell" : ""}.` : "All engrams ran."} Novelty ${answer.novelty.toFixed(2)}.
             ${answer.calibrated === false && " These probabilities are not calibrated."}</p>
           <label class="field line"><span>Heatmap for</span>
             <select value=${`${target?.task}\u0000${target?.label}`} onChange=${(/** @type {any} */ event) => {
