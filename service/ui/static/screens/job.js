@@ -173,7 +173,9 @@ function End({ job }) {
     [job.id, wanted],
   );
   if (job.state === "failed")
-    return html`<${Trouble} problem=${{ code: job.error?.code, message: job.error?.detail }} />`;
+    return html`<${Trouble} problem=${{ code: job.error?.code, message: job.error?.detail }} />
+      <p class="acts"><a class="button" href=${to("models", job.model, job.kind === "evaluate" ? "evaluate" : "teach")}>
+        ${job.kind === "evaluate" ? "Evaluate again" : "Teach it again"}</a></p>`;
   if (job.state === "cancelled")
     return html`<p class="notice">It was cancelled. Nothing was published, and the model is as it was.</p>`;
   const evaluation = job.result?.evaluation;

@@ -97,7 +97,7 @@ export function Teach({ model }) {
             onInput=${(/** @type {any} */ event) => setName(event.target.value)} />
           ${taken && html`<small class="bad">${model.name} has a task of this name already.</small>`}
         </label>
-        <${TeachOptions} options=${options} set=${setOptions} />
+        <${TeachOptions} options=${options} set=${setOptions} collection=${given.collection} />
       <//>
       <${Trouble} problem=${problem} />
       ${

@@ -26,8 +26,22 @@ export function optionsOf(chosen) {
   return options;
 }
 
-/** @param {{ options: Chosen, set: (chosen: Chosen) => void }} given */
-export function TeachOptions({ options, set }) {
+/** Held-out images of a class that its recall needs for a limit, and the share of an upload that is held out. */
+const MEASURABLE = 20;
+const HELD_OUT = 0.1;
+
+/** About how many images are held out of the class of which there are fewest. @param {import("../data/collection.js").Collection | null} collection */
+function leastHeldOut(collection) {
+  const counts = (collection?.classes ?? []).map(
+    (one) => one.validation.length || Math.max(Math.round(one.images.length * HELD_OUT), 1),
+  );
+  return counts.length > 0 ? Math.min(...counts) : null;
+}
+
+/** @param {{ options: Chosen, set: (chosen: Chosen) => void, collection: import("../data/collection.js").Collection | null }} given */
+export function TeachOptions({ options, set, collection }) {
+  const least = leastHeldOut(collection);
+  const short = options.recall && least !== null && least < MEASURABLE;
   const change = (/** @type {keyof Chosen} */ field) => (/** @type {any} */ event) =>
     set({ ...options, [field]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
   const limit = (
@@ -63,6 +77,7 @@ export function TeachOptions({ options, set }) {
         ${limit("recognised", "Images are recognised at least", "%", "Share of its images that are given to this task among all.", 100)}
         ${limit("minutes", "It takes at most", "minutes", "Time that learning takes.", 100000)}
       </div>
+      ${short && html`<p class="bad" role="status">Of these images only about ${least} of a class are held out, so it cannot be told whether every class is found: the job would fail.</p>`}
     </details>
   `;
 }
