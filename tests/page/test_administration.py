@@ -175,7 +175,8 @@ def test_what_waits_can_be_tried(visit: tuple[Visit, Stand], folders: Path) -> N
     visit[0].go("/models/parts/teach")
     teach(visit[0], folders / "mid")
     expect(page.get_by_text("Learned as a candidate")).to_be_visible()
-    visit[0].go("/models/parts/evaluate")
+    page.get_by_role("link", name="To the versions").click()
+    page.locator(".commit.candidate").get_by_role("link", name="Evaluate").click()
     expect(page.locator("[name=one]")).to_have_value("3")
     expect(page.locator("[name=other]")).to_have_value("4")
 

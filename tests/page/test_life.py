@@ -32,6 +32,7 @@ def teach(visit: Visit, folder: Path) -> None:
     visit.drop(".drop", folder)
     expect(page.get_by_text("2 classes, 80 images")).to_be_visible()
     expect(page.get_by_text("Looking at the images")).to_have_count(0)
+    expect(page.get_by_text("About 4 images of a class are held out")).to_be_visible()
     page.get_by_label("Quick").check()
     expect(page.locator("[name=task]")).to_have_value(folder.name)
     page.get_by_role("button", name="Learn it").click()

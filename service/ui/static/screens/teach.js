@@ -11,7 +11,7 @@ import { path } from "../service.js";
 import { announce } from "../state.js";
 import { go } from "../routes.js";
 import { counted, number, percent, size } from "../words.js";
-import { TeachOptions, optionsOf, PLAIN } from "./teach_options.js";
+import { leastHeldOut, MEASURABLE, TeachOptions, optionsOf, PLAIN } from "./teach_options.js";
 
 /** @typedef {import("../data/collection.js").Collection} Collection */
 /** @typedef {import("../data/inspection.js").Finding} Finding */
@@ -208,11 +208,13 @@ function Contents({ given, findings }) {
     (/** @type {number} */ sum, /** @type {any} */ one) => sum + one.images.length + one.validation.length,
     0,
   );
+  const measured = leastHeldOut(collection);
   const most = Math.max(...collection.classes.map((/** @type {any} */ one) => one.images.length), 1);
   return html`
     <${Section}
       title=${`${counted(collection.classes.length, "class", "classes")}, ${counted(images, "image")}, ${size(collection.bytes)}`}>
       <${Findings} findings=${findings} />
+      ${measured !== null && measured < MEASURABLE && html`<p class="note">About ${counted(measured, "image")} of a class ${measured === 1 ? "is" : "are"} held out to measure how well it does. That tells little of it; from ${MEASURABLE} on it tells more.</p>`}
       <ul class="class-list">
         ${collection.classes.map(
           (/** @type {any} */ one) => html`

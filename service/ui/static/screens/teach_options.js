@@ -27,11 +27,11 @@ export function optionsOf(chosen) {
 }
 
 /** Held-out images of a class that its recall needs for a limit, and the share of an upload that is held out. */
-const MEASURABLE = 20;
+export const MEASURABLE = 20;
 const HELD_OUT = 0.1;
 
 /** About how many images are held out of the class of which there are fewest. @param {import("../data/collection.js").Collection | null} collection */
-function leastHeldOut(collection) {
+export function leastHeldOut(collection) {
   const counts = (collection?.classes ?? []).map(
     (one) => one.validation.length || Math.max(Math.round(one.images.length * HELD_OUT), 1),
   );

@@ -115,7 +115,8 @@ function Version({ model, version, before, newest, alike, again }) {
       </div>
       <div class="commit-acts">
         ${status === "candidate" && html`<a class="button quiet"
-          href=${to("models", model.name, "try", String(version.version))}>Try it</a>`}
+          href=${to("models", model.name, "try", String(version.version))}>Try it</a>
+          <${May} scope="learn"><a class="button quiet" href=${to("models", model.name, "evaluate")}>Evaluate</a><//>`}
         ${version.tasks.length > 0 && html`<a class="button quiet"
           href=${to("models", model.name, "versions", String(version.version))}>Certificate</a>`}
         ${status === "candidate" && has.has(REJECT) && html`<${May} scope="admin"><${Asking} label="Reject" kind="danger"
