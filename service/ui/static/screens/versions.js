@@ -103,7 +103,7 @@ function Version({ model, version, before, newest, alike, again }) {
       <div class="commit-text">
         <p class="commit-head"><strong class="hidden">Version ${version.version}</strong><span>
           ${changed(version, before)}</span>
-          ${status === "active" && html`<${Mark} kind="good">answers<//>`}
+          ${status === "active" && version.tasks.length > 0 && html`<${Mark} kind="good">answers<//>`}
             ${status === "candidate" && html`<${Mark} kind="warn">candidate<//>`}</p>
         <p class="note"><${Moment} at=${version.created_at} /> · ${counted(version.tasks.length, "task")}
           ${version.job && html`<${May} scope="learn"> · <a href=${to("jobs", version.job)}>job</a><//>`}</p>
