@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,31 @@ from typer.testing import CliRunner, Result
 from service.cli.main import ASKING, app
 from service.cli.remote.connection import assigned
 from service.cli.remote.progress import JobDisplay, curve
+from service.settings import ServiceSettings
 from testing.data.digits import QUICK, png
 from testing.data.models import MODEL
-from testing.processes.processes import plain_environment
+from testing.processes.learning_service import working
+from testing.processes.processes import eventually, plain_environment
+from testing.servers.redis import RedisServer
 from testing.servers.scripted import PreparedAnswer, scripted_server
-from testing.servers.service import Service
+from testing.servers.service import PATIENCE, Service, running
 from tests.repository.layout import ROOT
+from vault.settings import VaultSettings
+from vault.vault import Vault
 
 OPTIONS = [word for name, value in QUICK.items() for word in ("--option", f"{name}={value}")]
 
 
-def said(service: Service, *words: str, status: int = 0, given: bytes | None = None) -> Result:
-    """What a command says."""
-    done = CliRunner(env={"ENGRAM_URL": service.url}).invoke(app, list(words), input=given)
-    assert done.exit_code == status, done.output
+KEYS = {"the plant": "admin", "line 4": "predict"}
+"""Scopes by name."""
+
+
+def said(
+    service: Service, *words: str, status: int | None = 0, given: bytes | None = None, key: str | None = None
+) -> Result:
+    """What a command says; with `status` None it may end with any."""
+    done = CliRunner(env={"ENGRAM_URL": service.url, "ENGRAM_API_KEY": key}).invoke(app, list(words), input=given)
+    assert status is None or done.exit_code == status, done.output
     return done
 
 
@@ -53,47 +65,80 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_life_of_a_model(learning: Service, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service over `served/store` below the current folder, without a model, whose jobs are worked on."""
+    monkeypatch.chdir(tmp_path)
+    server = RedisServer()
+    try:
+        settings = VaultSettings(store_url=str(tmp_path / "served" / "store"), redis_url=server.url)
+        about = ServiceSettings(**settings.model_dump(), drain_seconds=0, key_seconds=0.05)
+        with Vault.connect(settings) as vault, running(about) as service, working(vault):
+            yield service
+    finally:
+        server.remove()
+
+
+def test_the_life_of_a_model(alone: Service, digits: Path) -> None:
     small = ["--set", "width=0.25", "--set", "commons.features=256", "--set", "commons.patch=3"]
-    made = said(learning, "models", "create", "shell", "--backbone", "mlp", "--shape", "1x8x8", *small)
+    made = said(alone, "models", "create", "shell", "--backbone", "mlp", "--shape", "1x8x8", *small)
     assert made.stdout == "The model shell is there, at version 0: mlp, images of 1x8x8.\n"
-    learned = said(learning, "learn", str(digits), "-m", "shell", "-n", "low", *OPTIONS, "--follow")
+    learned = said(alone, "learn", str(digits), "-m", "shell", "-n", "low", *OPTIONS, "--follow")
     assert "Learned low: version 1 of shell, held-out accuracy" in learned.stdout
     assert [row[0] for row in table(learned.stdout)[1:]] == ["digit-4", "digit-5"]
     assert {"sending", "training", "succeeded"} <= set(learned.stderr.split())
 
-    job = document(learning, "learn", str(digits), "-m", "shell", "-n", "again", *OPTIONS)
-    events = [json.loads(line) for line in said(learning, "jobs", "follow", job["id"], "--json").stdout.splitlines()]
-    assert events[-1]["state"] == "succeeded"
-    assert [row[1] for row in table(said(learning, "jobs", "list", "-m", "shell").stdout)] == ["succeeded"] * 2
-    assert "version-2" in said(learning, "jobs", "show", job["id"]).stdout
-    assert "job_over" in said(learning, "jobs", "cancel", job["id"], status=1).stderr
+    image = next((digits / "digit-4").glob("*.png"))
+    assert table(said(alone, "predict", str(image), "-m", "shell").stdout)[0][:2] == ["low", "digit-4"]
+    assert "why digit-4 of low" in said(alone, "explain", str(image), "-m", "shell", "-o", "why.png").stdout
+    assert Path("why.png").read_bytes().startswith(b"\x89PNG")
 
-    looked = said(learning, "evaluate", str(digits), "-m", "shell", "-v", "1,2", "-t", "low", "--follow")
-    newest = table(said(learning, "jobs", "list", "-m", "shell").stdout)[0][0]
+    job = document(alone, "learn", str(digits), "-m", "shell", "-n", "again", *OPTIONS)
+    events = [json.loads(line) for line in said(alone, "jobs", "follow", job["id"], "--json").stdout.splitlines()]
+    assert events[-1]["state"] == "succeeded"
+    assert [row[1] for row in table(said(alone, "jobs", "list", "-m", "shell").stdout)] == ["succeeded"] * 2
+    assert "version-2" in said(alone, "jobs", "show", job["id"]).stdout
+    assert "job_over" in said(alone, "jobs", "cancel", job["id"], status=1).stderr
+
+    looked = said(alone, "evaluate", str(digits), "-m", "shell", "-v", "1,2", "-t", "low", "--follow")
+    newest = table(said(alone, "jobs", "list", "-m", "shell").stdout)[0][0]
     assert f"The job {newest} is " in looked.stderr
     whole, classes, compared = (part.splitlines() for part in looked.stdout.split("\n\n"))
     assert [row.split()[:2] for row in whole[1:]] == [["1", "60"], ["2", "60"]]
     assert [row.split()[:3] for row in classes[1:]] == [["low", "digit-4", "30"], ["low", "digit-5", "30"]]
     assert "of 60 images are answered otherwise" in compared[0]
-    later = document(learning, "evaluate", str(digits), "-m", "shell", "-t", "again")
-    said(learning, "jobs", "follow", later["id"])
-    assert "evaluated" in said(learning, "jobs", "show", later["id"]).stdout
-    assert document(learning, "jobs", "show", later["id"])["result"]["evaluation"]["versions"][0]["version"] == 2
-    assert re.search(r"^accuracy +[▁-█]+ [01]", said(learning, "jobs", "show", job["id"]).stdout, re.MULTILINE)
+    later = document(alone, "evaluate", str(digits), "-m", "shell", "-t", "again")
+    said(alone, "jobs", "follow", later["id"])
+    assert "evaluated" in said(alone, "jobs", "show", later["id"]).stdout
+    assert document(alone, "jobs", "show", later["id"])["result"]["evaluation"]["versions"][0]["version"] == 2
+    assert re.search(r"^accuracy +[▁-█]+ [01]", said(alone, "jobs", "show", job["id"]).stdout, re.MULTILINE)
 
-    assert "digit-4, digit-5" in said(learning, "models", "show", "shell").stdout
-    assert [row[1] for row in table(said(learning, "versions", "shell").stdout)] == ["learn", "learn", "create"]
-    assert "version 3, which serves what version 1 was" in said(learning, "activate", "shell", "1").stdout
-    row, signed = table(said(learning, "certificate", "shell", "1").stdout)
+    assert "digit-4, digit-5" in said(alone, "models", "show", "shell").stdout
+    assert [row[1] for row in table(said(alone, "versions", "shell").stdout)] == ["learn", "learn", "create"]
+    assert "version 3, which serves what version 1 was" in said(alone, "activate", "shell", "1").stdout
+    row, signed = table(said(alone, "certificate", "shell", "1").stdout)
     assert signed == ["not", "signed"]
-    assert row == [document(learning, "certificate", "shell")["tasks"][0]["logits_sha256"], "low"]
-    assert "version 4" in said(learning, "models", "change", "shell", "--set", "background=#ffffff").stdout
-    assert said(learning, "novelty", "shell").stdout.startswith("state    known\n")
+    assert row == [document(alone, "certificate", "shell")["tasks"][0]["logits_sha256"], "low"]
+    assert "version 4" in said(alone, "models", "change", "shell", "--set", "background=#ffffff").stdout
+    assert said(alone, "novelty", "shell").stdout.startswith("state    known\n")
 
-    assert "Delete" in said(learning, "models", "delete", "shell", status=1, given=b"n\n").stderr
-    said(learning, "models", "delete", "shell", "--yes")
-    assert "unknown_model" in said(learning, "models", "show", "shell", status=1).stderr
+    assert "Version 5" in said(alone, "rename", "shell", "low", "small", "--label", "digit-4=four").stdout
+    assert table(said(alone, "predict", str(image), "-m", "shell", "-t", "small").stdout)[0][:2] == ["small", "four"]
+
+    keys = [said(alone, "keys", "create", name, "--scope", scope, "--data", "served") for name, scope in KEYS.items()]
+    key, weak = (one.stdout.split()[-1] for one in keys)
+    assert eventually(lambda: "unauthorized" in said(alone, "models", "list", status=None).stderr, PATIENCE)
+    assert "four" in said(alone, "predict", str(image), "-m", "shell", key=weak).stdout
+    assert "forbidden" in said(alone, "activate", "shell", "1", key=weak, status=1).stderr
+    said(alone, "keys", "revoke", keys[1].stderr.split()[1], "--data", "served")
+    assert eventually(lambda: "revoked" in said(alone, "models", "list", key=weak, status=None).stderr, PATIENCE)
+    assert "Delete" in said(alone, "models", "delete", "shell", key=key, status=1, given=b"n\n").stderr
+    said(alone, "models", "delete", "shell", "--yes", key=key)
+    assert "unknown_model" in said(alone, "models", "show", "shell", key=key, status=1).stderr
+
+    done = [row[1] for row in table(said(alone, "audit", key=key).stdout)]
+    earlier = ["decode", "activate", "learn", "learn", "create"]
+    assert done == ["delete", "revoke_key", "create_key", "create_key", "rename", *earlier], "each once"
 
 
 def test_what_waits_is_approved(learning: Service, digits: Path) -> None:
