@@ -133,6 +133,8 @@ class ModelOverview(ModelSummary):
     """As in the answer for the model; null, as the two before it, where no version of it can be loaded."""
     novelty: State | None
     """The state of its novelty monitors, the worst of all replicas; null where nothing answers."""
+    samples: int
+    """Images that this version has answered without being told their task."""
     problems: list[ProblemResponse]
 
 
@@ -153,12 +155,13 @@ async def overview(page: Paging, parts: Parts) -> JSONResponse:
     shown, following = page.cut(names[: page.fetch], str)
     loaded = [live[name] for name in shown if name in live]
     states = dict(zip((one.name for one in loaded), await parts.novelty.states(loaded), strict=True))
-    return JSONResponse(
-        {"models": [_overview(parts, name, live.get(name), states.get(name)) for name in shown], "next": following}
-    )
+    models = [_overview(parts, name, live.get(name), states.get(name, (None, 0))) for name in shown]
+    return JSONResponse({"models": models, "next": following})
 
 
-def _overview(parts: Runtime, name: str, loaded: LoadedVersion | None, novelty: State | None) -> dict[str, Any]:
+def _overview(
+    parts: Runtime, name: str, loaded: LoadedVersion | None, novelty: tuple[State | None, int]
+) -> dict[str, Any]:
     definition = loaded and loaded.memory.definition
     problems = parts.live.problems(name) + parts.integrity.problems(name)
     return {
@@ -169,7 +172,8 @@ def _overview(parts: Runtime, name: str, loaded: LoadedVersion | None, novelty: 
         "method": definition and definition.method,
         "backbone": definition and definition.backbone,
         "exact": loaded and loaded.memory.exact,
-        "novelty": novelty,
+        "novelty": novelty[0],
+        "samples": novelty[1],
         "problems": [asdict(problem) for problem in problems],
     }
 

@@ -162,10 +162,11 @@ class NoveltyMonitors:
             "history": {"seconds": SPAN_SECONDS, "spans": [_spanned(span, one) for span, one in counts.items()]},
         }
 
-    async def states(self, loaded: Sequence[LoadedVersion]) -> list[State]:
-        """The worst state of all replicas on each of these live versions."""
+    async def states(self, loaded: Sequence[LoadedVersion]) -> list[tuple[State, int]]:
+        """The worst state of all replicas on each of these live versions, and the images that it rests on."""
         published = await asyncio.to_thread(self._board.read_all, [one.name for one in loaded])
-        return [_worst(self._reports(one, published[one.name]))["state"] for one in loaded]
+        reports = [self._reports(one, published[one.name]) for one in loaded]
+        return [(_worst(of)["state"], sum(one["samples"] for one in of.values())) for of in reports]
 
     def _reports(self, loaded: LoadedVersion, published: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """By replica what is said of a live version: as published, and by this one as it is now."""

@@ -130,6 +130,7 @@ def test_all_models_at_one_look(service: Service) -> None:
         **{field: one[field] for field in ("name", "version", "created_at", "method", "backbone", "exact", "problems")},
         "tasks": 2,
         "novelty": "known",
+        "samples": service.client.get("/v1/models/digits/novelty").json()["samples"],
     }
     assert (found["a"]["version"], found["a"]["tasks"], found["a"]["problems"]) == (0, 0, [])
 

@@ -8,7 +8,7 @@ import { announce, useLoaded, useRepeat } from "../state.js";
 import { go, to } from "../routes.js";
 import { counted, number } from "../words.js";
 
-/** @typedef {{ name: string, version: number, tasks: number, created_at: string, method?: string, backbone?: string, novelty?: string | null, problems?: { code: string, detail: string }[] }} Summary */
+/** @typedef {{ name: string, version: number, tasks: number, created_at: string, method?: string, backbone?: string, novelty?: string | null, samples?: number, problems?: { code: string, detail: string }[] }} Summary */
 
 const LOOK_AGAIN = 5000;
 
@@ -96,8 +96,8 @@ function Table({ models }) {
               <td class="figure" data-name="Version">${number(model.version)}</td>
               <td class="figure" data-name="Tasks">${number(model.tasks)}</td>
               <td data-name="Incoming images">
-                ${model.novelty && model.tasks > 0 ? html`<${Mark} kind=${NOVELTY[model.novelty]}>${model.novelty}
-                  <//>` : html`<span class="note">–</span>`}</td>
+                ${model.novelty && model.tasks > 0 && model.samples !== 0 ? html`<${Mark} kind=${NOVELTY[model.novelty]}>${model.novelty}
+                  <//>` : html`<span class="note">${model.tasks > 0 ? "none yet" : "–"}</span>`}</td>
               <td data-name="State">${
                 model.problems?.length
                   ? html`<${Mark} kind="bad">${model.problems[0].code.replaceAll("_", " ")}<//>`
