@@ -58,7 +58,9 @@ def test_what_a_body_asks_for_a_heatmap_is_done(reader: Service, kind: str) -> N
     told = ask(reader, kind, fields, EXPLAIN).json()
     assert (told["task"], told["label"], told["composite"]) == ("low", "digit-1", "epsilon_plus")
     assert refusal(ask(reader, kind, {"format": "gif"}, EXPLAIN)) == (422, "invalid_request")
-    assert refusal(ask(reader, kind, {"version": 1}, EXPLAIN)) == (422, "unknown_parameter")
+    assert refusal(ask(reader, kind, {"top_k": 1}, EXPLAIN)) == (422, "unknown_parameter")
+    older = ask(reader, kind, {"format": "json", "version": 1}, EXPLAIN).json()
+    assert (older["version"], older["task"]) == (1, "low")
     assert refusal(ask(reader, kind, {"target": "none"}, EXPLAIN)) == (404, "unknown_label")
 
 

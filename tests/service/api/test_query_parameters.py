@@ -49,7 +49,7 @@ def test_every_route_refuses_what_it_does_not_know_and_says_what_it_knows(
 
 def test_there_are_routes_with_pages_and_without_any_parameter() -> None:
     known = {f"{method} {path}": query for method, path, query, _ in OPERATIONS}
-    assert len(known) == 33
+    assert len(known) == 35
     assert known["GET /v1/jobs"] == ["after", "limit", "model"]
     assert known["POST /v1/models/1/predict"] == ["contenders", "explain", "logits", "task", "top_k", "version"]
     assert known["GET /v1/models/1"] == []
