@@ -71,6 +71,8 @@ class Connection(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
     guarded: GuardedConnection | None = None
     """Where another process ends the connection if this one dies."""
+    shed = False
+    """Whether it is closed with its next answer, though the process goes on."""
     _read = 0
     """Bytes that came from the client."""
 
@@ -175,7 +177,7 @@ class Connection(HttpToolsProtocol):
         self._surplus = self._surplus and len(self.connections) > self._settings.max_connections
         self.app = self._health_alone if self._surplus else self.config.loaded_app
         super().on_headers_complete()
-        if self._stopping or self.limits.leaving():
+        if self._stopping or self.shed or self.limits.leaving():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:

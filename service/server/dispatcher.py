@@ -15,7 +15,7 @@ from pathlib import Path
 from service.metrics import Metrics
 from service.server.connection_states import Asked, ConnectionStates
 from service.server.orphaned_connection import Fate, Traffic, fate, tell
-from service.server.receiver import CHANNEL, PLACE, STATES, Taking
+from service.server.receiver import CHANNEL, PLACE, STATES, Shedding, Taking
 
 log = logging.getLogger("engram.service")
 
@@ -56,8 +56,8 @@ class Dispatcher:
         The socket that clients connect to.
     folder
         Where the other processes find the channel and the table of states.
-    take
-        Serves a connection in this process.
+    take, shed
+        Serves a connection in this process; closes so many of these with their next answers.
     own
         How many this process serves.
     metrics
@@ -71,11 +71,13 @@ class Dispatcher:
         listening: socket.socket,
         folder: Path,
         take: Taking,
+        shed: Shedding,
         own: Callable[[], int],
         metrics: Metrics,
         retry_seconds: int,
     ) -> None:
         self._listening, self._take, self._own = listening, take, own
+        self._shed = shed
         self._metrics, self._retry_seconds = metrics, retry_seconds
         self._states = ConnectionStates.create(folder / STATES)
         self._free = list(range(len(self._states)))
@@ -182,12 +184,24 @@ class Dispatcher:
                 if member.number is None:
                     member.number = number
                     self._count()
+                    self._balance()
                 elif (held := member.held.pop(number, None)) is not None:
                     held.connection.close()
                     self._free.append(number)
 
     def _count(self) -> None:
         self._metrics.processes.set(1 + sum(member.number is not None for member in self._members))
+
+    def _balance(self) -> None:
+        """Have processes that serve more than their share let clients come again, so that a new one is given some."""
+        ready = [member for member in self._members if member.number is not None]
+        counts = [self._own(), *(len(member.held) for member in ready)]
+        share = -(-sum(counts) // len(counts))
+        self._shed(max(0, counts[0] - share))
+        for member, count in zip(ready, counts[1:], strict=True):
+            if count > share:
+                with contextlib.suppress(OSError):  # it is overwhelmed, or has just died
+                    member.channel.send(PLACE.pack(count - share), socket.MSG_DONTWAIT)
 
     def _lost(self, member: _Member) -> None:
         """End or give on what a process has left behind."""

@@ -19,7 +19,8 @@ log = logging.getLogger("engram.service")
 CHANNEL = "connections"
 STATES = "states"
 PLACE = struct.Struct("<I")
-"""Of a connection in the table; a message of the receiver is several of them, after its first, which is its number."""
+"""Of a connection in the table. A receiver's first message is its number, its others are places of what has ended; it
+is sent a place with a connection, or how many it is to let go without one."""
 _PLACES_A_MESSAGE = 1024
 _AGAIN_SECONDS = 0.005
 _MESSAGES_AT_ONCE = 64
@@ -45,6 +46,9 @@ class GuardedConnection:
 Taking = Callable[[socket.socket, GuardedConnection | None], None]
 """Begins to serve a connection."""
 
+Shedding = Callable[[int], None]
+"""Closes so many connections, each with its next answer."""
+
 
 class Receiver:
     """The end of a channel that connections come through.
@@ -65,7 +69,7 @@ class Receiver:
         self._ended: list[int] = []
         self._sending = False
 
-    def start(self, take: Taking) -> None:
+    def start(self, take: Taking, shed: Shedding) -> None:
         """Be given connections from now on; raises OSError."""
         self._states = ConnectionStates(self._folder / STATES)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -73,7 +77,7 @@ class Receiver:
         channel.send(PLACE.pack(self._number))
         channel.setblocking(False)
         self._channel = channel
-        asyncio.get_running_loop().add_reader(channel, self._receive, take)
+        asyncio.get_running_loop().add_reader(channel, self._receive, take, shed)
 
     def close(self) -> None:
         """Be given no more, and say what ended last; what is open still is left to the first process."""
@@ -85,7 +89,7 @@ class Receiver:
                     channel.send(_packed(self._ended[first : first + _PLACES_A_MESSAGE]))
             channel.close()
 
-    def _receive(self, take: Taking) -> None:
+    def _receive(self, take: Taking, shed: Shedding) -> None:
         for _ in range(_MESSAGES_AT_ONCE):
             if self._channel is None:
                 return
@@ -100,9 +104,11 @@ class Receiver:
                 self.close()
                 return
             assert self._states is not None, "it has started"
-            if descriptor is not None:
-                guarded = GuardedConnection(self._states, PLACE.unpack(data)[0], self._end)
-                take(socket.socket(fileno=descriptor), guarded)
+            (number,) = PLACE.unpack(data)
+            if descriptor is None:
+                shed(number)
+            else:
+                take(socket.socket(fileno=descriptor), GuardedConnection(self._states, number, self._end))
 
     def _end(self, place: int) -> None:
         self._ended.append(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import resource
 import socket
@@ -109,12 +110,18 @@ class Server(uvicorn.Server):
     def _share(self, sockets: list[socket.socket]) -> None:
         """Accept for other processes as well, or be given what another process accepts."""
         if self._receiver is not None:
-            self._receiver.start(self._take)
+            self._receiver.start(self._take, self._shed)
         elif self._folder is not None:
             (listening,) = sockets
             metrics, retry = self._runtime.metrics, self._runtime.settings.retry_after_seconds
-            self._dispatcher = Dispatcher(listening, self._folder, self._take, self._own, metrics, retry)
+            self._dispatcher = Dispatcher(listening, self._folder, self._take, self._shed, self._own, metrics, retry)
             self._dispatcher.start()
+
+    def _shed(self, count: int) -> None:
+        """Close some connections with their next answers: their clients come again, and are given to others."""
+        staying = (one for one in self.server_state.connections if isinstance(one, Connection) and not one.shed)
+        for connection in list(itertools.islice(staying, count)):
+            connection.shed = True
 
     def _own(self) -> int:
         """How many connections this process serves, or is about to."""

@@ -63,7 +63,7 @@ def kill_processes(stack: Stack, model: str, kills: int, connections: int) -> Pr
         while found.kills < kills:
             victim = members(stack)[found.kills % (processes - 1)]
             # By another process, while this one only asks: whoever looks for a victim himself asks nothing meanwhile.
-            subprocess.run(["/bin/sh", "-c", f"sleep 0.2; kill -9 {victim}"], check=True)
+            subprocess.run(["/bin/sh", "-c", f"sleep 0.5; kill -9 {victim}"], check=True)
             began = time.monotonic()
             found.kills += 1
             assert eventually(lambda: taking(stack) == processes - 1, 10), "nobody misses it"

@@ -23,6 +23,7 @@ from service.server.process_group import Membership
 from service.server.server import listen
 from service.settings import ServiceSettings
 from testing.data.digits import png
+from testing.drills.load import Load
 from testing.drills.process_kills import interrupted, kill_processes, members, metric, taking
 from testing.processes.processes import eventually
 from testing.processes.stack import Stack, started
@@ -32,6 +33,8 @@ PROCESSES = 2
 CONNECTIONS = 24
 CLIENTS = 8
 KILLS = 2
+BUSY_TICKS = 30
+"""Of a processor, which a process that is asked nothing does not take."""
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,18 @@ def ended() -> Iterator[ExitStack]:
     """What is closed with the test."""
     with ExitStack() as parts:
         yield parts
+
+
+def test_clients_that_keep_their_connections_come_to_a_new_process_too(stack: Stack) -> None:
+    assert eventually(lambda: taking(stack) == PROCESSES, 60)
+    with Load(stack.replicas, "digits", png(0, 0), CLIENTS) as load:
+        os.kill(members(stack)[0], signal.SIGKILL)
+        assert eventually(lambda: taking(stack) == 1, 10)
+        assert eventually(lambda: taking(stack) == PROCESSES, 60)
+        (other,) = members(stack)
+        ticks = processor(other)
+        assert eventually(lambda: processor(other) > ticks + BUSY_TICKS, 30), "it answers nobody"
+    assert [failure for failure in load.failures if "503" not in failure] == []
 
 
 class Raw:
