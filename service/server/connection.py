@@ -97,8 +97,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.guarded is not None:
-            self.guarded.end()
+        guarded, self.guarded = self.guarded, None  # its place may be another connection's at once
+        if guarded is not None:
+            guarded.end()
         self._unset_keepalive_if_required()
         self._unwatch()
         self._stop_writing_timer()

@@ -215,7 +215,7 @@ class Dispatcher:
             self._free.append(place)
             found = fate(noted, held.before, Traffic.of(held.connection))
             fates[found] += 1
-            if found is Fate.GIVEN_ON:
+            if found is Fate.GIVEN_ON and not self._stopped:
                 self._give(held.connection)
             elif found is Fate.TOLD:
                 tell(held.connection, noted.asked, self._retry_seconds)
