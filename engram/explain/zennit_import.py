@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from engram.nn.pretrained.torchvision_import import import_torchvision
+from engram.nn.pretrained.zoos.torchvision_import import import_torchvision
 
 import_torchvision()
 

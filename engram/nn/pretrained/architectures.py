@@ -10,9 +10,9 @@ from typing import Any
 
 from engram.config.backbones import LARGEST_INPUT, Argument
 from engram.errors import InvalidBackbone, UnknownArchitecture
-from engram.nn.pretrained import timm_zoo, torchvision_zoo
 from engram.nn.pretrained.architecture import DYNAMIC, IMG_SIZE, NUM_CLASSES, Architecture
-from engram.nn.pretrained.entry_points import entry_point_names, installed
+from engram.nn.pretrained.zoos import timm_zoo, torchvision_zoo
+from engram.nn.pretrained.zoos.entry_points import entry_point_names, installed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MOST_CLASSES = 100_000

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 
 from engram.errors import ArchitectureMissing, InvalidBackbone, UnknownArchitecture
-from engram.nn.pretrained import entry_points, timm_zoo
 from engram.nn.pretrained.architectures import architecture, architecture_names
 from engram.nn.pretrained.inspection import inspect
 from engram.nn.pretrained.measurement import measured
 from engram.nn.pretrained.network import network
+from engram.nn.pretrained.zoos import entry_points, timm_zoo
 from tests.engram.nn.pretrained.drawn import OwnArchitecture, Tokens, filled
 
 

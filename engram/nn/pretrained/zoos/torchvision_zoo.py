@@ -14,7 +14,7 @@ from torch import nn
 from engram.config.backbones import Argument, Preprocessing
 from engram.nn.pretrained.architecture import IMG_SIZE, NUM_CLASSES, Architecture, Place
 from engram.nn.pretrained.modes import OwnDraws
-from engram.nn.pretrained.torchvision_import import import_torchvision
+from engram.nn.pretrained.zoos.torchvision_import import import_torchvision
 
 PREFIX = "torchvision/"
 _SIDE = 224

@@ -13,7 +13,7 @@ from torch import nn
 from engram.config.backbones import Argument, Preprocessing
 from engram.errors import ArchitectureMissing
 from engram.nn.pretrained.architecture import DYNAMIC, IMG_SIZE, NUM_CLASSES, Architecture, Place
-from engram.nn.pretrained.torchvision_import import import_torchvision
+from engram.nn.pretrained.zoos.torchvision_import import import_torchvision
 
 PREFIX = "timm/"
 

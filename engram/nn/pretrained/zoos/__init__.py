@@ -1,0 +1,1 @@
+"""Libraries of networks: torchvision, timm, and what an operator installed."""
