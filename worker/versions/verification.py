@@ -17,6 +17,7 @@ from engram.methods import method_of
 from engram.snapshot import Parts
 from vault.commit_log import Commit
 from worker.versions.blobs import JobBlobs
+from worker.versions.engine_agreement import require_agreement
 
 log = logging.getLogger("engram.worker")
 
@@ -93,6 +94,8 @@ def verify(
     ------
     RetentionViolated
         The method is exact, and some task answers the probes with other bytes than before learning.
+    AnswersDiffer
+        The model's engine answers the probes otherwise than the first one.
     """
     # A model that is only to answer reads all tasks at once, also where its method is lazy.
     kept = parts.kept if method_of(parts.definition).lazy else None
@@ -105,6 +108,7 @@ def verify(
     proof = certify(rebuilt, routing, before.answers, classes, asked)
     if rebuilt.exact and (changed := compare(before, proof) if asked is None else _changed(before, proof)):
         raise RetentionViolated(f"answers of {', '.join(changed)} would change; nothing was published")
+    require_agreement(parts, rebuilt, proof.logits)
     proof = replace(
         proof,
         decoder=before.decoder or proof.decoder,

@@ -14,10 +14,12 @@ from engram import Definition, Memory
 from engram.certificate import certify
 from engram.config.engines import ONNX_RUNTIME
 from engram.errors import AnswersDiffer, EngineMissing
+from engram.memory import dump
 from engram.nn import onnx_network
 from engram.nn.onnx_network import OnnxNetwork
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.network import PretrainedNetwork, network
+from engram.nn.pretrained.taps import Seen
 from testing.data.patterns import QUICK, definition
 from tests.engram.methods.staged.over_networks import (
     CONVOLUTIONS,
@@ -28,6 +30,7 @@ from tests.engram.methods.staged.over_networks import (
     model,
     pictures,
 )
+from worker.versions.verification import verify
 
 installed = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))), reason="the extra onnx is not installed"
@@ -90,6 +93,26 @@ def test_earlier_answers_and_those_beside_others_stay_the_same_bytes(tmp_path: P
     assert [named["engine"].split()[0] for named in networks] == ["onnxruntime"]
     memory.save(tmp_path)
     assert torch.equal(Memory.load(tmp_path).observe(images).logits("task 0"), before)
+
+
+@installed
+def test_a_version_that_it_answers_otherwise_than_the_first_engine_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = over("adapter")
+    before = certify(memory)
+    memory.learn("task 0", pictures(0), QUICK)
+    parts = dump(memory)
+    assert verify(parts, before, "task 0", 1.0).engine == ONNX_RUNTIME
+    seen = OnnxNetwork._seen
+
+    def planted(self: OnnxNetwork, prepared: torch.Tensor) -> Seen:
+        there = seen(self, prepared)
+        return there._replace(levels=tuple(level * 1.01 for level in there.levels), features=there.features * 1.01)
+
+    monkeypatch.setattr(OnnxNetwork, "_seen", planted)
+    with pytest.raises(AnswersDiffer, match="onnxruntime-1 answers otherwise than eager-1"):
+        verify(parts, before, "task 0", 1.0)
 
 
 def test_models_over_pixels_have_no_use_for_it() -> None:
