@@ -122,6 +122,8 @@ class JobRecord(Record):
     """`fraction` of the whole, `epoch`, `loss`, `accuracy`, `units`, as far as there are any."""
     attempts: int = 0
     created_at: str
+    finished_at: str | None = None
+    """When it ended, in any way; None of an open one, and of services before this field."""
     error: JobProblem | None = None
     result: Mapping[str, Any] | None = None
     """Of one that succeeded: the `version` it made and the `report`, or the `evaluation`."""

@@ -356,7 +356,7 @@ class RecognisingMethod(Method):
 
 
 def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
-    """Refuse a task that the recogniser does not find again as often as was asked for.
+    """Refuse a task that the recogniser does not find again as often as was asked for, and warn of one seldom found.
 
     Raises
     ------
@@ -367,6 +367,7 @@ def expect_recognised(report: LearningReport, options: LearnOptions) -> None:
             f"{report.recognised:.1%} of the held-out images are given to this task, under the "
             f"{options.min_recognised:.1%} that were asked for"
         )
+    report.heed_recognition()
 
 
 def expect_accurate(report: LearningReport, options: LearnOptions) -> None:

@@ -17,6 +17,9 @@ from engram.config.options import LearnOptions
 from engram.data.examples import Examples
 from engram.training.class_recall import ClassRecall, balanced_accuracy, recall_warnings
 
+SELDOM = 0.5
+"""Share of a task's held-out images below which the report warns that they are seldom recognised as of it."""
+
 
 @dataclass
 class LearningReport:
@@ -104,6 +107,18 @@ class LearningReport:
         counts = torch.bincount(given, minlength=len(tasks)).tolist()
         found = sorted(zip(tasks, counts, strict=True), key=lambda pair: -pair[1])
         self.given_to = {task: count for task, count in found if count}
+
+    def heed_recognition(self) -> None:
+        """Warn of a task that is seldom found again without being named; nothing else would say that of a version."""
+        if self.recognised >= SELDOM:
+            return
+        most = next(
+            (f", and {count} are given to {task!r}" for task, count in self.given_to.items() if task != self.task), ""
+        )
+        self.warnings.append(
+            f"without the task named, {self.recognised:.0%} of its held-out images are recognised as of this task"
+            f"{most}; min_recognised makes a job fail instead"
+        )
 
     @property
     def class_figures(self) -> dict[str, object]:

@@ -59,6 +59,8 @@ class JobResponse(BaseModel):
     succeeded."""
     attempts: int
     created_at: str
+    finished_at: str | None
+    """When it ended, in any way; null of an open one."""
     error: JobError | None
     result: dict[str, Any] | None
     """Of one that has learned `version`, `task` and `report`; of one that has evaluated `evaluation`."""
@@ -85,6 +87,7 @@ def answer(job: Job) -> dict[str, Any]:
         "progress": job.progress or None,
         "attempts": job.attempts,
         "created_at": job.created_at,
+        "finished_at": job.finished_at,
         "error": job.error,
         "result": job.result,
     }

@@ -100,6 +100,7 @@ def show(job: JobId, url: Url = None, key: ApiKey = None, as_json: AsJson = Fals
                 ("phase", record.phase),
                 ("done", None if fraction is None else f"{fraction:.0%}"),
                 ("created", moment(record.created_at)),
+                ("ended", None if record.finished_at is None else moment(record.finished_at)),
                 ("outcome", _outcome(record)),
                 *_curves(record),
             ]

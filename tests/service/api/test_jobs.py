@@ -87,6 +87,8 @@ def test_the_record_ends_a_stream_that_redis_has_lost(settings: ServiceSettings,
         create(service.vault)
         job = submit(service.vault, "low", (0, 1)).id
         work(service, job)
+        ended = service.client.get(f"/v1/jobs/{job}").json()
+        assert ended["finished_at"] >= ended["created_at"]
         whole, _ = follow(service, job)
         own_redis.stop()
         own_redis.start()

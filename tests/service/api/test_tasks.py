@@ -46,8 +46,10 @@ def test_an_upload_becomes_a_job(service: Service) -> None:
     assert response.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert set(job) == {
         *("id", "kind", "model", "task", "state", "phase", "progress", "attempts", "created_at", "error", "result"),
+        "finished_at",
     }
     assert (job["model"], job["task"], job["state"], job["attempts"]) == ("digits", "high", "queued", 0)
+    assert job["finished_at"] is None
     assert service.client.get(response.headers["Location"]).json() == job
     record = service.vault.jobs.get(job["id"])
     assert record.options["epochs"] == QUICK["epochs"]

@@ -286,6 +286,7 @@ function Log({ heard, job }) {
       <${Facts} of=${[
         ["Job", html`<code>${job.id}</code>`],
         ["Submitted", html`<${Moment} at=${job.created_at} />`],
+        job.finished_at && ["Ended", html`<${Moment} at=${job.finished_at} />`],
         ["Attempts", number(job.attempts)],
       ]} />
       <ol>${lines.map(({ at, state, phase }) => html`<li>${!late && html`<time>
