@@ -150,6 +150,7 @@ def went_back(page: Page, visit: Visit) -> None:
     expect(page.locator(".commit.active")).to_contain_text("answers as version 1")
     visit.go("/models/parts")
     expect(page.locator(".slab")).to_have_count(1)
+    expect(page.get_by_text("more tasks like those here")).to_be_visible()
     visit.go("/models/parts/versions")
     page.locator(".commit").nth(1).get_by_role("button", name="Go back to it").click()
     page.get_by_role("dialog").get_by_role("button", name="Go back to it").click()

@@ -280,9 +280,23 @@ export function Recalls({ report, task }) {
   `;
 }
 
+/**
+ * How many more tasks have room that take as many units as those there do; null where none has any of its own.
+ * @param {Json[]} capacity
+ */
+function moreTasks(capacity) {
+  const left = capacity.map((layer) => {
+    const owned = Object.values(layer.owned).map(Number).filter((units) => units > 0);
+    return owned.length ? Math.floor((layer.free * owned.length) / owned.reduce((sum, units) => sum + units, 0)) : null;
+  }).filter((tasks) => tasks !== null);
+  return left.length ? Math.min(...left) : null;
+}
+
 /** @param {{ capacity: Json[], tasks: Json[] }} given */
 function Room({ capacity, tasks }) {
+  const more = moreTasks(capacity);
   return html`
+    ${more !== null && html`<p>Room for about <strong>${counted(more, "more task")}</strong> like those here.</p>`}
     <ul class="room">
       ${capacity.map(
         (/** @type {Json} */ layer) => html`
