@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -141,3 +143,9 @@ def inside(path: Path) -> tuple[str, ...]:
 def sources(*packages: str) -> list[Path]:
     """The Python files of packages, sorted."""
     return sorted(path for package in packages for path in folder(package).rglob("*.py"))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A file, parsed once for all that read it; nobody changes what it is given."""
+    return ast.parse(path.read_text(encoding="utf-8"))

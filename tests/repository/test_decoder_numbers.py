@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from tests.repository.layout import ROOT, sources
+from tests.repository.layout import ROOT, sources, tree_of
 
 DECODING = {
     ("engram.data.images", "decode"),
@@ -36,7 +36,7 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
 def test_services_workers_and_examples_pass_the_number_of_the_model() -> None:
     found = 0
     for path in sources("service", "worker", "examples", "benchmarks"):
-        for call in calls(ast.parse(path.read_text(encoding="utf-8"))):
+        for call in calls(tree_of(path)):
             found += 1
             given = [*call.args, *(word.value for word in call.keywords)]
             assert any(ast.unparse(one).split(".")[-1] == "decoder" for one in given), (

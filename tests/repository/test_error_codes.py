@@ -18,6 +18,7 @@ import worker
 from engram.errors import EngramError
 from service.errors import problem_details
 from service.errors.exceptions import ServiceError
+from tests.repository.layout import tree_of
 from vault.errors import VaultError
 
 ROOT = Path(__file__).parents[2]
@@ -52,10 +53,9 @@ def kinds() -> dict[str, type[Exception]]:
     return {one.__name__: one for root in ERRORS for one in below(root) if one.__module__.startswith(ours)}
 
 
-@cache
 def trees() -> tuple[ast.Module, ...]:
     paths = (path for package in PACKAGES for path in (ROOT / package.__name__).rglob("*.py"))
-    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in paths)
+    return tuple(tree_of(path) for path in paths)
 
 
 def name_of(node: ast.AST) -> str:

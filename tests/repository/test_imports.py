@@ -15,6 +15,7 @@ from tests.repository.layout import (
     ROOT,
     inside,
     sources,
+    tree_of,
 )
 
 SOURCES = sources(*MAY_IMPORT)
@@ -43,7 +44,7 @@ def wrong(package: str, tree: ast.AST) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_one_way_and_nothing_is_too_long(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+    tree = tree_of(path)
     assert wrong(inside(path)[0], tree) == set()
     assert len(text.splitlines()) <= LONGEST_FILE
     for node in ast.walk(tree):

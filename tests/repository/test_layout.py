@@ -21,6 +21,7 @@ from tests.repository.layout import (
     ROOT,
     inside,
     sources,
+    tree_of,
 )
 
 PACKAGES = tuple(name for name in MAY_IMPORT if name not in ("tests", "examples"))
@@ -31,10 +32,9 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the packages, parsed."""
-    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sources(*PACKAGES)}
+    return {module_of(path): tree_of(path) for path in sources(*PACKAGES)}
 
 
 def imports(tree: ast.AST, known: set[str]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def test_no_two_public_classes_have_one_name() -> None:
 
 @pytest.mark.parametrize("path", sources(*MAY_IMPORT), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_holds(path: Path) -> None:
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    text = ast.get_docstring(tree_of(path))
     assert text, "a module begins with a docstring"
     first = text.splitlines()[0]
     assert len(first) <= LONGEST_HEADING

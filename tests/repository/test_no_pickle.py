@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.jobs.wakeup import WakeupSender
-from tests.repository.layout import ROOT, sources
+from tests.repository.layout import ROOT, sources, tree_of
 from worker.celery_app import create_app
 
 SOURCES = sources("engram", "engram_client", "telemetry", "vault", "service", "worker")
@@ -41,7 +41,7 @@ def dangerous(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_unpickles(path: Path) -> None:
-    assert list(dangerous(ast.parse(path.read_text(encoding="utf-8")))) == []
+    assert list(dangerous(tree_of(path))) == []
 
 
 @pytest.mark.parametrize(
