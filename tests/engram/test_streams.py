@@ -76,7 +76,7 @@ def test_nothing_is_judged_before_there_is_a_reference() -> None:
     assert not any(switches.judge(window) for window in windows(0.8, 3, 5))
 
 
-@pytest.mark.parametrize("fade", [0.0, 0.4])
+@pytest.mark.parametrize("fade", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_tasks_are_found_in_a_stream(fade: float) -> None:
     memory = made()
     watched = Stream(memory, LEARNING, WATCHING)

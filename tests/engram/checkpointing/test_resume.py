@@ -20,7 +20,7 @@ from engram.snapshot import Parts
 from engram.training.report import LearningReport
 from testing.data.checkpoints import InMemory, Killed, dying
 from testing.data.patterns import bars, definition
-from tests.engram.methods.test_methods import ALL, METHODS, again, parts_of
+from tests.engram.methods.test_methods import METHODS, SLOWLY, again, parts_of
 
 LONGER = LearnOptions(epochs=2, patience=2, rounds=2, recovery_epochs=1, tolerance=0.1, batch_size=16)
 
@@ -49,7 +49,7 @@ def asks(name: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_checkpoints_change_nothing(name: str) -> None:
     checkpoints = InMemory(every=1 if name in METHODS else 3)
     learned, report = learn(parts_of(name), checkpoints)
@@ -58,7 +58,7 @@ def test_checkpoints_change_nothing(name: str) -> None:
     assert report.resumed == 0
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(name: str) -> None:
     drawn, total = random.Random(name), asks(name)
     checkpoints = InMemory(every=drawn.choice([1, 2, 5]))

@@ -15,7 +15,7 @@ from engram.explain.rules import COMPOSITES, CONSERVING
 from testing.data.patterns import QUICK, SIZE, bars, learned, network_of
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18", "resnet50"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def memory(request: pytest.FixtureRequest) -> Memory:
     return learned(request.param, tasks=2, options=QUICK.model_copy(update={"epochs": 6}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -67,8 +68,14 @@ def stacks(backbone: str) -> list[tuple[Engram, ...]]:
     ]
 
 
-@pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("backbone", ["mlp", "cnn", "resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    ("backbone", "composite"),
+    [
+        *itertools.product(("mlp", "cnn", "resnet18"), COMPOSITES),
+        ("resnet50", COMPOSITES[0]),
+        *(pytest.param("resnet50", one, marks=pytest.mark.slow) for one in COMPOSITES[1:]),
+    ],
+)
 def test_a_heatmap_is_the_same_bytes_as_one_made_anew(backbone: str, composite: str) -> None:
     for stack in stacks(backbone):
         explainer = Explainer(stack)
@@ -99,9 +106,20 @@ BANKS: dict[str, dict[str, Any]] = {
 }
 
 
+KINDS = [("plain", 2), ("smooth", 2), *((name, 3) for name in BANKS)]
+LARGE = [("plain", 2), ("mirrored", 3)]
+"""Kinds of which the ordinary run has large images, too, which are made smaller first."""
+
+
 @pytest.mark.parametrize("flat", [True, False])
-@pytest.mark.parametrize(("name", "recipe"), [("plain", 2), ("smooth", 2), *((name, 3) for name in BANKS)])
-@pytest.mark.parametrize(("channels", "side"), [(1, 12), (3, 12), (3, 131)])
+@pytest.mark.parametrize(
+    ("name", "recipe", "channels", "side"),
+    [
+        *((*kind, channels, 12) for kind in KINDS for channels in (1, 3)),
+        *((*kind, 3, 131) for kind in LARGE),
+        *(pytest.param(*kind, 3, 131, marks=pytest.mark.slow) for kind in KINDS if kind not in LARGE),
+    ],
+)
 def test_what_commons_tell_is_the_same_bytes(name: str, recipe: int, channels: int, side: int, flat: bool) -> None:
     about = CommonsDefinition.model_validate({"features": 288, "patch": 5, **BANKS[name]})
     shape = InputShape(channels=channels, height=side, width=side + 1 if name != "mirrored" else 12 * (side // 12))

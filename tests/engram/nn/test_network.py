@@ -22,9 +22,10 @@ BACKBONES = ("mlp", "cnn", "resnet18", "resnet50", "vgg11")
 @pytest.mark.parametrize(
     ("backbone", "channels"),
     [
-        *((backbone, 3) for backbone in BACKBONES),
-        *((backbone, 1) for backbone in ("mlp", "cnn")),
-        *(pytest.param(backbone, 1, marks=pytest.mark.slow) for backbone in ("resnet18", "resnet50", "vgg11")),
+        *((backbone, 3) for backbone in BACKBONES if backbone != "resnet50"),
+        *((backbone, 1) for backbone in ("mlp", "cnn", "resnet50")),  # in which grey images take less time
+        *(pytest.param(backbone, 1, marks=pytest.mark.slow) for backbone in ("resnet18", "vgg11")),
+        pytest.param("resnet50", 3, marks=pytest.mark.slow),
     ],
 )
 def test_blocks_compute_what_the_plain_reference_computes(backbone: str, channels: int) -> None:

@@ -69,8 +69,9 @@ def served(backbone: str, tasks: str, labels: str = "joined") -> tuple[Memory, P
 
 CASES = [("mlp", tasks, "joined") for tasks in TASKS]
 CASES += [("mlp", "shared labels", "apart"), ("cnn", "all sizes", "joined")]
-CASES += [("resnet18", "equal sizes", "joined"), ("resnet50", "one", "joined")]
-SLOW = [pytest.param("cnn", tasks, "joined", marks=pytest.mark.slow) for tasks in TASKS if tasks != "all sizes"]
+CASES += [("resnet18", "equal sizes", "joined")]
+SLOWLY = [("cnn", tasks, "joined") for tasks in TASKS if tasks != "all sizes"] + [("resnet50", "one", "joined")]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in SLOWLY]
 
 
 @pytest.mark.parametrize("contenders", [1, 2, "all"])
