@@ -65,7 +65,7 @@ def main() -> int:
         )
         metrics.silence.set_function(lambda: watch.silent)
         watch.start()
-        runtime.set_aside()
+        runtime.set_aside_imports()
         sweeper = Sweeper(vault, settings.sweep_seconds)
         sweeper.start()
         quietly = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]

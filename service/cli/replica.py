@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from engram.runtime import set_aside
+from engram.runtime import set_aside_imports
 from service.app import create_app
 from service.auth.exposure import UnsafeExposure, guarded
 from service.lifecycle.processes import Misset, ProcessSupervisor
@@ -80,7 +80,7 @@ def _run_first(settings: ServiceSettings, listening: socket.socket) -> int:
 
         app = create_app(group.own.share(settings), group.own.siblings())
         server = Server(app, on_listening, group.begin_to_stop, folder=group.meeting)
-        set_aside()
+        set_aside_imports()
         with supervisor.sound():
             server.run(sockets=[listening])
         return 0 if server.started else 1
@@ -90,6 +90,6 @@ def _run_member(settings: ServiceSettings, host: str, membership: Membership) ->
     """Run a further process; the first one has checked what there is to check, and listens."""
     app = create_app(membership.share(settings), membership.siblings())
     server = Server(app, host=host, receiver=Receiver(membership.folder, membership.number))
-    set_aside()
+    set_aside_imports()
     server.run(sockets=[])
     return 0 if server.started else 1

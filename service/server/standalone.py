@@ -237,7 +237,7 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
 
     with StandaloneStack(data, url(listening)) as stack, undisturbed_end(), stack.sound():
         # What imports torch comes last, while the worker is starting up beside it.
-        from engram.runtime import set_aside
+        from engram.runtime import set_aside_imports
         from service.app import create_app
         from service.server.server import Server
         from service.ui.static_files import PAGE
@@ -256,6 +256,6 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
             group.begin_to_stop()
 
         server = Server(app, on_listening, on_stopping, folder=group.meeting)
-        set_aside()
+        set_aside_imports()
         server.run(sockets=[listening])
         return 0 if server.started else 1

@@ -77,3 +77,32 @@ del plain
 assert reference() is None, "what is in no circle needs no collection"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_from_the_end_of_imports_on_garbage_is_collected_but_none_of_theirs() -> None:
+    """In a process of its own, which begins as a server does."""
+    program = """
+import gc, weakref
+gc.disable()
+from engram.runtime import look_at_all, set_aside_imports
+
+class Circle:
+    def __init__(self):
+        self.itself = self
+
+early = Circle()
+known = weakref.ref(early)
+del early
+set_aside_imports()
+assert gc.isenabled()
+assert gc.get_freeze_count() > 100_000, "PyTorch is set aside"
+late = Circle()
+reference = weakref.ref(late)
+del late
+gc.collect()
+assert reference() is None
+assert known() is not None, "nobody looked"
+look_at_all()
+assert known() is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
