@@ -67,7 +67,8 @@ def image_weights(labels: Tensor, shares: Tensor) -> Tensor:
 def extended(held_out: Examples, train: Examples, least: int) -> Examples:
     """Held-out images, and for each class with fewer than `least` of them some that were learned from.
 
-    One held-out image of a small class would decide for its whole class by chance.
+    One held-out image of a small class would decide for its whole class by chance. Where no class has too few, what is
+    given are the held-out examples themselves.
     """
     counts = held_out.counts()
     some = [torch.zeros(0, dtype=torch.int64)]
@@ -77,5 +78,7 @@ def extended(held_out: Examples, train: Examples, least: int) -> Examples:
         if missing:
             some.append(members[torch.linspace(0, len(members) - 1, missing).long()])
     chosen = torch.cat(some)
+    if not len(chosen):
+        return held_out
     images = torch.cat([held_out.images, train.images[chosen]])
     return Examples(images, torch.cat([held_out.labels, train.labels[chosen]]), train.classes)

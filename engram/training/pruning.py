@@ -89,16 +89,21 @@ def smallest(
     """
     found: PrunedEngram | None = None
     read = None if engram.reads is None else engram.earlier
+    judged: list[tuple[dict[str, Tensor], bool]] = []
 
     def holds(share: float) -> bool:
         nonlocal found
         keep = choose(scores, share, floor, read)
         if all(len(kept) == len(scores[layer]) for layer, kept in keep.items()):
             return True  # rounding up kept everything; only a smaller share can say anything
+        for other, held in judged:  # rounding up keeps the same for several shares
+            if all(kept.equal(other[layer]) for layer, kept in keep.items()):
+                return held
         narrow = cut_to(engram, keep)
         if bounded is not None:
             narrow = bounded(narrow, worth(engram, scores, keep))
         accuracy = accuracy_of(narrow)
+        judged.append((keep, accuracy >= min_accuracy))
         if accuracy < min_accuracy:
             return False
         found = PrunedEngram(narrow, accuracy)

@@ -42,6 +42,10 @@ MIN_CLASS_IMAGES = 20
 """Images of each class that the plateau is judged by at least, where the largest class has so many held out."""
 
 
+ROUNDING = 1e-6
+"""More than sums of shares of images can be off."""
+
+
 WHOLE = (0.0, 1.0)
 """The share of a phase that is the whole of it."""
 
@@ -124,7 +128,7 @@ def measure(
         return engram.answer(images, network.joined(engram, images))
 
     engram.eval()
-    loss, correct, left, each = 0.0, 0.0, len(examples), None
+    loss, correct, left, each = 0.0, 0.0, float(len(examples)), None
     if balanced:
         each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
     try:
@@ -141,6 +145,9 @@ def measure(
             counted = each[chosen.to(each.device)]  # (B,)
             loss += float((counted * F.cross_entropy(logits, labels, reduction="none")).sum())
             correct += float((counted * (logits.argmax(1) == labels)).sum())
+            left -= float(counted.sum())
+            if (most := (correct + left) / len(examples) + ROUNDING) < least:
+                return Evaluation(math.inf, most)
     finally:
         engram.train(was_training)
     return Evaluation(loss / len(examples), correct / len(examples))

@@ -56,6 +56,7 @@ def test_classes_with_few_held_out_images_are_judged_by_learned_ones_too() -> No
     assert judged.counts() == (9, 9)
     assert torch.equal(judged.images[: len(held_out)], held_out.images)
     assert extended(held_out, train, 50).counts() == (50, 10), "never more than there are"
+    assert extended(judged, train, 9) is judged, "what is known of these images need not be measured again"
 
 
 def test_a_small_class_holds_out_up_to_a_quarter() -> None:

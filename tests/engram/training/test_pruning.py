@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.network import Engram, Network, pixels
 from engram.training.importance import score_units
 from engram.training.pruning import choose, smallest
-from engram.training.trainer import Evaluation, measure
+from engram.training.trainer import measure
 from testing.data.patterns import QUICK, bars, definition, learned, network_of
 
 
@@ -56,6 +57,20 @@ def test_bisection_finds_the_narrowest_engram_that_holds(needed: float) -> None:
     else:
         assert found is not None
         assert sum(found.engram.units.values()) == min(narrower)
+
+
+def test_what_several_shares_keep_is_judged_once() -> None:
+    _, engram = _trained()
+    generator = torch.Generator().manual_seed(0)
+    scores = {layer: torch.rand(units, generator=generator) + 0.1 for layer, units in engram.units.items()}
+    judged: list[tuple[int, ...]] = []
+
+    def accuracy_of(candidate: Engram) -> float:
+        judged.append(tuple(candidate.units.values()))
+        return 1.0 if sum(candidate.units.values()) > 0.4 * sum(engram.units.values()) else 0.0
+
+    assert smallest(engram, scores, 0.05, 1.0, accuracy_of, steps=20) is not None
+    assert len(judged) == len(set(judged)) < 20
 
 
 def test_nothing_is_found_when_nothing_narrower_holds() -> None:
@@ -112,7 +127,8 @@ def test_pruning_keeps_the_accuracy_it_was_told_to_keep() -> None:
     assert measure(network, found.engram, examples).accuracy == found.accuracy >= trained.accuracy - 0.05
 
 
-def test_measuring_ends_once_the_accuracy_cannot_be_reached() -> None:
+@pytest.mark.parametrize("balanced", [False, True])
+def test_measuring_ends_once_the_accuracy_cannot_be_reached(balanced: bool) -> None:
     layout, some = layout_of(definition("mlp", 1)), bars(1, 600)
     torch.manual_seed(0)
     engram = Engram(layout, "task", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ()).freeze()
@@ -125,12 +141,15 @@ def test_measuring_ends_once_the_accuracy_cannot_be_reached() -> None:
         return False
 
     reporter = Reporter(cancel=looked)
-    whole = measure(network, engram, given, reporter=reporter)
-    assert whole.accuracy == 0.75
+    judged = partial(measure, network, engram, given, reporter=reporter, balanced=balanced)
+    whole = judged()
+    assert whole.accuracy == 0.75 if not balanced else 0 < whole.accuracy < 0.95
     assert len(parts) == 3, "there is something to be left out"
     parts.clear()
-    found = measure(network, engram, given, reporter=reporter, least=0.95)
-    assert found == Evaluation(math.inf, 1 - 128 / 1200), "all but a quarter of the first part are right at best"
+    found = judged(least=0.95)
+    assert found.loss == math.inf
+    assert whole.accuracy < found.accuracy < 0.95
+    assert balanced or found.accuracy == 1 - 128 / 1200, "all but a quarter of the first part are right at best"
     assert len(parts) == 1
-    for least in (0.75, 0.5):
-        assert measure(network, engram, given, least=least) == whole
+    for least in (whole.accuracy, 0.5):
+        assert judged(least=least) == whole
