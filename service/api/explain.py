@@ -60,7 +60,7 @@ async def explain(
     loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, 1, ExplainFields)
     query = {"target": target, "task": task, "version": version, "composite": composite, "format": format}
-    asked = body.fields.joined(query, request.query_params)
+    asked = body.fields.joined(query, request)
     if version is None and asked.version is not None:
         loaded = await parts.live.get_version(model, asked.version)
     await parts.quotas.count_images(request, 1)

@@ -51,7 +51,7 @@ async def predict(
     loaded = await (parts.live.get(model) if version is None else parts.live.get_version(model, version))
     body = await read(request, parts.settings.max_images_per_request, PredictFields)
     query = {"top_k": top_k, "task": task, "version": version, "logits": logits, "contenders": contenders}
-    asked = body.fields.joined(query | {"explain": explain}, request.query_params)
+    asked = body.fields.joined({**query, "explain": explain}, request)
     if asked.logits and asked.task is None:
         raise InvalidRequest("logits=true needs task=, whose logits are meant.")
     if version is None and asked.version is not None:

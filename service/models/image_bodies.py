@@ -78,7 +78,7 @@ async def read(request: Request, most: int, fields: type[Fields]) -> ImageBody[F
     if media == "application/json":
         return _from_json(await _read_instances(request, most), most, fields)
     if media.startswith("image/") or media == "application/octet-stream":
-        return ImageBody([await request.body()], fields())
+        return ImageBody([await request.body()], fields.none())
     raise UnsupportedMediaType(
         f"{media or 'No content type'}: send image/*, application/octet-stream, multipart/form-data with image "
         "parts, or application/json with instances."

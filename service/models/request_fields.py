@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
 
 from service.errors.exceptions import ConflictingParameter
 from service.errors.problem_details import invalid
+
+Fields = TypeVar("Fields", bound="RequestFields")
 
 
 def whole(value: Any) -> Any:
@@ -52,16 +56,30 @@ class RequestFields(BaseModel):
             found[name] |= choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {}
         return found
 
-    def joined(self, query: Mapping[str, Any], given: Container[str]) -> Self:
-        """These fields of a body with those of the query: `given` are the names that the query has.
+    @classmethod
+    def none(cls) -> Self:
+        """The fields of a body that names none."""
+        return cast(Self, _only(cls, ()))
+
+    def joined(self, query: Mapping[str, Any], request: Request) -> Self:
+        """These fields of a body with those of the request's query, which says `query`.
 
         Raises
         ------
         ConflictingParameter
             Both have one of the fields, and not the same.
         """
+        if not self.model_fields_set:
+            return cast(Self, _only(type(self), tuple(query.items())))
+        given = request.query_params
         for name in sorted(self.model_fields_set):
             if name in given and query[name] != getattr(self, name):
                 raise ConflictingParameter(f"The query says another {name} than the body does; say it once.")
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return self.model_copy(update={**query, **own})
+
+
+@lru_cache(maxsize=64)
+def _only(cls: type[Fields], named: tuple[tuple[str, Any], ...]) -> Fields:
+    """Fields with some values, which were validated already; kept, since most requests ask for the same."""
+    return cls().model_copy(update=dict(named))
