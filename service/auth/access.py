@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +21,11 @@ ANONYMOUS: Final = "anonymous"
 """`request.state.caller` where no key was asked for; otherwise that is the key's id."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HEADERS = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
+"""All that is looked at."""
+
+_Given = Mapping[bytes, str]
+"""By name, what a request has of `_HEADERS`."""
 
 
 class AccessControl:
@@ -64,15 +70,15 @@ class AccessControl:
         StoreUnavailable
             The keys were never read.
         """
-        key = None
-        if await self._needs_key(request):
-            key = await self._key(request)
+        key, given, state = None, _given(request), request.state
+        if await self._needs_key(given):
+            key = await self._key(given)
             if not key.may(scope):
                 raise Forbidden(f"This takes a key with the scope {scope}; this one has {key.scope}.", scope)
         else:
-            self._check_origin(request)
-        request.state.key = key
-        request.state.caller = ANONYMOUS if key is None else key.id
+            self._check_origin(request.method, given, getattr(state, "received_host", "localhost"))
+        state.key = key
+        state.caller = ANONYMOUS if key is None else key.id
         if key is not None:
             await self._quotas.count_request(request, key)
 
@@ -84,40 +90,43 @@ class AccessControl:
         """Whether there is a key, or ever was one; raises StoreUnavailable."""
         return await self._key_cache.any()
 
-    async def _needs_key(self, request: Request) -> bool:
+    async def _needs_key(self, given: _Given) -> bool:
         """Whether a key is needed. One that is sent is checked, even if this replica does not know of any yet."""
         if self._policy == "auto":
-            return parse(_token(request)) is not None or await self._key_cache.any()
+            return (bool(token := _token(given)) and parse(token) is not None) or await self._key_cache.any()
         return self._policy == "required"
 
-    async def _key(self, request: Request) -> Key:
-        if "authorization" not in request.headers:
+    async def _key(self, given: _Given) -> Key:
+        if b"authorization" not in given:
             raise Unauthorized(
                 "This takes an API key, sent in the header Authorization after the word Bearer.", given=False
             )
-        key = await self._key_cache.find(_token(request))
+        key = await self._key_cache.find(_token(given))
         if key is None:
             raise Unauthorized("This key is not known, or it was revoked, or its time is over.", given=True)
         return key
 
-    def _check_origin(self, request: Request) -> None:
+    def _check_origin(self, method: str, given: _Given, received_host: str) -> None:
         """Refuse what a web page elsewhere makes a browser on this machine do.
 
         Without keys, being on this machine is all it takes; a page that the user visits must not profit from that,
         neither by its forms nor by a name of its own that leads to this machine (DNS rebinding).
         """
         # Behind a proxy there is the host that the client asked for, and the one that the proxy did.
-        hosts = {_host(request.headers.get("host", "")), _host(getattr(request.state, "received_host", "localhost"))}
-        if self._hosts and not all(host in self._hosts or is_loopback(host) for host in hosts):
+        if self._hosts and not (self._meant(given.get(b"host", "")) and self._meant(received_host)):
             raise Misdirected("This is not the host that the request is meant for; ENGRAM_HOSTS names those it is.")
-        site = request.headers.get("sec-fetch-site")
-        origin = request.headers.get("origin")
-        if request.method in _SAFE or origin in self._origins:
+        site, origin = given.get(b"sec-fetch-site"), given.get(b"origin")
+        if method in _SAFE or origin in self._origins:
             return
         if site not in (None, "same-origin", "none") or (
-            site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+            site is None and origin is not None and urlsplit(origin).netloc != given.get(b"host")
         ):
             raise CrossSite("A web page of another site asks for this, and no key says that it may.")
+
+    def _meant(self, header: str) -> bool:
+        """Whether a Host header names this machine, or a host that requests are meant for."""
+        host = _host(header)
+        return host in self._hosts or is_loopback(host)
 
 
 def author(request: Request) -> dict[str, Any]:
@@ -135,7 +144,16 @@ def _host(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
-def _token(request: Request) -> str:
+def _given(request: Request) -> _Given:
+    """What there is of `_HEADERS`; of one that is given twice the first."""
+    found: dict[bytes, str] = {}
+    for name, value in request.scope["headers"]:
+        if name in _HEADERS and name not in found:
+            found[name] = value.decode("latin-1")
+    return found
+
+
+def _token(given: _Given) -> str:
     """The bearer token of a request; empty when there is none."""
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    kind, _, token = given.get(b"authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else ""
