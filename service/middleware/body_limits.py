@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import time
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
-from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, SlowRequest, UploadTooLarge
+from service.errors.exceptions import InvalidJson, RequestTooLarge, ServiceError, UploadTooLarge
 from service.errors.parameters import check
 from service.metrics import Metrics
 from service.middleware.content_encoding import UnpackedBody, encodings
 from service.middleware.limiter import Limiter
+from service.middleware.pace import Pace
 from service.settings import ServiceSettings
 
 _UPLOADS = re.compile(r"/v1/models/[^/]+/(tasks|evaluate)/?")
 _NETWORKS = re.compile(r"/v1/backbones/?")
+_LONGEST_PATH = 256
+"""Characters of a path of which it is remembered what it is for."""
 _OF_PACKED = frozenset({b"content-encoding", b"content-length"})
 _IMAGES = re.compile(r"/v1/models/[^/]+[/:](predict|explain)/?|/v2/models/[^/]+(/versions/[^/]+)?/infer/?")
+
+
+class _Kind(Enum):
+    """What a body brings, which tells how large it may be."""
+
+    IMAGES = auto()
+    DOCUMENT = auto()
+    UPLOAD = auto()
+    NETWORK = auto()
 
 
 class BodyLimits:
@@ -37,6 +49,13 @@ class BodyLimits:
         retry = settings.retry_after_seconds
         self.memory = Limiter(metrics, "bodies", "bytes of requests", settings.max_bodies_bytes, retry)
         self.disk = Limiter(metrics, "spool", "bytes of uploads", settings.max_spool_bytes, retry)
+        self.largest = {
+            _Kind.IMAGES: settings.max_request_bytes,
+            _Kind.DOCUMENT: min(settings.max_document_bytes, settings.max_request_bytes),
+            _Kind.UPLOAD: settings.max_upload_bytes,
+            _Kind.NETWORK: settings.max_backbone_bytes,
+        }
+        """Bytes of each kind of body."""
 
     def of(self, scope: Scope, receive: Receive) -> RequestBody:
         """The body of a request; what lies further in sees the headers of the unpacked one."""
@@ -51,8 +70,8 @@ class RequestBody:
 
     def __init__(self, scope: Scope, receive: Receive, limits: BodyLimits) -> None:
         path, settings = scope["path"], limits.settings
-        network = bool(_NETWORKS.fullmatch(path))
-        self._upload = network or bool(_UPLOADS.fullmatch(path))
+        kind = _kind_of_short(path) if len(path) <= _LONGEST_PATH else _kind(path)
+        self._upload = kind in (_Kind.UPLOAD, _Kind.NETWORK)
         self._limiter = limits.disk if self._upload else limits.memory
         self._held = 0
         self.received = 0
@@ -61,16 +80,11 @@ class RequestBody:
         names = encodings(scope["headers"])
         self.packed = bool(names)
         self._next = UnpackedBody(self._as_sent, names).receive if names else self._as_sent
-        self._pace = _Pace(settings.slow_body_bytes, settings.slow_body_seconds)
+        self._pace = Pace(settings.slow_body_bytes, settings.slow_body_seconds)
         self._complete = False
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         self._announced = int(announced) if announced.isdigit() else 0
-        if self._upload:
-            self._limit = settings.max_backbone_bytes if network else settings.max_upload_bytes
-        elif _IMAGES.fullmatch(path):
-            self._limit = settings.max_request_bytes
-        else:
-            self._limit = min(settings.max_document_bytes, settings.max_request_bytes)
+        self._limit = limits.largest[kind]
 
     def close(self) -> None:
         """Hold nothing any more."""
@@ -110,41 +124,16 @@ class RequestBody:
         return kind(f"The body has more than {self._limit} bytes{unpacked}.")
 
 
-class _Pace:
-    """Minimum rate of a body: `least` bytes in any `seconds` of waiting for them.
+def _kind(path: str) -> _Kind:
+    """What bodies of requests to a path bring."""
+    if _IMAGES.fullmatch(path):
+        return _Kind.IMAGES
+    if _UPLOADS.fullmatch(path):
+        return _Kind.UPLOAD
+    return _Kind.NETWORK if _NETWORKS.fullmatch(path) else _Kind.DOCUMENT
 
-    The time in which nobody waits for them does not count.
-    """
 
-    def __init__(self, least: int, seconds: float) -> None:
-        self._least = least
-        self._seconds = seconds
-        self._bytes = 0
-        self._waited = 0.0
-
-    def came(self, size: int) -> None:
-        """So many bytes were received."""
-        self._bytes += size
-
-    async def keep(self, receive: Receive) -> Message:
-        """What `receive` gives; raises SlowRequest."""
-        while True:
-            if self._waited >= self._seconds:
-                self._next_window()
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(self._seconds - self._waited):
-                    return await receive()
-            except TimeoutError:
-                continue
-            finally:
-                self._waited += time.monotonic() - began
-
-    def _next_window(self) -> None:
-        if self._bytes < self._least:
-            raise SlowRequest(f"Fewer than {self._least} bytes of the body came within {self._seconds:g} seconds.")
-        self._bytes = 0
-        self._waited = 0.0
+_kind_of_short = lru_cache(maxsize=1024)(_kind)
 
 
 async def read_json(request: Request) -> Any:
