@@ -58,7 +58,10 @@ FIELDS: Mapping[str, str] = {
 _WITHOUT_SECRETS = frozenset({"timestamp", "level", "logger", "method", "route", "trace_id", "span_id"})
 """Fields whose values this program generates itself, so that they need no redaction."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_EXTRA = FIELDS.keys() - {"timestamp", "level", "logger", "message", "exception", "trace_id", "span_id"}
+_FIRST = ("timestamp", "level", "logger", "message", "exception")
+"""The fields that a line begins with."""
+_EXTRA = FIELDS.keys() - {*_FIRST, "trace_id", "span_id"}
+_FURTHER = tuple(name for name in FIELDS if name not in _FIRST)
 
 
 def configure(
@@ -90,6 +93,8 @@ def configure(
     sys.excepthook = _on_exception
     threading.excepthook = lambda args: _on_exception(args.exc_type, args.exc_value, args.exc_traceback)
 
+
+_NOTHING: Mapping[str, Any] = {}
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("engram_log_fields")
 """The bound fields; a mapping that is never changed."""
@@ -128,29 +133,38 @@ class _JsonLines(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        known: dict[str, Any] = {**_trace(), **_bound.get({})}
-        known |= {name: value for name, value in vars(record).items() if name in _EXTRA}
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-        known["timestamp"] = f"{moment[:-6]}Z"
-        known["level"], known["logger"] = record.levelname.lower(), record.name
-        known["message"] = record.getMessage()
+        line: dict[str, Any] = {
+            "timestamp": f"{moment[:-6]}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(record.getMessage(), self._secrets),
+        }
         if record.exc_info:
-            known["exception"] = self.formatException(record.exc_info)
-        for name, text in known.items():
-            if isinstance(text, str) and name not in _WITHOUT_SECRETS:
-                known[name] = redact(text, self._secrets)
-        ordered = {name: known[name] for name in FIELDS if name in known}
+            line["exception"] = redact(self.formatException(record.exc_info), self._secrets)
+        own, bound, ids = vars(record), _bound.get(_NOTHING), _trace()
+        for name in _FURTHER:
+            if name in own and name in _EXTRA:
+                value = own[name]
+            elif name in bound:
+                value = bound[name]
+            elif name in ids:
+                value = ids[name]
+            else:
+                continue
+            secret = isinstance(value, str) and name not in _WITHOUT_SECRETS
+            line[name] = redact(value, self._secrets) if secret else value
         try:
-            return orjson.dumps(ordered, default=str).decode()
+            return orjson.dumps(line, default=str).decode()
         except TypeError:  # half a character, or a number of more than 64 bits
-            return json.dumps(ordered, default=str)
+            return json.dumps(line, default=str)
 
 
-def _trace() -> dict[str, Any]:
+def _trace() -> Mapping[str, Any]:
     """The ids of the current span, where spans are recorded."""
     span = trace.get_current_span()
     if not span.is_recording():
-        return {}
+        return _NOTHING
     context = span.get_span_context()
     return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
 
