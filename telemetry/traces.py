@@ -126,7 +126,12 @@ def span(
 
 def child(name: str, attributes: Attributes = None) -> AbstractContextManager[Span | None]:
     """As `span` where the current span is recorded; otherwise a block in which nothing is, which costs nothing."""
-    return span(name, attributes=attributes) if trace.get_current_span().is_recording() else nullcontext()
+    return span(name, attributes=attributes) if recording() else nullcontext()
+
+
+def recording() -> bool:
+    """Whether the current span is recorded."""
+    return trace.get_current_span().is_recording()
 
 
 def begin(name: str, attributes: Attributes = None) -> Span:
@@ -136,7 +141,7 @@ def begin(name: str, attributes: Attributes = None) -> Span:
 
 def past(name: str, start: int, end: int, attributes: Attributes = None) -> None:
     """Record a child of the current span that is over already; times are nanoseconds since 1970."""
-    if trace.get_current_span().is_recording():
+    if recording():
         _tracer.start_span(name, start_time=start, attributes=attributes).end(end)
 
 

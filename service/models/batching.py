@@ -83,6 +83,8 @@ AnswersCallback = Callable[[ServedModel, list[Prediction]], None]
 class _Waiting:
     query: InferenceRequest
     future: asyncio.Future[InferenceReply]
+    images: int
+    """Of the query: a tensor takes longer to say how many."""
     since: float = field(default_factory=time.monotonic)
     asked: int = field(default_factory=time.time_ns)
     ran: tuple[int, int, int] | None = None
@@ -135,11 +137,11 @@ class Batcher:
         Overloaded
             At once, when `bound` images wait already.
         """
-        count = len(query.images)
+        count = query.images.shape[0]
         if self._queue and self._images + count > self._bound:
             self._metrics.refused.labels("predict").inc()
             raise full("images", self._images, self._bound, self._retry_after)
-        waiting = _Waiting(query, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future(), count)
         self._queue.append(waiting)
         self._count(count)
         if self._runner is None:
@@ -161,7 +163,7 @@ class Batcher:
                 if batch:
                     await self._answer(batch)
                 # Who was answered may ask again at once, as those do that have one request under way at a time.
-                expected = sum(len(waiting.query.images) for waiting in batch) + self._images
+                expected = sum(waiting.images for waiting in batch) + self._images
                 if expected > 1:
                     await self._gather(min(expected, self._size))
                 await self._fill()
@@ -197,7 +199,7 @@ class Batcher:
         images = 0
         while self._queue:
             head = self._queue[0]
-            count = len(head.query.images)
+            count = head.images
             alone = head.query.logits
             if batch and (alone or images + count > self._size):
                 break
@@ -213,7 +215,8 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         queries = [waiting.query for waiting in batch]
-        self._metrics.batches.observe(sum(len(q.images) for q in queries))
+        images = sum(waiting.images for waiting in batch)
+        self._metrics.batches.observe(images)
         began, moment = time.perf_counter(), time.time_ns()
         served: ServedModel | None = None
         outcomes: list[InferenceReply | Exception]
@@ -229,7 +232,7 @@ class Batcher:
             outcomes = [self._no_memory() if _lacks_memory(error) else error] * len(batch)
         self._metrics.inference.observe(time.perf_counter() - began)
         answers: list[Prediction] = []
-        ran = (moment, time.time_ns(), sum(len(q.images) for q in queries))
+        ran = (moment, time.time_ns(), images)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.ran = ran
             if waiting.future.done():
@@ -263,9 +266,9 @@ def _lacks_memory(error: Exception) -> bool:
 
 def _trace(waiting: _Waiting) -> None:
     """The spans of a request that was answered, in its own context: the batch ran in that of many."""
-    if waiting.ran is not None:
+    if waiting.ran is not None and traces.recording():
         began, ended, images = waiting.ran
-        traces.past("queue", waiting.asked, began, {"engram.images": len(waiting.query.images)})
+        traces.past("queue", waiting.asked, began, {"engram.images": waiting.images})
         traces.past("infer", began, ended, {"engram.batch.images": images})
 
 
