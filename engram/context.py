@@ -33,8 +33,8 @@ class LearnContext:
         Where the new parts compute.
     optimiser
         Makes the optimiser; by default as the options say.
-    recipe
-        The definition's number.
+    recipe, learning
+        The definition's numbers.
     """
 
     options: LearnOptions
@@ -43,6 +43,7 @@ class LearnContext:
     device: torch.device
     optimiser: OptimiserFactory | None = None
     recipe: int = 3
+    learning: int = 1
 
     def generator(self) -> torch.Generator:
         """A new generator of the context's seed."""

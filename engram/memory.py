@@ -186,9 +186,8 @@ class Memory:
         number = number_of(task) if named else len(self.tasks)  # a task's name does not tell how many came before it
         seed = task_seed(self.definition.seed, number, options.seed)
         journal = Journal(checkpoints, self._subject(task, examples, options, seed) if checkpoints else None)
-        context = LearnContext(
-            options, seed, Reporter(progress, cancel, journal), self.device, optimiser, self.definition.recipe
-        )
+        numbers = self.definition.recipe, self.definition.learning
+        context = LearnContext(options, seed, Reporter(progress, cancel, journal), self.device, optimiser, *numbers)
         learned = self.method.current()
         report = learned.learn(task, examples, context)
         self.method.become(learned)

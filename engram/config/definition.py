@@ -100,6 +100,13 @@ class Definition(Frozen):
     Since 2, by distances from classes relative to that from all of them.
     """
 
+    learning: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
+    """Number of the way that networks and detectors are learned where answers are staged; 1 everywhere else.
+
+    Since 2, optimisers take their steps in one operation, networks are judged as they are served, and passes after
+    pruning go over some thousand images at most, as do detectors of earlier tasks.
+    """
+
     engine: EngineName = FIRST_ENGINE
     """What its answers are computed by, one of `engram.config.engines`: name and number. `onnxruntime-1` needs the
     extra `onnx`, wherever the model is learned and served, and a network that the user brought."""
@@ -108,7 +115,7 @@ class Definition(Frozen):
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
     training, commons, heads and heatmaps stay in float32."""
 
-    numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1, "novelty": 1}
+    numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1, "novelty": 1, "learning": 1}
     """What a stored definition means by a number that it lacks: it was written before there was another."""
 
     @classmethod
@@ -235,6 +242,15 @@ class Definition(Frozen):
             self.__dict__["settings"] = whole
             if whole.get("reads") == "all" and (self.pretrained or isinstance(self.commons, tuple)):
                 raise PydanticCustomError("reads", "where a task reads all, the commons are filters of one kind")
+        return self
+
+    @model_validator(mode="after")
+    def _settle_learning(self) -> Self:
+        staged = self.method == "eidetic" and self.recipe > 2 and self.settings.get("reads") != "all"
+        if self.learning > 1 and not staged:
+            if "learning" in self.model_fields_set:
+                raise PydanticCustomError("learning", "learning 2 needs answers in stages: eidetic, not `reads: all`")
+            self.__dict__["learning"] = 1
         return self
 
     @model_validator(mode="after")

@@ -80,6 +80,13 @@ class Examples:
         """The examples at `indices` (int64), in that order, of the same classes and without a held-out part."""
         return Examples(self.images[indices], self.labels[indices], self.classes)
 
+    def evenly(self, most: int) -> Examples:
+        """At most so many examples, but one of each class at least: of every class as many, spread over it."""
+        each = max(1, most // len(self.classes))
+        members = [(self.labels == label).nonzero().flatten() for label in range(len(self.classes))]
+        chosen = [own[torch.linspace(0, len(own) - 1, min(len(own), each)).long()] for own in members]
+        return self.subset(torch.cat(chosen))
+
     def counts(self) -> tuple[int, ...]:
         """How many images each class has, in the order of `classes`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
@@ -173,6 +174,10 @@ class Engram(nn.Module):
             parameter.requires_grad_(False)
             parameter.grad = None
         return self
+
+    def frozen_copy(self) -> Engram:
+        """A frozen copy, which shares nothing with this engram but its layout."""
+        return copy.deepcopy(self, {id(self.layout): self.layout}).freeze()
 
     @torch.no_grad()
     def narrowed(self, keep: Mapping[str, Tensor], earlier: Mapping[str, Tensor] | None = None) -> Engram:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from engram.training.probes import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
-from engram.training.trainer import KnownEvaluations, Trainer, TrainingPhase
+from engram.training.trainer import MOST_RECOVERED, KnownEvaluations, Trainer, TrainingPhase
 
 
 @dataclass
@@ -75,7 +74,7 @@ class Learner(WithContext):
         with report.timed("pruning", "validating"):
             report.accuracy["network"] = trainer.accuracy(engram, held_out)
         # A copy: whoever still holds the optimiser holds parameters that are no longer the model's.
-        engram = copy.deepcopy(engram).freeze()
+        engram = engram.frozen_copy()
         report.units = dict(engram.units)
         if engram.reads is not None:
             report.details["reads"] = {
@@ -147,7 +146,7 @@ class Learner(WithContext):
                 break
             share = (number / rounds, (number + 1) / rounds)
             with report.timed("recovering"):
-                phase = TrainingPhase.recovering(options, share)
+                phase = TrainingPhase.recovering(options, share, MOST_RECOVERED if self.context.learning > 1 else None)
                 trainer.fit(narrow, phase)
             with report.timed("pruning", "validating"):
                 validated = trainer.validated(narrow)

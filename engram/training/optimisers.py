@@ -18,19 +18,26 @@ from engram.nn.network import Engram
 
 def create_optimiser(context: LearnContext, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser that the context makes, else the one that its options name."""
-    make = context.optimiser or partial(optimiser_of, context.options)
+    make = context.optimiser or partial(optimiser_of, context.options, fused=context.learning > 1)
     return make(list(parameters))
 
 
-def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimiser that the options name."""
+def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter], *, fused: bool = False) -> Optimizer:
+    """The optimiser that the options name.
+
+    Parameters
+    ----------
+    fused
+        Whether a step goes through all of a weight's moments at once, which rounds otherwise.
+    """
+    rate, decay = options.learning_rate, options.weight_decay
     match options.optimiser:
         case "sgd":
-            return SGD(parameters, options.learning_rate, options.momentum, weight_decay=options.weight_decay)
+            return SGD(parameters, rate, options.momentum, weight_decay=decay, fused=fused or None)
         case "adam":
-            return Adam(parameters, options.learning_rate, weight_decay=options.weight_decay)
+            return Adam(parameters, rate, weight_decay=decay, fused=fused or None)
         case "adamw":
-            return AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
+            return AdamW(parameters, rate, weight_decay=decay, fused=fused or None)
 
 
 class ElasticOptimisers:

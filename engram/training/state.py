@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -41,21 +42,23 @@ class TrainingState:
     _begun: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
     """The generator at the beginning of this epoch, from which the order of its images is drawn."""
 
-    def batches(self, count: int, size: int, labels: Tensor | None = None) -> Iterator[Tensor]:
+    def batches(self, count: int, size: int, labels: Tensor | None = None, most: int | None = None) -> Iterator[Tensor]:
         """Those of this epoch that are not done yet, as `batches` gives them.
 
         Parameters
         ----------
         labels
             (count,): if they are given, every class is drawn about as often.
+        most
+            Batches of an epoch at most.
         """
         if not self._within:
             self._begun = self.generator.get_state()
-            yield from self._drawn(count, size, labels)
+            yield from islice(self._drawn(count, size, labels), most)
             return
         now = self.generator.get_state()
         self.generator.set_state(self._begun)
-        order = list(self._drawn(count, size, labels))
+        order = list(islice(self._drawn(count, size, labels), most))
         self.generator.set_state(now)
         yield from order[self._within :]
 

@@ -7,7 +7,7 @@ import math
 import sys
 from collections import deque
 from dataclasses import astuple, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -33,18 +33,17 @@ from engram.training.state import TrainingState
 STEPS_PER_EPOCH = 20
 """Small tasks take smaller batches until an epoch has about so many steps."""
 
-
 MIN_VALIDATION_IMAGES = 256
 """Images that pruning is judged by at least, where a task has so many."""
-
 
 MIN_CLASS_IMAGES = 20
 """Images of each class that the plateau is judged by at least, where the largest class has so many held out."""
 
+MOST_RECOVERED = 4096
+"""Images that a pass after pruning goes over: what is left of a network needs to settle, and has learned already."""
 
 ROUNDING = 1e-6
 """More than sums of shares of images can be off."""
-
 
 WHOLE = (0.0, 1.0)
 """The share of a phase that is the whole of it."""
@@ -104,6 +103,7 @@ def measure(
     *,
     balanced: bool = False,
     least: float = 0.0,
+    served: bool = False,
 ) -> Evaluation:
     """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
 
@@ -114,6 +114,8 @@ def measure(
     least
         An accuracy that it is enough to be under: once no image that is left could raise it to that, the rest is not
         looked at, and what is given is an infinite loss and the accuracy if it answered all of them right.
+    served
+        Whether it is judged as it will be served, which takes half of the time; it has to say what it reads.
 
     Raises
     ------
@@ -123,8 +125,12 @@ def measure(
     was_training, size = engram.training, at_once(engram.layout, engram.reach, EVALUATION_BATCH)
     check = None if reporter is None else reporter.check
 
+    serving = network.appended(engram.frozen_copy()) if served else None
+
     def answered(part: Tensor) -> Tensor:
         images = pixels(part.to(device))
+        if serving is not None:
+            return serving.answer(engram.task, images)[1]
         return engram.answer(images, network.joined(engram, images))
 
     engram.eval()
@@ -166,6 +172,8 @@ class TrainingPhase:
     patience: int
     untrained: bool = False
     """Whether the network has learned nothing yet."""
+    most: int | None = None
+    """Images that an epoch goes over at most."""
 
     @classmethod
     def to_plateau(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, name: str = "training") -> Self:
@@ -173,10 +181,10 @@ class TrainingPhase:
         return cls(name, share, options.epochs, options.learning_rate, options.patience, untrained=True)
 
     @classmethod
-    def recovering(cls, options: LearnOptions, share: tuple[float, float] = WHOLE) -> Self:
+    def recovering(cls, options: LearnOptions, share: tuple[float, float] = WHOLE, most: int | None = None) -> Self:
         """The fine-tuning after pruning: at a quarter of the rate, without early stopping."""
         epochs = options.recovery_epochs
-        return cls("recovering", share, epochs, options.learning_rate / 4, epochs)
+        return cls("recovering", share, epochs, options.learning_rate / 4, epochs, most=most)
 
     def rate(self, step: int, per_epoch: int, schedule: Schedule) -> float:
         """The learning rate of a step: after a short warm-up annealed by a cosine, or always the highest."""
@@ -326,10 +334,10 @@ class Trainer(WithContext):
     def _epoch(self, engram: Engram, state: BestState, phase: TrainingPhase, entry: JournalEntry) -> None:
         """What is left of an epoch."""
         size, units = self.batch_size, sum(engram.units.values())
-        per_epoch = math.ceil(len(self.train) / size)
+        per_epoch = math.ceil(min(len(self.train), phase.most or len(self.train)) / size)
         engram.train()
         drawn = None if self.weights is None else self.train.labels
-        for chosen in state.batches(len(self.train), size, drawn):
+        for chosen in state.batches(len(self.train), size, drawn, per_epoch):
             for group in state.optimiser.param_groups:
                 group["lr"] = phase.rate(state.step, per_epoch, self.options.schedule)
             state.stepped(self._step(engram, state.optimiser, chosen, state.step))
@@ -344,9 +352,7 @@ class Trainer(WithContext):
         engram.to(self.device)
         if self.weights is None:
             return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
-        return self.reporter.journal.once(
-            "accuracy", lambda: measure(self.network, engram, examples, self.device, self.reporter).accuracy
-        )
+        return self.reporter.journal.once("accuracy", lambda: self._measured(engram, examples).accuracy)
 
     def validated(self, engram: Engram, least: float = 0.0) -> float:
         """What pruning holds: the accuracy on `validation`, of which each class has an equal part.
@@ -363,11 +369,16 @@ class Trainer(WithContext):
     def _judge(self, engram: Engram, examples: Examples, least: float = 0.0) -> Evaluation:
         found = None if self.known is None else self.known.of(engram, examples)
         if found is None:
-            balanced = self.weights is not None
-            found = measure(self.network, engram, examples, self.device, self.reporter, balanced=balanced, least=least)
+            found = self._measured(engram, examples, balanced=self.weights is not None, least=least)
             if self.known is not None and found.loss < math.inf:
                 self.known.keep(engram, examples, found)
         return found
+
+    def _measured(
+        self, engram: Engram, examples: Examples, *, balanced: bool = False, least: float = 0.0
+    ) -> Evaluation:
+        judged = partial(measure, self.network, engram, examples, self.device, self.reporter)
+        return judged(balanced=balanced, least=least, served=self.context.learning > 1)
 
     def _augmented(self, images: Tensor) -> Tensor:
         return augmented(images, self.options.augment, self.generator, far=self.few)

@@ -85,6 +85,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "commons": {"features": 128, "patch": 5, "mirror": True, "grid": 2},
         "settings": {"reads": "commons"},
     },
+    "staged-learning-2": {"recipe": 3, "learning": 2, "backbone": "cnn", "width": 0.5},
     "staged-all": {"recipe": 3, "backbone": "cnn", "width": 0.5, "settings": {"reads": "all"}},
 }
 """One model of every kind with stored state of its own; `channels` and `options` are not part of a definition."""

@@ -18,14 +18,14 @@ EARLIER = {"input": {"channels": 3, "height": 16, "width": 16}}
 
 def test_a_new_definition_has_the_newest_numbers() -> None:
     made = Definition(input=SHAPE)
-    assert (made.decoder, made.recipe, made.novelty) == (2, 3, 1)
+    assert (made.decoder, made.recipe, made.novelty, made.learning) == (2, 3, 1, 2)
     assert Definition.load(made.stored()) == made
 
 
 def test_a_stored_definition_without_numbers_is_of_the_first_release_and_is_stored_as_that_release_would() -> None:
     there = Definition.load(EARLIER)
-    assert (there.decoder, there.recipe, there.input.background) == (1, 1, None)
-    assert not {"decoder", "recipe"} & there.stored().keys()
+    assert (there.decoder, there.recipe, there.learning, there.input.background) == (1, 1, 1, None)
+    assert not {"decoder", "recipe", "learning"} & there.stored().keys()
     assert there.stored()["input"] == {**EARLIER["input"], "convert": False}
     assert Definition.load(there.stored()) == there
 
@@ -51,6 +51,21 @@ def test_unknown_images_are_told_in_another_way_over_a_network_alone() -> None:
     assert "novelty" not in Definition(input=SHAPE).stored()
     with pytest.raises(ValidationError, match="novelty 2 needs a pretrained commons"):
         Definition(input=SHAPE, novelty=2)
+
+
+@pytest.mark.parametrize("fields", [{"method": "rnf"}, {"recipe": 2}, {"settings": {"reads": "all"}}])
+def test_tasks_are_learned_in_another_way_where_answers_are_staged_alone(fields: dict[str, object]) -> None:
+    made = Definition(input=SHAPE)
+    assert made.stored()["learning"] == 2
+    earlier = {name: value for name, value in made.stored().items() if name != "learning"}
+    there = Definition.load(earlier)
+    assert (there.learning, there.stored()) == (1, earlier)
+    assert made.agreeing(there) == there
+    other = Definition.model_validate({"input": SHAPE, **fields})
+    assert other.learning == 1
+    assert "learning" not in other.stored()
+    with pytest.raises(ValidationError, match="learning 2 needs answers in stages"):
+        Definition.model_validate({"input": SHAPE, **fields, "learning": 2})
 
 
 def test_a_colour_behind_transparency_is_refused_where_the_decoder_takes_none() -> None:
@@ -95,7 +110,7 @@ def test_a_decoding_of_a_later_release_is_refused_and_never_misread(decoding: di
 
 
 @pytest.mark.parametrize("wrong", [True, 1.0, 2.0, "1", 0, 4])
-@pytest.mark.parametrize("name", ["decoder", "recipe", "novelty"])
+@pytest.mark.parametrize("name", ["decoder", "recipe", "novelty", "learning"])
 def test_a_number_is_a_whole_number_that_there_is(name: str, wrong: object) -> None:
     with pytest.raises(ValidationError):
         Definition.model_validate({**EARLIER, name: wrong})

@@ -37,6 +37,13 @@ def test_the_seed_decides_and_only_the_seed() -> None:
     assert not torch.equal(split(whole, 0.3, 1)[1].images, split(whole, 0.3, 2)[1].images)
 
 
+def test_some_examples_are_of_all_classes_and_spread_over_each() -> None:
+    some = examples([60, 3, 1]).evenly(30)
+    assert some.counts() == (10, 3, 1)
+    assert some.images[:10, 0, 0, 0].tolist() == [0, 6, 13, 19, 26, 32, 39, 45, 52, 59]
+    assert examples([3, 2]).evenly(1).counts() == (1, 1)
+
+
 def test_held_out_images_of_the_upload_are_taken_as_they_are() -> None:
     given_ = examples([1, 2])
     train, held_out = split(examples([5, 6], held_out=given_), 0.5, 0)

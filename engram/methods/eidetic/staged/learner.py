@@ -39,6 +39,9 @@ from engram.training.report import LearningReport
 
 ONE_CLASS = ClassesNeeded(1, "a task")
 
+NEGATIVES = 2048
+"""Images of a task that an earlier one's detector learns from, at most: it tells classes by means and one scatter."""
+
 CANDIDATES = 2
 """Earlier tasks that a new one may try to read, at most."""
 
@@ -281,13 +284,15 @@ class StagedLearner(WithContext):
             reading = Reading.of(features, new.engram.head.weight.detach().cpu())
             pairs[new.name] = self._over(reading, new, new.engram, features)
             totals[new.name] = Totals.empty(len(reading.chosen), reading.step).plus(new.name, pairs[new.name])
-        by_name = {one.name: one for one in self.tasks}
+        by_name, shown = {one.name: one for one in self.tasks}, new
+        if self.context.learning > 1:
+            shown = replace(new, train=new.train.evenly(NEGATIVES), held_out=new.held_out.evenly(NEGATIVES // 4))
         for name in new.negatives:
             other, its = by_name[name].engram, by_name[name].known.reading
             if other is None or its is None:
                 continue  # without a network there is no detector
-            features, _ = features_and_logits(new.network, other, new.train, self.context)
-            pairs[name] = self._over(its, new, other, features)
+            features, _ = features_and_logits(shown.network, other, shown.train, self.context)
+            pairs[name] = self._over(its, shown, other, features)
             totals[name] = self.sums.detector(name).plus(new.name, pairs[name])
         return pairs, totals, reading
 

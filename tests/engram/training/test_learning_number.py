@@ -1,0 +1,94 @@
+"""Tests of the number by which tasks are learned: fused steps, short passes after pruning, and judging as served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from engram import LearnOptions, Memory
+from engram.checkpointing.progress import Reporter
+from engram.context import LearnContext
+from engram.data.examples import batches
+from engram.nn.backbones import layout_of
+from engram.nn.network import Engram, Network, pixels
+from engram.training.optimisers import create_optimiser, optimiser_of
+from engram.training.state import TrainingState
+from engram.training.trainer import MOST_RECOVERED, measure
+from testing.data.patterns import QUICK, bars, definition
+
+
+def _context(number: int, options: LearnOptions = QUICK) -> LearnContext:
+    return LearnContext(options, 0, Reporter(), torch.device("cpu"), learning=number)
+
+
+def _engram() -> Engram:
+    layout = layout_of(definition("cnn", 1))
+    torch.manual_seed(0)
+    return Engram(layout, "task", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_steps_are_taken_in_one_operation_since_number_2(name: str) -> None:
+    options = QUICK.model_copy(update={"optimiser": name})
+    steps = {}
+    for number in (1, 2):
+        engram = _engram()
+        optimiser = create_optimiser(_context(number, options), engram.parameters())
+        assert bool(optimiser.defaults["fused"]) is (number > 1)
+        for parameter in engram.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        optimiser.step()
+        steps[number] = torch.cat([parameter.detach().flatten() for parameter in engram.parameters()])
+    torch.testing.assert_close(steps[2], steps[1])
+
+
+def test_an_epoch_of_fewer_batches_goes_on_where_it_stood() -> None:
+    def state() -> TrainingState:
+        module = torch.nn.Linear(2, 2)
+        return TrainingState(module, torch.optim.SGD(module.parameters(), 0.1), torch.Generator().manual_seed(3))
+
+    whole = state()
+    taken = list(whole.batches(100, 8, most=5))
+    assert [len(part) for part in taken] == [8] * 5
+    assert torch.cat(taken).equal(torch.cat(list(batches(100, 8, torch.Generator().manual_seed(3)))[:5]))
+    broken = state()
+    for _ in broken.batches(100, 8, most=5):
+        broken.stepped(1.0)
+        if broken.step == 2:
+            break
+    later = state()
+    later.restore(broken.state())
+    assert torch.cat(list(later.batches(100, 8, most=5))).equal(torch.cat(taken[2:]))
+
+
+def test_an_engram_is_judged_as_it_is_served() -> None:
+    some, engram = bars(1, 40), _engram()
+    engram.train()
+    engram(pixels(some.images), {})  # for statistics that are not those of the first day
+    network = Network(engram.layout)
+    found, before = measure(network, engram, some, served=True), measure(network, engram, some)
+    assert engram.training
+    assert found.loss == pytest.approx(before.loss, rel=1e-4)
+    logits = network.appended(engram.freeze()).answer("task", pixels(some.images))[1]
+    right = (logits.argmax(1) == some.labels).double().mean()
+    assert found.accuracy == float(right)
+    assert found.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, some.labels)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("number", "steps"), [(1, 34), (2, MOST_RECOVERED // 128)])
+def test_a_pass_after_pruning_goes_over_some_thousand_images_at_most(number: int, steps: int) -> None:
+    options = QUICK.model_copy(update={"batch_size": 128, "tolerance": 1.0})
+    taken: list[int] = []
+
+    def watched(parameters: Iterable[Parameter]) -> Optimizer:
+        found = optimiser_of(options, parameters)
+        taken.append(0)
+        found.register_step_pre_hook(lambda *_: taken.append(taken.pop() + 1))
+        return found
+
+    Memory.create(definition("mlp", learning=number)).learn("first", bars(0, 2400), options, optimiser=watched)
+    assert taken == [34, steps]
