@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
 _CPU_FILE = Path("/proc/cpuinfo")
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""With some of its values NVIDIA's products of matrices have the same bytes every time."""
 _BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """What Linux calls instructions for numbers of 16 bits with the exponent of 32, on x86 and on Arm."""
 _MMAP_THRESHOLDS = (2**25, 2**28)
@@ -37,6 +43,29 @@ def configure(threads: int) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
+
+
+def prepare(device: torch.device) -> None:
+    """Have a device compute the same bytes every time; to be called before anything is computed on it.
+
+    An operation that cannot be the same every time on a GPU then raises RuntimeError, as PyTorch has it.
+    """
+    if device.type == "cuda":
+        # Read when the first product is computed; another value that is set already may be as good.
+        os.environ.setdefault(_WORKSPACE, ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property
+
+
+def sent(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device; to a GPU they are sent by one copy that nothing waits for."""
+    return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images.to(device)
+
+
+def fetched(*values: Tensor) -> tuple[Tensor, ...]:
+    """Values (B, any number) float32 of a device on the processor, by one copy: each costs a GPU a wait."""
+    widths = [value.shape[1] for value in values]
+    return tuple(part.contiguous() for part in torch.split(torch.cat(values, 1).cpu(), widths, 1))
 
 
 @contextlib.contextmanager
@@ -128,7 +157,28 @@ def environment(device: torch.device, networks: Sequence[Mapping[str, str]] = ()
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "processor": _processor(),
     }
+    if device.type == "cuda":
+        found |= _of_gpu(device)
     return {**found, "networks": list(networks)} if networks else found
+
+
+def _of_gpu(device: torch.device) -> dict[str, object]:
+    """What the bits of a GPU's answers depend on besides its name."""
+    return {
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        "cublas_workspace": os.environ.get(_WORKSPACE),
+        "driver": driver(),
+    }
+
+
+def driver(file: Path = _DRIVER_FILE) -> str | None:
+    """The version of NVIDIA's driver; None where Linux does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^NVRM version: .*?\s(\d+\.\d+(\.\d+)?)\s", file.read_text(errors="replace"), re.MULTILINE)
+        return None if found is None else found[1]
+    return None
 
 
 def environment_difference(certified: Mapping[str, object], here: Mapping[str, object]) -> str | None:

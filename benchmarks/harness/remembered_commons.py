@@ -127,8 +127,8 @@ class RememberingCommons(PretrainedCommons):
         missing = [number for number, row in enumerate(rows) if row < 0]
         if missing:
             each = [self._seen(images[number : number + 1], maps=True) for number in missing]
-            features = (torch.cat([one[0] for one in each]).cpu() / STEP).round().to(torch.int16)
-            seen.append([hashes[number] for number in missing], features, torch.cat([one[1] for one in each]).cpu())
+            features = (torch.cat([one.features for one in each]).cpu() / STEP).round().to(torch.int16)
+            seen.append([hashes[number] for number in missing], features, torch.cat([one.maps for one in each]).cpu())
             _, rows = seen.rows(images)
         found, drawn = seen.read(rows, maps=maps)
         return found.to(self.device, torch.float32).mul_(STEP), None if drawn is None else drawn.to(self.device)

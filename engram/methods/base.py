@@ -77,6 +77,9 @@ class Method(ABC):
     """Numbers of images that answers of a given task are computed in, where an image's logits depend on nothing else:
     not on its neighbours, nor on its row. Nothing where they do."""
 
+    moves: ClassVar[bool] = False
+    """Whether a service may have it answer on another device than the processor."""
+
     def __init__(self, definition: Definition, budget: Mapping[str, int]) -> None:
         self.definition = definition
         self.budget = dict(budget)

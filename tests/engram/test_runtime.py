@@ -1,11 +1,15 @@
-"""Tests of giving freed memory back to the operating system."""
+"""Tests of memory, of garbage that is set aside, and of what bits depend on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from engram.runtime import driver, environment, fetched
 
 SCRIPT = """
 from pathlib import Path
@@ -106,3 +110,36 @@ look_at_all()
 assert known() is None
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_driver_of_a_gpu_is_read_where_linux_says_it(tmp_path: Path) -> None:
+    file = tmp_path / "version"
+    assert driver(file) is None
+    file.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version:\n"
+    )
+    assert driver(file) == "550.54.15"
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124  Release Build  (root@here)\n")
+    assert driver(file) == "570.124"
+    file.write_text("something else\n")
+    assert driver(file) is None
+
+
+def test_a_processor_has_no_driver_among_what_bits_depend_on() -> None:
+    assert environment(torch.device("cpu")).keys() == {
+        "torch",
+        "threads",
+        "device",
+        "platform",
+        "cpu_capability",
+        "processor",
+    }
+
+
+def test_what_is_fetched_together_is_what_each_would_be() -> None:
+    features, logits = torch.randn(3, 5), torch.randn(3, 2)
+    found = fetched(features, logits)
+    assert torch.equal(found[0], features)
+    assert torch.equal(found[1], logits)
+    assert all(one.is_contiguous() for one in found)
+    assert [one.shape for one in fetched(features[:, :0], logits)] == [(3, 0), (3, 2)]

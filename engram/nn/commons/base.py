@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Self, cast
@@ -93,6 +94,19 @@ class Commons(nn.Module):
     def mapped(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) and maps (B, channels, side, side) uint8 of images (B, C, H, W) uint8, where it has maps."""
         raise AssertionError("commons without maps are not asked for any")
+
+    def place(self, device: torch.device) -> None:
+        """Answer on a device from now on, a network that was brought as well; learning is left to `to`.
+
+        A network that ONNX Runtime runs stays on the processor.
+        """
+        self.to(device)
+
+    def placed(self, device: torch.device) -> Self:
+        """A copy that answers on a device."""
+        other = copy.deepcopy(self)
+        other.place(device)
+        return other
 
     def require(self) -> None:
         """Raise EngineMissing or AnswersDiffer where what computes it cannot do so here."""

@@ -43,6 +43,15 @@ class JoinedCommons(Commons):
     def maps(self) -> tuple[int, int] | None:
         return next((part.maps for part in self.each() if part.maps is not None), None)
 
+    def place(self, device: torch.device) -> None:
+        for part in self.each():
+            part.place(device)
+
+    def placed(self, device: torch.device) -> Self:
+        other = copy.copy(self)
+        other._modules = {"parts": nn.ModuleList(part.placed(device) for part in self.each())}
+        return other
+
     def require(self) -> None:
         for part in self.each():
             part.require()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Self, cast
 
@@ -20,7 +21,7 @@ from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.readings import Readings
 from engram.nn.commons.ridges import OF_NETWORKS, Ridges
 from engram.nn.onnx_network import OnnxNetwork, onnx_network
-from engram.nn.pretrained.network import PretrainedNetwork, Seen, network
+from engram.nn.pretrained.network import CPU, PretrainedNetwork, Seen, network
 
 STEP = 2.0**-7
 """What features are multiples of, in deviations over the reference images."""
@@ -44,6 +45,19 @@ ZERO, UNIT = 96, 24
 """What a map's mean becomes, and what a deviation does, of 255: rectified maps reach far up and little down."""
 
 Weights = Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _SeenImage:
+    """What is told of one image."""
+
+    features: Tensor
+    """(1, F)."""
+    maps: Tensor
+    """(1, channels, side, side) uint8, where they are asked for."""
+    logits: Tensor | None
+    finite: Tensor
+    """(): whether the network made numbers of it. A GPU is asked once for all images: each question waits for it."""
 
 
 class PretrainedCommons(Commons):
@@ -77,6 +91,8 @@ class PretrainedCommons(Commons):
         self.features, self.step = readings.width, STEP
         self._weights = weights
         self._network: PretrainedNetwork | None = None
+        self._place = CPU
+        """Where the network is run, which is not where the features are put on their grid."""
         for name, count in (("", self.features), ("map_", readings.channels)):
             self.register_buffer(f"{name}centres", torch.zeros(count))
             self.register_buffer(f"{name}scales", torch.zeros(count))
@@ -85,7 +101,7 @@ class PretrainedCommons(Commons):
     def network(self) -> PretrainedNetwork:
         """The network, loaded when it is first needed; raises as `network` of `engram.nn.pretrained.network`."""
         if self._network is None:
-            self._network = network(self.description, self._weights)
+            self._network = network(self.description, self._weights, self._place)
         return self._network
 
     @property
@@ -149,23 +165,37 @@ class PretrainedCommons(Commons):
     def of_bytes(self, images: Tensor) -> Tensor:
         if not len(images):
             return torch.zeros(0, self.features, device=self.device)
-        return torch.cat([self._seen(image, maps=False)[0] for image in torch.split(images, 1)])
+        seen = [self._seen(image, maps=False) for image in torch.split(images, 1)]
+        _require_finite([one.finite for one in seen])
+        return torch.cat([one.features for one in seen])
 
     @torch.no_grad()
     def mapped(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if not len(images):
             return self.of_bytes(images), images.new_zeros(0, self.readings.channels, *2 * [self.readings.side])
-        each = [self._seen(image, maps=True) for image in torch.split(images, 1)]
-        features, maps, _ = zip(*each, strict=True)
-        return torch.cat(features), torch.cat(maps)
+        seen = [self._seen(image, maps=True) for image in torch.split(images, 1)]
+        _require_finite([one.finite for one in seen])
+        return torch.cat([one.features for one in seen]), torch.cat([one.maps for one in seen])
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Look:
-        each = [self._seen(image, maps=self._adapters) for image in torch.split(images, 1)]
-        features, maps, logits = (list(column) for column in zip(*each, strict=True))
-        shown = torch.cat(maps) if self._adapters else images
-        told = None if logits[0] is None else torch.cat(logits).cpu()
-        return Look(shown.to(torch.float32) / 255.0, torch.cat(features).cpu(), told)
+        seen = [self._seen(image, maps=self._adapters) for image in torch.split(images, 1)]
+        _require_finite([one.finite for one in seen])
+        shown = torch.cat([one.maps for one in seen]) if self._adapters else images
+        logits = [one.logits for one in seen if one.logits is not None]
+        told = torch.cat(logits).cpu() if logits else None
+        return Look(shown.to(torch.float32) / 255.0, torch.cat([one.features for one in seen]).cpu(), told)
+
+    def place(self, device: torch.device) -> None:
+        self.to(device)
+        if self._engine != ONNX_RUNTIME and device != self._place:
+            self._place, self._network = device, None
+
+    def placed(self, device: torch.device) -> Self:
+        other = copy.copy(self)  # the way to the weights, which may be a connection, is the same one
+        other._buffers = dict(self._buffers)
+        other.place(device)
+        return other
 
     def require(self) -> None:
         if self._engine == ONNX_RUNTIME:
@@ -179,23 +209,28 @@ class PretrainedCommons(Commons):
         """What the network sees in one image, by the engine."""
         return self._by_onnx().look(image) if self._engine == ONNX_RUNTIME else self.network.look(image)
 
-    def _seen(self, image: Tensor, *, maps: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of one image (1, C, H, W) uint8 features (1, F), maps (1, channels, side, side) uint8 and logits."""
-        seen = self._look(image.cpu())
+    def _seen(self, image: Tensor, *, maps: bool) -> _SeenImage:
+        """What is told of one image (1, C, H, W) uint8."""
+        seen = self._look(image.to(self._place))
         raw = self.readings.read(seen.levels, seen.features).to(self.device)
-        if not bool(raw.isfinite().all()):
-            raise NotFinite("what the network makes of an image is infinite or no number")
+        finite = raw.isfinite().all()
         centres, scales = cast(Tensor, self.centres), cast(Tensor, self.scales)
         levels = ((raw - centres) * scales).mul_(1 / STEP).round_().clamp_(-LEVELS, LEVELS)
         features = levels.mul_(STEP)
         if not maps:
-            return features, raw, seen.logits
+            return _SeenImage(features, raw, seen.logits, finite)
         centres, scales = (cast(Tensor, one)[:, None, None] for one in (self.map_centres, self.map_scales))
         drawn = ((self.readings.maps(seen.levels).to(self.device) - centres) * scales).mul_(UNIT).add_(ZERO)
-        return features, drawn.round_().clamp_(0, 255).to(torch.uint8), seen.logits
+        return _SeenImage(features, drawn.round_().clamp_(0, 255).to(torch.uint8), seen.logits, finite)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}  # which all copies share
+
+
+def _require_finite(told: Sequence[Tensor]) -> None:
+    """Raise NotFinite where a network made no numbers of some image."""
+    if not bool(torch.stack(list(told)).all()):
+        raise NotFinite("what the network makes of an image is infinite or no number")
 
 
 def _scaled(values: Tensor, widths: list[int], least: float) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from engram.nn.pretrained.weights import read_tensors
 
 __all__ = ["PretrainedNetwork", "Seen", "assembled", "built_with", "network"]
 
+CPU = torch.device("cpu")
 _COUNTER = "num_batches_tracked"
 
 
@@ -131,8 +132,10 @@ _loading: dict[str, threading.Lock] = {}
 _guard = threading.Lock()
 
 
-def network(description: BackboneDescription, weights: Callable[[], bytes]) -> PretrainedNetwork:
-    """The network of a description: the one that this process has, or one of the weights' bytes.
+def network(
+    description: BackboneDescription, weights: Callable[[], bytes], device: torch.device = CPU
+) -> PretrainedNetwork:
+    """The network of a description on a device: the one that this process has, or one of the weights' bytes.
 
     It lives as long as somebody holds it; threads that ask for the same at once wait for the first.
 
@@ -143,7 +146,7 @@ def network(description: BackboneDescription, weights: Callable[[], bytes]) -> P
     ArchitectureMissing
         where the architecture cannot be built here, or only otherwise than when it was inspected.
     """
-    key = loaded_as(description)
+    key = f"{loaded_as(description)} on {device}"
     with _guard:
         loading = _loading.setdefault(key, threading.Lock())
     with loading:
@@ -154,5 +157,6 @@ def network(description: BackboneDescription, weights: Callable[[], bytes]) -> P
             if hashlib.sha256(given).hexdigest() != description.weights:
                 raise DamagedWeights("the weights are not those that were inspected: their hash is another")
             found = assembled(description, read_tensors(given))
+            found.module.to(device)
             _loaded[key] = found
     return found

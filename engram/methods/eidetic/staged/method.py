@@ -47,7 +47,7 @@ from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.recogniser import StagedRecogniser
-from engram.runtime import has_bf16
+from engram.runtime import has_bf16, sent
 from engram.training.report import LearningReport
 
 
@@ -55,6 +55,7 @@ class StagedEidetic(Method):
     """A stack of small engrams, of which an image is shown to those that contend for it; exact for ever."""
 
     lazy: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     least_classes: ClassVar[int] = 1
     shapes: ClassVar[tuple[int, ...]] = SHAPES
     """Batch sizes that answers are computed in."""
@@ -117,12 +118,14 @@ class StagedEidetic(Method):
             raise DamagedSnapshot("the recogniser belongs to other tasks than the engrams do")
         weights = tuple(engrams[1:first])
         commons = load_commons(definition, bytes_of(engrams[0]), weights).eval()
+        if reuse is not None:
+            commons.place(reuse.device)  # where all that is shared is
         layout = layout_of(definition, commons.maps)
         tasks = [
             StagedTask(task, layout, (engrams[first + 2 * number], engrams[first + 2 * number + 1]))
             for number, task in enumerate(known.tasks)
         ]
-        if reuse is not None and reuse.device == commons.device:
+        if reuse is not None:
             there = {task.name: task for task in reuse.staged}
             tasks = [task.sharing(there[task.name]) if task.name in there else task for task in tasks]
         names = [task.name for task in tasks]
@@ -208,7 +211,10 @@ class StagedEidetic(Method):
         return self.commons.device
 
     def to(self, device: torch.device | str) -> None:
-        self.commons.to(device)
+        if self.sums is None:
+            self.commons.place(torch.device(device))
+        else:  # whatever learns from a network's features has those of the processor, wherever it learns
+            self.commons.to(device)
         for task in self.staged:
             if task.loaded and task.engram is not None:  # those that are read later are moved then
                 task.engram.to(device)
@@ -293,7 +299,7 @@ class StagedEidetic(Method):
         return self.recogniser.adopted is not None and self.recogniser.adopted.name == task
 
     def _look(self, images: Tensor) -> Look:
-        return self.commons.look(images.to(self.device))
+        return self.commons.look(sent(images, self.device))
 
     def explain(self, image: Tensor, owner: int, target: int, composite: str) -> Heatmap:
         info, explainer = self.tasks[owner], self._prepared.explainer()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from engram.config.eidetic import EideticSettings
 from engram.errors import UnknownTask
@@ -20,6 +23,8 @@ from engram.nn.commons import Commons
 from engram.nn.layout import Layout
 from engram.nn.network import Network
 from engram.recognition.staged.recogniser import StagedRecogniser
+
+_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -76,10 +81,14 @@ class Prepared:
             return self._alone[task]
 
     def explainer(self) -> Explainer | JoinedExplainer:
-        """What explains, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
+        """What explains, on the processor, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
         with self._lock:
             if self._explainer is None:
-                self._explainer = explainer_of(self.serving().network.stack, self.commons)
+                stack, commons = self.serving().network.stack, self.commons
+                if commons.device.type != "cpu":
+                    # Not every step back has an exact way on a GPU, and a heatmap's bytes are to stay the same.
+                    stack, commons = tuple(copy.deepcopy(engram).cpu() for engram in stack), commons.placed(_CPU)
+                self._explainer = explainer_of(stack, commons)
             return self._explainer
 
     def number(self, task: str) -> int:

@@ -18,6 +18,7 @@ from engram.nn.shapes import Rows, RowwiseLinear
 from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import TaskAnswer
 from engram.recognition.staged.profile import StagedProfile
+from engram.runtime import fetched
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class ServedTask:
         """A task in a network that has its engram and those that it reads."""
         engram = task.engram
         common = task.linear if engram is None else engram.common
-        head = None if common is None else RowwiseLinear(common.weight, common.bias)
+        # The features of the commons are on the processor, wherever the engram is.
+        head = None if common is None else RowwiseLinear(common.weight.cpu(), common.bias.cpu())
         return cls(task, network, engram, head)
 
     @property
@@ -65,7 +67,7 @@ class ServedTask:
         else:
             features, logits = self.network.answer(self.info.name, given, rows)
             if given.device.type != "cpu":
-                features, logits = features.cpu(), logits.cpu()
+                features, logits = fetched(features, logits)
         if self.head is None:
             return features, logits
         own = common if rows is None else common.index_select(0, torch.from_numpy(rows))

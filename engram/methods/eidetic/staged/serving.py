@@ -25,6 +25,7 @@ from engram.recognition.staged.observation import Labels, StagedObservation
 from engram.recognition.staged.recogniser import StagedRecogniser
 from engram.recognition.staged.stacked_tasks import Flags, StackedTasks
 from engram.recognition.staged.stage_one import FirstAnswer, StageOne
+from engram.runtime import sent
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Serving:
 
     def look(self, images: Tensor) -> Look:
         """What is shown of images (B, C, H, W) uint8."""
-        return self.commons.look(images.to(self.commons.device))
+        return self.commons.look(sent(images, self.commons.device))
 
     def number(self, task: str) -> int:
         """The place of a task; raises UnknownTask."""
