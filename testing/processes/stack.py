@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,9 +14,10 @@ from typing import Any
 
 import httpx
 
-from service.lifecycle.processes import spawn, stop
+from service.lifecycle.processes import stop
 from service.lifecycle.tuning import TUNING
 from testing.data.digits import QUICK, SMALL_MODEL, archive
+from testing.processes.forked import fork
 from testing.processes.processes import eventually, plain_environment
 from testing.servers.redis import RedisServer
 from testing.servers.silent_proxy import SilentProxy
@@ -128,13 +128,12 @@ def started(folder: Path, replicas: int = 2, **settings: str) -> Iterator[Stack]
         }
         (folder / "tmp").mkdir()
         log = parts.enter_context((folder / "worker.log").open("wb"))
-        worker = spawn([sys.executable, "-P", "-m", "worker"], environment, niceness=5, stderr=log.fileno())
+        worker = fork("worker", [], environment, niceness=5, stderr=log.fileno())
         parts.callback(stop, worker, 60)
-        command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
-        services = []
+        words, services = ["service", "--port", "0"], []
         for number in range(replicas):
             log = parts.enter_context((folder / f"service-{number}.log").open("wb"))
-            services.append(spawn(command, environment, stdout=subprocess.PIPE, stderr=log.fileno()))
+            services.append(fork("service", words, environment, stdout=subprocess.PIPE, stderr=log.fileno()))
         addresses = []
         for service in services:
             assert service.stdout is not None, "its output was asked for"

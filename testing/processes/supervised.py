@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
-from service.lifecycle.processes import spawn
 from service.lifecycle.tuning import TUNING
+from testing.processes.forked import fork
 from testing.processes.processes import eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 from vault.settings import VaultSettings
@@ -58,13 +57,13 @@ class Supervised:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start one more worker."""
-        worker = self._spawn("worker")
+        worker = self._start("worker")
         self.workers.append(worker)
         return worker
 
     def start_service(self) -> None:
         """Start the service, always on the same port."""
-        self.service = self._spawn("service", "service", "--port", str(self._port))
+        self.service = self._start("service", "service", "--port", str(self._port))
 
     def kill_worker(self, pid: int | None = None) -> None:
         """Kill the worker of this process id, else the oldest one, and start another."""
@@ -99,11 +98,9 @@ class Supervised:
         self.redis.remove()
         self._reserved.close()
 
-    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
-            return spawn(
-                [sys.executable, "-P", "-m", *command], self._environment, stderr=log.fileno(), stdout=log.fileno()
-            )
+            return fork(program, words, self._environment, stderr=log.fileno(), stdout=log.fileno())
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

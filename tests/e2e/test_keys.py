@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 
 from testing.data.digits import SMALL_MODEL
+from testing.processes.forked import run
 from testing.processes.processes import eventually, plain_environment
 from tests.e2e.test_standalone import serving
 
@@ -17,13 +17,7 @@ MODEL = {"name": "digits", **SMALL_MODEL}
 
 
 def engram(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "service", *words],
-        env=plain_environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    return run("service", words, plain_environment() | environment)
 
 
 def status(url: str, headers: dict[str, str] | None = None) -> int:

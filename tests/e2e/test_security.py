@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.lifecycle.processes import spawn, stop
+from service.lifecycle.processes import stop
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.tokens import bearer, token
+from testing.processes.forked import fork
 from testing.processes.processes import eventually, plain_environment
 from testing.processes.stack import Stack
 from testing.servers.redis import RedisServer
@@ -146,10 +146,10 @@ def test_secrets_are_in_no_log(tmp_path: Path) -> None:
         complaints, complained, out = (files.enter_context(log.open("wb")).fileno() for log in logs)
         away = environment | {"ENGRAM_STORE_URL": "s3://bucket", "ENGRAM_S3_ENDPOINT": "http://127.0.0.1:1"}
         away["ENGRAM_STORE_TIMEOUT_SECONDS"] = "2"  # after which it complains
-        worker = spawn([sys.executable, "-P", "-m", "worker"], environment, stdout=complaints, stderr=complaints)
-        command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
-        lost = spawn(command, away, stdout=complained, stderr=complained)
-        service = spawn(command, environment, stdout=subprocess.PIPE, stderr=out)
+        worker = fork("worker", [], environment, stdout=complaints, stderr=complaints)
+        words = ["service", "--port", "0"]
+        lost = fork("service", words, away, stdout=complained, stderr=complained)
+        service = fork("service", words, environment, stdout=subprocess.PIPE, stderr=out)
         assert service.stdout is not None
         try:
             provoke(service.stdout.readline().decode().split()[-1], mine, gone)

@@ -15,6 +15,7 @@ import pytest
 
 from service.lifecycle.processes import spawn
 from testing.data.digits import SMALL_MODEL, archive
+from testing.processes.forked import fork, run
 from testing.processes.processes import alive, children, eventually, plain_environment
 
 
@@ -23,8 +24,8 @@ class Serving:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        command = [sys.executable, "-P", "-m", "service", "serve", "--data", str(data), "--port", "0"]
-        self.process = spawn(command, plain_environment(), stdout=subprocess.PIPE)
+        words = ["serve", "--data", str(data), "--port", "0"]
+        self.process = fork("service", words, plain_environment(), stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         assert line.startswith("Engram is listening on http://127.0.0.1:")
@@ -124,9 +125,8 @@ def test_ctrl_c_while_starting_ends_everything_too(tmp_path: Path, temporary: Pa
 
 
 def test_settings_that_the_worker_cannot_use_end_everything(tmp_path: Path, temporary: Path) -> None:
-    command = [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path), "--port", "0"]
-    environment = plain_environment() | {"ENGRAM_MAX_ATTEMPTS": "x"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    words = ["serve", "--data", str(tmp_path), "--port", "0"]
+    done = run("service", words, plain_environment() | {"ENGRAM_MAX_ATTEMPTS": "x"})
     assert done.returncode == 1
     said = done.stderr.splitlines()
     assert any(line.startswith("ENGRAM_MAX_ATTEMPTS cannot be used: ") for line in said), said
@@ -149,13 +149,7 @@ def test_sigkill_takes_the_children_along_and_the_folder_is_free_again(tmp_path:
 
 
 def test_a_second_serve_on_the_same_folder_is_refused_with_a_sentence(standing: Serving) -> None:
-    second = subprocess.run(
-        [sys.executable, "-P", "-m", "service", "serve", "--data", str(standing.data), "--port", "0"],
-        env=plain_environment(),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    second = run("service", ["serve", "--data", str(standing.data), "--port", "0"], plain_environment())
     assert second.returncode == 1
     assert second.stdout == ""
     assert len(second.stderr.strip().splitlines()) == 1
@@ -167,13 +161,7 @@ def test_a_second_serve_on_the_same_folder_is_refused_with_a_sentence(standing: 
 
 def test_a_port_that_is_taken_is_told_in_a_sentence(standing: Serving, tmp_path: Path) -> None:
     port = standing.url.rpartition(":")[2]
-    second = subprocess.run(
-        [sys.executable, "-P", "-m", "service", "serve", "--data", str(tmp_path / "other"), "--port", port],
-        env=plain_environment(),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    second = run("service", ["serve", "--data", str(tmp_path / "other"), "--port", port], plain_environment())
     assert second.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in second.stderr
     assert not (tmp_path / "other").exists()

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testing.processes.forked import run
 from testing.processes.processes import alive, children, eventually, plain_environment, reserved_port
 from testing.servers.redis import RedisServer
 from testing.servers.s3 import AWS
@@ -179,15 +180,18 @@ def test_with_nohup_it_goes_on(tmp_path: Path, temporary: Path) -> None:
         assert process.wait(120) == 0
 
 
-@pytest.mark.parametrize("words", [["service", "--port", "0"], ["worker"]], ids=["service", "worker"])
-def test_an_unsound_store_is_refused_before_anything_is_published(s3_settings: VaultSettings, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("program", "words"), [("service", ["service", "--port", "0"]), ("worker", [])], ids=["service", "worker"]
+)
+def test_an_unsound_store_is_refused_before_anything_is_published(
+    s3_settings: VaultSettings, program: str, words: list[str]
+) -> None:
     assert s3_settings.s3_endpoint is not None
     with unsound_s3(s3_settings.s3_endpoint, "ignores") as proxy:
         environment = plain_environment() | AWS
         environment |= {"ENGRAM_STORE_URL": s3_settings.store_url, "ENGRAM_REDIS_URL": s3_settings.redis_url}
         environment |= {"ENGRAM_S3_ENDPOINT": proxy.url}
-        command = [sys.executable, "-P", "-m", "service", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        done = run(program, words, environment)
         assert (done.returncode, done.stdout) == (78, "")
         assert f"The store {s3_settings.store_url} does not keep racing writers apart" in done.stderr
         assert "unsound_store" in done.stderr
@@ -195,14 +199,15 @@ def test_an_unsound_store_is_refused_before_anything_is_published(s3_settings: V
         assert all("/probe/race/" in path for path in proxy.written)
 
 
-@pytest.mark.parametrize("words", [["service", "--port", "0"], ["worker"]], ids=["service", "worker"])
-def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("program", "words"), [("service", ["service", "--port", "0"]), ("worker", [])], ids=["service", "worker"]
+)
+def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path, program: str, words: list[str]) -> None:
     server = RedisServer(**{"cluster-enabled": "yes"})
     try:
         environment = plain_environment()
         environment |= {"ENGRAM_STORE_URL": str(tmp_path), "ENGRAM_REDIS_URL": server.url}
-        command = [sys.executable, "-P", "-m", "service", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        done = run(program, words, environment)
     finally:
         server.remove()
     assert done.returncode == 78

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from service.jobs.wakeup import WakeupSender
 from testing.data.models import MODEL, create, submit
+from testing.processes.forked import fork
 from testing.servers.service import wait_until
 from vault.settings import VaultSettings
 from vault.vault import Vault
@@ -32,7 +31,7 @@ class Worker:
         }
         self._log = log
         with log.open("ab") as file:
-            self.process = subprocess.Popen([sys.executable, "-P", "-m", "worker"], env=environment, stderr=file)
+            self.process = fork("worker", [], environment, stderr=file.fileno())
 
     def end(self, number: signal.Signals) -> int:
         """Send the signal; the process's exit status."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.lifecycle.processes import spawn, stop
+from service.lifecycle.processes import stop
 from testing.data.digits import archive, png
+from testing.processes.forked import fork
 from testing.processes.processes import eventually, plain_environment
 from testing.processes.stack import Stack, started
 from testing.servers.faulty_s3 import FaultyS3
@@ -154,9 +154,9 @@ def test_a_service_whose_storage_hangs_stops_all_the_same(tmp_path: Path, host: 
     environment |= {"ENGRAM_STORE_URL": "s3://bucket/store", "ENGRAM_S3_ENDPOINT": s3.url, "ENGRAM_DRAIN_SECONDS": "0"}
     # Each of its questions hangs for minutes.
     environment["ENGRAM_STORE_TIMEOUT_SECONDS"] = "200"
-    command = [sys.executable, "-P", "-m", "service", "service", "--port", "0", "--host", host]
+    words = ["service", "--port", "0", "--host", host]
     with (tmp_path / "service.log").open("wb") as log:
-        service = spawn(command, environment, stdout=log.fileno(), stderr=log.fileno())
+        service = fork("service", words, environment, stdout=log.fileno(), stderr=log.fileno())
     try:
         assert eventually(lambda: s3.seen["hang"] >= (1 if host == "0.0.0.0" else 2), 180)
         time.sleep(0.5)

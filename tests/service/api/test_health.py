@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -18,6 +17,7 @@ from service.lifecycle.draining import Draining
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
 from testing.data.models import create, learn, submit
+from testing.processes.forked import fork
 from testing.servers.service import PATIENCE, Service, running, wait_until
 from vault.vault import Vault
 
@@ -104,11 +104,10 @@ def test_a_service_that_is_to_stop_says_so_first(learned_settings: ServiceSettin
         "ENGRAM_REDIS_URL": learned_settings.redis_url,
         "ENGRAM_DRAIN_SECONDS": "300",  # which the second signal cuts short
     }
-    command = [sys.executable, "-P", "-m", "service", "service", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with fork("service", ["service", "--port", "0"], environment, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            address = process.stdout.readline().split()[-1]
+            address = process.stdout.readline().decode().split()[-1]
             with httpx.Client(base_url=address, timeout=PATIENCE) as client:
                 wait_until(lambda: client.get("/readyz").status_code == 200)
                 stream = threading.Thread(target=follow, args=(f"{address}/v1/jobs/{job}/events", following))
