@@ -77,7 +77,7 @@ def test_the_table_has_both_splits_in_one_row() -> None:
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    network = drawn("torchvision/shufflenet_v2_x0_5", {"num_classes": 5}, size=32)
+    network = drawn("timm/test_efficientnet", {"num_classes": 5}, size=32)
     return Backbone(network.description, lambda: network.file)
 
 
