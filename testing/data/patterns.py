@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from engram import CommonsDefinition, Definition, Examples, InputShape, LearnOptions, Memory
 from engram.checkpointing.progress import Reporter
 from engram.context import LearnContext, OptimiserFactory
+from engram.memory import dump, restore
 from engram.methods.eidetic.method import Eidetic
 from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.network import Network
+from engram.snapshot import Parts
 
 SIZE = 12
 WIDTHS = {"mlp": 0.1, "cnn": 0.5, "resnet18": 0.07, "resnet50": 0.07, "vgg11": 0.04, "vgg16": 0.04}
@@ -47,8 +49,21 @@ def bars(task: int, count: int = 48, classes: int = 2, channels: int = 1, side: 
     return Examples(images, labels, tuple(f"task {task} class {label}" for label in range(classes)))
 
 
+_learned: dict[tuple[str, int, str], Parts] = {}
+"""What `learned` has learned, by definition, tasks and options."""
+
+
 def learned(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK, **changes: object) -> Memory:
-    """A model that has learned so many tasks."""
+    """A model that has learned so many tasks; each call returns another copy of what is learned once."""
+    wanted = definition(backbone, 1, **changes).model_dump_json(), tasks, options.model_dump_json()
+    if wanted not in _learned:
+        _learned[wanted] = dump(learned_anew(backbone, tasks, options, **changes))
+    parts = _learned[wanted]
+    return restore(parts.definition, parts.engrams, parts.recogniser, parts.kept, parts.budget)
+
+
+def learned_anew(backbone: str = "cnn", tasks: int = 2, options: LearnOptions = QUICK, **changes: object) -> Memory:
+    """As `learned`, by learning."""
     memory = Memory.create(definition(backbone, 1, **changes))
     for task in range(tasks):
         memory.learn(f"task {task}", bars(task, side=SIDES.get(backbone, SIZE)), options)
