@@ -51,6 +51,8 @@ VARIANTS = {
     "adopted after a bank": Variant(CONVOLUTIONS, "none", [BANK, NET], adopted=True),
     "adopted with a sample": Variant(CONVOLUTIONS, "adapter", NET, adopted=True, sample=True),
 }
+CHOSEN = ("several", "adopted", "adopted with a sample")
+"""Those of which the ordinary run has every law: both networks, adapters and none, known and not, several commons."""
 ADOPTED = [name for name, variant in VARIANTS.items() if variant.adopted]
 
 

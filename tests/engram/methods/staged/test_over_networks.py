@@ -26,6 +26,7 @@ from testing.data.patterns import QUICK
 from tests.engram.methods.staged import answering
 from tests.engram.methods.staged.over_networks import (
     ADOPTED,
+    CHOSEN,
     CONVOLUTIONS,
     OWN,
     VARIANTS,
@@ -40,8 +41,10 @@ from tests.engram.methods.staged.over_networks import (
     pictures,
 )
 
+SLOWLY = [name if name in CHOSEN else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
 
-@pytest.mark.parametrize("name", VARIANTS)
+
+@pytest.mark.parametrize("name", SLOWLY)
 def test_what_was_answered_is_answered_still_when_tasks_are_added(name: str) -> None:
     found = grown(name)
     memory = again(found.parts)
@@ -49,7 +52,7 @@ def test_what_was_answered_is_answered_still_when_tasks_are_added(name: str) -> 
         assert by_shape(memory, task) == answers
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_an_images_logits_are_the_same_bytes_in_any_row_beside_any_neighbours(name: str) -> None:
     memory, images = again(grown(name).parts), everything()
     generator = torch.Generator().manual_seed(5)
@@ -65,7 +68,7 @@ def test_an_images_logits_are_the_same_bytes_in_any_row_beside_any_neighbours(na
 
 
 @pytest.mark.parametrize("contenders", [1, 2, "all"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_probabilities_are_complete_and_sum_to_one(name: str, contenders: int | Literal["all"]) -> None:
     memory = again(grown(name).parts)
     labels = {label for info in memory.tasks for label in info.classes}
@@ -76,9 +79,10 @@ def test_probabilities_are_complete_and_sum_to_one(name: str, contenders: int | 
             assert set(one.ran) == {info.name for info in memory.tasks}
 
 
-def test_a_new_process_answers_with_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [CHOSEN, pytest.param(tuple(VARIANTS), marks=pytest.mark.slow)], ids=len)
+def test_a_new_process_answers_with_the_same_bytes(tmp_path: Path, names: tuple[str, ...]) -> None:
     expected = {}
-    for name in VARIANTS:
+    for name in names:
         memory = again(grown(name).parts)
         memory.save(tmp_path / name)
         expected[name] = answering.digests(memory)
@@ -87,7 +91,7 @@ def test_a_new_process_answers_with_the_same_bytes(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == expected
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_every_task_has_heatmaps_of_its_logits(name: str) -> None:
     memory, image = again(grown(name).parts), everything()[0]
     for info in memory.tasks:
@@ -100,7 +104,10 @@ def test_every_task_has_heatmaps_of_its_logits(name: str) -> None:
     assert memory.explain(image).task in {info.name for info in memory.tasks}
 
 
-@pytest.mark.parametrize("name", ["several", "adopted after a bank", "adopted with a sample"])
+@pytest.mark.parametrize(
+    "name",
+    ["several", pytest.param("adopted after a bank", marks=pytest.mark.slow), "adopted with a sample"],
+)
 def test_a_model_less_a_task_is_one_that_never_learned_it(name: str) -> None:
     later, earlier = again(grown(name).parts), again(grown(name).stages[-2])
     for memory in (later, earlier):
@@ -160,7 +167,7 @@ def test_tasks_of_one_class_stand_beside_the_others(name: str) -> None:
         assert labels.count(examples.classes[0]) >= 12
 
 
-@pytest.mark.parametrize("name", ["adapter", "adopted"])
+@pytest.mark.parametrize("name", ["several", "adopted"])
 def test_a_wider_budget_touches_nothing(name: str) -> None:
     memory = again(grown(name).parts)
     before = dump(memory)
@@ -172,7 +179,9 @@ def test_a_wider_budget_touches_nothing(name: str) -> None:
     assert all(layer.units > before.budget[layer.layer] for layer in memory.capacity())
 
 
-@pytest.mark.parametrize("name", ADOPTED)
+@pytest.mark.parametrize(
+    "name", [name if name in CHOSEN else pytest.param(name, marks=pytest.mark.slow) for name in ADOPTED]
+)
 def test_an_adopted_task_answers_what_the_network_answers(name: str) -> None:
     found, variant, images = grown(name), VARIANTS[name], everything()
     plain = torch.cat([brought(variant.network).plain_logits(image[None]) for image in images])
