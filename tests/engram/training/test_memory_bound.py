@@ -48,7 +48,9 @@ def definition(recipe: int) -> Definition:
     return Definition.model_validate(fields)
 
 
-@pytest.mark.parametrize(("recipe", "score"), [(3, "taylor"), (3, "lrp"), (2, "taylor")])
+@pytest.mark.parametrize(
+    ("recipe", "score"), [pytest.param(3, "taylor", marks=pytest.mark.slow), (3, "lrp"), (2, "taylor")]
+)
 def test_batches_of_large_images_are_bounded_in_bytes(seen: dict[str, int], recipe: int, score: str) -> None:
     memory = Memory.create(definition(recipe))
     options = LearnOptions.model_validate({"epochs": 1, "rounds": 1, "score": score, "tolerance": 0.2})
