@@ -151,7 +151,7 @@ class Compose:
         while not self._healthy(name, test, port):
             assert process.poll() is None, f"{name} ended: {self.log(name, port)}"
             assert time.monotonic() < deadline, f"{name} is not healthy: {self.log(name, port)}"
-            time.sleep(0.1)
+            time.sleep(0.5)  # each test starts a Python, beside what it waits for
 
     def _healthy(self, name: str, test: list[str], port: int) -> bool:
         if name == "redis":

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class Zygote:
             "parent": os.getpid(),
         }
         data = json.dumps(about).encode()
-        with self._lock:
+        with self._lock, _adopting():
             socket.send_fds(self._channel, [len(data).to_bytes(8, "big")], [stdout, stderr])
             self._channel.sendall(data)
             pid = self._channel.recv(8)
@@ -82,10 +83,20 @@ class Zygote:
         self._process.wait()
 
 
+@contextmanager
+def _adopting() -> Iterator[None]:
+    """Inside, this process becomes the parent of those below it whose own parent ends."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 @cache
 def zygote_of(program: str) -> Zygote:
     """The process that forks this program, from now on until this process ends."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     return Zygote(program)
 
 
