@@ -22,8 +22,14 @@ SPARED = 0.003
 to tell apart by the same features, so that it errs more often at those of earlier tasks; a head never changes."""
 
 
-def head_share(head: Tensor, ridge: Tensor, labels: Tensor) -> float:
-    """The share that a head's log-probabilities have, beside those of stage one (n, K), by held-out labels (n,)."""
+def head_share(head: Tensor, ridge: Tensor, labels: Tensor, *, sparing: bool = False) -> float:
+    """The share that a head's log-probabilities have, beside those of stage one (n, K), by held-out labels (n,).
+
+    Parameters
+    ----------
+    sparing
+        Whether a larger share is taken that surely costs at most `SPARED`, as learning does since its number 2.
+    """
     given, beside = torch.log_softmax(head.double(), 1), torch.log_softmax(ridge.double(), 1)
     rights = {share: _right(given, beside, labels, share) for share in (EQUAL, *SHARES)}
     found, most = EQUAL, 0
@@ -33,7 +39,7 @@ def head_share(head: Tensor, ridge: Tensor, labels: Tensor) -> float:
         # Of shares that are as good but for chance the largest: stage one was found to have little to say.
         if surely and gained - lost >= most - math.sqrt(most):
             found, most = share, max(most, gained - lost)
-    for share in reversed(SHARES):
+    for share in reversed(SHARES) if sparing else ():
         gained, lost = _compared(rights[share], rights[found])
         at_most = lost - gained + CERTAIN * math.sqrt(max(gained + lost, CERTAIN**2))
         if share > found and at_most <= SPARED * len(labels):

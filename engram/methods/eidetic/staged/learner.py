@@ -241,7 +241,8 @@ class StagedLearner(WithContext):
         self.reporter.report("recognising", 0.6)
         with new.report.timed("recognising", "detectors"):
             pairs, detectors, reading = self._detectors(new)
-        share = head_share(head / temperature, given.ridge[-len(new.held_out) :], new.held_out.labels)
+        ridge, sparing = given.ridge[-len(new.held_out) :], self.context.learning > 1
+        share = head_share(head / temperature, ridge, new.held_out.labels, sparing=sparing)
         profile = replace(given.profile, temperature=temperature, balance=balance, head_share=share)
         info = TaskInfo(new.name, new.train.classes, {} if new.engram is None else dict(new.engram.units))
         known = KnownTask(

@@ -28,7 +28,8 @@ def test_a_head_that_errs_hardly_more_often_counts_alone_where_that_is_sure() ->
     head = torch.where(number % 1000 == 1, 2 * wrong, 4 * hot)  # stage one is right there, and surer
     ridge = torch.where(number % 1000 == 2, 2 * wrong, 4 * hot)
     worse = torch.where(number % 100 == 1, 2 * wrong, 4 * hot)
-    assert head_share(head, ridge, labels) == 1.0
-    assert head_share(worse, ridge, labels) == EQUAL  # one in a hundred is much
-    assert head_share(head[:1200], ridge[:1200], labels[:1200]) == EQUAL  # of so few it is not sure
-    assert head_share(4 * hot[:80], 4 * hot[:80], labels[:80]) == EQUAL
+    assert head_share(head, ridge, labels) == EQUAL
+    assert head_share(head, ridge, labels, sparing=True) == 1.0
+    assert head_share(worse, ridge, labels, sparing=True) == EQUAL  # one in a hundred is much
+    assert head_share(head[:1200], ridge[:1200], labels[:1200], sparing=True) == EQUAL  # of so few it is not sure
+    assert head_share(4 * hot[:80], 4 * hot[:80], labels[:80], sparing=True) == EQUAL
