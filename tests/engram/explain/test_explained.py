@@ -14,7 +14,7 @@ from torch import Tensor
 from engram import Examples, Memory
 from engram.errors import EngramError, UnknownLabel, UnknownTask
 from engram.explain import png
-from engram.explain.render import diverging, drawn
+from engram.explain.render import drawn
 from testing.data.patterns import QUICK, bars, learned
 
 
@@ -77,8 +77,3 @@ def test_a_picture_holds_the_pixels_that_were_drawn(height: int, width: int, ove
     with Image.open(io.BytesIO(png.encoded(pixels))) as picture:
         assert (picture.format, picture.mode) == ("PNG", "RGB")
         assert np.array_equal(np.asarray(picture), pixels)
-
-
-def test_colours_go_from_blue_through_white_to_red() -> None:
-    colours = torch.stack(diverging(torch.tensor([[-1.0, 0.0, 1.0]])), -1)
-    torch.testing.assert_close(colours, torch.tensor([[[0, 0, 0.85], [1, 1, 1], [0.85, 0, 0]]]))
