@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
-from engram.errors import InputError
+from engram.errors import DeviceMissing, InputError
 
 OptimiserFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 """Makes the optimiser of one training phase from the new engram's parameters, which are all it is ever handed."""
@@ -91,6 +91,22 @@ def check_device(device: torch.device | str) -> None:
         raise  # the device is there, but full
     except Exception as error:  # what torch raises depends on the kind of device
         raise InputError(f"PyTorch cannot use {device!r} here: {first_line(error)}") from error
+
+
+def choose_device(wanted: str, setting: str) -> torch.device:
+    """The device that a setting names: `cpu`, `cuda`, or `auto`, which is a GPU where there is one.
+
+    Raises
+    ------
+    DeviceMissing
+        for `cuda` where there is none: better to stop than to be a hundred times slower unnoticed.
+    """
+    available = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        why = "finds no GPU here" if built else "is a build without CUDA"
+        raise DeviceMissing(f"{setting} is cuda, and PyTorch {torch.__version__} {why}.")
+    return torch.device("cuda" if available else "cpu")
 
 
 def first_line(error: Exception) -> str:

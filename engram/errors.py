@@ -44,6 +44,7 @@
     UnknownTask, UnknownLabel, UnknownComposite
     EngineMissing                   what the engine of the model needs is not installed here
     PrecisionMissing                this machine does not compute in the precision of the model
+    DeviceMissing                   a GPU is asked for, and PyTorch finds none here
     NoNetwork                       a task of one class has no logit that a heatmap could explain
     NothingLearned                  the model has no task yet
     AnswersOnly                     the model was restored without what learning and saving need
@@ -255,6 +256,10 @@ class EngineMissing(EngramError):
 
 class PrecisionMissing(EngramError):
     code = "precision_missing"
+
+
+class DeviceMissing(EngramError):
+    code = "device_missing"
 
 
 class NoNetwork(EngramError):

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
-from engram.runtime import configure
 from service.api import (
     backbones,
     evaluations,
@@ -41,6 +40,7 @@ from service.jobs.data_uris import useless
 from service.jobs.event_streams import EventStreams
 from service.jobs.submission import Submissions
 from service.jobs.wakeup import WakeupSender
+from service.lifecycle import device
 from service.lifecycle.background import AuditCompleter, BacklogWatch, GarbageLooker, MemoryTrimmer
 from service.lifecycle.draining import Draining
 from service.lifecycle.siblings import Question, Siblings
@@ -87,8 +87,8 @@ def create_app(settings: ServiceSettings | None = None, siblings: Siblings | Non
 
     Raises
     ------
-    StoreUnavailable
-        When its lifespan begins: the storage cannot be opened.
+    StoreUnavailable, DeviceMissing
+        When its lifespan begins: the storage cannot be opened, or there is no GPU where one is asked for.
     """
     settings = settings or ServiceSettings()
     metrics, siblings = Metrics(), siblings or Siblings()
@@ -149,7 +149,7 @@ async def _running(
     settings: ServiceSettings, metrics: Metrics, limits: AdmissionLimits, siblings: Siblings
 ) -> AsyncIterator[Runtime]:
     """The parts of one replica, started; they are closed at the end, each before those that it uses."""
-    configure(settings.torch_threads)
+    device.prepare(settings)
     for prefix, reason in useless(settings.data_uri_prefixes):
         log.warning("ENGRAM_DATA_URI_PREFIXES: %s allows nothing at present: %s.", prefix, reason)
     image_limits, archive_limits = ImageLimits.of(settings), ArchiveLimits.of(settings)

@@ -98,6 +98,9 @@ class ServiceSettings(SigningSettings, DataLimitSettings):
     are divided among them. By default one, of `engram serve` half of the processors up to four. Linux alone."""
     torch_threads: int = Field(default=1, ge=1, le=256)
     """Threads of one inference. Answers are compared as bytes only between processes with the same number."""
+    serve_device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """What models answer on: the processor, a GPU (`cuda`), or a GPU where there is one (`auto`). A GPU's last bits are
+    others, so it is never taken unasked (`docs/gpu.md`)."""
     decode_threads: int = Field(default=2, ge=1, le=64)
     """Threads that decode images."""
     decode_processes: int = Field(default=2, ge=1, le=64)

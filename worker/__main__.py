@@ -10,6 +10,7 @@ import warnings
 from functools import partial
 
 from engram import runtime
+from engram.errors import DeviceMissing
 from telemetry import logs, traces
 from telemetry.standard_streams import ensure_standard_streams
 from vault.coordination.connection import reachable
@@ -42,7 +43,11 @@ def main() -> int:
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
     pulse = Pulse()
-    resources.prepare(settings.worker_threads, settings.device)
+    try:
+        resources.prepare(settings.worker_threads, settings.device)
+    except DeviceMissing as error:
+        log.critical("%s", error, extra={"code": error.code})
+        return os.EX_CONFIG
     resources.limit_memory(settings)
     with Vault.connect(settings) as vault:
         try:

@@ -156,7 +156,7 @@ class _LearningAttempt(JobAttempt):
         reading = time.monotonic() - began
         with threads(self.settings.torch_threads):
             before = before_learning(blobs, head, memory, partial(self.vault.answers.get, model))
-        memory.to(resources.choose_device(self.settings.device))
+        memory.to(resources.chosen(self.settings.device))
         report = memory.learn(
             self.job.task,
             archive.examples,

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from engram import runtime
+from engram.context import choose_device
 from vault.jobs.job import Job
 from vault.vault import Vault
 from worker.interruption import EndReason
@@ -27,25 +28,16 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "st
 
 
 def prepare(threads: int, wanted: str) -> None:
-    """Settle the number of threads and deterministic algorithms; to be called once, before anything is computed."""
+    """Settle threads and deterministic algorithms, once, before anything is computed; raises DeviceMissing."""
     runtime.configure(threads)
-    device = choose_device(wanted)
+    device = chosen(wanted)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     log.info("PyTorch %s on %s with %d threads", torch.__version__, kind, torch.get_num_threads())
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device to learn on: `auto` is a GPU where there is one.
-
-    Raises
-    ------
-    RuntimeError
-        `cuda` is wanted, and there is none: better to stop than to learn a hundred times slower unnoticed.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise RuntimeError("ENGRAM_DEVICE is cuda, and PyTorch finds no GPU here.")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+def chosen(wanted: str) -> torch.device:
+    """The device to learn on; raises DeviceMissing."""
+    return choose_device(wanted, "ENGRAM_DEVICE")
 
 
 def end_finder(vault: Vault, job: Job, settings: WorkerSettings) -> Callable[[], EndReason | None]:

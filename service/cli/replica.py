@@ -11,9 +11,11 @@ from typing import Any
 
 import typer
 
+from engram.errors import DeviceMissing
 from engram.runtime import set_aside_imports
 from service.app import create_app
 from service.auth.exposure import UnsafeExposure, guarded
+from service.lifecycle.device import serving_device
 from service.lifecycle.processes import Misset, ProcessSupervisor
 from service.lifecycle.signals import ask_to_stop, while_heeding
 from service.server.process_group import Membership, ProcessGroup, socket_folder
@@ -35,6 +37,11 @@ def run(host: str, port: int, options: Mapping[str, Any], *, without_keys: bool,
         Of a further process, as `Membership` writes it.
     """
     settings = ServiceSettings(**given(**options))
+    try:
+        serving_device(settings)
+    except DeviceMissing as error:
+        typer.echo(f"{error} ({error.code})", err=True)
+        return os.EX_CONFIG
     if member is not None:
         return _run_member(settings, host, Membership.parse(member))
     try:

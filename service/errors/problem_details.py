@@ -145,6 +145,7 @@ STATUS: Mapping[type[Exception], int] = {
     learner.UnknownComposite: 404,
     learner.EngineMissing: 422,
     learner.PrecisionMissing: 422,
+    learner.DeviceMissing: 500,
     learner.NoNetwork: 422,
     learner.NothingLearned: 409,
     learner.AnswersOnly: 409,

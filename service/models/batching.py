@@ -261,7 +261,9 @@ class Batcher:
 
 def _lacks_memory(error: Exception) -> bool:
     """Whether an allocation failed; PyTorch has no class of its own for that on a processor."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def _trace(waiting: _Waiting) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from engram.runtime import set_more_aside
 from service.errors.problem_details import traceback_of
+from service.lifecycle.device import serving_device
 from service.metrics import Metrics
 from service.models.loaded import HARMED, LoadedVersion, load, newest_whole
 from service.models.soundness.answers import AnswersGuard
@@ -50,6 +51,7 @@ class LiveModels:
         self._settings = settings
         self._metrics = metrics
         self._guard = AnswersGuard(vault)
+        self._device = serving_device(settings)
         self._live: dict[str, LoadedVersion] = {}
         self._older: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
         self._heads: dict[str, Commit] = {}
@@ -161,7 +163,7 @@ class LiveModels:
         return older
 
     def _load_older(self, live: LoadedVersion, commit: Commit) -> LoadedVersion:
-        loaded = load(self._vault, live.model, commit, live)
+        loaded = load(self._vault, live.model, commit, live, self._device)
         self._guard.require(loaded)
         return loaded
 
@@ -300,14 +302,14 @@ class LiveModels:
 
     def _fall_back(self, model: Model, head: int, live: LoadedVersion | None) -> None:
         """Serve the newest version below `head` that is whole, unless it is in service already."""
-        loaded = newest_whole(self._vault, model, head, live, self._guard.require)
+        loaded = newest_whole(self._vault, model, head, live, self._guard.require, self._device)
         if loaded is not None:
             self._enter(loaded)
             log.warning("model %s answers with version %d for the time being", model.name, loaded.version)
 
     def _swap(self, model: Model, head: Commit, live: LoadedVersion | None) -> None:
         began = time.perf_counter()
-        loaded = load(self._vault, model, head, live)
+        loaded = load(self._vault, model, head, live, self._device)
         self._guard.require(loaded)
         self._enter(loaded)
         seconds = time.perf_counter() - began

@@ -32,6 +32,7 @@ log = logging.getLogger("engram.service")
 HARMED = (Unreadable, NotFound, SnapshotError, AnswersDiffer)
 """Errors of a version, and not of the way to its bytes."""
 
+CPU = torch.device("cpu")
 _MOST_DIFFERING = 2
 
 
@@ -112,8 +113,15 @@ class LoadedVersion:
         return tuple(named[info.name] for info in self.learned.tasks)
 
 
-def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | None = None) -> LoadedVersion:
+def load(
+    vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | None = None, device: torch.device = CPU
+) -> LoadedVersion:
     """Fetch, check, build and warm up the version of `commit`; what `beside` holds already is shared.
+
+    Parameters
+    ----------
+    device
+        What it is to answer on, if its method can.
 
     Raises
     ------
@@ -134,6 +142,8 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
         dict(commit.budget),
         reuse=beside.memory if beside else None,
     )
+    if memory.method.moves and memory.device.type != device.type:
+        memory.to(device)
     if commit.names is not None:
         memory = NamedMemory(memory, Naming.of(memory.tasks, names.shown(commit)))
     if memory.tasks:
@@ -144,7 +154,12 @@ def load(vault: Vault, model: Model, commit: Commit, beside: LoadedVersion | Non
 
 
 def newest_whole(
-    vault: Vault, model: Model, head: int, beside: LoadedVersion | None, require: Callable[[LoadedVersion], None]
+    vault: Vault,
+    model: Model,
+    head: int,
+    beside: LoadedVersion | None,
+    require: Callable[[LoadedVersion], None],
+    device: torch.device = CPU,
 ) -> LoadedVersion | None:
     """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
 
@@ -172,7 +187,7 @@ def newest_whole(
             if commit.active is not None:  # nobody activated it
                 continue
             if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
-                loaded = load(vault, model, commit, beside)
+                loaded = load(vault, model, commit, beside, device)
                 require(loaded)
                 return loaded
         except UnknownModel:

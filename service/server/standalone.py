@@ -237,12 +237,19 @@ def _serve(settings: ServiceSettings, data: Path, listening: socket.socket) -> i
 
     with StandaloneStack(data, url(listening)) as stack, undisturbed_end(), stack.sound():
         # What imports torch comes last, while the worker is starting up beside it.
+        from engram.errors import DeviceMissing
         from engram.runtime import set_aside_imports
         from service.app import create_app
+        from service.lifecycle.device import serving_device
         from service.server.server import Server
         from service.ui.static_files import PAGE
 
         settings = settings.model_copy(update={"redis_url": stack.redis_url})
+        try:
+            serving_device(settings)
+        except DeviceMissing as error:
+            print(f"{error} ({error.code})", file=sys.stderr)
+            return os.EX_CONFIG
         group = stack.group(listening, settings.processes or 1)
         app = create_app(group.own.share(settings), group.own.siblings())
         address = url(listening)

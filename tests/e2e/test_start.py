@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from testing.processes.forked import run
 from testing.processes.processes import alive, children, eventually, plain_environment, reserved_port
@@ -212,4 +213,18 @@ def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path, program: str, words:
         server.remove()
     assert done.returncode == 78
     assert "is a node of a cluster, which Celery cannot use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("word", ["service", "serve"])
+def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(word: str, tmp_path: Path, redis_url: str) -> None:
+    environment = plain_environment() | {"ENGRAM_SERVE_DEVICE": "cuda"}
+    environment |= {"ENGRAM_STORE_URL": str(tmp_path), "ENGRAM_REDIS_URL": redis_url}
+    command = [sys.executable, "-P", "-m", "service", word, "--port", "0"]
+    command += ["--data", str(tmp_path)] if word == "serve" else []
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "ENGRAM_SERVE_DEVICE is cuda" in done.stderr
+    assert "(device_missing)" in done.stderr
     assert "Traceback" not in done.stderr
