@@ -85,7 +85,11 @@ def test_service_starts_with_closed_streams(vault_settings: VaultSettings, close
             assert process.wait(120) == 0
 
 
-@pytest.mark.parametrize(("words", "module"), [(["worker"], "service"), ([], "worker")], ids=["engram", "module"])
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [(["worker"], "service"), pytest.param([], "worker", marks=pytest.mark.slow)],  # which the first one becomes
+    ids=["engram", "module"],
+)
 def test_worker_starts_with_closed_streams(vault_settings: VaultSettings, words: list[str], module: str) -> None:
     with reserved_port() as port:
         variables = {

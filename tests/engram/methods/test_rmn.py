@@ -84,7 +84,7 @@ def test_a_pass_uses_the_weights_of_its_map_and_nothing_else() -> None:
         torch.testing.assert_close(logits.double(), torch.tensor(values, dtype=torch.float64), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["mlp", "cnn"])
+@pytest.mark.parametrize("backbone", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_what_a_finished_map_uses_never_moves(backbone: str) -> None:
     memory = made(backbone, tasks=1)
     before = rmn(memory).shared

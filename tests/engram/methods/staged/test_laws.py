@@ -91,8 +91,7 @@ def test_the_order_of_samples_changes_no_byte_of_the_sums() -> None:
     ("backbone", "reads"),
     [
         *itertools.product(("mlp", "cnn"), READS),
-        ("resnet18", "selected"),
-        pytest.param("resnet18", "commons", marks=pytest.mark.slow),
+        *(pytest.param("resnet18", reads, marks=pytest.mark.slow) for reads in READS),
     ],
 )
 def test_nothing_outside_a_closure_counts(reads: str, backbone: str) -> None:
