@@ -44,7 +44,7 @@ def worst(data: bytes, expected: Any, shape: InputShape) -> int:
     return int(abs(found - numpy.asarray(expected).reshape(HEIGHT, WIDTH, -1)).max())
 
 
-LAYOUTS = [
+LAYOUTS: list[dict[str, Any]] = [
     {"order": order, "compression": compression, "predictor": predictor, "tile": tile}
     for order, compression, predictor, tile in product("<>", (1, 5, 8, 32773), (1, 2), (0, 16))
     if predictor == 1 or compression in (5, 8)
