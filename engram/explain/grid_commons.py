@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from engram.nn.commons.bank import FINE, STEP, Bank
 from engram.nn.commons.grid_commons import GridCommons
+from engram.nn.commons.prepared_bank import PreparedBank
 
 LEAST = 1e-12
 """What a root is taken of at least; it has no slope at zero."""
@@ -52,18 +55,20 @@ class BankRelevance:
 
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
-        self._weight, self._offsets = bank.matrix()
-        count = len(self._weight)
-        filters = self._weight.view(count, bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
+        self._prepared = PreparedBank(bank)
+        weight, _ = bank.matrix()
+        count = len(weight)
+        filters = weight.view(count, bank.patch, bank.patch, -1).permute(0, 3, 1, 2)
         # As a matrix, since most of the time of a transposed convolution goes into laying out its weights anew.
         self._positive = torch.cat([filters.clamp_min(0), (-filters).clamp_min(0)]).flatten(1)  # (2 N, K)
         self._even = torch.ones(1, *filters.shape[1:], device=filters.device)
+        self._rows, self._columns = stretches(bank.rows), stretches(bank.columns)
 
     def see(self, pixels: Tensor) -> SeenByBank:
         """See the pixels (1, h, w, C) of an image; every sum is exact, so that any way gives the bank's own numbers."""
         bank = self._bank
-        found = bank.responses(bank.patches(pixels), self._weight, self._offsets)[0]  # (H', W', N)
-        above = torch.stack([found - bank.threshold, -found - bank.threshold]).clamp_(0, bank.ceiling - bank.threshold)
+        found = self._prepared.responses(pixels)[0]  # (H', W', N)
+        above = torch.stack([found, -found]).sub_(bank.threshold).clamp_(0, bank.ceiling - bank.threshold)
         sums = bank.cell_sums(above).permute(0, 3, 1, 2)  # (2, N, grid, grid)
         return SeenByBank(above, sums, bank.pooled(sums[None])[0])
 
@@ -71,24 +76,34 @@ class BankRelevance:
         """(C, h, w) of an image (1, C, h, w): each feature's part, given to places by how strongly they respond."""
         bank, sums = self._bank, seen.sums
         shares = (self._unfolded(parts, sums) / sums.clamp_min(1)).float()  # (2, N, grid, grid)
-        placed = torch.zeros_like(seen.above)  # (2, H', W', N)
-        for row, (top, bottom) in enumerate(bank.rows):
-            for column, (left, right) in enumerate(bank.columns):
-                placed[:, top:bottom, left:right] += shares[:, None, None, :, row, column]
-        places = (-1, *placed.shape[1:3])
-        placed = placed.mul_(seen.above).permute(0, 3, 1, 2).reshape(*places)  # (2 N, H', W')
+        placed = self._placed(seen.above, shares)  # (2 N, places)
         visible = image[(..., *bank.covered)]
         if flat:
             kernel = self._even
-            evenly = placed.sum(0)[None, None]
+            evenly = placed.view(-1, *seen.above.shape[1:3]).sum(0)[None, None]
             relevance = F.conv_transpose2d(evenly, kernel, stride=bank.stride) / kernel.numel()
         else:
             received = self._positive @ F.unfold(visible, bank.patch, stride=bank.stride)[0]  # (2 N, places)
-            carried = self._positive.T @ placed.flatten(1).div_(received.clamp_min_(1e-9))  # (K, places)
+            carried = self._positive.T @ placed.div_(received.clamp_min_(1e-9))  # (K, places)
             relevance = visible * F.fold(carried[None], visible.shape[2:], bank.patch, stride=bank.stride)
         whole = torch.zeros_like(image)
         whole[(..., *bank.covered)] = relevance
         return whole[0]
+
+    def _placed(self, above: Tensor, shares: Tensor) -> Tensor:
+        """(2, H', W', N), (2, N, grid, grid) -> (2 N, places): each place's own by the shares of the cells it is in."""
+        placed = torch.empty_like(above)
+        for (top, bottom), rows in self._rows:
+            for (left, right), columns in self._columns:
+                share = torch.zeros_like(shares[..., 0, 0])  # (2, N)
+                for row, column in product(rows, columns):
+                    share += shares[..., row, column]
+                stretch = (slice(None), slice(top, bottom), slice(left, right))
+                torch.mul(above[stretch], share[:, None, None], out=placed[stretch])
+        found = above.new_empty(2, above.shape[3], above[0, ..., 0].numel())
+        for sign in range(2):  # matrix by matrix, which is laid out anew faster than all at once
+            found[sign] = placed[sign].flatten(0, 1).T
+        return found.flatten(0, 1)
 
     def _unfolded(self, parts: Tensor, sums: Tensor) -> Tensor:
         """(features,), (2, N, grid, grid) -> (2, N, grid, grid): what is due to a filter and to its mirror image."""
@@ -99,6 +114,19 @@ class BankRelevance:
         plain, mirrored = sums[:, : bank.count], sums[:, bank.count :].flip(3)
         share = given / (plain + mirrored).clamp_min(1)
         return torch.cat([share * plain, (share * mirrored).flip(3)], 1)
+
+
+Stretch = tuple[tuple[int, int], tuple[int, ...]]
+"""First place and end of a stretch along one side, and the cells that its places are in."""
+
+
+def stretches(cells: Sequence[tuple[int, int]]) -> list[Stretch]:
+    """The stretches of one side, of whose places all are in the same cells."""
+    ends = sorted({end for cell in cells for end in cell})
+    return [
+        ((first, end), tuple(number for number, cell in enumerate(cells) if cell[0] <= first and end <= cell[1]))
+        for first, end in pairwise(ends)
+    ]
 
 
 def contributions(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -46,9 +46,7 @@ class PreparedBank:
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, h, w, C) whole numbers from 0 to 255 -> (B, features) float32."""
         bank = self._bank
-        pixels = pixels[(slice(None), *bank.covered)].contiguous()
-        total, scale = self._normal(pixels)  # (B, H', W', 1) each
-        wide = pixels * bank.values
+        wide, total, scale = self._seen(pixels)
         count = bank.count * len(self._filters)
         sums = pixels.new_empty(len(pixels), 2, bank.grid, bank.grid, count, dtype=self._held)
         for first in range(0, len(pixels), self._images):
@@ -56,8 +54,18 @@ class PreparedBank:
             self._sum(wide[part], total[part], scale[part], sums[part])
         return self._features(sums)
 
+    def responses(self, pixels: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, H', W', N): of all filters, then of those mirrored."""
+        found = tuple(self._responses(*self._seen(pixels)))
+        return found[0] if len(found) == 1 else torch.cat(found, 3)
+
+    def _seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is covered of pixels (B, h, w, C), times the values of a patch, and what `_normal` says of it."""
+        pixels = pixels[(slice(None), *self._bank.covered)].contiguous()
+        return pixels * self._bank.values, *self._normal(pixels)
+
     def _normal(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Bank.normal`, of what is covered."""
+        """As `Bank.normal`, of what is covered: (B, H', W', 1) each."""
         values, flat = self._bank.values, pixels.flatten(2).to(self._down.dtype)  # (B, h, w * C)
         found = self._down @ (torch.stack([flat, flat * flat]) @ self._across)  # (2, B, H', W')
         total, squares = torch.unbind(found.double())
@@ -68,11 +76,17 @@ class PreparedBank:
 
     def _sum(self, wide: Tensor, total: Tensor, scale: Tensor, into: Tensor) -> None:
         """Write sums over the cells of the grid into (B, 2, grid, grid, N): of bounded responses."""
+        count = self._bank.count
+        for number, found in enumerate(self._responses(wide, total, scale)):
+            self._pool(found, into[..., number * count : (number + 1) * count])
+
+    def _responses(self, wide: Tensor, total: Tensor, scale: Tensor) -> Iterator[Tensor]:
+        """(B, H', W', count) of the filters and, with `mirror`, of those mirrored; each may be overwritten."""
         bank = self._bank
         if not bank.about.mirror:
             found = windows(wide, bank.patch, bank.patch, bank.stride)
             (product,) = self._filters
-            self._pool(product(found.sub_(total).mul_(scale).round_()), into)
+            yield product(found.sub_(total).mul_(scale).round_())
             return
         half = (bank.patch + 1) // 2
         left = windows(wide, half, bank.patch, bank.stride)
@@ -81,8 +95,8 @@ class PreparedBank:
             part.sub_(total).mul_(scale).round_()
         first, second = self._filters
         even, odd = first(left + right), second(left.sub_(right))
-        self._pool(even + odd, into[..., : bank.count])
-        self._pool(even.sub_(odd), into[..., bank.count :])
+        yield even + odd
+        yield even.sub_(odd)
 
     def _pool(self, responses: Tensor, into: Tensor) -> None:
         """Of responses (B, H', W', N), which are overwritten, into (B, 2, grid, grid, N)."""

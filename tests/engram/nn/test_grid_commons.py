@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from engram import CommonsDefinition
 from engram.config.definition import Definition
 from engram.errors import CommonsNeedsClasses
 from engram.explain.commons import CommonsRelevance
-from engram.explain.grid_commons import smooth_features
+from engram.explain.grid_commons import BankRelevance, smooth_features
 from engram.nn.commons.bank import Bank
 from engram.nn.commons.dead_leaves import dead_leaves
 from engram.nn.commons.grid_commons import GridCommons
@@ -201,6 +202,33 @@ def test_even_and_odd_parts_of_filters_give_the_same_sums(patch: int) -> None:
     bank = made(side=12 + patch % 2, mirror=True, patch=patch, kind="learned").each()[0]
     images = pictures(3, 3, 12 + patch % 2).permute(0, 2, 3, 1).float().contiguous()
     assert torch.equal(PreparedBank(bank)(images), bank(images))
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_prepared_responses_are_those_of_the_bank(changes: dict[str, Any]) -> None:
+    commons = made(**changes)
+    (bank,), images = commons.each(), commons.pixels(scaled(pictures(3)))
+    assert torch.equal(PreparedBank(bank).responses(images), bank.responses(bank.patches(images), *bank.matrix()))
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_relevance_is_placed_by_the_shares_of_all_cells_that_a_place_is_in(changes: dict[str, Any]) -> None:
+    commons = made(**changes)
+    (bank,), image = commons.each(), commons.pixels(scaled(pictures(1)))
+    relevance, parts = BankRelevance(bank), torch.randn(bank.features, generator=torch.Generator().manual_seed(3))
+    found = bank.responses(bank.patches(image), *bank.matrix())[0]  # (H', W', N)
+    above = torch.stack([found - bank.threshold, -found - bank.threshold]).clamp(0, bank.ceiling - bank.threshold)
+    seen = relevance.see(image)
+    assert torch.equal(seen.above, above)
+    placed, shares = torch.zeros_like(above), (relevance._unfolded(parts, seen.sums) / seen.sums.clamp_min(1)).float()
+    for row, (top, bottom) in enumerate(bank.rows):
+        for column, (left, right) in enumerate(bank.columns):
+            placed[:, top:bottom, left:right] += shares[:, None, None, :, row, column]
+    evenly = (placed * above).permute(0, 3, 1, 2).flatten(0, 1).contiguous().sum(0)[None, None]
+    kernel = torch.ones(1, 3, bank.patch, bank.patch)
+    expected = F.conv_transpose2d(evenly, kernel, stride=bank.stride) / kernel.numel()
+    given = relevance.relevance(seen, image.permute(0, 3, 1, 2) / 255.0, parts, flat=True)
+    assert torch.equal(given[(slice(None), *bank.covered)], expected[0])
 
 
 def test_banks_are_prepared_anew_when_their_filters_change_and_can_be_copied() -> None:
