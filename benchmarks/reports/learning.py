@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEAD = ("network", "images a class", "tasks", "Engram, CPU s", "plain loop, CPU s", "ratio", "phases, s", "accuracy")
+HEAD = (
+    "network",
+    "images a class",
+    "tasks",
+    "Engram, CPU s",
+    "plain loop, CPU s",
+    "ratio",
+    "to a fused one",
+    "phases, s",
+    "accuracy",
+)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -19,8 +29,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         ours, plain = (min((row[side] for row in mine), key=_seconds) for side in ("engram", "plain"))
         phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ours["phases"].items())
         accuracy = " / ".join(f"{sum(side['accuracy']) / len(side['accuracy']):.4f}" for side in (ours, plain))
+        fused = [row["plain_fused"] for row in mine if "plain_fused" in row]  # which earlier rows lack
+        quick = f"{_seconds(ours) / min(map(_seconds, fused)):.2f}" if fused else "–"
         times = (f"{_seconds(ours):.1f}", f"{_seconds(plain):.1f}", f"{_seconds(ours) / _seconds(plain):.2f}")
-        cells = (key[0], key[1], str(len(plain["cpu_seconds"])), *times, phases, accuracy)
+        cells = (key[0], key[1], str(len(plain["cpu_seconds"])), *times, quick, phases, accuracy)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(["#### learning", "", *lines])
 

@@ -40,11 +40,9 @@ MIN_CLASS_IMAGES = 20
 """Images of each class that the plateau is judged by at least, where the largest class has so many held out."""
 
 MOST_RECOVERED = 4096
-"""Images that a pass after pruning goes over: what is left of a network needs to settle, and has learned already."""
+"""Images that a pass after pruning goes over by number 2: what is left needs to settle, and has learned already."""
 
-ROUNDING = 1e-6
-"""More than sums of shares of images can be off."""
-
+ROUNDING = 1e-6  # more than sums of shares of images can be off
 WHOLE = (0.0, 1.0)
 """The share of a phase that is the whole of it."""
 
@@ -125,7 +123,9 @@ def measure(
     was_training, size = engram.training, at_once(engram.layout, engram.reach, EVALUATION_BATCH)
     check = None if reporter is None else reporter.check
 
-    serving = network.appended(engram.frozen_copy()) if served else None
+    learns = engram.head.weight.requires_grad
+    # Plans are made of what cannot change, as nothing does until it is judged.
+    serving = network.appended(engram.requires_grad_(False)) if served else None
 
     def answered(part: Tensor) -> Tensor:
         images = pixels(part.to(device))
@@ -156,6 +156,8 @@ def measure(
                 return Evaluation(math.inf, most)
     finally:
         engram.train(was_training)
+        if served:
+            engram.requires_grad_(learns)
     return Evaluation(loss / len(examples), correct / len(examples))
 
 
@@ -350,9 +352,8 @@ class Trainer(WithContext):
     def accuracy(self, engram: Engram, examples: Examples) -> float:
         """The share of examples that an engram, once it is moved to the trainer's device, answers right."""
         engram.to(self.device)
-        if self.weights is None:
-            return self.reporter.journal.once("accuracy", lambda: self._judge(engram, examples).accuracy)
-        return self.reporter.journal.once("accuracy", lambda: self._measured(engram, examples).accuracy)
+        measured = self._judge if self.weights is None else self._measured
+        return self.reporter.journal.once("accuracy", lambda: measured(engram, examples).accuracy)
 
     def validated(self, engram: Engram, least: float = 0.0) -> float:
         """What pruning holds: the accuracy on `validation`, of which each class has an equal part.
