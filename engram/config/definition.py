@@ -103,9 +103,9 @@ class Definition(Frozen):
     learning: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
     """Number of the way that networks and detectors are learned where answers are staged; 1 everywhere else.
 
-    Since 2, optimisers take their steps in one operation, networks are judged as they are served, and passes after
-    pruning go over some thousand images at most, as do detectors of earlier tasks; a head that is surely no worse than
-    it and the commons together decides alone.
+    Since 2, optimisers take their steps in one operation, networks are judged as they are served, units are scored by
+    fewer images, and passes after pruning go over some thousand images at most, as do detectors of earlier tasks; a head
+    that is surely no worse than it and the commons together decides alone.
     """
 
     engine: EngineName = FIRST_ENGINE

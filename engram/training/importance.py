@@ -38,8 +38,8 @@ read the same of its units, (B, units read), under the name that `earlier` gives
 KEPT = 8
 """Times the largest map that an image takes until its units are scored: maps of all layers, and their gradients."""
 
-SCORED_IMAGES = 1024
-"""Gradient scores settle within a few hundred images; more only costs time."""
+SCORED_IMAGES = {1: 1024, 2: 512}
+"""By the number of learning: gradient scores settle within a few hundred images, and more only costs time."""
 
 
 def score_units(
@@ -51,6 +51,7 @@ def score_units(
     reporter: Reporter,
     device: torch.device,
     weights: Tensor | None = None,
+    most: int = SCORED_IMAGES[1],
 ) -> Scores:
     """Score the units of a trained candidate.
 
@@ -63,14 +64,17 @@ def score_units(
     ----------
     weights
         (classes,): what an image of each class counts; None where all count 1.
+    most
+        Images that gradient scores are taken of, at most.
     """
+    over = partial(_magnitudes, network, engram, examples, generator, reporter, device, weights, most)
     match kind:
         case "l1" | "l2":
             raw = _weight_norms(engram, 1 if kind == "l1" else 2)
         case "taylor":
-            raw = _magnitudes(network, engram, examples, generator, reporter, device, _taylor(engram), weights)
+            raw = over(_taylor(engram))
         case "lrp":
-            raw = _magnitudes(network, engram, examples, generator, reporter, device, _relevance(engram), weights)
+            raw = over(_relevance(engram))
         case _:
             raw = {name: torch.rand(units, generator=generator) for name, units in _counts(engram).items()}
     if engram.reads is not None:
@@ -153,12 +157,13 @@ def _magnitudes(
     generator: torch.Generator,
     reporter: Reporter,
     device: torch.device,
-    contributions: Contributions,
     weights: Tensor | None,
+    most: int,
+    contributions: Contributions,
 ) -> dict[str, Tensor]:
     """For each layer the magnitudes of what its units contribute, summed over nodes and some of the images."""
     totals = {name: torch.zeros(units) for name, units in _counts(engram).items()}
-    chosen = torch.randperm(len(examples), generator=generator)[:SCORED_IMAGES]
+    chosen = torch.randperm(len(examples), generator=generator)[:most]
     sample = examples.subset(chosen)
     size = at_once(engram.layout, engram.reach, AT_ONCE, KEPT)
     for indices in batches(len(sample), size):

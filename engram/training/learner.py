@@ -14,7 +14,7 @@ from engram.nn.capacity import candidate_units
 from engram.nn.network import Engram, Network
 from engram.nn.reads import Reads, read_units
 from engram.training.distinctive_patches import start_from_patches
-from engram.training.importance import Scores, score_units
+from engram.training.importance import SCORED_IMAGES, Scores, score_units
 from engram.training.probes import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
@@ -163,7 +163,7 @@ class Learner(WithContext):
         return None if found is None else found.engram
 
     def _scores(self, engram: Engram, trainer: Trainer) -> Scores:
-        kind, drawn = self.options.score, trainer.generator
+        kind, drawn, most = self.options.score, trainer.generator, SCORED_IMAGES[self.context.learning]
         return score_units(
-            kind, self.network, engram, trainer.train, drawn, self.reporter, self.device, trainer.weights
+            kind, self.network, engram, trainer.train, drawn, self.reporter, self.device, trainer.weights, most
         )

@@ -39,7 +39,7 @@ MIN_VALIDATION_IMAGES = 256
 MIN_CLASS_IMAGES = 20
 """Images of each class that the plateau is judged by at least, where the largest class has so many held out."""
 
-MOST_RECOVERED = 4096
+MOST_RECOVERED = 2048
 """Images that a pass after pruning goes over by number 2: what is left needs to settle, and has learned already."""
 
 ROUNDING = 1e-6  # more than sums of shares of images can be off

@@ -150,7 +150,7 @@ class Freezer(WithContext):
 
         Units that are not kept come last.
         """
-        chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[:SCORED_IMAGES]
+        chosen = torch.randperm(len(trainer.train), generator=trainer.generator)[: SCORED_IMAGES[1]]
         examples, pruned = trainer.train.subset(chosen), silenced(candidate, kept)
         totals = self.reporter.journal.once("scores", lambda: self._relevance(pruned, examples, trainer.weights))
         means = {layer: total[kept[layer]].abs().mean().clamp_min(1e-30) for layer, total in totals.items()}
