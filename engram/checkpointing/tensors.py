@@ -21,6 +21,9 @@ LATER = 2
 LATEST = 3
 """Version of what holds a field that releases which know `LATER` would pass over."""
 
+NEWEST = 4
+"""Version of what holds a field that releases which know `LATEST` would pass over."""
+
 _KEY = "engram"
 
 
@@ -74,6 +77,6 @@ def _opened(wanted: str, data: bytes) -> tuple[dict[str, object], str, dict[str,
         found, version = header.pop("kind"), header.pop("format")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSnapshot(f"these bytes are no {wanted} file: {error}") from error
-    if version not in (FORMAT, LATER, LATEST):
-        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads up to {LATEST}")
+    if version not in (FORMAT, LATER, LATEST, NEWEST):
+        raise UnsupportedFormat(f"this {wanted} was written in format {version}; this version reads up to {NEWEST}")
     return header, str(found), tensors

@@ -94,18 +94,19 @@ class Definition(Frozen):
     Since 3, sums are exact, a task reads few earlier units, and an image is answered by the tasks that contend for it.
     """
 
-    novelty: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
+    novelty: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 3
     """Number of the way that unknown images are told over a network that the user brings; 1 everywhere else.
 
-    Since 2, by distances from classes relative to that from all of them.
+    Since 2, by distances from classes relative to that from all of them. Since 3, also by what the network's own
+    classifier sees in an image and hardly sees in those of the known classes, where it has a linear one.
     """
 
     learning: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
     """Number of the way that networks and detectors are learned where answers are staged; 1 everywhere else.
 
     Since 2, optimisers take their steps in one operation, networks are judged as they are served, units are scored by
-    fewer images, and passes after pruning go over some thousand images at most, as do detectors of earlier tasks; a head
-    that is surely no worse than it and the commons together decides alone.
+    fewer images, and passes after pruning go over some thousand images at most, as do detectors of earlier tasks; a
+    head that is surely no worse than it and the commons together decides alone.
     """
 
     engine: EngineName = FIRST_ENGINE
@@ -229,7 +230,9 @@ class Definition(Frozen):
     def _settle_novelty(self) -> Self:
         if self.novelty > 1 and not self.pretrained:
             if "novelty" in self.model_fields_set:
-                raise PydanticCustomError("novelty", "novelty 2 needs a pretrained commons")
+                raise PydanticCustomError(
+                    "novelty", "novelty {number} needs a pretrained commons", {"number": self.novelty}
+                )
             self.__dict__["novelty"] = 1
         return self
 

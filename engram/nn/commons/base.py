@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.errors import CommonsNeedsClasses
+from engram.nn.commons.outputs import Outputs
 from engram.nn.commons.ridges import OF_FILTERS, Ridges
 
 SAMPLE = 16384
@@ -107,6 +108,10 @@ class Commons(nn.Module):
         other = copy.deepcopy(self)
         other.place(device)
         return other
+
+    def outputs(self) -> Outputs | None:
+        """What features say by a network's own classifier; None where there is none, or it is not linear in them."""
+        return None
 
     def require(self) -> None:
         """Raise EngineMissing or AnswersDiffer where what computes it cannot do so here."""

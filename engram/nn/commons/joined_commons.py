@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.nn.commons.base import Commons, Look
+from engram.nn.commons.outputs import Outputs
 from engram.nn.commons.pretrained_commons import PretrainedCommons
 from engram.nn.commons.ridges import Ridges
 
@@ -51,6 +53,10 @@ class JoinedCommons(Commons):
         other = copy.copy(self)
         other._modules = {"parts": nn.ModuleList(part.placed(device) for part in self.each())}
         return other
+
+    def outputs(self) -> Outputs | None:
+        found, before = self.each()[self._shown].outputs(), self.widths[: self._shown]
+        return None if found is None else replace(found, part=self._shown, first=sum(before))
 
     def require(self) -> None:
         for part in self.each():

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.config.backbones import BackboneDescription
@@ -18,6 +18,7 @@ from engram.config.engines import FIRST_ENGINE, ONNX_RUNTIME, EngineName
 from engram.errors import NotFinite
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.dead_leaves import dead_leaves
+from engram.nn.commons.outputs import Outputs
 from engram.nn.commons.readings import Readings
 from engram.nn.commons.ridges import OF_NETWORKS, Ridges
 from engram.nn.onnx_network import OnnxNetwork, onnx_network
@@ -196,6 +197,15 @@ class PretrainedCommons(Commons):
         other._buffers = dict(self._buffers)
         other.place(device)
         return other
+
+    def outputs(self) -> Outputs | None:
+        if not self.description.outputs:
+            return None
+        own, width = self.network.module.get_submodule(self.network.classifier), self.description.features
+        if not isinstance(own, nn.Linear) or own.in_features != width or self.readings.features[0].kind != "classifier":
+            return None
+        scales = cast(Tensor, self.scales)[:width].detach().cpu()
+        return Outputs(0, 0, scales, own.weight.detach().cpu())
 
     def require(self) -> None:
         if self._engine == ONNX_RUNTIME:

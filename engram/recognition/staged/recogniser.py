@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
 import torch
 
-from engram.checkpointing.tensors import FORMAT, LATER, LATEST, pack, unpack
+from engram.checkpointing.tensors import FORMAT, LATER, LATEST, NEWEST, pack, unpack
 from engram.errors import DamagedSnapshot
 from engram.nn.capacity import TaskInfo
+from engram.nn.commons.outputs import Outputs
 from engram.recognition.staged.detectors import Reading, ValueDetector
 from engram.recognition.staged.joined.joined_solution import Mixture, chosen_mixture, chosen_way, mixtures
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.joined.relative_distance import RelativeDistance
 from engram.recognition.staged.score_space import ScoreSpace
 from engram.recognition.staged.stage_one import StageOne, temperature_of
@@ -22,6 +24,7 @@ Head = Literal["blocks", "linear", "network"]
 
 
 _RELATIVE = ("centre", "background", "offsets", "scales", "expected", "freedom")
+_OUTPUTS = ("centres", "scales")
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,15 @@ class StagedRecogniser:
         """Names, classes and units of all tasks that were learned."""
         return tuple(task.info for task in self.tasks)
 
-    def stage_one(self) -> StageOne:
-        """The first stage over all tasks."""
+    def stage_one(self, outputs: Callable[[], Outputs | None] | None = None) -> StageOne:
+        """The first stage over all tasks; `outputs` as `StageOne` has them."""
         evidence = [(task.log_temperature, task.evidence) for task in self.tasks]
         several = next((len(task.mixture) for task in self.tasks if task.mixture is not None), None)
         if several is not None:
             given = [(task.mixture, task.evidence) for task in self.tasks if task.mixture is not None]
             chosen = chosen_way(several, given)
             evidence = [(mixture[chosen][0], images) for mixture, images in given]
-        return StageOne(self.space, tuple(len(info.classes) for info in self.infos), temperature_of(evidence))
+        return StageOne(self.space, tuple(len(info.classes) for info in self.infos), temperature_of(evidence), outputs)
 
     def dump(self) -> bytes:
         """The recogniser as bytes."""
@@ -122,6 +125,9 @@ class StagedRecogniser:
         if (relative := self.space.relative) is not None:
             tensors |= {f"relative.{name}": getattr(relative, name) for name in _RELATIVE}
             version = LATEST
+            if relative.outputs is not None:
+                tensors |= {f"outputs.{name}": getattr(relative.outputs, name) for name in _OUTPUTS}
+                version = NEWEST
         return pack("staged recogniser", about, tensors, version)
 
     @classmethod
@@ -137,7 +143,10 @@ class StagedRecogniser:
                 for n, (name, row) in enumerate(ordered)
             }
             parts = [tensors[f"relative.{name}"] for name in _RELATIVE if "relative.centre" in tensors]
-            space = ScoreSpace(tensors["weights"], tensors["means"], RelativeDistance(*parts) if parts else None)
+            beside = [tensors[f"outputs.{name}"] for name in _OUTPUTS if "outputs.centres" in tensors]
+            outputs = OutputDeviations(*beside) if beside else None
+            relative = RelativeDistance(*parts, outputs=outputs) if parts else None
+            space = ScoreSpace(tensors["weights"], tensors["means"], relative)
             own = cast(Mapping[str, Any] | None, about.get("adopted"))
             adopted = None if own is None else TaskInfo(str(own["task"]), tuple(map(str, own["classes"])), {})
             return cls(tuple(map(KnownTask.from_row, rows)), space, detectors, adopted)

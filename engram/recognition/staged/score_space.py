@@ -51,15 +51,16 @@ class ScoreSpace:
         """(B, F) -> (B, classes): squared distances from each class's mean."""
         return squared(self.points(features), self.means)
 
-    def unusual(self, points: Tensor, distances: Tensor, sizes: Sequence[int]) -> Tensor:
+    def unusual(self, points: Tensor, distances: Tensor, sizes: Sequence[int], outputs: Tensor | None = None) -> Tensor:
         """(B, T): how far out points (B, D) are for each task, whose numbers of classes are `sizes`.
 
-        By their squared `distances` (B, classes of all tasks) from class means, or relative to the background of all.
+        By their squared `distances` (B, classes of all tasks) from class means, or relative to the background of all
+        and by what is unusual in a network's `outputs` (B,), where that is asked for.
         The squared distance of a Gaussian's draw is chi-squared; its cube root is nearly normal (Wilson and Hilferty
         1931), and is given in standard deviations from its mean.
         """
         if self.relative is not None:
-            return self.relative.unusual(points, distances, sizes)
+            return self.relative.unusual(points, distances, sizes, outputs)
         freedom = max(1, self.means.shape[1])
         spread = 2 / (9 * freedom)
         nearest = per_task(distances, sizes, torch.amin)

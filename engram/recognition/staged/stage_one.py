@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
 import torch
 from torch import Tensor
 
+from engram.nn.commons.outputs import Outputs
 from engram.recognition.staged.per_task import per_task
 from engram.recognition.staged.score_space import ScoreSpace, squared
 
@@ -30,22 +31,41 @@ class StageOne:
         Classes of each task.
     temperature
         Multiplies log-densities: real classes have heavier tails than the Gaussians that stand for them.
+    outputs
+        Gives what features say by the network's own classifier, when images first are looked at; None for one that is
+        asked about classes and tasks alone.
     """
 
     space: ScoreSpace
     sizes: tuple[int, ...]
     temperature: float
+    outputs: Callable[[], Outputs | None] | None = None
 
     def __call__(self, features: Tensor) -> FirstAnswer:
         """Answers for features (B, F) of the commons."""
         points = self.space.points(features)
-        return self.of_points(points, squared(points, self.space.means))
+        return self.of_points(points, squared(points, self.space.means), self.deviating(features))
 
-    def of_points(self, points: Tensor, distances: Tensor) -> FirstAnswer:
-        """Answers for points (B, D), and their squared distances (B, classes of all tasks) from the classes' means."""
+    def deviating(self, features: Tensor) -> Tensor | None:
+        """(B,): what is unusual in a network's own outputs, of features (B, F); None where that tells nothing."""
+        relative = self.space.relative
+        if relative is None or relative.outputs is None or self.outputs is None:
+            return None
+        outputs = self.outputs()
+        assert outputs is not None, "a network's classifier is there as long as its weights are the same"
+        return relative.outputs.unusual(outputs(features))
+
+    def of_points(self, points: Tensor, distances: Tensor, outputs: Tensor | None = None) -> FirstAnswer:
+        """Answers for points (B, D), and their squared distances (B, classes of all tasks) from the classes' means.
+
+        Parameters
+        ----------
+        outputs
+            (B,): as `deviating`.
+        """
         log_classes = torch.log_softmax(-0.5 * self.temperature * distances, 1)
         log_tasks = per_task(log_classes, self.sizes, torch.logsumexp)
-        return FirstAnswer(log_classes, log_tasks, self.space.unusual(points, distances, self.sizes))
+        return FirstAnswer(log_classes, log_tasks, self.space.unusual(points, distances, self.sizes, outputs))
 
 
 @dataclass(frozen=True)

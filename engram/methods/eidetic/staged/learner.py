@@ -30,6 +30,7 @@ from engram.recognition.staged.detectors import Reading, ValueDetector, stronges
 from engram.recognition.staged.exact_sums import ExactSums
 from engram.recognition.staged.joined.joined_solution import JoinedSolution
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.observation import Labels
 from engram.recognition.staged.recogniser import Head, KnownTask, StagedRecogniser, weights_of
 from engram.recognition.staged.totals import Totals
@@ -117,8 +118,8 @@ class StagedLearner(WithContext):
     context: LearnContext
     adopting: bool = False
     """Whether the task is a network's own classifier, of whose classes images are now given."""
-    relative: bool = False
-    """Whether strangers are told by distances relative to all classes."""
+    novelty: int = 1
+    """Number of the way that strangers are told."""
 
     def learn(self, task: str, examples: Examples) -> Learned:
         """Learn a task; raises as `Method.learn` does."""
@@ -236,7 +237,7 @@ class StagedLearner(WithContext):
                 beside,
                 new.shape,
                 self.context,
-                relative=self.relative,
+                novelty=self.novelty,
             )
         self.reporter.report("recognising", 0.6)
         with new.report.timed("recognising", "detectors"):
@@ -263,7 +264,10 @@ class StagedLearner(WithContext):
             everyone = tuple(one.known for one in tasks)
             weights = weights_of(everyone, len(solved.each))
             adopted = self.recogniser.adopted if new.answers != "network" else None
-            recogniser = StagedRecogniser(everyone, solved.space(weights, relative=self.relative), solvable, adopted)
+            outputs = new.commons.outputs() if self.novelty > 2 else None
+            deviations = None if outputs is None else OutputDeviations.of(totals, outputs)
+            space = solved.space(weights, relative=self.novelty > 1, outputs=deviations)
+            recogniser = StagedRecogniser(everyone, space, solvable, adopted)
             if len(weights) > 1:
                 new.report.details["commons"] = list(weights)
         with new.report.timed("recognising", "judging"):

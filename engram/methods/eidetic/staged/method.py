@@ -246,7 +246,7 @@ class StagedEidetic(Method):
             Network(self.layout, engine=self._engine),
             context,
             adopting,
-            relative=self.definition.novelty > 1,
+            novelty=self.definition.novelty,
         )
         learned = learner.learn(task, examples)
         self.commons, self.recogniser, self.staged = learned.commons, learned.recogniser, learned.tasks
@@ -267,7 +267,7 @@ class StagedEidetic(Method):
             return whole.single(images, task)
         served = prepared.served(task)
         look = self._look(images)
-        unusual = self.recogniser.stage_one()(look.features).unusual[:, prepared.number(task)]
+        unusual = self.recogniser.stage_one(self.commons.outputs)(look.features).unusual[:, prepared.number(task)]
         return served.observed(look, unusual)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from engram.methods.eidetic.staged.stored_sums import StoredSums
 from engram.nn.commons import Commons
 from engram.recognition.staged.detectors import ValueDetector
 from engram.recognition.staged.joined.joined_solution import JoinedSolution
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.recogniser import StagedRecogniser, weights_of
 
 
@@ -37,7 +38,9 @@ def without(
     detectors = {name: one for name, one in recogniser.detectors.items() if name != task}
     detectors |= {name: ValueDetector.of(one) for name, one in changed.items()}
     known = tuple(one.known for one in left)
-    weights, relative = weights_of(known, len(totals.each)), recogniser.space.relative is not None
-    space = JoinedSolution.of(totals, commons.ridges).space(weights, relative=relative)
+    weights, relative = weights_of(known, len(totals.each)), recogniser.space.relative
+    outputs = commons.outputs() if relative is not None and relative.outputs is not None else None
+    deviations = None if outputs is None else OutputDeviations.of(totals, outputs)
+    space = JoinedSolution.of(totals, commons.ridges).space(weights, relative=relative is not None, outputs=deviations)
     found = StagedRecogniser(known, space, detectors, recogniser.adopted)
     return found, left, sums.minus(task, totals, changed)

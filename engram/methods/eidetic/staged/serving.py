@@ -71,7 +71,7 @@ class Serving:
             network,
             infos,
             served,
-            recogniser.stage_one(),
+            recogniser.stage_one(commons.outputs),
             Contest.of(recogniser),
             StackedTasks.of(infos, [task.profile for task in served]) if served else None,
             Labels.of(named, settings.labels != "apart"),

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from engram.context import LearnContext
 from engram.nn.commons import Commons
+from engram.nn.commons.outputs import Outputs
 from engram.recognition.conformal import CombinedScore, ConformalScores
 from engram.recognition.staged.joined.joined_solution import JoinedSolution, Mixture, chosen_mixture, mixtures
 from engram.recognition.staged.joined.joined_sums import JoinedSums
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.profile import StagedProfile
-from engram.recognition.staged.score_space import squared
+from engram.recognition.staged.stage_one import StageOne
 from engram.recognition.staged.task_evidence import scaled_density, temperature_evidence
 from engram.recognition.task_density import noise_features
 
@@ -44,7 +46,7 @@ def calibrated_by(
     shape: tuple[int, int, int],
     context: LearnContext,
     *,
-    relative: bool,
+    novelty: int,
 ) -> CalibratedTask:
     """Density, conformal scores and temperature of a task.
 
@@ -61,8 +63,8 @@ def calibrated_by(
         What the first task's images say of how to share the weight among several commons.
     shape
         Channels, height and width of images.
-    relative
-        Whether strangers are told by distances relative to all classes.
+    novelty
+        Number of the way that strangers are told.
 
     Raises
     ------
@@ -80,18 +82,27 @@ def calibrated_by(
     mixture = apart.evidence() if len(sums.each) > 1 else None
     known = [(one, 1.0) for one in (beside, mixture) if one is not None]
     weights = mixtures(len(sums.each))[chosen_mixture(len(sums.each), known)]
-    space, sizes = solved.space(weights, relative=relative), tuple(totals.sizes)
+    outputs = commons.outputs() if novelty > 2 else None
+    deviations = None if outputs is None else OutputDeviations.of(totals, outputs)
+    space = solved.space(weights, relative=novelty > 1, outputs=deviations)
     left_out = apart.mixed(weights)
     log_temperature, evidence = temperature_evidence(left_out)
     profile = StagedProfile(task, density, torch.tensor(1.0), len(distances), log_temperature, evidence)
     if space.means.shape[1]:  # where one class is all, there is nothing beside the density
-        scattered = space.unusual(left_out.points, left_out.distances, sizes)[:, -1]
-        profile = _told(profile, distances, scattered, relative=relative)
+        deviating = _deviating(deviations, totals, outputs, judged)
+        scattered = space.unusual(left_out.points, left_out.distances, totals.sizes, deviating)[:, -1]
+        profile = _told(profile, distances, scattered, relative=novelty > 1)
     noise = noise_features(commons, context, *shape)
-    points = space.points(noise)
-    unusual = space.unusual(points, squared(points, space.means), sizes)[:, -1]
+    unusual = StageOne(space, tuple(totals.sizes), 1.0, lambda: outputs)(noise).unusual[:, -1]
     ridge = -0.5 * math.exp(log_temperature) * left_out.distances[:, -totals.sizes[-1] :]
     return CalibratedTask(profile.tried(profile.p_values(noise, unusual)), mixture, solved, ridge)
+
+
+def _deviating(
+    deviations: OutputDeviations | None, totals: JoinedTotals, outputs: Outputs | None, judged: tuple[Tensor, Tensor]
+) -> Tensor | None:
+    """(n,): what is unusual in the network's own outputs for the images that are judged; None where there are none."""
+    return None if deviations is None or outputs is None else deviations.left_out(totals, outputs, *judged)
 
 
 def _told(profile: StagedProfile, distances: Tensor, scattered: Tensor, *, relative: bool) -> StagedProfile:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engram.nn.commons.ridges import Ridges
 from engram.recognition.staged.joined.joined_totals import JoinedTotals
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.joined.relative_distance import RelativeDistance
 from engram.recognition.staged.score_space import ScoreSpace, SolvedTotals
 from engram.recognition.staged.task_evidence import LeftOutScores, temperature_losses
@@ -82,7 +83,9 @@ class JoinedSolution:
     def of(cls, totals: JoinedTotals, ridges: Sequence[Ridges]) -> Self:
         return cls(tuple(map(SolvedTotals.of, totals.each, ridges)))
 
-    def space(self, weights: Sequence[float], *, relative: bool = False) -> ScoreSpace:
+    def space(
+        self, weights: Sequence[float], *, relative: bool = False, outputs: OutputDeviations | None = None
+    ) -> ScoreSpace:
         """The space in which squared distances are the weighted mean of those in each.
 
         What has no weight is left out, so that it costs nothing to serve but its features.
@@ -91,12 +94,14 @@ class JoinedSolution:
         ----------
         relative
             Whether strangers are told by distances relative to all classes.
+        outputs
+            What else tells them then.
         """
         found = self._space(weights)
         if not relative:
             return found
         parts = [(weight, one.means) for weight, one in zip(weights, self.each, strict=True) if weight]
-        return replace(found, relative=RelativeDistance.of(parts))
+        return replace(found, relative=RelativeDistance.of(parts, outputs))
 
     def _space(self, weights: Sequence[float]) -> ScoreSpace:
         if len(self.each) == 1:

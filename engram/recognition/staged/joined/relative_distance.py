@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from engram.recognition.staged.joined.output_deviations import OutputDeviations
 from engram.recognition.staged.per_task import per_task
 
 BETWEEN = 0.5
@@ -18,6 +19,10 @@ EfficientNet-Lite0, where anything from a sixth to three quarters does as well."
 FAR, USUAL = 2.0, 1.0
 """What a deviation of the plain distance above `USUAL` counts beside the ratio, in which what is far from everything
 cancels as well: chosen there too, with MNIST far from the tasks."""
+
+OF_OUTPUTS, USUAL_BESIDE = 1.5, 2.0
+"""What deviations of a network's outputs count beside the ratio, and `USUAL` where there are these: chosen on held-out
+training images, with pairs of classes of CIFAR-10 left out that are none of the benchmark's tasks."""
 
 _LEAST = 1e-3
 """Deviation that is taken at least."""
@@ -45,9 +50,11 @@ class RelativeDistance:
     """(): the mean squared distance of a class's own images."""
     freedom: Tensor
     """(): degrees of freedom of the chi-squared distribution that it follows, but for its scale."""
+    outputs: OutputDeviations | None = field(default=None, kw_only=True)
+    """Of the network's own outputs, which count as well; None where there are none, and before `novelty` 3."""
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[float, Tensor]]) -> Self:
+    def of(cls, parts: Sequence[tuple[float, Tensor]], outputs: OutputDeviations | None = None) -> Self:
         """From the weight of each commons and its class means (classes, D_k), in which classes have unit covariance.
 
         Points and means are those of all commons side by side, each times the root of its weight.
@@ -76,9 +83,9 @@ class RelativeDistance:
         expected = own.sum()
         freedom = expected.square() / own.square().sum().clamp_min(_LEAST)  # Satterthwaite 1946
         found = (torch.cat(centres), background, offsets, scales, expected.clamp_min(_LEAST), freedom.clamp_min(1))
-        return cls(*(one.float().contiguous() for one in found))
+        return cls(*(one.float().contiguous() for one in found), outputs=outputs)
 
-    def unusual(self, points: Tensor, distances: Tensor, sizes: Sequence[int]) -> Tensor:
+    def unusual(self, points: Tensor, distances: Tensor, sizes: Sequence[int], outputs: Tensor | None = None) -> Tensor:
         """(B, T): how far out images are for each task, in deviations from what the own ones of its classes show.
 
         Parameters
@@ -89,15 +96,19 @@ class RelativeDistance:
             (B, classes of all tasks): squared, from the classes' means.
         sizes
             Classes of each task.
+        outputs
+            (B,): what `OutputDeviations` finds unusual; None where that is left out.
         """
         ratios = per_task(self.deviates(points, distances), sizes, torch.amin)
-        return self.told(ratios, per_task(distances, sizes, torch.amin))
+        return self.told(ratios, per_task(distances, sizes, torch.amin), outputs)
 
-    def told(self, ratios: Tensor, nearest: Tensor) -> Tensor:
+    def told(self, ratios: Tensor, nearest: Tensor, outputs: Tensor | None = None) -> Tensor:
         """(B, T), from the least deviates (B, T) of tasks' classes and their least squared distances (B, T)."""
         spread = 2 / (9 * self.freedom)
         far = ((nearest / self.expected).pow(1 / 3) - (1 - spread)) / spread.sqrt()  # as `ScoreSpace.unusual`
-        return ratios + FAR * (far - USUAL).clamp_min(0)
+        if outputs is None:
+            return ratios + FAR * (far - USUAL).clamp_min(0)
+        return ratios + FAR * (far - USUAL_BESIDE).clamp_min(0) + OF_OUTPUTS * outputs[:, None]
 
     def deviates(self, points: Tensor, distances: Tensor) -> Tensor:
         """(B, classes of all tasks): the ratio of each class, in deviations from what its own images show."""

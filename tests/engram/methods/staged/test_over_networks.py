@@ -137,6 +137,38 @@ def test_a_stored_model_that_says_nothing_of_unknown_images_goes_on_as_it_was_ma
     assert not any(b'\\"format\\":3' in part for part in map(bytes_of, dump(earlier).engrams))
 
 
+def test_a_networks_own_outputs_tell_unknown_images_since_novelty_3() -> None:
+    name = "adopted after a bank"  # whose features come first
+    there = grown(name).stages[0]
+    earlier = again(replace(there, definition=there.definition.model_copy(update={"novelty": 2})))
+    later = again(grown(name).parts)
+    for task, examples in lessons(name).items():
+        earlier.learn(task, examples, QUICK)
+    outputs = model(later).commons.outputs()
+    assert outputs is not None
+    relative, before = (model(memory).recogniser.space.relative for memory in (later, earlier))
+    assert relative is not None
+    assert before is not None
+    assert relative.outputs is not None
+    assert before.outputs is None
+    features = model(later).commons.look(everything()).features
+    told = model(later).serving().stage_one.deviating(features)
+    assert told is not None
+    assert told.equal(relative.outputs.unusual(outputs(features)))
+    network = cast(Any, model(later).commons.look(everything()).logits)  # which are those, but for their constants
+    assert float((outputs(features) - network).std(0).max()) < 0.1 * float(network.std(0).mean())
+    for task, answers in grown(name).answers.items():
+        assert by_shape(earlier, task) == answers, "what is known changes, not what is answered"
+    assert [unpacked_format(dump(memory).recogniser) for memory in (later, earlier)] == [4, 3]
+    assert dump(again(dump(earlier))) == dump(earlier)
+
+
+def unpacked_format(data: bytes) -> int:
+    """The format that a file says."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return int(json.loads(header["__metadata__"]["engram"])["format"])
+
+
 @pytest.mark.parametrize("name", ["several", "adopted with a sample"])
 def test_learning_that_is_broken_off_ends_with_the_same_bytes(name: str) -> None:
     """The first task, whose images are not the only ones that are looked at."""

@@ -66,7 +66,7 @@ class PlainModel(nn.Module):
         distances = squared(points, space.means)  # (B, classes)
         classes = log_softmax(-0.5 * serving.stage_one.temperature * distances, 1)
         tasks = self._by_task(classes, torch.logsumexp)  # (B, T)
-        unusual = self._unusual(points, distances)
+        unusual = self._unusual(points, distances, serving.stage_one.deviating(common))
         first = self._contenders(tasks)
         p_values = torch.stack([self._p_values(n, common, unusual) for n in range(len(self._spans))], 1)  # (B, T)
         declined = ~((p_values > levels) & first).any(1, keepdim=True)
@@ -124,11 +124,11 @@ class PlainModel(nn.Module):
         """(B, classes) -> (B, T)."""
         return torch.stack([reduce(values[:, first:last], 1) for first, last in self._spans], 1)
 
-    def _unusual(self, points: Tensor, distances: Tensor) -> Tensor:
+    def _unusual(self, points: Tensor, distances: Tensor, outputs: Tensor | None) -> Tensor:
         space = self._serving.stage_one.space
         if (relative := space.relative) is not None:
             ratios = self._by_task(relative.deviates(points, distances), torch.amin)
-            return relative.told(ratios, self._by_task(distances, torch.amin))
+            return relative.told(ratios, self._by_task(distances, torch.amin), outputs)
         freedom = max(1, space.means.shape[1])
         spread = 2 / (9 * freedom)
         nearest = self._by_task(distances, torch.amin)
