@@ -25,6 +25,7 @@ SEQUENCES = {
 
 PROGRAMS = {
     "commons": "benchmarks.studies.commons",
+    "device": "benchmarks.serving.device",
     "engines": "benchmarks.serving.engines.command",
     "evaluation": "benchmarks.studies.evaluation",
     "fuzzy_mnist": "benchmarks.studies.fuzzy_mnist",

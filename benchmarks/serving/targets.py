@@ -140,7 +140,7 @@ class StartingServer:
 
 @contextmanager
 def engram(
-    stored: ServedStore, redis: RedisServer, folder: Path, threads: int = 1, processes: int = 1
+    stored: ServedStore, redis: RedisServer, folder: Path, threads: int = 1, processes: int = 1, device: str = "cpu"
 ) -> Iterator[StartingServer]:
     """A replica of the service, of so many processes, with a Redis of its own, as a cluster has it.
 
@@ -149,7 +149,7 @@ def engram(
     with ExitStack() as parts:
         port = parts.enter_context(reserved_port())
         settings = {"ENGRAM_STORE_URL": str(stored.store), "ENGRAM_REDIS_URL": redis.url, "TMPDIR": str(folder)}
-        settings |= {"ENGRAM_TORCH_THREADS": str(threads), "ENGRAM_DRAIN_SECONDS": "0"}
+        settings |= {"ENGRAM_TORCH_THREADS": str(threads), "ENGRAM_DRAIN_SECONDS": "0", "ENGRAM_SERVE_DEVICE": device}
         path = folder / "engram.log"
         log = parts.enter_context(path.open("wb"))
         command = [sys.executable, "-P", "-m", "service", "service", "--port", str(port)]
