@@ -189,8 +189,9 @@ class PretrainedCommons(Commons):
 
     def place(self, device: torch.device) -> None:
         self.to(device)
-        if self._engine != ONNX_RUNTIME and device != self._place:
-            self._place, self._network = device, None
+        # By its number, which `device` may lack: one place is to have one network.
+        if self._engine != ONNX_RUNTIME and self.device != self._place:
+            self._place, self._network = self.device, None
 
     def placed(self, device: torch.device) -> Self:
         other = copy.copy(self)  # the way to the weights, which may be a connection, is the same one

@@ -14,6 +14,7 @@ from engram.checkpointing.pieces import read_all
 from engram.memory import restore
 from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.commons.pretrained_commons import PretrainedCommons
+from engram.nn.pretrained.network import PretrainedNetwork
 from engram.snapshot import read
 from testing.processes import second_device
 
@@ -22,6 +23,12 @@ def loaded(folder: Path, reuse: Memory | None = None) -> Memory:
     """A saved model that will only answer."""
     parts = read(folder)
     return restore(parts.definition, read_all(parts.engrams), parts.recogniser, None, parts.budget, reuse)
+
+
+def brought(memory: Memory) -> list[PretrainedNetwork]:
+    """The networks that a model looks through."""
+    assert isinstance(memory.method, StagedEidetic)
+    return [one.network for one in memory.method.commons.modules() if isinstance(one, PretrainedCommons)]
 
 
 def compared(folder: Path) -> dict[str, Any]:
@@ -36,18 +43,19 @@ def compared(folder: Path) -> dict[str, Any]:
     names = [info.name for info in here.tasks]
     mine, its = (one.method.logits_by_shape(names, images) for one in (here, there))
     answers, serving = here.predict(images, top_k=2), method.serving()
+    networks = [brought(one) for one in (there, beside)]
     same = {
         "answers": answers == there.predict(images, top_k=2) == beside.predict(images, top_k=2),
         "of one task": all(here.predict(images, name) == there.predict(images, name) for name in names),
         "logits": all(torch.equal(mine[name][shape], its[name][shape]) for name in names for shape in mine[name]),
         "heatmap": torch.equal(here.explain(images[0]).relevance, there.explain(images[0]).relevance),
         "shared": other.serving().served[-1].task is serving.served[-1].task,
+        "one network": all(one is another for one, another in zip(*networks, strict=True)),
         "back": answers == there.to("cpu").predict(images, top_k=2),
     }
     moved = loaded(folder).to(second_device.NAME).method
     assert isinstance(moved, StagedEidetic)
-    brought = [one.network.module for one in moved.commons.modules() if isinstance(one, PretrainedCommons)]
-    modules = [moved.serving().network, moved.commons, *brought]
+    modules = [moved.serving().network, moved.commons, *(one.module for one in brought(loaded(folder, beside)))]
     placed = {one.device.type for module in modules for one in (*module.parameters(), *module.buffers())}
     return {"same": same, "devices": sorted(placed), "environment": moved.environment()["device"]}
 
