@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
@@ -51,8 +52,30 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
-        gc.collect()
-        gc.freeze()
+        _set_imports_aside()
+
+
+MANY = 200
+"""Modules that are worth a collection of garbage to be passed over by all later ones."""
+
+_set_aside = 0
+"""How many modules there were when they were last set aside."""
+
+
+def _set_imports_aside() -> None:
+    global _set_aside
+    gc.collect()
+    gc.freeze()
+    _set_aside = len(sys.modules)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Do so again between files once much has been imported that only tests need, as PyTorch's compiler is."""
+    done = yield
+    if nextitem is not None and nextitem.path != item.path and len(sys.modules) > _set_aside + MANY:
+        _set_imports_aside()
+    return done
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +136,11 @@ def s3_settings(s3_endpoint: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def learning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with the model `digits` and its two tasks, and a worker; tests change only models of their own."""
+    """A service with the model `digits` and its two tasks, and a worker; tests change only models of their own.
+
+    It ends with the file, since the worker looks for jobs all the time.
+    """
     with learning_service(tmp_path_factory.mktemp("learning") / "store") as service:
         yield service
