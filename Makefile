@@ -22,12 +22,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/engram demo
 
-# Two at a time, since many tests wait for processes; a file's tests stay together, and share what they set up. Many
-# start real processes and race them, on machines that do other things too: one that fails is run a second time, and is
-# named and counted in the closing lines. Whoever looks for such tests runs pytest without the reruns. Files keep their
-# order, since those with few tests, which would come last otherwise, are the slow ones.
+# Three at a time on two processors, since many tests wait for processes; a file's tests stay together, and share what
+# they set up (tests/distribution.py has the files' order). Many start real processes and race them, on machines that do
+# other things too: one that fails is run a second time, and is named and counted in the closing lines. Whoever looks
+# for such tests runs pytest without the reruns. Modules are compiled once, for all the processes that tests start.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --reruns 1 -r fER --durations 25
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest \
+		-n 3 --dist loadfile --no-loadscope-reorder --reruns 1 -r fER --durations 25
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
@@ -76,6 +77,25 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is not None and nextitem.path != item.path and len(sys.modules) > _set_aside + MANY:
         _set_imports_aside()
     return done
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Share the files out as `tests.distribution` says, where they are to be shared out by files."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.distribution import Distribution
+
+    return Distribution(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files for processes that share them; alone, they keep the order of their names."""
+    if hasattr(config, "workerinput"):
+        from tests.distribution import ordered
+
+        items[:] = ordered(items)
 
 
 @pytest.fixture(scope="session")

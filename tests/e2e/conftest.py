@@ -1,4 +1,4 @@
-"""Running stacks shared by end-to-end tests, one of them for tests that stop its Redis."""
+"""Running stacks shared by end-to-end tests, one of them for tests that stop its Redis; idle ones take time, too."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two replicas and a worker; each test creates models of its own."""
     with started(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rough_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One replica with low limits and a worker; a test may stop its Redis, and must restart it."""
     with started(tmp_path_factory.mktemp("rough"), replicas=1, **LOW_LIMITS) as stack:
