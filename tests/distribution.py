@@ -1,4 +1,4 @@
-"""Order of the test files, and which of them go together, where several processes of pytest share them."""
+"""Order of the test files that several processes share, and which of them go together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services and workers forked from processes that have imported them: begun in milliseconds instead of seconds."""
+"""Services and workers forked from processes that have imported them, which takes milliseconds."""
 
 from __future__ import annotations
 

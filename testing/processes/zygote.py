@@ -1,4 +1,4 @@
-"""A process that has imported a program and forks one that runs it whenever it is asked; run by path, as a script."""
+"""A process that has imported a program and forks others that run it; a script, run by its path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DESCRIPTORS = 2
 
 
 @dataclass(frozen=True)
-class Asked:
+class Launch:
     """A program to be run."""
 
     words: list[str]
@@ -45,7 +45,7 @@ class Asked:
     streams: list[int]
 
 
-def received(channel: socket.socket) -> Asked | None:
+def received(channel: socket.socket) -> Launch | None:
     """The next request, None at the end: its length, descriptors, and JSON."""
     room = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
     head, ancillary, _, _ = channel.recvmsg(8, room)
@@ -55,10 +55,10 @@ def received(channel: socket.socket) -> Asked | None:
     for _, _, data in ancillary:
         streams.frombytes(data)
     with channel.makefile("rb") as file:
-        return Asked(**json.loads(file.read(int.from_bytes(head, "big"))), streams=list(streams))
+        return Launch(**json.loads(file.read(int.from_bytes(head, "big"))), streams=list(streams))
 
 
-def begun(asked: Asked, channel: socket.socket) -> bool:
+def begun(asked: Launch, channel: socket.socket) -> bool:
     """Fork a child whose parent is whoever asked; true in that child."""
     if between := os.fork():
         os.waitpid(between, 0)
@@ -73,7 +73,7 @@ def begun(asked: Asked, channel: socket.socket) -> bool:
     return True
 
 
-def become(asked: Asked) -> None:
+def become(asked: Launch) -> None:
     """Make this process what it would be, had it been started: its session, streams, folder, environment, parent."""
     os.setsid()
     deadline = time.monotonic() + 60

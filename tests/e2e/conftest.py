@@ -1,4 +1,4 @@
-"""Running stacks shared by end-to-end tests, one of them for tests that stop its Redis; idle ones take time, too."""
+"""Running stacks shared by end-to-end tests, one of them for tests that stop its Redis."""
 
 from __future__ import annotations
 

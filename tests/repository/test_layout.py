@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.distribution import SHORT, TOGETHER, WAITING, order
 from tests.repository.layout import (
     LEVELS,
     LONGEST_HEADING,
@@ -138,3 +139,12 @@ def test_every_module_says_what_it_holds(path: Path) -> None:
     assert len(first) <= LONGEST_HEADING
     assert first.endswith(".")
     assert first[0].isupper() or first[0] in "`", "a noun phrase, as a heading is"
+
+
+def test_test_files_are_shared_out_whole_and_those_that_are_named_are_there() -> None:
+    files = [str(path.relative_to(ROOT)) for path in sources("tests") if path.name.startswith("test_")]
+    places = order(files)
+    assert places.keys() == set(files)
+    assert TOGETHER.keys() <= set(files)
+    assert [folder for folder in (*WAITING, *SHORT) if not any(file.startswith(folder) for file in files)] == []
+    assert max(files, key=places.__getitem__).startswith(SHORT)
