@@ -35,7 +35,7 @@ def test_the_plain_loop_learns_a_network_of_the_same_widths() -> None:
 def test_rows_say_what_both_sides_took() -> None:
     row: dict[str, Any] = {"benchmark": "learning", "images": 20, "definition": DEFINITION.model_dump(mode="json")}
     row |= measured(DEFINITION, OPTIONS, TASKS)
-    for side in ("engram", "plain"):
+    for side in ("engram", "plain", "plain_fused"):
         assert len(row[side]["cpu_seconds"]) == len(row[side]["accuracy"]) == 2
         assert min(row[side]["cpu_seconds"]) > 0
     assert {"training", "looking"} <= row["engram"]["phases"].keys()
@@ -45,4 +45,6 @@ def test_rows_say_what_both_sides_took() -> None:
     head, _, cells = report.table([slower, row, {"benchmark": "other"}]).splitlines()[2:]
     assert head.count("|") == cells.count("|")
     assert f"| {expected:.2f} |" in cells, "the fastest of each side"
+    earlier = {name: value for name, value in row.items() if name != "plain_fused"}
+    assert f"| {expected:.2f} | – |" in report.table([earlier])
     assert report.table([{"benchmark": "other"}]) == ""
