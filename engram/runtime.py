@@ -63,9 +63,10 @@ def sent(images: Tensor, device: torch.device) -> Tensor:
 
 
 def fetched(*values: Tensor) -> tuple[Tensor, ...]:
-    """Values (B, any number) float32 of a device on the processor, by one copy: each costs a GPU a wait."""
-    widths = [value.shape[1] for value in values]
-    return tuple(part.contiguous() for part in torch.split(torch.cat(values, 1).cpu(), widths, 1))
+    """Values of a device, all of one type, on the processor, by one copy: each costs a GPU a wait."""
+    flat = torch.cat([value.flatten() for value in values]).cpu()
+    parts = torch.split(flat, [value.numel() for value in values])
+    return tuple(part.view(value.shape) for part, value in zip(parts, values, strict=True))
 
 
 @contextlib.contextmanager

@@ -142,4 +142,5 @@ def test_what_is_fetched_together_is_what_each_would_be() -> None:
     assert torch.equal(found[0], features)
     assert torch.equal(found[1], logits)
     assert all(one.is_contiguous() for one in found)
-    assert [one.shape for one in fetched(features[:, :0], logits)] == [(3, 0), (3, 2)]
+    assert [one.shape for one in fetched(features[:, :0], logits[1:], logits.T)] == [(3, 0), (2, 2), (2, 3)]
+    assert torch.equal(fetched(features, logits.T)[1], logits.T)

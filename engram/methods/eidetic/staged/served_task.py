@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,9 @@ from engram.recognition.predictions import Observation
 from engram.recognition.staged.contest import TaskAnswer
 from engram.recognition.staged.profile import StagedProfile
 from engram.runtime import fetched
+
+Begun = tuple[Tensor, Tensor]
+"""Features (n, F_t) and logits (n, classes), less what the head reads of the commons."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,13 @@ class ServedTask:
         """(n, classes), of what is shown of n images."""
         return self._values(look)[1]
 
-    def _values(self, look: Look, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
-        """Features (n, F_t) and logits (n, classes)."""
+    def begun(self, look: Look, rows: Rows) -> Begun | None:
+        """What its network gives on a GPU, which may be at it for a while; None where it has no network."""
+        every = len(rows) == len(look.features)
+        return None if self.engram is None else self.network.answer(self.info.name, look.given, None if every else rows)
+
+    def _values(self, look: Look, rows: Rows | None = None, begun: Begun | None = None) -> tuple[Tensor, Tensor]:
+        """Features (n, F_t) and logits (n, classes), by what was begun and fetched, if it was."""
         given, common = look.given, look.features
         if self.task.known.head == "network":
             answers = answers_of(look)
@@ -64,6 +73,8 @@ class ServedTask:
         if self.engram is None:
             count = len(common) if rows is None else len(rows)
             features, logits = torch.zeros(count, 0), torch.zeros(count, len(self.info.classes))
+        elif begun is not None:
+            features, logits = begun
         else:
             features, logits = self.network.answer(self.info.name, given, rows)
             if given.device.type != "cpu":
@@ -73,17 +84,21 @@ class ServedTask:
         own = common if rows is None else common.index_select(0, torch.from_numpy(rows))
         return features, self.head(own) if self.engram is None else logits + self.head(own)
 
-    def answer(self, look: Look, rows: Rows | None = None, *, read: bool = False) -> TaskAnswer:
+    def answer(
+        self, look: Look, rows: Rows | None = None, *, read: bool = False, begun: Begun | None = None
+    ) -> TaskAnswer:
         """What the network says of what is shown of B images, or of some rows of these, ascending.
 
         Parameters
         ----------
         read
             Whether there is a detector to read it.
+        begun
+            What `begun` gave, on the processor, where it was asked.
         """
         count = len(look.features)
         rows = numpy.arange(count) if rows is None else rows
-        features, logits = self._values(look, None if len(rows) == count else rows)
+        features, logits = self._values(look, None if len(rows) == count else rows, begun)
         reading = self.task.known.reading
         values = reading(features) if read and reading is not None else features[:, :0]
         return TaskAnswer(torch.from_numpy(rows), logits, values)
@@ -103,3 +118,17 @@ class ServedTask:
             ran=() if self.task.known.head is None else (self.info.name,),
             evidence="ridge" if self.task.known.head is None else "head",
         )
+
+
+def begun_together(served: Sequence[ServedTask], look: Look, asked: Mapping[int, Rows]) -> dict[int, Begun]:
+    """Of the tasks that are asked about some rows what their networks give, where that is not on the processor.
+
+    All are begun before the first is waited for, and fetched by one copy.
+    """
+    if look.given.device.type == "cpu":
+        return {}
+    there = {number: found for number, rows in asked.items() if (found := served[number].begun(look, rows)) is not None}
+    if not there:
+        return {}
+    values = iter(fetched(*(value for pair in there.values() for value in pair)))
+    return dict(zip(there, zip(values, values, strict=True), strict=True))

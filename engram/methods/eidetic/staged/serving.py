@@ -13,7 +13,7 @@ from torch import Tensor
 from engram.config.eidetic import EideticSettings
 from engram.errors import UnknownTask
 from engram.methods.eidetic.staged.adopted import alone, answers_of, beside
-from engram.methods.eidetic.staged.served_task import ServedTask
+from engram.methods.eidetic.staged.served_task import ServedTask, begun_together
 from engram.methods.eidetic.staged.staged_task import StagedTask
 from engram.nn.capacity import TaskInfo
 from engram.nn.commons import Commons
@@ -122,10 +122,12 @@ class Serving:
             given_to = first.contenders(None if most == "all" else most)
             contending, p_values, asked = opened(stacked, common, first, given_to)
             chosen, answers = contending.numpy(), {}
-            for number in numpy.flatnonzero(chosen.any(0)).tolist():
-                if self.heads_of[number]:
-                    rows, read = numpy.flatnonzero(chosen[:, number]), number in self.decider.detectors
-                    answers[number] = self.served[number].answer(look, rows, read=read)
+            numbers = [number for number in numpy.flatnonzero(chosen.any(0)).tolist() if self.heads_of[number]]
+            rows_of = {number: numpy.flatnonzero(chosen[:, number]) for number in numbers}
+            begun = begun_together(self.served, look, rows_of)
+            for number, rows in rows_of.items():
+                read = number in self.decider.detectors
+                answers[number] = self.served[number].answer(look, rows, read=read, begun=begun.get(number))
             log_tasks = self.decider.log_tasks(first, contending, answers)
             decided, told = joint(stacked, first, log_tasks, answers)
             accepts = self._accepting(common, first, given_to, asked, p_values, decided)

@@ -46,6 +46,7 @@ def compared(folder: Path) -> dict[str, Any]:
     networks = [brought(one) for one in (there, beside)]
     same = {
         "answers": answers == there.predict(images, top_k=2) == beside.predict(images, top_k=2),
+        "of all": here.predict(images, contenders="all") == there.predict(images, contenders="all"),
         "of one task": all(here.predict(images, name) == there.predict(images, name) for name in names),
         "logits": all(torch.equal(mine[name][shape], its[name][shape]) for name in names for shape in mine[name]),
         "heatmap": torch.equal(here.explain(images[0]).relevance, there.explain(images[0]).relevance),
