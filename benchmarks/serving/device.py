@@ -1,7 +1,7 @@
 """Exactness laws and figures of a GPU, beside the processor's.
 
-    python -m benchmarks device [--rows cnn28,cnn32,resnet18] [--tasks 3] [--devices cpu,cuda] [--images 1,32]
-        [--seconds 2] [--rounds 3] [--connections 32] [--threads 1] [--data DIR] [--cache DIR] [--out FILE.jsonl]
+    python -m benchmarks device [--rows cnn28,cnn32,resnet18] [--tasks 2] [--devices cpu,cuda] [--images 1,32]
+        [--seconds 2] [--rounds 2] [--connections 32] [--threads 1] [--data DIR] [--cache DIR] [--out FILE.jsonl]
 
 For machines that have a GPU, in a few minutes; where there is none, `cuda` is left out, which is said. Models are those
 of `serving`, learned on the processor and kept; each device loads them as a service does that answers on it.
@@ -75,11 +75,11 @@ def devices(text: str) -> tuple[str, ...]:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks device", description="A GPU beside the processor")
     found.add_argument("--rows", type=rows, default=("cnn28", "cnn32", "resnet18"), help="networks")
-    found.add_argument("--tasks", type=int, default=3, help="that a model has learned, two at least")
+    found.add_argument("--tasks", type=int, default=2, help="that a model has learned, two at least")
     found.add_argument("--devices", type=devices, default=("cpu", "cuda"))
     found.add_argument("--images", type=numbers, default=(1, 32), help="of a call, and of a request")
     found.add_argument("--seconds", type=float, default=2.0, help="of a round")
-    found.add_argument("--rounds", type=int, default=3)
+    found.add_argument("--rounds", type=int, default=2)
     found.add_argument("--connections", type=int, default=32)
     found.add_argument("--threads", type=int, default=1, help="of PyTorch")
     found.add_argument("--data", type=Path, help="folder with weights, and images if there are any; else digits")
