@@ -37,6 +37,7 @@ class Forked(subprocess.Popen[bytes]):
         self._child_created = True
         self._communication_started = False
         self._input = None
+        self._sigint_wait_secs = 0.25
         self._waitpid_lock = threading.Lock()
 
 

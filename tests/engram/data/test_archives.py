@@ -29,7 +29,6 @@ from engram.errors import (
     SuspiciousRatio,
     TooFewClasses,
     TooFewImages,
-    TooManyEntries,
     TooManyUnreadable,
     UnsafePath,
 )
@@ -212,16 +211,6 @@ def test_encrypted_and_repeated_entries_are_refused(here: Path) -> None:
     pack(here, PAIR | {"./cat//1.png": png(1)})
     with pytest.raises(ArchiveError, match="twice"):
         inspect(here)
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_a_hundred_thousand_entries_are_refused(here: Path, kind: str) -> None:
-    started = time.thread_time()  # what others take of the machine does not count
-    pack(here, dict.fromkeys((f"c{i % 2}/{i}" for i in range(100_000)), b""), kind)
-    packed = time.thread_time()
-    with pytest.raises(TooManyEntries):
-        inspect(here)
-    assert time.thread_time() - packed < max(20.0, 5 * (packed - started))
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])

@@ -11,6 +11,7 @@ from engram import Definition, Examples, Memory
 from engram.errors import ExamplesError, TaskExists
 from engram.nn.pretrained.backbone import Backbone
 from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
+from testing.data.patterns import QUICK
 
 TASK = "animals"
 
@@ -38,7 +39,7 @@ def test_images_of_its_classes_leave_its_logits_as_they_are(adopted: Path) -> No
     memory = Memory.load(adopted)
     shown = examples(*CLASSES).images[:3]
     before = memory.method.logits_in_shape(TASK, shown, 1)
-    memory.learn(TASK, examples(*CLASSES[::-1]))
+    memory.learn(TASK, examples(*CLASSES[::-1]), QUICK)
     assert torch.equal(memory.method.logits_in_shape(TASK, shown, 1), before)
     assert memory.tasks[0].classes == CLASSES
     assert memory.predict(shown)[0].calibrated
@@ -56,6 +57,6 @@ def test_images_of_other_classes_are_refused(adopted: Path) -> None:
 
 def test_they_come_before_other_tasks(adopted: Path) -> None:
     memory = Memory.load(adopted)
-    memory.learn("shades", examples("dark", "light"))
+    memory.learn("shades", examples("dark", "light"), QUICK)
     with pytest.raises(TaskExists, match="come before"):
         memory.learn(TASK, examples(*CLASSES))
