@@ -92,7 +92,7 @@ def test_sigterm_ends_everything_in_order(tmp_path: Path, temporary: Path) -> No
 
 
 def test_a_job_under_way_is_given_up_quickly_and_resumed_by_the_next_serve(tmp_path: Path) -> None:
-    options = {"epochs": 300, "patience": 300, "prune": False}
+    options = {"epochs": 150, "patience": 150, "prune": False}
     with serving(tmp_path / "data") as server:
         httpx.post(f"{server.url}/v1/models", json={"name": "digits", **SMALL_MODEL}, timeout=60).raise_for_status()
         accepted = httpx.post(

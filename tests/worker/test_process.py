@@ -64,7 +64,7 @@ def wait_for(vault: Vault, job: str, state: str) -> None:
 @pytest.mark.timeout(900)
 def test_a_stopped_and_a_killed_worker_lose_no_job(ready: Vault, start: Callable[[], Worker]) -> None:
     """One story, since a worker takes seconds to start: stopped, killed, resumed, and jobs without any message."""
-    job = submit(ready, "a", (0, 1), epochs=600, patience=600)
+    job = submit(ready, "a", (0, 1), epochs=300, patience=300)
     first, second = start(), start()
     wait_for(ready, job.id, "running")
     holder = ready.leases.holder(MODEL)

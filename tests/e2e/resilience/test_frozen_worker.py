@@ -14,7 +14,7 @@ from testing.processes.supervised import Supervised, frozen, supervised
 from vault.vault import Vault
 
 MODEL = "digits"
-LONG = QUICK | {"epochs": 200, "patience": 200}
+LONG = QUICK | {"epochs": 120, "patience": 120}
 """Options of a task that takes seconds, so that it is still running when the worker is suspended."""
 
 
