@@ -306,7 +306,6 @@ class Network(nn.Module):
         """What the answer of an engram would need if it were appended."""
         return closure_of(engram, self._owners)
 
-    @torch.no_grad()
     def answer(self, task: str, images: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """The features (B, F_task) and the logits (B, classes) of one task, of which nothing but the closure is
         computed.
@@ -320,6 +319,9 @@ class Network(nn.Module):
         rows
             Which of the images; by default all.
         """
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.answer(task, images, rows)
         features, logits = in_shapes(images, self._planner.answering(task), rows)
         return features, logits
 

@@ -65,8 +65,9 @@ def _computed(run: Callable[[Tensor], Computed], part: Tensor) -> Computed:
 
 
 def _chosen(run: Callable[[Tensor], Computed], images: Tensor, rows: Rows) -> Computed:
-    filled = torch.from_numpy(rows.take(range(_shape(len(rows))), mode="clip"))
-    return _first(run(images.index_select(0, filled.to(images.device))), len(rows))
+    count = len(rows)
+    filled = torch.from_numpy(rows if count in SHAPES else rows.take(range(_shape(count)), mode="clip"))
+    return _first(run(images.index_select(0, filled.to(images.device))), count)
 
 
 def _shape(count: int) -> int:
@@ -76,8 +77,8 @@ def _shape(count: int) -> int:
 def _first(found: Computed, count: int) -> Computed:
     """The first rows of what was computed."""
     if isinstance(found, Tensor):
-        return found if len(found) == count else found[:count]
-    return found if len(found[0]) == count else tuple(column[:count] for column in found)
+        return found if found.shape[0] == count else found[:count]
+    return found if found[0].shape[0] == count else tuple(column[:count] for column in found)
 
 
 def aligned(count: int) -> int:
@@ -97,21 +98,22 @@ class RowwiseLinear:
         self._missing = aligned(self._width) - self._width
         self._weight = F.pad(weight.detach(), (0, self._missing)).contiguous()  # (outputs, aligned values)
         self._bias = bias.detach().clone()
+        self._turned = self._weight.T[None]  # (1, aligned values, outputs)
         self._cpu = self._weight.device.type == "cpu"
 
     def __call__(self, values: Tensor) -> Tensor:
         rows = F.pad(values, (0, self._missing)) if self._missing else _at_start(values)  # (B, aligned values)
-        count = len(rows)
+        count = rows.shape[0]
         if count == 1:
             return F.linear(rows, self._weight, self._bias)
         if self._cpu and _alike(count, *self._weight.shape, torch.get_num_threads()):
-            return _at_once(rows, self._weight, self._bias)
+            return _at_once(rows, self._turned, self._bias)
         return torch.cat([F.linear(row, self._weight, self._bias) for row in torch.split(rows, 1)])
 
 
-def _at_once(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, outputs): as many products as rows (B, values), with a weight (outputs, values), in one call."""
-    return torch.baddbmm(bias, rows[:, None], weight.T.expand(len(rows), -1, -1))[:, 0]
+def _at_once(rows: Tensor, turned: Tensor, bias: Tensor) -> Tensor:
+    """(B, outputs): as many products as rows (B, values), with a turned weight (1, values, outputs), in one call."""
+    return torch.baddbmm(bias, rows.unsqueeze(1), turned.expand(rows.shape[0], -1, -1)).squeeze(1)
 
 
 @cache
@@ -128,7 +130,7 @@ def _alike(count: int, outputs: int, values: int, threads: int) -> bool:
         weight, bias = torch.randn(outputs, values, generator=generator), torch.randn(outputs, generator=generator)
         rows = torch.randn(count, values, generator=generator)
         each = torch.cat([F.linear(row, weight, bias) for row in torch.split(rows, 1)])
-        if not torch.equal(_at_once(rows, weight, bias), each):
+        if not torch.equal(_at_once(rows, weight.T[None], bias), each):
             return False
     return True
 

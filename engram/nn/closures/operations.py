@@ -48,7 +48,9 @@ class Convolution:
     def __call__(self, values: Tensor) -> Tensor:
         if self._missing:
             values = F.pad(values, (0, 0, 0, 0, 0, self._missing))
-        given = values.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        if values.dtype is not self._dtype:
+            values = values.to(self._dtype)
+        given = values.contiguous(memory_format=torch.channels_last)
         found = F.conv2d(given, self._weight, self._bias, self._stride, self._padding)  # (B, units, H', W')
         return found.relu_() if self._rectify else found
 
@@ -79,7 +81,7 @@ class Dense:
         self._linear = RowwiseLinear(block.linear.weight, block.linear.bias)
 
     def __call__(self, values: Tensor) -> Tensor:
-        return self._linear(values.flatten(1)).relu_()
+        return self._linear(values if values.ndim == 2 else values.flatten(1)).relu_()
 
 
 class Gathering:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from engram.nn.reads import Read, columns
 from engram.nn.shapes import RowwiseLinear
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One operation: where it reads, where it writes, and which values nobody needs after it."""
 
     operation: Operation
@@ -45,9 +43,12 @@ class ClosurePlan:
         """The results for images (B, C, H, W) float32 in [0, 1]."""
         values: list[Any] = [None] * self._places
         values[0] = images
-        for step in self._steps:
-            values[step.found] = step.operation(*[values[place] for place in step.given])
-            for place in step.over:
+        for operation, given, found, over in self._steps:
+            if len(given) == 1:  # as nearly all: there is nothing to gather
+                values[found] = operation(values[given[0]])
+            else:
+                values[found] = operation(*[values[place] for place in given])
+            for place in over:
                 values[place] = None
         return tuple(values[place] for place in self._results)
 
@@ -161,15 +162,17 @@ class Planner:
         """What gives a task's features and logits."""
         owner = self._owners[task]
         head = owner.head
+        weight, bias = head.weight, head.bias
         # A head may be rescaled after its network was first run: then the plan's copy is no longer the head's.
-        key = (head.weight.device, head.weight._version, head.bias._version)
-        if task not in self._plans or self._plans[task][0] != key:
+        key = (weight.device, weight._version, bias._version)
+        made = self._plans.get(task)
+        if made is None or made[0] != key:
             builder = self._builder(reads_of(owner))
             builder.owner(owner, self._layout.nodes)
             features = builder.read(owner, self._layout.features.name)
-            logits = builder.add(RowwiseLinear(head.weight, head.bias), (features,))
-            self._plans[task] = (key, self._engine.prepare(builder.plan((features, logits))))
-        return self._plans[task][1]
+            logits = builder.add(RowwiseLinear(weight, bias), (features,))
+            made = self._plans[task] = (key, self._engine.prepare(builder.plan((features, logits))))
+        return made[1]
 
     def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:
         """The plan of what is read of some owners, and the names of the nodes it is read at; the last one is kept."""
