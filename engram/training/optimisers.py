@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engram.config.options import LearnOptions
@@ -30,14 +31,28 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter], *, f
     fused
         Whether a step goes through all of a weight's moments at once, which rounds otherwise.
     """
+    found = _named(options, list(parameters), fused or None)
+    if fused:
+        found.register_step_post_hook(_count)
+    return found
+
+
+def _named(options: LearnOptions, parameters: list[nn.Parameter], fused: bool | None) -> Optimizer:
     rate, decay = options.learning_rate, options.weight_decay
     match options.optimiser:
         case "sgd":
-            return SGD(parameters, rate, options.momentum, weight_decay=decay, fused=fused or None)
+            return SGD(parameters, rate, options.momentum, weight_decay=decay, fused=fused)
         case "adam":
-            return Adam(parameters, rate, weight_decay=decay, fused=fused or None)
+            return Adam(parameters, rate, weight_decay=decay, fused=fused)
         case "adamw":
-            return AdamW(parameters, rate, weight_decay=decay, fused=fused or None)
+            return AdamW(parameters, rate, weight_decay=decay, fused=fused)
+
+
+def _count(optimiser: Optimizer, *_: object) -> None:
+    """Count a step among the changes of its weights, which fused ones leave out: what was known of them is no more."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            increment_version(parameter)
 
 
 class ElasticOptimisers:

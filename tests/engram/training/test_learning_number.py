@@ -41,7 +41,9 @@ def test_steps_are_taken_in_one_operation_since_number_2(name: str) -> None:
         assert bool(optimiser.defaults["fused"]) is (number > 1)
         for parameter in engram.parameters():
             parameter.grad = torch.full_like(parameter, 0.5)
+        before = [parameter._version for parameter in engram.parameters()]
         optimiser.step()
+        assert all(parameter._version > old for parameter, old in zip(engram.parameters(), before, strict=True))
         steps[number] = torch.cat([parameter.detach().flatten() for parameter in engram.parameters()])
     torch.testing.assert_close(steps[2], steps[1])
 
