@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import pytest
 import torch
 
-from engram import Definition, Memory
+from engram import Definition, InputShape, Memory
 from engram.certificate import Certificate, certify, compare
 from engram.checkpointing.pieces import bytes_of
 from engram.errors import InputError, InvalidDefinition
@@ -28,7 +28,9 @@ from tests.engram.methods.staged.over_networks import (
     ADOPTED,
     CHOSEN,
     CONVOLUTIONS,
+    NET,
     OWN,
+    SIDE,
     VARIANTS,
     again,
     brought,
@@ -39,7 +41,9 @@ from tests.engram.methods.staged.over_networks import (
     lessons,
     model,
     pictures,
+    untaught,
 )
+from tests.engram.nn.pretrained.drawn import of_module
 
 SLOWLY = [name if name in CHOSEN else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
 
@@ -161,6 +165,22 @@ def test_a_networks_own_outputs_tell_unknown_images_since_novelty_3() -> None:
         assert by_shape(earlier, task) == answers, "what is known changes, not what is answered"
     assert [unpacked_format(dump(memory).recogniser) for memory in (later, earlier)] == [4, 3]
     assert dump(again(dump(earlier))) == dump(earlier)
+
+
+def test_a_network_without_a_classifier_tells_unknown_images_by_distances_alone() -> None:
+    arguments = {"num_classes": 0}
+    found = of_module(CONVOLUTIONS, untaught(CONVOLUTIONS, arguments, SIDE), arguments, size=SIDE)
+    shape = InputShape(channels=3, height=SIDE, width=SIDE)
+    definition = Definition.model_validate({"backbone": "none", "commons": NET, "input": shape})
+    memory = Memory.create(definition, {"net": Backbone(found.description, lambda: found.file)})
+    memory.learn("task 0", pictures(0), QUICK)
+    relative = model(memory).recogniser.space.relative
+    assert memory.definition.novelty == 3
+    assert model(memory).commons.outputs() is None
+    assert relative is not None
+    assert relative.outputs is None
+    assert unpacked_format(dump(memory).recogniser) == 3
+    assert again(dump(memory)).predict(everything(1)) == memory.predict(everything(1))
 
 
 def unpacked_format(data: bytes) -> int:
