@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engram import Memory
+from engram.certificate import disagreement, logit_bytes
 from engram.checkpointing.pieces import read_all
 from engram.memory import restore
 from engram.methods.eidetic.staged.method import StagedEidetic
@@ -31,6 +33,11 @@ def brought(memory: Memory) -> list[PretrainedNetwork]:
     return [one.network for one in memory.method.commons.modules() if isinstance(one, PretrainedCommons)]
 
 
+def near(some: Tensor, others: Tensor) -> bool:
+    """Whether logits lie within the bound of certificates."""
+    return disagreement(logit_bytes(some), logit_bytes(others)) is None
+
+
 def compared(folder: Path) -> dict[str, Any]:
     """What a model does on the device of another, and on the processor."""
     shape = read(folder).definition.input
@@ -49,6 +56,7 @@ def compared(folder: Path) -> dict[str, Any]:
         "of all": here.predict(images, contenders="all") == there.predict(images, contenders="all"),
         "of one task": all(here.predict(images, name) == there.predict(images, name) for name in names),
         "logits": all(torch.equal(mine[name][shape], its[name][shape]) for name in names for shape in mine[name]),
+        "near": all(near(mine[name][shape], its[name][shape]) for name in names for shape in mine[name]),
         "heatmap": torch.equal(here.explain(images[0]).relevance, there.explain(images[0]).relevance),
         "shared": other.serving().served[-1].task is serving.served[-1].task,
         "one network": all(one is another for one, another in zip(*networks, strict=True)),
