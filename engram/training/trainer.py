@@ -141,24 +141,25 @@ def measure(
         for chosen in batches(len(examples), EVALUATION_BATCH):
             labels = examples.labels[chosen].to(device)
             logits = in_parts(examples.images[chosen], size, answered, check)  # (B, classes)
-            if each is None:
-                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-                correct += float((logits.argmax(1) == labels).sum())
-                left -= len(labels)
-                if (most := (correct + left) / len(examples)) < least:
-                    return Evaluation(math.inf, most)
-                continue
-            counted = each[chosen.to(each.device)]  # (B,)
-            loss += float((counted * F.cross_entropy(logits, labels, reduction="none")).sum())
-            correct += float((counted * (logits.argmax(1) == labels)).sum())
-            left -= float(counted.sum())
-            if (most := (correct + left) / len(examples) + ROUNDING) < least:
+            counted = None if each is None else each[chosen.to(each.device)]  # (B,)
+            lost, right = _counted(logits, labels, counted)
+            loss, correct = loss + lost, correct + right
+            left -= len(labels) if counted is None else float(counted.sum())
+            if (most := (correct + left) / len(examples) + (0.0 if counted is None else ROUNDING)) < least:
                 return Evaluation(math.inf, most)
     finally:
         engram.train(was_training)
         if served:
             engram.requires_grad_(learns)
     return Evaluation(loss / len(examples), correct / len(examples))
+
+
+def _counted(logits: Tensor, labels: Tensor, counted: Tensor | None) -> tuple[float, float]:
+    """Sums of losses and of right answers, of images that count 1 or so much each."""
+    right = logits.argmax(1) == labels  # (B,)
+    if counted is None:
+        return float(F.cross_entropy(logits, labels, reduction="sum")), float(right.sum())
+    return float((counted * F.cross_entropy(logits, labels, reduction="none")).sum()), float((counted * right).sum())
 
 
 @dataclass(frozen=True)

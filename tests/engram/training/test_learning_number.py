@@ -1,4 +1,4 @@
-"""Tests of the number by which tasks are learned: fused steps, short passes after pruning, and judging as served."""
+"""Tests of number 2 of learning: fused steps, short passes after pruning, and judging as served."""
 
 from __future__ import annotations
 
