@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy
 import torch
@@ -52,13 +51,9 @@ class StageOne:
         relative = self.space.relative
         if relative is None or relative.outputs is None or self.outputs is None:
             return None
-        assert self._given is not None, "a network's classifier is there as long as its weights are the same"
-        return relative.outputs.unusual(self._given(features))
-
-    @cached_property
-    def _given(self) -> Outputs | None:
-        """Asked for once: where a network is on a GPU, its classifier is copied from there."""
-        return None if self.outputs is None else self.outputs()
+        outputs = self.outputs()
+        assert outputs is not None, "a network's classifier is there as long as its weights are the same"
+        return relative.outputs.unusual(outputs(features))
 
     def of_points(self, points: Tensor, distances: Tensor, outputs: Tensor | None = None) -> FirstAnswer:
         """Answers for points (B, D), and their squared distances (B, classes of all tasks) from the classes' means.
