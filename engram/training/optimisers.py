@@ -19,8 +19,13 @@ from engram.nn.network import Engram
 
 def create_optimiser(context: LearnContext, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser that the context makes, else the one that its options name."""
-    make = context.optimiser or partial(optimiser_of, context.options, fused=context.learning > 1)
-    return make(list(parameters))
+    make, fused = context.optimiser, context.learning > 1
+    if make is None and not fused:
+        return optimiser_of(context.options, parameters)
+    found = (make or partial(optimiser_of, context.options, fused=True))(list(parameters))
+    # Also of one that is brought, which may be fused as well, or change what lies behind a weight (`weight.data`).
+    found.register_step_post_hook(_count)
+    return found
 
 
 def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter], *, fused: bool = False) -> Optimizer:
@@ -31,25 +36,18 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter], *, f
     fused
         Whether a step goes through all of a weight's moments at once, which rounds otherwise.
     """
-    found = _named(options, list(parameters), fused or None)
-    if fused:
-        found.register_step_post_hook(_count)
-    return found
-
-
-def _named(options: LearnOptions, parameters: list[nn.Parameter], fused: bool | None) -> Optimizer:
-    rate, decay = options.learning_rate, options.weight_decay
+    rate, decay, given = options.learning_rate, options.weight_decay, list(parameters)
     match options.optimiser:
         case "sgd":
-            return SGD(parameters, rate, options.momentum, weight_decay=decay, fused=fused)
+            return SGD(given, rate, options.momentum, weight_decay=decay, fused=fused or None)
         case "adam":
-            return Adam(parameters, rate, weight_decay=decay, fused=fused)
+            return Adam(given, rate, weight_decay=decay, fused=fused or None)
         case "adamw":
-            return AdamW(parameters, rate, weight_decay=decay, fused=fused)
+            return AdamW(given, rate, weight_decay=decay, fused=fused or None)
 
 
 def _count(optimiser: Optimizer, *_: object) -> None:
-    """Count a step among the changes of its weights, which fused ones leave out: what was known of them is no more."""
+    """Count a step among the changes of its weights, which some leave out: what was known of them is no more."""
     for group in optimiser.param_groups:
         for parameter in group["params"]:
             increment_version(parameter)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +96,25 @@ def test_a_pass_after_pruning_goes_over_some_thousand_images_at_most(number: int
 
     Memory.create(definition("mlp", learning=number)).learn("first", bars(0, 1500), options, optimiser=watched)
     assert taken == [22, steps]
+
+
+class _Behind(torch.optim.SGD):
+    """An optimiser that changes what lies behind a weight, as many do that others have written."""
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.sub_(group["lr"] * parameter.grad)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "made", [partial(torch.optim.Adam, fused=True), partial(_Behind, lr=0.05)], ids=["fused", "own"]
+)
+def test_what_an_optimiser_that_is_brought_has_changed_is_measured_anew(number: int, made: Any) -> None:
+    options = QUICK.model_copy(update={"epochs": 4, "prune": False})
+    memory = Memory.create(definition("mlp", learning=number))
+    report = memory.learn("first", bars(0, 200), options, optimiser=made)
+    told = [point.held_out_loss for point in report.curves if point.phase == "training"]
+    assert len(told) == len(set(told)) == 4, "each epoch has a loss of its own"
