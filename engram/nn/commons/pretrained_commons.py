@@ -94,6 +94,8 @@ class PretrainedCommons(Commons):
         self._network: PretrainedNetwork | None = None
         self._place = CPU
         """Where the network is run, which is not where the features are put on their grid."""
+        self._outputs: Outputs | None = None
+        """On the processor what lies on another device; a batch is not to wait for a copy of the classifier."""
         for name, count in (("", self.features), ("map_", readings.channels)):
             self.register_buffer(f"{name}centres", torch.zeros(count))
             self.register_buffer(f"{name}scales", torch.zeros(count))
@@ -192,6 +194,7 @@ class PretrainedCommons(Commons):
         # By its number, which `device` may lack: one place is to have one network.
         if self._engine != ONNX_RUNTIME and self.device != self._place:
             self._place, self._network = self.device, None
+        self._outputs = None
 
     def placed(self, device: torch.device) -> Self:
         other = copy.copy(self)  # the way to the weights, which may be a connection, is the same one
@@ -202,11 +205,15 @@ class PretrainedCommons(Commons):
     def outputs(self) -> Outputs | None:
         if not self.description.outputs:
             return None
+        if self._outputs is not None and self.device.type != "cpu":
+            return self._outputs
         own, width = self.network.module.get_submodule(self.network.classifier), self.description.features
         if not isinstance(own, nn.Linear) or own.in_features != width or self.readings.features[0].kind != "classifier":
             return None
         scales = cast(Tensor, self.scales)[:width].detach().cpu()
-        return Outputs(0, 0, scales, own.weight.detach().cpu())
+        found = Outputs(0, 0, scales, own.weight.detach().cpu())
+        self._outputs = found  # on the processor it is the network's own, which exports follow: it is asked for anew
+        return found
 
     def require(self) -> None:
         if self._engine == ONNX_RUNTIME:
@@ -235,7 +242,7 @@ class PretrainedCommons(Commons):
         return _SeenImage(features, drawn.round_().clamp_(0, 255).to(torch.uint8), seen.logits, finite)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_network": None}  # which all copies share
+        return {**self.__dict__, "_network": None, "_outputs": None}  # the network is one that all copies share
 
 
 def _require_finite(told: Sequence[Tensor]) -> None:

@@ -65,6 +65,8 @@ def compared(folder: Path) -> dict[str, Any]:
     moved = loaded(folder).to(second_device.NAME).method
     assert isinstance(moved, StagedEidetic)
     modules = [moved.serving().network, moved.commons, *(one.module for one in brought(loaded(folder, beside)))]
+    seen = [one for one in other.commons.modules() if isinstance(one, PretrainedCommons)]
+    same["one classifier"] = all(one.outputs() is one.outputs() for one in seen)
     placed = {one.device.type for module in modules for one in (*module.parameters(), *module.buffers())}
     return {"same": same, "devices": sorted(placed), "environment": moved.environment()["device"]}
 
