@@ -58,8 +58,10 @@ def prepare(device: torch.device) -> None:
 
 
 def sent(images: Tensor, device: torch.device) -> Tensor:
-    """Images on a device; to a GPU they are sent by one copy that nothing waits for."""
-    return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images.to(device)
+    """Images on a device; from the processor to a GPU they are sent by one copy that nothing waits for."""
+    if device.type == "cuda" and images.device.type == "cpu":  # what is there already cannot be pinned
+        return images.pin_memory().to(device, non_blocking=True)
+    return images.to(device)
 
 
 def fetched(*values: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engram.runtime import driver, environment, fetched
+from engram.runtime import driver, environment, fetched, sent
 
 SCRIPT = """
 from pathlib import Path
@@ -144,3 +144,22 @@ def test_what_is_fetched_together_is_what_each_would_be() -> None:
     assert all(one.is_contiguous() for one in found)
     assert [one.shape for one in fetched(features[:, :0], logits[1:], logits.T)] == [(3, 0), (2, 2), (2, 3)]
     assert torch.equal(fetched(features, logits.T)[1], logits.T)
+
+
+def test_images_that_lie_on_a_gpu_already_are_not_pinned() -> None:
+    gpu = torch.device("cuda")
+    taken: list[tuple[object, ...]] = []
+
+    class There(torch.Tensor):
+        device = gpu
+
+        def to(self, *given: object, **_: object) -> torch.Tensor:
+            taken.append(given)
+            return self
+
+        def pin_memory(self, *_: object) -> torch.Tensor:
+            raise RuntimeError("only what lies on the processor can be pinned")
+
+    images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8).as_subclass(There)
+    assert sent(images, gpu) is images
+    assert taken == [(gpu,)]
