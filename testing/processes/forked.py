@@ -84,15 +84,20 @@ class Zygote:
         self._process.wait()
 
 
+_adoption = threading.Lock()
+"""One thread adopts at a time: what ends with one would end for the others, too, and they wait for good."""
+
+
 @contextmanager
 def _adopting() -> Iterator[None]:
     """Inside, this process becomes the parent of those below it whose own parent ends."""
     prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    with _adoption:
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            yield
+        finally:
+            prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @cache
