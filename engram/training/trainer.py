@@ -122,10 +122,8 @@ def measure(
     """
     was_training, size = engram.training, at_once(engram.layout, engram.reach, EVALUATION_BATCH)
     check = None if reporter is None else reporter.check
-
     learns = engram.head.weight.requires_grad
-    # Plans are made of what cannot change, as nothing does until it is judged.
-    serving = network.appended(engram.requires_grad_(False)) if served else None
+    serving: Network | None = None
 
     def answered(part: Tensor) -> Tensor:
         images = pixels(part.to(device))
@@ -138,6 +136,8 @@ def measure(
     if balanced:
         each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
     try:
+        if served:  # plans are made of what cannot change, as nothing does until it is judged
+            serving = network.appended(engram.requires_grad_(False))
         for chosen in batches(len(examples), EVALUATION_BATCH):
             labels = examples.labels[chosen].to(device)
             logits = in_parts(examples.images[chosen], size, answered, check)  # (B, classes)

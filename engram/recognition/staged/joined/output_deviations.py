@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from engram.nn.commons.outputs import Outputs
@@ -13,6 +14,9 @@ from engram.recognition.staged.totals import Totals
 
 LEAST_SPREAD = 1e-3
 """Share of the mean deviation of all outputs that each is taken to have at least."""
+
+AT_ONCE = 2**22
+"""Outputs of images that are looked at together, so that a network of tens of thousands takes no gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,18 @@ class OutputDeviations:
             (n,): among the task's own classes.
         """
         every: Totals = totals.each[outputs.part]
-        own, given, size = every.tasks[-1], outputs(features), len(outputs.scales)
+        own, size = every.tasks[-1], len(outputs.scales)
         means = outputs.of((own.moments[:size] * every.step / own.counts).T.float())  # (classes, K)
+        parts = (torch.split(one, max(1, AT_ONCE // len(means[0]))) for one in (features, labels))
+        return torch.cat(
+            [self._without(every, means, outputs(some), theirs) for some, theirs in zip(*parts, strict=True)]
+        )
+
+    def _without(self, totals: Totals, means: Tensor, given: Tensor, labels: Tensor) -> Tensor:
+        """(n,): as `left_out`, of outputs (n, K), whose means in each class of the last task are (classes, K)."""
+        own, classes = totals.tasks[-1], len(totals.counts)
         apart, count = given - means[labels], own.counts[labels][:, None].float()
-        others, classes = (count - 1).clamp_min(1), len(every.counts)
-        step = apart / others  # by which the class's mean lies farther off without the image (n, K)
+        step = apart / (count - 1).clamp_min(1)  # by which the class's mean lies farther off without the image (n, K)
         share = len(own.counts) / classes / max(1.0, float(own.counts.sum()) - 1)
         within = -share * count * apart * step
         between = ((1 - 1 / classes) * step - 2 * (means[labels] - self.centres)) * step / classes
