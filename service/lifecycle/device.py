@@ -25,3 +25,5 @@ def prepare(settings: ServiceSettings) -> None:
     runtime.prepare(device)
     if device.type == "cuda":
         log.info("PyTorch %s answers on %s", torch.__version__, torch.cuda.get_device_name(device))
+    elif settings.serve_device != "cpu":
+        log.info("PyTorch %s finds no GPU: models answer on the processor", torch.__version__)
