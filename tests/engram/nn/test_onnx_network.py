@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from engram.nn.onnx_network import OnnxNetwork
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.network import PretrainedNetwork, network
 from engram.nn.pretrained.taps import Seen
+from engram.recognition.predictions import Candidate, Prediction
 from testing.data.patterns import QUICK, definition
 from tests.engram.methods.staged.over_networks import (
     CONVOLUTIONS,
@@ -30,6 +32,7 @@ from tests.engram.methods.staged.over_networks import (
     model,
     pictures,
 )
+from worker.versions.engine_agreement import _alike
 from worker.versions.verification import verify
 
 installed = pytest.mark.skipif(
@@ -113,6 +116,16 @@ def test_a_version_that_it_answers_otherwise_than_the_first_engine_is_not_verifi
     monkeypatch.setattr(OnnxNetwork, "_seen", planted)
     with pytest.raises(AnswersDiffer, match="onnxruntime-1 answers otherwise than eager-1"):
         verify(parts, before, "task 0", 1.0)
+
+
+@pytest.mark.parametrize(("beside", "alike"), [(0.4985, True), (0.49, False)])
+def test_labels_of_two_engines_may_differ_where_both_are_as_probable(beside: float, alike: bool) -> None:
+    top = (Candidate("task", "a", 0.5), Candidate("task", "b", beside))
+    theirs = Prediction("task", 1.0, "a", 0.5, top, known=True, novelty=0.0)
+    mine = replace(theirs, label="b", probability=0.5)
+    assert _alike(mine, theirs, 0.002) is alike
+    assert not _alike(replace(mine, label="c"), theirs, 0.002)
+    assert _alike(theirs, theirs, 0.0)
 
 
 def test_models_over_pixels_have_no_use_for_it() -> None:
