@@ -15,11 +15,12 @@ from engram.nn.network import Engram, Network
 from engram.nn.reads import Reads, read_units
 from engram.training.distinctive_patches import start_from_patches
 from engram.training.importance import SCORED_IMAGES, Scores, score_units
+from engram.training.measuring import KnownEvaluations
 from engram.training.probes import told
 from engram.training.pruning import smallest
 from engram.training.reading import ReadingChoice, earned
 from engram.training.report import LearningReport
-from engram.training.trainer import MOST_RECOVERED, KnownEvaluations, Trainer, TrainingPhase
+from engram.training.trainer import MOST_RECOVERED, Trainer, TrainingPhase
 
 
 @dataclass

@@ -18,8 +18,8 @@ from engram.nn.elastic import weight_of
 from engram.nn.multihead import MultiHeadNetwork, silenced
 from engram.nn.network import Engram, Network
 from engram.training.importance import Scores
+from engram.training.measuring import measure
 from engram.training.pruning import choose
-from engram.training.trainer import measure
 from testing.data.patterns import QUICK, bars, definition
 
 LONGER = QUICK.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": 1e-2})

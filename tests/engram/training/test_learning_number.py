@@ -17,9 +17,10 @@ from engram.context import LearnContext
 from engram.data.examples import batches
 from engram.nn.backbones import layout_of
 from engram.nn.network import Engram, Network, pixels
+from engram.training.measuring import measure
 from engram.training.optimisers import create_optimiser, optimiser_of
 from engram.training.state import TrainingState
-from engram.training.trainer import MOST_RECOVERED, measure
+from engram.training.trainer import MOST_RECOVERED
 from testing.data.patterns import QUICK, bars, definition
 
 

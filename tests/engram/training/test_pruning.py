@@ -13,8 +13,8 @@ from engram.data.examples import Examples
 from engram.nn.backbones import layout_of
 from engram.nn.network import Engram, Network, pixels
 from engram.training.importance import score_units
+from engram.training.measuring import measure
 from engram.training.pruning import choose, smallest
-from engram.training.trainer import measure
 from testing.data.patterns import QUICK, bars, definition, learned, network_of
 
 
