@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from engram.checkpointing.progress import Reporter
 from engram.config.options import LearnOptions
 from engram.errors import DeviceMissing, InputError
+from engram.runtime import Placement
 
 OptimiserFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 """Makes the optimiser of one training phase from the new engram's parameters, which are all it is ever handed."""
@@ -35,6 +36,8 @@ class LearnContext:
         Makes the optimiser; by default as the options say.
     recipe, learning
         The definition's numbers.
+    placement
+        What has images on the device; by default a new one.
     """
 
     options: LearnOptions
@@ -44,6 +47,17 @@ class LearnContext:
     optimiser: OptimiserFactory | None = None
     recipe: int = 3
     learning: int = 1
+    placement: Placement | None = None
+
+    def __post_init__(self) -> None:
+        if self.placement is None:
+            object.__setattr__(self, "placement", Placement(self.device))
+
+    @property
+    def placed(self) -> Placement:
+        """The placement, which copies of this context share."""
+        assert self.placement is not None, "it is made with the context"
+        return self.placement
 
     def generator(self) -> torch.Generator:
         """A new generator of the context's seed."""

@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
@@ -26,6 +27,10 @@ _BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """What Linux calls instructions for numbers of 16 bits with the exponent of 32, on x86 and on Arm."""
 _MMAP_THRESHOLDS = (2**25, 2**28)
 """Ever larger ones; a glibc that takes none over 32 MB stays with the first."""
+
+RESIDENT_SHARE = 0.25
+"""Share of a GPU's free memory that the images of a task may take while it is learned; those that do not fit are sent
+batch by batch."""
 
 _has_set_aside = False
 """Whether anything is; the collector itself would count all of it, which stops every thread for 50 ms."""
@@ -69,6 +74,47 @@ def fetched(*values: Tensor) -> tuple[Tensor, ...]:
     flat = torch.cat([value.flatten() for value in values]).cpu()
     parts = torch.split(flat, [value.numel() for value in values])
     return tuple(part.view(value.shape) for part, value in zip(parts, values, strict=True))
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that is free on a GPU; of other devices none is counted on."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+class Placement:
+    """Rows of tensors on the device that learns from them, where each tensor is sent once if there is room for it.
+
+    Which values a row has does not depend on that, so nothing that is learned does.
+
+    Parameters
+    ----------
+    room
+        Bytes of the device that all tensors together may take; by default `RESIDENT_SHARE` of what is free now.
+    """
+
+    def __init__(self, device: torch.device, room: int | None = None) -> None:
+        self.device = device
+        self._room = int(RESIDENT_SHARE * _free_bytes(device)) if room is None else room
+        # What nobody learns from any more makes room.
+        self._there: MutableMapping[Tensor, Tensor | None] = WeakIdKeyDictionary()
+
+    def rows(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """(B, ...) of values (N, ...), which do not change meanwhile, at `chosen` (B,) int64."""
+        if values.device == self.device:
+            return values[chosen.to(self.device)]
+        there = self._sent_once(values)
+        return sent(values[chosen], self.device) if there is None else there[sent(chosen, self.device)]
+
+    def _sent_once(self, values: Tensor) -> Tensor | None:
+        """All of the values on the device; None where they do not fit."""
+        if values not in self._there:
+            taken = sum(one.nbytes for one in self._there.values() if one is not None)
+            found = None
+            if taken + values.nbytes <= self._room:
+                with contextlib.suppress(torch.OutOfMemoryError):  # another process may have taken it
+                    found = values.to(self.device)
+            self._there[values] = found
+        return self._there[values]
 
 
 @contextlib.contextmanager

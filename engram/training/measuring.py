@@ -16,6 +16,7 @@ from engram.data.class_balance import image_weights
 from engram.data.examples import EVALUATION_BATCH, Examples, batches
 from engram.nn.batches import at_once, in_parts
 from engram.nn.network import Engram, Network, pixels
+from engram.runtime import Placement
 
 ROUNDING = 1e-6  # more than sums of shares of images can be off
 
@@ -64,14 +65,14 @@ def measure(
     network: Network,
     engram: Engram,
     examples: Examples,
-    device: torch.device | None = None,
+    placement: Placement | None = None,
     reporter: Reporter | None = None,
     *,
     balanced: bool = False,
     least: float = 0.0,
     served: bool = False,
 ) -> Evaluation:
-    """Loss and accuracy of an engram's head, in eval mode, its prefix computed by `network`.
+    """Loss and accuracy of an engram's head in eval mode; `network` has its prefix, `placement` sends its images.
 
     Parameters
     ----------
@@ -91,10 +92,10 @@ def measure(
     was_training, size = engram.training, at_once(engram.layout, engram.reach, EVALUATION_BATCH)
     check = None if reporter is None else reporter.check
     learns = engram.head.weight.requires_grad
-    serving: Network | None = None
+    placement = placement or Placement(examples.images.device)
 
     def answered(part: Tensor) -> Tensor:
-        images = pixels(part.to(device))
+        images = pixels(part)
         if serving is not None:
             return serving.answer(engram.task, images)[1]
         return engram.answer(images, network.joined(engram, images))
@@ -102,13 +103,13 @@ def measure(
     engram.eval()
     loss, correct, left, each = 0.0, 0.0, float(len(examples)), None
     if balanced:
-        each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(device)  # (N,)
+        each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(placement.device)  # (N,)
     try:
-        if served:  # plans are made of what cannot change, as nothing does until it is judged
-            serving = network.appended(engram.requires_grad_(False))
+        # Plans are made of what cannot change, as nothing does until it is judged.
+        serving = network.appended(engram.requires_grad_(False)) if served else None
         for chosen in batches(len(examples), EVALUATION_BATCH):
-            labels = examples.labels[chosen].to(device)
-            logits = in_parts(examples.images[chosen], size, answered, check)  # (B, classes)
+            labels = placement.rows(examples.labels, chosen)
+            logits = in_parts(placement.rows(examples.images, chosen), size, answered, check)  # (B, classes)
             counted = None if each is None else each[chosen.to(each.device)]  # (B,)
             lost, right = _counted(logits, labels, counted)
             loss, correct = loss + lost, correct + right

@@ -265,7 +265,7 @@ class Trainer(WithContext):
     def _measured(
         self, engram: Engram, examples: Examples, *, balanced: bool = False, least: float = 0.0
     ) -> Evaluation:
-        judged = partial(measure, self.network, engram, examples, self.device, self.reporter)
+        judged = partial(measure, self.network, engram, examples, self.context.placed, self.reporter)
         return judged(balanced=balanced, least=least, served=self.context.learning > 1)
 
     def _augmented(self, images: Tensor) -> Tensor:
@@ -274,8 +274,9 @@ class Trainer(WithContext):
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
         for norm in norms(engram):
             norm.momentum = max(NORM_MOMENTUM, 1 / (step + 1))
-        images = self._augmented(pixels(self.train.images[chosen].to(self.device)))
-        labels = self.train.labels[chosen].to(self.device)
+        placed = self.context.placed
+        images = self._augmented(pixels(placed.rows(self.train.images, chosen)))
+        labels = placed.rows(self.train.labels, chosen)
         with torch.no_grad():
             joined = self.network.joined(engram, images)
         logits = engram.logits(engram(images, joined))  # (B, classes)

@@ -27,6 +27,9 @@ split.Tensor split_with_sizes unbind.int t unfold abs convolution_overrideable
 
 _libraries: list[torch.library.Library] = []
 
+sent: list[tuple[torch.dtype, int]] = []
+"""Type and bytes of each copy from the processor so far."""
+
 
 class _Elsewhere(Tensor):
     """Tensor whose values are another's, on the processor, that nobody else knows."""
@@ -79,6 +82,8 @@ def _run(operation: Callable[..., Any], *given: Any, **named: Any) -> Any:
     tensors = [one for one in tree_leaves((given, named)) if isinstance(one, Tensor)]
     if name in _COPYING:
         source, into = given[:2]
+        if not isinstance(source, _Elsewhere):
+            sent.append((source.dtype, source.nbytes))
         _values(into).copy_(_values(source))
         return into
     if strange := [one for one in tensors if not isinstance(one, _Elsewhere) and one.ndim]:

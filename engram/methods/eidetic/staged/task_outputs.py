@@ -25,10 +25,10 @@ def features_and_logits(
     size = at_once(engram.layout, engram.reach, EVALUATION_BATCH)
 
     def answered(part: Tensor) -> tuple[Tensor, ...]:
-        return network.answer(engram.task, pixels(part.to(context.device)))
+        return network.answer(engram.task, pixels(part))
 
     for chosen in batches(len(examples), EVALUATION_BATCH):
-        seen, given = in_parts(examples.images[chosen], size, answered, context.reporter.check)
+        seen, given = in_parts(context.placed.rows(examples.images, chosen), size, answered, context.reporter.check)
         features.append(seen.cpu())
         logits.append(given.cpu())
     return torch.cat(features), torch.cat(logits)
