@@ -110,6 +110,8 @@ class Certificate:
     checked_in: dict[str, int] = field(default_factory=dict)
     """For each task the version that its digests were last computed for; those of tasks whose networks were not read
     are those of an earlier version. Nothing in certificates of earlier releases, which computed all of them."""
+    mixed_precision: frozenset[str] = frozenset()
+    """The tasks that were learned with the option of that name."""
     engine: str = FIRST_ENGINE
     """What computed the answers; certificates of earlier releases name none, and were made with the first."""
     baseline: Baseline | str | None = None
@@ -135,6 +137,7 @@ class Certificate:
             agreement={**earlier.agreement, **self.agreement},
             shapes={**earlier.shapes, **self.shapes},
             checked_in={**earlier.checked_in, **self.checked_in},
+            mixed_precision=earlier.mixed_precision | self.mixed_precision,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -159,6 +162,8 @@ class Certificate:
             row["shapes"] = self.shapes[task]
         if task in self.checked_in:
             row["checked_in"] = self.checked_in[task]
+        if task in self.mixed_precision:
+            row["mixed_precision"] = True
         return row
 
     @classmethod
@@ -208,6 +213,7 @@ class Certificate:
             classes,
             shapes,
             checked,
+            frozenset(name for name, row in rows.items() if row.get("mixed_precision", False)),
             engine,
             None if baseline is None else _part(str, baseline, "a baseline has a name"),
             None if reason is None else _part(str, reason, "the reason of a baseline is a sentence"),

@@ -37,6 +37,7 @@ from engram.nn.pretrained.backbone import Backbone
 from engram.recognition.predictions import Observation, Prediction
 from engram.snapshot import Parts, read, write
 from engram.training.class_recall import expect_measurable
+from engram.training.mixed_precision import expect_mixable
 from engram.training.report import LearningReport
 
 
@@ -170,13 +171,14 @@ class Memory:
             As its options say, and where `progress`, `cancel`, `optimiser` or `checkpoints` are of another type.
         AnswersOnly
             where the model was restored for answering alone.
-        Cancelled, AccuracyTooLow, RecallTooLow, RecognitionTooLow
+        PrecisionMissing, Cancelled, AccuracyTooLow, RecallTooLow, RecognitionTooLow
         """
         self.admit(task)
         self._check(examples)
         options = LearnOptions() if options is None else options
         require_type("options", options, LearnOptions, InvalidOptions)
         expect_measurable(examples, options, self.definition.recipe)
+        expect_mixable(self.definition, options, self.device)
         for name, function in (("progress", progress), ("cancel", cancel), ("optimiser", optimiser)):
             if function is not None and not callable(function):
                 raise InvalidOptions(f"{name} is a function, not of type {type(function).__name__}")

@@ -31,6 +31,7 @@ from engram.methods.rmn.map_learning import MapCandidate, MapRegulariser
 from engram.methods.rmn.method import Rmn
 from engram.nn.network import pixels
 from engram.recognition.conformal import ALPHA
+from engram.training.mixed_precision import expect_mixable
 from engram.training.report import LearningReport
 
 Batch = tuple[Tensor, Sequence[str]]
@@ -99,7 +100,7 @@ class Stream:
     InvalidDefinition
         for a memory of another method.
     InvalidOptions
-        for options of another type.
+        for options of another type, and those that the method cannot learn by.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Stream:
         self.stream = stream or StreamOptions()
         require_type("options", self.options, LearnOptions, InvalidOptions)
         require_type("options of the stream", self.stream, StreamOptions, InvalidOptions)
+        expect_mixable(memory.definition, self.options)
         self._progress, self._cancel = progress, cancel
         self._switches = TaskSwitchDetector(
             self.stream.window, self.stream.reference, self.stream.alpha, self.stream.margin

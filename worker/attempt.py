@@ -178,6 +178,7 @@ class _LearningAttempt(JobAttempt):
                 report.class_figures,
                 head=head,
                 loaded=memory.method.loaded,
+                mixed_precision=options.mixed_precision,
             )
         self.enter("publishing", 0.98)
         told = {**report.to_dict(), "phases": self.phases.around(report.phases, reading), **_found(archive, report)}

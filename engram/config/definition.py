@@ -115,7 +115,7 @@ class Definition(Frozen):
     precision: Precision = FIRST_PRECISION
     """What the convolutions of its tasks' networks are computed in, while serving and wherever learning judges what
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
-    training, commons, heads and heatmaps stay in float32."""
+    commons, heads and heatmaps stay in float32, as does training without the option `mixed_precision`."""
 
     numbers_of_the_first_release: ClassVar[Mapping[str, int]] = {"decoder": 1, "recipe": 1, "novelty": 1, "learning": 1}
     """What a stored definition means by a number that it lacks: it was written before there was another."""
@@ -200,6 +200,11 @@ class Definition(Frozen):
         except ValidationError:
             return self
 
+    @property
+    def staged(self) -> bool:
+        """Whether its answers are in stages, each task's network apart from the others."""
+        return self.method == "eidetic" and self.recipe > 2 and self.settings.get("reads") != "all"
+
     @model_validator(mode="after")
     def _check_background(self) -> Self:
         if self.decoder == 1 and self.input.background is not None:
@@ -250,8 +255,7 @@ class Definition(Frozen):
 
     @model_validator(mode="after")
     def _settle_learning(self) -> Self:
-        staged = self.method == "eidetic" and self.recipe > 2 and self.settings.get("reads") != "all"
-        if self.learning > 1 and not staged:
+        if self.learning > 1 and not self.staged:
             if "learning" in self.model_fields_set:
                 raise PydanticCustomError("learning", "learning 2 needs answers in stages: eidetic, not `reads: all`")
             self.__dict__["learning"] = 1
@@ -267,7 +271,7 @@ class Definition(Frozen):
     def _check_precision(self) -> Self:
         if self.precision == FIRST_PRECISION:
             return self
-        if self.method != "eidetic" or self.recipe < 3 or self.settings.get("reads") == "all":
+        if not self.staged:
             raise PydanticCustomError("precision", "precision bf16 needs answers in stages: eidetic, not `reads: all`")
         if self.backbone not in CONVOLUTIONAL:
             raise PydanticCustomError(

@@ -20,7 +20,7 @@ class LearnOptions(Frozen):
         "least_recognised": "min_recognised",
     }
 
-    unsaid_names: ClassVar[frozenset[str]] = frozenset({"min_recall"})
+    unsaid_names: ClassVar[frozenset[str]] = frozenset({"min_recall", "mixed_precision"})
     """Fields that earlier releases do not know: where they have their default, they are not stored."""
 
     def stored(self) -> dict[str, Any]:
@@ -44,6 +44,10 @@ class LearnOptions(Frozen):
     """For `sgd`."""
     weight_decay: float = Field(default=1e-2, ge=0, le=1)
     """Decoupled for `adamw`."""
+    mixed_precision: bool = False
+    """Whether passes of training, forward and backward, multiply in bfloat16 (`torch.autocast`); weights, optimiser and
+    losses stay in float32, as does all that is measured, summed, calibrated or certified. It needs networks to train,
+    of a model whose answers are in stages (`eidetic`, not `reads: all`), and a processor or GPU that has bfloat16."""
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     augment: Literal["none", "shift", "shift+flip"] = "shift"
     """Random translations by up to an eighth of the image, or a quarter where a class has fewer than half the images of

@@ -24,6 +24,7 @@ from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network, pixels
 from engram.training.measuring import HOPELESS, Evaluation, KnownEvaluations, measure
+from engram.training.mixed_precision import mixed
 from engram.training.optimisers import create_optimiser
 from engram.training.state import TrainingState
 
@@ -277,9 +278,11 @@ class Trainer(WithContext):
         placed = self.context.placed
         images = self._augmented(pixels(placed.rows(self.train.images, chosen)))
         labels = placed.rows(self.train.labels, chosen)
-        with torch.no_grad():
-            joined = self.network.joined(engram, images)
-        logits = engram.logits(engram(images, joined))  # (B, classes)
+        with mixed(self.device, self.options):
+            with torch.no_grad():
+                joined = self.network.joined(engram, images)
+            logits = engram.logits(engram(images, joined))  # (B, classes)
+        logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

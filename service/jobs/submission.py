@@ -29,6 +29,7 @@ from engram.memory import Memory
 from engram.nn.capacity import TaskInfo
 from engram.recognition.naming import Naming
 from engram.training.evaluation.true_labels import TrueLabels
+from engram.training.mixed_precision import expect_mixable
 from service.errors.exceptions import DataNotFound, InvalidRequest
 from service.errors.problem_details import invalid
 from service.jobs.wakeup import WakeupSender
@@ -261,7 +262,7 @@ class Submissions:
             await self._inspect(submission.model, path)
         async with self._locks.setdefault(submission.model, asyncio.Lock()):
             try:
-                lineage = await self._admit(submission.model, submission.task)
+                lineage = await self._admit(submission)
             except TaskExists:
                 # By this very job, when another replica was asked the same and was faster.
                 if (made := await self._made(submission.job_id)) is not None:
@@ -289,12 +290,14 @@ class Submissions:
         inspect(path, self._limits, needed)
         probe(path, definition.input, self._limits, self._decoder.limits, definition.decoder, self._decoder, needed)
 
-    async def _admit(self, model: str, name: str) -> str:
-        """The lineage of the model, when it can learn a task called so."""
+    async def _admit(self, submission: TaskSubmission) -> str:
+        """The lineage of the model, when it can learn a task called so with such options."""
+        model, name = submission.model, submission.task
         await self.reachable()
         await self._live.refresh(model)
         loaded = await self._live.get(model)
         loaded.memory.admit(name)
+        expect_mixable(loaded.memory.definition, submission.options)
         newest = await to_thread.run_sync(approval.learned_on, self._vault.log, model)
         if newest is not None and newest.candidates:
             answered = {task.name for task in loaded.learned.tasks}

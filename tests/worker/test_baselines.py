@@ -15,6 +15,7 @@ import torch
 
 from engram.certificate import Certificate, certify, disagreement
 from engram.errors import RetentionViolated
+from engram.runtime import has_bf16
 from service.cli.validator import LearnerValidator
 from testing.data.models import MODEL, create, learn
 from vault.commit_log import Commit
@@ -163,3 +164,16 @@ def test_the_bound_of_small_logits() -> None:
     zero, small, large = (torch.tensor([value]).numpy().tobytes() for value in (0.0, 0.0009, 0.0011))
     assert disagreement(zero, small) is None
     assert disagreement(zero, large) is not None
+
+
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this processor has no bf16")
+def test_certificates_name_for_ever_what_was_learned_in_mixed_precision(ready: Vault) -> None:
+    told = []
+    for number, (task, mixed) in enumerate((("low", True), ("mid", False), ("high", False)), 1):
+        learn(ready, task, (2 * number, 2 * number + 1), mixed_precision=mixed)
+        told.append(certificate(ready))
+        if task == "mid":
+            elsewhere(ready)
+    assert [list(each.tasks) for each in told] == [["low"], ["low", "mid"], ["low", "mid", "high"]]
+    assert [each.mixed_precision for each in told] == [{"low"}] * 3
+    assert [each.baseline for each in told] == ["first", "certified", "close"]

@@ -63,7 +63,14 @@ def before_learning(
         raise RetentionViolated(f"{', '.join(changed)} no longer answers as certified for version {head.version}")
     else:
         now = replace(now.following(stored), baseline="certified")
-    return replace(now, routing=stored.routing, answers=stored.answers, decoder=decoder, classes=stored.classes)
+    return replace(
+        now,
+        routing=stored.routing,
+        answers=stored.answers,
+        decoder=decoder,
+        classes=stored.classes,
+        mixed_precision=stored.mixed_precision,
+    )
 
 
 def verify(
@@ -75,6 +82,7 @@ def verify(
     *,
     head: Commit | None = None,
     loaded: Collection[str] = (),
+    mixed_precision: bool = False,
 ) -> Certificate:
     """The new version's certificate, made from its bytes as any service will read them.
 
@@ -89,6 +97,8 @@ def verify(
         loaded, and `ROTATED` others; the rest is taken from `before`, if all engrams of `head` are there unchanged.
     loaded
         As `Method.loaded`, when all was learned.
+    mixed_precision
+        Whether the task was learned with that option.
 
     Raises
     ------
@@ -112,6 +122,7 @@ def verify(
     proof = replace(
         proof,
         decoder=before.decoder or proof.decoder,
+        mixed_precision=before.mixed_precision | ({task} if mixed_precision else set()),
         baseline=before.baseline,
         reason=before.reason,
         logits={**before.logits, **proof.logits},

@@ -103,6 +103,19 @@ def test_one_class_is_refused_where_the_method_needs_two(service: Service) -> No
     assert service.client.post(TASKS, files=data).status_code == 202
 
 
+def test_options_that_the_method_does_not_have_are_refused(service: Service) -> None:
+    create(service.vault, "paper", method="rnf", settings={})
+    data: list[tuple[str, Any]] = [("name", (None, "x")), ("data", ("x", archive((8, 9), 4)))]
+    asked = [*data, ("options", (None, '{"mixed_precision": true}'))]
+    refused = service.client.post("/v1/models/paper/tasks", files=asked)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_options")
+    assert "mixed_precision" in refused.json()["detail"]
+    assert service.vault.objects.list("data") == []
+    taken = service.client.post(TASKS, files=asked)
+    assert taken.status_code == 202
+    assert service.vault.jobs.get(taken.json()["job"]["id"]).options["mixed_precision"] is True
+
+
 def test_a_name_that_an_open_job_has_is_taken(service: Service) -> None:
     first = upload(service, "grün & blau", archive((8, 9), 4))
     assert first.status_code == 202
