@@ -11,8 +11,8 @@ answer before and after the last was learned; `again` three times in a row; `row
 neighbours; `loaded` after the version was loaded once more; `commons` the features of learned filters, against the
 processor's; `near` within the bound of certificates from the processor's; `alike` the share of images with the same
 task and label as there. *Milliseconds* are of `Memory.predict` for so many images, *requests* of a service over HTTP
-with so many images each. *Learning* is of two tasks, with the held-out accuracy of the second. The status is 1 where a
-law does not hold.
+with so many images each. *Learning* is of two tasks, with the held-out accuracy of the second; *mixed* the same
+with the option `mixed_precision`, on devices that have bfloat16. The status is 1 where a law does not hold.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from engram import LearnOptions, Memory
 from engram.certificate import disagreement, logit_bytes
 from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.commons.grid_commons import GridCommons
-from engram.runtime import configure, prepare
+from engram.runtime import configure, has_bf16, prepare
 from service.models.loaded import load
 from testing.servers.redis import RedisServer
 from vault.settings import VaultSettings
@@ -180,14 +180,17 @@ def requests(
     return found[target.name]
 
 
-def learning(network: ServedNetwork, device: torch.device, data: Path | None) -> dict[str, float]:
-    """Seconds of learning two tasks on a device, and the held-out accuracy of the second."""
+def learning(
+    network: ServedNetwork, device: torch.device, data: Path | None, *, mixed: bool = False
+) -> dict[str, float]:
+    """Seconds of learning two tasks on a device, perhaps in mixed precision, and the second's held-out accuracy."""
     dataset = learned_from(network, data)
     memory = Memory.create(network.definition(network.task_width), network.backbones).to(device)
+    options = LearnOptions(**OPTIONS, mixed_precision=mixed)
     began, reports = time.perf_counter(), []
     for task in GROWTH_TASKS[:2]:
         train, _ = (sized(part, network.side) for part in examples(dataset, task, TRAIN, TEST))
-        reports.append(memory.learn(task.name(dataset.classes), train, LearnOptions(**OPTIONS)))
+        reports.append(memory.learn(task.name(dataset.classes), train, options))
     seconds = time.perf_counter() - began
     return {"seconds": round(seconds, 2), "accuracy": round(reports[-1].accuracy["kept"], 4)}
 
@@ -204,6 +207,7 @@ def measured(network: ServedNetwork, stored: ServedStore, name: str, args: argpa
     found["requests"] = {str(n): requests(network, stored, name, n, args) for n in args.images}
     torch.use_deterministic_algorithms(False)  # workers learn without
     found["learning"] = learning(network, device, args.data)
+    found["mixed"] = learning(network, device, args.data, mixed=True) if has_bf16(device) else None
     return found
 
 
@@ -228,8 +232,11 @@ def table(found: Sequence[Mapping[str, Any]]) -> Table:
     for count in found[0]["requests"]:
         rates = (f"{row['requests'][count]['images_per_second']:.0f}" for row in found)
         made.add_row(f"requests of {count}, images a second", *rates)
-    made.add_row("learning, seconds", *(f"{row['learning']['seconds']:.1f}" for row in found))
-    made.add_row("accuracy of the second task", *(f"{row['learning']['accuracy']:.1%}" for row in found))
+    for kind, named in (("learning", "learning"), ("mixed", "learning in mixed precision")):
+        told = [row[kind] for row in found]
+        made.add_row(f"{named}, seconds", *("–" if each is None else f"{each['seconds']:.1f}" for each in told))
+        accuracies = ("–" if each is None else f"{each['accuracy']:.1%}" for each in told)
+        made.add_row("accuracy of the second task", *accuracies)
     return made
 
 

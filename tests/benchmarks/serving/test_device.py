@@ -60,6 +60,19 @@ def test_a_device_whose_answers_depend_on_the_row_breaks_that_law_alone(
     assert wrong == ["rows"]
 
 
+def test_the_table_has_learning_in_mixed_precision_where_a_device_has_it() -> None:
+    common: dict[str, Any] = {"network": "mlp28", "laws": {}, "ms": {}, "requests": {}}
+    learned = {"seconds": 2.0, "accuracy": 0.5}
+    rows = [
+        {**common, "device": "cpu", "learning": learned, "mixed": None},
+        {**common, "device": "cuda", "learning": learned, "mixed": {"seconds": 1.0, "accuracy": 0.75}},
+    ]
+    made = device.table(rows)
+    assert list(made.columns[0].cells)[2] == "learning in mixed precision, seconds"
+    assert list(made.columns[1].cells) == ["2.0", "50.0%", "–", "–"]
+    assert list(made.columns[2].cells) == ["2.0", "50.0%", "1.0", "75.0%"]
+
+
 def test_a_gpu_that_is_not_there_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
