@@ -9,13 +9,15 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from engram.checkpointing.progress import Progress
 from engram.config.options import LearnOptions
 from engram.data.archives import ReadArchive, read
 from engram.data.containers import ArchiveLimits
 from engram.data.image_limits import ImageLimits
 from engram.data.isolation.decoder import BoundedDecoder
-from engram.errors import Cancelled, EngramError, InputError, TaskExists
+from engram.errors import Cancelled, EngramError, InputError, TaskExists, UnsupportedFormat
 from engram.memory import Memory, dump
 from engram.runtime import threads
 from engram.training.report import LearningReport
@@ -122,6 +124,15 @@ def _found(archive: ReadArchive, report: LearningReport) -> dict[str, Any]:
     }
 
 
+def _options(job: Job) -> LearnOptions:
+    """A job's options of learning; raises UnsupportedFormat for what a later release takes."""
+    try:
+        return LearnOptions.model_validate(job.options)
+    except ValidationError as error:
+        where = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
+        raise UnsupportedFormat(f"this release cannot learn by these options: {where} is not known") from error
+
+
 class _LearningAttempt(JobAttempt):
     """One attempt at learning a task.
 
@@ -150,7 +161,7 @@ class _LearningAttempt(JobAttempt):
         memory.admit(self.job.task)
         if is_shown_elsewhere(head, self.job.task):  # renamed since the job was submitted
             raise TaskExists(f"the model already has a task {self.job.task!r}, which was learned under another name")
-        options = LearnOptions.model_validate(self.job.options)
+        options = _options(self.job)
         began = time.monotonic()
         archive = self._read(memory, options)
         reading = time.monotonic() - began

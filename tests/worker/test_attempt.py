@@ -88,6 +88,11 @@ def test_the_certificate_of_a_version_holds_for_what_its_bytes_give(ready: Vault
     assert certify(publishing.load_memory(ready, model, second)).tasks == new.tasks
 
 
+def test_options_that_only_a_later_release_knows_fail_the_job_at_once(ready: Vault) -> None:
+    refused = run(ready, submit(ready, "low", (0, 1), later=True))
+    assert (refused.state, refused.error and refused.error["code"]) == ("failed", "unsupported_format")
+
+
 def test_a_recall_that_cannot_be_measured_is_refused_before_any_work(ready: Vault) -> None:
     refused = run(ready, submit(ready, "low", (0, 1), min_recall=0.9))
     assert (refused.state, refused.error and refused.error["code"]) == ("failed", "recall_unmeasurable")
