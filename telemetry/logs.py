@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -81,9 +82,10 @@ def configure(
     """
     stream = stream or sys.stderr
     readable = format == "console" or (format == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
     masked = (*known_secrets(os.environ), *filter(is_long_enough, secrets))
-    handler.setFormatter(_plain_lines(stream.isatty(), masked) if readable else _JsonLines(masked))
+    handler = logging.StreamHandler(stream) if readable else _JsonHandler(stream, masked)
+    if readable:
+        handler.setFormatter(_plain_lines(stream.isatty(), masked))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -125,35 +127,81 @@ def value(field: str) -> str | None:
     return _bound.get({}).get(field)
 
 
-class _JsonLines(logging.Formatter):
-    """Formatter of one JSON object a line, with `FIELDS` in their order."""
+def write(logger: logging.Logger, level: int, message: str, fields: Mapping[str, Any]) -> None:
+    """Log a message with these `FIELDS`, as the logger's own methods do, in about half their time.
 
-    def __init__(self, secrets: Collection[str]) -> None:
-        super().__init__()
+    No record is made of it where nothing but this module's handler of JSON would see one.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    handler = _alone(logger, level)
+    if handler is None:
+        # Nobody needs to know where in the code the line comes from, and finding out takes long.
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None, extra=fields))
+    else:
+        handler.write(logger.name, level, message, fields)
+
+
+def _alone(logger: logging.Logger, level: int) -> _JsonHandler | None:
+    """The handler of JSON, where it takes all that the logger is told at this level, and nothing else takes any."""
+    above: logging.Logger | None = logger
+    while above is not None and above.parent is not None:
+        if above.handlers or not above.propagate:
+            return None
+        above = above.parent
+    handlers = [] if above is None else above.handlers
+    if logger.filters or len(handlers) != 1 or not isinstance(found := handlers[0], _JsonHandler):
+        return None
+    return None if found.filters or found.level > level else found
+
+
+class _JsonHandler(logging.StreamHandler[TextIO]):
+    """Handler that writes one JSON object a line, with `FIELDS` in their order."""
+
+    def __init__(self, stream: TextIO, secrets: Collection[str]) -> None:
+        super().__init__(stream)
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        exception = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+        given = vars(record)
+        own = {name: given[name] for name in _EXTRA.intersection(given)}
+        return self._line(record.created, record.levelname, record.name, record.getMessage(), own, exception)
+
+    def write(self, logger: str, level: int, message: str, fields: Mapping[str, Any]) -> None:
+        """Write a line of which no record was made."""
+        try:
+            line = self._line(time.time(), logging.getLevelName(level), logger, message, fields)
+            with self.lock:  # type: ignore[union-attr]  # a handler has one
+                self.stream.write(line + self.terminator)
+                self.stream.flush()
+        except Exception:  # as of a record
+            self.handleError(logging.LogRecord(logger, level, "", 0, message, (), None))
+
+    def _line(
+        self,
+        moment: float,
+        level: str,
+        logger: str,
+        message: str,
+        own: Mapping[str, Any],
+        exception: str | None = None,
+    ) -> str:
+        secrets = self._secrets
         line: dict[str, Any] = {
-            "timestamp": f"{moment[:-6]}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": redact(record.getMessage(), self._secrets),
+            "timestamp": f"{datetime.fromtimestamp(moment, UTC).isoformat(timespec='microseconds')[:-6]}Z",
+            "level": level.lower(),
+            "logger": logger,
+            "message": redact(message, secrets),
         }
-        if record.exc_info:
-            line["exception"] = redact(self.formatException(record.exc_info), self._secrets)
-        own, bound, ids = vars(record), _bound.get(_NOTHING), _trace()
+        if exception is not None:
+            line["exception"] = redact(exception, secrets)
+        found = {**_trace(), **_bound.get(_NOTHING), **own}
         for name in _FURTHER:
-            if name in own and name in _EXTRA:
-                value = own[name]
-            elif name in bound:
-                value = bound[name]
-            elif name in ids:
-                value = ids[name]
-            else:
-                continue
-            secret = isinstance(value, str) and name not in _WITHOUT_SECRETS
-            line[name] = redact(value, self._secrets) if secret else value
+            if name in found:
+                value = found[name]
+                secret = isinstance(value, str) and name not in _WITHOUT_SECRETS
+                line[name] = redact(value, secrets) if secret else value
         try:
             return orjson.dumps(line, default=str).decode()
         except TypeError:  # half a character, or a number of more than 64 bits

@@ -13,6 +13,7 @@ from prometheus_client import Histogram
 from starlette.types import Scope
 
 from service.metrics import Metrics
+from telemetry import logs
 
 log = logging.getLogger("engram.service.requests")
 
@@ -83,6 +84,4 @@ class RequestLog:
         for parameter, field in (("model", "model"), ("job", "job_id")):
             if (named := scope.get("path_params", {}).get(parameter)) is not None:
                 fields[field] = str(named)[:_LONGEST_NAME]
-        # Made here, since nobody needs to know where in the code the line comes from, and finding out takes long.
-        message = ("%s %s %d", (scope["method"], route, status))
-        log.handle(log.makeRecord(log.name, level, "", 0, *message, None, extra=fields))
+        logs.write(log, level, f"{scope['method']} {route} {status}", fields)

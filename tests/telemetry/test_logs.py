@@ -63,6 +63,65 @@ def test_a_line_is_json_with_what_was_bound_and_added(stream: io.StringIO) -> No
     assert "job_id" not in second
 
 
+class Kept(logging.Handler):
+    """Handler that keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+FIELDS = {"status": 200, "route": "/v1/models/{model}", "model": "key=token=abc", "caller": "\ud800", "version": 2**70}
+
+
+def test_a_line_without_a_record_is_the_line_of_one(stream: io.StringIO) -> None:
+    logs.configure(stream=stream)
+    logs.begin(request_id="api_key=hidden-1", version=3)
+    log, message = logging.getLogger("engram.service.requests"), "GET 100% password=hidden-2 wJalrXUtnFEMI"
+    for fields in (FIELDS, {"model": "digits"}, {}):
+        logs.write(log, logging.WARNING, message, fields)
+        log.warning(message, extra=fields)
+        direct, usual = stream.getvalue().splitlines()[-2:]
+        at = direct.index('"level"')
+        assert direct[at:] == usual[at:]
+        assert "hidden" not in direct
+        assert "wJalr" not in direct
+        assert len(json.loads(direct)["timestamp"]) == len("2026-01-31T10:20:30.123456Z")
+
+
+def test_lines_go_wherever_records_go(stream: io.StringIO) -> None:
+    logs.configure("INFO", stream=stream)
+    log, parent = logging.getLogger("engram.service.requests"), logging.getLogger("engram.service")
+    logs.write(log, logging.DEBUG, "too fine", {})
+    assert not lines(stream)
+    for listening in (logging.getLogger(), parent):
+        kept = Kept()
+        listening.addHandler(kept)
+        try:
+            logs.write(log, logging.INFO, "for two", {"status": 200})
+        finally:
+            listening.removeHandler(kept)
+        (record,) = kept.records
+        assert (record.getMessage(), vars(record)["status"]) == ("for two", 200)
+    (handler,) = logging.getLogger().handlers
+    handler.addFilter(lambda record: record.getMessage() != "filtered")
+    for message in ("filtered", "not filtered"):
+        logs.write(log, logging.INFO, message, {})
+    handler.setLevel(logging.ERROR)
+    logs.write(log, logging.INFO, "under the handler's level", {})
+    assert [line["message"] for line in lines(stream)] == ["for two", "for two", "not filtered"]
+
+
+def test_a_stream_that_is_gone_stops_nobody(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(stream=stream)
+    stream.close()
+    logs.write(logging.getLogger("engram.service.requests"), logging.INFO, "unheard", {"status": 200})
+    assert "I/O operation on closed file" in capsys.readouterr().err
+
+
 def test_another_thread_begins_with_nothing_bound(stream: io.StringIO) -> None:
     logs.configure(stream=stream)
     logs.begin(request_id="abc")
