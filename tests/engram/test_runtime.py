@@ -100,6 +100,11 @@ del early
 set_aside_imports()
 assert gc.isenabled()
 assert gc.get_freeze_count() > 100_000, "PyTorch is set aside"
+looks = gc.get_stats()[0]["collections"]
+held = [[] for _ in range(4000)]
+assert gc.get_stats()[0]["collections"] == looks, "so many objects are usual"
+held = [[] for _ in range(20_000)]
+assert gc.get_stats()[0]["collections"] > looks
 late = Circle()
 reference = weakref.ref(late)
 del late
