@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy
@@ -13,8 +14,13 @@ SOI, EOI, SOS, DHT, DQT, JPG, DAC, TEM, APP1 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xC
 WITHOUT_CONTENT = frozenset({SOI, EOI, TEM, JPG, *range(0xF0, 0xFE)})
 """Markers that Pillow takes for such that nothing belongs to."""
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-NO_MARKERS = frozenset(bytes([one]) for one in (0, *range(0xD0, 0xD8), 0xFF)) | {b""}
 ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {DAC}
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""One that is neither a stuffed byte, nor a restart, nor a fill byte."""
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_NEAR = 4096
+"""Bytes that are searched in less time than numpy takes to begin."""
 
 ENTROPY_SECONDS = 20e-9
 """Of one byte of Huffman codes."""
@@ -121,6 +127,8 @@ def _scan_seconds(frame: _Frame, segment: bytes) -> float:
 
 
 def _restarts(data: bytes) -> int:
+    if len(data) <= _NEAR:
+        return len(_RESTART.findall(data))
     found = 0
     for start in range(0, len(data) - 1, 2**20):
         block = numpy.frombuffer(data, numpy.uint8, min(2**20 + 1, len(data) - start), start)
@@ -131,12 +139,11 @@ def _restarts(data: bytes) -> int:
 def next_marker(data: bytes, start: int) -> int:
     """Where the next marker begins that is no restart marker; -1 where there is none.
 
-    By numpy, which is fast whatever the bytes are, and lets other threads run.
+    What is not near is searched by numpy, which is fast whatever the bytes are, and lets other threads run.
     """
-    near = data.find(b"\xff", start, start + 256)
-    if near >= 0 and data[near + 1 : near + 2] not in NO_MARKERS:
-        return near
-    size = 4096
+    if near := _MARKER.search(data, start, start + _NEAR + 1):
+        return near.start()
+    start, size = start + _NEAR, _NEAR
     while start < len(data) - 1:
         block = numpy.frombuffer(data, numpy.uint8, min(size, len(data) - start), start)
         first, second = block[:-1], block[1:]

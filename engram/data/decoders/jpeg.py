@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from engram.data.decoders.damage import DAMAGE
@@ -21,6 +22,10 @@ GREY_TOLERANCE = 4
 END = b"\xff\xd9"
 START_OF_SCAN = 0xDA
 RESTART_INTERVAL = 0xDD
+QUANTISATION = 0xDB
+HUFFMAN_CODES = 0xC4
+JFIF = 0xE0
+COMMENT = 0xFE
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 HIERARCHICAL = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
@@ -31,6 +36,16 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """A marker that ends the data of a scan: stuffed bytes, restarts and fill bytes do not."""
 
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+
+LONGEST_PLAIN = 2**16
+"""Bytes of an image that Pillow's reader would hand to its decoder at once."""
+
+_PLAIN_FRAMES = frozenset({0xC0, 0xC2})
+"""Baseline and progressive, in Huffman codes."""
+_PLAIN_MODES = {1: "L", 3: "RGB"}
+"""Pillow's modes by the number of components."""
+_PLAIN_LENGTHS = {JFIF: 16, HUFFMAN_CODES: 2, RESTART_INTERVAL: 2, COMMENT: 2}
+"""Segments that change no pixel by Pillow's reader, and how long they are at least."""
 
 _TAILS = (b"\x00" * 1024, b"\xff\x00" * 1024, b"\x5a\x93\xc6\x31\xad" * 200, b"\xb4\x2d\x69\x1e\xf0\x00\x87" * 150)
 """Bits that might follow a scan: zeros, ones, and two mixtures."""
@@ -184,9 +199,53 @@ def read(data: bytes, max_pixels: int) -> Layers:
     Exception
         One of `DAMAGE`.
     """
+    if (plain := _plain(data, max_pixels)) is not None:
+        return plain
     with JpegImageFile(BytesIO(data)) as image:
         check_pixels(image.size, max_pixels)
         # libjpeg takes whatever follows for the rest of a scan that was cut off.
         if not data.endswith(END) and not _frame(data).ended:
             raise EOFError("no end mark")
         return layers(image, GREY_TOLERANCE)
+
+
+def _plain(data: bytes, max_pixels: int) -> Layers | None:
+    """A small image that says nothing but its pixels, which Pillow's decoder is handed without its reader.
+
+    None for all others, and for what is damaged; raises ImageTooLarge.
+    """
+    if not 6 <= len(data) <= LONGEST_PLAIN or not data.endswith(END):
+        return None
+    found, at = None, 2
+    while data[at + 1] != START_OF_SCAN:
+        mark, marker, length = struct.unpack_from(">BBH", data, at)
+        start, at = at + 4, at + 2 + length
+        if mark != 0xFF or at + 4 > len(data):
+            return None
+        if marker in _PLAIN_FRAMES:
+            if found is not None or (found := _plain_frame(data[start:at])) is None:
+                return None
+        elif marker == QUANTISATION:
+            if length % 65 != 2 or any(table > 15 for table in data[start:at:65]):  # of 16 bits, or none at all
+                return None
+        elif length < _PLAIN_LENGTHS.get(marker, LONGEST_PLAIN):
+            return None
+    if found is None or data[at] != 0xFF or int.from_bytes(data[at + 2 : at + 4], "big") > len(data) - at - 2:
+        return None
+    mode, size = found
+    check_pixels(size, max_pixels)
+    try:
+        return Layers(Image.frombytes(mode, size, data, "jpeg", mode, ""), tolerance=GREY_TOLERANCE)
+    except DAMAGE:
+        return None
+
+
+def _plain_frame(content: bytes) -> tuple[str, tuple[int, int]] | None:
+    """Pillow's mode, width and height by the header of a frame; None for what it may not read."""
+    if len(content) < 6:
+        return None
+    bits, height, width, components = struct.unpack_from(">BHHB", content)
+    mode = _PLAIN_MODES.get(components)
+    if mode is None or bits != 8 or not width * height or len(content) != 6 + 3 * components:
+        return None
+    return mode, (width, height)

@@ -149,3 +149,31 @@ def test_cmyk_is_inverted_as_in_every_jpeg() -> None:
     out = io.BytesIO()
     inks.save(out, "JPEG", quality=100, subsampling=0)
     assert abs(pixels(out.getvalue(), COLOUR).astype(int) - SMOOTH).mean() < 2
+
+
+def read(data: bytes, shape: InputShape) -> bytes | tuple[str, str]:
+    try:
+        return pixels(data, shape).tobytes()
+    except ImageError as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.mark.parametrize("options", [*WRITTEN, {"comment": b"by hand"}], ids=str)
+@pytest.mark.parametrize("scene", [SMOOTH, SMOOTH[:, :, 0]], ids=["colour", "grey"])
+def test_what_says_nothing_but_its_pixels_is_read_as_what_says_more(scene: Any, options: dict[str, Any]) -> None:
+    """A small image without further segments is handed to the decoder past the reader, whole or damaged."""
+    whole, random, found = encoded(scene, **options), numpy.random.default_rng(len(options)), set()
+    start, more = whole.index(b"\xff\xda"), b"\xff\xe9\x00\x06note"
+    for number in range(120):
+        plain = bytearray(whole)
+        if number:
+            place = random.integers(3, start + 12 if number % 3 else len(plain))
+            plain[place] ^= 1 << random.integers(8)
+        if number % 7 == 6:
+            del plain[random.integers(3, start) : random.integers(start, len(plain) - 2)]
+        given = bytes(plain)
+        for shape in (GREY.model_copy(update={"convert": True}), COLOUR):
+            outcome = read(given, shape)
+            assert outcome == read(given[:2] + more + given[2:], shape), number
+            found.add(type(outcome))
+    assert found == {bytes, tuple}
