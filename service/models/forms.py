@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,12 @@ _TEXT_BYTES = 2**20
 """The most bytes that a part of text may have."""
 _PLAIN = frozenset({b"", b"7bit", b"8bit", b"binary", b"identity"})
 """Encodings of a part that leave its bytes as they are."""
+_USUAL = re.compile(
+    rb'\r\nContent-Disposition: form-data; name="([\w.-]{1,64})"(?:; filename="[^"\\;\x00-\x1f\x7f]{0,255}")?'
+    rb"(?:\r\nContent-Type: [^\x00-\x1f\x7f]{0,255})?",
+    re.IGNORECASE,
+)
+"""Headers of a part as nearly all clients write them."""
 _CALLBACKS = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished")
 
 
@@ -58,10 +65,23 @@ class FormReader(ABC):
         boundary = options.get(b"boundary")
         if not boundary:
             raise InvalidMultipart("The content type names no boundary.")
+        stream = request.stream()
+        first, second = await anext(stream, b""), await anext(stream, b"")
+        if not second and (parts := _usual_parts(first, boundary)) is not None:
+            for name, content in parts:
+                self.begin(name)
+                if content:
+                    self.data(content)
+                self.end()
+            await self.received()
+            return
         callbacks = {f"on_{name}": getattr(self, f"_on_{name}") for name in _CALLBACKS} | {"on_end": self._on_end}
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict built by name
         try:
-            async for chunk in request.stream():
+            for chunk in (first, second):
+                parser.write(chunk)
+                await self.received()
+            async for chunk in stream:
                 parser.write(chunk)
                 await self.received()
             parser.finalize()
@@ -103,6 +123,24 @@ class FormReader(ABC):
 
     def _on_part_end(self) -> None:
         self.end()
+
+
+def _usual_parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]] | None:
+    """Names and contents of the parts of a form that came at once; None where anything about it is unusual.
+
+    The parser takes five times as long, mostly for what it calls.
+    """
+    mark = b"--" + boundary
+    pieces = body[len(mark) :].split(b"\r\n" + mark) if body.startswith(mark) else []
+    if len(pieces) < 2 or pieces.pop() != b"--\r\n":
+        return None
+    found = []
+    for piece in pieces:
+        headers, blank, content = piece.partition(b"\r\n\r\n")
+        if not blank or (part := _USUAL.fullmatch(headers)) is None:
+            return None
+        found.append((part[1].decode("ascii"), content))
+    return found
 
 
 class TextPart:
