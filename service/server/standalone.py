@@ -222,9 +222,12 @@ def serve(
             raise StandaloneError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
         with listening:
             return _serve(guarded(settings, listening, without_keys=without_keys), data, listening)
-    except (StandaloneError, NoRedisProgram, UnsafeExposure, Misset) as error:
+    except (StandaloneError, NoRedisProgram, UnsafeExposure) as error:
         print(error, file=sys.stderr)
         return 1
+    except Misset as error:
+        print(error, file=sys.stderr)
+        return os.EX_CONFIG
     except UnsoundStore as error:
         print(f"{error} ({error.code})", file=sys.stderr)
         return os.EX_CONFIG

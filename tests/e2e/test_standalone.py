@@ -17,6 +17,7 @@ from service.lifecycle.processes import spawn
 from testing.data.digits import SMALL_MODEL, archive
 from testing.processes.forked import fork, run
 from testing.processes.processes import alive, children, eventually, plain_environment
+from worker import liveness
 
 
 class Serving:
@@ -124,15 +125,23 @@ def test_ctrl_c_while_starting_ends_everything_too(tmp_path: Path, temporary: Pa
         assert left(temporary) == []
 
 
-def test_settings_that_the_worker_cannot_use_end_everything(tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [("MAX_ATTEMPTS", "x", "ENGRAM_MAX_ATTEMPTS cannot be used: "), ("DEVICE", "cuda", "ENGRAM_DEVICE is cuda, ")],
+)
+def test_settings_that_the_worker_cannot_use_end_everything(
+    tmp_path: Path, temporary: Path, setting: str, value: str, why: str
+) -> None:
     words = ["serve", "--data", str(tmp_path), "--port", "0"]
-    done = run("service", words, plain_environment() | {"ENGRAM_MAX_ATTEMPTS": "x"})
-    assert done.returncode == 1
+    # The second variable is for machines with a GPU, on which it would be found.
+    more = {f"ENGRAM_{setting}": value, "CUDA_VISIBLE_DEVICES": ""}
+    done = run("service", words, plain_environment() | more)
+    assert done.returncode == os.EX_CONFIG
     said = done.stderr.splitlines()
-    assert any(line.startswith("ENGRAM_MAX_ATTEMPTS cannot be used: ") for line in said), said
+    assert any(why in line for line in said), said
     assert said[-1] == "The worker's settings cannot be used."
     assert "Traceback" not in done.stderr
-    assert left(temporary) == []
+    assert set(left(temporary)) <= {liveness.folder().name}  # which all workers share
 
 
 def test_sigkill_takes_the_children_along_and_the_folder_is_free_again(tmp_path: Path, temporary: Path) -> None:
