@@ -252,6 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "cuda" in args.devices and not torch.cuda.is_available():
         print("cuda is left out: PyTorch finds no GPU here", file=sys.stderr)
         args.devices = tuple(name for name in args.devices if name != "cuda")
+        if not args.devices:
+            return 1
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     found: list[dict[str, Any]] = []
     try:

@@ -78,5 +78,6 @@ def test_a_gpu_that_is_not_there_is_left_out(
 ) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    assert device.main(["--devices", "cuda", "--rows", "", "--cache", str(tmp_path)]) == 0
-    assert "cuda is left out" in capsys.readouterr().err
+    for devices, status in (("cpu,cuda", 0), ("cuda", 1)):
+        assert device.main(["--devices", devices, "--rows", "", "--cache", str(tmp_path)]) == status
+        assert "cuda is left out" in capsys.readouterr().err
