@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +25,12 @@ from telemetry import traces
 _LEFT_SECONDS = 0.25
 """Between two looks at whether the client of a costly image is still there."""
 
-_FEW = 8
+_FEW = 32
 _SMALL_BYTES = 16 * 2**10
 _SMALL_SECONDS = 1e-3
-"""So few images, of so few bytes and so little time each, are decoded in the event loop: a thread would cost more."""
+_LOOP_SECONDS = 4e-3
+"""So few images, of so few bytes and so little time each and in all, are decoded in the event loop: a thread would cost
+more, and wait for the interpreter's lock as the event loop then did."""
 _TOGETHER = 32
 """Small images that go to a thread together: two threads would take turns at the interpreter's lock."""
 
@@ -39,6 +40,20 @@ Gone = Callable[[], Awaitable[bool]]
 
 def _is_small(source: Source) -> bool:
     return isinstance(source, ServiceError) or len(source) <= _SMALL_BYTES
+
+
+class _Budget:
+    """Seconds that are left for decoding in the event loop."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def takes(self, seconds: float) -> bool:
+        """Whether one more image fits, which counts then."""
+        if seconds > min(_SMALL_SECONDS, self._left):
+            return False
+        self._left -= seconds
+        return True
 
 
 class ImageDecoder:
@@ -95,8 +110,9 @@ class ImageDecoder:
                         await self._costly(source, shape, decoder, gone) if one is None else one
                         for source, one in zip(sources, found, strict=True)
                     ]
-        for one in decoded:
-            (self._decoded if isinstance(one, Tensor) else self._refused).inc()
+        refused = sum([isinstance(one, Exception) for one in decoded])
+        self._decoded.inc(len(decoded) - refused)
+        self._refused.inc(refused)
         return decoded
 
     async def _all_light(
@@ -104,7 +120,8 @@ class ImageDecoder:
     ) -> Sequence[Tensor | Exception | None]:
         """For each source what `_light` says: at once where they are few and small, otherwise in threads."""
         if len(sources) <= _FEW and all(map(_is_small, sources)):
-            found = [self._light(one, shape, decoder, _SMALL_SECONDS) for one in sources]
+            budget = _Budget(_LOOP_SECONDS)
+            found = [self._light(one, shape, decoder, budget) for one in sources]
             left = [source for source, one in zip(sources, found, strict=True) if one is None]
             if left:
                 rest = iter(await self._in_threads(left, shape, decoder))
@@ -131,14 +148,14 @@ class ImageDecoder:
         return [one for part in parts for one in part]
 
     def _light(
-        self, source: Source, shape: InputShape, decoder: int, seconds: float = math.inf
+        self, source: Source, shape: InputShape, decoder: int, budget: _Budget | None = None
     ) -> Tensor | Exception | None:
-        """The image or its error; None for one that is not decoded here, since it may take long, or so many seconds."""
+        """The image or its error; None for one that is not decoded here, since it may take (too) long."""
         if isinstance(source, ServiceError):
             return source
         try:
             cost = checked(source, shape, self._limits, decoder)
-            if not cost.light or cost.seconds > seconds:
+            if not cost.light or (budget is not None and not budget.takes(cost.seconds)):
                 return None
             return as_tensor(checked_pixels(source, shape, self._limits, decoder))
         except ImageError as error:
