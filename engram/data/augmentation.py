@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engram.errors import InvalidOptions
@@ -34,16 +33,23 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator, *, far: boo
         raise InvalidOptions(f"no augmentation is called {kind!r}; there are {', '.join(KINDS)}")
     if kind == "none":
         return images
-    count, _, height, width = images.shape
-    part, mode = (4, "reflect") if far else (8, "replicate")
-    rows, columns = max(1, height // part), max(1, width // part)
-    padded = F.pad(images, (columns, columns, rows, rows), mode=mode)  # (B, C, H + 2r, W + 2c)
-    top = torch.randint(0, 2 * rows + 1, (count, 1), generator=generator) + torch.arange(height)  # (B, H)
-    left = torch.randint(0, 2 * columns + 1, (count, 1), generator=generator) + torch.arange(width)  # (B, W)
-    top, left = top.to(images.device), left.to(images.device)
-    each = torch.arange(count, device=images.device)[:, None, None]
-    shifted = padded[each, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)  # (B, C, H, W)
+    count, channels, height, width = images.shape
+    part = 4 if far else 8
+    rows = _places(count, height, max(1, height // part), generator, mirrored=far)  # (B, H)
+    columns = _places(count, width, max(1, width // part), generator, mirrored=far)  # (B, W)
+    places = (rows[:, :, None] * width + columns[:, None]).to(images.device).view(count, 1, -1)  # (B, 1, H x W)
+    shifted = images.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)
+    if channels == 1:  # layers sum in the order that strides tell them, and learned so from such images ever since
+        shifted = shifted.view(count, height, width, 1).permute(0, 3, 1, 2)
     if kind == "shift+flip":
         mirrored = torch.rand(count, generator=generator).to(images.device) < 0.5
         shifted = torch.where(mirrored[:, None, None, None], shifted.flip(3), shifted)
     return shifted.contiguous()
+
+
+def _places(count: int, side: int, most: int, generator: torch.Generator, *, mirrored: bool) -> Tensor:
+    """(B, side): which place of an image's side each place of the shifted one shows, moved by at most so many."""
+    moved = torch.randint(0, 2 * most + 1, (count, 1), generator=generator) + torch.arange(-most, side - most)
+    if not mirrored:
+        return moved.clamp_(0, side - 1)
+    return side - 1 - (side - 1 - moved.abs_()).abs_()
