@@ -19,6 +19,9 @@ IMAGES = 1024
 
 AT_ONCE = 256
 
+DRAWN = 32
+"""Images that are drawn on at a time: they stay in the processor's cache."""
+
 LEAVES = 40
 """On each image."""
 
@@ -40,23 +43,46 @@ def dead_leaves(channels: int) -> Tensor:
 
 def _fallen(count: int, channels: int, generator: torch.Generator) -> Tensor:
     """Some of them, drawn at twice their size and averaged down, as a lens would."""
-    side = 2 * SIDE
-    lines = torch.arange(side) / 2.0
-    images = _colours(count, channels, generator).expand(-1, -1, side, side)
-    for _ in range(LEAVES):
-        drawn = torch.rand(count, 5, 1, 1, generator=generator)
-        # Radii have a density that falls with their cube, so that every scale covers as much.
-        radius = (SMALLEST**-2 - drawn[:, 0] * (SMALLEST**-2 - LARGEST**-2)) ** -0.5  # (count, 1, 1)
-        down = lines[None, :, None] - (drawn[:, 1] * (SIDE + 2 * radius) - radius)  # (count, side, 1)
-        across = lines[None, None, :] - (drawn[:, 2] * (SIDE + 2 * radius) - radius)  # (count, 1, side)
-        turn, flat = torch.pi * drawn[:, 3], 1 + 3 * drawn[:, 4] ** 2
-        along = (down * turn.cos() + across * turn.sin()) / radius  # (count, side, side)
-        beside = (across * turn.cos() - down * turn.sin()) / radius * flat
-        shade = 0.05 * torch.randn(count, 1, 1, 1, generator=generator) * along[:, None]
-        leaf = _colours(count, channels, generator) + shade
-        images = torch.where((along**2 + beside**2 < 1)[:, None], leaf, images)
+    images = _colours(count, channels, generator).repeat(1, 1, 2 * SIDE, 2 * SIDE)
+    leaves = [_leaf(count, channels, generator) for _ in range(LEAVES)]
+    for first in range(0, count, DRAWN):
+        part = slice(first, first + DRAWN)
+        for leaf in leaves:
+            _cover(images[part], *(one[part] for one in leaf))
     images = F.avg_pool2d(images, 2) + 0.01 * torch.randn(count, channels, SIDE, SIDE, generator=generator)
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _leaf(count: int, channels: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """One leaf on each image: what `_cover` takes."""
+    lines = torch.arange(2 * SIDE) / 2.0
+    drawn = torch.rand(count, 5, 1, 1, generator=generator)
+    # Radii have a density that falls with their cube, so that every scale covers as much.
+    radius = (SMALLEST**-2 - drawn[:, 0] * (SMALLEST**-2 - LARGEST**-2)) ** -0.5  # (count, 1, 1)
+    down = lines[None, :, None] - (drawn[:, 1] * (SIDE + 2 * radius) - radius)  # (count, side, 1)
+    across = lines[None, None, :] - (drawn[:, 2] * (SIDE + 2 * radius) - radius)  # (count, 1, side)
+    turn, flat = torch.pi * drawn[:, 3], 1 + 3 * drawn[:, 4] ** 2
+    sides = down * turn.cos(), across * turn.sin(), across * turn.cos(), down * turn.sin()
+    shade = 0.05 * torch.randn(count, 1, 1, 1, generator=generator)
+    return *sides, radius, flat, shade, _colours(count, channels, generator)
+
+
+def _cover(
+    images: Tensor,
+    down: Tensor,
+    across: Tensor,
+    turned_across: Tensor,
+    turned_down: Tensor,
+    radius: Tensor,
+    flat: Tensor,
+    shade: Tensor,
+    colours: Tensor,
+) -> None:
+    """Draw a leaf on each of some images (n, channels, side, side), in place."""
+    along = (down + across).div_(radius)  # (n, side, side)
+    beside = (turned_across - turned_down).div_(radius).mul_(flat)
+    leaf = (shade * along[:, None]) + colours
+    torch.where((along.square_().add_(beside.square_()) < 1)[:, None], leaf, images, out=images)
 
 
 def _colours(count: int, channels: int, generator: torch.Generator) -> Tensor:

@@ -70,7 +70,7 @@ def learned_filters(
     """
     reporter = reporter or Reporter()
     patches = _patches(images, patch, generator, reporter).double()
-    centred = patches - patches.mean(1, keepdim=True)
+    centred = patches.sub_(patches.mean(1, keepdim=True))
     power = centred.square().sum(1, keepdim=True)
     seen = power[:, 0] > contrast_floor / 100
     if int(seen.sum()) >= count:  # else nearly everything is flat, and flat patches are what there is to learn from
@@ -78,7 +78,7 @@ def learned_filters(
     scaled = centred / (power + contrast_floor).sqrt() * patches.shape[1] ** 0.5  # (n, D), about unit variance
     order = torch.arange(patches.shape[1]).view(-1, patch, patch).flip(2).flatten()  # of a patch's mirror image
     mean, whiten = _whitening(scaled, whitening, order if mirror else None)
-    points = ((scaled - mean) @ whiten).float()
+    points = (scaled.sub_(mean) @ whiten).float()
     directions = _directions(points, count, generator, reporter, order if mirror else None).double()
     filters = directions @ whiten
     offsets = -(filters @ mean)
@@ -92,11 +92,12 @@ def _whitening(points: Tensor, least: float, order: Tensor | None) -> tuple[Tens
     With an `order` of the values, those of the points and of the points in that order together.
     """
     mean = points.mean(0)
-    covariance = (points - mean).T @ (points - mean) / len(points)
+    away = points - mean
+    covariance = away.T @ away / len(points)
     if order is not None:
-        away = (mean - mean[order]) / 2
-        mean = mean - away
-        covariance = (covariance + covariance[order][:, order]) / 2 + torch.outer(away, away)
+        half = (mean - mean[order]) / 2
+        mean = mean - half
+        covariance = (covariance + covariance[order][:, order]) / 2 + torch.outer(half, half)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, vectors @ torch.diag((values.clamp_min(0) + least).rsqrt()) @ vectors.T
 
@@ -134,7 +135,7 @@ def _directions(
                 turned = part[:, order] @ directions.T
                 better = turned.abs().amax(1, keepdim=True) > likeness.abs().amax(1, keepdim=True)
                 part, likeness = torch.where(better, part[:, order], part), torch.where(better, turned, likeness)
-            nearest = likeness.abs().argmax(1)
+            nearest = torch.from_numpy(likeness.abs().numpy().argmax(1))  # several times as fast as PyTorch's
             signs = likeness.gather(1, nearest[:, None]).sign()
             total.index_add_(0, nearest, part * signs)
         alone = total.norm(dim=1) < 1e-6
