@@ -8,16 +8,30 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from engram.checkpointing.tensors import pack, unpack
 from engram.checkpointing.triangles import triangle
 from engram.errors import DamagedSnapshot
 from engram.recognition.ridge import PackedGram
-from engram.recognition.staged.integers import LARGEST, Digits, narrowed, narrowed_gram, widened, widened_gram
+from engram.recognition.staged.integers import (
+    LARGEST,
+    Digits,
+    narrowed,
+    narrowed_gram,
+    of_twelve_bits,
+    widened,
+    widened_gram,
+)
 
 BLOCK = 256
 """Features of a block of the Gram matrix."""
+
+MOST_ADDED = 2**12
+"""Whole numbers of 12 bits whose sum float32 holds exactly, whatever their order."""
+
+FEW_CLASSES = 32
+"""Up to so many classes a product with ones and zeros is faster than sums over the images of each."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,7 @@ class ExactSums:
     def plus(self, features: Tensor, labels: Tensor) -> Self:
         """The sums with more images: features (N, F) on the grid, labels (N,)."""
         levels = (features * (1 / self.step)).round_()  # the step is a power of two, and so is its inverse
-        classes = range(len(self.counts))
-        moments = torch.stack([levels[labels == label].sum(0, dtype=torch.float64) for label in classes], 1)
+        moments = _class_sums(levels, labels, len(self.counts))
         gram = _squared(levels).add_(self.gram)
         assert float(gram.diagonal().max()) < LARGEST, "so many images have no exact sums"
         counts = torch.bincount(labels, minlength=len(self.counts))
@@ -103,6 +116,17 @@ class ExactSums:
         parts = {"moments": self.moments.flatten(), "counts": self.counts}
         narrow = {name: narrowed(part.to(torch.int64)) for name, part in parts.items()}
         return {**narrow, **{f"gram.{name}": part for name, part in narrowed_gram(self.gram).items()}}
+
+
+def _class_sums(levels: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(F, classes) float64: the sums of whole numbers (N, F) over each class of labels (N,)."""
+    if not len(levels) or classes > FEW_CLASSES or not of_twelve_bits(levels):
+        return torch.stack([levels[labels == label].sum(0, dtype=torch.float64) for label in range(classes)], 1)
+    found = torch.zeros(levels.shape[1], classes, dtype=torch.float64)
+    hot = one_hot(labels, classes).to(levels)  # (N, classes)
+    for some, theirs in zip(torch.split(levels, MOST_ADDED), torch.split(hot, MOST_ADDED), strict=True):
+        found += some.T @ theirs
+    return found
 
 
 def _squared(levels: Tensor) -> Tensor:

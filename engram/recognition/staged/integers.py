@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engram.checkpointing.triangles import symmetric, triangle
@@ -18,7 +19,10 @@ from engram.nn.commons import Commons
 LARGEST = 2**53
 """Up to here float64 holds every whole number, so that sums of them are exact."""
 
-BASE = 64
+DIGIT = 6
+"""Bits of a digit."""
+
+BASE = 2**DIGIT
 """Of the two digits that a whole number of 12 bits has: products of such bytes are added up many at a time."""
 
 MOST_ROWS = 2**19
@@ -61,10 +65,10 @@ def narrowed_gram(gram: Tensor) -> dict[str, Tensor]:
     for a rounding: so the diagonal tells how wide each is.
     """
     diagonal, widths = gram.diagonal().to(torch.int64), _widths(gram.diagonal())
-    upper = triangle(gram).to(torch.int64)
+    upper = triangle(gram).numpy()
     found = {"diagonal": narrowed(diagonal)}
-    for width in sorted(set(widths.tolist())):
-        planes = narrowed(upper[widths == width])
+    for width in _there(widths):
+        planes = narrowed(torch.from_numpy(upper[widths == width]).to(torch.int64))
         assert len(planes) <= width, "these numbers are of no Gram matrix"
         missing = torch.where(planes[-1:] >= 128, 255, 0).to(torch.uint8).expand(width - len(planes), -1)
         found[f"width {width}"] = torch.cat([planes, missing])
@@ -75,25 +79,39 @@ def widened_gram(tensors: Mapping[str, Tensor]) -> Tensor:
     """The inverse of `narrowed_gram`: (F, F) int64; raises DamagedSnapshot, or KeyError for a part that is missing."""
     diagonal = widened(tensors["diagonal"])
     widths = _widths(diagonal)
-    upper = torch.empty(len(widths), dtype=torch.int64)
-    for width in sorted(set(widths.tolist())):
-        upper[widths == width] = widened(tensors[f"width {width}"])
-    return symmetric(upper, len(diagonal))
+    upper = numpy.empty(len(widths), dtype=numpy.int64)
+    for width in _there(widths):
+        planes, places = widened(tensors[f"width {width}"]), numpy.flatnonzero(widths == width)
+        if len(planes) != len(places):
+            raise DamagedSnapshot(f"a Gram matrix has {len(places)} numbers of {width} bytes, not {len(planes)}")
+        upper[places] = planes.numpy()
+    return symmetric(torch.from_numpy(upper), len(diagonal))
 
 
-def _widths(diagonal: Tensor) -> Tensor:
+def _there(widths: NDArray[numpy.uint8]) -> list[int]:
+    """The widths that there are, ascending."""
+    return numpy.flatnonzero(numpy.bincount(widths)).tolist()
+
+
+def _widths(diagonal: Tensor) -> NDArray[numpy.uint8]:
     """Bytes of each number of the upper triangle, row by row, by the diagonal (F,) of the Gram matrix."""
     # One more, since a mean square of under one half is rounded to none.
     lengths = torch.tensor([(max(0, int(number)) + 1).bit_length() for number in diagonal.tolist()], dtype=torch.uint8)
     bits = lengths[:, None] + lengths
     bits.add_(1).bitwise_right_shift_(1).add_(1)  # one more for what was rounded
-    return triangle(bits.bitwise_right_shift_(3).add_(1))
+    return numpy.asarray(triangle(bits.bitwise_right_shift_(3).add_(1)).numpy())
 
 
 def step_of(commons: Commons) -> float:
     """What features of the commons are multiples of."""
     assert commons.step is not None, "staged models have commons on a grid"
     return commons.step
+
+
+def of_twelve_bits(levels: Tensor) -> bool:
+    """Whether whole numbers are all from 0 to 4095."""
+    least, most = torch.aminmax(levels)
+    return float(least) >= 0 and float(most) < BASE**2
 
 
 @dataclass(frozen=True)
@@ -112,13 +130,14 @@ class Digits:
         """Of whole numbers; None where they are others, and where products of bytes are not exact or take long."""
         if min(levels.shape) < LEAST_SIDE or len(levels) > MOST_ROWS or not _multiplies_bytes():
             return None
-        if float(levels.min()) < 0 or float(levels.max()) >= BASE**2:
+        if not of_twelve_bits(levels):
             return None
         return cls._of_twelve_bits(levels.to(torch.int16))
 
     @classmethod
     def _of_twelve_bits(cls, whole: Tensor) -> Self:
-        high, low = (whole // BASE).to(torch.int8), (whole % BASE).to(torch.int8)
+        # By bits: divisions of whole numbers take four times as long.
+        high, low = (whole >> DIGIT).to(torch.int8), (whole & (BASE - 1)).to(torch.int8)
         return cls(high, low, high - low)
 
     def products(self, first: int, end: int) -> Tensor:

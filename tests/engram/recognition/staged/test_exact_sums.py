@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.recognition.staged.exact_sums import BLOCK, ExactSums
+from engram.recognition.staged.exact_sums import BLOCK, FEW_CLASSES, ExactSums
 from engram.recognition.staged.totals import Totals
 
 STEP = 2.0**-9
@@ -55,6 +55,19 @@ def test_sums_over_many_features_are_the_whole_product(size: int) -> None:
     steps = torch.randint(0, 4096, (30, size), generator=torch.Generator().manual_seed(size))
     sums = ExactSums.empty(size, 1, STEP).plus((steps * STEP).float(), torch.zeros(30, dtype=torch.int64))
     assert torch.equal(sums.gram.to(torch.int64), steps.T @ steps)
+
+
+@pytest.mark.parametrize(("largest", "classes"), [(4095, 3), (4095, FEW_CLASSES + 1), (4096, 3)])
+def test_sums_over_classes_are_those_of_whole_numbers_however_many(largest: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    steps = torch.randint(largest - 1, largest + 1, (9000, 3), generator=generator)  # more than float32 adds up exactly
+    labels = torch.randint(0, classes - 1, (9000,), generator=generator)  # the last class has none
+    labels[:5000] = 0
+    sums = ExactSums.empty(3, classes, STEP).plus((steps * STEP).float(), labels)
+    assert torch.equal(
+        sums.moments.to(torch.int64), torch.stack([steps[labels == n].sum(0) for n in range(classes)], 1)
+    )
+    assert torch.equal(sums.plus(torch.zeros(0, 3), labels[:0]).moments, sums.moments)
 
 
 def test_sums_come_back_from_their_bytes() -> None:

@@ -87,6 +87,8 @@ def test_a_gram_matrix_of_other_parts_is_damage() -> None:
     parts = narrowed_gram(torch.eye(4, dtype=torch.int64) * 1000)
     with pytest.raises((KeyError, DamagedSnapshot, RuntimeError)):
         widened_gram({**parts, "diagonal": narrowed(torch.full((4,), 2**40))})
+    with pytest.raises(DamagedSnapshot, match="has 10 numbers of 2 bytes, not 9"):
+        widened_gram({**parts, "width 2": parts["width 2"][:, 1:]})
 
 
 @pytest.mark.parametrize(("count", "size"), [(LEAST_SIDE, 17), (700, LEAST_SIDE), (33, 301)])
