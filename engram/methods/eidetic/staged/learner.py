@@ -78,6 +78,8 @@ class NewTask:
     """Names of these."""
     head: Tensor
     """(M, classes): the head's logits of the held-out images."""
+    features: Tensor
+    """(M, F_t): what the engram's network sees in these; without values where there is none."""
     report: LearningReport
     shape: tuple[int, int, int]
     """Channels, height and width of images."""
@@ -192,6 +194,7 @@ class StagedLearner(WithContext):
                 network,
                 negatives,
                 head,
+                head[:, :0],
                 report,
                 shape,
                 told is not None,
@@ -203,12 +206,14 @@ class StagedLearner(WithContext):
         engram, report = Learner(network, self.budget, context, choice).learn_from(task, train, held_out)
         network = network.appended(engram.to(self.device))
         with report.timed("recognising", "head"):
-            _, head = features_and_logits(network, engram, held_out, self.context)
+            features, head = features_and_logits(network, engram, held_out, self.context)
             if self.settings.read_commons:
                 balanced, common = class_weights(train) is not None, seen.sums.split(seen.held_out)
                 packed, own = seen.sums.packed(), seen.regressions(commons)
                 head = attach(engram, packed, head, common, held_out.labels, balanced=balanced, solutions=own)
-        return NewTask(task, train, held_out, commons, seen, engram, None, network, negatives, head, report, shape)
+        return NewTask(
+            task, train, held_out, commons, seen, engram, None, network, negatives, head, features, report, shape
+        )
 
     @staticmethod
     def _linear(commons: Commons, seen: SeenTask) -> tuple[Tensor, nn.Linear]:
@@ -287,7 +292,7 @@ class StagedLearner(WithContext):
         if new.engram is not None:
             features, _ = features_and_logits(new.network, new.engram, new.train, self.context)
             reading = Reading.of(features, new.engram.head.weight.detach().cpu())
-            pairs[new.name] = self._over(reading, new, new.engram, features)
+            pairs[new.name] = self._over(reading, new, features, new.features)
             totals[new.name] = Totals.empty(len(reading.chosen), reading.step).plus(new.name, pairs[new.name])
         by_name, shown = {one.name: one for one in self.tasks}, new
         if self.context.learning > 1:
@@ -296,16 +301,18 @@ class StagedLearner(WithContext):
             other, its = by_name[name].engram, by_name[name].known.reading
             if other is None or its is None:
                 continue  # without a network there is no detector
-            features, _ = features_and_logits(shown.network, other, shown.train, self.context)
-            pairs[name] = self._over(its, shown, other, features)
+            both = (
+                features_and_logits(new.network, other, some, self.context)[0] for some in (shown.train, shown.held_out)
+            )
+            pairs[name] = self._over(its, shown, *both)
             totals[name] = self.sums.detector(name).plus(new.name, pairs[name])
         return pairs, totals, reading
 
-    def _over(self, reading: Reading, new: NewTask, engram: Engram, features: Tensor) -> ExactSums:
-        """Sums of the task's images over what a detector reads, given an engram's features of those to learn from."""
-        more, _ = features_and_logits(new.network, engram, new.held_out, self.context)
+    @staticmethod
+    def _over(reading: Reading, new: NewTask, features: Tensor, held_out: Tensor) -> ExactSums:
+        """Sums of the task's images over what a detector reads, from features of those to learn from and held out."""
         found = ExactSums.empty(len(reading.chosen), len(new.train.classes), reading.step)
-        return found.plus(reading(features), new.train.labels).plus(reading(more), new.held_out.labels)
+        return found.plus(reading(features), new.train.labels).plus(reading(held_out), new.held_out.labels)
 
     def _judge(
         self,
@@ -335,8 +342,11 @@ class StagedLearner(WithContext):
             # Engrams that were not needed to learn the task are not read to judge it.
             if task.info.name not in loaded or task.reading is None or not len(rows):
                 continue
-            some = held_out.subset(rows)
-            features, logits = features_and_logits(new.network, loaded[task.info.name], some, self.context)
+            if task.info.name == new.name:
+                features, logits = new.features[rows], new.head[rows]
+            else:
+                some = held_out.subset(rows)
+                features, logits = features_and_logits(new.network, loaded[task.info.name], some, self.context)
             answers[number] = TaskAnswer(rows, logits, task.reading(features))
         log_tasks = Contest.of(recogniser).log_tasks(first, contending, answers)
         given = with_head(first, log_tasks, head, share, contending[:, -1], totals.sizes)
