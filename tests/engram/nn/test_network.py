@@ -12,6 +12,8 @@ from engram.certificate import probe_batch
 from engram.config.definition import Definition, InputShape
 from engram.errors import ExamplesError, InvalidDefinition
 from engram.nn.backbones import layout_of
+from engram.nn.blocks import MaxPoolBlock
+from engram.nn.layout import Node
 from engram.nn.network import Engram, Network, pixels
 from testing.data.patterns import bars, definition, learned, network_of
 from tests.engram.nn.reference import reference_logits
@@ -152,3 +154,19 @@ def test_rectifying_after_the_maximum_trains_with_the_same_bytes(backbone: str) 
     assert all(float(watched[name].detach().min()) == 0 for name in layout.pooled())
     assert all(one.equal(other) for one, other in zip(*found, strict=True))
     assert len(found[0]) > len(layout.nodes)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_maxima_lie_in_memory_as_the_maps_that_they_are_of(layout: torch.memory_format) -> None:
+    node = Node("pool", "max_pool", ("conv",), "conv", size=None, kernel=2, stride=2)
+    own = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=layout)
+    found, expected = (one.requires_grad_(True) for one in (own.clone(), own.clone()))
+    pooled, plain = MaxPoolBlock(node).rectified(found), torch.relu(torch.nn.functional.max_pool2d(expected, 2, 2))
+    assert torch.equal(pooled, plain)
+    assert pooled.is_contiguous(memory_format=layout)
+    for one in (pooled, plain):
+        one.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert torch.equal(found.grad, expected.grad)
+    assert found.grad.is_contiguous(memory_format=layout)
