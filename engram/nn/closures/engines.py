@@ -13,6 +13,7 @@ class EagerEngine:
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
+        self.groups = precision == "fp32"
 
     def prepare(self, plan: ClosurePlan) -> Run:
         return plan.run

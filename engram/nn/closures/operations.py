@@ -38,10 +38,12 @@ class Convolution:
         # In double precision and rounded once: the folded weights are the same wherever this runs.
         scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()  # (units,)
         folded = (weight * scale[:, None, None, None]).to(dtype)
-        self._bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).to(dtype)
+        self.bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).to(dtype)
+        """(units,)."""
         self._missing = missing(node, weight.shape[1])
         folded = F.pad(folded, (0, 0, 0, 0, 0, self._missing))
-        self._weight = folded.contiguous(memory_format=torch.channels_last)
+        self.weight = folded.contiguous(memory_format=torch.channels_last)
+        """(units, channels read, kernel, kernel)."""
         self._dtype = dtype
         self._stride, self._padding, self._rectify = node.stride, node.padding, node.rectify
 
@@ -51,7 +53,7 @@ class Convolution:
         if values.dtype is not self._dtype:
             values = values.to(self._dtype)
         given = values.contiguous(memory_format=torch.channels_last)
-        found = F.conv2d(given, self._weight, self._bias, self._stride, self._padding)  # (B, units, H', W')
+        found = F.conv2d(given, self.weight, self.bias, self._stride, self._padding)  # (B, units, H', W')
         return found.relu_() if self._rectify else found
 
 

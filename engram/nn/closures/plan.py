@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, needed, reads_of
+from engram.nn.closures.grouped import GroupedTrunks
 from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
@@ -39,11 +40,17 @@ class ClosurePlan:
         self._results = tuple(results)
         self._places = 1 + max((found for _, _, found in steps), default=0)
 
-    def run(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The results for images (B, C, H, W) float32 in [0, 1]."""
+    def run(self, images: Tensor, done: int = 0) -> tuple[Tensor, ...]:
+        """The results for images (B, C, H, W) float32 in [0, 1].
+
+        Parameters
+        ----------
+        done
+            Steps that are done already; what the last of them has found stands in place of the images.
+        """
         values: list[Any] = [None] * self._places
-        values[0] = images
-        for operation, given, found, over in self._steps:
+        values[self._steps[done - 1].found if done else 0] = images
+        for operation, given, found, over in self._steps[done:]:
             if len(given) == 1:  # as nearly all: there is nothing to gather
                 values[found] = operation(values[given[0]])
             else:
@@ -62,6 +69,8 @@ class Engine(Protocol):
 
     precision: Precision
     """What the operations of its plans compute in."""
+    groups: bool
+    """Whether it computes operations as they are, so that those of several tasks may be computed at once."""
 
     def prepare(self, plan: ClosurePlan) -> Run:
         """What runs a plan, made once for each task and kept for as long as its engram is served."""
@@ -148,9 +157,10 @@ class Planner:
         self._layout = layout
         self._owners = owners
         self._engine = engine
-        self._plans: dict[str, tuple[tuple[torch.device, int, int], Run]] = {}
+        self._plans: dict[str, tuple[tuple[torch.device, int, int], ClosurePlan, Run]] = {}
         self._operations: dict[tuple[str, str, torch.device], Operation] = {}
         self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
+        self._trunks: GroupedTrunks | None = None
 
     def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
         """A planner for more owners, which has all that this one has made."""
@@ -160,6 +170,13 @@ class Planner:
 
     def answering(self, task: str) -> Run:
         """What gives a task's features and logits."""
+        return self._made(task)[1]
+
+    def plan(self, task: str) -> ClosurePlan:
+        """The plan that gives a task's features and logits."""
+        return self._made(task)[0]
+
+    def _made(self, task: str) -> tuple[ClosurePlan, Run]:
         owner = self._owners[task]
         head = owner.head
         weight, bias = head.weight, head.bias
@@ -171,8 +188,9 @@ class Planner:
             builder.owner(owner, self._layout.nodes)
             features = builder.read(owner, self._layout.features.name)
             logits = builder.add(RowwiseLinear(weight, bias), (features,))
-            made = self._plans[task] = (key, self._engine.prepare(builder.plan((features, logits))))
-        return made[1]
+            plan = builder.plan((features, logits))
+            made = self._plans[task] = (key, plan, self._engine.prepare(plan))
+        return made[1:]
 
     def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:
         """The plan of what is read of some owners, and the names of the nodes it is read at; the last one is kept."""
@@ -185,6 +203,13 @@ class Planner:
             plan = builder.plan([builder.joined(reads, name) for name in names])
             self._reading = (reads, device, plan, tuple(names))
         return self._reading[2:]
+
+    def trunks(self) -> GroupedTrunks:
+        """The trunks of the tasks that can be computed at once, which the owners' weights are copied for."""
+        if self._trunks is None:
+            owners = self._owners if self._engine.groups else {}
+            self._trunks = GroupedTrunks.of(self._layout, owners, self._operation_of)
+        return self._trunks
 
     def _builder(self, reads: Sequence[Read]) -> PlanBuilder:
         """A builder that has all that is needed for what is read."""

@@ -1,0 +1,123 @@
+"""Tests of grouped trunks: many tasks at once have the bytes that each has by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy
+import pytest
+import torch
+
+from engram.config.definition import InputShape
+from engram.nn.backbones import layout_of
+from engram.nn.closures.grouped import GROUPS, MOST_IMAGES, _cut
+from engram.nn.network import Network
+from engram.nn.shapes import Rows
+from engram.runtime import threads
+from testing.data.patterns import definition
+from tests.engram.nn.reading import random_engram, random_network
+
+UNITS = (
+    (16, 32, 64, 40),
+    (1, 1, 1, 8),
+    (8, 8, 8, 8),
+    (16, 24, 48, 40),
+    (5, 7, 9, 11),
+    (16, 32, 56, 24),
+    (16, 32, 64, 128),
+)
+"""Of tasks; a convolution of one channel may have a kernel of its own, whose bytes are others."""
+
+
+@pytest.fixture(params=[1, 2])
+def count(request: pytest.FixtureRequest) -> Iterator[int]:
+    with threads(request.param):
+        yield request.param
+
+
+def _network(tasks: int = 9, backbone: str = "cnn", side: int = 32) -> Network:
+    torch.manual_seed(tasks)
+    shape = InputShape(channels=3, height=side, width=side)
+    layout = layout_of(definition(backbone, 3, width=1.0 if backbone == "cnn" else 0.25, input=shape))
+    network = Network(layout)
+    for number in range(tasks):
+        own = UNITS[number % len(UNITS)] if backbone == "cnn" else tuple(layout.widths.values())
+        units = dict(zip(layout.layers, own, strict=True))
+        network = network.appended(random_engram(layout, f"task {number}", (), units))
+    return network
+
+
+def _asked(network: Network, images: int, most: int, seed: int) -> dict[str, Rows]:
+    generator = numpy.random.default_rng(seed)
+    return {
+        engram.task: numpy.sort(generator.choice(images, generator.integers(1, most + 1), replace=False))
+        for engram in network.stack
+    }
+
+
+@pytest.mark.parametrize(("side", "seed"), [(32, 0), (32, 1), (32, 2), (28, 3), (12, 4)])
+def test_tasks_at_once_have_the_bytes_of_each_task(count: int, side: int, seed: int) -> None:
+    """Maps of three by three pixels have a kernel of their own as well, whose bytes are others."""
+    network = _network(8 + 5 * seed, side=side)
+    images = torch.rand(32, 3, *network.layout.image_size)
+    asked = _asked(network, len(images), MOST_IMAGES + 1, seed)
+    found = network.answers(asked, images)
+    able = network._planner.trunks().tasks
+    if side == 32 and count == 1:
+        assert {engram.task for engram in network.stack if engram.units["conv1"] > 1} <= set(able)
+    assert found.keys() == {task for task, rows in asked.items() if task in able and len(rows) <= MOST_IMAGES}
+    for task, some in found.items():
+        for value, expected in zip(some, network.answer(task, images, asked[task]), strict=True):
+            assert torch.equal(value, expected), (task, len(asked[task]))
+
+
+def test_an_image_has_the_same_bytes_whatever_is_beside_it() -> None:
+    network = _network()
+    images = torch.rand(20, 3, *network.layout.image_size)
+    pairs = {f"task {number}": numpy.array([number, number + 1]) for number in (3, 5, 6)}
+    once = network.answers({"task 0": numpy.array([3]), **pairs}, images)
+    images[4:] *= 1e4
+    other = network.answers({f"task {n}": numpy.array([3, n + 5, n + 6]) for n in (0, 2, 3, 4, 5, 6, 7)}, images)
+    assert torch.equal(once["task 0"][1][0], other["task 0"][1][0])
+    assert torch.equal(once["task 3"][1][0], other["task 3"][1][0])
+    assert not torch.equal(once["task 3"][1][1], other["task 3"][1][1])
+
+
+def test_few_groups_and_what_reads_others_are_left_to_each_task() -> None:
+    network = _network(3)
+    images = torch.rand(32, 3, *network.layout.image_size)
+    assert network.answers({"task 0": numpy.arange(2), "task 2": numpy.arange(2)}, images) == {}
+    assert _network(4, "resnet18").answers({f"task {n}": numpy.arange(2) for n in range(4)}, images) == {}
+    reading = random_network("cnn", owners=8, seed=1)
+    given = torch.rand(4, 1, *reading.layout.image_size)
+    found = reading.answers({engram.task: numpy.arange(2) for engram in reading.stack}, given)
+    assert found.keys() <= {engram.task for engram in reading.stack if not engram.reads}
+
+
+@torch.no_grad()
+def test_a_head_that_is_rescaled_answers_so_at_once() -> None:
+    network = _network(5)
+    images = torch.rand(8, 3, *network.layout.image_size)
+    asked = {engram.task: numpy.array([1, 5]) for engram in network.stack}
+    before = network.answers(asked, images)["task 2"][1]
+    engram = network.stack[2]
+    engram.head.weight.mul_(2)
+    engram.head.bias.mul_(2)
+    assert torch.equal(network.answers(asked, images)["task 2"][1], 2 * before)
+
+
+def test_another_number_of_threads_is_left_to_each_task() -> None:
+    network = _network(5)
+    images, asked = torch.rand(8, 3, *network.layout.image_size), {f"task {n}": numpy.array([1]) for n in range(5)}
+    with threads(1):
+        assert network.answers(asked, images)
+    with threads(2):
+        assert network.answers(asked, images) == {}
+
+
+@pytest.mark.parametrize("groups", range(1, 30))
+def test_groups_are_cut_into_parts_of_few_sizes(groups: int) -> None:
+    given = [(str(number), numpy.arange(2)) for number in range(groups)]
+    parts = list(_cut(given))
+    assert [task for part, _ in parts for task, _ in part] == [task for task, _ in given]
+    assert all(size in GROUPS and 0 <= size - len(part) <= 1 for part, size in parts)
