@@ -59,18 +59,19 @@ def _computed(run: Callable[[Tensor], Computed], part: Tensor) -> Computed:
     count = len(part)
     if count in SHAPES and part.data_ptr() % 64 == 0 and part.is_contiguous():
         return run(part)
-    padded = part.new_zeros(_shape(count), *part.shape[1:])  # a place of its own, and so aligned
+    padded = part.new_zeros(shape_of(count), *part.shape[1:])  # a place of its own, and so aligned
     padded[:count] = part
     return _first(run(padded), count)
 
 
 def _chosen(run: Callable[[Tensor], Computed], images: Tensor, rows: Rows) -> Computed:
     count = len(rows)
-    filled = torch.from_numpy(rows if count in SHAPES else rows.take(range(_shape(count)), mode="clip"))
+    filled = torch.from_numpy(rows if count in SHAPES else rows.take(range(shape_of(count)), mode="clip"))
     return _first(run(images.index_select(0, filled.to(images.device))), count)
 
 
-def _shape(count: int) -> int:
+def shape_of(count: int) -> int:
+    """The shape that so many images are computed in."""
     return next(shape for shape in SHAPES if shape >= count)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from engram.nn.closures.closure import BlockOwner, reads_of
 from engram.nn.closures.operations import Convolution, MaxPool, Operation
 from engram.nn.layout import IMAGE, Layout, Node
-from engram.nn.shapes import SHAPES, Rows
+from engram.nn.shapes import SHAPES, Rows, shape_of
 
 GROUPS = (8, 4, 1)
 """Groups that a convolution has, and no other number: each is set up, and tried, once."""
@@ -24,7 +24,7 @@ GROUPS = (8, 4, 1)
 EACH = (2, 1)
 """Images of a group: two, and one where a task has an odd number of them."""
 
-MOST_IMAGES = 4
+MOST_IMAGES = 8
 """Images of a task up to which it takes part; of more its own convolutions are as fast."""
 
 LEAST_GROUPS = 3
@@ -82,26 +82,30 @@ class GroupedTrunks:
     """The trunks of the tasks of a network: their convolutions and poolings, up to where maps are flattened.
 
     A narrow task is as wide as the widest here, by weights of zero. Whether an image has the same bytes as by its own
-    task's convolutions is tried for each kind of them (`_alike`), and a task of which that is not so takes no part.
+    task's convolutions is tried for each kind of them (`_alike`), and a task takes part with as many images as it has.
 
     Parameters
     ----------
     units
         For each task that takes part, in order, those that its trunk ends with.
+    shapes
+        For each of these those that its images would be computed in by themselves, and to the same bytes.
     """
 
-    def __init__(self, stages: Sequence[Stage], units: Mapping[str, int], steps: int) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], units: Mapping[str, int], shapes: Mapping[str, frozenset[int]], steps: int
+    ) -> None:
         self._stages = tuple(stages)
         self._units = dict(units)
+        self._shapes = dict(shapes)
         self._numbers = {task: number for number, task in enumerate(units)}
         self._threads = torch.get_num_threads()
         self.steps = steps
         """Nodes of a trunk."""
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those that take part."""
-        return tuple(self._units)
+    def takes(self, task: str, images: int) -> bool:
+        """Whether a task takes part when it is shown so many images."""
+        return task in self._numbers and images <= MOST_IMAGES and shape_of(images) in self._shapes[task]
 
     @classmethod
     def of(
@@ -119,13 +123,14 @@ class GroupedTrunks:
         widest = [max(stage, key=lambda kind: kind.units).units for stage in zip(*kinds.values(), strict=True)]
         padded = {task: _padded(own, widest) for task, own in kinds.items()}
         threads = torch.get_num_threads()
-        some = [
-            task
+        shapes = {
+            task: frozenset.intersection(*map(_alike, own, padded[task], [threads] * len(own)))
             for task, own in kinds.items()
-            if sum(map(_weights, padded[task])) <= MOST_WEIGHTS
+            if all(kind.units > 1 and min(kind.size) > 1 for kind in own)  # else the order of a map cannot be told
+            and sum(map(_weights, padded[task])) <= MOST_WEIGHTS
             and sum(map(_work, padded[task])) <= sum(map(_work, own)) + MOST_MORE
-            and all(_alike(one, wide, threads) for one, wide in zip(own, padded[task], strict=True))
-        ]
+        }
+        some = [task for task, fit in shapes.items() if fit]
         stages: list[Stage] = []
         for node, pools in _by_convolution(trunk) if len(some) >= LEAST_GROUPS else ():
             wide = padded[some[0]][len(stages)]
@@ -133,7 +138,7 @@ class GroupedTrunks:
             given = [(one.weight, one.bias) for one in convolutions if isinstance(one, Convolution)]
             poolings = tuple(map(MaxPool, pools))
             stages.append(Stage(*_stacked(given, wide), node.stride, node.padding, node.rectify, poolings))
-        return cls(stages, {task: kinds[task][-1].units for task in some} if stages else {}, len(trunk))
+        return cls(stages, {task: kinds[task][-1].units for task in some} if stages else {}, shapes, len(trunk))
 
     def maps(self, images: Tensor, asked: Mapping[str, Rows]) -> dict[str, Tensor]:
         """What the trunks of some of the tasks that are asked give for some images, (n, units, H', W') each.
@@ -147,7 +152,7 @@ class GroupedTrunks:
         """
         if torch.get_num_threads() != self._threads:  # for which it was not tried
             return {}
-        wanted = {task: rows for task, rows in asked.items() if task in self._numbers and len(rows) <= MOST_IMAGES}
+        wanted = {task: rows for task, rows in asked.items() if self.takes(task, len(rows))}
         if sum(-(-len(rows) // EACH[0]) for rows in wanted.values()) < LEAST_GROUPS:
             return {}
         parts: list[Tensor] = []
@@ -265,30 +270,32 @@ def _stacked(given: Sequence[tuple[Tensor, Tensor]], wide: Kind) -> tuple[Tensor
 
 
 @cache
-def _alike(own: Kind, wide: Kind, threads: int) -> bool:
-    """Whether images have the same bytes in groups as by their own convolution, on this machine with so many threads.
+def _alike(own: Kind, wide: Kind, threads: int) -> frozenset[int]:
+    """The shapes in which images have the same bytes by their own convolution as in groups, on this machine.
 
     It is so where each value is summed up in one order by all kernels, which no library promises.
+
+    Parameters
+    ----------
+    threads
+        Those there are: what is found out counts for these alone.
     """
-    del threads  # what is found out counts for these alone
     generator = torch.Generator().manual_seed(own.units)
     weight = torch.randn(own.units, own.channels, own.kernel, own.kernel, generator=generator)
     bias = torch.randn(own.units, generator=generator)
     images = torch.randn(MOST_IMAGES, own.channels, *own.size, generator=generator)
     layer = weight.contiguous(memory_format=torch.channels_last)
-    shapes = [shape for shape in SHAPES if shape <= MOST_IMAGES]
-    expected = [
-        F.conv2d(images[:shape].contiguous(memory_format=torch.channels_last), layer, bias, own.stride, own.padding)
-        for shape in shapes
-    ]
-    weights, biases = _stacked([(weight, bias)], wide)
-    stage = Stage(weights, biases, own.stride, own.padding, False, ())
+    stage = Stage(*_stacked([(weight, bias)], wide), own.stride, own.padding, False, ())
     given = F.pad(images, (0, 0, 0, 0, 0, wide.channels - own.channels))
+    found: list[Tensor] = []
     for groups, each in product(GROUPS, EACH):
         values = given[:each].repeat(1, groups, 1, 1).contiguous(memory_format=torch.channels_last)
-        found = stage(values, torch.zeros(groups, dtype=torch.int64))  # (each, groups * units, H', W')
-        for first, wanted in product((0, (groups - 1) * wide.units), expected):
-            count = min(each, len(wanted))
-            if not torch.equal(found[:count, first : first + own.units], wanted[:count]):
-                return False
-    return True
+        maps = stage(values, torch.zeros(groups, dtype=torch.int64))  # (each, groups * units, H', W')
+        found += [maps[:, first : first + own.units] for first in (0, (groups - 1) * wide.units)]
+    fit = set()
+    for shape in (shape for shape in SHAPES if shape <= MOST_IMAGES):
+        some = images[:shape].contiguous(memory_format=torch.channels_last)
+        alone = F.conv2d(some, layer, bias, own.stride, own.padding)
+        if all(torch.equal(alone[: len(maps)], maps[:shape]) for maps in found):
+            fit.add(shape)
+    return frozenset(fit)

@@ -69,7 +69,7 @@ class MaxPool:
         self._windows = node.kernel, node.stride, node.padding
 
     def __call__(self, values: Tensor) -> Tensor:
-        if self._windows != (2, 2, 0) or len(values) < LEAST_HALVED:
+        if self._windows != (2, 2, 0) or values.shape[0] < LEAST_HALVED:
             return F.max_pool2d(values, *self._windows)
         height, width = (2 * (side // 2) for side in values.shape[2:])
         lines = torch.maximum(values[:, :, 0:height:2], values[:, :, 1:height:2])  # (B, C, H', W)
