@@ -44,7 +44,8 @@ class ClassScatter:
 
     @classmethod
     def of(cls, pieces: Sequence[PackedGram], system: RidgeSystem) -> Self | None:
-        """From all tasks' sums and the regression over them; None where there is but one class to score."""
+        """From all tasks' sums and the regression over them; None where there is but one class to score, or
+        no score differs by more than rounding has made negative."""
         classes = system.moments.shape[1]
         if classes < 2:
             return None
@@ -65,6 +66,8 @@ class ClassScatter:
             shared += own / classes * covariance / (1 - leverage) ** 2
             first += own
         values, vectors = torch.linalg.eigh(shared)  # ascending
+        if values[-1] <= 0:
+            return None
         kept = values >= LEAST_VARIANCE * values[-1]
         directions = vectors[:, kept] / values[kept].clamp_min(RESOLUTION if system.by_class else 1e-12).sqrt()
         return cls(directions.float().contiguous(), (torch.cat(means) @ directions).float().contiguous())
