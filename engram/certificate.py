@@ -123,10 +123,20 @@ class Certificate:
     object."""
 
     def elsewhere(self, here: Certificate) -> str | None:
-        """What computes differently for another certificate, as part of a sentence; None where they may be compared."""
+        """What computes differently for another certificate, as part of a sentence; None where they may be compared.
+
+        Those of earlier releases name no processor: where other answers are given, it may have been another one.
+        """
         if self.engine != here.engine:
             return f"engine {here.engine} instead of {self.engine}"
-        return environment_difference(self.environment, here.environment)
+        difference = environment_difference(self.environment, here.environment)
+        if difference is None and "processor" not in self.environment and self._changed(here):
+            return "the certificate does not name its processor"
+        return difference
+
+    def _changed(self, here: Certificate) -> bool:
+        """Whether some task that both were asked about has other digests in another certificate."""
+        return any(task in here.tasks for task in compare(self, here))
 
     def following(self, earlier: Certificate) -> Certificate:
         """This one, with what an earlier one says of the tasks that this one says nothing of."""

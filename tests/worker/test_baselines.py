@@ -127,14 +127,26 @@ def test_answers_that_are_not_near_stop_learning(learned: Vault) -> None:
     assert (compared.changed, compared.near) == (("low",), False)
 
 
-def test_a_certificate_of_an_earlier_release_is_compared_in_what_it_names(learned: Vault) -> None:
+def test_a_certificate_that_names_no_processor_may_be_of_another_one(learned: Vault) -> None:
     environment = certificate(learned).environment
     assert environment.pop("processor")
     recertify(learned, environment=environment, baseline=None)
     assert before(learned).baseline == "certified"
     recertify(learned, tasks={"low": "0" * 64})
+    found = before(learned)
+    assert found.baseline == "new"
+    assert found.reason is not None
+    assert "does not name its processor" in found.reason
+    compared = LearnerValidator(learned.objects).version(learned.models.get(MODEL), head(learned))
+    assert (compared.changed, compared.near, compared.elsewhere is None) == ((), False, False)
+
+
+def test_a_certificate_that_names_its_processor_is_of_this_one(learned: Vault) -> None:
+    recertify(learned, tasks={"low": "0" * 64})
     with pytest.raises(RetentionViolated, match="as certified"):
         before(learned)
+    compared = LearnerValidator(learned.objects).version(learned.models.get(MODEL), head(learned))
+    assert compared.changed == ("low",)
 
 
 def test_another_engine_is_another_environment(learned: Vault) -> None:

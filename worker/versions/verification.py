@@ -55,6 +55,8 @@ def before_learning(
     elsewhere = stored.elsewhere(now)
     if lazy:
         now = certify(memory, tasks=None if elsewhere else rotated(stored))
+        if not elsewhere and (elsewhere := stored.elsewhere(now)):
+            now = certify(memory)
     if elsewhere:
         why = f"Version {head.version} was certified in another environment: {elsewhere}."
         now = _certified_anew(stored, now, kept, why, memory.definition.precision)
