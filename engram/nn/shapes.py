@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy
@@ -127,12 +127,14 @@ def _alike(count: int, outputs: int, values: int, threads: int) -> bool:
         return False
     del threads  # what is found out counts for these alone
     generator = torch.Generator().manual_seed(count)
-    for _ in range(1 + TRIED // (count * outputs)):
-        weight, bias = torch.randn(outputs, values, generator=generator), torch.randn(outputs, generator=generator)
-        rows = torch.randn(count, values, generator=generator)
-        each = torch.cat([F.linear(row, weight, bias) for row in torch.split(rows, 1)])
-        if not torch.equal(_at_once(rows, weight.T[None], bias), each):
-            return False
+    drawn = partial(torch.randn, generator=generator, dtype=torch.float32)
+    with torch.autocast("cpu", enabled=False):  # a step of training may be under way, in mixed precision
+        for _ in range(1 + TRIED // (count * outputs)):
+            weight, bias = drawn(outputs, values), drawn(outputs)
+            rows = drawn(count, values)
+            each = torch.cat([F.linear(row, weight, bias) for row in torch.split(rows, 1)])
+            if not torch.equal(_at_once(rows, weight.T[None], bias), each):
+                return False
     return True
 
 

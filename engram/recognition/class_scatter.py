@@ -45,7 +45,7 @@ class ClassScatter:
     @classmethod
     def of(cls, pieces: Sequence[PackedGram], system: RidgeSystem) -> Self | None:
         """From all tasks' sums and the regression over them; None where there is but one class to score, or
-        no score differs by more than rounding has made negative."""
+        rounding has made all variances negative."""
         classes = system.moments.shape[1]
         if classes < 2:
             return None
@@ -66,7 +66,7 @@ class ClassScatter:
             shared += own / classes * covariance / (1 - leverage) ** 2
             first += own
         values, vectors = torch.linalg.eigh(shared)  # ascending
-        if values[-1] <= 0:
+        if values[-1] < 0:
             return None
         kept = values >= LEAST_VARIANCE * values[-1]
         directions = vectors[:, kept] / values[kept].clamp_min(RESOLUTION if system.by_class else 1e-12).sqrt()

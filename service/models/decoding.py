@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,14 +44,24 @@ def _is_small(source: Source) -> bool:
 
 
 class _Budget:
-    """Seconds that are left for decoding in the event loop."""
+    """Seconds that are left for decoding in the event loop, by estimate and by the clock.
+
+    The estimate takes time as well: from the first image that does not fit on, all the others are for threads.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
+        self._end = time.perf_counter() + seconds
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further image is to be looked at."""
+        return self._left < 0 or time.perf_counter() > self._end
 
     def takes(self, seconds: float) -> bool:
         """Whether one more image fits, which counts then."""
         if seconds > min(_SMALL_SECONDS, self._left):
+            self._left = -1.0
             return False
         self._left -= seconds
         return True
@@ -153,6 +164,8 @@ class ImageDecoder:
         """The image or its error; None for one that is not decoded here, since it may take (too) long."""
         if isinstance(source, ServiceError):
             return source
+        if budget is not None and budget.spent:
+            return None
         try:
             cost = checked(source, shape, self._limits, decoder)
             if not cost.light or (budget is not None and not budget.takes(cost.seconds)):

@@ -13,6 +13,8 @@ from service.errors.exceptions import InvalidMultipart
 
 _HEADERS = 32
 """The most headers that a part may have."""
+_BOUNDARY_BYTES = 256
+"""Which no parser takes more of."""
 _HEADER_BYTES = 8192
 """The most bytes that the value of a part's header may have."""
 _TEXT_BYTES = 2**20
@@ -76,8 +78,8 @@ class FormReader(ABC):
             await self.received()
             return
         callbacks = {f"on_{name}": getattr(self, f"_on_{name}") for name in _CALLBACKS} | {"on_end": self._on_end}
-        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict built by name
         try:
+            parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict built by name
             for chunk in (first, second):
                 parser.write(chunk)
                 await self.received()
@@ -130,6 +132,8 @@ def _usual_parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]] | None
 
     The parser takes five times as long, mostly for what it calls.
     """
+    if len(boundary) > _BOUNDARY_BYTES:
+        return None
     mark = b"--" + boundary
     pieces = body[len(mark) :].split(b"\r\n" + mark) if body.startswith(mark) else []
     if len(pieces) < 2 or pieces.pop() != b"--\r\n":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -260,8 +260,8 @@ def _work(kind: Kind) -> int:
 
 def _stacked(given: Sequence[tuple[Tensor, Tensor]], wide: Kind) -> tuple[Tensor, Tensor]:
     """Weights (T, units, kernel, kernel, channels) and biases (T, units) of as many, zeros where a task has fewer."""
-    weights = torch.zeros(len(given), wide.units, wide.kernel, wide.kernel, wide.channels)
-    biases = torch.zeros(len(given), wide.units)
+    weights = given[0][0].new_zeros(len(given), wide.units, wide.kernel, wide.kernel, wide.channels)
+    biases = weights.new_zeros(len(given), wide.units)
     for number, (weight, bias) in enumerate(given):
         units, channels = weight.shape[:2]
         weights[number, :units, :, :, :channels] = weight.permute(0, 2, 3, 1)
@@ -280,10 +280,10 @@ def _alike(own: Kind, wide: Kind, threads: int) -> frozenset[int]:
     threads
         Those there are: what is found out counts for these alone.
     """
-    generator = torch.Generator().manual_seed(own.units)
-    weight = torch.randn(own.units, own.channels, own.kernel, own.kernel, generator=generator)
-    bias = torch.randn(own.units, generator=generator)
-    images = torch.randn(MOST_IMAGES, own.channels, *own.size, generator=generator)
+    drawn = partial(torch.randn, generator=torch.Generator().manual_seed(own.units), dtype=torch.float32)
+    weight = drawn(own.units, own.channels, own.kernel, own.kernel)
+    bias = drawn(own.units)
+    images = drawn(MOST_IMAGES, own.channels, *own.size)
     layer = weight.contiguous(memory_format=torch.channels_last)
     stage = Stage(*_stacked([(weight, bias)], wide), own.stride, own.padding, False, ())
     given = F.pad(images, (0, 0, 0, 0, 0, wide.channels - own.channels))

@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.api.schemas import PredictFields
-from service.errors.exceptions import ServiceError
+from service.errors.exceptions import InvalidMultipart, ServiceError
 from service.models import image_bodies
 
 BOUNDARY = b"b0"
 DISPOSITION = b"Content-Disposition: form-data; name="
 
 
-def read(*pieces: bytes) -> object:
+def read(*pieces: bytes, boundary: bytes = BOUNDARY) -> object:
     """What is read of a form that comes in some pieces: its images and fields, or the error."""
     left = list(pieces)
 
@@ -27,7 +27,7 @@ def read(*pieces: bytes) -> object:
         body = left.pop(0)
         return {"type": "http.request", "body": body, "more_body": bool(left)}
 
-    headers = [(b"content-type", b"multipart/form-data; boundary=" + BOUNDARY)]
+    headers = [(b"content-type", b"multipart/form-data; boundary=" + boundary)]
     request = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
     try:
         found = asyncio.run(image_bodies.read(request, 3, PredictFields))
@@ -83,6 +83,15 @@ def test_a_form_is_the_same_whether_it_comes_at_once_or_in_pieces(
     body = form(*parts, start=start, end=end)
     cut = min(cut, len(body) - 1)
     assert read(body) == read(body[:cut], body[cut:])
+
+
+@pytest.mark.parametrize(("length", "refused"), [(256, False), (257, True)])
+def test_a_boundary_is_as_long_however_the_form_comes(length: int, refused: bool) -> None:
+    boundary = b"b" * length
+    body = b"--" + boundary + b"\r\n" + DISPOSITION + b'"image"\r\n\r\n1\r\n--' + boundary + b"--\r\n"
+    found = read(body, boundary=boundary)
+    assert found == read(body[:400], body[400:], boundary=boundary)
+    assert (found == (InvalidMultipart, "The body is not multipart/form-data.")) == refused
 
 
 @pytest.mark.parametrize("count", [1, 3])
