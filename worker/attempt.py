@@ -99,9 +99,10 @@ def run_attempt(
             raise
         log.warning("job %s takes too much memory", job.id, exc_info=error)
         return _ended(outcome.end(vault, job, out_of_memory(settings), token))
-    finally:
+    else:
+        return _ended(vault.jobs.finish(job.id, "succeeded", result=result, token=token))
+    finally:  # whoever waits for the job does not wait for this
         release()
-    return _ended(vault.jobs.finish(job.id, "succeeded", result=result, token=token))
 
 
 def fail_job(vault: Vault, job: Job, code: str, detail: str, token: int | None = None) -> Job:

@@ -160,7 +160,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append one JSON line per repeat")
     args = parser.parse_args()
     configure(args.threads)
-    optimiser_of(LearnOptions(), [nn.Parameter(torch.zeros(1))])  # imports much the first time, which is nobody's time
     tasks = split_mnist(args.data, Sizes(train=args.images, test=500))
     try:
         fields, given = overridden({"backbone": "cnn"}, {}, args.overrides)

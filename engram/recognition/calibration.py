@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import LBFGS
+
+from engram.runtime import uncompiled
 
 STEPS = 60
 """Of L-BFGS, at most."""
@@ -38,7 +41,7 @@ def fitted(start: Tensor, loss: Callable[[Tensor], Tensor], images: float) -> Te
 def minimised(start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """What makes a loss least, (n,) float64, by L-BFGS from `start` (n,)."""
     free = start.clone().requires_grad_(True)
-    solver = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+    solver = uncompiled(LBFGS)([free], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         solver.zero_grad()

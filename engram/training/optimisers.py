@@ -15,6 +15,7 @@ from engram.context import LearnContext
 from engram.nn.blocks import ConvBlock, DenseBlock
 from engram.nn.elastic import HEAD, Blocked, Rates, follow, spread, weight_of
 from engram.nn.network import Engram
+from engram.runtime import uncompiled
 
 
 def create_optimiser(context: LearnContext, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -39,11 +40,11 @@ def optimiser_of(options: LearnOptions, parameters: Iterable[nn.Parameter], *, f
     rate, decay, given = options.learning_rate, options.weight_decay, list(parameters)
     match options.optimiser:
         case "sgd":
-            return SGD(given, rate, options.momentum, weight_decay=decay, fused=fused or None)
+            return uncompiled(SGD)(given, rate, options.momentum, weight_decay=decay, fused=fused or None)
         case "adam":
-            return Adam(given, rate, weight_decay=decay, fused=fused or None)
+            return uncompiled(Adam)(given, rate, weight_decay=decay, fused=fused or None)
         case "adamw":
-            return AdamW(given, rate, weight_decay=decay, fused=fused or None)
+            return uncompiled(AdamW)(given, rate, weight_decay=decay, fused=fused or None)
 
 
 def _count(optimiser: Optimizer, *_: object) -> None:

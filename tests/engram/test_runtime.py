@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 
-from engram.runtime import driver, environment, fetched, sent
+from engram.runtime import driver, environment, fetched, sent, uncompiled
 
 SCRIPT = """
 from pathlib import Path
@@ -168,3 +171,33 @@ def test_images_that_lie_on_a_gpu_already_are_not_pinned() -> None:
     images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8).as_subclass(There)
     assert sent(images, gpu) is images
     assert taken == [(gpu,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {}), (AdamW, {"fused": True}), (LBFGS, {"max_iter": 3})],
+)
+def test_steps_without_the_compiler_are_pytorchs_to_the_bit(kind: type[Optimizer], given: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(8, 5)
+    nets = [torch.nn.Linear(5, 3)]
+    nets.append(copy.deepcopy(nets[0]))
+    makes: list[Callable[..., Optimizer]] = [kind, uncompiled(kind)]
+    optimisers = [make(net.parameters(), **given) for make, net in zip(makes, nets, strict=True)]
+    for number in range(4):
+        for at, net in enumerate(nets):
+            optimiser = optimisers[at]
+
+            def loss(net: torch.nn.Module = net, optimiser: Optimizer = optimiser) -> float:
+                optimiser.zero_grad()
+                found = net(images).square().mean()
+                found.backward()
+                return float(found.detach())
+
+            optimiser.step(loss)
+            if number == 1:  # goes on from what is stored
+                optimisers[at] = makes[at](net.parameters(), **given)
+                optimisers[at].load_state_dict(optimiser.state_dict())
+        assert all(a.equal(b) for a, b in zip(*(net.parameters() for net in nets), strict=True))
+    assert isinstance(optimisers[1], kind)
+    assert not any(parameter.grad is None for net in nets for parameter in net.parameters())

@@ -94,15 +94,20 @@ def test_reads_that_cannot_be_are_refused(reads: object) -> None:
         load_engrams(layout, [first, stored(reads)])
 
 
-def test_reading_and_answering_import_no_compiler(tmp_path: Path) -> None:
-    """Which takes a second and tens of megabytes in every process that answers."""
+READS = (
+    "from engram import Memory; memory = Memory.load(sys.argv[1]);"
+    "shape = memory.definition.input;"
+    "memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8));"
+)
+LEARNS = "from testing.data.patterns import learned; learned('cnn', tasks=2);"
+
+
+@pytest.mark.parametrize("does", [READS, LEARNS], ids=["reading and answering", "learning"])
+def test_no_compiler_is_imported(does: str, tmp_path: Path) -> None:
+    """Which takes a second and tens of megabytes in every process."""
     learned("cnn", tasks=1).save(tmp_path)
-    program = (
-        "import sys, torch; from engram import Memory; memory = Memory.load(sys.argv[1]);"
-        "shape = memory.definition.input;"
-        "memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8));"
-        "print(*{'torch._dynamo', 'torch._inductor', 'sympy', 'torch.onnx', 'celery'} & sys.modules.keys())"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    shown = "print(*{'torch._dynamo', 'torch._inductor', 'sympy', 'torch.onnx', 'celery'} & sys.modules.keys())"
+    alone = "import sys, torch; torch.set_num_threads(1);"
+    command = [sys.executable, "-c", alone + does + shown, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
