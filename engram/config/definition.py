@@ -101,12 +101,14 @@ class Definition(Frozen):
     classifier sees in an image and hardly sees in those of the known classes, where it has a linear one.
     """
 
-    learning: Annotated[Literal[1, 2], BeforeValidator(whole_number)] = 2
+    learning: Annotated[Literal[1, 2, 3], BeforeValidator(whole_number)] = 3
     """Number of the way that networks and detectors are learned where answers are staged; 1 everywhere else.
 
     Since 2, optimisers take their steps in one operation, networks are judged as they are served, units are scored by
     fewer images, and passes after pruning go over some thousand images at most, as do detectors of earlier tasks; a
-    head that is surely no worse than it and the commons together decides alone.
+    head that is surely no worse than it and the commons together decides alone. Since 3, networks are trained with the
+    channels of a place side by side in memory, and normalise maps once they are pooled, which is sooner done and rounds
+    otherwise; a task's own detector learns from some thousand images as well.
     """
 
     engine: EngineName = FIRST_ENGINE
@@ -257,7 +259,11 @@ class Definition(Frozen):
     def _settle_learning(self) -> Self:
         if self.learning > 1 and not self.staged:
             if "learning" in self.model_fields_set:
-                raise PydanticCustomError("learning", "learning 2 needs answers in stages: eidetic, not `reads: all`")
+                raise PydanticCustomError(
+                    "learning",
+                    "learning {number} needs answers in stages: eidetic, not `reads: all`",
+                    {"number": self.learning},
+                )
             self.__dict__["learning"] = 1
         return self
 

@@ -63,7 +63,7 @@ class LearnOptions(Frozen):
     rounds: int = Field(default=2, ge=1, le=20)
     """Searches for the smallest set, each followed by a recovery."""
     recovery_epochs: int = Field(default=1, ge=0, le=1000)
-    """Passes of fine-tuning after each search; of models by `learning` 2 each goes over 2,048 images at most."""
+    """Passes of fine-tuning after each search; of models by `learning` 2 or 3 each goes over 2,048 images at most."""
     floor: float = Field(default=0.05, gt=0, le=1)
     """Share of each layer's units that is kept whatever their score."""
     min_accuracy: float = Field(

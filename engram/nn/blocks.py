@@ -65,8 +65,71 @@ class MaxPoolBlock(nn.Module):
         found: Tensor = _Maximum.apply(own, self.pool)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return found.relu_()  # (B, own channels, H', W')
 
+    def normalised(self, own: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """`rectified` of what a normalisation in training makes of maps, but for the last bits, from fewer values.
+
+        The largest value of a window stays the largest where it is multiplied by none below zero, so that only the
+        maxima need to be normalised.
+        """
+        if own.device.type != "cpu" or own.dtype != torch.float32 or bool((norm.weight < 0).any()):
+            return self.rectified(norm(own))
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        found: Tensor = _NormalisedMaximum.apply(own, norm.weight, norm.bias, norm, self.pool)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return found  # (B, own channels, H', W')
+
     def forward(self, own: Tensor) -> Tensor:
         return cast(Tensor, self.pool(own))  # (B, own channels, H', W')
+
+
+def _sizes(pool: nn.MaxPool2d) -> list[list[int]]:
+    """Kernel, stride and padding, as operations take them."""
+    return [[cast(int, size)] * 2 for size in (pool.kernel_size, pool.stride, pool.padding)]
+
+
+class _NormalisedMaximum(torch.autograd.Function):
+    """Rectified maxima of normalised maps, of which none but the maxima are normalised; with channels side by side."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, own: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, pool: nn.MaxPool2d
+    ) -> Tensor:
+        own = own.contiguous(memory_format=torch.channels_last)
+        mean, variance = torch.batch_norm_update_stats(own, norm.running_mean, norm.running_var, norm.momentum or 0.0)
+        inverse = (variance + norm.eps).rsqrt()
+        scale = weight * inverse
+        largest, places = torch.ops.aten.max_pool2d_with_indices(own, *_sizes(pool))
+        found = torch.addcmul(_wide(bias - mean * scale), largest, _wide(scale)).relu_()
+        ctx.save_for_backward(own, largest, places, found, scale, mean, inverse)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        own, largest, places, found, scale, mean, inverse = ctx.saved_tensors
+        images, channels, height, width = own.shape
+        (given,) = grad_outputs
+        given = torch.ops.aten.threshold_backward(given.contiguous(memory_format=torch.channels_last), found, 0)
+        flat = _flat(given)
+        bias = flat.sum(0)
+        weight = ((flat * _flat(largest)).sum(0) - mean * bias) * inverse
+        count = images * height * width
+        by_value = -scale * inverse * weight / count
+        everywhere = -scale * bias / count - by_value * mean
+        back = torch.addcmul(_wide(everywhere), own, _wide(by_value))
+        at = places.permute(0, 2, 3, 1).reshape(images, -1, channels)
+        values = (flat * scale).reshape(images, -1, channels)
+        back.permute(0, 2, 3, 1).view(images, height * width, channels).scatter_add_(1, at, values)
+        return back, weight, bias, None, None
+
+
+def _wide(values: Tensor) -> Tensor:
+    """(C,) as it is laid over maps."""
+    return values[None, :, None, None]
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B x H x W, C)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 class _Maximum(torch.autograd.Function):
@@ -77,7 +140,7 @@ class _Maximum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, pool: nn.MaxPool2d) -> Tensor:
-        sizes = [[cast(int, size)] * 2 for size in (pool.kernel_size, pool.stride, pool.padding)]
+        sizes = _sizes(pool)
         turned = own.contiguous(memory_format=torch.channels_last)
         found, places = torch.ops.aten.max_pool2d_with_indices(turned, *sizes)
         ctx.save_for_backward(own, places.contiguous())

@@ -28,6 +28,18 @@ def pixels(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255.0
 
 
+def channels_last(values: Tensor) -> Tensor:
+    """Maps (B, C, H, W) with the channels of a place side by side in memory, which layers keep; all else as it is.
+
+    Of maps with one channel nothing is moved: what layers go by are the strides, which PyTorch would leave as they are.
+    """
+    if values.ndim != 4:
+        return values
+    count, width = values.shape[1], values.shape[3]
+    found = values.contiguous(memory_format=torch.channels_last)
+    return found.as_strided(values.shape, (values.shape[2] * width * count, 1, width * count, count))
+
+
 class Engram(nn.Module):
     """The part of a network that one task owns: its blocks, one for each node of the layout, and its head.
 
@@ -92,6 +104,8 @@ class Engram(nn.Module):
         joined: Joined,
         watch: dict[str, Tensor] | None = None,
         nodes: Collection[str] | None = None,
+        *,
+        fused: bool = False,
     ) -> dict[str, Tensor]:
         """Compute this owner's units from the prefix and append them to it.
 
@@ -105,6 +119,8 @@ class Engram(nn.Module):
             If given, receives this owner's own output of every node.
         nodes
             Names of the nodes that are computed; by default all.
+        fused
+            Whether, in training, maps are normalised once they are pooled, which rounds otherwise.
         """
         own: dict[str, Tensor] = {} if watch is None else watch
         longer: dict[str, Tensor] = {IMAGE: images}
@@ -112,7 +128,7 @@ class Engram(nn.Module):
         pooled = self.layout.pooled() if watch is None and self.training else frozenset[str]()
         for node in self.layout.nodes:
             if nodes is None or node.name in nodes:
-                self._compute(node, own, longer, joined, read, pooled)
+                self._compute(node, own, longer, joined, read, pooled, fused=fused)
         del longer[IMAGE]
         return longer
 
@@ -124,15 +140,20 @@ class Engram(nn.Module):
         joined: Joined,
         read: Collection[str],
         pooled: Collection[str],
+        *,
+        fused: bool = False,
     ) -> None:
         """Add a node's values to the owner's, and to what is read; `pooled` ones are rectified by what reads them."""
         block = self.block(node)
         if node.name in pooled and isinstance(block, ConvBlock):
-            own[node.name] = block.normalised(longer[node.sources[0]])  # (B, own units, H, W)
+            make = block.conv if fused else block.normalised
+            own[node.name] = make(longer[node.sources[0]])  # (B, own units, H, W)
         elif node.mixing:
             own[node.name] = block(longer[node.sources[0]])  # (B, own units, ...)
         elif node.sources[0] in pooled and isinstance(block, MaxPoolBlock):
-            own[node.name] = block.rectified(own[node.sources[0]])  # (B, own units, H', W')
+            whole, conv = own[node.sources[0]], self.block(self.layout.node(node.sources[0]))
+            norm = conv.norm if fused and isinstance(conv, ConvBlock) else None
+            own[node.name] = block.rectified(whole) if norm is None else block.normalised(whole, norm)
         elif isinstance(block, AddBlock):
             own[node.name] = block(own[node.sources[0]], own[node.sources[1]])  # (B, own units, H, W)
         else:

@@ -38,7 +38,7 @@ read the same of its units, (B, units read), under the name that `earlier` gives
 KEPT = 8
 """Times the largest map that an image takes until its units are scored: maps of all layers, and their gradients."""
 
-SCORED_IMAGES = {1: 1024, 2: 512}
+SCORED_IMAGES = {1: 1024, 2: 512, 3: 512}
 """By the number of learning: gradient scores settle within a few hundred images, and more only costs time."""
 
 

@@ -22,7 +22,7 @@ from engram.data.class_balance import class_weights, extended
 from engram.data.examples import Examples, small_classes
 from engram.nn.elastic import NORM_MOMENTUM
 from engram.nn.layout import Layout
-from engram.nn.network import Engram, Network, pixels
+from engram.nn.network import Engram, Network, channels_last, pixels
 from engram.training.measuring import HOPELESS, Evaluation, KnownEvaluations, measure
 from engram.training.mixed_precision import mixed
 from engram.training.optimisers import create_optimiser
@@ -278,10 +278,13 @@ class Trainer(WithContext):
         placed = self.context.placed
         images = self._augmented(pixels(placed.rows(self.train.images, chosen)))
         labels = placed.rows(self.train.labels, chosen)
+        fused = self.context.learning > 2
         with mixed(self.device, self.options):
             with torch.no_grad():
                 joined = self.network.joined(engram, images)
-            logits = engram.logits(engram(images, joined))  # (B, classes)
+                if fused:
+                    images, joined = channels_last(images), {node: channels_last(one) for node, one in joined.items()}
+            logits = engram.logits(engram(images, joined, fused=fused))  # (B, classes)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         optimiser.zero_grad(set_to_none=True)

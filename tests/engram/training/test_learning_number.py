@@ -1,22 +1,30 @@
-"""Tests of number 2 of learning: fused steps, short passes after pruning, and judging as served."""
+"""Tests of the numbers of learning: fused steps, short passes, judging as served, order in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch.nn import Parameter
+from torch import Tensor
+from torch.nn import Conv2d, Module, Parameter
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 
 from engram import LearnOptions, Memory
 from engram.checkpointing.progress import Reporter
 from engram.context import LearnContext
 from engram.data.examples import batches
+from engram.methods.eidetic.staged.learner import NEGATIVES
+from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.backbones import layout_of
-from engram.nn.network import Engram, Network, pixels
+from engram.nn.blocks import MaxPoolBlock
+from engram.nn.layout import Node
+from engram.nn.network import Engram, Network, channels_last, pixels
 from engram.training.measuring import measure
 from engram.training.optimisers import create_optimiser, optimiser_of
 from engram.training.state import TrainingState
@@ -38,7 +46,7 @@ def _engram() -> Engram:
 def test_steps_are_taken_in_one_operation_since_number_2(name: str) -> None:
     options = QUICK.model_copy(update={"optimiser": name})
     steps = {}
-    for number in (1, 2):
+    for number in (1, 2, 3):
         engram = _engram()
         optimiser = create_optimiser(_context(number, options), engram.parameters())
         assert bool(optimiser.defaults["fused"]) is (number > 1)
@@ -49,6 +57,7 @@ def test_steps_are_taken_in_one_operation_since_number_2(name: str) -> None:
         assert all(parameter._version > old for parameter, old in zip(engram.parameters(), before, strict=True))
         steps[number] = torch.cat([parameter.detach().flatten() for parameter in engram.parameters()])
     torch.testing.assert_close(steps[2], steps[1])
+    assert steps[3].equal(steps[2])
 
 
 def test_an_epoch_of_fewer_batches_goes_on_where_it_stood() -> None:
@@ -84,7 +93,7 @@ def test_an_engram_is_judged_as_it_is_served() -> None:
     assert found.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, some.labels)), rel=1e-6)
 
 
-@pytest.mark.parametrize(("number", "steps"), [(1, 22), (2, MOST_RECOVERED // 128)])
+@pytest.mark.parametrize(("number", "steps"), [(1, 22), (2, MOST_RECOVERED // 128), (3, MOST_RECOVERED // 128)])
 def test_a_pass_after_pruning_goes_over_some_thousand_images_at_most(number: int, steps: int) -> None:
     options = QUICK.model_copy(update={"batch_size": 128, "tolerance": 1.0})
     taken: list[int] = []
@@ -109,7 +118,7 @@ class _Behind(torch.optim.SGD):
                 parameter.data.sub_(group["lr"] * parameter.grad)
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize(
     "made", [partial(torch.optim.Adam, fused=True), partial(_Behind, lr=0.05)], ids=["fused", "own"]
 )
@@ -119,3 +128,85 @@ def test_what_an_optimiser_that_is_brought_has_changed_is_measured_anew(number: 
     report = memory.learn("first", bars(0, 200), options, optimiser=made)
     told = [point.held_out_loss for point in report.curves if point.phase == "training"]
     assert len(told) == len(set(told)) == 4, "each epoch has a loss of its own"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 1, 1, 1), (2, 7)])
+def test_maps_with_the_channels_of_a_place_side_by_side_have_the_same_values(shape: tuple[int, ...]) -> None:
+    values = torch.arange(torch.Size(shape).numel(), dtype=torch.float32).reshape(shape)
+    for given in (
+        values,
+        values.to(memory_format=torch.channels_last) if values.ndim == 4 else values.T.contiguous().T,
+    ):
+        found = channels_last(given)
+        assert found.equal(values)
+        assert values.ndim == 2 or found.stride()[1:] == (1, shape[3] * shape[1], shape[1])
+
+
+@contextmanager
+def _convolutions() -> Iterator[list[tuple[bool, Tensor]]]:
+    """What convolutions are given, and whether they are trained."""
+    found: list[tuple[bool, Tensor]] = []
+
+    def watch(module: Module, given: tuple[Tensor, ...], _: object) -> None:
+        if isinstance(module, Conv2d):
+            found.append((module.training, given[0]))
+
+    hook = register_module_forward_hook(watch)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
+def test_networks_are_trained_with_channels_side_by_side_since_number_3(backbone: str) -> None:
+    options = QUICK.model_copy(update={"prune": False, "epochs": 1})
+    for number in (2, 3):
+        memory = Memory.create(definition(backbone, learning=number))
+        memory.learn("first", bars(0), options)
+        with _convolutions() as seen:
+            memory.learn("second", bars(1), options)
+        assert {maps.stride(1) == 1 for trained, maps in seen if trained} == {number > 2}
+        assert all(parameter.is_contiguous() for parameter in _engram_of(memory, "second").parameters())
+
+
+def _engram_of(memory: Memory, task: str) -> Engram:
+    assert isinstance(memory.method, StagedEidetic)
+    (found,) = (one.engram for one in memory.method.staged if one.name == task)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_tasks_own_detector_learns_from_some_thousand_images_since_number_3(number: int) -> None:
+    some = bars(0, 1200)
+    memory = Memory.create(definition("mlp", learning=number))
+    memory.learn("first", some, QUICK.model_copy(update={"epochs": 1, "prune": False}))
+    assert isinstance(memory.method, StagedEidetic)
+    counted = int(memory.method.required_sums().detector("first").counts.sum())
+    held_out = round(QUICK.held_out * len(some))
+    assert counted == (len(some) if number < 3 else NEGATIVES + held_out)
+
+
+@pytest.mark.parametrize("least", [0.5, 0.0, -0.5])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
+def test_maxima_are_normalised_as_whole_maps_would_be(kernel: int, stride: int, padding: int, least: float) -> None:
+    torch.manual_seed(1)
+    norm = torch.nn.BatchNorm2d(5, momentum=0.3)
+    with torch.no_grad():
+        norm.weight.uniform_(least, 1.5)
+        norm.bias.uniform_(-0.5, 0.5)
+    node = Node("pool", "max_pool", ("conv",), "conv", None, kernel=kernel, stride=stride, padding=padding)
+    block = MaxPoolBlock(node)
+    whole = channels_last(torch.randn(6, 5, 8, 8) * 3 + 1)
+    found = []
+    for fused in (False, True):
+        its, own = copy.deepcopy(norm), whole.clone().requires_grad_(True)
+        given = block.normalised(own, its) if fused else torch.relu(block.pool(its(own)))
+        (given * torch.arange(given.numel()).reshape(given.shape).sin()).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        assert own.grad is not None
+        values = [given.detach(), own.grad, *(one.grad for one in its.parameters()), *its.buffers()]
+        found.append([one.double() for one in values if one is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert len(found[0]) == 7
