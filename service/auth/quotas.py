@@ -41,6 +41,12 @@ _SLOT_SECONDS = 10.0
 """How long a submission waits for others of its key, each of which only writes a record."""
 
 
+class _Storage(RedisStorage):
+    """The counters in Redis, for which no other client than that of Redis is imported."""
+
+    DEPENDENCIES = {"redis": RedisStorage.DEPENDENCIES["redis"]}  # noqa: RUF012  # theirs is of no class
+
+
 class Quotas:
     """Limits on requests, images and open jobs by key.
 
@@ -61,7 +67,7 @@ class Quotas:
         self._connections = ConnectionPool.from_url(
             redis_url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0)
         )
-        storage = RedisStorage(
+        storage = _Storage(
             "async+redis://",
             implementation="redispy",
             key_prefix=f"{PREFIX}limits",
