@@ -82,7 +82,8 @@ class GroupedTrunks:
     """The trunks of the tasks of a network: their convolutions and poolings, up to where maps are flattened.
 
     A narrow task is as wide as the widest here, by weights of zero. Whether an image has the same bytes as by its own
-    task's convolutions is tried for each kind of them (`_alike`), and a task takes part with as many images as it has.
+    task's convolutions is tried for each kind of them (`_alike`), then for the trunks that answer (`prove`), and a task
+    takes part with as many images as it has.
 
     Parameters
     ----------
@@ -90,16 +91,24 @@ class GroupedTrunks:
         For each task that takes part, in order, those that its trunk ends with.
     shapes
         For each of these those that its images would be computed in by themselves, and to the same bytes.
+    image
+        Channels, height and width of an image.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], units: Mapping[str, int], shapes: Mapping[str, frozenset[int]], steps: int
+        self,
+        stages: Sequence[Stage],
+        units: Mapping[str, int],
+        shapes: Mapping[str, frozenset[int]],
+        steps: int,
+        image: tuple[int, int, int],
     ) -> None:
         self._stages = tuple(stages)
         self._units = dict(units)
         self._shapes = dict(shapes)
         self._numbers = {task: number for number, task in enumerate(units)}
         self._threads = torch.get_num_threads()
+        self._image = image
         self.steps = steps
         """Nodes of a trunk."""
 
@@ -138,7 +147,25 @@ class GroupedTrunks:
             given = [(one.weight, one.bias) for one in convolutions if isinstance(one, Convolution)]
             poolings = tuple(map(MaxPool, pools))
             stages.append(Stage(*_stacked(given, wide), node.stride, node.padding, node.rectify, poolings))
-        return cls(stages, {task: kinds[task][-1].units for task in some} if stages else {}, shapes, len(trunk))
+        units = {task: kinds[task][-1].units for task in some} if stages else {}
+        return cls(stages, units, shapes, len(trunk), (layout.channels, *layout.image_size))
+
+    def prove(self, alone: Callable[[str, Tensor], Tensor]) -> None:
+        """Go on with those tasks and shapes alone in which drawn images have the bytes that they have by themselves.
+
+        Parameters
+        ----------
+        alone
+            Gives what a task's own trunk makes of images (B, C, H, W), B one of the shapes.
+        """
+        if not self._stages:
+            return
+        drawn = torch.rand(MOST_IMAGES, *self._image, generator=torch.Generator().manual_seed(len(self._numbers)))
+        for shape in (shape for shape in SHAPES if shape <= MOST_IMAGES):
+            some = {task: numpy.arange(shape) for task in self._numbers if shape in self._shapes[task]}
+            for task, found in self.maps(drawn, some).items():
+                if not torch.equal(found, alone(task, drawn[:shape])):
+                    self._shapes[task] -= {shape}
 
     def maps(self, images: Tensor, asked: Mapping[str, Rows]) -> dict[str, Tensor]:
         """What the trunks of some of the tasks that are asked give for some images, (n, units, H', W') each.

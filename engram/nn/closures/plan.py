@@ -59,6 +59,12 @@ class ClosurePlan:
                 values[place] = None
         return tuple(values[place] for place in self._results)
 
+    def begun(self, images: Tensor, done: int) -> Tensor:
+        """What so many first steps find, each of which reads what the one before it found, and the first the images."""
+        for operation, *_ in self._steps[:done]:
+            images = operation(images)
+        return images
+
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
 """From images (B, C, H, W) float32 in [0, 1], B one of `engram.nn.shapes.SHAPES`, to the results of a plan."""
@@ -208,7 +214,9 @@ class Planner:
         """The trunks of the tasks that can be computed at once, which the owners' weights are copied for."""
         if self._trunks is None:
             owners = self._owners if self._engine.groups else {}
-            self._trunks = GroupedTrunks.of(self._layout, owners, self._operation_of)
+            found = GroupedTrunks.of(self._layout, owners, self._operation_of)
+            found.prove(lambda task, images: self.plan(task).begun(images, found.steps))
+            self._trunks = found
         return self._trunks
 
     def _builder(self, reads: Sequence[Read]) -> PlanBuilder:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy
 import pytest
 import torch
+from torch import Tensor
 
 from engram.config.definition import InputShape
 from engram.nn.backbones import layout_of
-from engram.nn.closures.grouped import GROUPS, MOST_IMAGES, _cut
+from engram.nn.closures.grouped import GROUPS, MOST_IMAGES, Stage, _cut
 from engram.nn.network import Network
 from engram.nn.shapes import Rows
 from engram.runtime import threads
@@ -119,6 +120,31 @@ def test_a_head_that_is_rescaled_answers_so_at_once() -> None:
     engram.head.weight.mul_(2)
     engram.head.bias.mul_(2)
     assert torch.equal(network.answers(asked, images)["task 2"][1], 2 * before)
+
+
+@pytest.mark.usefixtures("grouped")
+def test_a_task_that_has_other_bytes_in_groups_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a kernel might give them that sums up otherwise where its trial saw no difference."""
+    network, plain = _network(6), Stage.__call__
+
+    def differing(self: Stage, values: Tensor, tasks: Tensor) -> Tensor:
+        found = plain(self, values, tasks)
+        each = found.shape[1] // len(tasks)
+        for place in (tasks == 1).nonzero().flatten().tolist():  # `task 1` has too few units to take part
+            if len(found) == 2:
+                found[1, place * each : (place + 1) * each] *= 1 + 2.0**-22
+        return found
+
+    monkeypatch.setattr(Stage, "__call__", differing)
+    images = torch.rand(8, 3, *network.layout.image_size)
+    for images_each in range(1, 5):
+        asked = {engram.task: numpy.arange(images_each) for engram in network.stack}
+        found = network.answers(asked, images)
+        assert ("task 2" in found) is (images_each == 1)
+        assert "task 0" in found
+        for task, some in found.items():
+            for value, expected in zip(some, network.answer(task, images, asked[task]), strict=True):
+                assert torch.equal(value, expected), task
 
 
 @pytest.mark.usefixtures("grouped")
