@@ -65,10 +65,15 @@ def uncompiled(kind: type[Kind]) -> type[Kind]:
     All of them import it when they are made, though nothing is compiled: a second and a hundred megabytes, which is a
     fifth of what learning from a few images takes. The computation is theirs, to the bit.
     """
+    return cast(type[Kind], _uncompiled(kind))  # type: ignore[arg-type]  # a class is hashable
+
+
+@cache
+def _uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
     apart = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in apart}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    return cast(type[Kind], type(kind.__name__, (kind,), {**methods, "__doc__": kind.__doc__}))
+    return type(kind.__name__, (kind,), {**methods, "__doc__": kind.__doc__})
 
 
 def prepare(device: torch.device) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 
-from service.lifecycle.preloading import preload_torch
 from service.lifecycle.tuning import restart_tuned
 
 SERVERS = ("serve", "service")
@@ -19,7 +18,6 @@ def main() -> None:
         # Looking for garbage again and again takes a quarter of the time that all imports take, and finds next to none.
         # `engram.runtime.set_aside_imports` begins with it.
         gc.disable()
-        preload_torch()
     from service.cli import main as program
 
     program.main()

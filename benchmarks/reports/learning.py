@@ -19,13 +19,14 @@ HEAD = (
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table in Markdown, empty without rows: of each model and number of images the least of all repeats."""
+    """The table in Markdown, empty without rows: of each model and number of images the newest commit's least."""
     rows = [row for row in rows if row.get("benchmark") == "learning"]
     if not rows:
         return ""
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for key in dict.fromkeys(_key(row) for row in rows):
         mine = [row for row in rows if _key(row) == key]
+        mine = [row for row in mine if row.get("commit") == mine[-1].get("commit")]
         ours, plain = (min((row[side] for row in mine), key=_seconds) for side in ("engram", "plain"))
         phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ours["phases"].items())
         accuracy = " / ".join(f"{sum(side['accuracy']) / len(side['accuracy']):.4f}" for side in (ours, plain))

@@ -3,9 +3,9 @@
     python -m benchmarks learning --data DIR [--images 1000] [--repeats 3] [--set NAME=VALUE] [--out FILE.jsonl]
 
 DIR holds `mnist.npz`. One model learns the five tasks one after another; after each, the plain loop trains a network of
-its own for the same task: the same layout, optimiser, schedule, batches, augmentation and label smoothing, evaluated
-after each epoch on the same held-out images, layer by layer as it is written, and neither pruned nor recognised. The
-same loop is run with PyTorch's fused optimiser as well. All run in this process, in turn.
+its own for the same task: the same layout, optimiser, schedule, batches, augmentation and label smoothing, for as many
+epochs, evaluated after each on the same held-out images, layer by layer as it is written, and neither pruned nor
+recognised. The same loop is run with PyTorch's fused optimiser as well. All run in this process, in turn.
 """
 
 from __future__ import annotations
@@ -59,11 +59,15 @@ class LayeredNetwork(nn.Module):
         return logits
 
 
-def train(definition: Definition, examples: Examples, options: LearnOptions, *, fused: bool = False) -> LayeredNetwork:
+def train(
+    definition: Definition, examples: Examples, options: LearnOptions, epochs: int, *, fused: bool = False
+) -> LayeredNetwork:
     """A network trained as anybody would write it down, which ends with its best epoch.
 
     Parameters
     ----------
+    epochs
+        How many: where each side stopped by its own figures, one would often do half of the other's work.
     fused
         Whether the optimiser takes its steps in one operation, which has to be asked for.
     """
@@ -73,8 +77,8 @@ def train(definition: Definition, examples: Examples, options: LearnOptions, *, 
     optimiser = optimiser_of(options, net.parameters(), fused=fused)
     size = min(options.batch_size, max(8, len(learned) // STEPS_PER_EPOCH))
     steps, phase = -(-len(learned) // size), TrainingPhase.to_plateau(options)
-    step, waited, best = 0, 0, (float("inf"), net.state_dict())
-    for _ in range(options.epochs):
+    step, best = 0, (float("inf"), net.state_dict())
+    for _ in range(epochs):
         net.train()
         for chosen in batches(len(learned), size, generator):
             for group in optimiser.param_groups:
@@ -87,9 +91,7 @@ def train(definition: Definition, examples: Examples, options: LearnOptions, *, 
             step += 1
         judged = F.cross_entropy(logits_of(net, held_out), held_out.labels).item()
         if judged < best[0]:
-            best, waited = (judged, {name: value.clone() for name, value in net.state_dict().items()}), 0
-        elif (waited := waited + 1) >= options.patience:
-            break
+            best = judged, {name: value.clone() for name, value in net.state_dict().items()}
     net.load_state_dict(best[1])
     return net
 
@@ -123,15 +125,16 @@ class Side:
 
 def measured(definition: Definition, options: LearnOptions, tasks: Tasks) -> dict[str, Any]:
     """Learn all tasks on both sides, in turn; returns the figures."""
-    ours, plain, fused, phases = Side(), Side(), Side(), dict[str, float]()
+    ours, plain, fused, phases, epochs = Side(), Side(), Side(), dict[str, float](), list[int]()
     memory = Memory.create(definition)
     for number, (examples, test) in enumerate(zip(tasks.train, tasks.test, strict=True)):
         name = f"task {number + 1}"
         found = ours.timed(partial(memory.learn, name, examples, options))
         for phase, seconds in found.phases.items():
             phases[phase] = round(phases.get(phase, 0.0) + seconds, 3)
-        net = plain.timed(partial(train, definition, examples, options))
-        quick = fused.timed(partial(train, definition, examples, options, fused=True))
+        epochs.append(sum(point.phase == "training" for point in found.curves))
+        net = plain.timed(partial(train, definition, examples, options, epochs[-1]))
+        quick = fused.timed(partial(train, definition, examples, options, epochs[-1], fused=True))
         answers = [one.label for part in torch.split(test.images, 256) for one in memory.predict(part, name)]
         rights = [answer == test.classes[label] for answer, label in zip(answers, test.labels.tolist(), strict=True)]
         ours.accuracy.append(round(sum(rights) / len(rights), 4))
@@ -139,6 +142,7 @@ def measured(definition: Definition, options: LearnOptions, tasks: Tasks) -> dic
             right = logits_of(its, test).argmax(1) == test.labels
             side.accuracy.append(round(float(right.double().mean()), 4))
     return {
+        "epochs": epochs,
         "engram": {**vars(ours), "phases": phases},
         "plain": vars(plain),
         "plain_fused": vars(fused),

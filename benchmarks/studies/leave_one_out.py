@@ -125,12 +125,11 @@ def on_digits(folder: Path, images: int, backbone: str) -> Setting:
     return Setting(split_mnist(folder, Sizes(train=images)), far(folder), {"backbone": backbone}, LearnOptions())
 
 
-def over_lite0(folder: Path, images: int, backbone: str, size: int) -> Setting:
-    """Split-CIFAR-10 over EfficientNet-Lite0 at `size` pixels, MNIST far from it."""
+def over_lite0(folder: Path, images: int, backbone: str) -> Setting:
+    """Split-CIFAR-10 over EfficientNet-Lite0, MNIST far from it."""
     found = preset("split_cifar10_lite0", "small", "eidetic")
     tasks = split_cifar10_lite0(folder, Sizes(train=images))
-    network, *others = found.definition["commons"]
-    fields = {**found.definition, "backbone": backbone, "commons": [{**network, "size": size}, *others]}
+    fields = {**found.definition, "backbone": backbone}
     return Setting(tasks, digits(folder), fields, LearnOptions.model_validate(found.options))
 
 
@@ -176,13 +175,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images", type=int, default=2000, help="to learn from, of each class")
     parser.add_argument("--backbone", help="by default cnn, and over EfficientNet-Lite0 adapter")
-    parser.add_argument("--size", type=int, default=128, help="side of what EfficientNet-Lite0 is shown, in pixels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append one JSON line per task left out and seed")
     args = parser.parse_args()
     configure(args.threads)
     if args.lite0:
-        setting = over_lite0(args.data, args.images, args.backbone or "adapter", args.size)
+        setting = over_lite0(args.data, args.images, args.backbone or "adapter")
     else:
         setting = on_digits(args.data, args.images, args.backbone or "cnn")
     about = {
@@ -191,7 +189,7 @@ def main() -> None:
         **provenance(args.threads),
     }
     if args.lite0:
-        about |= {"over": "lite0", "size": args.size}
+        about["over"] = "lite0"
     rows = []
     for seed in range(args.seeds):
         for left in range(len(setting.tasks.train)):

@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from engram.nn.layout import Node
 
@@ -69,9 +70,11 @@ class MaxPoolBlock(nn.Module):
         """`rectified` of what a normalisation in training makes of maps, but for the last bits, from fewer values.
 
         The largest value of a window stays the largest where it is multiplied by none below zero, so that only the
-        maxima need to be normalised.
+        maxima need to be normalised. (Multiplied by zero, all of a window are the largest; the gradient goes by one.)
         """
-        if own.device.type != "cpu" or own.dtype != torch.float32 or bool((norm.weight < 0).any()):
+        plain = type(norm) is nn.BatchNorm2d and norm.momentum is not None and own.numel() > own.shape[1]
+        plain = plain and own.device.type == "cpu" and own.dtype == torch.float32
+        if not plain or bool((norm.weight < 0).any()):
             return self.rectified(norm(own))
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
@@ -95,7 +98,8 @@ class _NormalisedMaximum(torch.autograd.Function):
         ctx: Any, own: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, pool: nn.MaxPool2d
     ) -> Tensor:
         own = own.contiguous(memory_format=torch.channels_last)
-        mean, variance = torch.batch_norm_update_stats(own, norm.running_mean, norm.running_var, norm.momentum or 0.0)
+        assert norm.momentum is not None, "what has none takes a mean of all batches"
+        mean, variance = torch.batch_norm_update_stats(own, norm.running_mean, norm.running_var, norm.momentum)
         inverse = (variance + norm.eps).rsqrt()
         scale = weight * inverse
         largest, places = torch.ops.aten.max_pool2d_with_indices(own, *_sizes(pool))
@@ -104,6 +108,7 @@ class _NormalisedMaximum(torch.autograd.Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         own, largest, places, found, scale, mean, inverse = ctx.saved_tensors
         images, channels, height, width = own.shape

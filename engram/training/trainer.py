@@ -278,7 +278,7 @@ class Trainer(WithContext):
         placed = self.context.placed
         images = self._augmented(pixels(placed.rows(self.train.images, chosen)))
         labels = placed.rows(self.train.labels, chosen)
-        fused = self.context.learning > 2
+        fused = self.context.learning > 2 and bool(norms(engram))
         with mixed(self.device, self.options):
             with torch.no_grad():
                 joined = self.network.joined(engram, images)

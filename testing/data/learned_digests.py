@@ -86,6 +86,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "settings": {"reads": "commons"},
     },
     "staged-learning-2": {"recipe": 3, "learning": 2, "backbone": "cnn", "width": 0.5},
+    "staged-learning-3": {"recipe": 3, "learning": 3, "backbone": "cnn", "width": 0.5, "channels": 3},
     "staged-all": {"recipe": 3, "backbone": "cnn", "width": 0.5, "settings": {"reads": "all"}},
 }
 """One model of every kind with stored state of its own; `channels` and `options` are not part of a definition."""

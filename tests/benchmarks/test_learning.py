@@ -24,11 +24,11 @@ def test_the_plain_loop_learns_a_network_of_the_same_widths() -> None:
     engram = Engram(layout, "same", ("a", "b"), dict.fromkeys(layout.layers, 0), dict(layout.widths), ()).eval()
     some = TASKS.test[0].subset(torch.arange(8))
     assert torch.equal(logits_of(before, some), engram.answer(pixels(some.images), {}))
-    after = train(DEFINITION, TASKS.train[0], OPTIONS)
+    after = train(DEFINITION, TASKS.train[0], OPTIONS, 8)
     judged = TASKS.test[0]
     right = [float((logits_of(net, judged).argmax(1) == judged.labels).double().mean()) for net in (before, after)]
     assert right[1] > max(0.9, right[0])
-    again = train(DEFINITION, TASKS.train[0], OPTIONS)
+    again = train(DEFINITION, TASKS.train[0], OPTIONS, 8)
     assert torch.equal(again.head.weight, after.head.weight)
 
 
@@ -38,6 +38,8 @@ def test_rows_say_what_both_sides_took() -> None:
     for side in ("engram", "plain", "plain_fused"):
         assert len(row[side]["cpu_seconds"]) == len(row[side]["accuracy"]) == 2
         assert min(row[side]["cpu_seconds"]) > 0
+    assert len(row["epochs"]) == 2
+    assert all(1 <= epochs <= OPTIONS.epochs for epochs in row["epochs"])
     assert {"training", "looking"} <= row["engram"]["phases"].keys()
     expected = sum(row["engram"]["cpu_seconds"]) / sum(row["plain"]["cpu_seconds"])
     assert abs(row["cpu_ratio"] / expected - 1) < 0.01
@@ -48,3 +50,5 @@ def test_rows_say_what_both_sides_took() -> None:
     earlier = {name: value for name, value in row.items() if name != "plain_fused"}
     assert f"| {expected:.2f} | – |" in report.table([earlier])
     assert report.table([{"benchmark": "other"}]) == ""
+    newer = {**slower, "commit": "of tomorrow"}
+    assert "| 1800.0 |" in report.table([row, newer]), "of the newest commit alone"

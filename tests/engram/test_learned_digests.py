@@ -1,7 +1,8 @@
 """Tests of what every method stores after learning, bit for bit, by digests of an earlier commit.
 
 `files/learned-digests.json` was written by commits 0ab2d93 (recipe 1) and de32d30 (recipe 3, the staged models) on the
-machine that it names; on others, that two runs are equal is all that can be asked.
+machine that it names, and of learning 3 with the commit that brought it, on another; where nothing was written down,
+that two runs are equal is all that can be asked.
 """
 
 from __future__ import annotations
@@ -41,10 +42,9 @@ def _one_thread() -> Iterator[None]:
 )
 def test_what_is_learned_is_what_was_learned_before(name: str) -> None:
     found = digests_of(name)
-    assert found == (WRITTEN[machine()][name] if machine() in WRITTEN else digests_of(name))
+    assert found == (WRITTEN.get(machine(), {}).get(name) or digests_of(name))
 
 
 def test_every_kind_was_written_down() -> None:
-    for written in WRITTEN.values():
-        assert written.keys() == MODELS.keys()
+    assert set().union(*WRITTEN.values()) == MODELS.keys()
     assert MODELS.keys() >= SLOW.union(TWICE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import Conv2d, Module, Parameter
+from torch.nn import BatchNorm2d, Conv2d, Module, Parameter
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 
@@ -25,11 +26,13 @@ from engram.nn.backbones import layout_of
 from engram.nn.blocks import MaxPoolBlock
 from engram.nn.layout import Node
 from engram.nn.network import Engram, Network, channels_last, pixels
+from engram.nn.reads import Read
 from engram.training.measuring import measure
 from engram.training.optimisers import create_optimiser, optimiser_of
 from engram.training.state import TrainingState
-from engram.training.trainer import MOST_RECOVERED
+from engram.training.trainer import MOST_RECOVERED, Trainer
 from testing.data.patterns import QUICK, bars, definition
+from tests.engram.nn.reading import random_engram, random_network
 
 
 def _context(number: int, options: LearnOptions = QUICK) -> LearnContext:
@@ -158,15 +161,36 @@ def _convolutions() -> Iterator[list[tuple[bool, Tensor]]]:
         hook.remove()
 
 
+@contextmanager
+def _normalisations() -> Iterator[set[bool]]:
+    """Whether maps are normalised once they are pooled."""
+    found: set[bool] = set()
+    plain, after = MaxPoolBlock.rectified, MaxPoolBlock.normalised
+
+    def rectified(self: MaxPoolBlock, own: Tensor) -> Tensor:
+        found.add(False)
+        return plain(self, own)
+
+    def normalised(self: MaxPoolBlock, own: Tensor, norm: BatchNorm2d) -> Tensor:
+        found.add(True)
+        return after(self, own, norm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaxPoolBlock, "rectified", rectified)
+        patch.setattr(MaxPoolBlock, "normalised", normalised)
+        yield found
+
+
 @pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
 def test_networks_are_trained_with_channels_side_by_side_since_number_3(backbone: str) -> None:
     options = QUICK.model_copy(update={"prune": False, "epochs": 1})
     for number in (2, 3):
         memory = Memory.create(definition(backbone, learning=number))
         memory.learn("first", bars(0), options)
-        with _convolutions() as seen:
+        with _convolutions() as seen, _normalisations() as normalised:
             memory.learn("second", bars(1), options)
         assert {maps.stride(1) == 1 for trained, maps in seen if trained} == {number > 2}
+        assert normalised == ({number > 2} if backbone == "cnn" else set()), "the small residual network has no pools"
         assert all(parameter.is_contiguous() for parameter in _engram_of(memory, "second").parameters())
 
 
@@ -188,7 +212,18 @@ def test_a_tasks_own_detector_learns_from_some_thousand_images_since_number_3(nu
     assert counted == (len(some) if number < 3 else NEGATIVES + held_out)
 
 
-@pytest.mark.parametrize("least", [0.5, 0.0, -0.5])
+def test_a_detector_of_many_classes_learns_from_some_images_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engram.methods.eidetic.staged.learner.NEGATIVES", 16)
+    monkeypatch.setattr("engram.methods.eidetic.staged.learner.OF_EACH_CLASS", 12)
+    some = bars(0, 40)
+    memory = Memory.create(definition("mlp"))
+    memory.learn("first", some, QUICK)
+    assert isinstance(memory.method, StagedEidetic)
+    counted = memory.method.required_sums().detector("first").counts.tolist()
+    assert counted == [12 + round(QUICK.held_out * 40)] * 2
+
+
+@pytest.mark.parametrize("least", [0.5, -0.5])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
 def test_maxima_are_normalised_as_whole_maps_would_be(kernel: int, stride: int, padding: int, least: float) -> None:
     torch.manual_seed(1)
@@ -203,6 +238,7 @@ def test_maxima_are_normalised_as_whole_maps_would_be(kernel: int, stride: int, 
     for fused in (False, True):
         its, own = copy.deepcopy(norm), whole.clone().requires_grad_(True)
         given = block.normalised(own, its) if fused else torch.relu(block.pool(its(own)))
+        assert (type(given.grad_fn).__name__ == "_NormalisedMaximumBackward") is (fused and least > 0)
         (given * torch.arange(given.numel()).reshape(given.shape).sin()).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         assert own.grad is not None
         values = [given.detach(), own.grad, *(one.grad for one in its.parameters()), *its.buffers()]
@@ -210,3 +246,32 @@ def test_maxima_are_normalised_as_whole_maps_would_be(kernel: int, stride: int, 
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert len(found[0]) == 7
+
+
+def test_what_is_read_of_other_tasks_lies_in_memory_as_the_images_do() -> None:
+    options, some = QUICK.model_copy(update={"augment": "none"}), bars(1, 40)
+    network = random_network("cnn", owners=2, seed=1)
+    reads = [Read(network.stack[0].task, {"conv1": torch.arange(3), "conv2": torch.arange(2)})]
+    engram = random_engram(network.layout, "reader", reads, network.layout.widths).requires_grad_(True).train()
+    trainer = replace(Trainer.alone(network.layout, some, some, _context(3, options)), network=network)
+    with _convolutions() as seen:
+        trainer._step(engram, create_optimiser(_context(3, options), engram.parameters()), torch.arange(16), 0)
+    layers = [maps for trained, maps in seen if trained]
+    assert len(layers) == 3
+    assert any(maps.shape[1] > engram.units["conv1"] for maps in layers[1:]), "the second reads more than its own"
+    assert all(maps.stride(1) == 1 for maps in layers)
+
+
+@pytest.mark.parametrize(("count", "momentum"), [(1, 0.1), (8, None)])
+def test_what_has_no_statistics_of_a_batch_is_left_to_pytorch(count: int, momentum: float | None) -> None:
+    norm = torch.nn.BatchNorm2d(3, momentum=momentum)
+    block = MaxPoolBlock(Node("pool", "max_pool", ("conv",), "conv", None, kernel=1, stride=1))
+    maps = channels_last(torch.randn(count, 3, 1, 1))
+    if count == 1:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            block.normalised(maps, norm)
+    else:
+        expected = torch.relu(copy.deepcopy(norm)(maps))
+        assert block.normalised(maps, norm).equal(expected)
+    assert norm.running_var is not None
+    assert bool(norm.running_var.isfinite().all())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,6 +37,17 @@ def _redis_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def images(count: int) -> list[tuple[str, tuple[str, bytes, str]]]:
     return [("image", ("x.png", png(0, number), "image/png")) for number in range(count)]
+
+
+def test_no_other_client_of_redis_is_imported() -> None:
+    """Which takes a service as long to start again, and is never used."""
+    program = (
+        "import sys; from service.auth.quotas import Quotas; from vault.keys import KeyLimits;"
+        "Quotas('redis://localhost', None, KeyLimits());"
+        "print('redis' in sys.modules, 'valkey' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["True", "False"]
 
 
 def test_requests_a_minute(learned_settings: ServiceSettings) -> None:

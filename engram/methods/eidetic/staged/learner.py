@@ -40,8 +40,12 @@ from engram.training.report import LearningReport
 
 ONE_CLASS = ClassesNeeded(1, "a task")
 
+OF_EACH_CLASS = 200
+"""Images of each class that a task's own detector learns from at least, where there are so many: of a hundred classes
+with twenty images each, means and scatter are those of these images alone."""
+
 NEGATIVES = 2048
-"""Images of a task that a detector learns from, at most: it tells classes by means and one scatter."""
+"""Images of a task that a detector learns from: it tells classes by means and one scatter."""
 
 CANDIDATES = 2
 """Earlier tasks that a new one may try to read, at most."""
@@ -289,16 +293,17 @@ class StagedLearner(WithContext):
     def _detectors(self, new: NewTask) -> tuple[dict[str, ExactSums], dict[str, Totals], Reading | None]:
         """By detector the task's sums over the values that it reads, and its totals; what the task's own reads."""
         pairs, totals, reading = {}, {}, None
-        few, number = new.train.evenly(NEGATIVES), self.context.learning
+        number = self.context.learning
         if new.engram is not None:
-            own = replace(new, train=few) if number > 2 else new
+            most = max(NEGATIVES, OF_EACH_CLASS * len(new.train.classes))
+            own = replace(new, train=new.train.evenly(most)) if number > 2 else new
             features, _ = features_and_logits(new.network, new.engram, own.train, self.context)
             reading = Reading.of(features, new.engram.head.weight.detach().cpu())
             pairs[new.name] = self._over(reading, own, features, new.features)
             totals[new.name] = Totals.empty(len(reading.chosen), reading.step).plus(new.name, pairs[new.name])
         by_name, shown = {one.name: one for one in self.tasks}, new
         if number > 1:
-            shown = replace(new, train=few, held_out=new.held_out.evenly(NEGATIVES // 4))
+            shown = replace(new, train=new.train.evenly(NEGATIVES), held_out=new.held_out.evenly(NEGATIVES // 4))
         for name in new.negatives:
             other, its = by_name[name].engram, by_name[name].known.reading
             if other is None or its is None:
