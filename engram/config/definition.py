@@ -108,7 +108,7 @@ class Definition(Frozen):
     fewer images, and passes after pruning go over some thousand images at most, as do detectors of earlier tasks; a
     head that is surely no worse than it and the commons together decides alone. Since 3, networks are trained with the
     channels of a place side by side in memory, and normalise maps once they are pooled, which is sooner done and rounds
-    otherwise; a task's own detector learns from some thousand images as well.
+    otherwise; a task's own detector learns from some thousand images as well, or some hundred of each class.
     """
 
     engine: EngineName = FIRST_ENGINE
