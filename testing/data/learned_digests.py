@@ -121,12 +121,20 @@ def digests_of(name: str) -> dict[str, str]:
     return {str(file): str(digest) for file, digest in sorted(manifest["sha256"].items())}
 
 
-def machine() -> str:
-    """Description of the machine as far as the digests depend on it."""
+def machine(*, numbers: bool = False) -> str:
+    """Description of the machine as far as the digests depend on it.
+
+    Parameters
+    ----------
+    numbers
+        Whether it has those of the processor's model, without which the name may be that of several.
+    """
     model = ""
     if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        about = {name.strip(): value.strip() for name, _, value in rows}
+        names = ("model name", *(("cpu family", "model", "stepping") if numbers else ()))
+        model = " ".join(about.get(name, "") for name in names)
     capability = torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__}, 1 thread, {capability}, {platform.machine()} {model}"
 
@@ -134,7 +142,7 @@ def machine() -> str:
 def main() -> None:
     """Print the digests of this machine as JSON."""
     torch.set_num_threads(1)
-    print(json.dumps({machine(): {name: digests_of(name) for name in MODELS}}, indent=1, sort_keys=True))
+    print(json.dumps({machine(numbers=True): {name: digests_of(name) for name in MODELS}}, indent=1, sort_keys=True))
 
 
 if __name__ == "__main__":
