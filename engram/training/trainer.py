@@ -273,12 +273,13 @@ class Trainer(WithContext):
         return augmented(images, self.options.augment, self.generator, far=self.few)
 
     def _step(self, engram: Engram, optimiser: Optimizer, chosen: Tensor, step: int) -> float:
-        for norm in norms(engram):
+        normalisations = norms(engram)
+        for norm in normalisations:
             norm.momentum = max(NORM_MOMENTUM, 1 / (step + 1))
         placed = self.context.placed
         images = self._augmented(pixels(placed.rows(self.train.images, chosen)))
         labels = placed.rows(self.train.labels, chosen)
-        fused = self.context.learning > 2 and bool(norms(engram))
+        fused = self.context.learning > 2 and bool(normalisations)
         with mixed(self.device, self.options):
             with torch.no_grad():
                 joined = self.network.joined(engram, images)

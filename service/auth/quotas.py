@@ -44,7 +44,7 @@ _SLOT_SECONDS = 10.0
 class _Storage(RedisStorage):
     """The counters in Redis, for which no other client than that of Redis is imported."""
 
-    DEPENDENCIES = {"redis": RedisStorage.DEPENDENCIES["redis"]}  # noqa: RUF012  # theirs is of no class
+    DEPENDENCIES = {"redis": RedisStorage.DEPENDENCIES["redis"]}  # noqa: RUF012  # declared so by limits
 
 
 class Quotas:

@@ -160,7 +160,8 @@ class GroupedTrunks:
         """
         if not self._stages:
             return
-        drawn = torch.rand(MOST_IMAGES, *self._image, generator=torch.Generator().manual_seed(len(self._numbers)))
+        generator = torch.Generator().manual_seed(len(self._numbers))
+        drawn = torch.rand(MOST_IMAGES, *self._image, generator=generator, dtype=torch.float32)
         for shape in (shape for shape in SHAPES if shape <= MOST_IMAGES):
             some = {task: numpy.arange(shape) for task in self._numbers if shape in self._shapes[task]}
             for task, found in self.maps(drawn, some).items():

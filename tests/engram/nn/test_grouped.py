@@ -148,6 +148,20 @@ def test_a_task_that_has_other_bytes_in_groups_is_left_to_itself(monkeypatch: py
 
 
 @pytest.mark.usefixtures("grouped")
+def test_groups_are_proved_whatever_type_numbers_have_by_default() -> None:
+    network, images = _network(5), torch.rand(2, 3, 32, 32)
+    asked = {engram.task: numpy.arange(2) for engram in network.stack}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = network.answers(asked, images)
+    finally:
+        torch.set_default_dtype(before)
+    assert found.keys() == network.answers(asked, images).keys()
+    assert found
+
+
+@pytest.mark.usefixtures("grouped")
 def test_another_number_of_threads_is_left_to_each_task() -> None:
     network = _network(5)
     images, asked = torch.rand(8, 3, *network.layout.image_size), {f"task {n}": numpy.array([1]) for n in range(5)}

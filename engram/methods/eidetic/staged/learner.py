@@ -41,11 +41,11 @@ from engram.training.report import LearningReport
 ONE_CLASS = ClassesNeeded(1, "a task")
 
 OF_EACH_CLASS = 200
-"""Images of each class that a task's own detector learns from at least, where there are so many: of a hundred classes
-with twenty images each, means and scatter are those of these images alone."""
+"""Images of each class that a task's own detector learns from at least, where there are so many: means and scatter of
+twenty images, as a hundred classes would have of `NEGATIVES`, tell little of others."""
 
 NEGATIVES = 2048
-"""Images of a task that a detector learns from: it tells classes by means and one scatter."""
+"""Images of a task that a detector learns from in all: it tells classes by means and one scatter."""
 
 CANDIDATES = 2
 """Earlier tasks that a new one may try to read, at most."""
