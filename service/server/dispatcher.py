@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.metrics import Metrics
+from service.server.acceptor import Acceptor
 from service.server.connection_states import Asked, ConnectionStates
 from service.server.orphaned_connection import Fate, Traffic, fate, tell
 from service.server.receiver import CHANNEL, PLACE, STATES, Shedding, Taking
 
 log = logging.getLogger("engram.service")
 
-_ACCEPTED_AT_ONCE = 64
-_PAUSE_SECONDS = 1.0
-"""Without accepting, where no more files can be opened."""
 _LONGEST_MESSAGE = 2**16
 
 
@@ -76,13 +74,12 @@ class Dispatcher:
         metrics: Metrics,
         retry_seconds: int,
     ) -> None:
-        self._listening, self._take, self._own = listening, take, own
+        self._acceptor, self._take, self._own = Acceptor(listening, self._give), take, own
         self._shed = shed
         self._metrics, self._retry_seconds = metrics, retry_seconds
         self._states = ConnectionStates.create(folder / STATES)
         self._free = list(range(len(self._states)))
         self._members: list[_Member] = []
-        self._stopped = False
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.bind(str(folder / CHANNEL))
         self._channel.listen()
@@ -90,15 +87,13 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to accept; to be called in the event loop."""
         self._loop = asyncio.get_running_loop()
-        for listening, found in ((self._channel, self._join), (self._listening, self._accept)):
-            listening.setblocking(False)
-            self._loop.add_reader(listening, found)
+        self._channel.setblocking(False)
+        self._loop.add_reader(self._channel, self._join)
+        self._acceptor.start()
 
     def stop_accepting(self) -> None:
         """Leave new connections alone; those that there are go on."""
-        if not self._stopped:
-            self._stopped = True
-            self._loop.remove_reader(self._listening)
+        self._acceptor.stop()
 
     def close(self) -> None:
         """Let go of everything; what other processes still serve is theirs alone."""
@@ -113,25 +108,6 @@ class Dispatcher:
         self._members.clear()
 
     # What comes
-
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                connection, _ = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.error("no connection can be accepted for %g s: %s", _PAUSE_SECONDS, error)
-                self._loop.remove_reader(self._listening)
-                self._loop.call_later(_PAUSE_SECONDS, self._go_on)
-                return
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as it is of those that a loop accepts
-            self._give(connection)
-
-    def _go_on(self) -> None:
-        if not self._stopped:
-            self._loop.add_reader(self._listening, self._accept)
 
     def _give(self, connection: socket.socket) -> None:
         """Have a connection served by the process that has the fewest."""
@@ -215,7 +191,7 @@ class Dispatcher:
             self._free.append(place)
             found = fate(noted, held.before, Traffic.of(held.connection))
             fates[found] += 1
-            if found is Fate.GIVEN_ON and not self._stopped:
+            if found is Fate.GIVEN_ON and not self._acceptor.stopped:
                 self._give(held.connection)
             elif found is Fate.TOLD:
                 tell(held.connection, noted.asked, self._retry_seconds)

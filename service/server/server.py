@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from service.dependencies import Runtime
 from service.lifecycle.signals import stop_if_asked
+from service.server.acceptor import Acceptor
 from service.server.connection import Connection, ConnectionLimits, bounded
 from service.server.dispatcher import Dispatcher
 from service.server.receiver import GuardedConnection, Receiver
@@ -61,6 +62,7 @@ class Server(uvicorn.Server):
         self._host = host
         self._receiver = receiver
         self._dispatcher: Dispatcher | None = None
+        self._acceptors: list[Acceptor] = []
         self._taking: set[asyncio.Task[None]] = set()
         settings: ServiceSettings = app.state.settings
         raise_descriptors()
@@ -97,18 +99,17 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Signals have come to uvicorn for a moment now; those before may have been swallowed by what was imported.
         stop_if_asked()
-        shared = self._folder is not None or self._receiver is not None
-        await super().startup([] if shared else sockets)
+        await super().startup([])  # connections are accepted by ourselves, below
         port = self._runtime.settings.grpc_port if self.started else None
         if port is not None and sockets is not None:
             await self._start_rpc(sockets[0].getsockname()[0] if sockets else self._host, port)
         if self.started:
-            self._share(sockets or [])
+            self._accept(sockets or [])
         if self.started and self._on_listening is not None:
             self._on_listening()
 
-    def _share(self, sockets: list[socket.socket]) -> None:
-        """Accept for other processes as well, or be given what another process accepts."""
+    def _accept(self, sockets: list[socket.socket]) -> None:
+        """Accept, for other processes as well, or be given what another process accepts."""
         if self._receiver is not None:
             self._receiver.start(self._take, self._shed)
         elif self._folder is not None:
@@ -116,6 +117,10 @@ class Server(uvicorn.Server):
             metrics, retry = self._runtime.metrics, self._runtime.settings.retry_after_seconds
             self._dispatcher = Dispatcher(listening, self._folder, self._take, self._shed, self._own, metrics, retry)
             self._dispatcher.start()
+        else:
+            self._acceptors = [Acceptor(listening, self._take) for listening in sockets]
+            for acceptor in self._acceptors:
+                acceptor.start()
 
     def _shed(self, count: int) -> None:
         """Close some connections with their next answers: their clients come again, and are given to others."""
@@ -127,7 +132,7 @@ class Server(uvicorn.Server):
         """How many connections this process serves, or is about to."""
         return len(self.server_state.connections) + len(self._taking)
 
-    def _take(self, connection: socket.socket, guarded: GuardedConnection | None) -> None:
+    def _take(self, connection: socket.socket, guarded: GuardedConnection | None = None) -> None:
         """Serve a connection that was accepted."""
         task = asyncio.get_running_loop().create_task(self._serve_accepted(connection, guarded))
         self._taking.add(task)
@@ -170,6 +175,8 @@ class Server(uvicorn.Server):
             self._on_stopping()
         if self._dispatcher is not None:
             self._dispatcher.stop_accepting()
+        for acceptor in self._acceptors:
+            acceptor.stop()
         self._runtime.draining.begun = True
         self._runtime.streams.end()
         if self.rpc is not None:

@@ -258,6 +258,7 @@ def test_a_follower_that_does_not_read(strict: Service) -> None:
 
 
 def test_too_many_connections_are_told_so_and_health_is_not(strict: Service) -> None:
+    wait_until(lambda: strict.client.get("/readyz").status_code == 200)
     with ExitStack() as crowd:
         strict.client.close()
         for _ in range(6):
