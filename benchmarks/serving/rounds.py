@@ -12,6 +12,7 @@ from benchmarks.serving.client import Bodies, Round, ask, cores, probe
 from benchmarks.serving.targets import PEERS, Target
 
 WARMING_SECONDS = 1.0
+"""Before each round, not counted: what a server has not touched for seconds, a virtual machine may have to map anew."""
 
 
 @dataclass
@@ -60,8 +61,8 @@ def measure(
             pids = family(target.roots)
             if number == 0:
                 probe(target.address, target.path, target.bodies or bodies)
-                ask(target.address, target.path, target.bodies or bodies, min(WARMING_SECONDS, seconds), connections)
-            else:
+            ask(target.address, target.path, target.bodies or bodies, min(WARMING_SECONDS, seconds), connections)
+            if number:
                 _add_round(seen[target.name], target, pids, target.bodies or bodies, seconds, connections)
             settle(pids)
             target.pause()
