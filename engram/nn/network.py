@@ -358,11 +358,11 @@ class Network(nn.Module):
         if images.device.type != "cpu" or len(asked) < LEAST_GROUPS:
             return {}
         with torch.no_grad():
-            trunks = self._planner.trunks()
             found: dict[str, tuple[Tensor, Tensor]] = {}
-            for task, maps in trunks.maps(images, asked).items():
-                features, logits = self._planner.plan(task).run(maps, trunks.steps)
-                found[task] = features, logits
+            for trunks in (self._planner.trunks(), self._planner.single_units()):
+                for task, maps in trunks.maps(images, asked).items():
+                    features, logits = self._planner.plan(task).run(maps, trunks.steps)
+                    found[task] = features, logits
         return found
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -12,6 +12,7 @@ from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, needed, reads_of
 from engram.nn.closures.grouped import GroupedTrunks
 from engram.nn.closures.operations import Gathering, Operation, operation_of
+from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
 from engram.nn.shapes import RowwiseLinear
@@ -167,6 +168,7 @@ class Planner:
         self._operations: dict[tuple[str, str, torch.device], Operation] = {}
         self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
         self._trunks: GroupedTrunks | None = None
+        self._single_units: SingleUnitTrunks | None = None
 
     def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
         """A planner for more owners, which has all that this one has made."""
@@ -218,6 +220,18 @@ class Planner:
             found.prove(lambda task, images: self.plan(task).begun(images, found.steps))
             self._trunks = found
         return self._trunks
+
+    def single_units(self) -> SingleUnitTrunks:
+        """The trunks of the tasks of one unit in each layer."""
+        if self._single_units is None:
+            owners = self._owners if self._engine.groups else {}
+            found = SingleUnitTrunks.of(self._layout, owners, self._operation_of)
+            found.prove(
+                lambda task, images: self.answering(task)(images),
+                lambda task, maps: self.plan(task).run(maps, found.steps),
+            )
+            self._single_units = found
+        return self._single_units
 
     def _builder(self, reads: Sequence[Read]) -> PlanBuilder:
         """A builder that has all that is needed for what is read."""
