@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger("engram.service")
 
@@ -60,7 +61,8 @@ class Acceptor:
                 self._loop.call_later(_PAUSE_SECONDS, self._go_on)
                 return
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as it is of those that a loop accepts
+            with suppress(OSError):  # some systems say so where it has ended again
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as a loop does of those it accepts
             self._take(connection)
 
     def _go_on(self) -> None:

@@ -118,6 +118,7 @@ class Server(uvicorn.Server):
             self._dispatcher = Dispatcher(listening, self._folder, self._take, self._shed, self._own, metrics, retry)
             self._dispatcher.start()
         else:
+            assert sockets, "a server that is given no connections has to listen"
             self._acceptors = [Acceptor(listening, self._take) for listening in sockets]
             for acceptor in self._acceptors:
                 acceptor.start()
@@ -177,6 +178,8 @@ class Server(uvicorn.Server):
             self._dispatcher.stop_accepting()
         for acceptor in self._acceptors:
             acceptor.stop()
+        if self._taking:  # so that those, too, are told to end
+            await asyncio.wait(self._taking)
         self._runtime.draining.begun = True
         self._runtime.streams.end()
         if self.rpc is not None:

@@ -60,11 +60,12 @@ class ClosurePlan:
                 values[place] = None
         return tuple(values[place] for place in self._results)
 
-    def begun(self, images: Tensor, done: int) -> Tensor:
-        """What so many first steps find, each of which reads what the one before it found, and the first the images."""
-        for operation, *_ in self._steps[:done]:
-            images = operation(images)
-        return images
+    def first(self, images: Tensor, done: int) -> list[Tensor]:
+        """What each of so many first steps finds."""
+        values: list[Any] = [images, *[None] * (self._places - 1)]
+        for operation, given, found, _ in self._steps[:done]:
+            values[found] = operation(*[values[place] for place in given])
+        return [values[step.found] for step in self._steps[:done]]
 
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -217,7 +218,7 @@ class Planner:
         if self._trunks is None:
             owners = self._owners if self._engine.groups else {}
             found = GroupedTrunks.of(self._layout, owners, self._operation_of)
-            found.prove(lambda task, images: self.plan(task).begun(images, found.steps))
+            found.prove(lambda task, images: self.plan(task).first(images, found.steps)[-1])
             self._trunks = found
         return self._trunks
 
@@ -227,8 +228,9 @@ class Planner:
             owners = self._owners if self._engine.groups else {}
             found = SingleUnitTrunks.of(self._layout, owners, self._operation_of)
             found.prove(
-                lambda task, images: self.answering(task)(images),
+                lambda task, images: self.plan(task).first(images, found.steps),
                 lambda task, maps: self.plan(task).run(maps, found.steps),
+                lambda task, images: self.answering(task)(images),
             )
             self._single_units = found
         return self._single_units

@@ -6,6 +6,7 @@ set-up. Of such tasks each operation is made once for all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple, Self
@@ -24,16 +25,23 @@ SIZES = (16, 32, 64)
 """Channels of a map, and no other number: each is tried once, for each kind of convolution."""
 
 MOST_IMAGES = 8
-"""Images of a task up to which it takes part."""
+"""Images of a task up to which it takes part; one alone is computed sooner by a kernel of its own."""
+
+TRIED_SHAPES = tuple(shape for shape in SHAPES if 1 < shape <= MOST_IMAGES)
+
+LARGEST_MAP = 2**14
+"""Places of a map up to which a network takes part: larger ones take long enough, and much memory if at once."""
+
+MOST_PROVED = 16
+"""Tasks whose weights it is proved on: in which order a kernel sums up does not depend on them."""
 
 LEAST_TASKS = 2
 
 DRAWS = 4
 """Weights by which it is found out whether two ways of computing agree."""
 
-Answer = tuple[Tensor, ...]
-Alone = Callable[[str, Tensor], Answer]
-"""From a task and images (B, C, H, W), B one of `SHAPES`, to its answer by itself."""
+Alone = Callable[[str, Tensor], Sequence[Tensor]]
+"""From a task and images (B, C, H, W), B one of `SHAPES`, or maps, to its answer."""
 
 
 class ChannelKind(NamedTuple):
@@ -69,7 +77,7 @@ class Shared(NamedTuple):
 
 
 class SingleUnitTrunks:
-    """The trunks of those tasks of a network that have one unit in each layer, up to where maps become vectors.
+    """The trunks of tasks that have one unit in each layer, up to where maps become vectors.
 
     Of the first convolutions, which read the image, each task has its own; all others are computed for the images of
     several tasks at once, each a channel. Whether an image has the same bytes as by its own task's operations is tried
@@ -130,25 +138,37 @@ class SingleUnitTrunks:
         """Whether a task takes part when it is shown so many images."""
         return task in self._numbers and images <= MOST_IMAGES and shape_of(images) in self._shapes[task]
 
-    def prove(self, alone: Alone, finished: Alone) -> None:
-        """Go on with those tasks and shapes alone in which drawn images have the answers that they have by themselves.
+    def prove(self, alone: Alone, finished: Alone, answered: Alone) -> None:
+        """Go on with those tasks and shapes alone in which drawn images have the bytes that they have by themselves.
 
         Parameters
         ----------
         alone
-            Gives a task's answer to images.
+            Gives what each node of a task's own trunk makes of images.
         finished
-            Gives a task's answer where the trunk has found maps.
+            Gives a task's answer where the trunk has found maps (n, 1, H', W'), n any number.
+        answered
+            Gives a task's answer to images.
         """
-        if not self._numbers:
+        some = list(self._numbers)[:MOST_PROVED]
+        if not some:
             return
         generator = torch.Generator().manual_seed(len(self._numbers))
         drawn = torch.rand(MOST_IMAGES, *self._image, generator=generator, dtype=torch.float32)
-        for shape in (shape for shape in SHAPES if shape <= MOST_IMAGES):
-            some = {task: numpy.arange(shape) for task in self._numbers if shape in self._shapes[task]}
-            for task, found in self.maps(drawn, some).items():
-                if not _equal(finished(task, found), alone(task, drawn[:shape])):
-                    self._shapes[task] -= {shape}
+        for shape in TRIED_SHAPES:
+            proved = [task for task in some if shape in self._shapes[task]]
+            for first in range(0, len(proved), SIZES[-1] // shape):
+                part = proved[first : first + SIZES[-1] // shape]
+                values = self._computed(drawn, dict.fromkeys(part, numpy.arange(shape)))
+                for number, task in enumerate(part):
+                    found = [value[0, number * shape : (number + 1) * shape].unsqueeze(1) for value in values]
+                    fits = _equal(found, alone(task, drawn[:shape]))
+                    expected = answered(task, drawn[:shape])
+                    for count in range(shape // 2 + 1, shape + 1):  # all that are computed in this shape
+                        some_maps = found[-1][:count].contiguous()
+                        fits = fits and _equal(finished(task, some_maps), [value[:count] for value in expected])
+                    if not fits:
+                        self._shapes[task] -= {shape}
 
     def maps(self, images: Tensor, asked: Mapping[str, Rows]) -> dict[str, Tensor]:
         """What the trunks of some of the tasks that are asked give for some images, (n, 1, H', W') each.
@@ -165,10 +185,13 @@ class SingleUnitTrunks:
         wanted = {task: rows for task, rows in asked.items() if self.takes(task, len(rows))}
         found: dict[str, Tensor] = {}
         for part in _parts(wanted) if len(wanted) >= LEAST_TASKS else ():
-            found |= self._computed(images, part)
+            counts = [len(rows) for rows in part.values()]
+            last = self._computed(images, part)[-1][0, : sum(counts)].unsqueeze(1).contiguous()  # (count, 1, H', W')
+            found |= zip(part, torch.split(last, counts), strict=True)
         return found
 
-    def _computed(self, images: Tensor, asked: Mapping[str, Rows]) -> dict[str, Tensor]:
+    def _computed(self, images: Tensor, asked: Mapping[str, Rows]) -> list[Tensor]:
+        """Of each node (1, channels, H, W): the images of one task after the other, then some up to the size."""
         counts = [len(rows) for rows in asked.values()]
         count = sum(counts)
         size = next(size for size in SIZES if size >= count)
@@ -190,8 +213,7 @@ class SingleUnitTrunks:
                 values[node.name] = (given[0] + given[1]).relu_()
             else:
                 values[node.name] = MaxPool(node)(given[0])
-        last = values[self._nodes[-1].node.name][0, :count].unsqueeze(1).contiguous()  # (count, 1, H', W')
-        return dict(zip(asked, torch.split(last, counts), strict=True))
+        return list(values.values())
 
 
 def _convolved(node: Node, values: Tensor, weight: Tensor, bias: Tensor, *, turned: bool) -> Tensor:
@@ -226,6 +248,7 @@ def _trunk(layout: Layout) -> list[Node]:
             break
         trunk.append(node)
     fits = trunk and all(IMAGE not in node.sources or node.operation == "conv" for node in trunk)
+    fits = fits and all(math.prod(node.size or ()) <= LARGEST_MAP for node in trunk)
     return trunk if fits and layout.nodes[len(trunk)].sources == (trunk[-1].name,) else []
 
 
@@ -258,7 +281,7 @@ def _kinds(
     return found
 
 
-def _equal(one: Answer, other: Answer) -> bool:
+def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
@@ -281,7 +304,7 @@ def _order(kind: ChannelKind, threads: int) -> Order:
 def _shapes_alike(kind: ChannelKind, *, turned: bool) -> Order:
     drawn = partial(torch.randn, generator=torch.Generator().manual_seed(kind.kernel), dtype=torch.float32)
     node = Node("", "conv", ("",), "", None, 1, kind.kernel, kind.stride, kind.padding)
-    fit = {shape for shape in SHAPES if shape <= MOST_IMAGES}
+    fit = set(TRIED_SHAPES)
     for _ in range(DRAWS):
         weight, bias, images = drawn(1, 1, kind.kernel, kind.kernel), drawn(1), drawn(MOST_IMAGES, 1, *kind.size)
         layer, given = weight, _channels_last(images) if kind.last else images

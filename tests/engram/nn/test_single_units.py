@@ -15,10 +15,11 @@ from engram.nn.backbones import layout_of
 from engram.nn.closures import single_units
 from engram.nn.closures.single_units import MOST_IMAGES, SIZES, Order, _parts
 from engram.nn.network import Network
+from engram.nn.reads import whole
 from engram.nn.shapes import Rows
 from engram.runtime import threads
 from testing.data.patterns import definition
-from tests.engram.nn.reading import random_engram, random_network
+from tests.engram.nn.reading import random_engram
 
 BACKBONES = ("resnet18", "cnn")
 
@@ -106,14 +107,21 @@ def test_an_image_has_the_same_bytes_whatever_is_beside_it() -> None:
 
 @pytest.mark.usefixtures("alike")
 def test_what_reads_others_and_one_task_alone_are_left_to_each() -> None:
-    network = _network(2, wide=2)
-    assert _shapes(network) == {}
+    assert _shapes(_network(2, wide=2)) == {}
     lone = {f"task {number}": numpy.arange(2) for number in (0, 3, 7)}
-    assert network._planner.single_units().maps(torch.rand(4, 3, 32, 32), lone) == {}
     network = _network(8)
+    assert "task 0" in _shapes(network)
     assert set(network.answers(lone, torch.rand(4, 3, *network.layout.image_size))) == set()
-    reading = random_network("cnn", owners=8, seed=1)
-    assert _shapes(reading).keys() <= {engram.task for engram in reading.stack if not engram.reads}
+    layout = network.layout
+    reads = whole("task 0", network.stack[0].units)
+    reading = network.appended(random_engram(layout, "reading", (reads,), dict.fromkeys(layout.layers, 1)))
+    assert _shapes(reading).keys() == {f"task {number}" for number in (0, 1, 2, 4, 5, 6)}
+
+
+def test_networks_of_large_maps_and_those_without_maps_are_left_to_each() -> None:
+    assert _shapes(_network(3, side=32)).keys()
+    assert _shapes(_network(3, "cnn", side=160)) == {}
+    assert _shapes(_network(3, "mlp")) == {}
 
 
 @pytest.mark.usefixtures("alike")
@@ -126,9 +134,13 @@ def test_a_task_that_has_other_bytes_beside_others_is_left_to_itself(monkeypatch
         found[:, 2] *= 1 + 2.0**-20  # the second task's first image, where each has two
         return found
 
-    monkeypatch.setattr(single_units, "_order", lambda kind, count: Order(False, frozenset({2})))
+    shapes = _shapes(network)
+    assert 2 in shapes["task 0"] & shapes["task 1"]
+    network._planner._single_units = None
     monkeypatch.setattr(single_units, "_convolved", differing)
-    assert not _shapes(network)["task 1"]
+    shapes = _shapes(network)
+    assert 2 in shapes["task 0"]
+    assert 2 not in shapes["task 1"]
 
 
 def test_where_no_order_is_alike_no_task_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:

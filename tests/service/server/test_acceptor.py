@@ -96,7 +96,7 @@ class WithoutFiles(socket.socket):
 
 
 def test_where_no_file_can_be_opened_it_pauses_and_goes_on(opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.5)
     made = listen("127.0.0.1", 0)
     listening = opened.enter_context(WithoutFiles(fileno=made.detach()))
     connected(listening, opened)

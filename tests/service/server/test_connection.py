@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.server.receiver import GuardedConnection
+from service.server.server import Server
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import MODEL, submit
@@ -271,6 +274,23 @@ def test_too_many_connections_are_told_so_and_health_is_not(strict: Service) -> 
             assert httpx.get(strict.url + path, timeout=PATIENCE).status_code == 200
         crowd.close()
         wait_until(lambda: answers(strict))
+
+
+def test_a_connection_that_is_being_accepted_as_a_service_stops_is_ended(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = Server._serve_accepted
+
+    async def slowly(self: Server, connection: socket.socket, guarded: GuardedConnection | None) -> None:
+        await asyncio.sleep(0.5)
+        await serve(self, connection, guarded)
+
+    monkeypatch.setattr(Server, "_serve_accepted", slowly)
+    with Raw(strict) as silent:
+        wait_until(lambda: strict.server._taking)
+        strict.server.should_exit = True
+        silent.socket.settimeout(15)  # `grace_seconds` are 20
+        assert silent.socket.recv(1) == b""
 
 
 def test_an_idle_connection_makes_way(strict: Service) -> None:
