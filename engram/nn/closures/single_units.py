@@ -167,8 +167,8 @@ class SingleUnitTrunks:
                     for count in range(shape // 2 + 1, shape + 1):  # all that are computed in this shape
                         some_maps = found[-1][:count].contiguous()
                         fits = fits and _equal(finished(task, some_maps), [value[:count] for value in expected])
-                    if not fits:
-                        self._shapes[task] -= {shape}
+                    for other in () if fits else (task, *list(self._numbers)[MOST_PROVED:]):
+                        self._shapes[other] -= {shape}
 
     def maps(self, images: Tensor, asked: Mapping[str, Rows]) -> dict[str, Tensor]:
         """What the trunks of some of the tasks that are asked give for some images, (n, 1, H', W') each.
