@@ -186,10 +186,10 @@ def test_refusals_of_keys_limits_and_connections(narrow: ServiceSettings) -> Non
         assert (long.status_code, long.headers["Content-Type"]) == (431, "application/json")
         assert long.json()["code"] == "headers_too_large"
         service.client.close()
-        address = service.server.servers[0].sockets[0].getsockname()
+        url = httpx.URL(service.url)
         with contextlib.ExitStack() as open_ones:
             for _ in range(3):  # each begins a request, so that none is idle
-                open_ones.enter_context(socket.create_connection(address)).send(b"GET /v2 HTTP/1.1\r\n")
+                open_ones.enter_context(socket.create_connection((url.host, url.port))).send(b"GET /v2 HTTP/1.1\r\n")
             wait_until(lambda: len(service.server.server_state.connections) == 3)
             crowded = httpx.get(f"{service.url}/v2/models/{MODEL}", headers=key)
             assert refused_early(crowded) == (503, "overloaded")
