@@ -12,7 +12,7 @@ import pytest
 from service.settings import ServiceSettings
 from testing.data.digits import png
 from testing.data.models import learn
-from testing.servers.service import Service, running
+from testing.servers.service import Service, running, wait_until
 
 PREDICT, EXPLAIN = "/v1/models/digits/predict", "/v1/models/digits/explain"
 PNG = {"Content-Type": "image/png"}
@@ -120,8 +120,12 @@ def test_heatmaps_that_wait_are_bounded(narrow: Service) -> None:
 
 def test_a_task_without_a_network_is_answered_and_says_that_it_has_no_heatmap(service: Service) -> None:
     learn(service.vault, "single", (7,))
-    answer = service.client.post(PREDICT, params={"explain": "overlay", "task": "single"}, files=parts(png(7, 100)))
-    (prediction,) = answer.json()["predictions"]
+
+    def ask() -> httpx.Response:
+        return service.client.post(PREDICT, params={"explain": "overlay", "task": "single"}, files=parts(png(7, 100)))
+
+    wait_until(lambda: ask().status_code == 200)  # until then it has not heard of the task
+    (prediction,) = ask().json()["predictions"]
     assert prediction["label"] == "digit-7"
     assert prediction["explanation"]["error"]["code"] == "no_network"
 

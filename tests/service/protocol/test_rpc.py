@@ -15,7 +15,7 @@ from service.server.server import Server, listen
 from service.settings import ServiceSettings
 from testing.data.digits import pixels, png
 from testing.data.models import MODEL
-from testing.servers.service import PATIENCE, Service
+from testing.servers.service import PATIENCE, Service, wait_until
 from tests.service.protocol.bodies import INFER, KINDS, elements, outputs, pictures
 
 grpc = pytest.importorskip("grpc")
@@ -81,7 +81,7 @@ def read(answer: Any) -> dict[str, Any]:
 
 def test_health_and_metadata(channel: Any, key: Any) -> None:
     assert ask(channel, "ServerLive", {}).live
-    assert ask(channel, "ServerReady", {}).ready
+    wait_until(lambda: ask(channel, "ServerReady", {}).ready)
     assert ask(channel, "ServerMetadata", {}).name == "engram"
     assert ask(channel, "ModelReady", {"name": MODEL, "version": "1"}, key).ready
     found = ask(channel, "ModelMetadata", {"name": MODEL}, key)
