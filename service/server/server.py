@@ -178,10 +178,10 @@ class Server(uvicorn.Server):
             self._dispatcher.stop_accepting()
         for acceptor in self._acceptors:
             acceptor.stop()
-        if self._taking:  # so that those, too, are told to end
-            await asyncio.wait(self._taking)
         self._runtime.draining.begun = True
         self._runtime.streams.end()
+        if self._taking:  # so that those, too, are told to end
+            await asyncio.wait(self._taking)
         if self.rpc is not None:
             # Beside the others, which have as long.
             ending = asyncio.create_task(self.rpc.stop(self._runtime.settings.grace_seconds))

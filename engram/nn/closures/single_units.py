@@ -49,7 +49,7 @@ class ChannelKind(NamedTuple):
 
     size: tuple[int, int]
     """Height and width of what it reads."""
-    last: bool
+    channels_last: bool
     """Whether that is in channels-last order by its strides: of one channel both orders are one, and kernels differ."""
     kernel: int
     stride: int
@@ -71,7 +71,7 @@ class Shared(NamedTuple):
     node: Node
     turned: bool
     weights: Tensor
-    """(T, 1, kernel, kernel); empty where it has none."""
+    """(T, 1, kernel, kernel), turned where the node is; empty where it has none."""
     biases: Tensor
     """(T,)."""
 
@@ -90,7 +90,9 @@ class SingleUnitTrunks:
     stems
         For each task the operations of the nodes that read the image, by their names.
     shapes
-        Those that may have the same bytes; none where `prove` has yet to be asked.
+        Those in which all kinds of its convolutions have the same bytes.
+    image
+        Channels, height and width of an image.
     """
 
     def __init__(
@@ -217,9 +219,8 @@ class SingleUnitTrunks:
 
 
 def _convolved(node: Node, values: Tensor, weight: Tensor, bias: Tensor, *, turned: bool) -> Tensor:
-    """Each channel by a weight of its own: (1, channels, H, W) -> (1, channels, H', W')."""
-    if turned:
-        values, weight = values.transpose(2, 3), weight.transpose(2, 3).contiguous()
+    """Each channel by a weight of its own, turned already: (1, channels, H, W) -> (1, channels, H', W')."""
+    values = values.transpose(2, 3) if turned else values
     values = values.contiguous(memory_format=torch.channels_last)
     found = F.conv2d(values, weight, bias, node.stride, node.padding, 1, values.shape[1])
     if node.rectify:
@@ -260,8 +261,9 @@ def _shared(node: Node, order: Order | None, operations: Sequence[Operation]) ->
     given = [one for one in operations if isinstance(one, Convolution)]
     if order is None or not given:
         return Shared(node, False, torch.empty(0), torch.empty(0))
-    weights = torch.cat([one.weight[:, :1] for one in given]).contiguous()
-    return Shared(node, order.turned, weights, torch.cat([one.bias for one in given]))
+    weights = torch.cat([one.weight[:, :1] for one in given])
+    weights = weights.transpose(2, 3) if order.turned else weights
+    return Shared(node, order.turned, weights.contiguous(), torch.cat([one.bias for one in given]))
 
 
 def _kinds(
@@ -307,14 +309,15 @@ def _shapes_alike(kind: ChannelKind, *, turned: bool) -> Order:
     fit = set(TRIED_SHAPES)
     for _ in range(DRAWS):
         weight, bias, images = drawn(1, 1, kind.kernel, kind.kernel), drawn(1), drawn(MOST_IMAGES, 1, *kind.size)
-        layer, given = weight, _channels_last(images) if kind.last else images
+        layer, given = weight, _channels_last(images) if kind.channels_last else images
         if more := missing(node, 1):
             layer, given = (F.pad(part, (0, 0, 0, 0, 0, more)) for part in (layer, given))
         layer = layer.contiguous(memory_format=torch.channels_last)
         several: list[Tensor] = []
         for size in SIZES:
             values = images.transpose(0, 1).repeat(1, size // MOST_IMAGES, 1, 1)  # (1, size, H, W)
-            maps = _convolved(node, values, weight.repeat(size, 1, 1, 1), bias.repeat(size), turned=turned)
+            own = (weight.transpose(2, 3) if turned else weight).repeat(size, 1, 1, 1)
+            maps = _convolved(node, values, own, bias.repeat(size), turned=turned)
             several += torch.split(maps[0].unsqueeze(1), MOST_IMAGES)  # (MOST_IMAGES, 1, H', W') each
         for shape in sorted(fit):
             some = given[:shape].contiguous(memory_format=torch.channels_last)

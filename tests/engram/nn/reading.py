@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from engram.nn.backbones import layout_of
 from engram.nn.layout import Layout
 from engram.nn.network import Engram, Network
 from engram.nn.reads import Read
+from engram.nn.shapes import Rows
 from testing.data.patterns import definition
 
 WIDTHS = {"mlp": 0.1, "cnn": 0.4, "resnet18": 0.1, "resnet50": 0.05}
@@ -76,3 +78,12 @@ def slow_answers(network: Network, images: Tensor) -> dict[str, tuple[Tensor, Te
         longer = engram(images, joined, values[engram.task])
         answers[engram.task] = (longer[layout.features.name], engram.logits(longer))
     return answers
+
+
+def asked_rows(network: Network, images: int, most: int, seed: int) -> dict[str, Rows]:
+    """For each task up to `most` rows of so many images."""
+    generator = numpy.random.default_rng(seed)
+    return {
+        engram.task: numpy.sort(generator.choice(images, generator.integers(1, most + 1), replace=False))
+        for engram in network.stack
+    }

@@ -13,10 +13,9 @@ from engram.config.definition import InputShape
 from engram.nn.backbones import layout_of
 from engram.nn.closures.grouped import GROUPS, MOST_IMAGES, Stage, _cut
 from engram.nn.network import Network
-from engram.nn.shapes import Rows
 from engram.runtime import threads
 from testing.data.patterns import definition
-from tests.engram.nn.reading import random_engram, random_network
+from tests.engram.nn.reading import asked_rows, random_engram, random_network
 
 UNITS = (
     (16, 32, 64, 40),
@@ -56,20 +55,12 @@ def grouped() -> None:
         pytest.skip("kernels of this processor give groups other bytes")
 
 
-def _asked(network: Network, images: int, most: int, seed: int) -> dict[str, Rows]:
-    generator = numpy.random.default_rng(seed)
-    return {
-        engram.task: numpy.sort(generator.choice(images, generator.integers(1, most + 1), replace=False))
-        for engram in network.stack
-    }
-
-
 @pytest.mark.parametrize(("side", "seed"), [(32, 0), (32, 1), (32, 2), (28, 3), (12, 4)])
 def test_tasks_at_once_have_the_bytes_of_each_task(count: int, side: int, seed: int) -> None:
     """Maps of three by three pixels have a kernel of their own as well, whose bytes are others."""
     network = _network(8 + 5 * seed, side=side)
     images = torch.rand(32, 3, *network.layout.image_size)
-    asked = _asked(network, len(images), MOST_IMAGES + 1, seed)
+    asked = asked_rows(network, len(images), MOST_IMAGES + 1, seed)
     found = network.answers(asked, images)
     takes = network._planner.trunks().takes
     single = network._planner.single_units().maps(images, asked)

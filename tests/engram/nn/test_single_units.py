@@ -19,7 +19,7 @@ from engram.nn.reads import whole
 from engram.nn.shapes import Rows
 from engram.runtime import threads
 from testing.data.patterns import definition
-from tests.engram.nn.reading import random_engram
+from tests.engram.nn.reading import asked_rows, random_engram
 
 BACKBONES = ("resnet18", "cnn")
 
@@ -58,14 +58,6 @@ def alike() -> None:
         pytest.skip("kernels of this processor give many channels other bytes")
 
 
-def _asked(network: Network, images: int, most: int, seed: int) -> dict[str, Rows]:
-    generator = numpy.random.default_rng(seed)
-    return {
-        engram.task: numpy.sort(generator.choice(images, generator.integers(1, most + 1), replace=False))
-        for engram in network.stack
-    }
-
-
 def _assert_as_alone(network: Network, asked: dict[str, Rows], images: Tensor) -> set[str]:
     found = network.answers(asked, images)
     assert all(features.abs().max() > 0 for features, _ in found.values()), "zeros would prove nothing"
@@ -80,7 +72,7 @@ def _assert_as_alone(network: Network, asked: dict[str, Rows], images: Tensor) -
 def test_tasks_at_once_have_the_bytes_of_each_task(count: int, backbone: str, side: int, seed: int) -> None:
     network = _network(5 + 9 * seed, backbone, side)
     images = torch.rand(32, 3, *network.layout.image_size)
-    asked = _asked(network, len(images), MOST_IMAGES + 1, seed)
+    asked = asked_rows(network, len(images), MOST_IMAGES + 1, seed)
     found = _assert_as_alone(network, asked, images)
     takes = network._planner.single_units().takes
     assert found >= {task for task, rows in asked.items() if takes(task, len(rows))}

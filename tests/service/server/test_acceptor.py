@@ -97,39 +97,39 @@ class WithoutFiles(socket.socket):
 
 def test_where_no_file_can_be_opened_it_pauses_and_goes_on(opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.5)
-    made = listen("127.0.0.1", 0)
-    listening = opened.enter_context(WithoutFiles(fileno=made.detach()))
-    connected(listening, opened)
-    taken: list[socket.socket] = []
 
-    async def work() -> None:
-        accepting = Acceptor(listening, lambda connection: taken.append(opened.enter_context(connection)))
-        accepting.start()
-        while not listening.failed:
-            await asyncio.sleep(0)
+    async def work(accepting: Acceptor, taken: list[socket.socket]) -> None:
         await turns(20)
         assert not taken
         while len(taken) < CLIENTS:
             await asyncio.sleep(0.01)
         accepting.stop()
 
-    run(work)
+    without_files(opened, work)
 
 
 def test_a_pause_ends_in_nothing_once_it_has_stopped(opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.02)
-    made = listen("127.0.0.1", 0)
-    listening = opened.enter_context(WithoutFiles(fileno=made.detach()))
+
+    async def work(accepting: Acceptor, taken: list[socket.socket]) -> None:
+        accepting.stop()
+        await asyncio.sleep(0.1)
+        assert not taken
+
+    without_files(opened, work)
+
+
+def without_files(opened: ExitStack, work: Callable[[Acceptor, list[socket.socket]], Awaitable[None]]) -> None:
+    """Do something once clients have come and the first could not be accepted."""
+    listening = opened.enter_context(WithoutFiles(fileno=listen("127.0.0.1", 0).detach()))
     connected(listening, opened)
     taken: list[socket.socket] = []
 
-    async def work() -> None:
+    async def begun() -> None:
         accepting = Acceptor(listening, lambda connection: taken.append(opened.enter_context(connection)))
         accepting.start()
         while not listening.failed:
             await asyncio.sleep(0)
-        accepting.stop()
-        await asyncio.sleep(0.1)
+        await work(accepting, taken)
 
-    run(work)
-    assert not taken
+    run(begun)
