@@ -219,6 +219,9 @@ class Method(ABC):
     def to(self, device: torch.device | str) -> None:
         """Move everything to a device, in place."""
 
+    def prepare(self) -> None:  # noqa: B027  # most methods have nothing to find out
+        """Find out how answers are given soonest, to the same bytes; whoever serves does so before the first."""
+
     def adopt(self, task: str, classes: Sequence[str]) -> None:
         """Take the classifier of the first network that the user brought for the first task.
 

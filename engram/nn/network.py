@@ -337,15 +337,21 @@ class Network(nn.Module):
         Parameters
         ----------
         images
-            (B, C, H, W) float32 in [0, 1], in any number: they are computed in `SHAPES`.
+            (B, C, H, W) float32 in [0, 1], in any number: they are computed in `SHAPES`, or after `prepare` in more
+            sizes that give the same bytes.
         rows
             Which of the images; by default all.
         """
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self.answer(task, images, rows)
-        features, logits = in_shapes(images, self._planner.answering(task), rows)
+        features, logits = in_shapes(images, self._planner.answering(task), rows, self._planner.sizes(task))
         return features, logits
+
+    def prepare(self) -> None:
+        """Find out how the tasks are answered soonest, to the same bytes; a service does so before it answers."""
+        if next(self.parameters(), torch.empty(0)).device.type == "cpu":
+            self._planner.try_half_steps()
 
     def answers(self, asked: Mapping[str, Rows], images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """What `answer` gives, to the byte, of those tasks that are sooner computed at once; of the others nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TypeVar
 
@@ -30,8 +30,10 @@ TRIED = 512
 Computed = TypeVar("Computed", Tensor, tuple[Tensor, ...])
 
 
-def in_shapes(images: Tensor, run: Callable[[Tensor], Computed], rows: Rows | None = None) -> Computed:
-    """What `run` gives for images, computed in no other batch size than those of `SHAPES`.
+def in_shapes(
+    images: Tensor, run: Callable[[Tensor], Computed], rows: Rows | None = None, sizes: Sequence[int] = SHAPES
+) -> Computed:
+    """What `run` gives for images, computed in no other batch size than those of `SHAPES`, or of `sizes`.
 
     Parameters
     ----------
@@ -41,12 +43,14 @@ def in_shapes(images: Tensor, run: Callable[[Tensor], Computed], rows: Rows | No
         Gives a tensor, or a tuple of tensors, with a row for each image.
     rows
         Which images, where it is not all of them; shapes are then filled with images again.
+    sizes
+        Ascending, where `run` is known to give images the same bytes in more sizes than `SHAPES`.
     """
     largest = SHAPES[-1]
     if rows is None:
-        parts = [_computed(run, part) for part in torch.split(images, largest)]
+        parts = [_computed(run, part, sizes) for part in torch.split(images, largest)]
     else:
-        parts = [_chosen(run, images, rows[first : first + largest]) for first in range(0, len(rows), largest)]
+        parts = [_chosen(run, images, rows[first : first + largest], sizes) for first in range(0, len(rows), largest)]
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -55,24 +59,24 @@ def in_shapes(images: Tensor, run: Callable[[Tensor], Computed], rows: Rows | No
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _computed(run: Callable[[Tensor], Computed], part: Tensor) -> Computed:
+def _computed(run: Callable[[Tensor], Computed], part: Tensor, sizes: Sequence[int]) -> Computed:
     count = len(part)
-    if count in SHAPES and part.data_ptr() % 64 == 0 and part.is_contiguous():
+    if count in sizes and part.data_ptr() % 64 == 0 and part.is_contiguous():
         return run(part)
-    padded = part.new_zeros(shape_of(count), *part.shape[1:])  # a place of its own, and so aligned
+    padded = part.new_zeros(shape_of(count, sizes), *part.shape[1:])  # a place of its own, and so aligned
     padded[:count] = part
     return _first(run(padded), count)
 
 
-def _chosen(run: Callable[[Tensor], Computed], images: Tensor, rows: Rows) -> Computed:
+def _chosen(run: Callable[[Tensor], Computed], images: Tensor, rows: Rows, sizes: Sequence[int]) -> Computed:
     count = len(rows)
-    filled = torch.from_numpy(rows if count in SHAPES else rows.take(range(shape_of(count)), mode="clip"))
+    filled = torch.from_numpy(rows if count in sizes else rows.take(range(shape_of(count, sizes)), mode="clip"))
     return _first(run(images.index_select(0, filled.to(images.device))), count)
 
 
-def shape_of(count: int) -> int:
+def shape_of(count: int, sizes: Sequence[int] = SHAPES) -> int:
     """The shape that so many images are computed in."""
-    return next(shape for shape in SHAPES if shape >= count)
+    return next(size for size in sizes if size >= count)
 
 
 def _first(found: Computed, count: int) -> Computed:

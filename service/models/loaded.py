@@ -150,6 +150,7 @@ def load(
         shape = memory.definition.input
         # Of all tasks, so that the first requests find them built.
         memory.predict(torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8), contenders="all")
+        memory.method.prepare()
     return LoadedVersion(model, commit, memory, blobs)
 
 

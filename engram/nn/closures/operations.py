@@ -48,13 +48,17 @@ class Convolution:
         self._stride, self._padding, self._rectify = node.stride, node.padding, node.rectify
 
     def __call__(self, values: Tensor) -> Tensor:
+        found = self.linear(values)
+        return found.relu_() if self._rectify else found
+
+    def linear(self, values: Tensor) -> Tensor:
+        """The same before it is rectified."""
         if self._missing:
             values = F.pad(values, (0, 0, 0, 0, 0, self._missing))
         if values.dtype is not self._dtype:
             values = values.to(self._dtype)
         given = values.contiguous(memory_format=torch.channels_last)
-        found = F.conv2d(given, self.weight, self.bias, self._stride, self._padding)  # (B, units, H', W')
-        return found.relu_() if self._rectify else found
+        return F.conv2d(given, self.weight, self.bias, self._stride, self._padding)  # (B, units, H', W')
 
 
 def missing(node: Node, channels: int) -> int:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from engram.config.engines import Precision
-from engram.nn.closures.closure import BlockOwner, needed, reads_of
+from engram.nn.closures.closure import BlockOwner, closure_of, needed, reads_of
 from engram.nn.closures.grouped import GroupedTrunks
+from engram.nn.closures.half_steps import LEAST_WORK, MOST_WORK, Sizes, sizes
 from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
-from engram.nn.shapes import RowwiseLinear
+from engram.nn.shapes import SHAPES, RowwiseLinear
+
+LEAST_IMAGES = 2
+"""Of a task, with which it is computed beside others if it ever is."""
+
+_TRIED: WeakKeyDictionary[BlockOwner, dict[tuple[int, Precision], Sizes]] = WeakKeyDictionary()
+"""What was found out about an engram, by threads and precision, for as long as any version has it."""
 
 
 class Step(NamedTuple):
@@ -40,6 +48,8 @@ class ClosurePlan:
         ]
         self._results = tuple(results)
         self._places = 1 + max((found for _, _, found in steps), default=0)
+        self.operations = tuple(steps)
+        """Each with the places that it reads, and the one that it writes; the images are at place 0."""
 
     def run(self, images: Tensor, done: int = 0) -> tuple[Tensor, ...]:
         """The results for images (B, C, H, W) float32 in [0, 1].
@@ -170,6 +180,7 @@ class Planner:
         self._reading: tuple[Sequence[Read], torch.device, ClosurePlan, tuple[str, ...]] | None = None
         self._trunks: GroupedTrunks | None = None
         self._single_units: SingleUnitTrunks | None = None
+        self._sizes: tuple[int, dict[str, Sizes]] = (0, {})
 
     def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
         """A planner for more owners, which has all that this one has made."""
@@ -234,6 +245,32 @@ class Planner:
             )
             self._single_units = found
         return self._single_units
+
+    def sizes(self, task: str) -> Sizes:
+        """The batch sizes that a task is computed in: `SHAPES`, and the half steps that `try_half_steps` proved."""
+        threads, found = self._sizes
+        return found.get(task, SHAPES) if threads == torch.get_num_threads() else SHAPES
+
+    def try_half_steps(self) -> None:
+        """Find out which half steps those tasks can be computed in that are not computed beside others."""
+        if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
+            return
+        threads, found = torch.get_num_threads(), dict[str, Sizes]()
+        for task, owner in self._owners.items():
+            if not LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK:
+                continue
+            if not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES)):
+                found[task] = self._tried(owner, threads)
+        self._sizes = threads, found
+
+    def _tried(self, owner: BlockOwner, threads: int) -> Sizes:
+        """The sizes of an owner, whose weights and whatever they read are the same in every version."""
+        key = threads, self._engine.precision
+        tried = _TRIED.setdefault(owner, {})
+        if key not in tried:
+            layout = self._layout
+            tried[key] = sizes(self.plan(owner.task).operations, (layout.channels, *layout.image_size))
+        return tried[key]
 
     def _builder(self, reads: Sequence[Read]) -> PlanBuilder:
         """A builder that has all that is needed for what is read."""

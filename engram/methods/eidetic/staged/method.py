@@ -150,6 +150,9 @@ class StagedEidetic(Method):
         """What answers, with every task read; raises DamagedSnapshot, UnsupportedFormat."""
         return self._prepared.serving()
 
+    def prepare(self) -> None:
+        self.serving().network.prepare()
+
     def plain(self) -> tuple[nn.Module, dict[str, object]]:
         if not self.tasks:
             raise NotExportable("the model has learned no task yet")

@@ -1,0 +1,1 @@
+"""Tests of closures: what is read, and the ways to compute it."""

@@ -1,0 +1,169 @@
+"""Tests of half steps: batches between two shapes have the bytes of the larger one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+
+from engram.methods.eidetic.staged.method import StagedEidetic
+from engram.nn.closures import plan
+from engram.nn.closures.engines import ENGINES
+from engram.nn.closures.grouped import GroupedTrunks
+from engram.nn.closures.half_steps import HALF_STEPS
+from engram.nn.closures.operations import Convolution
+from engram.nn.network import Network
+from engram.nn.shapes import SHAPES
+from engram.runtime import threads
+from testing.data.patterns import learned
+from tests.engram.nn.reading import random_network
+
+COUNTS = (3, 5, 6, 7, 12, 13, 19, 28)
+
+
+@pytest.fixture(params=[1, 2])
+def count(request: pytest.FixtureRequest) -> Iterator[int]:
+    with threads(request.param):
+        yield request.param
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks are tried as well, which take less time here."""
+    monkeypatch.setattr(plan, "LEAST_WORK", 0)
+
+
+def _prepared(backbone: str = "resnet18", **options: int) -> Network:
+    """A network whose half steps were tried; skips where this processor has none for it."""
+    network = random_network(backbone, **options)
+    network.prepare()
+    return network
+
+
+def _sizes(network: Network, task: str = "task 0") -> set[int]:
+    return set(network._planner.sizes(task)) - set(SHAPES)
+
+
+def _require_alike() -> None:
+    if _sizes(_prepared(owners=1)) != set(HALF_STEPS):
+        pytest.skip("kernels of this processor give other batches other bytes")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "cnn"])
+def test_any_number_of_images_has_the_bytes_that_it_has_in_shapes(count: int, backbone: str) -> None:
+    network, prepared = random_network(backbone, owners=2, seed=count), _prepared(backbone, owners=2, seed=count)
+    if backbone == "resnet18" and _sizes(_prepared(owners=1)):
+        assert all(_sizes(prepared, engram.task) for engram in network.stack)
+    images = torch.rand(40, 1, *network.layout.image_size)
+    for many in COUNTS:
+        rows = torch.randperm(40, generator=torch.Generator().manual_seed(many))[:many].sort().values.numpy()
+        for engram in network.stack:
+            expected = network.answer(engram.task, images, rows)
+            found = prepared.answer(engram.task, images, rows)
+            assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True)), (engram.task, many)
+        found = prepared.answer(engram.task, images[rows])
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True)), many
+
+
+def test_batches_of_half_steps_are_computed_in_no_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    _require_alike()
+    network, seen = _prepared(owners=1), set[int]()
+    plain = network._planner.answering("task 0")
+
+    def watched(images: Tensor) -> tuple[Tensor, ...]:
+        seen.add(len(images))
+        return plain(images)
+
+    monkeypatch.setattr(network._planner, "answering", lambda task: watched)
+    images = torch.rand(16, 1, *network.layout.image_size)
+    for many, size in ((3, 3), (5, 6), (6, 6), (7, 8), (9, 12), (12, 12), (13, 16)):
+        seen.clear()
+        network.answer("task 0", images, numpy.arange(many))
+        assert seen == {size}, many
+
+
+@pytest.mark.parametrize("half", HALF_STEPS)
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_convolution_with_other_bytes_is_found_out(monkeypatch: pytest.MonkeyPatch, half: int, dead: bool) -> None:
+    """In the last one of a network, and where whatever it gives is rectified to zeros."""
+    _require_alike()
+    network, plain = random_network("resnet18", owners=1), Convolution.linear
+    convolutions = [
+        operation
+        for operation, _, _ in network._planner.plan("task 0").operations
+        if isinstance(operation, Convolution)
+    ]
+    if dead:
+        for one in convolutions:
+            one.bias -= 100
+
+    def differing(self: Convolution, values: Tensor) -> Tensor:
+        found = plain(self, values)
+        if self is convolutions[-1] and len(values) == half:
+            found[-1, -1, 0, 0] = torch.nextafter(found[-1, -1, 0, 0], torch.tensor(torch.inf))
+        return found
+
+    monkeypatch.setattr(Convolution, "linear", differing)
+    network.prepare()
+    assert _sizes(network) == set(HALF_STEPS) - {half}
+
+
+def test_no_half_steps_without_trial_for_other_threads_and_where_the_engine_has_none() -> None:
+    _require_alike()
+    assert _sizes(random_network("resnet18", owners=1)) == set()
+    with threads(1):
+        network = _prepared(owners=1)
+        assert _sizes(network)
+    with threads(2):
+        assert _sizes(network) == set()
+    halved = Network(network.layout, network.stack, engine=ENGINES["eager-1", "bf16"])
+    halved.prepare()
+    assert _sizes(halved) == set()
+
+
+@pytest.mark.parametrize(
+    ("bound", "more", "tried"), [("MOST_WORK", -1, False), ("MOST_WORK", 0, True), ("LEAST_WORK", 1, False)]
+)
+def test_small_and_large_networks_are_not_tried(
+    monkeypatch: pytest.MonkeyPatch, bound: str, more: int, tried: bool
+) -> None:
+    _require_alike()
+    network = random_network("resnet18", owners=1)
+    monkeypatch.setattr(plan, bound, network.closure("task 0").total + more)
+    network.prepare()
+    assert bool(_sizes(network)) is tried
+
+
+def test_tasks_that_are_computed_at_once_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    _require_alike()
+    network = random_network("resnet18", owners=1)
+    monkeypatch.setattr(GroupedTrunks, "takes", lambda self, task, images: images == 2)
+    network.prepare()
+    assert _sizes(network) == set()
+
+
+def test_a_model_that_is_prepared_has_tried_its_tasks() -> None:
+    method = learned("cnn", tasks=1).method
+    assert isinstance(method, StagedEidetic)
+    method.prepare()
+    assert method.serving().network._planner._sizes[1].keys() == {"task 0"}
+
+
+def test_an_engram_is_tried_once_for_all_versions_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, network = list[int](), random_network("resnet18", owners=2)
+
+    def counted(steps: Sequence[object], image: tuple[int, int, int]) -> tuple[int, ...]:
+        tried.append(len(steps))
+        return SHAPES
+
+    monkeypatch.setattr(plan, "sizes", counted)
+    network.prepare()
+    assert len(tried) == 2
+    Network(network.layout, network.stack).prepare()
+    assert len(tried) == 2
+    with threads(1 if torch.get_num_threads() > 1 else 2):
+        Network(network.layout, network.stack).prepare()
+    assert len(tried) == 4
