@@ -36,6 +36,9 @@ WITH_PRECISION = 6
 """Format of a model that computes in another precision than float32, or by another engine than PyTorch alone, of which
 earlier releases know nothing."""
 
+WITH_ONNX_RUNTIME_2 = 7
+"""Format of a model whose tasks' networks ONNX Runtime computes, of which earlier releases know nothing."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from engram.config.base import Frozen
 from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME, EngineName, Precision
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME, ONNX_RUNTIME_2, EngineName, Precision
 from engram.config.input_shape import InputShape
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
@@ -113,7 +113,8 @@ class Definition(Frozen):
 
     engine: EngineName = FIRST_ENGINE
     """What its answers are computed by, one of `engram.config.engines`: name and number. `onnxruntime-1` needs the
-    extra `onnx`, wherever the model is learned and served, and a network that the user brought."""
+    extra `onnx`, wherever the model is learned and served, and a network that the user brought; `onnxruntime-2` such a
+    network or a convolutional backbone, answers in stages, and float32."""
     precision: Precision = FIRST_PRECISION
     """What the convolutions of its tasks' networks are computed in, while serving and wherever learning judges what
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
@@ -271,6 +272,14 @@ class Definition(Frozen):
     def _check_engine(self) -> Self:
         if self.engine == ONNX_RUNTIME and not self.pretrained:
             raise PydanticCustomError("engine", "engine onnxruntime-1 is for networks that the user brought")
+        if self.engine == ONNX_RUNTIME_2:
+            if not self.staged or not (self.pretrained or self.backbone in CONVOLUTIONAL):
+                raise PydanticCustomError(
+                    "engine",
+                    "engine onnxruntime-2 is for convolutions and staged answers: eidetic, recipe 3, not `reads: all`",
+                )
+            if self.precision != FIRST_PRECISION:
+                raise PydanticCustomError("engine", "engine onnxruntime-2 computes in float32 alone")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
-from engram.config.engines import FIRST_PRECISION, ONNX_RUNTIME
+from engram.config.engines import BY_ONNX_RUNTIME, FIRST_PRECISION, ONNX_RUNTIME_2
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import ClassesNeeded, Examples
@@ -210,8 +210,12 @@ class Method(ABC):
     def environment(self) -> dict[str, object]:
         """What the bits of its answers depend on here; raises ArchitectureMissing, EngineMissing."""
         sources = [part.source for part in self.definition.pretrained]
-        own = {"engine": onnx_version()} if self.definition.engine == ONNX_RUNTIME else {}
-        found = environment(self.device, [built_with(source) | own for source in sources if source is not None])
+        own = {"engine": onnx_version()} if self.definition.engine in BY_ONNX_RUNTIME else {}
+        found: dict[str, object] = environment(
+            self.device, [built_with(source) | own for source in sources if source is not None]
+        )
+        if self.definition.engine == ONNX_RUNTIME_2:
+            found |= own
         precision = self.definition.precision
         return found if precision == FIRST_PRECISION else {**found, "precision": precision}
 

@@ -16,7 +16,7 @@ from engram.nn.closures.grouped import LEAST_GROUPS
 from engram.nn.closures.plan import Engine, Planner
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, cut, read_units
-from engram.nn.shapes import Rows, in_shapes
+from engram.nn.shapes import SHAPES, Rows, in_shapes
 
 Joined = Mapping[str, Tensor]
 """For each node that is read: its values of all owners so far, or of those units that an engram reads, side by side
@@ -289,15 +289,21 @@ class Network(nn.Module):
             return dict(self._owned)
         return {layer: sum(engram.units[layer] for engram in self.stack) for layer in self.layout.layers}
 
-    def appended(self, engram: Engram) -> Network:
-        """A new network that shares this one's engrams and ends with another."""
+    def appended(self, engram: Engram, *, candidate: bool = False) -> Network:
+        """A new network that shares this one's engrams and ends with another.
+
+        Parameters
+        ----------
+        candidate
+            Whether that will learn on: then it is answered by what the engine judges such networks by.
+        """
         if engram.reads is None:
             assert engram.earlier == self.owned, "an engram fits only on the stack that it was learned on"
         else:
             assert all(read.owner in self._owners for read in engram.reads), "what is read has to be there"
         owned = self._owned and {layer: units + engram.units[layer] for layer, units in self._owned.items()}
         other = Network(self.layout, [*self.stack, engram], owned, self.engine)
-        other._planner = self._planner.followed(other._owners)
+        other._planner = self._planner.followed(other._owners, candidate=candidate)
         other._closures = dict(self._closures)
         return other
 
@@ -345,7 +351,8 @@ class Network(nn.Module):
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self.answer(task, images, rows)
-        features, logits = in_shapes(images, self._planner.answering(task), rows, self._planner.sizes(task))
+        sizes = self._planner.sizes(task) if images.device.type == "cpu" else SHAPES
+        features, logits = in_shapes(images, self._planner.answering(task), rows, sizes)
         return features, logits
 
     def prepare(self) -> None:

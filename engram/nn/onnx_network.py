@@ -34,7 +34,7 @@ def require_onnx() -> None:
     """Raise EngineMissing where what this engine needs is not installed."""
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise EngineMissing(
-            f"the model is answered by onnxruntime-1, and {missing[0]} is not installed here: "
+            f"the model is answered by ONNX Runtime, and {missing[0]} is not installed here: "
             "pip install 'engram-vision[onnx]'"
         )
 
@@ -107,12 +107,31 @@ class OnnxNetwork:
                 raise AnswersDiffer(f"ONNX Runtime computes {name} otherwise than PyTorch: by {apart:.3g}")
 
 
-def _session(network: PretrainedNetwork) -> Any:
-    ort, size = importlib.import_module("onnxruntime"), network.description.preprocessing.size
-    example = torch.zeros(1, 3, size, size)
+def one_thread(path: str, *, arena: bool = True) -> Any:
+    """A session of one thread, of the graph in a file; whatever ONNX Runtime raises, where it cannot.
+
+    Parameters
+    ----------
+    arena
+        Whether it keeps the memory that a run took.
+    """
+    ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = arena
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def refusal(name: str, error: Exception) -> str:
+    """What ONNX Runtime said of a network."""
+    why = (str(error).splitlines() or [""])[0][:200]
+    return f"ONNX Runtime cannot be given {name}: {type(error).__name__}: {why}"
+
+
+def _session(network: PretrainedNetwork) -> Any:
+    size = network.description.preprocessing.size
+    example = torch.zeros(1, 3, size, size)
     with tempfile.TemporaryDirectory(prefix="engram-onnx-") as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of a way to export that goes some day: then there is an error, and none here
         path = str(Path(folder) / "network.onnx")
@@ -120,10 +139,11 @@ def _session(network: PretrainedNetwork) -> Any:
             traced = torch.jit.trace(_Tapped(network), example, check_trace=False)  # type: ignore[no-untyped-call]  # torch leaves it untyped
             with contextlib.redirect_stdout(io.StringIO()):  # where it writes pages of what it could not express
                 torch.onnx.export(traced, (example,), path, dynamo=False)
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            return one_thread(path)
+        except MemoryError:
+            raise
         except Exception as error:  # PyTorch's and ONNX Runtime's own, of many kinds
-            name, why = network.description.architecture, str(error).splitlines()[0][:200]
-            raise EngineMissing(f"ONNX Runtime cannot be given {name}: {type(error).__name__}: {why}") from error
+            raise EngineMissing(refusal(network.description.architecture, error)) from error
 
 
 _made: weakref.WeakKeyDictionary[PretrainedNetwork, OnnxNetwork] = weakref.WeakKeyDictionary()

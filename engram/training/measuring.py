@@ -106,7 +106,7 @@ def measure(
         each = image_weights(examples.labels, torch.ones(len(examples.classes))).to(placement.device)  # (N,)
     try:
         # Plans are made of what cannot change, as nothing does until it is judged.
-        serving = network.appended(engram.requires_grad_(False)) if served else None
+        serving = network.appended(engram.requires_grad_(False), candidate=True) if served else None
         for chosen in batches(len(examples), EVALUATION_BATCH):
             labels = placement.rows(examples.labels, chosen)
             logits = in_parts(placement.rows(examples.images, chosen), size, answered, check)  # (B, classes)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Precision
+from engram.nn.closures.closure import BlockOwner
+from engram.nn.closures.half_steps import Sizes
+from engram.nn.closures.onnx_engine import OnnxEngine
 from engram.nn.closures.plan import ClosurePlan, Engine, Run
+from engram.nn.shapes import SHAPES
 
 
 class EagerEngine:
@@ -14,8 +18,13 @@ class EagerEngine:
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
         self.groups = precision == "fp32"
+        self.sizes: Sizes = SHAPES
 
-    def prepare(self, plan: ClosurePlan) -> Run:
+    @property
+    def of_candidates(self) -> EagerEngine:
+        return self
+
+    def prepare(self, plan: ClosurePlan, owner: BlockOwner) -> Run:
         return plan.run
 
 
@@ -25,6 +34,7 @@ ENGINES: Mapping[tuple[EngineName, Precision], Engine] = {
     # Which is another one for the networks that were brought (`PretrainedCommons`).
     ("onnxruntime-1", "fp32"): EagerEngine("fp32"),
     ("onnxruntime-1", "bf16"): EagerEngine("bf16"),
+    ("onnxruntime-2", "fp32"): OnnxEngine(EagerEngine("fp32")),
 }
 """What a definition may name (`Definition.engine`, `Definition.precision`)."""
 

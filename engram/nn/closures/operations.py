@@ -40,25 +40,26 @@ class Convolution:
         folded = (weight * scale[:, None, None, None]).to(dtype)
         self.bias = (norm.bias.detach().double() - norm.running_mean.double() * scale).to(dtype)
         """(units,)."""
-        self._missing = missing(node, weight.shape[1])
-        folded = F.pad(folded, (0, 0, 0, 0, 0, self._missing))
+        self.missing = missing(node, weight.shape[1])
+        """Channels of zeros that the weight has beside those of the block."""
+        folded = F.pad(folded, (0, 0, 0, 0, 0, self.missing))
         self.weight = folded.contiguous(memory_format=torch.channels_last)
         """(units, channels read, kernel, kernel)."""
         self._dtype = dtype
-        self._stride, self._padding, self._rectify = node.stride, node.padding, node.rectify
+        self.stride, self.padding, self.rectify = node.stride, node.padding, node.rectify
 
     def __call__(self, values: Tensor) -> Tensor:
         found = self.linear(values)
-        return found.relu_() if self._rectify else found
+        return found.relu_() if self.rectify else found
 
     def linear(self, values: Tensor) -> Tensor:
         """The same before it is rectified."""
-        if self._missing:
-            values = F.pad(values, (0, 0, 0, 0, 0, self._missing))
+        if self.missing:
+            values = F.pad(values, (0, 0, 0, 0, 0, self.missing))
         if values.dtype is not self._dtype:
             values = values.to(self._dtype)
         given = values.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(given, self.weight, self.bias, self._stride, self._padding)  # (B, units, H', W')
+        return F.conv2d(given, self.weight, self.bias, self.stride, self.padding)  # (B, units, H', W')
 
 
 def missing(node: Node, channels: int) -> int:
@@ -70,11 +71,11 @@ class MaxPool:
     """The largest value of each window: (B, C, H, W) -> (B, C, H', W')."""
 
     def __init__(self, node: Node) -> None:
-        self._windows = node.kernel, node.stride, node.padding
+        self.windows = node.kernel, node.stride, node.padding
 
     def __call__(self, values: Tensor) -> Tensor:
-        if self._windows != (2, 2, 0) or values.shape[0] < LEAST_HALVED:
-            return F.max_pool2d(values, *self._windows)
+        if self.windows != (2, 2, 0) or values.shape[0] < LEAST_HALVED:
+            return F.max_pool2d(values, *self.windows)
         height, width = (2 * (side // 2) for side in values.shape[2:])
         lines = torch.maximum(values[:, :, 0:height:2], values[:, :, 1:height:2])  # (B, C, H', W)
         return torch.maximum(lines[..., 0:width:2], lines[..., 1:width:2])
@@ -90,6 +91,27 @@ class Dense:
         return self._linear(values if values.ndim == 2 else values.flatten(1)).relu_()
 
 
+class GlobalAverage:
+    """The mean of each map: (B, C, H, W) -> (B, C) float32."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(values.float(), 1).flatten(1)
+
+
+class Flattening:
+    """Maps as vectors: (B, C, H, W) -> (B, C * H * W) float32."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return values.float().flatten(1)
+
+
+class RectifiedSum:
+    """The rectified sum of two maps."""
+
+    def __call__(self, trunk: Tensor, branch: Tensor) -> Tensor:
+        return (trunk + branch).relu_()
+
+
 class Gathering:
     """What is read, side by side: of each earlier owner some channels or values, then all own ones.
 
@@ -100,10 +122,10 @@ class Gathering:
     """
 
     def __init__(self, chosen: list[Tensor | None]) -> None:
-        self._chosen = chosen
+        self.chosen = chosen
 
     def __call__(self, *values: Tensor) -> Tensor:
-        parts = [_selected(part, some) for part, some in zip(values, self._chosen, strict=False)]
+        parts = [_selected(part, some) for part, some in zip(values, self.chosen, strict=False)]
         return torch.cat([*parts, *values[len(parts) :]], 1)  # (B, values read, ...)
 
 
@@ -125,8 +147,8 @@ def operation_of(node: Node, block: Block, precision: Precision) -> Operation:
         case "max_pool":
             return MaxPool(node)
         case "global_average":
-            return lambda values: F.adaptive_avg_pool2d(values.float(), 1).flatten(1)
+            return GlobalAverage()
         case "flatten":
-            return lambda values: values.float().flatten(1)
+            return Flattening()
         case "add":
-            return lambda trunk, branch: (trunk + branch).relu_()
+            return RectifiedSum()

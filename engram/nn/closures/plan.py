@@ -17,7 +17,7 @@ from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
-from engram.nn.shapes import SHAPES, RowwiseLinear
+from engram.nn.shapes import RowwiseLinear
 
 LEAST_IMAGES = 2
 """Of a task, with which it is computed beside others if it ever is."""
@@ -46,7 +46,8 @@ class ClosurePlan:
             Step(operation, given, found, tuple(place for place, final in last.items() if final == number))
             for number, (operation, given, found) in enumerate(steps)
         ]
-        self._results = tuple(results)
+        self.results = tuple(results)
+        """Places of what is found."""
         self._places = 1 + max((found for _, _, found in steps), default=0)
         self.operations = tuple(steps)
         """Each with the places that it reads, and the one that it writes; the images are at place 0."""
@@ -68,7 +69,7 @@ class ClosurePlan:
                 values[found] = operation(*[values[place] for place in given])
             for place in over:
                 values[place] = None
-        return tuple(values[place] for place in self._results)
+        return tuple(values[place] for place in self.results)
 
     def first(self, images: Tensor, done: int) -> list[Tensor]:
         """What each of so many first steps finds."""
@@ -79,7 +80,7 @@ class ClosurePlan:
 
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
-"""From images (B, C, H, W) float32 in [0, 1], B one of `engram.nn.shapes.SHAPES`, to the results of a plan."""
+"""From images (B, C, H, W) float32 in [0, 1], B one of an engine's sizes, to the results of a plan."""
 
 
 class Engine(Protocol):
@@ -90,8 +91,15 @@ class Engine(Protocol):
     groups: bool
     """Whether it computes operations as they are, so that those of several tasks may be computed at once."""
 
-    def prepare(self, plan: ClosurePlan) -> Run:
-        """What runs a plan, made once for each task and kept for as long as its engram is served."""
+    sizes: Sizes
+    """Batch sizes in which an image has the same bytes as in the next one of `SHAPES`."""
+
+    @property
+    def of_candidates(self) -> Engine:
+        """What a network is judged by that will learn on, for which nothing is to be set up."""
+
+    def prepare(self, plan: ClosurePlan, owner: BlockOwner) -> Run:
+        """What runs the plan of an owner, made once for each task and kept for as long as its engram is served."""
 
 
 class PlanBuilder:
@@ -182,10 +190,19 @@ class Planner:
         self._single_units: SingleUnitTrunks | None = None
         self._sizes: tuple[int, dict[str, Sizes]] = (0, {})
 
-    def followed(self, owners: Mapping[str, BlockOwner]) -> Planner:
-        """A planner for more owners, which has all that this one has made."""
-        other = Planner(self._layout, owners, self._engine)
-        other._plans, other._operations = dict(self._plans), dict(self._operations)
+    def followed(self, owners: Mapping[str, BlockOwner], *, candidate: bool = False) -> Planner:
+        """A planner for more owners, which has all that this one has made.
+
+        Parameters
+        ----------
+        candidate
+            Whether the last owner will learn on, so that nothing is kept of it.
+        """
+        engine = self._engine.of_candidates if candidate else self._engine
+        other = Planner(self._layout, owners, engine)
+        other._operations = dict(self._operations)
+        if engine is self._engine:
+            other._plans = dict(self._plans)
         return other
 
     def answering(self, task: str) -> Run:
@@ -209,7 +226,7 @@ class Planner:
             features = builder.read(owner, self._layout.features.name)
             logits = builder.add(RowwiseLinear(weight, bias), (features,))
             plan = builder.plan((features, logits))
-            made = self._plans[task] = (key, plan, self._engine.prepare(plan))
+            made = self._plans[task] = (key, plan, self._engine.prepare(plan, owner))
         return made[1:]
 
     def reading(self, reads: Sequence[Read]) -> tuple[ClosurePlan, tuple[str, ...]]:
@@ -247,9 +264,9 @@ class Planner:
         return self._single_units
 
     def sizes(self, task: str) -> Sizes:
-        """The batch sizes that a task is computed in: `SHAPES`, and the half steps that `try_half_steps` proved."""
+        """The batch sizes that a task is computed in: the engine's, and the half steps that `try_half_steps` proved."""
         threads, found = self._sizes
-        return found.get(task, SHAPES) if threads == torch.get_num_threads() else SHAPES
+        return found.get(task, self._engine.sizes) if threads == torch.get_num_threads() else self._engine.sizes
 
     def try_half_steps(self) -> None:
         """Find out which half steps those tasks can be computed in that are not computed beside others."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.progress import Reporter
 from engram.config.backbones import BackboneDescription
-from engram.config.engines import FIRST_ENGINE, ONNX_RUNTIME, EngineName
+from engram.config.engines import BY_ONNX_RUNTIME, FIRST_ENGINE, EngineName
 from engram.errors import NotFinite
 from engram.nn.commons.base import Commons, Look
 from engram.nn.commons.dead_leaves import dead_leaves
@@ -192,7 +192,7 @@ class PretrainedCommons(Commons):
     def place(self, device: torch.device) -> None:
         self.to(device)
         # By its number, which `device` may lack: one place is to have one network.
-        if self._engine != ONNX_RUNTIME and self.device != self._place:
+        if self._engine not in BY_ONNX_RUNTIME and self.device != self._place:
             self._place, self._network = self.device, None
         self._outputs = None
 
@@ -216,7 +216,7 @@ class PretrainedCommons(Commons):
         return found
 
     def require(self) -> None:
-        if self._engine == ONNX_RUNTIME:
+        if self._engine in BY_ONNX_RUNTIME:
             self._by_onnx()
 
     def _by_onnx(self) -> OnnxNetwork:
@@ -225,7 +225,7 @@ class PretrainedCommons(Commons):
 
     def _look(self, image: Tensor) -> Seen:
         """What the network sees in one image, by the engine."""
-        return self._by_onnx().look(image) if self._engine == ONNX_RUNTIME else self.network.look(image)
+        return self._by_onnx().look(image) if self._engine in BY_ONNX_RUNTIME else self.network.look(image)
 
     def _seen(self, image: Tensor, *, maps: bool) -> _SeenImage:
         """What is told of one image (1, C, H, W) uint8."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from engram import Definition, Memory
 from engram.certificate import certify
-from engram.config.engines import ONNX_RUNTIME
+from engram.config.engines import ONNX_RUNTIME, ONNX_RUNTIME_2, EngineName
 from engram.errors import AnswersDiffer, EngineMissing
 from engram.memory import dump
 from engram.nn import onnx_network
@@ -40,10 +40,10 @@ installed = pytest.mark.skipif(
 )
 
 
-def over(name: str, architecture: str = CONVOLUTIONS) -> Memory:
+def over(name: str, architecture: str = CONVOLUTIONS, engine: EngineName = ONNX_RUNTIME) -> Memory:
     """A model over a network, answered by ONNX Runtime."""
     found = brought(architecture)
-    fields = created(name).definition.model_dump(exclude_unset=True) | {"engine": ONNX_RUNTIME}
+    fields = created(name).definition.model_dump(exclude_unset=True) | {"engine": engine}
     return Memory.create(Definition.model_validate(fields), {"net": Backbone(found.description, lambda: found.file)})
 
 
@@ -81,8 +81,9 @@ def test_a_network_that_it_computes_otherwise_is_refused(monkeypatch: pytest.Mon
 
 
 @installed
-def test_earlier_answers_and_those_beside_others_stay_the_same_bytes(tmp_path: Path) -> None:
-    memory, images = over("adapter"), everything(1)
+@pytest.mark.parametrize("engine", [ONNX_RUNTIME, ONNX_RUNTIME_2])
+def test_earlier_answers_and_those_beside_others_stay_the_same_bytes(engine: EngineName, tmp_path: Path) -> None:
+    memory, images = over("adapter", engine=engine), everything(1)
     memory.learn("task 0", pictures(0), QUICK)
     before = memory.observe(images).logits("task 0")
     memory.learn("task 1", pictures(1), QUICK)
@@ -91,7 +92,7 @@ def test_earlier_answers_and_those_beside_others_stay_the_same_bytes(tmp_path: P
     alone = torch.cat([commons.look(image).features for image in torch.split(images, 1)])
     assert torch.equal(commons.look(images).features, alone)
     certificate = certify(memory)
-    assert certificate.engine == ONNX_RUNTIME
+    assert certificate.engine == engine
     networks = cast(list[dict[str, str]], certificate.environment["networks"])
     assert [named["engine"].split()[0] for named in networks] == ["onnxruntime"]
     memory.save(tmp_path)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
+from engram.methods.eidetic.staged.method import StagedEidetic
+from engram.nn.network import Network
 from engram.runtime import has_bf16
+from service.models.loaded import load
 from testing.data.digits import png
 from testing.servers.service import Service
 from vault.errors import UnsupportedRecord
-from vault.models import WITH_PRECISION
+from vault.models import WITH_ONNX_RUNTIME_2, WITH_PRECISION
 from vault.storage import documents
 from vault.vault import Vault
 
@@ -108,6 +113,31 @@ def test_the_engine_is_named_where_answers_are_described(service: Service) -> No
     unknown = {"name": "other", "input": {"channels": 1, "height": 28, "width": 28}, "engine": "eager-2"}
     refused = service.client.post("/v1/models", json=unknown)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+def test_how_a_version_is_answered_soonest_is_found_out_when_it_is_loaded(
+    service: Service, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[Network] = []
+    monkeypatch.setattr(Network, "prepare", lambda self: prepared.append(self))
+    method = load(vault, vault.models.get("digits"), vault.log.read("digits", 2)).memory.method
+    assert isinstance(method, StagedEidetic)
+    assert any(network is method.serving().network for network in prepared)
+
+
+@pytest.mark.skipif(not (find_spec("onnxruntime") and find_spec("onnx")), reason="the extra onnx is not installed")
+def test_a_model_by_onnx_runtime_is_one_that_earlier_releases_refuse(
+    service: Service, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"input": {"channels": 1, "height": 28, "width": 28}, "engine": "onnxruntime-2"}
+    made = service.client.post("/v1/models", json={"name": "runtime", **fields})
+    assert (made.status_code, made.json()["engine"]) == (201, "onnxruntime-2")
+    dense = service.client.post("/v1/models", json={"name": "dense", **fields, "backbone": "mlp"})
+    assert (dense.status_code, dense.json()["code"]) == (422, "invalid_request")
+    assert "onnxruntime-2" in dense.text
+    monkeypatch.setattr(documents, "FORMAT", WITH_ONNX_RUNTIME_2 - 1)
+    with pytest.raises(UnsupportedRecord, match=f"format {WITH_ONNX_RUNTIME_2}"):
+        vault.models.get("runtime")
 
 
 def test_a_model_in_bf16_is_one_that_earlier_releases_refuse(

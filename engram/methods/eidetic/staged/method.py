@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import ONNX_RUNTIME
+from engram.config.engines import BY_ONNX_RUNTIME
 from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import (
@@ -163,7 +163,7 @@ class StagedEidetic(Method):
 
     def _prepare(self) -> Prepared:
         """What the model as it is now is to answer with; raises PrecisionMissing, EngineMissing."""
-        if self.definition.engine == ONNX_RUNTIME:
+        if self.definition.engine in BY_ONNX_RUNTIME:
             require_onnx()
         if self.definition.precision == "bf16" and not has_bf16(self.device):
             raise PrecisionMissing(f"the model computes in bf16, for which this {self.device.type} has no instructions")
