@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import orjson
-import structlog
 from opentelemetry import trace
 
 from telemetry.redaction import is_long_enough, known_secrets, redact
@@ -219,6 +218,7 @@ def _trace() -> Mapping[str, Any]:
 
 def _plain_lines(colours: bool, secrets: Collection[str]) -> logging.Formatter:
     """Formatter of lines for a person at a terminal."""
+    import structlog  # which takes long, and which JSON does without
 
     def redact_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, text in event.items():
