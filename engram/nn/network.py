@@ -302,7 +302,8 @@ class Network(nn.Module):
         else:
             assert all(read.owner in self._owners for read in engram.reads), "what is read has to be there"
         owned = self._owned and {layer: units + engram.units[layer] for layer, units in self._owned.items()}
-        other = Network(self.layout, [*self.stack, engram], owned, self.engine)
+        engine = self.engine.of_candidates if candidate else self.engine
+        other = Network(self.layout, [*self.stack, engram], owned, engine)
         other._planner = self._planner.followed(other._owners, candidate=candidate)
         other._closures = dict(self._closures)
         return other

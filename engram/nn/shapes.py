@@ -16,7 +16,7 @@ Rows = NDArray[numpy.int64]
 """Numbers of some images of a batch."""
 
 SHAPES = (1, 2, 4, 8, 16)
-"""The only batch sizes that staged models compute in."""
+"""Batch sizes that staged models compute in, and no others but those that were tried to have the same bytes."""
 
 ALIGNMENT = 16
 """Values in 64 bytes: kernels read rows that begin there in one and the same way."""

@@ -109,7 +109,8 @@ class ScopedRoute(APIRoute):
         async def remembered(request: Request, **given: Any) -> Any:
             own = {name: value for name, value in given.items() if name not in ("parts", *request.path_params)}
             if len(self._solved) >= _MOST_QUERIES:
-                self._solved = {b"": {}}
+                self._solved.clear()  # the same one, which the route that answers HEAD has as well
+                self._solved[b""] = {}
             if len(request.scope["query_string"]) <= _LONGEST_QUERY:
                 self._solved[request.scope["query_string"]] = own
             return await endpoint(request=request, **given)

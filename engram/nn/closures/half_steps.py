@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +21,22 @@ LEAST_WORK = 2**20
 MOST_WORK = 2**26
 """Multiply-adds an image up to which a network is tried: of larger ones the trial takes longer than it saves."""
 
+MOST_SECONDS = 2.0
+"""Time that the trials of a version may take; the tasks that are left go without."""
+
 PERIOD = 65_537
 """Drawn values, which are repeated: a prime, so that no two rows of a map are alike."""
 
 Sizes = tuple[int, ...]
 """The batch sizes that a network computes in, ascending: `SHAPES`, and the half steps that were proved for it."""
+
+
+class LaidOut(NamedTuple):
+    """How a batch lies in memory."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
 
 
 def sizes(steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[int, int, int]) -> Sizes:
@@ -41,33 +54,40 @@ def sizes(steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[
         Channels, height and width of an image.
     """
     drawn = torch.randn(PERIOD, generator=torch.Generator().manual_seed(len(steps)), dtype=torch.float32)
-    with torch.no_grad():
-        proved = [half for half in HALF_STEPS if _alike(steps, image, half, drawn)]
+    try:
+        with torch.no_grad():
+            proved = [half for half in HALF_STEPS if _alike(steps, image, half, drawn)]
+    except (RuntimeError, MemoryError):  # there is no memory for it, which answers may need less of
+        return SHAPES
     return tuple(sorted({*SHAPES, *proved}))
 
 
 def _alike(
     steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[int, int, int], half: int, drawn: Tensor
 ) -> bool:
-    whole = {0: torch.empty(shape_of(half), *image, dtype=torch.float32)}
-    part = {0: torch.empty(half, *image, dtype=torch.float32)}
+    one = torch.empty(half, *image, dtype=torch.float32)
+    places = {0: (_laid_out(one), _laid_out(one.new_empty(shape_of(half), *image)))}
     for operation, given, found in steps:
         run = operation.linear if isinstance(operation, Convolution) else operation
         left = TRIED
         while left > 0:
             # Values of its own, so that no operation is tried on what others make nearly constant.
-            for place in given:
-                _fill(whole[place], drawn, left)
-                part[place].copy_(whole[place][:half])
-            several, fewer = (run(*[values[place] for place in given]) for values in (whole, part))
+            whole = [_filled(places[place][1], drawn, left) for place in given]
+            part = [_filled(places[place][0], drawn, left) for place in given]
+            several, fewer = run(*whole), run(*part)
             if not torch.equal(several[:half], fewer):
                 return False
             left -= fewer.numel()
-        whole[found], part[found] = torch.empty_like(several), torch.empty_like(fewer)
+        places[found] = _laid_out(fewer), _laid_out(several)
     return True
 
 
-def _fill(values: Tensor, drawn: Tensor, shift: int) -> None:
-    count = values.numel()
+def _laid_out(values: Tensor) -> LaidOut:
+    return LaidOut(values.shape, values.stride(), values.dtype)
+
+
+def _filled(like: LaidOut, drawn: Tensor, shift: int) -> Tensor:
+    """Drawn values, of which a smaller batch has the first."""
+    count = math.prod(like.shape)
     repeated = drawn.roll(shift).expand(-(-count // len(drawn)), -1).flatten()[:count]
-    values.copy_(repeated.view(values.shape))
+    return torch.empty_strided(like.shape, like.strides, dtype=like.dtype).copy_(repeated.view(like.shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from torch import Tensor
 from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, closure_of, needed, reads_of
 from engram.nn.closures.grouped import GroupedTrunks
-from engram.nn.closures.half_steps import LEAST_WORK, MOST_WORK, Sizes, sizes
+from engram.nn.closures.half_steps import LEAST_WORK, MOST_SECONDS, MOST_WORK, Sizes, sizes
 from engram.nn.closures.operations import Gathering, Operation, operation_of
 from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
@@ -272,8 +273,10 @@ class Planner:
         """Find out which half steps those tasks can be computed in that are not computed beside others."""
         if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
             return
-        threads, found = torch.get_num_threads(), dict[str, Sizes]()
-        for task, owner in self._owners.items():
+        threads, found, began = torch.get_num_threads(), dict[str, Sizes](), time.monotonic()
+        for task, owner in reversed(list(self._owners.items())):
+            if time.monotonic() - began > MOST_SECONDS:
+                break
             if not LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK:
                 continue
             if not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES)):

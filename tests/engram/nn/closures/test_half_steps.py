@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.methods.eidetic.staged.method import StagedEidetic
-from engram.nn.closures import plan
+from engram.nn.closures import half_steps, plan
 from engram.nn.closures.engines import ENGINES
 from engram.nn.closures.grouped import GroupedTrunks
 from engram.nn.closures.half_steps import HALF_STEPS
@@ -32,8 +33,9 @@ def count(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks are tried as well, which take less time here."""
+    """Small networks are tried as well, which take less time here, however busy this machine is."""
     monkeypatch.setattr(plan, "LEAST_WORK", 0)
+    monkeypatch.setattr(plan, "MOST_SECONDS", 600.0)
 
 
 def _prepared(backbone: str = "resnet18", **options: int) -> Network:
@@ -143,6 +145,27 @@ def test_tasks_that_are_computed_at_once_are_not_tried(monkeypatch: pytest.Monke
     monkeypatch.setattr(GroupedTrunks, "takes", lambda self, task, images: images == 2)
     network.prepare()
     assert _sizes(network) == set()
+
+
+def test_trials_end_after_a_while_and_the_newest_task_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    _require_alike()
+    network = random_network("resnet18", owners=3)
+    monkeypatch.setattr(plan, "MOST_SECONDS", -1.0)
+    network.prepare()
+    assert not any(_sizes(network, engram.task) for engram in network.stack)
+    monkeypatch.setattr(plan, "MOST_SECONDS", 1.0)
+    clock = iter((0.0, 0.5, 1.5))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    network.prepare()
+    assert [bool(_sizes(network, engram.task)) for engram in network.stack] == [False, False, True]
+
+
+def test_where_there_is_no_memory_for_a_trial_there_are_no_half_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> Tensor:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(half_steps, "_filled", full)
+    assert _sizes(_prepared(owners=1)) == set()
 
 
 def test_a_model_that_is_prepared_has_tried_its_tasks() -> None:

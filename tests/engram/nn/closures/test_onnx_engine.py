@@ -97,6 +97,18 @@ def test_nothing_is_padded_and_products_of_matrices_stay_with_pytorch(monkeypatc
 
 
 @installed
+def test_other_default_numbers_change_nothing() -> None:
+    network, images = random_network("cnn", owners=1), torch.rand(3, 1, 12, 12)
+    expected = _by_onnx(network).answer("task 0", images)[1]
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = Network(network.layout, [network.stack[0].frozen_copy()], engine=ENGINES[ONNX_RUNTIME_2, "fp32"])
+        assert torch.equal(again.answer("task 0", images)[1], expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@installed
 def test_a_session_is_kept_for_all_versions_that_have_the_engram(monkeypatch: pytest.MonkeyPatch) -> None:
     made, plain = list[str](), onnx_engine._session
 
@@ -180,10 +192,10 @@ def test_a_version_that_it_answers_otherwise_than_the_first_engine_is_not_verifi
     parts, plain = dump(memory), onnx_engine._written
     assert verify(parts, before, "task 0", 1.0).engine == ONNX_RUNTIME_2
 
-    def planted(steps: Any, *given: Any) -> bytes:
+    def planted(steps: Any, *given: Any, **options: Any) -> bytes:
         for operation in (one for one, _, _ in steps if isinstance(one, Convolution)):
             operation.bias += 0.5
-        return plain(steps, *given)
+        return plain(steps, *given, **options)
 
     monkeypatch.setattr(onnx_engine, "_written", planted)
     with pytest.raises(AnswersDiffer, match="onnxruntime-2 answers otherwise than eager-1"):
