@@ -359,7 +359,7 @@ class Network(nn.Module):
     def prepare(self) -> None:
         """Find out how the tasks are answered soonest, to the same bytes; a service does so before it answers."""
         if next(self.parameters(), torch.empty(0)).device.type == "cpu":
-            self._planner.try_half_steps()
+            self._planner.prepare()
 
     def answers(self, asked: Mapping[str, Rows], images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """What `answer` gives, to the byte, of those tasks that are sooner computed at once; of the others nothing.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from engram.nn.closures.operations import Convolution, Operation
-from engram.nn.shapes import SHAPES, TRIED, shape_of
+from engram.nn.closures.operations import Convolution, Dense, Operation, as_read
+from engram.nn.closures.summation import PERIOD, ConvolutionKind, shown
+from engram.nn.shapes import SHAPES, TRIED, RowwiseLinear, shape_of
 
 HALF_STEPS = (3, 6, 12)
 """Batch sizes, each three quarters of the shape that such a batch is padded to."""
@@ -21,11 +24,8 @@ LEAST_WORK = 2**20
 MOST_WORK = 2**26
 """Multiply-adds an image up to which a network is tried: of larger ones the trial takes longer than it saves."""
 
-MOST_SECONDS = 2.0
+MOST_SECONDS = 3.0
 """Time that the trials of a version may take; the tasks that are left go without."""
-
-PERIOD = 65_537
-"""Drawn values, which are repeated: a prime, so that no two rows of a map are alike."""
 
 Sizes = tuple[int, ...]
 """The batch sizes that a network computes in, ascending: `SHAPES`, and the half steps that were proved for it."""
@@ -39,12 +39,16 @@ class LaidOut(NamedTuple):
     dtype: torch.dtype
 
 
+Both = tuple[LaidOut, LaidOut]
+"""A part of a batch, and the whole one."""
+
+
 def sizes(steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[int, int, int]) -> Sizes:
     """The batch sizes of a network, each of whose half steps gives all images the bytes of its shape, here.
 
     It is so where the kernels of both sizes sum up in one order, which no library promises and which differs between
-    kinds of convolutions. So each operation is tried, with the weights that answer, on drawn values in the order in
-    memory that it is given, before anything is rectified: of a map of zeros everything would be alike.
+    kinds of convolutions. So each kind is tried on sums that depend much on their order, and any other operation on
+    drawn values, in the order in memory that it is given.
 
     Parameters
     ----------
@@ -66,20 +70,50 @@ def _alike(
     steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[int, int, int], half: int, drawn: Tensor
 ) -> bool:
     one = torch.empty(half, *image, dtype=torch.float32)
-    places = {0: (_laid_out(one), _laid_out(one.new_empty(shape_of(half), *image)))}
+    places: dict[int, Both] = {0: (_laid_out(one), _laid_out(one.new_empty(shape_of(half), *image)))}
     for operation, given, found in steps:
-        run = operation.linear if isinstance(operation, Convolution) else operation
-        left = TRIED
-        while left > 0:
-            # Values of its own, so that no operation is tried on what others make nearly constant.
-            whole = [_filled(places[place][1], drawn, left) for place in given]
-            part = [_filled(places[place][0], drawn, left) for place in given]
-            several, fewer = run(*whole), run(*part)
-            if not torch.equal(several[:half], fewer):
-                return False
-            left -= fewer.numel()
-        places[found] = _laid_out(fewer), _laid_out(several)
+        read = [places[place] for place in given]
+        if isinstance(operation, Convolution):
+            alike = _convolved(operation.kind, *read[0], torch.get_num_threads())
+        else:
+            alike = _computed(operation, read, half, drawn)
+        if alike is None:
+            return False
+        places[found] = alike
     return True
+
+
+def _computed(operation: Operation, read: Sequence[Both], half: int, drawn: Tensor) -> Both | None:
+    """How what an operation gives lies in memory, for a part of a batch and for the whole one, if they are alike."""
+    tried = TRIED if isinstance(operation, Dense | RowwiseLinear) else 0  # each row is computed by itself
+    while True:
+        # Values of its own, so that no operation is tried on what others make nearly constant.
+        fewer, several = (operation(*(_filled(both[one], drawn, tried) for both in read)) for one in (0, 1))
+        if not torch.equal(several[:half], fewer):
+            return None
+        tried += fewer.numel()
+        if tried >= TRIED:
+            return _laid_out(fewer), _laid_out(several)
+
+
+@cache
+def _convolved(kind: ConvolutionKind, part: LaidOut, whole: LaidOut, threads: int) -> Both | None:
+    """The same of a kind of convolution, before it is rectified: of zeros everything would be alike.
+
+    Parameters
+    ----------
+    threads
+        Those there are: what is found out counts for these alone.
+    """
+    del threads
+    for weight, bias, maps in shown(kind, whole.shape[0], whole.shape[2:]):
+        fewer, several = (
+            F.conv2d(as_read(_placed(maps[: one.shape[0]], one), kind), weight, bias, kind.stride, kind.padding)
+            for one in (part, whole)
+        )
+        if not torch.equal(several[: len(fewer)], fewer):
+            return None
+    return _laid_out(fewer), _laid_out(several)
 
 
 def _laid_out(values: Tensor) -> LaidOut:
@@ -89,5 +123,12 @@ def _laid_out(values: Tensor) -> LaidOut:
 def _filled(like: LaidOut, drawn: Tensor, shift: int) -> Tensor:
     """Drawn values, of which a smaller batch has the first."""
     count = math.prod(like.shape)
-    repeated = drawn.roll(shift).expand(-(-count // len(drawn)), -1).flatten()[:count]
-    return torch.empty_strided(like.shape, like.strides, dtype=like.dtype).copy_(repeated.view(like.shape))
+    repeated = drawn.roll(shift) if shift else drawn
+    repeated = repeated.expand(-(-count // PERIOD), -1).flatten()[:count]
+    return _placed(repeated.view(like.shape), like)
+
+
+def _placed(values: Tensor, like: LaidOut) -> Tensor:
+    """The first channels of some values, in a type and order in memory."""
+    found = torch.empty_strided(like.shape, like.strides, dtype=like.dtype)
+    return found.copy_(values[:, : like.shape[1]])

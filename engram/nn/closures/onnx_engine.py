@@ -266,7 +266,7 @@ class GraphWriter:
             weight = drawn * weight[0].numel() ** -0.5
             bias = torch.zeros_like(bias)
         parts = [read, self._constant(weight, f"{found}w"), self._constant(bias, f"{found}b")]
-        sides = {"strides": [operation.stride] * 2, "pads": [operation.padding] * 4}
+        sides = {"strides": [operation.kind.stride] * 2, "pads": [operation.kind.padding] * 4}
         return self._node("Conv", parts, found, **sides)
 
     def _rectified(self, value: str, found: str, rectify: bool) -> None:

@@ -7,7 +7,7 @@ is not used: products of matrices, and 1x1 convolutions of channels that do not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from engram.config.engines import Precision
 from engram.nn.blocks import Block, ConvBlock, DenseBlock
+from engram.nn.closures.prepacked_weights import PrepackedWeights
+from engram.nn.closures.summation import ConvolutionKind
 from engram.nn.layout import Node
 from engram.nn.shapes import RowwiseLinear, aligned
 
@@ -45,8 +47,10 @@ class Convolution:
         folded = F.pad(folded, (0, 0, 0, 0, 0, self.missing))
         self.weight = folded.contiguous(memory_format=torch.channels_last)
         """(units, channels read, kernel, kernel)."""
-        self._dtype = dtype
-        self.stride, self.padding, self.rectify = node.stride, node.padding, node.rectify
+        self.rectify = node.rectify
+        units, channels = self.weight.shape[:2]
+        self.kind = ConvolutionKind(channels, units, node.kernel, node.stride, node.padding, dtype)
+        self._prepacked = PrepackedWeights(self.weight, self.kind)
 
     def __call__(self, values: Tensor) -> Tensor:
         found = self.linear(values)
@@ -54,12 +58,24 @@ class Convolution:
 
     def linear(self, values: Tensor) -> Tensor:
         """The same before it is rectified."""
-        if self.missing:
-            values = F.pad(values, (0, 0, 0, 0, 0, self.missing))
-        if values.dtype is not self._dtype:
-            values = values.to(self._dtype)
-        given = values.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(given, self.weight, self.bias, self.stride, self.padding)  # (B, units, H', W')
+        given = as_read(values, self.kind)
+        found = self._prepacked.convolved(given, self.bias)
+        if found is None:
+            found = F.conv2d(given, self.weight, self.bias, self.kind.stride, self.kind.padding)
+        return found  # (B, units, H', W')
+
+    def prepack(self, count: int, size: Sequence[int]) -> None:
+        """Put the weights into the order of its kernel for so many maps of a size, if that gives the same bytes."""
+        self._prepacked.prove(torch.Size((count, self.kind.channels, *size)))
+
+
+def as_read(values: Tensor, kind: ConvolutionKind) -> Tensor:
+    """Maps (B, C, H, W) as they are convolved: (B, channels of the kind, H, W), the last ones zeros."""
+    if more := kind.channels - values.shape[1]:
+        values = F.pad(values, (0, 0, 0, 0, 0, more))
+    if values.dtype is not kind.dtype:
+        values = values.to(kind.dtype)
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def missing(node: Node, channels: int) -> int:

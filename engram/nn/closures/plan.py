@@ -13,12 +13,12 @@ from torch import Tensor
 from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, closure_of, needed, reads_of
 from engram.nn.closures.grouped import GroupedTrunks
-from engram.nn.closures.half_steps import LEAST_WORK, MOST_SECONDS, MOST_WORK, Sizes, sizes
-from engram.nn.closures.operations import Gathering, Operation, operation_of
+from engram.nn.closures.half_steps import HALF_STEPS, LEAST_WORK, MOST_SECONDS, MOST_WORK, Sizes, sizes
+from engram.nn.closures.operations import Convolution, Gathering, Operation, operation_of
 from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
-from engram.nn.shapes import RowwiseLinear
+from engram.nn.shapes import SHAPES, RowwiseLinear
 
 LEAST_IMAGES = 2
 """Of a task, with which it is computed beside others if it ever is."""
@@ -90,7 +90,7 @@ class Engine(Protocol):
     precision: Precision
     """What the operations of its plans compute in."""
     groups: bool
-    """Whether it computes operations as they are, so that those of several tasks may be computed at once."""
+    """Whether it computes operations as they are, so that they may be computed otherwise to the same bytes."""
 
     sizes: Sizes
     """Batch sizes in which an image has the same bytes as in the next one of `SHAPES`."""
@@ -190,6 +190,8 @@ class Planner:
         self._trunks: GroupedTrunks | None = None
         self._single_units: SingleUnitTrunks | None = None
         self._sizes: tuple[int, dict[str, Sizes]] = (0, {})
+        # What kernels for many tasks round to 8 bits is not what those of one do.
+        self._grouping = engine.groups and engine.precision == "fp32"
 
     def followed(self, owners: Mapping[str, BlockOwner], *, candidate: bool = False) -> Planner:
         """A planner for more owners, which has all that this one has made.
@@ -245,7 +247,7 @@ class Planner:
     def trunks(self) -> GroupedTrunks:
         """The trunks of the tasks that can be computed at once, which the owners' weights are copied for."""
         if self._trunks is None:
-            owners = self._owners if self._engine.groups else {}
+            owners = self._owners if self._grouping else {}
             found = GroupedTrunks.of(self._layout, owners, self._operation_of)
             found.prove(lambda task, images: self.plan(task).first(images, found.steps)[-1])
             self._trunks = found
@@ -254,7 +256,7 @@ class Planner:
     def single_units(self) -> SingleUnitTrunks:
         """The trunks of the tasks of one unit in each layer."""
         if self._single_units is None:
-            owners = self._owners if self._engine.groups else {}
+            owners = self._owners if self._grouping else {}
             found = SingleUnitTrunks.of(self._layout, owners, self._operation_of)
             found.prove(
                 lambda task, images: self.plan(task).first(images, found.steps),
@@ -265,12 +267,15 @@ class Planner:
         return self._single_units
 
     def sizes(self, task: str) -> Sizes:
-        """The batch sizes that a task is computed in: the engine's, and the half steps that `try_half_steps` proved."""
+        """The batch sizes that a task is computed in: the engine's, and the half steps that `prepare` proved."""
         threads, found = self._sizes
         return found.get(task, self._engine.sizes) if threads == torch.get_num_threads() else self._engine.sizes
 
-    def try_half_steps(self) -> None:
-        """Find out which half steps those tasks can be computed in that are not computed beside others."""
+    def prepare(self) -> None:
+        """Find out how those tasks are computed soonest that are not computed beside others, to the same bytes.
+
+        Their weights are prepacked, and their half steps tried.
+        """
         if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
             return
         threads, found, began = torch.get_num_threads(), dict[str, Sizes](), time.monotonic()
@@ -280,8 +285,18 @@ class Planner:
             if not LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK:
                 continue
             if not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES)):
+                self._prepack(self.plan(task))
                 found[task] = self._tried(owner, threads)
         self._sizes = threads, found
+
+    def _prepack(self, plan: ClosurePlan) -> None:
+        image = torch.zeros(1, self._layout.channels, *self._layout.image_size, dtype=torch.float32)
+        with torch.no_grad():
+            found = [image, *plan.first(image, len(plan.operations))]
+        for operation, given, _ in plan.operations:
+            if isinstance(operation, Convolution):
+                for count in (*SHAPES, *HALF_STEPS):
+                    operation.prepack(count, found[given[0]].shape[2:])
 
     def _tried(self, owner: BlockOwner, threads: int) -> Sizes:
         """The sizes of an owner, whose weights and whatever they read are the same in every version."""
