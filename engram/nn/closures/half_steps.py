@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.nn.closures.operations import Convolution, Dense, Operation, as_read
-from engram.nn.closures.summation import PERIOD, ConvolutionKind, shown
+from engram.nn.closures.prepacked_weights import MOST_KINDS
+from engram.nn.closures.summation import PERIOD, ConvolutionKind, ShownConvolution, alike
 from engram.nn.shapes import SHAPES, TRIED, RowwiseLinear, shape_of
 
 HALF_STEPS = (3, 6, 12)
@@ -24,8 +25,8 @@ LEAST_WORK = 2**20
 MOST_WORK = 2**26
 """Multiply-adds an image up to which a network is tried: of larger ones the trial takes longer than it saves."""
 
-MOST_SECONDS = 3.0
-"""Time that the trials of a version may take; the tasks that are left go without."""
+MOST_SECONDS = 2.0
+"""Time that the trials of a version may take, after which no further task is tried; those that are left go without."""
 
 Sizes = tuple[int, ...]
 """The batch sizes that a network computes in, ascending: `SHAPES`, and the half steps that were proved for it."""
@@ -96,7 +97,7 @@ def _computed(operation: Operation, read: Sequence[Both], half: int, drawn: Tens
             return _laid_out(fewer), _laid_out(several)
 
 
-@cache
+@lru_cache(MOST_KINDS)
 def _convolved(kind: ConvolutionKind, part: LaidOut, whole: LaidOut, threads: int) -> Both | None:
     """The same of a kind of convolution, before it is rectified: of zeros everything would be alike.
 
@@ -106,14 +107,17 @@ def _convolved(kind: ConvolutionKind, part: LaidOut, whole: LaidOut, threads: in
         Those there are: what is found out counts for these alone.
     """
     del threads
-    for weight, bias, maps in shown(kind, whole.shape[0], whole.shape[2:]):
-        fewer, several = (
-            F.conv2d(as_read(_placed(maps[: one.shape[0]], one), kind), weight, bias, kind.stride, kind.padding)
-            for one in (part, whole)
-        )
-        if not torch.equal(several[: len(fewer)], fewer):
-            return None
-    return _laid_out(fewer), _laid_out(several)
+    found: dict[LaidOut, LaidOut] = {}
+
+    def convolved(like: LaidOut, shown: ShownConvolution) -> Tensor:
+        values = as_read(_placed(shown.maps[: like.shape[0]], like), kind)
+        maps = F.conv2d(values, shown.weight, shown.bias, kind.stride, kind.padding)
+        found[like] = _laid_out(maps)
+        return maps
+
+    if not alike(kind, whole.shape, partial(convolved, whole), partial(convolved, part)):
+        return None
+    return found[part], found[whole]
 
 
 def _laid_out(values: Tensor) -> LaidOut:
@@ -129,6 +133,5 @@ def _filled(like: LaidOut, drawn: Tensor, shift: int) -> Tensor:
 
 
 def _placed(values: Tensor, like: LaidOut) -> Tensor:
-    """The first channels of some values, in a type and order in memory."""
-    found = torch.empty_strided(like.shape, like.strides, dtype=like.dtype)
-    return found.copy_(values[:, : like.shape[1]])
+    """Values in a type and order in memory."""
+    return torch.empty_strided(like.shape, like.strides, dtype=like.dtype).copy_(values)

@@ -33,7 +33,7 @@ Operation = Callable[..., Tensor]
 class Convolution:
     """A convolution with its normalisation folded in, and rectified: (B, channels read, H, W) -> (B, units, H', W')."""
 
-    def __init__(self, node: Node, block: ConvBlock, dtype: torch.dtype) -> None:
+    def __init__(self, node: Node, block: ConvBlock, dtype: torch.dtype, size: tuple[int, int]) -> None:
         norm, weight = block.norm, block.conv.weight.detach().double()
         assert norm.running_mean is not None, "statistics are always tracked"
         assert norm.running_var is not None, "statistics are always tracked"
@@ -51,6 +51,7 @@ class Convolution:
         units, channels = self.weight.shape[:2]
         self.kind = ConvolutionKind(channels, units, node.kernel, node.stride, node.padding, dtype)
         self._prepacked = PrepackedWeights(self.weight, self.kind)
+        self._size = size
 
     def __call__(self, values: Tensor) -> Tensor:
         found = self.linear(values)
@@ -64,9 +65,10 @@ class Convolution:
             found = F.conv2d(given, self.weight, self.bias, self.kind.stride, self.kind.padding)
         return found  # (B, units, H', W')
 
-    def prepack(self, count: int, size: Sequence[int]) -> None:
-        """Put the weights into the order of its kernel for so many maps of a size, if that gives the same bytes."""
-        self._prepacked.prove(torch.Size((count, self.kind.channels, *size)))
+    def prepack(self, counts: Sequence[int]) -> None:
+        """Put the weights into the order of its kernel for these numbers of images, if that gives the same bytes."""
+        for count in counts:
+            self._prepacked.prove(count, self._size)
 
 
 def as_read(values: Tensor, kind: ConvolutionKind) -> Tensor:
@@ -153,11 +155,17 @@ def _selected(values: Tensor, chosen: Tensor | None) -> Tensor:
     return values.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)  # stays in channels-last order
 
 
-def operation_of(node: Node, block: Block, precision: Precision) -> Operation:
-    """The operation of a frozen block; its weights are copies."""
+def operation_of(node: Node, block: Block, precision: Precision, size: tuple[int, int]) -> Operation:
+    """The operation of a frozen block; its weights are copies.
+
+    Parameters
+    ----------
+    size
+        Height and width of the maps that it reads, if it reads maps.
+    """
     match node.operation:
         case "conv":
-            return Convolution(node, cast(ConvBlock, block), DTYPES[precision])
+            return Convolution(node, cast(ConvBlock, block), DTYPES[precision], size)
         case "dense":
             return Dense(cast(DenseBlock, block))
         case "max_pool":

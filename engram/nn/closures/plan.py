@@ -279,24 +279,24 @@ class Planner:
         if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
             return
         threads, found, began = torch.get_num_threads(), dict[str, Sizes](), time.monotonic()
-        for task, owner in reversed(list(self._owners.items())):
+        alone = [
+            owner
+            for task, owner in reversed(list(self._owners.items()))
+            if LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK
+            and not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES))
+        ]
+        for owner in alone:
             if time.monotonic() - began > MOST_SECONDS:
                 break
-            if not LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK:
-                continue
-            if not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES)):
-                self._prepack(self.plan(task))
-                found[task] = self._tried(owner, threads)
+            found[owner.task] = self._tried(owner, threads)
         self._sizes = threads, found
-
-    def _prepack(self, plan: ClosurePlan) -> None:
-        image = torch.zeros(1, self._layout.channels, *self._layout.image_size, dtype=torch.float32)
-        with torch.no_grad():
-            found = [image, *plan.first(image, len(plan.operations))]
-        for operation, given, _ in plan.operations:
-            if isinstance(operation, Convolution):
-                for count in (*SHAPES, *HALF_STEPS):
-                    operation.prepack(count, found[given[0]].shape[2:])
+        began = time.monotonic()
+        for owner in alone:
+            if time.monotonic() - began > MOST_SECONDS:
+                break
+            for operation, _, _ in self.plan(owner.task).operations:
+                if isinstance(operation, Convolution):
+                    operation.prepack((*SHAPES, *HALF_STEPS))
 
     def _tried(self, owner: BlockOwner, threads: int) -> Sizes:
         """The sizes of an owner, whose weights and whatever they read are the same in every version."""
@@ -318,5 +318,7 @@ class Planner:
         key = (owner.task, node.name, owner.head.weight.device)
         if key not in self._operations:
             assert not owner.head.weight.requires_grad, "only what is frozen can be planned with"
-            self._operations[key] = operation_of(node, owner.block(node), self._engine.precision)
+            source = node.sources[0]
+            size = self._layout.image_size if source == IMAGE else self._layout.node(source).size or (1, 1)
+            self._operations[key] = operation_of(node, owner.block(node), self._engine.precision, size)
         return self._operations[key]

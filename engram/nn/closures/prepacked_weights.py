@@ -6,13 +6,14 @@ convolution itself.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.nn.closures.summation import ConvolutionKind, shown
+from engram.nn.closures.summation import ConvolutionKind, ShownConvolution, alike
 
 FEWEST: dict[torch.dtype, int] = {torch.float32: 2, torch.bfloat16: 1}
 """Images from which on PyTorch leaves convolutions to the library whose order it is."""
@@ -20,9 +21,19 @@ FEWEST: dict[torch.dtype, int] = {torch.float32: 2, torch.bfloat16: 1}
 MOST_IMAGES = 8
 """Up to which weights are prepacked: of more, a convolution takes so long that it hardly matters."""
 
+LEAST_WEIGHTS = 2**14
+"""From which on they are: fewer are laid out in no time, and every shape that is tried keeps some 200 kB of memory."""
+
+
+MOST_KINDS = 4096
+"""Of which it is remembered whether they have the same bytes: each width that a network is pruned to is one."""
+
 
 class PrepackedWeights:
     """The weight of a convolution (units, channels, kernel, kernel), for those shapes in which it was tried.
+
+    Whoever changes flags of PyTorch afterwards, as those of the library or of automatic precision, gets other bytes of
+    a plain convolution, and the same of these.
 
     Parameters
     ----------
@@ -34,18 +45,26 @@ class PrepackedWeights:
         self._weight = weight
         self._kind = kind
         self._packed: Tensor | None = None
-        self._proved: set[tuple[torch.Size, int]] = set()
+        self._proved: set[tuple[torch.Size, tuple[int, ...], int]] = set()
 
-    def prove(self, shape: torch.Size) -> None:
-        """Use them for maps (B, channels, H, W) with the threads that there are, if they give the same bytes."""
-        if same_bytes(self._kind, shape, torch.get_num_threads()):
-            if self._packed is None:
-                self._packed = _packed(self._weight, self._kind, shape)
-            self._proved.add((shape, torch.get_num_threads()))
+    def prove(self, count: int, size: Sequence[int]) -> None:
+        """Use them for so many maps of a size, with the threads that there are, if they give the same bytes."""
+        kind, shape, threads = self._kind, torch.Size((count, self._kind.channels, *size)), torch.get_num_threads()
+        if kind.channels * kind.units * kind.kernel**2 < LEAST_WEIGHTS:
+            return
+        if not FEWEST.get(kind.dtype, MOST_IMAGES + 1) <= count <= MOST_IMAGES:
+            return
+        try:
+            if same_bytes(kind, shape, threads):
+                if self._packed is None:
+                    self._packed = _packed(self._weight, kind, shape)
+                self._proved.add((shape, _maps(shape, kind.dtype).stride(), threads))
+        except (AttributeError, RuntimeError, MemoryError):  # another PyTorch, or too little memory for a trial
+            return
 
     def convolved(self, values: Tensor, bias: Tensor) -> Tensor | None:
         """(B, channels, H, W) -> (B, units, H', W'), both channels-last; None where they were not tried."""
-        if self._packed is None or (values.shape, torch.get_num_threads()) not in self._proved:
+        if self._packed is None or (values.shape, values.stride(), torch.get_num_threads()) not in self._proved:
             return None
         return _convolved(values, self._packed, bias, self._kind)
 
@@ -53,7 +72,7 @@ class PrepackedWeights:
         return {**self.__dict__, "_packed": None, "_proved": set()}  # a tensor in such an order cannot be copied
 
 
-@cache
+@lru_cache(MOST_KINDS)
 def same_bytes(kind: ConvolutionKind, shape: torch.Size, threads: int) -> bool:
     """Whether a convolution has the same bytes with prepacked weights, on this machine.
 
@@ -65,20 +84,32 @@ def same_bytes(kind: ConvolutionKind, shape: torch.Size, threads: int) -> bool:
         Of the maps (B, channels, H, W).
     threads
         Those there are: what is found out counts for these alone.
+
+    Raises
+    ------
+    AttributeError, RuntimeError
+        This PyTorch has no such weights, or there is too little memory for a trial.
     """
     del threads
-    if not FEWEST.get(kind.dtype, MOST_IMAGES + 1) <= shape[0] <= MOST_IMAGES:
-        return False
-    for weight, bias, maps in shown(kind, shape[0], shape[2:]):
-        values = maps.to(kind.dtype).contiguous(memory_format=torch.channels_last)
-        plain = F.conv2d(values, weight, bias, kind.stride, kind.padding)
-        try:
-            found = _convolved(values, _packed(weight, kind, shape), bias, kind)
-        except (RuntimeError, AttributeError):  # another PyTorch, or one without this library
-            return False
-        if not torch.equal(found, plain):
-            return False
-    return True
+    same_order = True
+
+    def plain(shown: ShownConvolution) -> Tensor:
+        values = _maps(shape, kind.dtype).copy_(shown.maps)
+        return F.conv2d(values, shown.weight, shown.bias, kind.stride, kind.padding)
+
+    def prepacked(shown: ShownConvolution) -> Tensor:
+        nonlocal same_order
+        values = _maps(shape, kind.dtype).copy_(shown.maps)
+        found = _convolved(values, _packed(shown.weight, kind, shape), shown.bias, kind)
+        same_order = same_order and found.stride() == plain(shown).stride()  # by which others choose their kernels
+        return found
+
+    return alike(kind, shape, plain, prepacked) and same_order
+
+
+def _maps(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Maps (B, channels, H, W) in channels-last order."""
+    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
 def _packed(weight: Tensor, kind: ConvolutionKind, shape: torch.Size) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -70,7 +71,7 @@ def test_any_number_of_images_has_the_bytes_that_it_has_in_shapes(
 ) -> None:
     network = _network(backbone, precision, owners=2, seed=count)
     prepared = _prepared(backbone, precision, owners=2, seed=count)
-    if backbone == "resnet18" and _sizes(_prepared(precision=precision, owners=1)):
+    if backbone == "resnet18" and precision == "fp32" and _sizes(_prepared(owners=1)):
         assert all(_sizes(prepared, engram.task) for engram in network.stack)
     images = torch.rand(40, 1, *network.layout.image_size)
     for many in COUNTS:
@@ -179,17 +180,21 @@ def test_trials_end_after_a_while_and_the_newest_task_is_tried_first(monkeypatch
     network.prepare()
     assert not any(_sizes(network, engram.task) for engram in network.stack)
     monkeypatch.setattr(plan, "MOST_SECONDS", 1.0)
-    clock = iter((0.0, 0.5, 1.5))
+    clock = chain((0.0, 0.5, 1.5), repeat(2.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     network.prepare()
     assert [bool(_sizes(network, engram.task)) for engram in network.stack] == [False, False, True]
 
 
-def test_where_there_is_no_memory_for_a_trial_there_are_no_half_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["_filled", "alike"])
+def test_where_there_is_no_memory_for_a_trial_there_are_no_half_steps(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     def full(*given: object) -> Tensor:
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr(half_steps, "_filled", full)
+    monkeypatch.setattr(half_steps, name, full)
+    monkeypatch.setattr(half_steps, "_convolved", half_steps._convolved.__wrapped__)
     assert _sizes(_prepared(owners=1)) == set()
 
 

@@ -22,16 +22,18 @@ from tests.engram.nn.reading import random_network
 KINDS = (
     ConvolutionKind(3, 16, 3, 1, 1, torch.float32),
     ConvolutionKind(64, 64, 3, 1, 1, torch.float32),
-    ConvolutionKind(8, 24, 3, 2, 1, torch.bfloat16),
-    ConvolutionKind(64, 128, 1, 2, 0, torch.bfloat16),
+    ConvolutionKind(64, 40, 3, 2, 1, torch.bfloat16),
+    ConvolutionKind(128, 128, 1, 2, 0, torch.bfloat16),
     ConvolutionKind(1, 1, 3, 1, 1, torch.bfloat16),
 )
+SIZE = (9, 8)
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of what was tried before, nor is anything kept."""
     monkeypatch.setattr(prepacked_weights, "same_bytes", same_bytes.__wrapped__)
+    monkeypatch.setattr(prepacked_weights, "LEAST_WEIGHTS", 0)
 
 
 def _convolution(kind: ConvolutionKind) -> tuple[Tensor, Tensor]:
@@ -40,7 +42,7 @@ def _convolution(kind: ConvolutionKind) -> tuple[Tensor, Tensor]:
 
 
 def _maps(kind: ConvolutionKind, count: int) -> Tensor:
-    return torch.randn(count, kind.channels, 9, 8).to(kind.dtype).contiguous(memory_format=torch.channels_last)
+    return torch.randn(count, kind.channels, *SIZE).to(kind.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -51,7 +53,7 @@ def test_what_is_tried_has_the_bytes_of_a_plain_convolution(kind: ConvolutionKin
     packed, maps = PrepackedWeights(weight, kind), _maps(kind, count)
     with threads(number), torch.no_grad():
         assert packed.convolved(maps, bias) is None, "it was not tried yet"
-        packed.prove(maps.shape)
+        packed.prove(len(maps), SIZE)
         found = packed.convolved(maps, bias)
         assert found is None or torch.equal(
             found, torch.nn.functional.conv2d(maps, weight, bias, kind.stride, kind.padding)
@@ -61,7 +63,7 @@ def test_what_is_tried_has_the_bytes_of_a_plain_convolution(kind: ConvolutionKin
 def _require_used(kind: ConvolutionKind = KINDS[1]) -> tuple[PrepackedWeights, Tensor, Tensor]:
     weight, bias = _convolution(kind)
     packed, maps = PrepackedWeights(weight, kind), _maps(kind, 2)
-    packed.prove(maps.shape)
+    packed.prove(len(maps), SIZE)
     if packed.convolved(maps, bias) is None:
         pytest.skip("kernels of this processor give prepacked weights other bytes")
     return packed, maps, bias
@@ -73,9 +75,26 @@ def test_they_are_used_for_what_was_tried_alone() -> None:
         assert packed.convolved(other.contiguous(memory_format=torch.channels_last), bias) is None
     with threads(1 if torch.get_num_threads() > 1 else 2):
         assert packed.convolved(maps, bias) is None
-    kind = KINDS[1]
-    assert not same_bytes(kind, torch.Size((1, kind.channels, 9, 8)), 1), "PyTorch has a kernel of its own for it"
-    assert not same_bytes(kind, torch.Size((MOST_IMAGES + 1, kind.channels, 9, 8)), 1)
+
+
+def test_where_they_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has a kernel of its own for one float32 image; of many images or of few weights it is not worth it."""
+    _require_used()
+    for kind, count in ((KINDS[1], 1), (KINDS[1], MOST_IMAGES + 1), (KINDS[2], MOST_IMAGES + 1)):
+        weight, bias = _convolution(kind)
+        packed = PrepackedWeights(weight, kind)
+        packed.prove(count, SIZE)
+        assert packed.convolved(_maps(kind, count), bias) is None
+    monkeypatch.setattr(prepacked_weights, "LEAST_WEIGHTS", 64 * 64 * 9 + 1)
+    weight, bias = _convolution(KINDS[1])
+    packed = PrepackedWeights(weight, KINDS[1])
+    packed.prove(2, SIZE)
+    assert packed.convolved(_maps(KINDS[1], 2), bias) is None
+
+
+def test_maps_that_lie_otherwise_in_memory_are_convolved_plainly() -> None:
+    packed, maps, bias = _require_used()
+    assert packed.convolved(maps.contiguous(), bias) is None
 
 
 @pytest.mark.parametrize("kind", [KINDS[1], KINDS[2]])
@@ -98,20 +117,27 @@ def test_another_order_of_sums_is_found_out(monkeypatch: pytest.MonkeyPatch, kin
     )
     weight, bias = _convolution(kind)
     other, maps = PrepackedWeights(weight, kind), _maps(kind, 2)
-    other.prove(maps.shape)
+    other.prove(len(maps), SIZE)
     assert other.convolved(maps, bias) is None
 
 
-@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
-def test_a_pytorch_that_cannot_prepack_does_without(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    def packed(*given: object) -> Tensor:
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, MemoryError])
+@pytest.mark.parametrize("name", ["_packed", "_convolved", "alike"])
+def test_without_such_weights_or_memory_there_are_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], name: str
+) -> None:
+    def missing(*given: object) -> Tensor:
         raise error("there is no such operation")
 
-    monkeypatch.setattr(prepacked_weights, "_packed", packed)
+    _require_used(KINDS[2])
     weight, bias = _convolution(KINDS[2])
     other, maps = PrepackedWeights(weight, KINDS[2]), _maps(KINDS[2], 2)
-    other.prove(maps.shape)
-    assert other.convolved(maps, bias) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(prepacked_weights, name, missing)
+        other.prove(len(maps), SIZE)
+        assert other.convolved(maps, bias) is None
+    other.prove(len(maps), SIZE)
+    assert other.convolved(maps, bias) is not None, "it was not remembered"
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
@@ -119,7 +145,7 @@ def test_copies_do_without(copied: Callable[[PrepackedWeights], PrepackedWeights
     packed, maps, bias = _require_used()
     other, found = copied(packed), packed.convolved(maps, bias)
     assert other.convolved(maps, bias) is None
-    other.prove(maps.shape)
+    other.prove(len(maps), SIZE)
     again = other.convolved(maps, bias)
     assert found is not None
     assert again is not None
@@ -140,6 +166,9 @@ def test_a_network_that_is_prepared_computes_with_them(monkeypatch: pytest.Monke
     drawn = random_network("resnet18", owners=1)
     monkeypatch.setattr("engram.nn.closures.plan.LEAST_WORK", 0)
     network = Network(drawn.layout, drawn.stack, engine=ENGINES["eager-1", precision])
+    with monkeypatch.context() as patch:
+        patch.setattr("engram.nn.closures.plan.MOST_SECONDS", -1.0)
+        network.prepare()  # and there is no time for it
     images = torch.rand(4, 1, *network.layout.image_size)
     before = network.answer("task 0", images)
     assert not any(used)
