@@ -26,7 +26,7 @@ MOST_WORK = 2**26
 """Multiply-adds an image up to which a network is tried: of larger ones the trial takes longer than it saves."""
 
 MOST_SECONDS = 2.0
-"""Time that the trials of a version may take, after which no further task is tried; those that are left go without."""
+"""Time of the trials of a version, and of its prepacking, after which no further task is begun."""
 
 Sizes = tuple[int, ...]
 """The batch sizes that a network computes in, ascending: `SHAPES`, and the half steps that were proved for it."""
@@ -58,8 +58,8 @@ def sizes(steps: Sequence[tuple[Operation, tuple[int, ...], int]], image: tuple[
     image
         Channels, height and width of an image.
     """
-    drawn = torch.randn(PERIOD, generator=torch.Generator().manual_seed(len(steps)), dtype=torch.float32)
     try:
+        drawn = torch.randn(PERIOD, generator=torch.Generator().manual_seed(len(steps)), dtype=torch.float32)
         with torch.no_grad():
             proved = [half for half in HALF_STEPS if _alike(steps, image, half, drawn)]
     except (RuntimeError, MemoryError):  # there is no memory for it, which answers may need less of

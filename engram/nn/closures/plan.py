@@ -13,12 +13,12 @@ from torch import Tensor
 from engram.config.engines import Precision
 from engram.nn.closures.closure import BlockOwner, closure_of, needed, reads_of
 from engram.nn.closures.grouped import GroupedTrunks
-from engram.nn.closures.half_steps import HALF_STEPS, LEAST_WORK, MOST_SECONDS, MOST_WORK, Sizes, sizes
+from engram.nn.closures.half_steps import LEAST_WORK, MOST_SECONDS, MOST_WORK, Sizes, sizes
 from engram.nn.closures.operations import Convolution, Gathering, Operation, operation_of
 from engram.nn.closures.single_units import SingleUnitTrunks
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, columns
-from engram.nn.shapes import SHAPES, RowwiseLinear
+from engram.nn.shapes import RowwiseLinear
 
 LEAST_IMAGES = 2
 """Of a task, with which it is computed beside others if it ever is."""
@@ -279,24 +279,23 @@ class Planner:
         if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
             return
         threads, found, began = torch.get_num_threads(), dict[str, Sizes](), time.monotonic()
-        alone = [
-            owner
-            for task, owner in reversed(list(self._owners.items()))
-            if LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK
-            and not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES))
-        ]
-        for owner in alone:
+        self._sizes = threads, found
+        alone: list[BlockOwner] = []
+        for task, owner in reversed(list(self._owners.items())):
             if time.monotonic() - began > MOST_SECONDS:
                 break
-            found[owner.task] = self._tried(owner, threads)
-        self._sizes = threads, found
+            if not LEAST_WORK <= closure_of(owner, self._owners).total <= MOST_WORK:
+                continue
+            if not (self.trunks().takes(task, LEAST_IMAGES) or self.single_units().takes(task, LEAST_IMAGES)):
+                alone.append(owner)
+                found[task] = self._tried(owner, threads)
         began = time.monotonic()
         for owner in alone:
             if time.monotonic() - began > MOST_SECONDS:
                 break
             for operation, _, _ in self.plan(owner.task).operations:
                 if isinstance(operation, Convolution):
-                    operation.prepack((*SHAPES, *HALF_STEPS))
+                    operation.prepack(self.sizes(owner.task))
 
     def _tried(self, owner: BlockOwner, threads: int) -> Sizes:
         """The sizes of an owner, whose weights and whatever they read are the same in every version."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from engram.nn.closures.summation import ConvolutionKind, ShownConvolution, alike
 
 FEWEST: dict[torch.dtype, int] = {torch.float32: 2, torch.bfloat16: 1}
-"""Images from which on PyTorch leaves convolutions to the library whose order it is."""
+"""Images from which on PyTorch leaves convolutions of any size to the library whose order it is."""
 
 MOST_IMAGES = 8
 """Up to which weights are prepacked: of more, a convolution takes so long that it hardly matters."""
@@ -26,7 +26,7 @@ LEAST_WEIGHTS = 2**14
 
 
 MOST_KINDS = 4096
-"""Of which it is remembered whether they have the same bytes: each width that a network is pruned to is one."""
+"""Kinds and batches of which it is remembered whether bytes are the same: networks are pruned to many widths."""
 
 
 class PrepackedWeights:
@@ -49,6 +49,8 @@ class PrepackedWeights:
 
     def prove(self, count: int, size: Sequence[int]) -> None:
         """Use them for so many maps of a size, with the threads that there are, if they give the same bytes."""
+        if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # another PyTorch, or one without this library
+            return
         kind, shape, threads = self._kind, torch.Size((count, self._kind.channels, *size)), torch.get_num_threads()
         if kind.channels * kind.units * kind.kernel**2 < LEAST_WEIGHTS:
             return
@@ -57,9 +59,9 @@ class PrepackedWeights:
         try:
             if same_bytes(kind, shape, threads):
                 if self._packed is None:
-                    self._packed = _packed(self._weight, kind, shape)
+                    self._packed = _packed(self._weight, kind, size)
                 self._proved.add((shape, _maps(shape, kind.dtype).stride(), threads))
-        except (AttributeError, RuntimeError, MemoryError):  # another PyTorch, or too little memory for a trial
+        except (RuntimeError, MemoryError):  # there is too little memory for a trial
             return
 
     def convolved(self, values: Tensor, bias: Tensor) -> Tensor | None:
@@ -87,21 +89,25 @@ def same_bytes(kind: ConvolutionKind, shape: torch.Size, threads: int) -> bool:
 
     Raises
     ------
-    AttributeError, RuntimeError
-        This PyTorch has no such weights, or there is too little memory for a trial.
+    RuntimeError, MemoryError
+        There is too little memory for a trial.
     """
     del threads
+    lies: tuple[int, ...] = ()
     same_order = True
 
     def plain(shown: ShownConvolution) -> Tensor:
+        nonlocal lies
         values = _maps(shape, kind.dtype).copy_(shown.maps)
-        return F.conv2d(values, shown.weight, shown.bias, kind.stride, kind.padding)
+        found = F.conv2d(values, shown.weight, shown.bias, kind.stride, kind.padding)
+        lies = found.stride()
+        return found
 
     def prepacked(shown: ShownConvolution) -> Tensor:
         nonlocal same_order
         values = _maps(shape, kind.dtype).copy_(shown.maps)
-        found = _convolved(values, _packed(shown.weight, kind, shape), shown.bias, kind)
-        same_order = same_order and found.stride() == plain(shown).stride()  # by which others choose their kernels
+        found = _convolved(values, _packed(shown.weight, kind, shape[2:]), shown.bias, kind)
+        same_order = same_order and found.stride() == lies  # by which others choose their kernels
         return found
 
     return alike(kind, shape, plain, prepacked) and same_order
@@ -112,10 +118,11 @@ def _maps(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
-def _packed(weight: Tensor, kind: ConvolutionKind, shape: torch.Size) -> Tensor:
-    padding, stride = [kind.padding] * 2, [kind.stride] * 2
-    # Of which the library's own compiler makes the same use; PyTorch has no public name for it.
-    found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, [1, 1], 1, list(shape))
+def _packed(weight: Tensor, kind: ConvolutionKind, size: Sequence[int]) -> Tensor:
+    """In the order for most images, which is the one for fewer."""
+    padding, stride, shape = [kind.padding] * 2, [kind.stride] * 2, [MOST_IMAGES, kind.channels, *size]
+    # Of which PyTorch's own compiler makes the same use; there is no public name for it.
+    found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, [1, 1], 1, shape)
     return found
 
 

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from engram.config.engines import Precision
 from engram.methods.eidetic.staged.method import StagedEidetic
-from engram.nn.closures import half_steps, plan
+from engram.nn.closures import half_steps, plan, prepacked_weights
 from engram.nn.closures.engines import ENGINES
 from engram.nn.closures.grouped import GroupedTrunks
 from engram.nn.closures.half_steps import HALF_STEPS
 from engram.nn.closures.operations import Convolution, RectifiedSum
 from engram.nn.network import Network
 from engram.nn.shapes import SHAPES
-from engram.runtime import threads
+from engram.runtime import has_bf16, threads
 from testing.data.patterns import learned
 from tests.engram.nn.reading import random_network
 
@@ -84,6 +84,11 @@ def test_any_number_of_images_has_the_bytes_that_it_has_in_shapes(
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True)), many
 
 
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this processor has no bfloat16")
+def test_some_networks_in_16_bits_have_half_steps() -> None:
+    assert any(_sizes(_prepared(precision="bf16", owners=1, seed=seed)) for seed in range(3))
+
+
 def test_batches_of_half_steps_are_computed_in_no_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     _require_alike()
     network, seen = _prepared(owners=1), set[int]()
@@ -122,6 +127,7 @@ def test_a_convolution_with_other_bytes_is_found_out(
 
     monkeypatch.setattr(F, "conv2d", differing)
     monkeypatch.setattr(half_steps, "_convolved", half_steps._convolved.__wrapped__)
+    monkeypatch.setattr(prepacked_weights, "same_bytes", prepacked_weights.same_bytes.__wrapped__)
     monkeypatch.setattr(plan, "_TRIED", WeakKeyDictionary())
     network.prepare()
     assert _sizes(network) == set(HALF_STEPS) - {half}
