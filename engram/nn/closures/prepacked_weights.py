@@ -1,6 +1,6 @@
 """Prepacked weights: those of a convolution, once put into the order that its kernel reads.
 
-Without them PyTorch puts them into that order again for every batch, which of a few images takes as long as the
+Without them PyTorch puts them into that order again for every batch, which of a few images takes up to as long as the
 convolution itself.
 """
 
@@ -23,7 +23,6 @@ MOST_IMAGES = 8
 
 LEAST_WEIGHTS = 2**14
 """From which on they are: fewer are laid out in no time, and every shape that is tried keeps some 200 kB of memory."""
-
 
 MOST_KINDS = 4096
 """Kinds and batches of which it is remembered whether bytes are the same: networks are pruned to many widths."""
