@@ -14,7 +14,7 @@ from torch import Tensor
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
 from engram.data.images import check_image
-from engram.errors import AnswersDiffer, NoNetwork, SnapshotError, TaskExists
+from engram.errors import AnswersDiffer, EngineMissing, NoNetwork, SnapshotError, TaskExists
 from engram.explain.explainer import Heatmap
 from engram.memory import Memory, restore
 from engram.nn.capacity import LayerCapacity, TaskInfo
@@ -29,11 +29,11 @@ from vault.vault import Vault
 
 log = logging.getLogger("engram.service")
 
-HARMED = (Unreadable, NotFound, SnapshotError, AnswersDiffer)
+HARMED = (Unreadable, NotFound, SnapshotError, AnswersDiffer, EngineMissing)
 """Errors of a version, and not of the way to its bytes."""
 
 CPU = torch.device("cpu")
-_MOST_DIFFERING = 2
+_MOST_REFUSED = 2
 
 
 class NamedMemory(Memory):
@@ -164,7 +164,8 @@ def newest_whole(
 ) -> LoadedVersion | None:
     """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
 
-    Where `_MOST_DIFFERING` answer otherwise than certified, the machine is to blame, and no more are tried.
+    Where `_MOST_REFUSED` answer otherwise than certified, or have no engine, the machine is to blame, and no more are
+    tried.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def newest_whole(
         The storage cannot be asked.
     """
     harmed: set[str] = set()
-    differing = 0
+    refused = 0
     for number in reversed(vault.log.numbers(model.name)):
         if beside is not None and number <= beside.version:
             break
@@ -196,7 +197,7 @@ def newest_whole(
         except HARMED as error:
             harmed.add(getattr(error, "path", None) or "")
             log.error("model %s: version %d cannot be loaded either: %s", model.name, number, error)
-            differing += isinstance(error, AnswersDiffer)
-            if differing >= _MOST_DIFFERING:
+            refused += isinstance(error, AnswersDiffer | EngineMissing)
+            if refused >= _MOST_REFUSED:
                 break
     return None

@@ -17,7 +17,7 @@ class EagerEngine:
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
-        self.groups = True
+        self.eager = True
         self.sizes: Sizes = SHAPES
 
     @property

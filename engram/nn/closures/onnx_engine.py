@@ -78,7 +78,7 @@ class OnnxEngine:
     """
 
     precision: Precision = "fp32"
-    groups = False
+    eager = False
     sizes = SIZES
 
     def __init__(self, of_candidates: Engine) -> None:

@@ -89,8 +89,8 @@ class Engine(Protocol):
 
     precision: Precision
     """What the operations of its plans compute in."""
-    groups: bool
-    """Whether it computes operations as they are, so that they may be computed otherwise to the same bytes."""
+    eager: bool
+    """Whether it computes by PyTorch's own operations, so that others of those may give the same bytes."""
 
     sizes: Sizes
     """Batch sizes in which an image has the same bytes as in the next one of `SHAPES`."""
@@ -191,7 +191,7 @@ class Planner:
         self._single_units: SingleUnitTrunks | None = None
         self._sizes: tuple[int, dict[str, Sizes]] = (0, {})
         # What kernels for many tasks round to 8 bits is not what those of one do.
-        self._grouping = engine.groups and engine.precision == "fp32"
+        self._grouping = engine.eager and engine.precision == "fp32"
 
     def followed(self, owners: Mapping[str, BlockOwner], *, candidate: bool = False) -> Planner:
         """A planner for more owners, which has all that this one has made.
@@ -276,7 +276,7 @@ class Planner:
 
         Their weights are prepacked, and their half steps tried.
         """
-        if not (self._engine.groups and any(node.operation == "conv" for node in self._layout.nodes)):
+        if not (self._engine.eager and any(node.operation == "conv" for node in self._layout.nodes)):
             return
         threads, found, began = torch.get_num_threads(), dict[str, Sizes](), time.monotonic()
         self._sizes = threads, found

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from engram.errors import EngineMissing
 from engram.methods.eidetic.staged.method import StagedEidetic
+from engram.nn.closures.closure import BlockOwner
+from engram.nn.closures.engines import EagerEngine
+from engram.nn.closures.plan import ClosurePlan, Run
 from service.models import versions
 from service.settings import ServiceSettings
 from testing.data.digits import SMALL_MODEL, png
@@ -115,6 +119,24 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(service: Service,
     assert service.client.get("/readyz").status_code == 200
     versions.activate(service.vault, MODEL, 2)
     wait_until(lambda: version(service) == 4)
+
+
+def test_a_version_with_a_network_that_no_engine_runs_here_leaves_the_one_before(
+    learned_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = EagerEngine.prepare
+
+    def prepare(self: EagerEngine, plan: ClosurePlan, owner: BlockOwner) -> Run:
+        if owner.task == "mid":
+            raise EngineMissing("not on this processor")
+        return true(self, plan, owner)
+
+    monkeypatch.setattr(EagerEngine, "prepare", prepare)
+    with running(learned_settings) as service:
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
+        assert version(service) == 1
+        shown = service.client.get(f"/v1/models/{MODEL}").json()["problems"]
+        assert [(one["code"], one["version"]) for one in shown] == [("engine_missing", 2)]
 
 
 def test_deleted_models_disappear_and_others_of_their_name_are_new(service: Service) -> None:
