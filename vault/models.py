@@ -39,6 +39,9 @@ earlier releases know nothing."""
 WITH_ONNX_RUNTIME_2 = 7
 """Format of a model whose tasks' networks ONNX Runtime computes, of which earlier releases know nothing."""
 
+WITH_TOGETHER = 8
+"""Format of a model in which one regression reads several networks, of which earlier releases know nothing."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

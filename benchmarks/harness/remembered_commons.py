@@ -159,5 +159,5 @@ def remembering(memory: Memory, folder: Path) -> Memory:
 
 def _remembering(commons: Commons, folder: Path) -> Commons:
     if isinstance(commons, JoinedCommons):
-        return JoinedCommons([_remembering(part, folder) for part in commons.each()]).eval()
+        return JoinedCommons([_remembering(part, folder) for part in commons.each()], commons.regressions).eval()
     return RememberingCommons.of(commons, folder) if isinstance(commons, PretrainedCommons) else commons

@@ -21,19 +21,29 @@ HEAD = (
     "as half of the stream",
 )
 
+USUAL_IMAGES = 2000
+"""To learn from, of each class, where a title says nothing."""
+
 ALARMS = ("false_alarms_per_100000", "false_alarms_per_100000_in_bursts")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The tables in Markdown, one for each network and layout; empty without rows."""
     mine = [row for row in rows if row.get("benchmark") == "leave_one_out"]
-    kinds = dict.fromkeys((row.get("over"), row.get("backbone") if row.get("over") else None) for row in mine)
+    kinds = dict.fromkeys(map(_kind, mine))
     parts = []
-    for over, backbone in kinds:
+    for over, backbone, images in kinds:
         title = "leave_one_out" + (f" over {over}, {backbone}" if over else "")
-        some = [row for row in mine if row.get("over") == over and (not over or row.get("backbone") == backbone)]
-        parts.append(_table(title, FAR[over], some))
+        title += f", {images:,} images a class" if over and images != USUAL_IMAGES else ""
+        some = [row for row in mine if _kind(row) == (over, backbone, images)]
+        parts.append(_table(title, FAR[over and over.split()[0]], some))
     return "\n\n".join(parts)
+
+
+def _kind(row: Mapping[str, Any]) -> tuple[str | None, str | None, int]:
+    """What a row is about: which network, if there is one, and what layout over it; and how many images a class has."""
+    over = row.get("over")
+    return over, row.get("backbone") if over else None, int(row.get("images", USUAL_IMAGES))
 
 
 def _table(title: str, far: str, rows: Sequence[Mapping[str, Any]]) -> str:

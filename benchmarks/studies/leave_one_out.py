@@ -1,6 +1,7 @@
 """Novelty detection with each task of Split-MNIST left out in turn, and with another data set.
 
-    python -m benchmarks leave_one_out --data DIR [--lite0] [--seeds N] [--images 2000] [--threads 2] [--out FILE.jsonl]
+    python -m benchmarks leave_one_out --data DIR [--lite0 [--beside SIZE]] [--seeds N] [--images 2000] [--threads 2]
+                                       [--out FILE.jsonl]
 
 DIR holds `mnist.npz` and `cifar10.tar.xz`; `--lite0` does the same with Split-CIFAR-10 over EfficientNet-Lite0, whose
 file it then holds too, and MNIST far from that. A model learns four of the five tasks. Its novelty is evaluated on the
@@ -125,11 +126,20 @@ def on_digits(folder: Path, images: int, backbone: str) -> Setting:
     return Setting(split_mnist(folder, Sizes(train=images)), far(folder), {"backbone": backbone}, LearnOptions())
 
 
-def over_lite0(folder: Path, images: int, backbone: str) -> Setting:
-    """Split-CIFAR-10 over EfficientNet-Lite0, MNIST far from it."""
+def over_lite0(folder: Path, images: int, backbone: str, beside: int | None) -> Setting:
+    """Split-CIFAR-10 over EfficientNet-Lite0, MNIST far from it.
+
+    Parameters
+    ----------
+    beside
+        Another size that the network sees images at, in one regression with the first.
+    """
     found = preset("split_cifar10_lite0", "small", "eidetic")
     tasks = split_cifar10_lite0(folder, Sizes(train=images))
     fields = {**found.definition, "backbone": backbone}
+    if beside is not None:
+        network, *others = fields["commons"]
+        fields["commons"] = [network, {**network, "size": beside, "together": True}, *others]
     return Setting(tasks, digits(folder), fields, LearnOptions.model_validate(found.options))
 
 
@@ -174,13 +184,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=FOLDER, help="where it is kept what the network saw of images")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images", type=int, default=2000, help="to learn from, of each class")
+    parser.add_argument("--beside", type=int, help="another size at which EfficientNet-Lite0 sees each image as well")
     parser.add_argument("--backbone", help="by default cnn, and over EfficientNet-Lite0 adapter")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append one JSON line per task left out and seed")
     args = parser.parse_args()
     configure(args.threads)
     if args.lite0:
-        setting = over_lite0(args.data, args.images, args.backbone or "adapter")
+        setting = over_lite0(args.data, args.images, args.backbone or "adapter", args.beside)
     else:
         setting = on_digits(args.data, args.images, args.backbone or "cnn")
     about = {
@@ -189,7 +200,7 @@ def main() -> None:
         **provenance(args.threads),
     }
     if args.lite0:
-        about["over"] = "lite0"
+        about["over"] = "lite0" if args.beside is None else f"lite0 at 128 and {args.beside} pixels"
     rows = []
     for seed in range(args.seeds):
         for left in range(len(setting.tasks.train)):

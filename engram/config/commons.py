@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter, WrapValidator, model_validator
@@ -134,17 +134,25 @@ class PretrainedDefinition(Frozen):
     features: int = Field(default=2560, ge=64, le=16384)
     """How many features at most: means over each level, then how they spread, then means over quarters of the image,
     the coarsest levels first, as far as they fit."""
+    together: bool = False
+    """Whether one regression reads its features and those of the network before it in the list, which may be the same
+    one at another size, in place of a regression each: that finds what only both tell, for sums of all by all."""
     source: BackboneDescription | None = None
     """What was stored under the name when the model was created; filled in then."""
 
     def stored(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return {**super().stored(), "source": None if self.source is None else self.source.stored()}
+        """The fields as JSON; what an earlier release could have written is written as it would have been."""
+        found = {**super().stored(), "source": None if self.source is None else self.source.stored()}
+        if not self.together:
+            del found["together"]
+        return found
 
 
 CommonsPart = CommonsDefinition | PretrainedDefinition
 
 MOST_PARTS = 4
+MOST_TOGETHER = 16384
+"""Features that one regression reads at most."""
 
 
 def _part(given: Any) -> CommonsPart:
@@ -164,6 +172,26 @@ def _parts(given: Any, _: Any) -> CommonsPart | tuple[CommonsPart, ...]:
         return _part(given)
     found: list[CommonsPart] = _PARTS.validate_python(list(given))
     return tuple(found) if len(found) > 1 else found[0]
+
+
+def regressions(parts: Sequence[CommonsPart]) -> tuple[int, ...]:
+    """How many of the commons each regression reads, in order; raises PydanticCustomError."""
+    found: list[int] = []
+    features = 0
+    for before, part in zip((None, *parts), parts, strict=False):
+        if not isinstance(part, PretrainedDefinition) or not part.together:
+            found.append(1)
+            features = part.features
+            continue
+        if not isinstance(before, PretrainedDefinition):
+            raise PydanticCustomError("together", "together needs a pretrained network before it in the list")
+        found[-1] += 1
+        features += part.features
+        if features > MOST_TOGETHER:
+            raise PydanticCustomError(
+                "together", "networks together have at most {most} features", {"most": MOST_TOGETHER}
+            )
+    return tuple(found)
 
 
 CommonsChoice = Annotated[

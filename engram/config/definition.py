@@ -16,7 +16,14 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from engram.config.base import Frozen
-from engram.config.commons import CommonsChoice, CommonsDefinition, CommonsPart, PretrainedDefinition, ResolvedCommons
+from engram.config.commons import (
+    CommonsChoice,
+    CommonsDefinition,
+    CommonsPart,
+    PretrainedDefinition,
+    ResolvedCommons,
+    regressions,
+)
 from engram.config.eidetic import EideticSettings
 from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME, ONNX_RUNTIME_2, EngineName, Precision
 from engram.config.input_shape import InputShape
@@ -223,6 +230,7 @@ class Definition(Frozen):
     def _check_commons(self) -> Self:
         if self.pretrained or isinstance(self.commons, tuple):
             _check_staged(self)
+            regressions(self.parts)
         elif self.backbone in OVER_NETWORK:
             raise PydanticCustomError("backbone", "{name} needs a pretrained commons", {"name": self.backbone})
         for part in self.parts:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.checkpointing.tensors import content_hash, pack, unpack
-from engram.config.commons import PretrainedDefinition, ResolvedCommons
+from engram.config.commons import PretrainedDefinition, ResolvedCommons, regressions
 from engram.config.definition import Definition
 from engram.errors import DamagedSnapshot
 from engram.nn.commons import Commons
@@ -173,7 +173,7 @@ def _load_parts(
         own = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
         part.load_state_dict(own)
         parts.append(part)
-    return JoinedCommons(parts) if several else parts[0]
+    return JoinedCommons(parts, regressions(definition.parts)) if several else parts[0]
 
 
 def _blank_grid(definition: Definition, about: Mapping[str, object]) -> GridCommons:

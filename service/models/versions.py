@@ -22,7 +22,7 @@ from vault import approval
 from vault.commit_log import Commit, Publish
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
-from vault.models import WITH_BACKBONES, WITH_ONNX_RUNTIME_2, WITH_PRECISION, Model
+from vault.models import WITH_BACKBONES, WITH_ONNX_RUNTIME_2, WITH_PRECISION, WITH_TOGETHER, Model
 from vault.vault import Vault
 
 _TRIES = 20
@@ -61,9 +61,7 @@ def create(
 
     Raises
     ------
-    InvalidDefinition, ModelExists
-    UnknownBackbone
-        The commons name a network that is not there.
+    InvalidDefinition, ModelExists, UnknownBackbone
     """
     networks = brought(vault, (part.backbone for part in definition.pretrained))
     # Which refuses what cannot be made, and says what its networks are.
@@ -115,6 +113,8 @@ def _stored(vault: Vault, memory: Memory, weights: Collection[str]) -> dict[str,
 
 def _format(definition: Definition) -> int:
     """The format of a model's record, which earlier releases refuse where they would misread it."""
+    if any(part.together for part in definition.pretrained):
+        return WITH_TOGETHER
     if definition.engine == ONNX_RUNTIME_2:
         return WITH_ONNX_RUNTIME_2
     if (definition.precision, definition.engine) != (FIRST_PRECISION, FIRST_ENGINE):

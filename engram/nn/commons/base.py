@@ -118,7 +118,7 @@ class Commons(nn.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Features of each of the commons that stand side by side."""
+        """Features of each of the commons that stand side by side, or of those together that one regression reads."""
         return (self.features,)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, islice
 from typing import Self, cast
 
 import torch
@@ -18,12 +19,20 @@ from engram.nn.commons.ridges import Ridges
 
 
 class JoinedCommons(Commons):
-    """Several commons, whose features lie side by side; maps are those of the first that has any."""
+    """Several commons, whose features lie side by side; maps are those of the first that has any.
 
-    def __init__(self, parts: Sequence[Commons]) -> None:
+    Parameters
+    ----------
+    regressions
+        How many of them each regression reads, in order; those of one have the same step and ridges.
+    """
+
+    def __init__(self, parts: Sequence[Commons], regressions: Sequence[int]) -> None:
         super().__init__()
+        assert sum(regressions) == len(parts), "each of the commons is read by one regression"
         self.parts = nn.ModuleList(parts)
         self.features = sum(part.features for part in parts)
+        self.regressions = tuple(regressions)
 
     def each(self) -> list[Commons]:
         """The commons."""
@@ -55,24 +64,33 @@ class JoinedCommons(Commons):
         return other
 
     def outputs(self) -> Outputs | None:
-        found, before = self.each()[self._shown].outputs(), self.widths[: self._shown]
-        return None if found is None else replace(found, part=self._shown, first=sum(before))
+        found, before = self.each()[self._shown].outputs(), self.each()[: self._shown]
+        if found is None:
+            return None
+        # The first network, which is the first that its regression reads.
+        part = list(accumulate(self.regressions, initial=0)).index(self._shown)
+        return replace(found, part=part, first=sum(one.features for one in before))
 
     def require(self) -> None:
         for part in self.each():
             part.require()
 
+    def _read(self) -> list[list[Commons]]:
+        """For each regression the commons that it reads."""
+        parts = iter(self.each())
+        return [list(islice(parts, count)) for count in self.regressions]
+
     @property
     def widths(self) -> tuple[int, ...]:
-        return tuple(part.features for part in self.each())
+        return tuple(sum(part.features for part in read) for read in self._read())
 
     @property
     def steps(self) -> tuple[float, ...]:
-        return tuple(step for part in self.each() for step in part.steps)
+        return tuple(step for read in self._read() for step in read[0].steps)
 
     @property
     def ridges(self) -> tuple[Ridges, ...]:
-        return tuple(ridges for part in self.each() for ridges in part.ridges)
+        return tuple(ridges for read in self._read() for ridges in read[0].ridges)
 
     def fitted(self, images: Tensor, reporter: Reporter | None = None) -> Self:
         if self.fixed:

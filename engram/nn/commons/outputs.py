@@ -13,7 +13,7 @@ class Outputs:
     """What a linear classifier that came with a network says of features, but for the constant of each output."""
 
     part: int
-    """Which of the commons that stand side by side the network is."""
+    """Which regression over commons that stand side by side reads the network, and it first."""
     first: int
     """Where its features begin among those of all."""
     scales: Tensor

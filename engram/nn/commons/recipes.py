@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from engram.checkpointing.pieces import Piece, bytes_of
-from engram.config.commons import CommonsPart, PretrainedDefinition
+from engram.config.commons import CommonsPart, PretrainedDefinition, regressions
 from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
 from engram.nn.commons.base import Commons
@@ -34,7 +34,7 @@ def commons_of(definition: Definition, weights: Sequence[bytes | Piece] = ()) ->
         return FloatCommons(definition)
     given = iter(weights)
     parts = [_part(definition, part, given) for part in definition.parts]
-    return parts[0] if len(parts) == 1 else JoinedCommons(parts)
+    return parts[0] if len(parts) == 1 else JoinedCommons(parts, regressions(definition.parts))
 
 
 def _part(definition: Definition, part: CommonsPart, weights: Iterator[bytes | Piece]) -> Commons:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
 from engram import Definition, InputShape, Memory
+from engram.config.commons import regressions
 from engram.data.images import decode
 from engram.errors import UnsupportedFormat
 
@@ -130,3 +132,29 @@ def test_a_models_shape_is_decoded_by_the_models_own_decoder() -> None:
     assert earlier.decoded_by({"decoder": 2}).input.decoder == 2
     assert Memory.create(earlier).definition.input.decoder == 1
     assert earlier.input.model_dump() == SHAPE.model_dump()
+
+
+NETWORK = {"kind": "pretrained", "backbone": "net"}
+BESIDE = {**NETWORK, "size": 64, "together": True}
+
+
+def test_networks_that_one_regression_reads_follow_each_other() -> None:
+    made = Definition.model_validate({"commons": [{"kind": "learned"}, NETWORK, BESIDE, BESIDE]})
+    assert regressions(made.parts) == (1, 3)
+    stored = made.stored()["commons"]
+    assert ["together" in part for part in stored] == [False, False, True, True]
+    assert Definition.load(made.stored()) == made
+
+
+@pytest.mark.parametrize(
+    ("commons", "said"),
+    [
+        (BESIDE, "before it"),
+        ([BESIDE, NETWORK], "before it"),
+        ([NETWORK, {"kind": "learned"}, BESIDE], "before it"),
+        ([{**NETWORK, "features": 16384}, {**BESIDE, "features": 64}], "at most 16384"),
+    ],
+)
+def test_networks_together_that_do_not_follow_or_are_too_many_are_refused(commons: Any, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Definition.model_validate({"commons": commons})

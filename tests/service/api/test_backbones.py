@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from engram.errors import ArchitectureMissing, DamagedSnapshot
 from service.cli.validator import LearnerValidator
@@ -21,10 +22,12 @@ from testing.data.networks import ARCHITECTURE, CLASSES, SIZE, weights
 from testing.processes.races import race
 from testing.servers.service import Service, running
 from vault.commit_log import Commit
+from vault.errors import UnsupportedRecord
 from vault.maintenance.check import check
 from vault.maintenance.export import export_model, import_model
 from vault.maintenance.sweep import SweepAges
-from vault.models import WITH_BACKBONES
+from vault.models import WITH_BACKBONES, WITH_TOGETHER
+from vault.storage import documents
 
 CONFIG = {"size": SIZE}
 FORM = {"name": "small", "architecture": ARCHITECTURE, "config": json.dumps(CONFIG)}
@@ -212,6 +215,23 @@ def test_a_model_over_a_network_is_changed_also_when_the_networks_name_is_gone(e
     for version, change in enumerate(({"background": "#00ff00"}, {"publish": "manual"}, {"budget": 16.0}), 1):
         changed = empty.client.patch("/v1/models/lines", json=change)
         assert (changed.status_code, changed.json().get("version")) == (200, version), changed.text
+
+
+def test_a_model_over_networks_together_is_one_that_earlier_releases_refuse(
+    empty: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(empty).raise_for_status()
+    network = {"kind": "pretrained", "backbone": "small", "features": 256}
+    beside = {**network, "size": SIZE + 32, "together": True}
+    body = {"name": "lines", "input": {"channels": 3, "height": SIZE, "width": SIZE}, "backbone": "none"}
+    refused = empty.client.post("/v1/models", json={**body, "commons": [beside, network]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    made = empty.client.post("/v1/models", json={**body, "commons": [network, beside]})
+    assert made.status_code == 201, made.text
+    assert [part["together"] for part in made.json()["commons"]] == [False, True]
+    monkeypatch.setattr(documents, "FORMAT", WITH_TOGETHER - 1)
+    with pytest.raises(UnsupportedRecord, match=f"format {WITH_TOGETHER}"):
+        empty.vault.models.get("lines")
 
 
 def test_a_model_whose_architecture_is_not_here_has_an_error_of_its_own() -> None:

@@ -47,11 +47,12 @@ VARIANTS = {
     "adapter": Variant(CONVOLUTIONS, "adapter", NET),
     "none": Variant(CONVOLUTIONS, "none", NET),
     "several": Variant(TOKENS, "adapter", [NET, BANK]),
+    "together": Variant(CONVOLUTIONS, "adapter", [BANK, NET, {**NET, "size": 48, "together": True}]),
     "adopted": Variant(TOKENS, "none", NET, adopted=True),
     "adopted after a bank": Variant(CONVOLUTIONS, "none", [BANK, NET], adopted=True),
     "adopted with a sample": Variant(CONVOLUTIONS, "adapter", NET, adopted=True, sample=True),
 }
-CHOSEN = ("several", "adopted", "adopted with a sample")
+CHOSEN = ("together", "adopted", "adopted with a sample")
 """Those of which the ordinary run has every law: both networks, adapters and none, known and not, several commons."""
 ADOPTED = [name for name, variant in VARIANTS.items() if variant.adopted]
 

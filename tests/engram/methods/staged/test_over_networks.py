@@ -19,7 +19,11 @@ from engram.checkpointing.pieces import bytes_of
 from engram.errors import InputError, InvalidDefinition
 from engram.memory import dump
 from engram.methods.eidetic.staged.removal import without
+from engram.nn.commons.joined_commons import JoinedCommons
+from engram.nn.commons.pretrained_commons import STEP
 from engram.nn.pretrained.backbone import Backbone
+from engram.recognition.staged.exact_sums import ExactSums
+from engram.recognition.staged.totals import Totals
 from engram.runtime import environment
 from testing.data.checkpoints import InMemory, Killed, dying
 from testing.data.patterns import QUICK
@@ -264,8 +268,30 @@ def test_an_adopted_network_alone_answers_and_learns_a_sample_of_its_classes_onl
     assert by_shape(Memory(memory.method), OWN) == grown("adopted").answers[OWN]
 
 
+def test_networks_together_have_the_sums_of_one_regression_over_all_their_features() -> None:
+    method = model(again(grown("together").parts))
+    bank, *networks = cast(JoinedCommons, method.commons).each()
+    widths = (bank.features, sum(network.features for network in networks))
+    assert method.sums is not None
+    (_, totals), tasks = method.sums.totals(method.commons).each, [pictures(task) for task in range(2)]
+    assert method.commons.widths == widths
+    assert networks[0].features != widths[1]
+    expected = torch.zeros(widths[1] + 1, widths[1] + 1, dtype=torch.int64)
+    steps = [torch.cat([network.of_bytes(one.images) for network in networks], 1) / STEP for one in tasks]
+    for one, given in zip(tasks, steps, strict=True):
+        sums = ExactSums.empty(widths[1], 2, STEP).plus(given * STEP, one.labels)
+        expected += Totals.empty(widths[1], STEP).plus("", sums).second
+    assert torch.equal(totals.second, expected)
+    outputs, look = method.commons.outputs(), method.commons.look(everything())
+    assert outputs is not None
+    assert (outputs.part, outputs.first) == (1, bank.features)
+    assert look.logits is not None
+    turned = outputs(look.features) - look.logits  # but for constants of each output, and rounding
+    assert turned.std(0).max() < 0.05 * look.logits.std(0).max()
+
+
 def test_a_certificate_names_what_networks_are_built_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, source = again(grown("several").parts), brought(VARIANTS["several"].network).description
+    memory, source = again(grown("adopted").parts), brought(VARIANTS["several"].network).description
     certified = certify(memory)
     row = {
         "architecture": source.architecture,
@@ -277,7 +303,7 @@ def test_a_certificate_names_what_networks_are_built_with(monkeypatch: pytest.Mo
     stored = certified.to_dict()
     assert Certificate.from_dict(json.loads(json.dumps(stored))) == certified
     monkeypatch.setattr("timm.__version__", "999.0")
-    later = certify(again(grown("several").parts))
+    later = certify(again(grown("adopted").parts))
     assert compare(certified, later) == []
     assert later.environment != certified.environment
 
