@@ -128,7 +128,9 @@ def brought(vault: Vault, names: Iterable[str]) -> dict[str, Backbone]:
 def named(vault: Vault, definition: Definition) -> dict[str, Backbone]:
     """The networks of a model that is there already, by the names in its definition, which may be no one's by now."""
     read = vault.objects.get_blob
-    parts = [(part.backbone, part.source) for part in definition.pretrained if part.source is not None]
+    # Of one network at several sizes the one that is as it was stored counts, which the others are made from.
+    ordered = sorted(definition.pretrained, key=lambda part: part.size is None)
+    parts = [(part.backbone, part.source) for part in ordered if part.source is not None]
     return {name: Backbone(source, partial(read, source.weights)) for name, source in parts}
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
+from engram.errors import EngineMissing
 from engram.runtime import set_more_aside
 from service.errors.problem_details import traceback_of
 from service.lifecycle.device import serving_device
@@ -273,7 +274,7 @@ class LiveModels:
             except Unreadable as error:
                 if known is None or not known.recent(None):
                     self._note(name, Problem.of(error), None)
-                    self._fall_back(self._vault.models.get(name), 10**8, live)
+                    self._fall_back(self._vault.models.get(name), 10**8, live, error)
                 return
             if head is None or (live is not None and head == live.commit):
                 self._clear(name)
@@ -296,13 +297,14 @@ class LiveModels:
             self._metrics.swaps.labels("failed").inc()
             self._note(name, Problem.of(error, head.version), head)
             if isinstance(error, HARMED):
-                self._fall_back(model, head.version, live)
+                self._fall_back(model, head.version, live, error)
         else:
             self._clear(name)
 
-    def _fall_back(self, model: Model, head: int, live: LoadedVersion | None) -> None:
+    def _fall_back(self, model: Model, head: int, live: LoadedVersion | None, error: Exception) -> None:
         """Serve the newest version below `head` that is whole, unless it is in service already."""
-        loaded = newest_whole(self._vault, model, head, live, self._guard.require, self._device)
+        here = isinstance(error, EngineMissing)
+        loaded = newest_whole(self._vault, model, head, live, self._guard.require, self._device, learned=here)
         if loaded is not None:
             self._enter(loaded)
             log.warning("model %s answers with version %d for the time being", model.name, loaded.version)

@@ -161,6 +161,8 @@ def newest_whole(
     beside: LoadedVersion | None,
     require: Callable[[LoadedVersion], None],
     device: torch.device = CPU,
+    *,
+    learned: bool = False,
 ) -> LoadedVersion | None:
     """The newest version below `head`, and above `beside`, that can be loaded; None when there is none.
 
@@ -171,6 +173,8 @@ def newest_whole(
     ----------
     require
         Raises AnswersDiffer for a version that must not answer here.
+    learned
+        Whether a version without a task is none: it hides that the machine is to blame.
 
     Raises
     ------
@@ -190,6 +194,8 @@ def newest_whole(
                 continue
             if harmed.isdisjoint(f"blobs/{sha}" for sha in (*commit.engrams, commit.recogniser)):
                 loaded = load(vault, model, commit, beside, device)
+                if learned and not loaded.memory.tasks:
+                    break
                 require(loaded)
                 return loaded
         except UnknownModel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from engram.checkpointing.pieces import Piece
@@ -43,7 +44,7 @@ def over_networks(definition: Definition, backbones: Mapping[str, Backbone]) -> 
     commons: Any = tuple(parts) if isinstance(definition.commons, tuple) else parts[0]
     fields = {**dict(definition), "commons": commons}
     if "input" not in definition.model_fields_set:
-        fields["input"] = _input(next(part.source for part in parts if isinstance(part, PretrainedDefinition)))
+        fields["input"] = _input(_first(parts))
     return Definition.model_validate(fields), pieces
 
 
@@ -52,9 +53,16 @@ def described(part: PretrainedDefinition, description: BackboneDescription) -> B
     return description if part.size is None else at_size(description, part.size)
 
 
-def _input(source: BackboneDescription | None) -> dict[str, Any]:
+def _first(parts: Sequence[CommonsPart]) -> BackboneDescription:
+    """The first network, or of those that one regression reads with it the one that sees the largest images."""
+    number = next(number for number, part in enumerate(parts) if isinstance(part, PretrainedDefinition))
+    beside = takewhile(lambda part: isinstance(part, PretrainedDefinition) and part.together, parts[number + 1 :])
+    some = [part.source for part in (parts[number], *beside) if isinstance(part, PretrainedDefinition) and part.source]
+    return max(some, key=lambda source: source.preprocessing.size)
+
+
+def _input(source: BackboneDescription) -> dict[str, Any]:
     """Photographs, cropped to the square that a network was made for."""
-    assert source is not None, "the networks of a definition were found"
     about = source.preprocessing
     shape = {"channels": 3, "height": about.size, "width": about.size, "fit": "crop", "crop": about.crop}
     return {**shape, "interpolation": about.interpolation}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from engram.checkpointing.pieces import Piece, bytes_of
-from engram.config.commons import CommonsPart, PretrainedDefinition, regressions
+from engram.config.commons import MOST_TOGETHER, CommonsPart, PretrainedDefinition, regressions
 from engram.config.definition import Definition
 from engram.errors import InvalidDefinition
 from engram.nn.commons.base import Commons
@@ -28,13 +28,20 @@ def commons_of(definition: Definition, weights: Sequence[bytes | Piece] = ()) ->
     Raises
     ------
     InvalidDefinition
-        where it is not known yet which network a name means.
+        where it is not known yet which network a name means, and where networks together have too many features.
     """
     if definition.recipe < 3:
         return FloatCommons(definition)
     given = iter(weights)
     parts = [_part(definition, part, given) for part in definition.parts]
-    return parts[0] if len(parts) == 1 else JoinedCommons(parts, regressions(definition.parts))
+    if len(parts) == 1:
+        return parts[0]
+    found = JoinedCommons(parts, regressions(definition.parts))
+    for count, width in zip(found.regressions, found.widths, strict=True):
+        # Known by now: what a classifier reads is always there, however few features are asked for.
+        if count > 1 and width > MOST_TOGETHER:
+            raise InvalidDefinition(f"networks together have at most {MOST_TOGETHER} features, and these {width}")
+    return found
 
 
 def _part(definition: Definition, part: CommonsPart, weights: Iterator[bytes | Piece]) -> Commons:

@@ -153,7 +153,14 @@ def _networks(commons: Any) -> list[tuple[str, str]]:
     """The networks that a model is over."""
     parts = commons if isinstance(commons, list) else [commons]
     brought = [part for part in parts if isinstance(part, dict) and part.get("kind") == "pretrained"]
-    return [("over", f"{part['backbone']} ({part['source']['architecture']})") for part in brought]
+    several = len(brought) > 1
+    return [("over", f"{part['backbone']} ({_source(part['source'], several=several)})") for part in brought]
+
+
+def _source(source: Mapping[str, Any], *, several: bool) -> str:
+    """What a network is, and at which size it sees images, where there may be another."""
+    about = str(source["architecture"])
+    return f"{about}, {source['preprocessing']['size']} pixels" if several else about
 
 
 def _sides(model: Mapping[str, Any]) -> str:

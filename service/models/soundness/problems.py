@@ -13,8 +13,10 @@ from service.errors.problem_details import safe_message
 from vault.commit_log import Commit
 
 _RETRY_SECONDS = 5.0
-_DIFFERING_SECONDS = 60.0
-"""Until a version is tried again that gave other answers than those certified: asking it takes a while."""
+_LONG_SECONDS = 60.0
+"""Until a version is tried again that answers otherwise than certified, or has no engine: trying takes a while."""
+
+_LONG = (learner.AnswersDiffer.code, learner.EngineMissing.code)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Trouble:
 
     def recent(self, wanted: Commit | None) -> bool:
         """Whether that version was tried a moment ago."""
-        pause = _DIFFERING_SECONDS if self.problem.code == learner.AnswersDiffer.code else _RETRY_SECONDS
+        pause = _LONG_SECONDS if self.problem.code in _LONG else _RETRY_SECONDS
         return self.wanted == wanted and time.monotonic() - self.when < pause
 
 

@@ -229,6 +229,10 @@ def test_a_model_over_networks_together_is_one_that_earlier_releases_refuse(
     made = empty.client.post("/v1/models", json={**body, "commons": [network, beside]})
     assert made.status_code == 201, made.text
     assert [part["together"] for part in made.json()["commons"]] == [False, True]
+    assert empty.client.patch("/v1/models/lines", json={"budget": 16.0}).status_code == 200
+    del body["input"]
+    shown = empty.client.post("/v1/models", json={**body, "name": "whole", "commons": [network, beside]}).json()
+    assert (shown["input"]["height"], shown["input"]["width"]) == (SIZE + 32, SIZE + 32)
     monkeypatch.setattr(documents, "FORMAT", WITH_TOGETHER - 1)
     with pytest.raises(UnsupportedRecord, match=f"format {WITH_TOGETHER}"):
         empty.vault.models.get("lines")

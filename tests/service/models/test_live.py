@@ -121,17 +121,32 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(service: Service,
     wait_until(lambda: version(service) == 4)
 
 
-def test_a_version_with_a_network_that_no_engine_runs_here_leaves_the_one_before(
-    learned_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def without_engine(patch: pytest.MonkeyPatch, *tasks: str) -> None:
     true = EagerEngine.prepare
 
     def prepare(self: EagerEngine, plan: ClosurePlan, owner: BlockOwner) -> Run:
-        if owner.task == "mid":
+        if owner.task in tasks:
             raise EngineMissing("not on this processor")
         return true(self, plan, owner)
 
-    monkeypatch.setattr(EagerEngine, "prepare", prepare)
+    patch.setattr(EagerEngine, "prepare", prepare)
+
+
+def test_where_no_engine_runs_any_task_the_empty_version_does_not_hide_it(
+    learned_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_engine(monkeypatch, "low", "mid")
+    with running(learned_settings) as service:
+        wait_until(lambda: "no_model_loads" in service.client.get("/readyz").text)
+        answer = service.client.post(PREDICT, content=png(0, 100), headers={"Content-Type": "image/png"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+        assert "not on this processor" in answer.text
+
+
+def test_a_version_with_a_network_that_no_engine_runs_here_leaves_the_one_before(
+    learned_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_engine(monkeypatch, "mid")
     with running(learned_settings) as service:
         wait_until(lambda: service.client.get("/readyz").status_code == 200)
         assert version(service) == 1

@@ -186,7 +186,7 @@ function commonsText(model) {
   return parts
     .map((/** @type {Json} */ part) =>
       part.kind === "pretrained"
-        ? `network ${part.backbone}`
+        ? `network ${part.backbone}${parts.length > 1 ? ` at ${number(part.source.preprocessing.size)} pixels` : ""}`
         : `${number(part.features ?? 0)} ${part.dictionary === "learned" || !part.dictionary ? "" : `${part.dictionary} `}features, fixed`,
     )
     .join(" + ");

@@ -19,6 +19,7 @@ from engram.checkpointing.pieces import bytes_of
 from engram.errors import InputError, InvalidDefinition
 from engram.memory import dump
 from engram.methods.eidetic.staged.removal import without
+from engram.nn.commons import recipes
 from engram.nn.commons.joined_commons import JoinedCommons
 from engram.nn.commons.pretrained_commons import STEP
 from engram.nn.pretrained.backbone import Backbone
@@ -340,3 +341,10 @@ def test_a_head_that_is_to_read_nothing_is_refused_when_it_is_made_alone() -> No
         Memory.create(definition, {"net": Backbone(network.description, lambda: network.file)})
     # Earlier releases made such models, which read the commons all the same.
     assert by_shape(again(replace(there, definition=definition)), "task 1") == grown("none").answers["task 1"]
+
+
+def test_networks_together_have_no_more_features_than_one_regression_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "MOST_TOGETHER", 255)  # a classifier that reads 256 has them however few are asked for
+    with pytest.raises(InvalidDefinition, match="at most 255"):
+        created("together")
+    assert created("several").tasks == ()

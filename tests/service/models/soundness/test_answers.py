@@ -92,7 +92,7 @@ def test_a_flipped_bit_refuses_the_swap_and_the_version_before_answers(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_until(lambda: service.client.get("/readyz").status_code == 200)
-    monkeypatch.setattr("service.models.soundness.problems._DIFFERING_SECONDS", 0.1)
+    monkeypatch.setattr("service.models.soundness.problems._LONG_SECONDS", 0.1)
     with monkeypatch.context() as patch:
         flip(patch, "high", "loader")
         learn(service.vault, "high", (8, 9))
