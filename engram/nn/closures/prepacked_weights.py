@@ -21,8 +21,11 @@ FEWEST: dict[torch.dtype, int] = {torch.float32: 2, torch.bfloat16: 1}
 MOST_IMAGES = 8
 """Up to which weights are prepacked: of more, a convolution takes so long that it hardly matters."""
 
-LEAST_WEIGHTS = 2**14
-"""From which on they are: fewer are laid out in no time, and every shape that is tried keeps some 200 kB of memory."""
+MANY_WEIGHTS, MOST_BY_FEW = 2**14, 4
+"""Weights of which fewer are prepacked for so many images at most: of more, what it saves is a twentieth."""
+
+LEAST_WEIGHTS = 2**8
+"""From which on they are: convolutions by fewer are hardly any work beside the trial."""
 
 MOST_KINDS = 4096
 """Kinds and batches of which it is remembered whether bytes are the same: networks are pruned to many widths."""
@@ -51,9 +54,9 @@ class PrepackedWeights:
         if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # another PyTorch, or one without this library
             return
         kind, shape, threads = self._kind, torch.Size((count, self._kind.channels, *size)), torch.get_num_threads()
-        if kind.channels * kind.units * kind.kernel**2 < LEAST_WEIGHTS:
-            return
-        if not FEWEST.get(kind.dtype, MOST_IMAGES + 1) <= count <= MOST_IMAGES:
+        weights = kind.channels * kind.units * kind.kernel**2
+        most = MOST_IMAGES if weights >= MANY_WEIGHTS else MOST_BY_FEW
+        if weights < LEAST_WEIGHTS or not FEWEST.get(kind.dtype, most + 1) <= count <= most:
             return
         try:
             if same_bytes(kind, shape, threads):

@@ -13,7 +13,7 @@ from engram.config.engines import Precision
 from engram.nn.closures import prepacked_weights
 from engram.nn.closures.engines import ENGINES
 from engram.nn.closures.operations import Convolution
-from engram.nn.closures.prepacked_weights import MOST_IMAGES, PrepackedWeights, same_bytes
+from engram.nn.closures.prepacked_weights import MOST_BY_FEW, MOST_IMAGES, PrepackedWeights, same_bytes
 from engram.nn.closures.summation import ConvolutionKind
 from engram.nn.network import Network
 from engram.runtime import threads
@@ -80,7 +80,9 @@ def test_they_are_used_for_what_was_tried_alone() -> None:
 def test_where_they_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch has a kernel of its own for one float32 image; of many images or of few weights it is not worth it."""
     _require_used()
-    for kind, count in ((KINDS[1], 1), (KINDS[1], MOST_IMAGES + 1), (KINDS[2], MOST_IMAGES + 1)):
+    _require_used(KINDS[0])
+    many = MOST_IMAGES + 1
+    for kind, count in ((KINDS[1], 1), (KINDS[1], many), (KINDS[2], many), (KINDS[0], MOST_BY_FEW + 1)):
         weight, bias = _convolution(kind)
         packed = PrepackedWeights(weight, kind)
         packed.prove(count, SIZE)
