@@ -9,9 +9,10 @@ they are printed.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ COLUMNS = ("with id", "recognised", "without id", "forgetting", "seconds", "pass
 _ABSENT = "–"
 
 
+def _short(override: str) -> str:
+    """An override as a title says it: of a list of commons what each is."""
+    name, _, value = override.partition("=")
+    if name != "commons" or not value.startswith("["):
+        return override
+    return f"commons={' + '.join(map(_commons, json.loads(value)))}"
+
+
+def _commons(part: Mapping[str, Any]) -> str:
+    if part["kind"] != "pretrained":
+        return str(part["kind"])
+    return f"{part['backbone']} at {part['size']}" + (" together" if part.get("together") else "")
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that differ only in their seed; of several runs of one seed, the last."""
@@ -61,7 +76,7 @@ class Group:
     def title(self) -> str:
         """The method, with the interface and the overrides that differ from the defaults."""
         older = self.method in METHODS and self.recipe < Definition.model_fields["recipe"].default
-        changes = [*(["over HTTP"] if self.interface == "http" else []), *self.overrides]
+        changes = [*(["over HTTP"] if self.interface == "http" else []), *map(_short, self.overrides)]
         changes += [f"recipe {self.recipe}"] if older else []
         return self.method + (f" ({', '.join(changes)})" if changes else "")
 
