@@ -200,7 +200,8 @@ def main() -> None:
         **provenance(args.threads),
     }
     if args.lite0:
-        about["over"] = "lite0" if args.beside is None else f"lite0 at 128 and {args.beside} pixels"
+        sizes = [part["size"] for part in setting.definition["commons"] if part["kind"] == "pretrained"]
+        about["over"] = f"lite0 at {' and '.join(map(str, sizes))} pixels" if len(sizes) > 1 else "lite0"
     rows = []
     for seed in range(args.seeds):
         for left in range(len(setting.tasks.train)):

@@ -303,8 +303,8 @@ class LiveModels:
 
     def _fall_back(self, model: Model, head: int, live: LoadedVersion | None, error: Exception) -> None:
         """Serve the newest version below `head` that is whole, unless it is in service already."""
-        here = isinstance(error, EngineMissing)
-        loaded = newest_whole(self._vault, model, head, live, self._guard.require, self._device, learned=here)
+        learned = isinstance(error, EngineMissing)  # a version without a task needs no engine, and would hide it
+        loaded = newest_whole(self._vault, model, head, live, self._guard.require, self._device, learned=learned)
         if loaded is not None:
             self._enter(loaded)
             log.warning("model %s answers with version %d for the time being", model.name, loaded.version)

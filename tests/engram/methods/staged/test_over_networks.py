@@ -292,7 +292,7 @@ def test_networks_together_have_the_sums_of_one_regression_over_all_their_featur
 
 
 def test_a_certificate_names_what_networks_are_built_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, source = again(grown("adopted").parts), brought(VARIANTS["several"].network).description
+    memory, source = again(grown("adopted").parts), brought(VARIANTS["adopted"].network).description
     certified = certify(memory)
     row = {
         "architecture": source.architecture,
