@@ -42,6 +42,9 @@ WITH_ONNX_RUNTIME_2 = 7
 WITH_TOGETHER = 8
 """Format of a model in which one regression reads several networks, of which earlier releases know nothing."""
 
+WITH_OPENVINO = 9
+"""Format of a model whose tasks' networks OpenVINO computes, of which earlier releases know nothing."""
+
 _TRIES = 20
 """Each failed try means that another process made the model and that it was deleted since."""
 

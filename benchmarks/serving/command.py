@@ -1,7 +1,7 @@
 """Requests a second, latency, processor time and memory of the service beside its peers.
 
     python -m benchmarks serving [--rows mlp28,cnn28,cnn32,resnet18,lite0] [--tasks 1,5,20] [--requests 1,8,32,explain]
-        [--precision fp32|bf16] [--engine eager-1|onnxruntime-1|onnxruntime-2]
+        [--precision fp32|bf16] [--engine eager-1|onnxruntime-1|onnxruntime-2|openvino-1]
         [--peers litserve-1,litserve-2,fastapi,empty] [--seconds 3] [--rounds 3] [--data DIR] [--cache DIR]
         [--out FILE.jsonl]
 

@@ -25,7 +25,15 @@ from engram.config.commons import (
     regressions,
 )
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME, ONNX_RUNTIME_2, EngineName, Precision
+from engram.config.engines import (
+    FIRST_ENGINE,
+    FIRST_PRECISION,
+    ONNX_RUNTIME,
+    ONNX_RUNTIME_2,
+    OPENVINO,
+    EngineName,
+    Precision,
+)
 from engram.config.input_shape import InputShape
 from engram.config.methods import SETTINGS
 from engram.errors import UnsupportedFormat
@@ -121,7 +129,8 @@ class Definition(Frozen):
     engine: EngineName = FIRST_ENGINE
     """What its answers are computed by, one of `engram.config.engines`: name and number. `onnxruntime-1` needs the
     extra `onnx`, wherever the model is learned and served, and a network that the user brought; `onnxruntime-2` such a
-    network or a convolutional backbone, answers in stages, and float32."""
+    network or a convolutional backbone, answers in stages, and float32. `openvino-1` needs the extra `openvino`, a
+    convolutional backbone of its own, and answers in stages."""
     precision: Precision = FIRST_PRECISION
     """What the convolutions of its tasks' networks are computed in, while serving and wherever learning judges what
     will be served. `bf16` needs a processor that has such instructions, and recipe 3 with a convolutional backbone;
@@ -288,6 +297,12 @@ class Definition(Frozen):
                 )
             if self.precision != FIRST_PRECISION:
                 raise PydanticCustomError("engine", "engine onnxruntime-2 computes in float32 alone")
+        if self.engine == OPENVINO and (self.pretrained or not self.staged or self.backbone not in CONVOLUTIONAL):
+            raise PydanticCustomError(
+                "engine",
+                "engine openvino-1 is for convolutions and staged answers: eidetic, recipe 3, not `reads: all`, and no "
+                "network that the user brought, for which there are onnxruntime-1 and onnxruntime-2",
+            )
         return self
 
     @model_validator(mode="after")

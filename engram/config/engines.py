@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-EngineName = Literal["eager-1", "onnxruntime-1", "onnxruntime-2"]
+EngineName = Literal["eager-1", "onnxruntime-1", "onnxruntime-2", "openvino-1"]
 """A number is another engine: whatever changes a bit of what an engine computes gives it the next one."""
 
 ONNX_RUNTIME: EngineName = "onnxruntime-1"
@@ -15,6 +15,9 @@ ONNX_RUNTIME_2: EngineName = "onnxruntime-2"
 
 BY_ONNX_RUNTIME: frozenset[EngineName] = frozenset({ONNX_RUNTIME, ONNX_RUNTIME_2})
 """Engines that need the extra `onnx`."""
+
+OPENVINO: EngineName = "openvino-1"
+"""OpenVINO for the convolutions of tasks' networks, each image alone; all else is computed as by `eager-1`."""
 
 FIRST_ENGINE: EngineName = "eager-1"
 """PyTorch's own operations one by one; what is stored and names no engine was made with it."""

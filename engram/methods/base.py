@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engram.checkpointing.pieces import Piece
 from engram.config.definition import Definition
-from engram.config.engines import BY_ONNX_RUNTIME, FIRST_PRECISION, ONNX_RUNTIME_2
+from engram.config.engines import FIRST_PRECISION, ONNX_RUNTIME
 from engram.config.options import LearnOptions
 from engram.context import LearnContext
 from engram.data.examples import ClassesNeeded, Examples
@@ -30,8 +30,8 @@ from engram.explain.explainer import Heatmap
 from engram.explain.rules import DEFAULT_COMPOSITE
 from engram.nn.capacity import LayerCapacity, TaskInfo
 from engram.nn.commons import Commons
-from engram.nn.onnx_network import onnx_version
 from engram.nn.pretrained.network import built_with
+from engram.nn.runtimes import RUNTIMES
 from engram.recognition.predictions import Observation, explained
 from engram.recognition.recogniser import Recogniser
 from engram.recognition.state import RecogniserState
@@ -210,11 +210,11 @@ class Method(ABC):
     def environment(self) -> dict[str, object]:
         """What the bits of its answers depend on here; raises ArchitectureMissing, EngineMissing."""
         sources = [part.source for part in self.definition.pretrained]
-        own = {"engine": onnx_version()} if self.definition.engine in BY_ONNX_RUNTIME else {}
+        own = {} if (runtime := RUNTIMES.get(self.definition.engine)) is None else {"engine": runtime.version()}
         found: dict[str, object] = environment(
             self.device, [built_with(source) | own for source in sources if source is not None]
         )
-        if self.definition.engine == ONNX_RUNTIME_2:
+        if self.definition.engine != ONNX_RUNTIME:  # which computes nothing but those
             found |= own
         precision = self.definition.precision
         return found if precision == FIRST_PRECISION else {**found, "precision": precision}

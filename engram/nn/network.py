@@ -14,6 +14,7 @@ from engram.nn.closures.closure import Closure, closure_of
 from engram.nn.closures.engines import FIRST
 from engram.nn.closures.grouped import LEAST_GROUPS
 from engram.nn.closures.plan import Engine, Planner
+from engram.nn.closures.sessions import SessionRun
 from engram.nn.layout import IMAGE, Layout, Node
 from engram.nn.reads import Read, cut, read_units
 from engram.nn.shapes import SHAPES, Rows, in_shapes
@@ -352,8 +353,12 @@ class Network(nn.Module):
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self.answer(task, images, rows)
-        sizes = self._planner.sizes(task) if images.device.type == "cpu" else SHAPES
-        features, logits = in_shapes(images, self._planner.answering(task), rows, sizes)
+        run, most = self._planner.answering(task), len(images) if rows is None else len(rows)
+        if isinstance(run, SessionRun) and most <= SHAPES[-1]:  # which takes any number, and no copies of images
+            features, logits = run(images, rows)
+        else:
+            sizes = self._planner.sizes(task) if images.device.type == "cpu" else SHAPES
+            features, logits = in_shapes(images, run, rows, sizes)
         return features, logits
 
     def prepare(self) -> None:

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import tempfile
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engram.errors import AnswersDiffer, EngineMissing
+from engram.errors import AnswersDiffer
 from engram.nn.pretrained.network import PretrainedNetwork
 from engram.nn.pretrained.preprocessing import prepare
 from engram.nn.pretrained.taps import Seen
+from engram.nn.runtimes import ONNX
 
 BOUND = 1e-3
 """How far what it computes may lie from PyTorch's, in multiples of the largest value of a level, or of 1."""
-
-_PACKAGES = ("onnx", "onnxruntime")
-
-
-def require_onnx() -> None:
-    """Raise EngineMissing where what this engine needs is not installed."""
-    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-        raise EngineMissing(
-            f"the model is answered by ONNX Runtime, and {missing[0]} is not installed here: "
-            "pip install 'engram-vision[onnx]'"
-        )
-
-
-@cache
-def onnx_version() -> str:
-    """What the bits of answers depend on besides PyTorch, which writes the graph; raises EngineMissing."""
-    require_onnx()
-    return f"onnxruntime {version('onnxruntime')}"
 
 
 class _Tapped(nn.Module):
@@ -76,7 +56,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, network: PretrainedNetwork, images: Tensor) -> None:
-        require_onnx()
+        ONNX.require()
         self._network = network
         self._preprocessing = network.description.preprocessing
         self._session = _session(network)
@@ -123,12 +103,6 @@ def one_thread(path: str, *, arena: bool = True) -> Any:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def refusal(name: str, error: Exception) -> str:
-    """What ONNX Runtime said of a network."""
-    why = (str(error).splitlines() or [""])[0][:200]
-    return f"ONNX Runtime cannot be given {name}: {type(error).__name__}: {why}"
-
-
 def _session(network: PretrainedNetwork) -> Any:
     size = network.description.preprocessing.size
     example = torch.zeros(1, 3, size, size)
@@ -143,7 +117,7 @@ def _session(network: PretrainedNetwork) -> Any:
         except MemoryError:
             raise
         except Exception as error:  # PyTorch's and ONNX Runtime's own, of many kinds
-            raise EngineMissing(refusal(network.description.architecture, error)) from error
+            raise ONNX.refusal(network.description.architecture, error) from error
 
 
 _made: weakref.WeakKeyDictionary[PretrainedNetwork, OnnxNetwork] = weakref.WeakKeyDictionary()

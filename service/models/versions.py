@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engram.checkpointing.pieces import bytes_of, hash_of
 from engram.config.definition import Definition
-from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME_2
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, ONNX_RUNTIME_2, OPENVINO
 from engram.errors import InvalidDefinition
 from engram.memory import Memory, dump
 from service.errors.exceptions import EmptyVersion
@@ -22,7 +22,7 @@ from vault import approval
 from vault.commit_log import Commit, Publish
 from vault.errors import Conflict, ModelExists, NotFound, UnknownModel, Unreadable
 from vault.jobs.idempotency import Claim
-from vault.models import WITH_BACKBONES, WITH_ONNX_RUNTIME_2, WITH_PRECISION, WITH_TOGETHER, Model
+from vault.models import WITH_BACKBONES, WITH_ONNX_RUNTIME_2, WITH_OPENVINO, WITH_PRECISION, WITH_TOGETHER, Model
 from vault.vault import Vault
 
 _TRIES = 20
@@ -115,8 +115,8 @@ def _format(definition: Definition) -> int:
     """The format of a model's record, which earlier releases refuse where they would misread it."""
     if any(part.together for part in definition.pretrained):
         return WITH_TOGETHER
-    if definition.engine == ONNX_RUNTIME_2:
-        return WITH_ONNX_RUNTIME_2
+    if definition.engine in (OPENVINO, ONNX_RUNTIME_2):
+        return WITH_OPENVINO if definition.engine == OPENVINO else WITH_ONNX_RUNTIME_2
     if (definition.precision, definition.engine) != (FIRST_PRECISION, FIRST_ENGINE):
         return WITH_PRECISION
     return WITH_BACKBONES if definition.pretrained else 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from vault.errors import Damaged, UnsupportedRecord
 
-FORMAT = 8
+FORMAT = 9
 """Newest version of records. A reader refuses newer ones; a record without a seal is older than seals."""
 
 FIRST_FORMAT = 1

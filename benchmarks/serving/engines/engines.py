@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from benchmarks.serving.engines.folding import folded
 from benchmarks.serving.engines.parts import Run
+from engram.nn import runtimes
 
 Prepare = Callable[[Run, Tensor, int], Run]
 """From a part, an example of what it reads and a number of threads to what computes it in batches of that size."""
@@ -60,8 +61,7 @@ def inductor(run: Run, example: Tensor, threads: int) -> Run:
 
 def openvino(run: Run, example: Tensor, threads: int) -> Run:
     """OpenVINO, in float32, one stream of so many threads."""
-    import openvino as ov
-
+    ov = runtimes.openvino()
     converted = ov.convert_model(_traced(run, example), example_input=example, input=[list(example.shape)])
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",

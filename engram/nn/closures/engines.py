@@ -8,6 +8,7 @@ from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION, EngineName, Pre
 from engram.nn.closures.closure import BlockOwner
 from engram.nn.closures.half_steps import Sizes
 from engram.nn.closures.onnx_engine import OnnxEngine
+from engram.nn.closures.openvino_engine import OpenVinoEngine
 from engram.nn.closures.plan import ClosurePlan, Engine, Run
 from engram.nn.shapes import SHAPES
 
@@ -35,6 +36,8 @@ ENGINES: Mapping[tuple[EngineName, Precision], Engine] = {
     ("onnxruntime-1", "fp32"): EagerEngine("fp32"),
     ("onnxruntime-1", "bf16"): EagerEngine("bf16"),
     ("onnxruntime-2", "fp32"): OnnxEngine(EagerEngine("fp32")),
+    ("openvino-1", "fp32"): OpenVinoEngine(EagerEngine("fp32")),
+    ("openvino-1", "bf16"): OpenVinoEngine(EagerEngine("bf16")),
 }
 """What a definition may name (`Definition.engine`, `Definition.precision`)."""
 

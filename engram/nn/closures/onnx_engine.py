@@ -1,24 +1,17 @@
-"""ONNX Runtime as the engine of tasks' networks: what a plan computes of maps, as a session."""
+"""ONNX Runtime as the engine of tasks' networks."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from engram.config.engines import Precision
-from engram.errors import EngineMissing
-from engram.nn.closures.closure import BlockOwner
-from engram.nn.closures.half_steps import Sizes
 from engram.nn.closures.operations import (
     Convolution,
     Flattening,
@@ -28,142 +21,30 @@ from engram.nn.closures.operations import (
     Operation,
     RectifiedSum,
 )
-from engram.nn.closures.plan import ClosurePlan, Engine, Run
-from engram.nn.onnx_network import one_thread, refusal, require_onnx
-from engram.nn.shapes import SHAPES
+from engram.nn.closures.sessions import SIZES, Compiled, SessionEngine, Step
+from engram.nn.onnx_network import one_thread
+from engram.nn.runtimes import ONNX
 
 OPSET, IR_VERSION = 17, 8
 """Of the graphs, so that every ONNX Runtime from 1.20 on reads them."""
-
-SIZES: Sizes = tuple(range(1, SHAPES[-1] + 1))
 
 LARGEST_IMAGE = 2**15
 """Values of an image up to which a network is tried with as many as it will answer at once, of larger ones `FEW`."""
 
 FEW = 5
 
-OF_MAPS = (Convolution, MaxPool, GlobalAverage, Flattening, RectifiedSum, Gathering)
-"""Operations that ONNX Runtime has an image's bytes of, however many there are; others are products of matrices."""
 
-Step = tuple[Operation, tuple[int, ...], int]
+class OnnxEngine(SessionEngine):
+    """ONNX Runtime, whose kernels go through a batch image by image; that is tried for every network."""
 
+    runtime = ONNX
 
-class Session(NamedTuple):
-    """What ONNX Runtime computes of a plan, and where its results belong."""
-
-    run: Any
-    places: tuple[int, ...]
-    weights: bytes
-    """SHA-256 of what it was made of."""
-
-
-class Kept:
-    """The session of an engram, made by one thread at a time."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.session: Session | None = None
-
-
-class OnnxEngine:
-    """ONNX Runtime for all that is computed of maps, by one thread; dense layers and heads are PyTorch's, row by row.
-
-    Its kernels go through a batch image by image, so that nothing has to be padded; that is tried for every network.
-    On a GPU all is PyTorch's.
-
-    Parameters
-    ----------
-    of_candidates
-        As of `Engine`.
-    """
-
-    precision: Precision = "fp32"
-    eager = False
-    sizes = SIZES
-
-    def __init__(self, of_candidates: Engine) -> None:
-        self._of_candidates = of_candidates
-        self._kept: WeakKeyDictionary[BlockOwner, Kept] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    @property
-    def of_candidates(self) -> Engine:
-        return self._of_candidates
-
-    def prepare(self, plan: ClosurePlan, owner: BlockOwner) -> Run:
-        """What runs a plan; raises EngineMissing.
-
-        A session is kept for as long as any version has the engram, and made anew if it has other weights.
-        """
-        mapped = _of_maps(plan.operations)
-        if not mapped or owner.head.weight.device.type != "cpu":
-            return plan.run
-        with self._lock:
-            kept = self._kept.setdefault(owner, Kept())
-        weights = _digest(mapped)
-        with kept.lock:
-            if kept.session is None or kept.session.weights != weights:
-                kept.session = _session(plan, mapped, owner, weights)
-            session = kept.session
-        there = {found for _, _, found in mapped}
-        rest = tuple(step for step in plan.operations if step[2] not in there)
-
-        def run(images: Tensor) -> tuple[Tensor, ...]:
-            seen = session.run(None, {"0": images.contiguous().numpy()})
-            values = dict(zip(session.places, map(torch.from_numpy, seen), strict=True))
-            values[0] = images
-            for operation, given, found in rest:
-                values[found] = operation(*[values[place] for place in given])
-            return tuple(values[place] for place in plan.results)
-
-        return run
-
-
-def _of_maps(steps: Sequence[Step]) -> list[Step]:
-    """The steps that depend on the image by operations on maps alone."""
-    found, there = list[Step](), {0}
-    for step in steps:
-        if isinstance(step[0], OF_MAPS) and there.issuperset(step[1]):
-            found.append(step)
-            there.add(step[2])
-    return found
-
-
-def _digest(steps: Sequence[Step]) -> bytes:
-    """SHA-256 of the steps' weights, and of which channels they read."""
-    found = hashlib.sha256()
-    for operation, given, place in steps:
-        found.update(repr((type(operation).__name__, given, place)).encode())
-        parts: list[Tensor] = []
-        if isinstance(operation, Convolution):
-            parts = [operation.weight.permute(0, 2, 3, 1), operation.bias]
-        elif isinstance(operation, Gathering):
-            parts = [some for some in operation.chosen if some is not None]
-        for part in parts:
-            found.update(repr(part.shape).encode())
-            found.update(part.contiguous().numpy().data)
-    return found.digest()
-
-
-def _session(plan: ClosurePlan, mapped: Sequence[Step], owner: BlockOwner, weights: bytes) -> Session:
-    there = {found for _, _, found in mapped}
-    reading = [place for step in plan.operations if step[2] not in there for place in step[1]]
-    places = tuple(sorted(there.intersection([*reading, *plan.results])))
-    image = (owner.layout.channels, *owner.layout.image_size)
-    require_onnx()
-    try:
-        found = _read(_written(mapped, places, image))
+    def compiled(self, steps: Sequence[Step], places: Sequence[int], image: tuple[int, int, int]) -> Compiled | None:
+        found = _read(_written(steps, places, image))
         # Of images that it takes for the same it has the same bytes by any kernel: so with other weights, too.
-        fits = _tried(found, image) is not None and _tried(_read(_written(mapped, places, image, drawn=True)), image)
-    except MemoryError:
-        raise
-    except Exception as error:  # ONNX Runtime's own, of many kinds
-        raise EngineMissing(refusal(repr(owner.task), error)) from error
-    if not fits:
-        raise EngineMissing(
-            f"ONNX Runtime gives an image of {owner.task!r} other bytes beside others, on this processor"
-        )
-    return Session(found.run, places, weights)
+        if _tried(found, image) is None or not _tried(_read(_written(steps, places, image, drawn=True)), image):
+            return None
+        return lambda images, rows: found.run(None, {"0": images if rows is None else images[rows]})
 
 
 def _read(graph: bytes) -> Any:

@@ -42,6 +42,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "rmn as published": {"method": "rmn", "settings": {"preset": "paper"}},
     "rerelrp as published": {"method": "rerelrp", "settings": {"preset": "paper", "trees": 8, "exemplars": 24}},
     "sharc, own heads": {"method": "sharc", "settings": {"heads": "own", "recognise": "head", "recall": "hopfield"}},
+    "eidetic, onnxruntime-2": {"method": "eidetic", "engine": "onnxruntime-2"},
+    "eidetic, openvino-1": {"method": "eidetic", "engine": "openvino-1"},
 }
 """Settings that make a method another one, for laws about what it promises."""
 
@@ -57,8 +59,9 @@ SLOWLY = [name if name in EACH else pytest.param(name, marks=pytest.mark.slow) f
 def defined(name: str, backbone: str = "mlp", seed: int = 0) -> Definition:
     """A small model of a method or variant, on a backbone and with a retention that it has."""
     fields = VARIANTS.get(name, {"method": name, "settings": SMALL.get(name, {})})
-    kind = method_of(definition("mlp", 1, **fields))
-    chosen = backbone if backbone in kind.backbones else min(kind.backbones)
+    kind = method_of(definition("cnn" if "engine" in fields else "mlp", 1, **fields))
+    has = kind.backbones if "engine" not in fields else ("cnn",)  # which are for convolutions
+    chosen = backbone if backbone in has else min(has)
     retention = "none" if "none" in kind.retentions else min(kind.retentions)
     return definition(chosen, 1, budget=3.0, seed=seed, retention=retention, **fields)
 

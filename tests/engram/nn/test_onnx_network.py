@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from engram import Definition, Memory
 from engram.certificate import certify
-from engram.config.engines import ONNX_RUNTIME, ONNX_RUNTIME_2, EngineName
+from engram.config.engines import ONNX_RUNTIME, ONNX_RUNTIME_2, OPENVINO, EngineName
 from engram.errors import AnswersDiffer, EngineMissing
 from engram.memory import dump
 from engram.nn import onnx_network
@@ -21,7 +20,7 @@ from engram.nn.onnx_network import OnnxNetwork
 from engram.nn.pretrained.backbone import Backbone
 from engram.nn.pretrained.network import PretrainedNetwork, network
 from engram.nn.pretrained.taps import Seen
-from engram.recognition.predictions import Candidate, Prediction
+from engram.nn.runtimes import RUNTIMES, InferenceRuntime
 from testing.data.patterns import QUICK, definition
 from tests.engram.methods.staged.over_networks import (
     CONVOLUTIONS,
@@ -32,7 +31,6 @@ from tests.engram.methods.staged.over_networks import (
     model,
     pictures,
 )
-from worker.versions.engine_agreement import _alike
 from worker.versions.verification import verify
 
 installed = pytest.mark.skipif(
@@ -119,22 +117,18 @@ def test_a_version_that_it_answers_otherwise_than_the_first_engine_is_not_verifi
         verify(parts, before, "task 0", 1.0)
 
 
-@pytest.mark.parametrize(("beside", "alike"), [(0.4985, True), (0.49, False)])
-def test_labels_of_two_engines_may_differ_where_both_are_as_probable(beside: float, alike: bool) -> None:
-    top = (Candidate("task", "a", 0.5), Candidate("task", "b", beside))
-    theirs = Prediction("task", 1.0, "a", 0.5, top, known=True, novelty=0.0)
-    mine = replace(theirs, label="b", probability=0.5)
-    assert _alike(mine, theirs, 0.002) is alike
-    assert not _alike(replace(mine, label="c"), theirs, 0.002)
-    assert _alike(theirs, theirs, 0.0)
-
-
 def test_models_over_pixels_have_no_use_for_it() -> None:
     with pytest.raises(ValidationError, match="onnxruntime-1"):
         definition(engine=ONNX_RUNTIME)
 
 
+def test_openvino_does_not_compute_networks_that_were_brought() -> None:
+    with pytest.raises(ValidationError, match=r"openvino-1 .* onnxruntime-1"):
+        over("adapter", engine=OPENVINO)
+
+
 def test_where_it_is_not_installed_the_model_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_network, "_PACKAGES", ("no_such_package",))
+    absent = InferenceRuntime("ONNX Runtime", ("no_such_package",), "onnx")
+    monkeypatch.setitem(RUNTIMES, ONNX_RUNTIME, absent)
     with pytest.raises(EngineMissing, match=r"no_such_package.*engram-vision\[onnx\]"):
         over("adapter")

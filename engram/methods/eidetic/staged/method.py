@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from engram.checkpointing.pieces import Piece, bytes_of
 from engram.config.definition import OVER_NETWORK, Definition
 from engram.config.eidetic import EideticSettings
-from engram.config.engines import BY_ONNX_RUNTIME
 from engram.context import LearnContext
 from engram.data.examples import Examples
 from engram.errors import (
@@ -42,7 +41,7 @@ from engram.nn.closures.plan import Engine
 from engram.nn.commons import Commons, commons_of
 from engram.nn.commons.base import Look
 from engram.nn.network import Network
-from engram.nn.onnx_network import require_onnx
+from engram.nn.runtimes import RUNTIMES
 from engram.nn.serialization import dump_commons, load_commons
 from engram.nn.shapes import SHAPES
 from engram.recognition.predictions import Observation
@@ -163,8 +162,8 @@ class StagedEidetic(Method):
 
     def _prepare(self) -> Prepared:
         """What the model as it is now is to answer with; raises PrecisionMissing, EngineMissing."""
-        if self.definition.engine in BY_ONNX_RUNTIME:
-            require_onnx()
+        if (runtime := RUNTIMES.get(self.definition.engine)) is not None:
+            runtime.require()
         if self.definition.precision == "bf16" and not has_bf16(self.device):
             raise PrecisionMissing(f"the model computes in bf16, for which this {self.device.type} has no instructions")
         return Prepared(

@@ -1,0 +1,70 @@
+"""Runtimes beside PyTorch, which extras install."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from engram.config.engines import ONNX_RUNTIME, ONNX_RUNTIME_2, OPENVINO, EngineName
+from engram.errors import EngineMissing
+
+
+@dataclass(frozen=True)
+class InferenceRuntime:
+    """What computes networks in PyTorch's place."""
+
+    name: str
+    packages: tuple[str, ...]
+    """Modules that it takes; the last one computes."""
+    extra: str
+    """Which installs them."""
+
+    def require(self) -> None:
+        """Raise EngineMissing where what it needs is not installed."""
+        if missing := [name for name in self.packages if importlib.util.find_spec(name) is None]:
+            raise EngineMissing(
+                f"the model is answered by {self.name}, and {missing[0]} is not installed here: "
+                f"pip install 'engram-vision[{self.extra}]'"
+            )
+
+    @cache  # noqa: B019  # there are as many as there are below
+    def version(self) -> str:
+        """What the bits of answers depend on besides PyTorch; raises EngineMissing."""
+        self.require()
+        return f"{self.packages[-1]} {version(self.packages[-1])}"
+
+    def refusal(self, network: str, error: Exception) -> EngineMissing:
+        """What is raised where it raised something of a network, as which it is called."""
+        why = (str(error).splitlines() or [""])[0][:200]
+        return EngineMissing(f"{self.name} cannot be given {network}: {type(error).__name__}: {why}")
+
+
+ONNX = InferenceRuntime("ONNX Runtime", ("onnx", "onnxruntime"), "onnx")
+
+OPEN_VINO = InferenceRuntime("OpenVINO", ("openvino",), "openvino")
+
+_TELLTALE = "openvino_telemetry"
+"""By which OpenVINO tells its makers that it was imported, unless it is not there."""
+
+
+@cache
+def openvino() -> Any:
+    """The module `openvino`, imported so that it tells nobody of it; raises ImportError."""
+    before = sys.modules.get(_TELLTALE)
+    sys.modules[_TELLTALE] = None  # type: ignore[assignment]  # as Python has it of what is not to be found
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELLTALE]
+        if before is not None:
+            sys.modules[_TELLTALE] = before
+
+
+RUNTIMES: Mapping[EngineName, InferenceRuntime] = {ONNX_RUNTIME: ONNX, ONNX_RUNTIME_2: ONNX, OPENVINO: OPEN_VINO}
+"""Of the engines that need one."""
