@@ -7,14 +7,16 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from engram.config.engines import EngineName
 from engram.methods.eidetic.staged.method import StagedEidetic
 from engram.nn.network import Network
+from engram.nn.runtimes import RUNTIMES
 from engram.runtime import has_bf16
 from service.models.loaded import load
 from testing.data.digits import png
 from testing.servers.service import Service
 from vault.errors import UnsupportedRecord
-from vault.models import WITH_ONNX_RUNTIME_2, WITH_PRECISION
+from vault.models import WITH_ONNX_RUNTIME_2, WITH_OPENVINO, WITH_PRECISION
 from vault.storage import documents
 from vault.vault import Vault
 
@@ -125,19 +127,21 @@ def test_how_a_version_is_answered_soonest_is_found_out_when_it_is_loaded(
     assert any(network is method.serving().network for network in prepared)
 
 
-@pytest.mark.skipif(not (find_spec("onnxruntime") and find_spec("onnx")), reason="the extra onnx is not installed")
-def test_a_model_by_onnx_runtime_is_one_that_earlier_releases_refuse(
-    service: Service, vault: Vault, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("engine", "number"), [("onnxruntime-2", WITH_ONNX_RUNTIME_2), ("openvino-1", WITH_OPENVINO)])
+def test_a_model_by_another_runtime_is_one_that_earlier_releases_refuse(
+    service: Service, vault: Vault, monkeypatch: pytest.MonkeyPatch, engine: EngineName, number: int
 ) -> None:
-    fields = {"input": {"channels": 1, "height": 28, "width": 28}, "engine": "onnxruntime-2"}
-    made = service.client.post("/v1/models", json={"name": "runtime", **fields})
-    assert (made.status_code, made.json()["engine"]) == (201, "onnxruntime-2")
+    if not all(map(find_spec, RUNTIMES[engine].packages)):
+        pytest.skip(f"the extra {RUNTIMES[engine].extra} is not installed")
+    fields = {"input": {"channels": 1, "height": 28, "width": 28}, "engine": engine}
+    made = service.client.post("/v1/models", json={"name": engine, **fields})
+    assert (made.status_code, made.json()["engine"]) == (201, engine)
     dense = service.client.post("/v1/models", json={"name": "dense", **fields, "backbone": "mlp"})
     assert (dense.status_code, dense.json()["code"]) == (422, "invalid_request")
-    assert "onnxruntime-2" in dense.text
-    monkeypatch.setattr(documents, "FORMAT", WITH_ONNX_RUNTIME_2 - 1)
-    with pytest.raises(UnsupportedRecord, match=f"format {WITH_ONNX_RUNTIME_2}"):
-        vault.models.get("runtime")
+    assert engine in dense.text
+    monkeypatch.setattr(documents, "FORMAT", number - 1)
+    with pytest.raises(UnsupportedRecord, match=f"format {number}"):
+        vault.models.get(engine)
 
 
 def test_a_model_in_bf16_is_one_that_earlier_releases_refuse(
