@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,11 @@ from typing import Any
 
 from engram.config.engines import ONNX_RUNTIME, ONNX_RUNTIME_2, OPENVINO, EngineName
 from engram.errors import EngineMissing
+
+_WHERE = ("Exception from ", "Check ", "While ")
+"""How lines begin in which OpenVINO says where it raised, and by which condition; what for is in the others."""
+
+_LACKS_MEMORY = ("allocate", "can't alloc", "bad_alloc", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,15 @@ class InferenceRuntime:
         self.require()
         return f"{self.packages[-1]} {version(self.packages[-1])}"
 
-    def refusal(self, network: str, error: Exception) -> EngineMissing:
+    def refusal(self, network: str, error: Exception) -> EngineMissing | MemoryError:
         """What is raised where it raised something of a network, as which it is called."""
-        why = (str(error).splitlines() or [""])[0][:200]
-        return EngineMissing(f"{self.name} cannot be given {network}: {type(error).__name__}: {why}")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith(_WHERE)]
+        if any(sign in line.lower() for line in lines for sign in _LACKS_MEMORY):
+            return MemoryError(f"{self.name}: {said[0] if said else lines[0]}")
+        return EngineMissing(
+            f"{self.name} cannot be given {network}: {type(error).__name__}: {(said or [''])[0][:200]}"
+        )
 
 
 ONNX = InferenceRuntime("ONNX Runtime", ("onnx", "onnxruntime"), "onnx")
@@ -53,17 +64,19 @@ _TELLTALE = "openvino_telemetry"
 """By which OpenVINO tells its makers that it was imported, unless it is not there."""
 
 
-@cache
+_importing = threading.Lock()
+
+
 def openvino() -> Any:
     """The module `openvino`, imported so that it tells nobody of it; raises ImportError."""
-    before = sys.modules.get(_TELLTALE)
-    sys.modules[_TELLTALE] = None  # type: ignore[assignment]  # as Python has it of what is not to be found
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_TELLTALE]
-        if before is not None:
-            sys.modules[_TELLTALE] = before
+    with _importing:  # two threads would each put back what the other has put there
+        if "openvino" in sys.modules or _TELLTALE in sys.modules:
+            return importlib.import_module("openvino")
+        sys.modules[_TELLTALE] = None  # type: ignore[assignment]  # as Python has it of what is not to be found
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            sys.modules.pop(_TELLTALE, None)
 
 
 RUNTIMES: Mapping[EngineName, InferenceRuntime] = {ONNX_RUNTIME: ONNX, ONNX_RUNTIME_2: ONNX, OPENVINO: OPEN_VINO}

@@ -60,7 +60,8 @@ def earned(accuracy: float, images: int, tolerance: float) -> float:
 
     It is the other's, and more than pruning may cost, and more than one standard error of so many images.
     """
-    return accuracy + max(tolerance, math.sqrt(accuracy * (1 - accuracy) / images))
+    spread = math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images)  # a mean of ones may come out above one
+    return accuracy + max(tolerance, spread)
 
 
 def without(engram: Engram, owners: Collection[str]) -> Engram:

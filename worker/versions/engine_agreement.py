@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
 
 from engram.certificate import BOUNDS, disagreement, logit_bytes, probe_batch, probe_logits
-from engram.config.engines import FIRST_ENGINE
+from engram.config.engines import FIRST_ENGINE, FIRST_PRECISION
 from engram.errors import AnswersDiffer
 from engram.memory import Memory, restore
 from engram.methods import method_of
-from engram.recognition.predictions import Prediction
+from engram.recognition.predictions import Observation, Prediction
+from engram.recognition.staged.observation import StagedObservation
 from engram.snapshot import Parts
+
+FARTHER = 2.0
+"""How many times as far as the first engine's an engine's logits of 16 bits may lie from those of float32: two that
+round otherwise can lie far from each other, and each as near to what is meant as the other."""
 
 
 def require_agreement(parts: Parts, here: Memory, logits: Mapping[str, bytes]) -> None:
     """Raise AnswersDiffer where a model's engine answers the probes otherwise than the first engine.
 
-    Logits are to lie within `engram.certificate.BOUNDS`; task, label and `known` of every probe are to be the same, but
-    for two labels that the first engine finds as probable, as far as logits that differ by so much can tell. Nothing is
-    computed of a model that has the first engine.
+    Logits are to lie within `engram.certificate.BOUNDS`, in 16 bits else no more than `FARTHER` times as far from those
+    of float32 as the first engine's; task, label and `known` of every probe are to be the same, but for two labels that
+    the first engine finds as probable, see `_as_probable`. Nothing is computed of a model that has the first engine.
 
     Parameters
     ----------
@@ -32,46 +40,90 @@ def require_agreement(parts: Parts, here: Memory, logits: Mapping[str, bytes]) -
     """
     if parts.definition.engine == FIRST_ENGINE:
         return
-    first = parts.definition.model_copy(update={"engine": FIRST_ENGINE})
-    kept = parts.kept if method_of(first).lazy else None
-    there = restore(first, parts.engrams, parts.recogniser, kept, parts.budget)
+    precision = parts.definition.precision
+    there = _by_first_engine(parts)
     engine = f"{parts.definition.engine} answers otherwise than {FIRST_ENGINE}"
     for task, its, _ in probe_logits(there, logits.keys(), every_shape=False):
-        if (wrong := disagreement(logit_bytes(its), logits[task], parts.definition.precision)) is not None:
+        wrong = disagreement(logit_bytes(its), logits[task], precision)
+        if wrong is not None and (precision == FIRST_PRECISION or not _as_near(parts, task, logits[task], its)):
             raise AnswersDiffer(f"{engine}: of task {task!r} {wrong}")
-    probes = probe_batch(parts.definition.input)
-    labels = sum(len(info.classes) for info in there.tasks)
-    answers = zip(here.predict(probes), there.predict(probes, top_k=labels), strict=True)
-    for number, (mine, theirs) in enumerate(answers, 1):
-        if mine.known != theirs.known or not _alike(mine, theirs, lambda *tasks: _blur(there, tasks)):
-            raise AnswersDiffer(
-                f"{engine}: probe {number} is {mine.label!r} of {mine.task!r}, known {mine.known}, "
-                f"instead of {theirs.label!r} of {theirs.task!r}, known {theirs.known}"
-            )
+    for number, mine, theirs in _differing(here, there, BOUNDS[precision]):
+        raise AnswersDiffer(
+            f"{engine}: probe {number} is {mine.label!r} of {mine.task!r}, known {mine.known}, "
+            f"instead of {theirs.label!r} of {theirs.task!r}, known {theirs.known}"
+        )
 
 
-def _blur(memory: Memory, tasks: Sequence[str]) -> float:
-    """How far the logarithms of two labels' probabilities change at most with logits that differ within the bound."""
-    probes, most = probe_batch(memory.definition.input), BOUNDS[memory.definition.precision]
-    seen = [memory.observe(probes, task) for task in tasks]
-    scaled = [
-        found.logits(task).abs().max() / found.temperatures.min() for task, found in zip(tasks, seen, strict=True)
-    ]
-    least = max(float(1 / found.temperatures.min()) for found in seen)
-    return 2 * most * max(least, *map(float, scaled))
+def _by_first_engine(parts: Parts, **fields: object) -> Memory:
+    """The same model, answered by the first engine."""
+    first = parts.definition.model_copy(update={"engine": FIRST_ENGINE, **fields})
+    kept = parts.kept if method_of(first).lazy else None
+    return restore(first, parts.engrams, parts.recogniser, kept, parts.budget)
 
 
-def _alike(mine: Prediction, theirs: Prediction, blur: Callable[..., float]) -> bool:
-    """Whether two answers are of the same label, or of two that one of them finds as probable but for what is blurred.
+def _as_near(parts: Parts, task: str, mine: bytes, theirs: Tensor) -> bool:
+    """Whether logits of 16 bits lie about as near to those of float32 as the first engine's do."""
+    [(_, exact, _)] = probe_logits(_by_first_engine(parts, precision=FIRST_PRECISION), [task], every_shape=False)
+    own = torch.frombuffer(bytearray(mine), dtype=torch.float32)
+    if own.numel() != exact.numel():
+        return False
+    most = BOUNDS[parts.definition.precision] * max(1.0, float(exact.abs().max()))
+    return float((own.view_as(exact) - exact).abs().max()) <= FARTHER * max(most, float((theirs - exact).abs().max()))
+
+
+def _differing(here: Memory, there: Memory, most: float) -> Iterator[tuple[int, Prediction, Prediction]]:
+    """The probes that two engines answer otherwise, counted from 1, with what each of them answers.
 
     Parameters
     ----------
-    blur
-        From the names of some tasks to how far the logarithms of probabilities may lie apart.
+    most
+        How far logits may lie apart, in multiples of the largest.
     """
-    if (mine.task, mine.label) == (theirs.task, theirs.label):
-        return True
-    beside = [one.probability for one in theirs.top if (one.task, one.label) == (mine.task, mine.label)]
-    if not beside or not beside[0] > 0:
-        return False
-    return math.log(theirs.top[0].probability / beside[0]) <= blur(*{mine.task, theirs.task})
+    probes = probe_batch(here.definition.input)
+    theirs = there.observe(probes)
+    pairs = zip(here.predict(probes), theirs.predictions(), strict=True)
+    for row, (one, other) in enumerate(pairs):
+        if (one.task, one.label) == (other.task, other.label):
+            same = one.known == other.known
+        else:  # of another task another thing may be known
+            moved = [_moved(here, there, task, probes, row, most) for task in {one.task, other.task}]
+            same = _as_probable(theirs, row, one, other, most, sum(moved))
+        if not same:
+            yield row + 1, one, other
+
+
+def _as_probable(theirs: Observation, row: int, one: Prediction, other: Prediction, most: float, moved: float) -> bool:
+    """Whether an engine finds another answer for a probe as probable as its own.
+
+    Parameters
+    ----------
+    one
+        The other answer.
+    other
+        Its own one.
+    most
+        Probabilities that are no further apart than twice this are as good as equal.
+    moved
+        The same of their logarithms.
+    """
+    deciding, joined = theirs.probabilities(), False
+    if isinstance(theirs, StagedObservation):
+        deciding, labels = theirs.decided, theirs.labels
+        joined = labels is not None and labels.joined and one.label != other.label
+    named = [(info.name, label) for info in theirs.tasks for label in info.classes]
+
+    def probability(answer: Prediction) -> float:
+        chosen = [joined or task == answer.task for task, _ in named]
+        own = [use and label == answer.label for use, (_, label) in zip(chosen, named, strict=True)]
+        return float(deciding[row, torch.tensor(own)].sum())
+
+    best, found = probability(other), probability(one)
+    return best - found <= 2 * most or (found > 0 and math.log(best / found) <= moved)
+
+
+def _moved(here: Memory, there: Memory, task: str, probes: Tensor, row: int, most: float) -> float:
+    """How far two engines' logits of a task move the logarithms of its probabilities on a probe."""
+    mine, theirs = here.observe(probes, task), there.observe(probes, task)
+    logits = theirs.logits(task)
+    apart = float((mine.logits(task) - logits)[row].abs().max())
+    return 2 * min(apart, most * max(1.0, float(logits.abs().max()))) / float(theirs.temperatures.min())

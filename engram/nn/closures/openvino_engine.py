@@ -55,7 +55,7 @@ class OpenVinoEngine(SessionEngine):
         found = _core().compile_model(model, "CPU", settings)
         given = found.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if given != asked:
-            raise EngineMissing(f"it computes in {given} here instead of {asked}")
+            raise EngineMissing(f"OpenVINO computes in {given} on this processor instead of {asked}")
         return _EachAlone(found)
 
 
@@ -82,6 +82,7 @@ class _EachAlone:
 
 @cache
 def _core() -> Any:
+    """Where what is compiled belongs to; of two threads that ask first each may have one of its own."""
     return openvino().Core()
 
 

@@ -132,7 +132,7 @@ class SessionEngine(ABC):
         self.runtime.require()
         try:
             run = self.compiled(mapped, places, image)
-        except MemoryError:
+        except (MemoryError, EngineMissing):
             raise
         except Exception as error:  # the runtime's own, of many kinds
             raise self.runtime.refusal(repr(owner.task), error) from error

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -18,10 +20,12 @@ from torch import Tensor
 from engram import Definition, Examples, Memory
 from engram.certificate import certify, compare, digest, probe_batch
 from engram.checkpointing.progress import Progress
+from engram.config.engines import EngineName
 from engram.config.methods import SETTINGS
 from engram.errors import Cancelled, InvalidDefinition, LearningFailed, NothingLearned, SnapshotError, TaskExists
 from engram.memory import dump, restore
 from engram.methods import method_of
+from engram.nn.runtimes import RUNTIMES
 from engram.snapshot import Parts
 from testing.data.patterns import QUICK, bars, definition
 
@@ -50,7 +54,13 @@ VARIANTS: dict[str, dict[str, object]] = {
 EACH = (*METHODS, "eidetic, reads all")
 """One of every class of methods."""
 
-ALL = (*METHODS, *VARIANTS)
+
+def _installed(name: str) -> bool:
+    runtime = RUNTIMES.get(cast(EngineName, VARIANTS.get(name, {}).get("engine")))
+    return runtime is None or all(map(find_spec, runtime.packages))
+
+
+ALL = (*METHODS, *(name for name in VARIANTS if _installed(name)))
 
 SLOWLY = [name if name in EACH else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
 """All, of which the ordinary run has one of every class."""

@@ -226,3 +226,7 @@ def test_every_candidate_of_the_search_keeps_the_bound() -> None:
     )
     assert found is not None
     assert judged > 0
+
+
+def test_a_mean_of_ones_that_came_out_above_one_asks_for_no_more_than_what_pruning_may_cost() -> None:
+    assert earned(1.0000000000000002, 40, 0.01) == pytest.approx(1.01)

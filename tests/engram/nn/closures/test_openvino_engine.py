@@ -18,6 +18,7 @@ from engram.errors import EngineMissing
 from engram.nn.closures import openvino_engine
 from engram.nn.closures.engines import ENGINES
 from engram.nn.network import Network
+from engram.nn.runtimes import OPEN_VINO
 from tests.engram.nn.reading import random_network
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="the extra openvino is not installed")
@@ -75,5 +76,33 @@ def test_a_processor_on_which_it_computes_in_another_precision_is_told(monkeypat
 
     monkeypatch.setattr(openvino_engine, "_core", Core)
     network = _by_openvino(random_network("cnn", owners=1))
-    with pytest.raises(EngineMissing, match="in f32 here instead of bf16"):
+    with pytest.raises(EngineMissing, match=r"^OpenVINO computes in f32 on this processor instead of bf16$"):
         network.answer("task 0", torch.rand(1, network.layout.channels, *network.layout.image_size))
+
+
+def test_what_it_says_of_a_network_is_told() -> None:
+    """Its messages begin with where in its sources they come from."""
+    said = (
+        "Check 'rank == 4' failed at src/core/shape.hpp:307:\nWhile validating node 'Convolution':\nChannels differ.\n"
+    )
+    error = OPEN_VINO.refusal("'task 0'", RuntimeError(said))
+    assert str(error) == "OpenVINO cannot be given 'task 0': RuntimeError: Channels differ."
+    lacking = OPEN_VINO.refusal("'task 0'", RuntimeError("Exception from src/core.cpp:117:\ncan't allocate 55 bytes\n"))
+    assert isinstance(lacking, MemoryError)
+    assert str(lacking) == "OpenVINO: can't allocate 55 bytes"
+
+
+def test_threads_that_import_it_at_once_are_not_in_each_others_way() -> None:
+    asked = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from engram.nn.runtimes import openvino
+start = threading.Barrier(4)
+def ask(number):
+    start.wait()
+    return openvino().__name__
+with ThreadPoolExecutor(4) as pool:
+    print(*pool.map(ask, range(4)), "openvino_telemetry" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
+    assert said.split() == [*["openvino"] * 4, "False"]
