@@ -31,7 +31,7 @@ from vault.maintenance.check import check as look
 from vault.maintenance.export import export_model, import_model
 from vault.maintenance.sweep import SweepAges
 from vault.settings import VaultSettings
-from vault.storage.documents import seal
+from vault.storage.documents import FORMAT, seal
 from vault.storage.object_store import ObjectStore
 from vault.storage.probe import StoreProbe
 from vault.vault import Vault
@@ -154,7 +154,7 @@ def test_what_nothing_names_is_counted(store: Path, redis_url: str) -> None:
 def test_what_a_later_release_wrote_is_told_from_damage(store: Path) -> None:
     newest = max(store.glob(f"models/{MODEL}/log/*/*.json"))
     document = json.loads(newest.read_text())
-    document["seal"]["format"] = 9
+    document["seal"]["format"] = FORMAT + 1
     newest.write_text(json.dumps(document))
     status, found = check(store)
     assert (status, found["problems"][0]["code"]) == (1, "unsupported_format")
