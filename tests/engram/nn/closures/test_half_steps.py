@@ -65,7 +65,15 @@ def _require_alike() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "cnn"])
+@pytest.mark.parametrize(
+    ("count", "backbone"),
+    [
+        *[(count, backbone) for count in (1, 2) for backbone in ("resnet18", "cnn")],
+        (1, "resnet50"),
+        pytest.param(2, "resnet50", marks=pytest.mark.slow),
+    ],
+    indirect=["count"],
+)
 def test_any_number_of_images_has_the_bytes_that_it_has_in_shapes(
     count: int, backbone: str, precision: Precision
 ) -> None:
@@ -74,7 +82,7 @@ def test_any_number_of_images_has_the_bytes_that_it_has_in_shapes(
     if backbone == "resnet18" and precision == "fp32" and _sizes(_prepared(owners=1)):
         assert all(_sizes(prepared, engram.task) for engram in network.stack)
     images = torch.rand(40, 1, *network.layout.image_size)
-    for many in COUNTS if count == 1 else COUNTS[::3]:  # two threads take long where others are at work
+    for many in COUNTS:
         rows = torch.randperm(40, generator=torch.Generator().manual_seed(many))[:many].sort().values.numpy()
         for engram in network.stack:
             expected = network.answer(engram.task, images, rows)
