@@ -75,9 +75,11 @@ class Connection(HttpToolsProtocol):
     """Whether it is closed with its next answer, though the process goes on."""
     _read = 0
     """Bytes that came from the client."""
+    _asked = Asked.NOTHING
+    """What was noted last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        self._joined = JoinedWrites(transport, self.loop)
+        self._joined = JoinedWrites(transport, self.loop, self._note_sending)
         super().connection_made(cast(asyncio.Transport, self._joined))
         self._settings = self.limits.settings
         self.url = b""
@@ -125,7 +127,17 @@ class Connection(HttpToolsProtocol):
 
     def _note(self, asked: Asked) -> None:
         if self.guarded is not None:
+            self._asked = asked
             self.guarded.note(asked, self._read, self._joined.written)
+
+    def _note_sending(self, count: int) -> None:
+        """Note that an answer will be whole with so many bytes more, where nothing else was asked for yet."""
+        cycle, written = self.cycle, self._joined.written
+        if self.guarded is None or cycle is None or self.pipeline or self._in_headers or self._in_body:
+            return
+        whole = cycle.response_started and not cycle.chunked_encoding and cycle.expected_content_length == 0
+        if cycle.keep_alive and (whole or cycle.response_complete):
+            self.guarded.note(self._asked, self._read, written, written + count)
 
     def _displace(self) -> bool:
         """Close one idle connection for this one; whether there was any."""

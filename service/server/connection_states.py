@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-_ENTRY = struct.Struct("<QQQ")  # asked, read, written
+_ENTRY = struct.Struct("<QQQQ")  # asked, read, written, whole
 
 PLACES = 16384
 
@@ -32,6 +32,8 @@ class ConnectionState:
     """Bytes that came from the client, when this was noted."""
     written: int = 0
     """Bytes that were sent to it by then."""
+    whole: int = 0
+    """Bytes that will have been sent to it once the answer is whole that is sent now; 0 where none is."""
 
 
 class ConnectionStates:
@@ -57,11 +59,11 @@ class ConnectionStates:
     def __len__(self) -> int:
         return len(self._table) // _ENTRY.size
 
-    def note(self, place: int, asked: Asked, read: int, written: int) -> None:
+    def note(self, place: int, asked: Asked, read: int, written: int, whole: int = 0) -> None:
         """Note the state of a connection; it takes part of a microsecond."""
-        _ENTRY.pack_into(self._table, place * _ENTRY.size, asked, read, written)
+        _ENTRY.pack_into(self._table, place * _ENTRY.size, asked, read, written, whole)
 
     def at(self, place: int) -> ConnectionState:
         """What was noted last."""
-        asked, read, written = _ENTRY.unpack_from(self._table, place * _ENTRY.size)
-        return ConnectionState(Asked(asked), read, written)
+        asked, read, written, whole = _ENTRY.unpack_from(self._table, place * _ENTRY.size)
+        return ConnectionState(Asked(asked), read, written, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
@@ -11,9 +12,20 @@ class JoinedWrites:
 
     The server writes an answer's head and its body apart; each write of its own takes a call of the system, and often a
     packet. All but `write`, `write_eof` and `close` is the transport's own.
+
+    Parameters
+    ----------
+    sending
+        Called with a number of bytes before they are sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        sending: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._sending = sending
         self._transport = transport
         self._loop = loop
         self._held: bytes | None = None
@@ -49,5 +61,6 @@ class JoinedWrites:
             self._send(held)
 
     def _send(self, data: bytes) -> None:
+        self._sending(len(data))
         self.written += len(data)
         self._transport.write(data)

@@ -75,9 +75,13 @@ def fate(noted: ConnectionState, before: Traffic | None, now: Traffic | None) ->
     before, now
         The traffic when that process was given the connection, and after its end.
     """
-    if before is None or now is None or now.written - before.written != noted.written:
+    if before is None or now is None:
         return Fate.CLOSED
-    if noted.asked == Asked.NOTHING and now.read - before.read == noted.read:
+    written, read = now.written - before.written, now.read - before.read
+    answered = noted.whole and written == noted.whole  # it died before it could note so
+    if written != noted.written and not answered:
+        return Fate.CLOSED
+    if (answered or noted.asked == Asked.NOTHING) and read == noted.read:
         return Fate.GIVEN_ON
     return Fate.TOLD
 

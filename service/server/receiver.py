@@ -17,7 +17,8 @@ from service.server.connection_states import Asked, ConnectionStates
 log = logging.getLogger("engram.service")
 
 CHANNEL = "connections"
-STATES = "states"
+STATES = "states-2"
+"""Of a name of its own, so that a process of another release does not misread it."""
 PLACE = struct.Struct("<I")
 """Of a connection in the table. A receiver's first message is its number, its others are places of what has ended; it
 is sent a place with a connection, or how many it is to let go without one."""
@@ -34,9 +35,9 @@ class GuardedConnection:
     place: int
     ended: Callable[[int], None]
 
-    def note(self, asked: Asked, read: int, written: int) -> None:
-        """Note what the client waits for, and how many bytes have come from it and gone to it."""
-        self.states.note(self.place, asked, read, written)
+    def note(self, asked: Asked, read: int, written: int, whole: int = 0) -> None:
+        """Note what the client waits for, and how many bytes have come from it, have gone and will have gone to it."""
+        self.states.note(self.place, asked, read, written, whole)
 
     def end(self) -> None:
         """Say that the connection has ended."""

@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service.server.connection_states import Asked, ConnectionState, ConnectionStates
 from service.server.receiver import GuardedConnection
 from service.server.server import Server
 from service.settings import ServiceSettings
@@ -291,6 +293,46 @@ def test_a_connection_that_is_being_accepted_as_a_service_stops_is_ended(
         strict.server.should_exit = True
         silent.socket.settimeout(15)  # `grace_seconds` are 20
         assert silent.socket.recv(1) == b""
+
+
+def test_an_answer_is_noted_before_and_after_it_is_sent(
+    strict: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So that it is told from the bytes that were sent whether a process that died has answered."""
+    serve, noted = Server._serve_accepted, list[ConnectionState]()
+
+    class Recording(ConnectionStates):
+        def note(self, place: int, asked: Asked, read: int, written: int, whole: int = 0) -> None:
+            super().note(place, asked, read, written, whole)
+            noted.append(self.at(place))
+
+    states = Recording.create(tmp_path / "states", 1)
+
+    async def guarding(self: Server, connection: socket.socket, guarded: GuardedConnection | None) -> None:
+        await serve(self, connection, GuardedConnection(states, 0, lambda place: None))
+
+    monkeypatch.setattr(Server, "_serve_accepted", guarding)
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Raw(strict) as client:
+        for number in (1, 2):
+            noted.clear()
+            client.send(request)
+            wait_until(lambda: bool(noted) and noted[-1].asked == Asked.NOTHING)
+            read, before, after = number * len(request), noted[0].written, noted[-1].written
+            assert after > before, "there is an answer"
+            assert noted == [
+                ConnectionState(Asked.ANSWER, read, before, 0),
+                ConnectionState(Asked.ANSWER, read, before, after),
+                ConnectionState(Asked.NOTHING, read, after, 0),
+            ]
+        noted.clear()
+        client.send(request + request)
+        wait_until(lambda: bool(noted) and noted[-1].asked == Asked.NOTHING)
+        assert [bool(state.whole) for state in noted] == [False, False, False, True, False], "the second alone is last"
+        noted.clear()
+        client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: bool(noted) and noted[-1].asked == Asked.NOTHING)
+        assert not any(state.whole for state in noted), "nobody goes on with a connection that is closed"
 
 
 def test_an_idle_connection_makes_way(strict: Service) -> None:

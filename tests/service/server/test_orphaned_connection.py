@@ -49,6 +49,12 @@ def test_traffic_is_counted_on_this_side_of_the_kernel(pair: tuple[socket.socket
         (ConnectionState(Asked.ANSWER, 10, 20), Traffic(99, 28), Fate.CLOSED),  # the first byte was sent
         (ConnectionState(Asked.PROTOCOL_ANSWER, 10, 20), Traffic(99, 27), Fate.TOLD),
         (ConnectionState(), None, Fate.CLOSED),
+        # An answer of 8 bytes was about to be sent, and it died before it could note that it was.
+        (ConnectionState(Asked.ANSWER, 10, 20, 28), Traffic(15, 27), Fate.TOLD),
+        (ConnectionState(Asked.ANSWER, 10, 20, 28), Traffic(15, 31), Fate.CLOSED),
+        (ConnectionState(Asked.ANSWER, 10, 20, 28), Traffic(15, 35), Fate.GIVEN_ON),
+        (ConnectionState(Asked.ANSWER, 10, 20, 28), Traffic(16, 35), Fate.TOLD),  # it has read of the next request
+        (ConnectionState(Asked.ANSWER, 10, 20, 28), Traffic(15, 36), Fate.CLOSED),
     ],
 )
 def test_fates(noted: ConnectionState, now: Traffic | None, expected: Fate) -> None:
