@@ -19,6 +19,7 @@ _WHERE = ("Exception from ", "Check ", "While ")
 """How lines begin in which OpenVINO says where it raised, and by which condition; what for is in the others."""
 
 _LACKS_MEMORY = ("allocate", "can't alloc", "bad_alloc", "out of memory")
+"""What is said where there is too little."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ OPEN_VINO = InferenceRuntime("OpenVINO", ("openvino",), "openvino")
 
 _TELLTALE = "openvino_telemetry"
 """By which OpenVINO tells its makers that it was imported, unless it is not there."""
-
 
 _importing = threading.Lock()
 

@@ -83,9 +83,8 @@ def _differing(here: Memory, there: Memory, most: float) -> Iterator[tuple[int, 
     theirs = there.observe(probes)
     pairs = zip(here.predict(probes), theirs.predictions(), strict=True)
     for row, (one, other) in enumerate(pairs):
-        if (one.task, one.label) == (other.task, other.label):
-            same = one.known == other.known
-        else:  # of another task another thing may be known
+        same = one.task != other.task or one.known == other.known  # of another task another thing may be known
+        if same and (one.task, one.label) != (other.task, other.label):
             moved = [_moved(here, there, task, probes, row, most) for task in {one.task, other.task}]
             same = _as_probable(theirs, row, one, other, most, sum(moved))
         if not same:

@@ -29,7 +29,7 @@ PRECISIONS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 """As OpenVINO calls them."""
 
 OPSET = "openvino.opset13"
-"""Of the graphs, which every OpenVINO from 2024 on has."""
+"""Of the graphs."""
 
 
 class OpenVinoEngine(SessionEngine):

@@ -125,10 +125,18 @@ def test_another_label_for_one_probe_is_refused_unless_it_is_as_probable(monkeyp
     monkeypatch.setattr(engine_agreement, "_moved", lambda *given: math.inf)
     require_agreement(parts, here, logits)
 
+    def unknown(answers: list[Prediction]) -> list[Prediction]:
+        found = swapped(answers)
+        return [*found[:4], replace(found[4], known=not found[4].known), *found[5:]]
+
+    stranger: Any = Answering(memory, unknown, 0.0)
+    with pytest.raises(AnswersDiffer, match="probe 5 is"):
+        require_agreement(parts, stranger, logits)
+
 
 def test_what_is_known_of_a_probe_may_not_differ() -> None:
     parts, memory = _learned()
-    here: Any = Answering(memory, lambda answers: [replace(answers[0], known="other"), *answers[1:]], 0.0)  # type: ignore[arg-type]  # neither
+    here: Any = Answering(memory, lambda answers: [replace(answers[0], known=not answers[0].known), *answers[1:]], 0.0)
     with pytest.raises(AnswersDiffer, match="probe 1 is"):
         require_agreement(parts, here, {})
 
